@@ -1,0 +1,24 @@
+//! The numbers that tune a loop, each with its reason. They are constants, not options, until a
+//! measurement shows that one value does not serve everybody.
+//!
+//! Must never: hold state.
+
+use std::time::Duration;
+
+/// A poll younger than this is not repeated while callbacks are ready: the syscall costs more than
+/// what it would find, and I/O waits no longer than this beyond the running batch.
+pub const POLL_INTERVAL: Duration = Duration::from_micros(250);
+
+/// Callbacks run between two looks at the inbox and (by [`POLL_INTERVAL`]) at the reactor, however
+/// many are ready. Bounds the delay that one long turn imposes on foreign posts and I/O.
+pub const CALLBACK_BATCH: usize = 1024;
+
+/// The longest wait in the kernel, in seconds: asyncio's own limit, for the sake of `epoll_wait`'s
+/// 32-bit milliseconds. A loop that wakes at it simply parks again.
+pub const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Kernel events taken by one poll.
+pub const EVENTS_PER_POLL: usize = 256;
+
+/// Memory that an emptied ready queue may keep, in entries; above it, it is given back.
+pub const READY_KEEP: usize = 64 * 1024;

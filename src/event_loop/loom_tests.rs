@@ -1,0 +1,100 @@
+//! Models of inbox and park, checked over every interleaving. Run by `make test-loom`.
+
+use super::Inbox;
+use crate::scheduler::{Idle, Park, Wake};
+use crate::sync::{Arc, Mutex, thread};
+use loom::sync::Notify;
+
+/// The part of a loop that the protocol is about; `Notify` stands for the kernel's event counter:
+/// a wake that comes first ends the next wait.
+#[derive(Default)]
+struct Model {
+    inbox: Inbox<u32>,
+    idle: Idle,
+    kernel: Kernel,
+}
+
+struct Kernel(Notify);
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self(Notify::new())
+    }
+}
+
+impl Model {
+    fn post(&self, value: u32) {
+        self.inbox.push(value);
+        if self.idle.posted() == Wake::Needed {
+            self.kernel.0.notify();
+        }
+    }
+
+    /// Runs the owner until it has seen `count` values. A lost wakeup leaves it asleep for ever,
+    /// which loom reports as a deadlock.
+    fn own(&self, count: usize) -> Vec<u32> {
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            if let Park::Sleep(_parked) = self.idle.park(|| !self.inbox.is_empty()) {
+                self.kernel.0.wait();
+            }
+            seen.extend(self.inbox.drain());
+        }
+        seen
+    }
+}
+
+#[test]
+fn loom_no_post_is_slept_through() {
+    loom::model(|| {
+        let model = Arc::new(Model::default());
+        let poster = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                model.post(1);
+                model.post(2);
+            })
+        };
+        assert_eq!(model.own(2), [1, 2]);
+        poster.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_two_posters_wake_one_sleeper() {
+    loom::model(|| {
+        let model = Arc::new(Model::default());
+        let posters: Vec<_> = (1..=2)
+            .map(|value| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || model.post(value))
+            })
+            .collect();
+        let mut seen = model.own(2);
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+        for poster in posters {
+            poster.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn loom_the_inbox_hands_over_what_was_written_before_the_push() {
+    loom::model(|| {
+        let inbox = Arc::new(Inbox::default());
+        let cell = Arc::new(Mutex::new(0));
+        let pusher = {
+            let (inbox, cell) = (Arc::clone(&inbox), Arc::clone(&cell));
+            thread::spawn(move || {
+                inbox.push(Box::new(7));
+                *cell.lock().unwrap() = 1;
+            })
+        };
+        let mut seen: Vec<Box<u32>> = inbox.drain().collect();
+        pusher.join().unwrap();
+        seen.extend(inbox.drain());
+        assert_eq!(seen, [Box::new(7)]);
+        assert_eq!(*cell.lock().unwrap(), 1);
+    });
+}

@@ -1,0 +1,29 @@
+//! One event loop, without Python: what is ready, what was posted, when to wait and for how long.
+//! Generic over the callback type `C`, so that all of it is tested with plain numbers.
+//!
+//! In: callbacks, by the owner ([`Local`]) or any thread ([`EventLoop::post`]). Out: the callbacks
+//! to run, taken one by one by the layer that can run them.
+//!
+//! ```text
+//!   any thread --post--> Inbox --drain--.
+//!   reactor events --> IoTable ---------+--> ready queue --> py runs them, owner only
+//!   TimerHeap --due---------------------'
+//! ```
+//!
+//! Who may touch what: [`Local`] belongs to the thread that holds the [`Claim`]; everything else in
+//! [`EventLoop`] is shared. A callback is never run and never dropped in this layer.
+//!
+//! Must never: call up, or hold a lock while the caller's code runs.
+
+mod inbox;
+mod lifecycle;
+mod ready;
+mod turn;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+pub use inbox::{Drain, Inbox};
+pub use lifecycle::{Claim, EventLoop};
+pub use ready::ReadyQueue;
+pub use turn::{Local, Plan, Post, Turned};

@@ -1,0 +1,172 @@
+//! What the owner of a loop does in a turn: plan the wait, wait, collect what became ready.
+
+use std::time::Duration;
+
+use super::ReadyQueue;
+use crate::config;
+use crate::reactor::{PollEnd, Ready, TimerHeap};
+use crate::sys::clock;
+
+/// What another thread asks of a loop.
+#[derive(Debug)]
+pub enum Post<C> {
+    /// Run this.
+    Call(C),
+    /// Run this at the deadline, in seconds of the monotonic clock.
+    Timer(f64, C),
+    /// Forget this timer.
+    CancelTimer(C),
+}
+
+/// Whether and how long to wait for the kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
+pub enum Plan {
+    /// The last poll is young and callbacks are ready: do not ask.
+    Skip,
+    /// Ask, and come back at once.
+    Look,
+    /// Ask, and sleep until something happens or this much time has passed.
+    Wait(Duration),
+}
+
+/// How a poll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Turned {
+    /// Whether a signal cut it short.
+    pub end: PollEnd,
+    /// The clock after the poll.
+    pub now_ns: u64,
+}
+
+/// The state that only the loop's owner touches.
+#[derive(Debug)]
+pub struct Local<C> {
+    /// Callbacks to run.
+    pub ready: ReadyQueue<C>,
+    /// Callbacks to run later.
+    pub timers: TimerHeap<C>,
+    /// What the last poll found; kept for its memory.
+    pub found: Vec<Ready>,
+    /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
+    last_poll_ns: u64,
+}
+
+impl<C> Local<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            ready: ReadyQueue::default(),
+            timers: TimerHeap::default(),
+            found: Vec::new(),
+            last_poll_ns: 0,
+        }
+    }
+
+    /// When the last poll ended, in nanoseconds; 0 before the first.
+    #[must_use]
+    pub fn last_poll_ns(&self) -> u64 {
+        self.last_poll_ns
+    }
+
+    /// Notes that the kernel was asked.
+    pub fn polled(&mut self, turned: Turned) {
+        self.last_poll_ns = turned.now_ns;
+    }
+
+    /// Makes the next turn ask the kernel, however young the last poll is.
+    pub fn force_poll(&mut self) {
+        self.last_poll_ns = 0;
+    }
+
+    /// Decides on this turn's poll. `stopping`: the turn is the last one and must not sleep.
+    pub fn plan(&self, now_ns: u64, stopping: bool) -> Plan {
+        if !self.ready.is_empty() || stopping {
+            let age = now_ns.saturating_sub(self.last_poll_ns);
+            return if u128::from(age) < config::POLL_INTERVAL.as_nanos() {
+                Plan::Skip
+            } else {
+                Plan::Look
+            };
+        }
+        let Some(deadline) = self.timers.next_deadline() else {
+            return Plan::Wait(config::MAX_WAIT);
+        };
+        let wait = deadline - clock::seconds(now_ns);
+        if wait <= 0.0 {
+            Plan::Look
+        } else {
+            // Infinity and NaN are never due, so the limit serves.
+            Plan::Wait(
+                Duration::try_from_secs_f64(wait)
+                    .map_or(config::MAX_WAIT, |wait| wait.min(config::MAX_WAIT)),
+            )
+        }
+    }
+
+    /// Moves the timers that are due to the ready queue. As in asyncio, a deadline within the
+    /// clock's resolution of now counts as due. `fired` is told of each.
+    pub fn collect_timers(&mut self, now_ns: u64, mut fired: impl FnMut(&C)) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let end = clock::seconds(now_ns) + clock::RESOLUTION;
+        while let Some(callback) = self.timers.pop_due(end) {
+            fired(&callback);
+            self.ready.push(callback);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn local() -> Local<u32> {
+        Local::new()
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn nothing_to_do_waits_as_long_as_may_be() {
+        assert_eq!(local().plan(SECOND, false), Plan::Wait(config::MAX_WAIT));
+    }
+
+    #[test]
+    fn the_next_timer_bounds_the_wait() {
+        let mut local = local();
+        local.timers.insert(1.5, 1);
+        assert_eq!(local.plan(SECOND, false), Plan::Wait(Duration::from_millis(500)));
+        assert_eq!(local.plan(2 * SECOND, false), Plan::Look);
+        for never in [f64::INFINITY, f64::NAN] {
+            let mut local = super::tests::local();
+            local.timers.insert(never, 1);
+            assert_eq!(local.plan(SECOND, false), Plan::Wait(config::MAX_WAIT));
+        }
+    }
+
+    #[test]
+    fn a_young_poll_is_not_repeated_while_callbacks_are_ready() {
+        let mut local = local();
+        local.ready.push(1);
+        local.polled(Turned { end: PollEnd::Done, now_ns: SECOND });
+        assert_eq!(local.plan(SECOND + 1000, false), Plan::Skip);
+        assert_eq!(local.plan(2 * SECOND, false), Plan::Look);
+        local.force_poll();
+        assert_eq!(local.plan(SECOND + 1000, false), Plan::Look);
+    }
+
+    #[test]
+    fn due_timers_join_the_ready_queue_behind_what_is_there() {
+        let mut local = local();
+        local.timers.insert(2.0, 2);
+        local.timers.insert(1.0, 1);
+        local.timers.insert(9.0, 9);
+        local.ready.push(0);
+        let mut fired = Vec::new();
+        local.collect_timers(3 * SECOND, |n| fired.push(*n));
+        assert_eq!(fired, [1, 2]);
+        assert_eq!(local.ready.iter().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+}

@@ -1,0 +1,87 @@
+//! What each loop has done, for `pool.stats()`.
+//!
+//! In: the owner adds to its own counters (one relaxed store each, no read-modify-write, as nobody
+//! else writes). Out: any thread reads a [`Snapshot`]. Each loop's counters stand on cache lines
+//! of their own.
+//!
+//! Must never: be written by two threads.
+
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A counter with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Owner thread only: two writers would lose counts.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Replaces the value (for gauges). Owner thread only.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value at some recent moment. Any thread.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The counters and gauges of one loop.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Turns begun.
+    pub turns: Counter,
+    /// Callbacks and task steps run.
+    pub callbacks: Counter,
+    /// Polls of the reactor that asked the kernel.
+    pub polls: Counter,
+    /// Nanoseconds outside the kernel's wait, since the loop first ran.
+    pub busy_ns: Counter,
+    /// Nanoseconds in the kernel's wait.
+    pub idle_ns: Counter,
+    /// Gauge: entries in the ready queue when the turn began.
+    pub ready: Counter,
+    /// Gauge: timers pending.
+    pub timers: Counter,
+}
+
+/// All values of a [`Metrics`], read one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// See [`Metrics::turns`].
+    pub turns: u64,
+    /// See [`Metrics::callbacks`].
+    pub callbacks: u64,
+    /// See [`Metrics::polls`].
+    pub polls: u64,
+    /// See [`Metrics::busy_ns`].
+    pub busy_ns: u64,
+    /// See [`Metrics::idle_ns`].
+    pub idle_ns: u64,
+    /// See [`Metrics::ready`].
+    pub ready: u64,
+    /// See [`Metrics::timers`].
+    pub timers: u64,
+}
+
+impl Metrics {
+    /// Reads every value. Any thread; values of one snapshot may be some microseconds apart.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            turns: self.turns.get(),
+            callbacks: self.callbacks.get(),
+            polls: self.polls.get(),
+            busy_ns: self.busy_ns.get(),
+            idle_ns: self.idle_ns.get(),
+            ready: self.ready.get(),
+            timers: self.timers.get(),
+        }
+    }
+}

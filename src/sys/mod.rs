@@ -1,0 +1,8 @@
+//! Everything that calls the operating system directly, and nothing else.
+//!
+//! In: descriptors and numbers. Out: values and `io::Error`. No policy, no state.
+//!
+//! Must never: block, or know what a loop is.
+
+pub mod clock;
+pub mod level_trigger;
