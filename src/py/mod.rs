@@ -1,1 +1,36 @@
+//! All of pyo3: thin frozen classes over the layers below.
+//!
+//! In: calls from Python, on any thread. Out: callbacks run on their loop's own thread, attached.
+//!
+//! Free-threading rules that hold here (DESIGN section 6): no lock is waited for while attached; no
+//! Python code runs and no Python object is dropped under a lock or while a loop's owner state is
+//! borrowed; every class that holds Python objects is traversed without a lock.
+//!
+//! Must never: hold state that the layers below could hold.
 
+mod callback;
+mod core;
+mod gil;
+mod handle;
+mod hot;
+mod io;
+mod object;
+mod pool;
+mod run;
+mod state;
+
+use pyo3::prelude::*;
+
+/// The native half of `loop_pool`.
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<core::LoopCore>()?;
+    module.add_class::<pool::PoolCore>()?;
+    module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
+    module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
+    module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
+    state::initialise(module)?;
+    hot::install(module.py())?;
+    Ok(())
+}

@@ -169,7 +169,7 @@ impl<C> IoTable<C> {
 
     /// Hands `sink` the callbacks that wait for what `ready` reports: the reader first, as in
     /// asyncio. An event of an earlier registration of the descriptor yields nothing.
-    pub fn collect(&self, ready: Ready, mut sink: impl FnMut(&C)) {
+    pub fn collect(&self, ready: Ready, mut sink: impl FnMut(Direction, &C)) {
         let Ok(index) = usize::try_from(ready.token.fd()) else {
             return;
         };
@@ -180,13 +180,21 @@ impl<C> IoTable<C> {
         if ready.readable
             && let Some(reader) = &entry.reader
         {
-            sink(reader);
+            sink(Direction::Read, reader);
         }
         if ready.writable
             && let Some(writer) = &entry.writer
         {
-            sink(writer);
+            sink(Direction::Write, writer);
         }
+    }
+
+    /// Everything held, by value, for a loop that is being closed.
+    pub fn into_callbacks(self) -> impl Iterator<Item = C> {
+        self.entries
+            .into_iter()
+            .flatten()
+            .flat_map(|entry| [entry.reader, entry.writer, entry.source].into_iter().flatten())
     }
 
     /// Every object held, for the garbage collector.
@@ -215,7 +223,7 @@ mod tests {
 
     fn collected(table: &Table, ready: Ready) -> Vec<&'static str> {
         let mut found = Vec::new();
-        table.collect(ready, |callback| found.push(*callback));
+        table.collect(ready, |_, callback| found.push(*callback));
         found
     }
 

@@ -1,0 +1,141 @@
+# From a bare machine to a running, tested loop_pool. `make help` lists the targets.
+#
+# `make build` leads to everything else:
+#
+#     tools/interpreter.py -> the free-threaded CPython (in the user's cache folder, made once)
+#     .venv/bin/python     -> an environment of it
+#     .venv/.dependencies  -> stamp: extras and development tools are installed
+#     .venv/.built         -> stamp: the release build of the package is installed, editable
+#
+# `.venv-3.15t` and `.venv-3.14` are made alike, with what the smoke tests need and no more.
+
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+OTHER_VERSIONS := 3.15t 3.14
+
+# uv takes the interpreters that it is given and fetches none on its own.
+export UV_PYTHON_DOWNLOADS := never
+# As pip and cargo do, so that a company's own authority is known to all of them.
+export UV_SYSTEM_CERTS ?= 1
+# The interpreter by which pyo3 is checked where maturin does not choose it (clippy, cargo doc).
+export PYO3_PYTHON := $(CURDIR)/$(PYTHON)
+
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard build.rs) $(shell find src)
+find_uv = $$($(PYTHON3) tools/interpreter.py --uv)
+find_python = $$($(PYTHON3) tools/interpreter.py $(1))
+
+# Several tests measure time, and cargo takes all cores anyway.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+.PHONY: help build run test test-rust test-loom test-python test-cpython test-versions stress \
+	lint format bench bench-rust docs clean extension-is-gone
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+# --- the environments ---------------------------------------------------------------------------
+
+build: $(VENV)/.built ## Put the release build, its extras and the development tools into .venv
+
+# $(1): the environment, $(2): the Python version, $(3): what is installed besides the package.
+# Each version has a target folder of its own: pyo3 is compiled for one Python at a time.
+# `bin/python` is a link to the interpreter, so its rule also runs when the interpreter is gone.
+# The extension module lies outside of the environment, so its absence counts as well.
+# The stamp bears the time at which the build began: what is edited meanwhile is built next time.
+# maturin installs the group `dev` unless it is told another, and not all of that is made for every
+# version.
+define environment
+$(1)/bin/python:
+	$$(PYTHON3) tools/check_machine.py
+	python=$$(call find_python,$(2)) && uv=$$(find_uv) && \
+		"$$$$uv" venv --quiet --clear --python "$$$$python" $(1)
+
+$(1)/.dependencies: $(1)/bin/python pyproject.toml
+	uv=$$(find_uv) && "$$$$uv" pip install --quiet --python $(1)/bin/python $(3)
+	touch $$@
+
+$(1)/.built: $(1)/.dependencies $(VENV)/.dependencies $$(SOURCES) \
+		$(if $(wildcard python/loop_pool/_core.cpython-$(subst .,,$(2))-*.so),,extension-is-gone)
+	$$(PYTHON3) tools/check_machine.py
+	touch $$@.begun
+	uv=$$(find_uv) && PATH="$$$${uv%/*}:$$$$PATH" VIRTUAL_ENV=$$(CURDIR)/$(1) \
+		PYO3_PYTHON=$$(CURDIR)/$(1)/bin/python CARGO_TARGET_DIR=target/python-$(2) \
+		$(VENV)/bin/maturin develop --release --uv --group test
+	mv $$@.begun $$@
+endef
+
+$(eval $(call environment,$(VENV),3.14t,--requirement pyproject.toml --all-extras --group dev))
+$(foreach version,$(OTHER_VERSIONS),\
+	$(eval $(call environment,.venv-$(version),$(version),--group test)))
+
+# --- the two commands ---------------------------------------------------------------------------
+
+run: build ## Run the load test on real connections; options in ARGS="--loops 2 --seconds 5"
+	$(PYTHON) examples/load_test.py $(ARGS)
+
+test: build test-rust test-loom test-python test-cpython test-versions ## Run every test
+
+# --- single groups of tests ---------------------------------------------------------------------
+
+test-rust: ## Run the Rust tests, which need no Python
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --no-default-features && cargo test --no-default-features --doc; \
+	else \
+		cargo test --no-default-features; \
+	fi
+
+# Optimised, as loom runs each model many thousand times; but linked quickly.
+test-loom: ## Run the models of the wake and sleep protocols under loom
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo test --release --no-default-features --lib --tests loom_
+
+test-python: build ## Run the Python tests; options in PYTEST_ARGS
+	$(PYTHON) -m pytest tests/python -m "not stress" $(PYTEST_ARGS)
+
+test-cpython: build ## Run CPython's own asyncio tests on our loop
+	$(PYTHON) tests/python/cpython_suite.py
+
+test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
+
+smoke-%: .venv-%/.built
+	.venv-$*/bin/python -m pytest tests/python -m smoke $(PYTEST_ARGS)
+
+stress: build ## Run the long tests, which `make test` leaves out
+	$(PYTHON) -m pytest tests/python -m stress $(PYTEST_ARGS)
+
+# --- the house ----------------------------------------------------------------------------------
+
+lint: build ## Check formatting, lints, types and stubs
+	$(PYTHON3) tools/check_machine.py --lint
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy --strict python/loop_pool
+	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py
+	$(PYTHON) -m mypy.stubtest loop_pool
+
+format: build ## Format all code and apply the lints' own corrections
+	$(PYTHON3) tools/check_machine.py --lint
+	cargo fmt --all
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: build ## Compare with asyncio, uvloop, rloop and zuvloop; options in ARGS
+	$(PYTHON) benches/python/micro.py $(ARGS)
+
+bench-rust: ## Run the Rust micro-benchmarks
+	cargo bench --no-default-features
+
+docs: build ## Build the Rust documentation, private items included, into target/doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+clean: ## Remove what was built; the interpreters stay in the user's cache folder
+	rm -rf target dist wheels .venv .venv-* .mypy_cache .pytest_cache .ruff_cache
+	rm -f python/loop_pool/*.so python/loop_pool/*.pyd
+	find $(wildcard python tests tools examples benches) -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,461 @@
+"""What the micro benchmarks measure: one sample of one workload on one event loop.
+
+Every sample makes a fresh loop and leaves setting up and tearing down outside of the measured part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+Sample = dict[str, float]
+"""`operations`, `wall_ns` and `cpu_ns` (for all operations), and what else a workload counts."""
+
+SWITCHING_TASKS = 100
+TASKS_PER_BATCH = 100
+CALLBACKS_PER_TURN = 1000
+PENDING_TIMERS = 100_000
+STALL_SECONDS = 2.0
+"""A posted callback that has not run for this long counts as stalled (a lost wakeup)."""
+
+
+class Stopwatch:
+    """Wall time and CPU time of a stretch, in nanoseconds.
+
+    `clock` is `time.process_time_ns` (work that an implementation gives to threads of its own
+    counts too) or `time.thread_time_ns` (when other loops run in the same process).
+    """
+
+    wall_ns: int
+    cpu_ns: int
+
+    def __init__(self, clock: Callable[[], int] = time.process_time_ns) -> None:
+        """`clock` is read when the stretch begins and when it ends."""
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        """Begin the stretch."""
+        self._wall = time.perf_counter_ns()
+        self._cpu = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the stretch."""
+        cpu = self._clock()
+        self.wall_ns = time.perf_counter_ns() - self._wall
+        self.cpu_ns = cpu - self._cpu
+
+    def sample(self, operations: int, **counted: float) -> Sample:
+        """Return the measured stretch as a sample of `operations` operations."""
+        times = {"operations": operations, "wall_ns": self.wall_ns, "cpu_ns": self.cpu_ns}
+        return {**times, **counted}
+
+
+def _empty() -> None:
+    """Do nothing: the callback of which only the calling is measured."""
+
+
+async def _empty_coroutine() -> None:
+    """Do nothing: the coroutine of which only the task is measured."""
+
+
+async def _yield_repeatedly(times: int) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def _switch_tasks(switches: int, clock: Callable[[], int] = time.process_time_ns) -> Sample:
+    each = switches // SWITCHING_TASKS
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(_yield_repeatedly(each)) for _ in range(SWITCHING_TASKS)]
+    with Stopwatch(clock) as watch:
+        await asyncio.gather(*tasks)
+    return watch.sample(each * SWITCHING_TASKS)
+
+
+def switch(factory: LoopFactory, operations: int) -> Sample:
+    """100 tasks that do nothing but `await asyncio.sleep(0)`; an operation is one switch."""
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_switch_tasks(operations))
+
+
+def create_await(factory: LoopFactory, operations: int) -> Sample:
+    """`await loop.create_task(coroutine)` of a coroutine that returns at once."""
+
+    async def main() -> Sample:
+        create_task = asyncio.get_running_loop().create_task
+        with Stopwatch() as watch:
+            for _ in range(operations):
+                await create_task(_empty_coroutine())
+        return watch.sample(operations)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def create_await_batch(factory: LoopFactory, operations: int) -> Sample:
+    """As `create_await`, but 100 tasks are created before the first of them is awaited."""
+
+    async def main() -> Sample:
+        create_task = asyncio.get_running_loop().create_task
+        batches = max(operations // TASKS_PER_BATCH, 1)
+        with Stopwatch() as watch:
+            for _ in range(batches):
+                tasks = [create_task(_empty_coroutine()) for _ in range(TASKS_PER_BATCH)]
+                for task in tasks:
+                    await task
+        return watch.sample(batches * TASKS_PER_BATCH)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def call_soon(factory: LoopFactory, operations: int) -> Sample:
+    """`call_soon` of an empty function, 1000 for each turn of the loop, and their execution."""
+
+    async def main() -> Sample:
+        call = asyncio.get_running_loop().call_soon
+        turns = max(operations // CALLBACKS_PER_TURN, 1)
+        with Stopwatch() as watch:
+            for _ in range(turns):
+                for _ in itertools.repeat(None, CALLBACKS_PER_TURN):
+                    call(_empty)
+                await asyncio.sleep(0)
+        return watch.sample(turns * CALLBACKS_PER_TURN)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def call_soon_chain(factory: LoopFactory, operations: int) -> Sample:
+    """Have a callback schedule itself again: one callback for each turn of the loop."""
+    left = operations
+
+    def callback() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            call(callback)
+        else:
+            loop.stop()
+
+    loop = factory()
+    try:
+        call = loop.call_soon
+        call(callback)
+        with Stopwatch() as watch:
+            loop.run_forever()
+    finally:
+        loop.close()
+    return watch.sample(operations)
+
+
+class _Flood:
+    """Threads that post callbacks onto one loop as fast as they can, and who counts what ran."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, posters: int, each: int) -> None:
+        self._loop = loop
+        self._each = each
+        self._ready = threading.Barrier(posters + 1)
+        self._all_ran = threading.Event()
+        self._threads = [threading.Thread(target=self._post) for _ in range(posters)]
+        self._watcher = threading.Thread(target=self._watch_over)
+        self.total = posters * each
+        self.ran = 0
+        self.stalled = 0
+
+    def run(self) -> Stopwatch:
+        """Run the loop until all callbacks ran, or until no more of them will."""
+        for thread in [*self._threads, self._watcher]:
+            thread.start()
+        self._loop.call_soon(self._ready.wait)
+        with Stopwatch() as watch:
+            self._loop.run_forever()
+        self._watcher.join()
+        return watch
+
+    def _callback(self) -> None:
+        self.ran += 1
+        if self.ran == self.total:
+            self._all_ran.set()
+            self._loop.stop()
+
+    def _post(self) -> None:
+        call = self._loop.call_soon_threadsafe
+        callback = self._callback
+        self._ready.wait()
+        for _ in itertools.repeat(None, self._each):
+            call(callback)
+
+    def _watch_over(self) -> None:
+        # The loop has no timer that would wake it, so a lost wakeup shows as a stall here.
+        for thread in self._threads:
+            thread.join()
+        self._wait_while_it_runs()
+        if not self._all_ran.is_set():
+            self.stalled = self.total - self.ran
+            self._loop.call_soon_threadsafe(_empty)
+            self._wait_while_it_runs()
+        if not self._all_ran.is_set():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _wait_while_it_runs(self) -> None:
+        before = -1
+        while not self._all_ran.wait(STALL_SECONDS) and self.ran != before:
+            before = self.ran
+
+
+def _post_from_threads(factory: LoopFactory, operations: int, posters: int) -> Sample:
+    loop = factory()
+    try:
+        flood = _Flood(loop, posters, operations // posters)
+        watch = flood.run()
+    finally:
+        loop.close()
+    return watch.sample(flood.total, lost=flood.total - flood.ran, stalled=flood.stalled)
+
+
+def threadsafe_1(factory: LoopFactory, operations: int) -> Sample:
+    """`call_soon_threadsafe` from one other thread, as fast as it can; counts what never ran."""
+    return _post_from_threads(factory, operations, posters=1)
+
+
+def threadsafe_4(factory: LoopFactory, operations: int) -> Sample:
+    """`call_soon_threadsafe` from four other threads at once; counts what never ran."""
+    return _post_from_threads(factory, operations, posters=4)
+
+
+def threadsafe_wake(factory: LoopFactory, operations: int) -> Sample:
+    """`call_soon_threadsafe` onto a sleeping loop, and back: each post has to wake the loop."""
+    answered = threading.Semaphore(0)
+    stalled = lost = 0
+
+    def post(loop: asyncio.AbstractEventLoop) -> None:
+        nonlocal stalled, lost
+        for _ in range(operations):
+            loop.call_soon_threadsafe(answered.release)
+            if not answered.acquire(timeout=STALL_SECONDS):
+                stalled += 1
+                loop.call_soon_threadsafe(_empty)
+                if not answered.acquire(timeout=STALL_SECONDS):
+                    lost += 1
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop = factory()
+    try:
+        poster = threading.Thread(target=post, args=(loop,))
+        loop.call_soon(poster.start)
+        with Stopwatch() as watch:
+            loop.run_forever()
+        poster.join()
+    finally:
+        loop.close()
+    return watch.sample(operations, lost=lost, stalled=stalled)
+
+
+def _add_pending_timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
+    """100,000 timers that are due long after the sample, in no order."""
+    delays = random.Random(1)
+    return [loop.call_later(delays.uniform(600, 1200), _empty) for _ in range(PENDING_TIMERS)]
+
+
+def timers_cancel(factory: LoopFactory, operations: int) -> Sample:
+    """`call_later` and `cancel` of the same timer while 100,000 others are pending."""
+
+    async def main() -> Sample:
+        loop = asyncio.get_running_loop()
+        pending = _add_pending_timers(loop)
+        await asyncio.sleep(0)
+        numbers = random.Random(2)
+        delays = [numbers.uniform(600, 1200) for _ in range(CALLBACKS_PER_TURN)]
+        turns = max(operations // CALLBACKS_PER_TURN, 1)
+        with Stopwatch() as watch:
+            for _ in range(turns):
+                for delay in delays:
+                    loop.call_later(delay, _empty).cancel()
+                await asyncio.sleep(0)
+        for timer in pending:
+            timer.cancel()
+        return watch.sample(turns * CALLBACKS_PER_TURN)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def timers_fire(factory: LoopFactory, operations: int) -> Sample:
+    """`call_later` (1 to 10 ms) and the timer's firing while 100,000 others are pending."""
+
+    async def main() -> Sample:
+        loop = asyncio.get_running_loop()
+        pending = _add_pending_timers(loop)
+        await asyncio.sleep(0)
+        numbers = random.Random(2)
+        delays = [numbers.uniform(0.001, 0.010) for _ in range(operations)]
+        finished = loop.create_future()
+        left = operations
+
+        def fire() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                finished.set_result(None)
+
+        with Stopwatch() as watch:
+            for delay in delays:
+                loop.call_later(delay, fire)
+            await finished
+        for timer in pending:
+            timer.cancel()
+        return watch.sample(operations)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def reader_add_remove(factory: LoopFactory, operations: int) -> Sample:
+    """`add_reader` and `remove_reader` of a quiet socket; the loop turns after every pair."""
+
+    async def main() -> Sample:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        with near, far:
+            descriptor = near.fileno()
+            with Stopwatch() as watch:
+                for _ in range(operations):
+                    loop.add_reader(descriptor, _empty)
+                    loop.remove_reader(descriptor)
+                    await asyncio.sleep(0)
+        return watch.sample(operations)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def reader_event(factory: LoopFactory, operations: int) -> Sample:
+    """Poll a readable socket and call its callback; an operation is one call of it."""
+
+    async def main() -> Sample:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        with near, far:
+            near.setblocking(False)
+            finished = loop.create_future()
+            left = operations
+            spurious = 0
+
+            def readable() -> None:
+                # Each byte is sent after the last was read: every call is an event of its own.
+                nonlocal left, spurious
+                try:
+                    near.recv(1)
+                except BlockingIOError:
+                    spurious += 1
+                    return
+                left -= 1
+                if left:
+                    far.send(b"x")
+                else:
+                    finished.set_result(None)
+
+            loop.add_reader(near.fileno(), readable)
+            far.send(b"x")
+            with Stopwatch() as watch:
+                await finished
+            loop.remove_reader(near.fileno())
+        return watch.sample(operations, spurious=spurious)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def _switch_in_threads(factory: LoopFactory, switches: int, threads: int) -> tuple[float, float]:
+    """Mean wall and CPU nanoseconds per switch of `threads` loops that switch at the same time."""
+    samples: list[Sample] = []
+    failures: list[BaseException] = []
+    ready = threading.Barrier(threads)
+
+    async def main() -> Sample:
+        ready.wait()
+        return await _switch_tasks(switches, time.thread_time_ns)
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=factory) as runner:
+                samples.append(runner.run(main()))
+        except BaseException as failure:  # noqa: BLE001 - it is raised again below
+            failures.append(failure)
+            ready.abort()
+
+    workers = [threading.Thread(target=run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if failures:
+        raise failures[0]
+    operations = sum(sample["operations"] for sample in samples)
+    return (
+        sum(sample["wall_ns"] for sample in samples) / operations,
+        sum(sample["cpu_ns"] for sample in samples) / operations,
+    )
+
+
+def two_loops(factory: LoopFactory, operations: int) -> Sample:
+    """Switching tasks on two loops in two threads; its growth against one loop in one thread."""
+    one_wall, one_cpu = _switch_in_threads(factory, operations, threads=1)
+    two_wall, two_cpu = _switch_in_threads(factory, operations, threads=2)
+    return {
+        "operations": 1,
+        "wall_ns": two_wall,
+        "cpu_ns": two_cpu,
+        "wall_growth": two_wall / one_wall,
+        "cpu_growth": two_cpu / one_cpu,
+    }
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One benchmark: what takes a sample, its size, and the clock its table shows."""
+
+    take: Callable[[LoopFactory, int], Sample]
+    operations: int
+    clock: str
+    """`cpu` for work on one thread (other programs do not disturb it much), else `wall`."""
+
+    @property
+    def name(self) -> str:
+        """Name on the command line and in the results."""
+        return self.take.__name__
+
+    @property
+    def summary(self) -> str:
+        """One line that says what an operation is."""
+        return (self.take.__doc__ or "").strip()
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload(switch, 200_000, "cpu"),
+        Workload(create_await, 50_000, "cpu"),
+        Workload(create_await_batch, 100_000, "cpu"),
+        Workload(call_soon, 500_000, "cpu"),
+        Workload(call_soon_chain, 200_000, "cpu"),
+        Workload(threadsafe_1, 100_000, "wall"),
+        Workload(threadsafe_4, 200_000, "wall"),
+        Workload(threadsafe_wake, 5_000, "wall"),
+        Workload(timers_cancel, 50_000, "cpu"),
+        Workload(timers_fire, 20_000, "cpu"),
+        Workload(reader_add_remove, 20_000, "cpu"),
+        Workload(reader_event, 20_000, "cpu"),
+        Workload(two_loops, 200_000, "cpu"),
+    )
+}

@@ -1,0 +1,27 @@
+"""All cores for an unmodified asyncio program on free-threaded Python.
+
+``loop_pool.run(main())`` is ``asyncio.run(main())`` with one event loop per core beside it.
+``loop_pool.new_event_loop`` is a single loop, for anything that takes a ``loop_factory``.
+"""
+
+from ._core import __version__
+from ._event_loop import EventLoop, new_event_loop
+from ._pool import LoopStats, Pool, current_pool
+from ._runner import Runner, run
+from ._server import Server, start_server
+from ._task import PoolTask, spawn
+
+__all__ = [
+    "EventLoop",
+    "LoopStats",
+    "Pool",
+    "PoolTask",
+    "Runner",
+    "Server",
+    "__version__",
+    "current_pool",
+    "new_event_loop",
+    "run",
+    "spawn",
+    "start_server",
+]

@@ -1,0 +1,280 @@
+"""One event loop: the native core under asyncio's own ``SelectorEventLoop``.
+
+This is the one module of the package that uses asyncio's private interface. What it uses, and
+where a new Python version has to be compared first:
+
+==========================================  ======================================================
+private name                                use here
+==========================================  ======================================================
+``events.Handle`` and its slots             ``call_soon`` makes real ones; the native half finds
+                                            the slots by trial (``src/py/state.rs``)
+``events.TimerHandle``,                     bases of the native handles
+``events._ThreadSafeHandle``
+``_add_reader``, ``_add_writer``,           overridden: they register with our reactor
+``_remove_reader``, ``_remove_writer``
+``_add_callback``, ``_call_soon``,          overridden: they feed our ready queue
+``_write_to_self``
+``_ready``, ``_scheduled``                  overridden: snapshots, for tools that read them
+``_debug``, ``_stopping``, ``_closed``      overridden: native properties
+``_run_forever_setup``,                     called around the native run loop
+``_run_forever_cleanup``
+``_check_thread``, ``_check_callback``      called by the native half in debug mode
+``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
+``_signal_handlers``, ``_csock``
+``base_events._format_handle``,             debug and error messages
+``format_helpers._format_callback_source``
+``TaskStepMethWrapper``, ``task_wakeup``    recognised by a sample (``_learn_task_callbacks``)
+of ``_asyncio``
+==========================================  ======================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import signal
+import sys
+import threading
+from asyncio import base_events, events, format_helpers
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable
+
+    from ._pool import Pool
+
+if sys.version_info < (3, 14):
+    raise ImportError("loop_pool needs Python 3.14 or later")
+
+
+class _ReactorSelector:
+    """Stands where ``BaseSelectorEventLoop`` keeps its selector: the reactor waits instead."""
+
+    def close(self) -> None:
+        """Do nothing: the core closes the reactor."""
+
+
+class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
+    """An asyncio event loop on a native reactor.
+
+    It *is* an ``asyncio.BaseEventLoop``: whatever is not mentioned here is CPython's own code.
+    ``call_soon``, ``call_soon_threadsafe``, ``call_later``, ``call_at``, ``time``,
+    ``create_future`` and ``create_task`` are native.
+
+    Args:
+        selector: accepted so that the class can stand in for ``asyncio.SelectorEventLoop``; it is
+            closed with the loop and never asked: the loop waits on its own reactor.
+
+    Threads: as asyncio's loops, it belongs to the thread that runs it. ``call_soon_threadsafe``
+    may be called from any thread; ``call_soon``, ``call_later``, ``call_at``, ``add_reader`` and
+    ``add_writer`` from a foreign thread raise ``RuntimeError`` in debug mode where asyncio's do,
+    and otherwise work and wake the loop.
+    """
+
+    _pool: Pool | None = None
+    """The pool that the loop belongs to."""
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector or _ReactorSelector())  # type: ignore[arg-type]
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Run until ``stop()`` is called. As ``asyncio.loop.run_forever``."""
+        self._run_forever_setup()
+        try:
+            previous = self._watch_signals()
+            try:
+                self._run()
+            finally:
+                self._unwatch_signals(previous)
+        finally:
+            self._run_forever_cleanup()
+
+    def close(self) -> None:
+        """Close the loop; its descriptors and callbacks are released at once.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        super().close()
+        self._close_core()
+
+    # -- signals ---------------------------------------------------------------------------------
+
+    def _watch_signals(self) -> int | None:
+        """Let any signal end the wait: its Python handler runs in this thread, which may sleep.
+
+        Without it, a signal that arrives between the interpreter's last look at its flags and the
+        kernel's wait would go unnoticed until something else happens.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        ours = self._csock.fileno()
+        previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if previous not in (-1, ours):
+            # Somebody else relies on theirs, and is woken by it.
+            signal.set_wakeup_fd(previous)
+            return None
+        return previous
+
+    def _unwatch_signals(self, previous: int | None) -> None:
+        if previous is not None and not self._signal_handlers:
+            signal.set_wakeup_fd(previous)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
+        removed = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self.is_running():
+            self._watch_signals()
+        return removed
+
+    # -- asyncio's own ways into the ready queue -------------------------------------------------
+
+    def _add_callback(self, handle: events.Handle) -> None:
+        if not handle._cancelled:  # type: ignore[attr-defined]
+            self._push_handle(handle)
+
+    def _call_soon(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> events.Handle:
+        handle = events.Handle(callback, args, self, context)
+        self._push_handle(handle)
+        return handle
+
+    @property
+    def _ready(self) -> collections.deque[events.Handle]:
+        return collections.deque(self._queues()[0])
+
+    @_ready.setter
+    def _ready(self, value: object) -> None:
+        """Ignore what ``BaseEventLoop.__init__`` sets."""
+
+    @property
+    def _scheduled(self) -> list[events.TimerHandle]:
+        return self._queues()[1]
+
+    @_scheduled.setter
+    def _scheduled(self, value: object) -> None:
+        """Ignore what ``BaseEventLoop.__init__`` sets."""
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Set the factory that ``create_task`` uses. As ``asyncio.loop.set_task_factory``."""
+        super().set_task_factory(factory)
+        self._has_task_factory = factory is not None
+
+    # -- called by the native run loop -----------------------------------------------------------
+
+    def _run_handle_in_debug_mode(self, handle: events.Handle) -> None:
+        """Run a handle as ``BaseEventLoop._run_once`` does in debug mode: timed and named."""
+        if handle._cancelled:  # type: ignore[attr-defined]
+            return
+        try:
+            self._current_handle = handle
+            began = self.time()
+            handle._run()
+            took = self.time() - began
+            if took >= self.slow_callback_duration:
+                logger.warning(
+                    "Executing %s took %.3f seconds",
+                    base_events._format_handle(handle),  # type: ignore[attr-defined]
+                    took,
+                )
+        finally:
+            self._current_handle = None
+
+    def _report_callback_exception(
+        self,
+        handle: events.Handle,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        exception: BaseException,
+    ) -> None:
+        """Hand a callback's exception to the exception handler, as ``Handle._run`` does."""
+        source = format_helpers._format_callback_source(  # type: ignore[attr-defined]
+            callback, args, debug=self.get_debug()
+        )
+        context: dict[str, Any] = {
+            "message": f"Exception in callback {source}",
+            "exception": exception,
+            "handle": handle,
+        }
+        if handle._source_traceback:  # type: ignore[attr-defined]
+            context["source_traceback"] = handle._source_traceback  # type: ignore[attr-defined]
+        self.call_exception_handler(context)
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new :class:`EventLoop`, without a pool.
+
+    For ``asyncio.run(main(), loop_factory=loop_pool.new_event_loop)``, uvicorn's
+    ``--loop loop_pool:new_event_loop``, anyio's and pytest-asyncio's loop factories.
+
+    Raises:
+        OSError: the process is out of descriptors.
+    """
+    return EventLoop()
+
+
+def _learn_task_callbacks() -> None:
+    """Show the core what the C ``Task`` passes to ``call_soon``, by running one on a fake loop.
+
+    If a Python version changes it, tasks are run through handles like any callback: slower, and
+    right.
+    """
+
+    class Recorder:
+        """As much of a loop as a task needs."""
+
+        def __init__(self) -> None:
+            self.posted: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+        def call_soon(
+            self,
+            callback: Callable[..., object],
+            *args: object,
+            context: contextvars.Context | None = None,
+        ) -> None:
+            self.posted.append((callback, args))
+
+        def get_debug(self) -> bool:
+            return False
+
+    async def wait_for(future: asyncio.Future[None]) -> None:
+        await future
+
+    recorder: Any = Recorder()
+    running = events._get_running_loop()
+    current = asyncio.current_task(running) if running is not None else None
+    if current is not None:
+        asyncio._leave_task(running, current)  # type: ignore[arg-type]
+    events._set_running_loop(recorder)
+    try:
+        future: asyncio.Future[None] = asyncio.Future(loop=recorder)
+        task = asyncio.Task(wait_for(future), loop=recorder)
+        (step, _) = recorder.posted.pop()
+        step()
+        future.set_result(None)
+        (wakeup, args) = recorder.posted.pop()
+        wakeup(*args)
+        task.result()
+    finally:
+        events._set_running_loop(running)
+        if current is not None:
+            asyncio._enter_task(running, current)  # type: ignore[arg-type]
+    _core._learn_task_callbacks(step, wakeup)
+
+
+_learn_task_callbacks()

@@ -1,0 +1,273 @@
+"""The pool: N threads, each with its own loop.
+
+Loop 0 runs in the thread that called ``run``; the others in threads of their own, named
+``loop-pool-1`` and so on, started one after another (many threads that start at once can deadlock
+in the interpreter: python/cpython#157666).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING, NamedTuple, final
+
+from . import _core
+from ._event_loop import EventLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+_forked_from_pool = False
+
+
+class LoopStats(NamedTuple):
+    """What one loop has done and has to do. Counts since the loop was made."""
+
+    name: str
+    """The name of its thread, ``loop-pool-0`` and so on."""
+    ready: int
+    """Callbacks that were ready when its last turn began."""
+    timers: int
+    """Timers pending when its last turn began."""
+    descriptors: int
+    """Descriptors watched, the loop's own signal pipe included."""
+    callbacks: int
+    """Callbacks and task steps run."""
+    turns: int
+    """Turns begun."""
+    polls: int
+    """Times that it asked the kernel."""
+    busy: float
+    """Seconds spent outside the kernel's wait."""
+    idle: float
+    """Seconds spent in the kernel's wait."""
+
+
+class _Member:
+    """One loop of a pool, and the thread that runs it."""
+
+    def __init__(self, pool: Pool, index: int) -> None:
+        self.pool = pool
+        self.index = index
+        self.name = f"loop-pool-{index}"
+        self.loop: EventLoop
+        self.thread: threading.Thread | None = None
+        # Held while something is posted to the loop, and to refuse posts from then on: what was
+        # posted before is seen by the shutdown that follows.
+        self.door = threading.Lock()
+        self.accepting = False
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+
+    def adopt(self, loop: EventLoop) -> None:
+        loop._pool = self.pool
+        loop._pool_index = self.index
+        self.loop = loop
+        self.accepting = True
+
+    def start(self, debug: bool | None) -> None:
+        self.thread = threading.Thread(
+            target=self._main, args=(debug,), name=self.name, daemon=True
+        )
+        self.thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            self.thread.join()
+            raise self._failure
+
+    def _main(self, debug: bool | None) -> None:
+        try:
+            loop = EventLoop()
+            try:
+                if debug is not None:
+                    loop.set_debug(debug)
+                self.adopt(loop)
+                loop.call_soon(self._started.set)
+                self._run(loop)
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+        except BaseException as error:
+            if self._started.is_set():
+                raise
+            self._failure = error
+            self._started.set()
+
+    def _run(self, loop: EventLoop) -> None:
+        """Run until the pool stops the loop.
+
+        ``SystemExit`` and ``KeyboardInterrupt`` end ``main`` on loop 0, where the caller of ``run``
+        sees them; the loop they came from goes on, so that the pool can end in good order.
+        """
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                self.pool._interrupt(error)
+            else:
+                return
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+@final
+class Pool:
+    """The loops of one ``run``. Made by :class:`Runner`; found by :func:`current_pool`."""
+
+    def __init__(self, loops: int, debug: bool | None) -> None:
+        self._core = _core.PoolCore(loops)
+        self._debug = debug
+        self._members = [_Member(self, index) for index in range(loops)]
+        self._interruption: BaseException | None = None
+        self._main_task: asyncio.Task[object] | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self._members[0].accepting else "closed"
+        return f"<Pool loops={len(self._members)} {state}>"
+
+    @property
+    def loops(self) -> tuple[EventLoop, ...]:
+        """The loops, loop 0 first. Any thread.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this process.
+        """
+        self._check_open()
+        return tuple(member.loop for member in self._members)
+
+    def stats(self) -> list[LoopStats]:
+        """What each loop has done and has to do. Any thread; no loop is stopped for it.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this process.
+        """
+        self._check_open()
+        return [_stats_of(member) for member in self._members]
+
+    # -- for Runner ------------------------------------------------------------------------------
+
+    def _open(self, loop: EventLoop) -> None:
+        """Adopt loop 0 and start the other threads, one after another."""
+        self._members[0].adopt(loop)
+        try:
+            for member in self._members[1:]:
+                member.start(self._debug)
+        except BaseException:
+            self._stop(self._members, None)
+            raise
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Let ``error``, raised on another loop, end ``main``."""
+        if self._interruption is None:
+            self._interruption = error
+        self._members[0].loop.call_soon_threadsafe(self._cancel_main)
+
+    def _cancel_main(self) -> None:
+        if self._main_task is not None:
+            self._main_task.cancel()
+
+    def _refuse(self) -> None:
+        """Accept no further work. What was accepted is seen by the shutdown that follows."""
+        for member in self._members:
+            with member.door:
+                member.accepting = False
+
+    def _stop(self, members: Iterable[_Member], deadline: float | None) -> list[_Member]:
+        """Stop and join the threads; return the members whose threads did not end in time."""
+        self._refuse()
+        started = [member for member in members if member.thread is not None]
+        for member in started:
+            if member.thread is not None and member.thread.is_alive():
+                try:
+                    member.stop()
+                except RuntimeError:  # it has closed itself meanwhile
+                    continue
+        stuck = []
+        for member in started:
+            if member.thread is None:
+                continue
+            member.thread.join(
+                None if deadline is None else max(0.0, deadline - time.monotonic())
+            )
+            if member.thread.is_alive():
+                stuck.append(member)
+        return stuck
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        if self._core.forked():
+            raise RuntimeError(_FORKED)
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if not self._members[0].accepting:
+            raise RuntimeError(f"{self!r} is closed")
+
+    def _member_of(self, loop: asyncio.AbstractEventLoop) -> _Member:
+        if isinstance(loop, EventLoop) and loop._pool is self:
+            return self._members[loop._pool_index]
+        raise RuntimeError(f"{loop!r} does not belong to {self!r}")
+
+    def _place(self) -> _Member:
+        return self._members[self._core.place([member.loop for member in self._members])]
+
+
+_FORKED = (
+    "this process is a fork of one that runs a loop_pool: the pool's threads and loops exist only "
+    "in the parent; start a pool of its own with loop_pool.run"
+)
+
+
+def _stats_of(member: _Member) -> LoopStats:
+    ready, timers, descriptors, callbacks, turns, polls, busy_ns, idle_ns = member.loop._stats()
+    return LoopStats(
+        name=member.name,
+        ready=ready,
+        timers=timers,
+        descriptors=descriptors,
+        callbacks=callbacks,
+        turns=turns,
+        polls=polls,
+        busy=busy_ns / 1e9,
+        idle=idle_ns / 1e9,
+    )
+
+
+def current_pool() -> Pool:
+    """Return the pool whose loop runs in this thread.
+
+    Raises:
+        RuntimeError: none does: the thread belongs to no pool (an executor's thread, say), or the
+            pool is closed, or this process is a fork of the pool's.
+    """
+    loop = asyncio._get_running_loop()
+    pool = loop._pool if isinstance(loop, EventLoop) else None
+    if pool is None:
+        if _forked_from_pool:
+            raise RuntimeError(_FORKED)
+        where = threading.current_thread().name
+        raise RuntimeError(
+            f"no loop_pool runs in this thread ({where}): call this from a coroutine or callback "
+            "on one of the pool's loops"
+        )
+    pool._check_open()
+    return pool
+
+
+def _note_fork() -> None:
+    global _forked_from_pool
+    loop = asyncio._get_running_loop()
+    _forked_from_pool = _forked_from_pool or bool(_open_pools)
+    if isinstance(loop, EventLoop) and loop._pool is not None:
+        _forked_from_pool = True
+
+
+_open_pools: set[Pool] = set()
+os.register_at_fork(after_in_child=_note_fork)

@@ -1,0 +1,293 @@
+"""``run`` and ``Runner``: asyncio's, with a pool around them.
+
+How a pool ends, in phases that each finish on every loop before the next begins:
+
+1. refuse new work;
+2. cancel the tasks of every loop, wait for them, report their exceptions;
+3. shut down the asynchronous generators of every loop;
+4. shut down the default executor of every loop;
+5. stop the threads and join them, each closing its own loop;
+6. close loop 0.
+
+Phases 2 to 5 share one deadline. What has not ended by then is named in the log, with its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+from . import _core
+from ._event_loop import EventLoop
+from ._gil import warn_if_serial
+from ._pool import Pool, _open_pools
+from ._task import spawn_in
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from ._pool import _Member
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger("loop_pool")
+
+SHUTDOWN_TIMEOUT = 30.0
+"""Seconds that a pool takes to end before it says what does not."""
+
+
+@final
+class Runner:
+    """As ``asyncio.Runner``, with a pool of loops that lives from first use to :meth:`close`.
+
+    Args:
+        loops: how many loops in all; ``None``: one for each core that this process may use.
+        debug: asyncio's debug mode for every loop; ``None``: as the environment says.
+        shutdown_timeout: seconds that the end of the pool may take before it says which task on
+            which loop did not end, and leaves it; ``None``: wait for ever.
+
+    Raises:
+        ValueError: ``loops`` is below 1 or above 4096, or ``shutdown_timeout`` is negative.
+        TypeError: ``loops`` is not an integer.
+
+    Threads: made, used and closed in one thread, which runs loop 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        loops: int | None = None,
+        debug: bool | None = None,
+        shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
+    ) -> None:
+        if shutdown_timeout is not None and shutdown_timeout < 0:
+            raise ValueError(f"shutdown_timeout must not be negative, got {shutdown_timeout}")
+        self._loops = _core._loop_count(loops)
+        self._debug = debug
+        self._shutdown_timeout = shutdown_timeout
+        self._runner = asyncio.Runner(debug=debug, loop_factory=EventLoop)
+        self._pool: Pool | None = None
+        self._closed = False
+
+    def __enter__(self) -> Runner:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def get_loop(self) -> EventLoop:
+        """Return loop 0, starting the pool if need be."""
+        self._start()
+        loop = self._runner.get_loop()
+        assert isinstance(loop, EventLoop)
+        return loop
+
+    def get_pool(self) -> Pool:
+        """Return the pool, starting it if need be."""
+        return self._start()
+
+    def run(
+        self, coro: Coroutine[Any, Any, _T], *, context: contextvars.Context | None = None
+    ) -> _T:
+        """Run a coroutine on loop 0 and return its result. As ``asyncio.Runner.run``.
+
+        The first Ctrl-C cancels it, the second raises ``KeyboardInterrupt`` at once.
+
+        Raises:
+            RuntimeError: called in a running loop, or after ``close``.
+            TypeError: ``coro`` is not awaitable.
+        """
+        _check_not_running("Runner.run()")
+        _check_awaitable(coro)
+        self._start()
+        return self._runner.run(coro, context=context)
+
+    def close(self) -> None:
+        """End the pool, in the phases that the module describes. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        pool = self._pool
+        if pool is None:
+            self._runner.close()
+            return
+        timeout = self._shutdown_timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            pool._refuse()
+            self._runner.get_loop().run_until_complete(_shut_down(pool, deadline))
+        finally:
+            try:
+                for member in pool._stop(pool._members, deadline):
+                    logger.error("%s did not stop: %s", member.name, _where(member))
+            finally:
+                _open_pools.discard(pool)
+                self._runner.close()
+
+    def _start(self) -> Pool:
+        if self._closed:
+            raise RuntimeError("Runner is closed")
+        if self._pool is None:
+            loop = self._runner.get_loop()
+            assert isinstance(loop, EventLoop)
+            pool = Pool(self._loops, self._debug)
+            try:
+                warn_if_serial(self._loops)
+                pool._open(loop)
+            except BaseException:
+                self._closed = True
+                self._runner.close()
+                raise
+            _open_pools.add(pool)
+            self._pool = pool
+        return self._pool
+
+
+def run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    loops: int | None = None,
+    debug: bool | None = None,
+    shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
+) -> _T:
+    """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
+
+    ``main`` runs on loop 0, in the calling thread. At the end every loop's tasks are cancelled and
+    awaited, and its asynchronous generators and executor shut down.
+
+    Args:
+        main: a coroutine.
+        loops: how many loops in all; ``None``: one for each core that this process may use.
+        debug: asyncio's debug mode for every loop; ``None``: as the environment says.
+        shutdown_timeout: see :class:`Runner`.
+
+    Raises:
+        RuntimeError: called in a running loop.
+        TypeError: ``main`` is not awaitable, or ``loops`` not an integer.
+        ValueError: ``loops`` is below 1 or above 4096.
+    """
+    _check_not_running("loop_pool.run()")
+    _check_awaitable(main)
+    with Runner(loops=loops, debug=debug, shutdown_timeout=shutdown_timeout) as runner:
+        return runner.run(main)
+
+
+def _check_not_running(what: str) -> None:
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(f"{what} cannot be called from a running event loop")
+
+
+def _check_awaitable(main: object) -> None:
+    if not inspect.isawaitable(main):
+        hint = " (call it: pass main(), not main)" if inspect.iscoroutinefunction(main) else ""
+        raise TypeError(f"a coroutine was expected, got {main!r}{hint}")
+
+
+async def _shut_down(pool: Pool, deadline: float | None) -> None:
+    """Phases 2 to 4, on loop 0."""
+    for phase in (_cancel_tasks, _shut_down_asyncgens, _shut_down_executor):
+        await _on_every_loop(pool, phase, deadline)
+
+
+async def _on_every_loop(
+    pool: Pool,
+    phase: Callable[[_Member, float | None], Coroutine[Any, Any, None]],
+    deadline: float | None,
+) -> None:
+    others = {}
+    for member in pool._members[1:]:
+        coro = phase(member, deadline)
+        try:
+            task = spawn_in(pool, coro, loop=member.loop, closing=True)
+        except RuntimeError:  # the loop has closed: its thread ended by an error of its own
+            continue
+        others[asyncio.ensure_future(_wait_for(task))] = member
+    await phase(pool._members[0], deadline)
+    if not others:
+        return
+    # A loop that keeps its deadline answers a little after it; one that does not is stuck.
+    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + 1.0
+    done, pending = await asyncio.wait(others, timeout=grace)
+    for waiter in pending:
+        waiter.cancel()
+    for waiter in done:
+        if not waiter.cancelled() and (error := waiter.exception()) is not None:
+            logger.error("shutting down %s failed", others[waiter].name, exc_info=error)
+
+
+async def _wait_for(task: Any) -> None:
+    await task
+
+
+async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
+    """Cancel and await the tasks of the running loop, those included that appear meanwhile."""
+    loop = member.loop
+    spared = {asyncio.current_task()}
+    if member.index == 0:
+        spared |= {task for task in asyncio.all_tasks() if _is_ours(task)}
+    cancelled: set[asyncio.Task[Any]] = set()
+    while tasks := {task for task in asyncio.all_tasks() - spared if not _is_ours(task)}:
+        for task in tasks - cancelled:
+            task.cancel()
+        cancelled |= tasks
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+        done, pending = await asyncio.wait(
+            tasks, timeout=remaining, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                loop.call_exception_handler(
+                    {
+                        "message": "unhandled exception during loop_pool.run() shutdown",
+                        "exception": task.exception(),
+                        "task": task,
+                    }
+                )
+        if remaining == 0.0 and pending:
+            for task in pending:
+                logger.error("%s: this task did not end in time: %r", member.name, task)
+                # The loop will be closed over it; nobody is to wait for it any longer.
+                asyncio._unregister_task(task)
+            return
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    """Whether a task belongs to the shutdown itself."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code in _OUR_CODE
+
+
+async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
+    await member.loop.shutdown_asyncgens()
+
+
+async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
+    remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+    await member.loop.shutdown_default_executor(remaining)
+
+
+_OUR_CODE = {
+    function.__code__
+    for function in (
+        _shut_down,
+        _wait_for,
+        _cancel_tasks,
+        _shut_down_asyncgens,
+        _shut_down_executor,
+    )
+}
+
+
+def _where(member: _Member) -> str:
+    return f"its thread is still inside a callback ({member.thread!r})"

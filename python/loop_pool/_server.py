@@ -1,0 +1,189 @@
+"""A TCP server on every loop of the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, Self, final
+
+from ._pool import current_pool
+from ._task import spawn_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
+
+    from ._pool import Pool, _Member
+
+
+@final
+class Server:
+    """The listeners of :func:`start_server`, one set per loop. As ``asyncio.Server``.
+
+    Its methods may be called from any thread of the pool.
+    """
+
+    def __init__(self, pool: Pool, servers: list[tuple[_Member, asyncio.Server]]) -> None:
+        self._pool = pool
+        self._servers = servers
+
+    def __repr__(self) -> str:
+        return f"<loop_pool.Server loops={len(self._servers)} sockets={self.sockets!r}>"
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """The listening sockets of all loops, as read-only ``asyncio.trsock.TransportSocket``."""
+        return tuple(sock for _, server in self._servers for sock in server.sockets)
+
+    def is_serving(self) -> bool:
+        """Whether any loop accepts connections."""
+        return any(server.is_serving() for _, server in self._servers)
+
+    def close(self) -> None:
+        """Stop listening on every loop; open connections go on. Returns before it is done."""
+        self._everywhere(asyncio.Server.close)
+
+    def close_clients(self) -> None:
+        """Close the open connections of every loop. Returns before it is done."""
+        self._everywhere(asyncio.Server.close_clients)
+
+    def abort_clients(self) -> None:
+        """Abort the open connections of every loop. Returns before it is done."""
+        self._everywhere(asyncio.Server.abort_clients)
+
+    async def start_serving(self) -> None:
+        """Begin to accept on every loop, if ``start_serving=False`` was given before."""
+        await self._on_each(lambda server: server.start_serving())
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled or closed; then close, on every loop."""
+        try:
+            await self.start_serving()
+            await self._on_each(_until_closed)
+        finally:
+            self.close()
+            await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until every loop has stopped listening and its connections have ended."""
+        await self._on_each(lambda server: server.wait_closed())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        await self.wait_closed()
+
+    def _everywhere(self, method: Callable[[asyncio.Server], object]) -> None:
+        here = asyncio._get_running_loop()
+        for member, server in self._servers:
+            if member.loop is here:
+                method(server)
+            elif not member.loop.is_closed():
+                member.loop.call_soon_threadsafe(method, server)
+
+    async def _on_each(
+        self, method: Callable[[asyncio.Server], Coroutine[Any, Any, object]]
+    ) -> None:
+        tasks = [
+            spawn_in(self._pool, method(server), loop=member.loop, closing=True)
+            for member, server in self._servers
+        ]
+        for task in tasks:
+            await task
+
+
+async def _until_closed(server: asyncio.Server) -> None:
+    if server.is_serving():
+        try:
+            await server.serve_forever()
+        except asyncio.CancelledError:
+            # `close()` ends `serve_forever` by cancelling it; a cancellation of ours does too.
+            if server.is_serving():
+                raise
+
+
+async def start_server(
+    client_connected_cb: Callable[
+        [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None
+    ],
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    sock: socket.socket | None = None,
+    **kwargs: Any,
+) -> Server:
+    """Listen for TCP connections on every loop of the current pool. As ``asyncio.start_server``.
+
+    Each loop has listening sockets of its own on the same addresses (``SO_REUSEPORT``), so the
+    kernel spreads the connections; ``client_connected_cb(reader, writer)`` runs on the loop that
+    accepted. Call it from a coroutine on a loop of the pool.
+
+    Args:
+        client_connected_cb: a function or coroutine function, called for each connection.
+        host: as for ``asyncio.start_server``.
+        port: likewise; 0 picks a free port, the same for every loop.
+        sock: a bound socket; every loop listens on a duplicate of it.
+        kwargs: as for ``asyncio.start_server`` (``limit``, ``ssl``, ``backlog``, ...).
+
+    Raises:
+        RuntimeError: no pool runs in this thread.
+        OSError: the address cannot be bound. Listeners already made are closed.
+    """
+    pool = current_pool()
+    members = pool._members
+    if sock is None and len(members) > 1:
+        kwargs["reuse_port"] = True
+    # Loop by loop: the first one resolves the names and picks the ports.
+    servers: list[tuple[_Member, asyncio.Server]] = []
+    bound: list[socket.socket] = []
+
+    async def listen(member: _Member) -> None:
+        if sock is not None:
+            sources = [sock.dup()]
+        else:
+            sources = [_bind_again(like) for like in bound]
+        if not sources:
+            server = await asyncio.start_server(client_connected_cb, host, port, **kwargs)
+            servers.append((member, server))
+            bound.extend(server.sockets)  # type: ignore[arg-type]
+            return
+        options = {
+            name: value
+            for name, value in kwargs.items()
+            if name not in {"family", "flags", "reuse_address", "reuse_port"}
+        }
+        for source in sources:
+            server = await asyncio.start_server(client_connected_cb, sock=source, **options)
+            servers.append((member, server))
+
+    try:
+        for member in members:
+            await spawn_in(pool, listen(member), loop=member.loop)
+    except BaseException:
+        made = Server(pool, servers)
+        made.close()
+        raise
+    return Server(pool, servers)
+
+
+def _bind_again(like: socket.socket) -> socket.socket:
+    """Return a new socket bound to the address of another one, to share it with."""
+    again = socket.socket(like.family, like.type, like.proto)
+    try:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if like.family == socket.AF_INET6:
+            again.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        again.setblocking(False)
+        again.bind(like.getsockname())
+    except BaseException:
+        again.close()
+        raise
+    return again

@@ -1,0 +1,225 @@
+//! What waits in a loop's queues: a handle, or a C task's step without one.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::core::LoopCore;
+use super::handle::{self, Scheduled};
+use super::object::Ref;
+use super::state::state;
+
+/// Something to run on the loop's thread. Three words.
+///
+/// | `context` | `arg` | `what` is |
+/// |---|---|---|
+/// | none | none | a handle |
+/// | set | none | a C task's step callback |
+/// | set | set | a C task's wakeup callback, `arg` the future that is done |
+///
+/// The last two stand without a handle because the C code that posts them drops what `call_soon`
+/// returns: nobody could cancel or see it.
+#[derive(Debug)]
+pub(super) struct Callback {
+    what: Ref,
+    arg: Option<Ref>,
+    context: Option<Ref>,
+}
+
+// SAFETY: references may be counted from any attached thread; `Ref` says who may drop one.
+unsafe impl Send for Callback {}
+
+impl Callback {
+    #[inline(always)]
+    pub(super) fn from_handle(handle: Ref) -> Self {
+        Self { what: handle, arg: None, context: None }
+    }
+
+    #[inline(always)]
+    pub(super) fn from_task(step: Ref, arg: Option<Ref>, context: Ref) -> Self {
+        Self { what: step, arg, context: Some(context) }
+    }
+
+    /// The handle, of a callback made by [`from_handle`](Self::from_handle).
+    #[inline(always)]
+    pub(super) fn handle(&self) -> *mut ffi::PyObject {
+        self.what.as_ptr()
+    }
+
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        [Some(&self.what), self.arg.as_ref(), self.context.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Ref::as_py)
+    }
+
+    #[inline(always)]
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            what: self.what.clone_ref(py),
+            arg: self.arg.as_ref().map(|arg| arg.clone_ref(py)),
+            context: self.context.as_ref().map(|context| context.clone_ref(py)),
+        }
+    }
+
+    /// Runs it. An exception goes to the loop's exception handler.
+    ///
+    /// # Errors
+    /// `SystemExit`, `KeyboardInterrupt`, and what the exception handler itself lets through.
+    #[inline(always)]
+    pub(super) fn run(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        match &self.context {
+            Some(context) => self.run_task(loop_, context),
+            None => self.run_handle(loop_),
+        }
+    }
+
+    #[inline(always)]
+    fn run_task(&self, loop_: &Bound<'_, LoopCore>, context: &Ref) -> PyResult<()> {
+        let py = loop_.py();
+        let step = self.what.as_ptr();
+        // SAFETY: the kinds were checked when the callback was made, and with them the layouts: a
+        // step is called with no arguments, a wakeup is a C function of one.
+        let done = unsafe {
+            in_context(context, || match &self.arg {
+                None => match (*ffi::Py_TYPE(step)).tp_call {
+                    Some(call) => call(step, state().empty_tuple.as_ptr(), std::ptr::null_mut()),
+                    None => ffi::PyObject_CallNoArgs(step),
+                },
+                Some(future) => {
+                    let function = step.cast::<ffi::PyCFunctionObject>();
+                    ((*(*function).m_ml).ml_meth.PyCFunction)((*function).m_self, future.as_ptr())
+                }
+            })
+        };
+        if done {
+            return Ok(());
+        }
+        let args = match &self.arg {
+            None => state().empty_tuple.clone_ref(py),
+            Some(future) => pyo3::types::PyTuple::new(py, [future.as_py()])?.into_any().into(),
+        };
+        let scheduled =
+            Scheduled { callback: self.what.clone_ref(py), args, context: context.clone_ref(py) };
+        report(loop_, None, scheduled)
+    }
+
+    #[inline(always)]
+    fn run_handle(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let handle = self.handle();
+        let state = state();
+        // SAFETY: a live object.
+        let kind = unsafe { ffi::Py_TYPE(handle) };
+        if loop_.get().is_debug() {
+            return self.run_debug(loop_);
+        }
+        if std::ptr::eq(kind, state.handle_type) || std::ptr::eq(kind, state.timer_type) {
+            // SAFETY: the type was checked, and we hold the handle.
+            return unsafe { run_slots(loop_, handle) };
+        }
+        if std::ptr::eq(kind, state.threadsafe_type) {
+            // SAFETY: the type was checked, and we hold the handle past the guard.
+            unsafe {
+                let _guard = handle::lock_threadsafe(loop_.py(), handle);
+                return run_slots(loop_, handle);
+            }
+        }
+        self.run_foreign(loop_)
+    }
+
+    /// A handle of a class we did not make, or in debug mode: by its own `_run`.
+    #[cold]
+    fn run_foreign(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let handle = self.what.as_py().bind(loop_.py());
+        if !handle.getattr("_cancelled")?.is_truthy()? {
+            handle.call_method0("_run")?;
+        }
+        Ok(())
+    }
+
+    /// As asyncio's `_run_once` in debug mode: timed, with the loop knowing its current handle.
+    #[cold]
+    fn run_debug(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let handle = self.what.as_py().bind(loop_.py());
+        loop_.call_method1("_run_handle_in_debug_mode", (handle,))?;
+        Ok(())
+    }
+}
+
+/// Runs what the slots of a handle say.
+///
+/// # Safety
+/// `handle` is a live instance of `asyncio.Handle`; the thread is attached.
+#[inline(always)]
+unsafe fn run_slots(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
+    // SAFETY: handed on to our caller.
+    let Some(scheduled) = (unsafe { handle::scheduled(handle) }) else { return Ok(()) };
+    // SAFETY: the references are held by `scheduled`; `_args` may have been replaced by any object,
+    // so its type is checked.
+    let done = unsafe {
+        in_context(&scheduled.context, || {
+            let args = scheduled.args.as_ptr();
+            if std::ptr::eq(args, state().empty_tuple.as_ptr()) {
+                ffi::PyObject_CallNoArgs(scheduled.callback.as_ptr())
+            } else {
+                ffi::PyObject_CallObject(scheduled.callback.as_ptr(), args)
+            }
+        })
+    };
+    if done { Ok(()) } else { report(loop_, Some(handle), scheduled) }
+}
+
+/// Calls `f` in `context`; whether it succeeded. If not, a Python exception is set.
+///
+/// # Safety
+/// The thread is attached, and `f` returns a strong reference or null with an exception set.
+#[inline(always)]
+unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> bool {
+    // SAFETY: the reference is alive; entering refuses what is not a context.
+    unsafe {
+        if ffi::PyContext_Enter(context.as_ptr()) != 0 {
+            return false;
+        }
+        let result = f();
+        if ffi::PyContext_Exit(context.as_ptr()) != 0 {
+            ffi::Py_XDECREF(result);
+            return false;
+        }
+        ffi::Py_XDECREF(result);
+        !result.is_null()
+    }
+}
+
+/// Hands the exception that is set to the loop's exception handler, as `Handle._run` does.
+///
+/// # Errors
+/// The exception itself if it is `SystemExit` or `KeyboardInterrupt`.
+#[cold]
+fn report(
+    loop_: &Bound<'_, LoopCore>,
+    handle: Option<*mut ffi::PyObject>,
+    scheduled: Scheduled,
+) -> PyResult<()> {
+    let py = loop_.py();
+    let error = PyErr::fetch(py);
+    if error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+        || error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
+    {
+        return Err(error);
+    }
+    let Scheduled { callback, args, context } = scheduled;
+    let callback_object = callback.clone_ref(py);
+    let args_object = args.clone_ref(py);
+    let handle = match handle {
+        // SAFETY: the caller of the callback holds the handle.
+        Some(handle) => unsafe { Ref::from_borrowed(handle) },
+        // SAFETY: the loop is alive and the references are real.
+        None => unsafe {
+            handle::new_plain(py, loop_.as_ptr(), Scheduled { callback, args, context })?
+        },
+    };
+    loop_.call_method1(
+        "_report_callback_exception",
+        (handle.as_py(), callback_object.as_py(), args_object.as_py(), error),
+    )?;
+    Ok(())
+}

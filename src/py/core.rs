@@ -1,0 +1,303 @@
+//! `LoopCore`: the native base class of `loop_pool.EventLoop`.
+//!
+//! `EventLoop` inherits it before `asyncio.SelectorEventLoop`, so what is defined here takes
+//! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
+//! `run`; here is what is seldom called.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::callback::Callback;
+use super::handle;
+use super::io::{self, lock_attached};
+use super::object::Ref;
+use crate::error::LoopError;
+use crate::event_loop::{EventLoop, Post};
+use crate::reactor::Direction;
+
+/// The native half of an event loop. Use `loop_pool.EventLoop`.
+#[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
+pub(super) struct LoopCore {
+    pub(super) event_loop: EventLoop<Callback>,
+    debug: AtomicBool,
+    /// Whether the attribute `_task_factory` holds a factory.
+    has_task_factory: AtomicBool,
+}
+
+impl From<LoopError> for PyErr {
+    fn from(error: LoopError) -> Self {
+        match error {
+            LoopError::Closed | LoopError::Running => PyRuntimeError::new_err(error.to_string()),
+            LoopError::Io(_, error) => error.into(),
+        }
+    }
+}
+
+#[pymethods]
+impl LoopCore {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let event_loop = EventLoop::new()?;
+        Ok(Self {
+            event_loop,
+            debug: AtomicBool::new(false),
+            has_task_factory: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs turns until the loop is asked to stop. Called by `run_forever`, attached.
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        super::run::run(slf)
+    }
+
+    /// Appends a handle to the ready queue, or posts it from another thread.
+    fn _push_handle(slf: &Bound<'_, Self>, handle: Bound<'_, PyAny>) {
+        slf.get().schedule(Callback::from_handle(handle.into()));
+    }
+
+    /// Ends the loop's present wait. Any thread.
+    fn _write_to_self(&self) {
+        self.event_loop.wake();
+    }
+
+    /// As `BaseSelectorEventLoop._add_reader`: watches `fd`, level-triggered, replaces and cancels
+    /// an earlier callback, and returns the handle. Any thread.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        io::add(slf, Direction::Read, fd, callback, args)
+    }
+
+    /// As `BaseSelectorEventLoop._add_writer`. Any thread.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_writer<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        io::add(slf, Direction::Write, fd, callback, args)
+    }
+
+    /// As `BaseSelectorEventLoop._remove_reader`: cancels the callback and says whether there was
+    /// one. Any thread.
+    fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        io::remove(slf, Direction::Read, fd)
+    }
+
+    /// As `BaseSelectorEventLoop._remove_writer`. Any thread.
+    fn _remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        io::remove(slf, Direction::Write, fd)
+    }
+
+    /// Takes everything out of a loop that does not run, and gives its descriptors back.
+    fn _close_core(&self, py: Python<'_>) -> PyResult<()> {
+        let held = {
+            let claim = self
+                .event_loop
+                .claim()
+                .map_err(|_| PyRuntimeError::new_err("Cannot close a running event loop"))?;
+            self.event_loop.set_closed(true);
+            claim.close_reactor();
+            // SAFETY: moving callbacks out runs no Python.
+            let mut held = unsafe {
+                claim.local(|local| {
+                    let mut held: Vec<Callback> = Vec::new();
+                    held.extend(std::iter::from_fn(|| local.ready.pop()));
+                    held.extend(std::iter::from_fn(|| local.timers.pop_any()));
+                    held
+                })
+            };
+            held.extend(self.event_loop.drain_posts().map(|post| match post {
+                Post::Call(callback) | Post::Timer(_, callback) | Post::CancelTimer(callback) => {
+                    callback
+                }
+            }));
+            let table = std::mem::take(&mut *lock_attached(py, &self.event_loop.io));
+            held.extend(table.into_callbacks());
+            held
+        };
+        drop(held);
+        Ok(())
+    }
+
+    /// The counters and gauges of this loop, for `pool.stats()`. Any thread.
+    fn _stats(&self, py: Python<'_>) -> (u64, u64, usize, u64, u64, u64, u64, u64) {
+        let seen = self.event_loop.metrics.snapshot();
+        let descriptors = lock_attached(py, &self.event_loop.io).len();
+        (
+            seen.ready,
+            seen.timers,
+            descriptors,
+            seen.callbacks,
+            seen.turns,
+            seen.polls,
+            seen.busy_ns,
+            seen.idle_ns,
+        )
+    }
+
+    /// The handles that are ready and pending, for `_ready` and `_scheduled` as tools read them.
+    /// Empty while another thread runs the loop.
+    fn _queues(slf: &Bound<'_, Self>) -> (Vec<Py<PyAny>>, Vec<Py<PyAny>>) {
+        let core = slf.get();
+        let py = slf.py();
+        let look = |local: &mut crate::event_loop::Local<Callback>| {
+            let object =
+                |callback: &Callback| callback.objects().next().map(|object| object.clone_ref(py));
+            (
+                local.ready.iter().filter_map(object).collect(),
+                local.timers.iter().filter_map(|(_, callback)| object(callback)).collect(),
+            )
+        };
+        // SAFETY: counting references runs no Python.
+        unsafe { core.event_loop.if_owner(look) }
+            .or_else(|| {
+                let claim = core.event_loop.claim().ok()?;
+                // SAFETY: as above.
+                Some(unsafe { claim.local(look) })
+            })
+            .unwrap_or_default()
+    }
+
+    /// As `BaseEventLoop._debug`.
+    #[getter(_debug)]
+    fn debug(&self) -> bool {
+        self.is_debug()
+    }
+
+    #[setter(_debug)]
+    fn set_debug(&self, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.debug.store(enabled.is_truthy()?, Relaxed);
+        Ok(())
+    }
+
+    /// As `BaseEventLoop._stopping`; setting it wakes a loop that sleeps.
+    #[getter(_stopping)]
+    fn stopping(&self) -> bool {
+        self.event_loop.is_stopping()
+    }
+
+    #[setter(_stopping)]
+    fn set_stopping(&self, stopping: bool) {
+        self.event_loop.set_stopping(stopping);
+    }
+
+    /// As `BaseEventLoop._closed`.
+    #[getter(_closed)]
+    fn closed(&self) -> bool {
+        self.event_loop.is_closed()
+    }
+
+    #[setter(_closed)]
+    fn set_closed(&self, closed: bool) {
+        self.event_loop.set_closed(closed);
+    }
+
+    /// Whether `create_task` has to call the attribute `_task_factory`.
+    #[setter(_has_task_factory)]
+    fn set_has_task_factory(&self, has: bool) {
+        self.has_task_factory.store(has, Relaxed);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let mut result = Ok(());
+        let mut each = |callback: &Callback| {
+            for object in callback.objects() {
+                if result.is_ok() {
+                    result = visit.call(object);
+                }
+            }
+        };
+        // SAFETY: the collector has stopped every attached thread, and all of these are changed by
+        // attached threads only. A detached owner is in the kernel's wait.
+        unsafe {
+            self.event_loop.for_each_local(&mut each);
+            self.event_loop.for_each_post(|post| match post {
+                Post::Call(callback) | Post::Timer(_, callback) | Post::CancelTimer(callback) => {
+                    each(callback)
+                }
+            });
+        }
+        result
+    }
+
+    fn __clear__(&self) {
+        // SAFETY: the collector calls this attached.
+        let py = unsafe { Python::assume_attached() };
+        // A loop that is garbage has no owner; were it running, its owner would hold it.
+        let _ = self._close_core(py);
+    }
+}
+
+impl LoopCore {
+    #[inline(always)]
+    pub(super) fn is_debug(&self) -> bool {
+        self.debug.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn has_task_factory(&self) -> bool {
+        self.has_task_factory.load(Relaxed)
+    }
+
+    /// # Errors
+    /// `RuntimeError`, as asyncio's, after `close`.
+    #[inline(always)]
+    pub(super) fn check_open(&self) -> PyResult<()> {
+        if self.event_loop.is_closed() { Err(LoopError::Closed.into()) } else { Ok(()) }
+    }
+
+    /// Makes a callback ready: at once on the loop's thread, through the inbox from any other.
+    #[inline(always)]
+    pub(super) fn schedule(&self, callback: Callback) {
+        if self.event_loop.is_owner() {
+            // SAFETY: pushing runs no Python.
+            unsafe { self.event_loop.if_owner(|local| local.ready.push(callback)) };
+        } else {
+            self.event_loop.post(Post::Call(callback));
+        }
+    }
+
+    /// Makes a timer pending, as `schedule`.
+    pub(super) fn schedule_at(&self, when: f64, timer: Callback) {
+        if self.event_loop.is_owner() {
+            self.insert_timer(when, timer);
+        } else {
+            self.event_loop.post(Post::Timer(when, timer));
+        }
+    }
+
+    /// Puts a timer into the heap. Owner only.
+    pub(super) fn insert_timer(&self, when: f64, timer: Callback) {
+        // SAFETY: inserting and writing the key run no Python; the heap keeps the handle alive.
+        unsafe {
+            self.event_loop.if_owner(|local| {
+                let handle = Ref::from_borrowed(timer.handle());
+                let key = local.timers.insert(when, timer);
+                let timer = Callback::from_handle(handle);
+                handle::set_timer_key(&timer, key);
+                timer
+            })
+        };
+    }
+
+    /// Takes a cancelled timer out of the heap. `None` if this thread is not the owner.
+    pub(super) fn forget_timer(&self, timer: &Callback) -> Option<Option<Callback>> {
+        // SAFETY: taking out runs no Python; the caller drops what comes back.
+        unsafe {
+            self.event_loop.if_owner(|local| {
+                handle::take_timer_key(timer).and_then(|key| local.timers.remove(key))
+            })
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! The methods that a program calls millions of times: `call_soon`, `call_soon_threadsafe`,
+//! `call_at`, `call_later`, `time`, `create_future`, `create_task`.
+//!
+//! They are plain C methods with the vectorcall convention, added to `LoopCore` beside pyo3's: a
+//! switch between tasks enters here twice, and pyo3's own argument handling would cost more than
+//! the work. Each behaves as asyncio's method of the same name, debug mode included.
+
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::handle::{self, Scheduled};
+use super::io::copy_context;
+use super::object::Ref;
+use super::state::state;
+use crate::sys::clock;
+
+/// Runs the body of a C method: errors become the pending exception, and so does a panic.
+#[inline(always)]
+pub(super) fn raise(
+    body: impl FnOnce(Python<'_>) -> PyResult<*mut ffi::PyObject>,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls C methods attached.
+    let py = unsafe { Python::assume_attached() };
+    let result = catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_| {
+        Err(PyRuntimeError::new_err(
+            "loop_pool: internal error (a panic; its message is on stderr)",
+        ))
+    });
+    result.unwrap_or_else(|error| {
+        error.restore(py);
+        ptr::null_mut()
+    })
+}
+
+/// The definition of a C method without arguments.
+pub(super) const fn method_def(
+    name: &'static CStr,
+    function: ffi::PyCFunction,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
+        ml_flags: ffi::METH_NOARGS,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+const fn fast_def(
+    name: &'static CStr,
+    function: ffi::PyCFunctionFastWithKeywords,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// Adds the methods to `LoopCore`. Once, at import.
+pub(super) fn install(py: Python<'_>) -> PyResult<()> {
+    let class = py.get_type::<LoopCore>();
+    let definitions = Box::leak(Box::new([
+        fast_def(
+            c"call_soon",
+            call_soon,
+            c"call_soon($self, callback, /, *args, context=None)\n--\n\n\
+              Run callback(*args) in the next turn; return its asyncio.Handle.\n\n\
+              As asyncio.loop.call_soon. From another thread it raises RuntimeError in debug mode, \
+              and otherwise works like call_soon_threadsafe.",
+        ),
+        fast_def(
+            c"call_soon_threadsafe",
+            call_soon_threadsafe,
+            c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
+              Run callback(*args) soon and wake the loop; return its handle. Any thread.\n\n\
+              As asyncio.loop.call_soon_threadsafe.",
+        ),
+        fast_def(
+            c"call_at",
+            call_at,
+            c"call_at($self, when, callback, /, *args, context=None)\n--\n\n\
+              Run callback(*args) at the loop time `when` (seconds); return its TimerHandle.\n\n\
+              As asyncio.loop.call_at.",
+        ),
+        fast_def(
+            c"call_later",
+            call_later,
+            c"call_later($self, delay, callback, /, *args, context=None)\n--\n\n\
+              Run callback(*args) after `delay` seconds; return its TimerHandle.\n\n\
+              As asyncio.loop.call_later.",
+        ),
+        fast_def(
+            c"create_task",
+            create_task,
+            c"create_task($self, coro, /, **kwargs)\n--\n\n\
+              Schedule a coroutine and return its task, as asyncio.loop.create_task. Call it from \
+              the loop's thread.",
+        ),
+        method_def(
+            c"create_future",
+            create_future,
+            c"create_future($self, /)\n--\n\nReturn a new asyncio.Future of this loop.",
+        ),
+        method_def(
+            c"time",
+            time,
+            c"time($self, /)\n--\n\nReturn time.monotonic(): the loop's clock, in seconds.",
+        ),
+    ]));
+    for definition in definitions {
+        // SAFETY: the definition is static, and the type is live.
+        unsafe {
+            let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
+            let descriptor = Bound::from_owned_ptr_or_err(py, descriptor)?;
+            let name = CStr::from_ptr(definition.ml_name);
+            class.setattr(name.to_str().unwrap_or_default(), descriptor)?;
+        }
+    }
+    Ok(())
+}
+
+/// The loop behind `self`.
+///
+/// # Safety
+/// `slf` is a live `LoopCore`: the method descriptor has checked it.
+#[inline(always)]
+unsafe fn this<'a, 'py>(_py: Python<'py>, slf: &'a *mut ffi::PyObject) -> &'a Bound<'py, LoopCore> {
+    // SAFETY: `Bound` is laid out as its pointer beside the zero-sized token, as pyo3's own
+    // `ref_from_ptr` relies on; the type is checked.
+    unsafe { Bound::<PyAny>::ref_from_ptr(_py, slf).cast_unchecked() }
+}
+
+/// The arguments of a vectorcall.
+struct Arguments<'a> {
+    positional: &'a [*mut ffi::PyObject],
+    kwnames: *mut ffi::PyObject,
+}
+
+impl<'a> Arguments<'a> {
+    /// # Safety
+    /// As the vectorcall convention says.
+    #[inline(always)]
+    unsafe fn new(
+        args: *const *mut ffi::PyObject,
+        count: ffi::Py_ssize_t,
+        kwnames: *mut ffi::PyObject,
+    ) -> Self {
+        let positional = if count == 0 {
+            &[]
+        } else {
+            // SAFETY: the caller of a vectorcall passes that many arguments.
+            unsafe { std::slice::from_raw_parts(args, count.unsigned_abs()) }
+        };
+        Self { positional, kwnames }
+    }
+
+    /// The only keyword, if it is `context` by identity: the form in which the C task calls.
+    #[inline(always)]
+    fn only_context(&self) -> Option<*mut ffi::PyObject> {
+        // SAFETY: `kwnames` is a tuple of strings, its values follow the positional arguments.
+        unsafe {
+            if ffi::PyTuple_GET_SIZE(self.kwnames) == 1
+                && std::ptr::eq(
+                    ffi::PyTuple_GET_ITEM(self.kwnames, 0),
+                    state().name_context.as_ptr(),
+                )
+            {
+                Some(*self.positional.as_ptr().add(self.positional.len()))
+            } else {
+                None
+            }
+        }
+    }
+}
+
+/// `N` required arguments, the rest, and the context, of a call that schedules a callback.
+struct Parsed<'a, const N: usize> {
+    required: [*mut ffi::PyObject; N],
+    rest: &'a [*mut ffi::PyObject],
+    context: Option<*mut ffi::PyObject>,
+}
+
+impl<'a, const N: usize> Parsed<'a, N> {
+    #[inline(always)]
+    fn new(py: Python<'_>, method: &str, names: [&str; N], args: &Arguments<'a>) -> PyResult<Self> {
+        if let Some((required, rest)) = args.positional.split_first_chunk::<N>() {
+            if args.kwnames.is_null() {
+                return Ok(Self { required: *required, rest, context: None });
+            }
+            if let Some(context) = args.only_context() {
+                return Ok(Self { required: *required, rest, context: Some(context) });
+            }
+        }
+        Self::with_keywords(py, method, names, args)
+    }
+
+    /// The seldom forms: required arguments by keyword, a missing or an unknown one.
+    #[cold]
+    fn with_keywords(
+        py: Python<'_>,
+        method: &str,
+        names: [&str; N],
+        args: &Arguments<'a>,
+    ) -> PyResult<Self> {
+        let mut required = [ptr::null_mut(); N];
+        let given = args.positional.len().min(N);
+        required[..given].copy_from_slice(&args.positional[..given]);
+        let mut context = None;
+        let keywords = if args.kwnames.is_null() {
+            PyTuple::empty(py)
+        } else {
+            // SAFETY: `kwnames` is a tuple.
+            unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() }
+        };
+        for (index, keyword) in keywords.iter().enumerate() {
+            // SAFETY: the values of the keywords follow the positional arguments.
+            let value = unsafe { *args.positional.as_ptr().add(args.positional.len() + index) };
+            let keyword = keyword.cast_into::<PyString>()?;
+            let keyword = keyword.to_str()?;
+            if keyword == "context" {
+                context = Some(value);
+            } else if let Some(place) = names.iter().position(|name| *name == keyword) {
+                if !required[place].is_null() {
+                    return Err(PyTypeError::new_err(format!(
+                        "{method}() got multiple values for argument '{keyword}'"
+                    )));
+                }
+                required[place] = value;
+            } else {
+                return Err(PyTypeError::new_err(format!(
+                    "{method}() got an unexpected keyword argument '{keyword}'"
+                )));
+            }
+        }
+        for (name, value) in names.iter().zip(&required) {
+            if value.is_null() {
+                return Err(PyTypeError::new_err(format!(
+                    "{method}() missing required argument: '{name}'"
+                )));
+            }
+        }
+        Ok(Self { required, rest: args.positional.get(N..).unwrap_or(&[]), context })
+    }
+
+    /// The context given, or a copy of the current one.
+    #[inline(always)]
+    fn context(&self, py: Python<'_>) -> PyResult<Ref> {
+        match self.context {
+            // SAFETY: attached, compared by identity.
+            Some(context) if !std::ptr::eq(context, unsafe { ffi::Py_None() }) => {
+                // SAFETY: an argument is alive during the call.
+                Ok(unsafe { Ref::from_borrowed(context) })
+            }
+            _ => copy_context(py),
+        }
+    }
+
+    /// The remaining arguments as a tuple.
+    #[inline(always)]
+    fn rest_tuple(&self, py: Python<'_>) -> PyResult<Ref> {
+        if self.rest.is_empty() {
+            return Ok(state().empty_tuple.clone_ref(py));
+        }
+        // SAFETY: the new tuple is ours until returned, and each item is a new reference.
+        unsafe {
+            let tuple = ffi::PyTuple_New(self.rest.len().cast_signed());
+            let made = Ref::from_owned_or_err(py, tuple)?;
+            for (index, item) in self.rest.iter().enumerate() {
+                ffi::Py_INCREF(*item);
+                ffi::PyTuple_SET_ITEM(tuple, index.cast_signed(), *item);
+            }
+            Ok(made)
+        }
+    }
+
+    #[inline(always)]
+    fn scheduled(&self, py: Python<'_>, callback: *mut ffi::PyObject) -> PyResult<Scheduled> {
+        Ok(Scheduled {
+            // SAFETY: an argument is alive during the call.
+            callback: unsafe { Ref::from_borrowed(callback) },
+            args: self.rest_tuple(py)?,
+            context: self.context(py)?,
+        })
+    }
+
+    /// `context` as an object, for the handles' own constructors.
+    fn context_object<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self.context {
+            // SAFETY: an argument is alive during the call.
+            Some(context) => unsafe { Bound::from_borrowed_ptr(py, context) },
+            None => py.None().into_bound(py),
+        }
+    }
+}
+
+/// asyncio's checks in debug mode: the callback, and for most methods the thread.
+#[cold]
+fn check_in_debug_mode(
+    loop_: &Bound<'_, LoopCore>,
+    callback: *mut ffi::PyObject,
+    method: &str,
+    thread: bool,
+) -> PyResult<()> {
+    let py = loop_.py();
+    if thread {
+        loop_.call_method0(intern!(py, "_check_thread"))?;
+    }
+    // SAFETY: an argument is alive during the call.
+    let callback = unsafe { Bound::from_borrowed_ptr(py, callback) };
+    loop_.call_method1(intern!(py, "_check_callback"), (callback, method))?;
+    Ok(())
+}
+
+/// In debug mode a handle is made by its class, which notes where it was created.
+#[cold]
+fn handle_in_debug_mode<'py, const N: usize>(
+    loop_: &Bound<'py, LoopCore>,
+    class: *mut ffi::PyTypeObject,
+    when: Option<&Bound<'py, PyAny>>,
+    callback: *mut ffi::PyObject,
+    parsed: &Parsed<'_, N>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = loop_.py();
+    // SAFETY: the class lives as long as the process; an argument is alive during the call.
+    let (class, callback) = unsafe {
+        (
+            Bound::from_borrowed_ptr(py, class.cast::<ffi::PyObject>()),
+            Bound::from_borrowed_ptr(py, callback),
+        )
+    };
+    let args = parsed.rest_tuple(py)?;
+    let args = args.as_py().bind(py).clone();
+    let context = parsed.context_object(py);
+    match when {
+        Some(when) => class.call1((when, callback, args, loop_, context)),
+        None => class.call1((callback, args, loop_, context)),
+    }
+}
+
+unsafe extern "C" fn call_soon(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: called by the interpreter as the convention says.
+        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+        let core = loop_.get();
+        core.check_open()?;
+        let parsed = Parsed::new(py, "call_soon", ["callback"], &args)?;
+        let [callback] = parsed.required;
+        if core.is_debug() {
+            check_in_debug_mode(loop_, callback, "call_soon", true)?;
+            let class = state().handle_type;
+            let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
+            core.schedule(Callback::from_handle(handle.clone().into()));
+            return Ok(handle.into_ptr());
+        }
+        if let Some(context) = parsed.context
+            && let Some(task) = task_callback(callback, parsed.rest, context)
+        {
+            core.schedule(task);
+            return Ok(py.None().into_ptr());
+        }
+        let scheduled = parsed.scheduled(py, callback)?;
+        // SAFETY: the loop is alive.
+        let handle = unsafe { handle::new_plain(py, slf, scheduled)? };
+        core.schedule(Callback::from_handle(handle.clone_ref(py)));
+        Ok(handle.into_ptr())
+    })
+}
+
+/// A C task's step or wakeup, which needs no handle.
+#[inline(always)]
+fn task_callback(
+    callback: *mut ffi::PyObject,
+    rest: &[*mut ffi::PyObject],
+    context: *mut ffi::PyObject,
+) -> Option<Callback> {
+    let state = state();
+    // SAFETY: arguments are alive during the call.
+    unsafe {
+        match *rest {
+            [] if state.is_task_step(callback) => Some(Callback::from_task(
+                Ref::from_borrowed(callback),
+                None,
+                Ref::from_borrowed(context),
+            )),
+            [future] if state.is_task_wakeup(callback) => Some(Callback::from_task(
+                Ref::from_borrowed(callback),
+                Some(Ref::from_borrowed(future)),
+                Ref::from_borrowed(context),
+            )),
+            _ => None,
+        }
+    }
+}
+
+unsafe extern "C" fn call_soon_threadsafe(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: called by the interpreter as the convention says.
+        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+        let core = loop_.get();
+        core.check_open()?;
+        let parsed = Parsed::new(py, "call_soon_threadsafe", ["callback"], &args)?;
+        let [callback] = parsed.required;
+        if core.is_debug() {
+            check_in_debug_mode(loop_, callback, "call_soon_threadsafe", false)?;
+            let class = state().threadsafe_type;
+            let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
+            // The last frame noted is that of the class's own `__init__`.
+            let traceback = handle.getattr(intern!(py, "_source_traceback"))?;
+            if traceback.is_truthy()? {
+                traceback.call_method0(intern!(py, "pop"))?;
+            }
+            core.schedule(Callback::from_handle(handle.clone().into()));
+            return Ok(handle.into_ptr());
+        }
+        let scheduled = parsed.scheduled(py, callback)?;
+        // SAFETY: the loop is alive.
+        let handle = unsafe { handle::new_threadsafe(py, slf, scheduled)? };
+        core.schedule(Callback::from_handle(handle.clone_ref(py)));
+        Ok(handle.into_ptr())
+    })
+}
+
+/// The part that `call_at` and `call_later` share.
+#[inline(always)]
+fn schedule_timer(
+    loop_: &Bound<'_, LoopCore>,
+    when: &Bound<'_, PyAny>,
+    callback: *mut ffi::PyObject,
+    parsed: &Parsed<'_, 2>,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = loop_.py();
+    let core = loop_.get();
+    core.check_open()?;
+    let deadline: f64 = when.extract()?;
+    if core.is_debug() {
+        check_in_debug_mode(loop_, callback, "call_at", true)?;
+        let class = state().timer_type;
+        let timer = handle_in_debug_mode(loop_, class, Some(when), callback, parsed)?;
+        timer.setattr(intern!(py, "_scheduled"), true)?;
+        core.schedule_at(deadline, Callback::from_handle(timer.clone().into()));
+        return Ok(timer.into_ptr());
+    }
+    let scheduled = parsed.scheduled(py, callback)?;
+    // SAFETY: the loop is alive.
+    let timer = unsafe { handle::new_timer(py, loop_.as_ptr(), when.clone().into(), scheduled)? };
+    core.schedule_at(deadline, Callback::from_handle(timer.clone_ref(py)));
+    Ok(timer.into_ptr())
+}
+
+unsafe extern "C" fn call_at(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: called by the interpreter as the convention says.
+        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+        let parsed = Parsed::new(py, "call_at", ["when", "callback"], &args)?;
+        let [when, callback] = parsed.required;
+        // SAFETY: an argument is alive during the call.
+        let when = unsafe { Bound::from_borrowed_ptr(py, when) };
+        if when.is_none() {
+            return Err(PyTypeError::new_err("when cannot be None"));
+        }
+        schedule_timer(loop_, &when, callback, &parsed)
+    })
+}
+
+unsafe extern "C" fn call_later(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: called by the interpreter as the convention says.
+        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+        let parsed = Parsed::new(py, "call_later", ["delay", "callback"], &args)?;
+        let [delay, callback] = parsed.required;
+        // SAFETY: an argument is alive during the call.
+        let delay = unsafe { Bound::from_borrowed_ptr(py, delay) };
+        if delay.is_none() {
+            return Err(PyTypeError::new_err("delay must not be None"));
+        }
+        let now = clock::seconds(clock::monotonic_ns());
+        let when = (now + delay.extract::<f64>()?).into_pyobject(py)?.into_any();
+        schedule_timer(loop_, &when, callback, &parsed)
+    })
+}
+
+unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called attached; the result is a new reference.
+    unsafe { ffi::PyFloat_FromDouble(clock::seconds(clock::monotonic_ns())) }
+}
+
+unsafe extern "C" fn create_future(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let state = state();
+    // SAFETY: called attached; one keyword and its value, as the convention says.
+    unsafe {
+        ffi::PyObject_Vectorcall(
+            state.future_type.as_ptr(),
+            &raw const slf,
+            0,
+            state.kwnames_loop.as_ptr(),
+        )
+    }
+}
+
+unsafe extern "C" fn create_task(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: called by the interpreter as the convention says.
+        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+        let core = loop_.get();
+        core.check_open()?;
+        if let &[coro] = args.positional
+            && !core.has_task_factory()
+        {
+            let state = state();
+            if kwnames.is_null() {
+                // SAFETY: one argument, one keyword and its value, as the convention says.
+                let task = unsafe {
+                    ffi::PyObject_Vectorcall(
+                        state.task_type.as_ptr(),
+                        [coro, slf].as_ptr(),
+                        1,
+                        state.kwnames_loop.as_ptr(),
+                    )
+                };
+                return if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) };
+            }
+            return create_task_with_keywords(py, slf, coro, &args);
+        }
+        create_task_by_dict(loop_, &args)
+    })
+}
+
+/// The common form `create_task(coro, name=..., context=..., eager_start=...)`, without a dict.
+fn create_task_with_keywords(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    coro: *mut ffi::PyObject,
+    args: &Arguments<'_>,
+) -> PyResult<*mut ffi::PyObject> {
+    let state = state();
+    // SAFETY: names are a tuple; the values follow the positional arguments.
+    unsafe {
+        let given = ffi::PyTuple_GET_SIZE(args.kwnames);
+        let names = ffi::PyTuple_New(given + 1);
+        let names = Ref::from_owned_or_err(py, names)?;
+        let mut values = Vec::with_capacity(given.unsigned_abs() + 2);
+        values.push(coro);
+        values.push(slf);
+        ffi::PyTuple_SET_ITEM(names.as_ptr(), 0, state.name_loop.clone_ref(py).into_ptr());
+        for index in 0..given {
+            let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
+            ffi::Py_INCREF(name);
+            ffi::PyTuple_SET_ITEM(names.as_ptr(), index + 1, name);
+            values.push(*args.positional.as_ptr().add(1 + index.unsigned_abs()));
+        }
+        let task =
+            ffi::PyObject_Vectorcall(state.task_type.as_ptr(), values.as_ptr(), 1, names.as_ptr());
+        if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
+    }
+}
+
+/// With a task factory, or with arguments in an unusual form: as asyncio's own `create_task`.
+#[cold]
+fn create_task_by_dict(
+    loop_: &Bound<'_, LoopCore>,
+    args: &Arguments<'_>,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = loop_.py();
+    let kwargs = PyDict::new(py);
+    if !args.kwnames.is_null() {
+        // SAFETY: names are a tuple.
+        let names: Bound<'_, PyTuple> =
+            unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() };
+        for (index, name) in names.iter().enumerate() {
+            // SAFETY: the values of the keywords follow the positional arguments.
+            let value = unsafe {
+                let value = *args.positional.as_ptr().add(args.positional.len() + index);
+                Bound::from_borrowed_ptr(py, value)
+            };
+            kwargs.set_item(name, value)?;
+        }
+    }
+    let coro = match *args.positional {
+        // SAFETY: an argument is alive during the call.
+        [coro] => unsafe { Bound::from_borrowed_ptr(py, coro) },
+        [] => match kwargs.get_item("coro")? {
+            Some(coro) => {
+                kwargs.del_item("coro")?;
+                coro
+            }
+            None => {
+                return Err(PyTypeError::new_err(
+                    "create_task() missing required argument: 'coro'",
+                ));
+            }
+        },
+        _ => {
+            return Err(PyTypeError::new_err(format!(
+                "create_task() takes 1 positional argument but {} were given",
+                args.positional.len()
+            )));
+        }
+    };
+    let task = if loop_.get().has_task_factory() {
+        let factory = loop_.getattr(intern!(py, "_task_factory"))?;
+        factory.call((loop_, coro), Some(&kwargs))?
+    } else {
+        kwargs.set_item(intern!(py, "loop"), loop_)?;
+        state().task_type.as_py().bind(py).call((coro,), Some(&kwargs))?
+    };
+    Ok(task.into_ptr())
+}

@@ -1,0 +1,229 @@
+//! `_add_reader`, `_add_writer` and their removal: asyncio's rules over the reactor's table.
+
+use std::os::fd::RawFd;
+use std::sync::TryLockError;
+
+use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyTuple};
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::handle::{self, Scheduled};
+use super::object::Ref;
+use super::state::state;
+use crate::id::IoToken;
+use crate::reactor::{Direction, Ready};
+use crate::sync::{Mutex, lock};
+use crate::sys::level_trigger::Watch;
+
+/// Locks a mutex without ever waiting for it attached: the holder may need the collector to finish,
+/// and the collector needs us to detach.
+#[allow(clippy::disallowed_types, reason = "the guard's type has no other name")]
+pub(super) fn lock_attached<'a, T>(
+    _py: Python<'_>,
+    mutex: &'a Mutex<T>,
+) -> std::sync::MutexGuard<'a, T> {
+    match mutex.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            // SAFETY: the thread is attached (`py`), and is again before anything else runs.
+            let saved = unsafe { ffi::PyEval_SaveThread() };
+            let guard = lock(mutex);
+            // SAFETY: restores what was saved. Attaching may wait for the collector, which never
+            // waits for this mutex: traversal only tries it.
+            unsafe { ffi::PyEval_RestoreThread(saved) };
+            guard
+        }
+    }
+}
+
+/// The descriptor of an integer or of an object with `fileno()`, by the rules of `selectors`.
+fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let py = object.py();
+    let invalid = |_| PyValueError::new_err(format!("Invalid file object: {}", repr_of(object)));
+    let number = if object.is_instance_of::<PyInt>() {
+        object.clone()
+    } else {
+        object
+            .call_method0(intern!(py, "fileno"))
+            .and_then(|number| py.get_type::<PyInt>().call1((number,)))
+            .map_err(|error| {
+                if error.is_instance_of::<PyAttributeError>(py)
+                    || error.is_instance_of::<PyTypeError>(py)
+                    || error.is_instance_of::<PyValueError>(py)
+                {
+                    invalid(error)
+                } else {
+                    error
+                }
+            })?
+    };
+    let fd: RawFd = number
+        .extract()
+        .map_err(|_| PyValueError::new_err(format!("Invalid file descriptor: {number}")))?;
+    if fd < 0 {
+        return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+    }
+    Ok(fd)
+}
+
+fn repr_of(object: &Bound<'_, PyAny>) -> String {
+    object.repr().map_or_else(|_| "<unrepresentable>".to_owned(), |repr| repr.to_string())
+}
+
+impl LoopCore {
+    fn watch(&self, token: IoToken, old: Watch, new: Watch) -> std::io::Result<()> {
+        self.event_loop
+            .with_handle(|handle| handle.watch(token, old, new))
+            .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EBADF)))
+    }
+}
+
+/// Watches a descriptor, replaces and cancels an earlier callback, and returns the handle.
+///
+/// # Errors
+/// `ValueError` for what is no descriptor; `OSError` of the kernel, `PermissionError` for a file.
+pub(super) fn add<'py>(
+    slf: &Bound<'py, LoopCore>,
+    direction: Direction,
+    source: &Bound<'py, PyAny>,
+    callback: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = slf.py();
+    let core = slf.get();
+    core.check_open()?;
+    let fd = descriptor(source)?;
+    let handle = make_handle(slf, callback, args)?;
+    let kept = Callback::from_handle(handle.clone().into());
+    let source =
+        (!source.is_instance_of::<PyInt>()).then(|| Callback::from_handle(source.clone().into()));
+    let result = {
+        let mut io = lock_attached(py, &core.event_loop.io);
+        io.set(fd, direction, kept, source, |token, old, new| core.watch(token, old, new))
+    };
+    match result {
+        Ok(displaced) => {
+            if let Some(old) = &displaced.callback {
+                cancel(py, old)?;
+            }
+            Ok(handle)
+        }
+        Err((error, ..)) => Err(error.into()),
+    }
+}
+
+/// Cancels the callback of a descriptor and says whether there was one.
+///
+/// # Errors
+/// `OSError` of the kernel, other than that it has forgotten the descriptor.
+pub(super) fn remove(
+    slf: &Bound<'_, LoopCore>,
+    direction: Direction,
+    source: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let py = slf.py();
+    let core = slf.get();
+    if core.event_loop.is_closed() {
+        return Ok(false);
+    }
+    let fd = match descriptor(source) {
+        Ok(fd) => fd,
+        // A closed object does not know its descriptor any more: find what was registered for it.
+        Err(error) => {
+            let found = lock_attached(py, &core.event_loop.io)
+                .find_source(|known| std::ptr::eq(known.handle(), source.as_ptr()));
+            match found {
+                Some(fd) => fd,
+                None if error.is_instance_of::<PyValueError>(py) => return Ok(false),
+                None => return Err(error),
+            }
+        }
+    };
+    let taken = {
+        let mut io = lock_attached(py, &core.event_loop.io);
+        io.remove(fd, direction, |token, old, new| core.watch(token, old, new))
+    };
+    let Some((displaced, told)) = taken else { return Ok(false) };
+    if let Some(old) = &displaced.callback {
+        cancel(py, old)?;
+    }
+    told?;
+    Ok(true)
+}
+
+fn make_handle<'py>(
+    slf: &Bound<'py, LoopCore>,
+    callback: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = slf.py();
+    if slf.get().is_debug() {
+        let handle_type = state().handle_type.cast::<ffi::PyObject>();
+        // SAFETY: the class lives as long as the process.
+        let class = unsafe { Bound::from_borrowed_ptr(py, handle_type) };
+        return class.call1((callback, args, slf, py.None()));
+    }
+    let scheduled = Scheduled {
+        callback: callback.clone().into(),
+        args: args.clone().into_any().into(),
+        context: copy_context(py)?,
+    };
+    // SAFETY: the loop is alive and the references are real.
+    let handle = unsafe { handle::new_plain(py, slf.as_ptr(), scheduled)? };
+    Ok(handle.as_py().bind(py).clone())
+}
+
+/// A copy of the current context.
+#[inline(always)]
+pub(super) fn copy_context(py: Python<'_>) -> PyResult<Ref> {
+    // SAFETY: attached (`py`); the result is a new reference or null with an exception.
+    unsafe { Ref::from_owned_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
+fn cancel(py: Python<'_>, handle: &Callback) -> PyResult<()> {
+    for object in handle.objects() {
+        object.call_method0(py, intern!(py, "cancel"))?;
+    }
+    Ok(())
+}
+
+/// The callbacks that wait for what the kernel reported. A callback that was cancelled without
+/// being removed is removed here, as asyncio does, or its level would be reported for ever.
+pub(super) fn collect(
+    py: Python<'_>,
+    core: &LoopCore,
+    found: &[Ready],
+    mut ready: impl FnMut(Callback),
+) {
+    if found.is_empty() {
+        return;
+    }
+    let mut removed = Vec::new();
+    {
+        let mut io = lock_attached(py, &core.event_loop.io);
+        for event in found {
+            let mut cancelled = [false; 2];
+            io.collect(*event, |direction, callback| {
+                // SAFETY: the table holds handles, and keeps them alive.
+                if unsafe { handle::is_cancelled(callback.handle()) } {
+                    cancelled[direction as usize] = true;
+                } else {
+                    ready(callback.clone_ref(py));
+                }
+            });
+            for direction in [Direction::Read, Direction::Write] {
+                if cancelled[direction as usize] {
+                    removed.push(io.remove(event.token.fd(), direction, |token, old, new| {
+                        core.watch(token, old, new)
+                    }));
+                }
+            }
+        }
+    }
+    drop(removed);
+}

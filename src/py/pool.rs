@@ -1,0 +1,49 @@
+//! What a pool of loops shares, for `python/loop_pool/_pool.py`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::core::LoopCore;
+use crate::pool;
+
+/// The number of loops for what was asked; `None`: one for each core this process may use.
+///
+/// # Errors
+/// `ValueError` below 1 or above 4096.
+#[pyfunction]
+#[pyo3(name = "_loop_count", signature = (asked, /))]
+pub(super) fn loop_count(asked: Option<i64>) -> PyResult<usize> {
+    pool::loop_count(asked).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// The shared part of a pool. Use `loop_pool.Pool`.
+#[pyclass(frozen, module = "loop_pool._core")]
+pub(super) struct PoolCore {
+    placement: pool::Placement,
+    /// The process that made the pool; its threads do not exist in a forked child.
+    process: u32,
+}
+
+#[pymethods]
+impl PoolCore {
+    #[new]
+    fn new(loops: u32) -> Self {
+        Self { placement: pool::Placement::new(loops), process: std::process::id() }
+    }
+
+    /// The index of the loop for the next coroutine. Any thread.
+    fn place(&self, loops: Vec<Bound<'_, LoopCore>>) -> u32 {
+        let load = |id: crate::id::LoopId| {
+            loops.get(id.0 as usize).map_or(0, |loop_| {
+                let metrics = &loop_.get().event_loop.metrics;
+                metrics.ready.get()
+            })
+        };
+        self.placement.next(load).0
+    }
+
+    /// Whether this process is a fork of the one that made the pool.
+    fn forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+}

@@ -1,0 +1,181 @@
+//! The run loop: the turn of DESIGN section 4, on the thread that called `run_forever`.
+
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::{handle, io};
+use crate::config;
+use crate::event_loop::{Claim, Plan, Post, Turned};
+use crate::reactor::{PollEnd, Ready};
+use crate::scheduler::Park;
+use crate::sys::clock;
+
+/// Runs turns until the loop is asked to stop.
+///
+/// # Errors
+/// `RuntimeError` if the loop runs already; `SystemExit` and `KeyboardInterrupt` from a callback,
+/// and whatever a signal handler raises.
+pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
+    let core = slf.get();
+    let claim = core
+        .event_loop
+        .claim()
+        .map_err(|_| PyRuntimeError::new_err("This event loop is already running"))?;
+    // SAFETY: runs no Python.
+    unsafe { claim.local(|local| local.force_poll()) };
+    loop {
+        turn(slf, &claim)?;
+        if core.event_loop.is_stopping() {
+            return Ok(());
+        }
+    }
+}
+
+fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Callback>) -> PyResult<()> {
+    let py = slf.py();
+    let core = slf.get();
+    let event_loop = &core.event_loop;
+    let metrics = &event_loop.metrics;
+    metrics.turns.add(1);
+
+    drain_posts(core, claim);
+    let began_ns = clock::monotonic_ns();
+    // SAFETY: runs no Python.
+    let plan = unsafe { claim.local(|local| local.plan(began_ns, event_loop.is_stopping())) };
+    let now_ns = match plan {
+        Plan::Skip => began_ns,
+        Plan::Look => poll(py, core, claim, began_ns, Duration::ZERO)?,
+        Plan::Wait(limit) => poll(py, core, claim, began_ns, limit)?,
+    };
+    // SAFETY: marking a timer fired runs no Python.
+    let todo = unsafe {
+        claim.local(|local| {
+            local.collect_timers(now_ns, |timer| {
+                handle::take_timer_key(timer);
+            });
+            metrics.ready.set(local.ready.len() as u64);
+            metrics.timers.set(local.timers.len() as u64);
+            local.ready.len()
+        })
+    };
+    run_callbacks(slf, claim, todo)?;
+    // SAFETY: runs no Python.
+    unsafe { claim.local(|local| local.ready.trim()) };
+    Ok(())
+}
+
+/// Runs the callbacks that were ready when the phase began; those that they make ready wait for
+/// the next turn. Between batches the inbox and the reactor are looked at, so that neither waits
+/// for longer than a batch.
+fn run_callbacks(
+    slf: &Bound<'_, LoopCore>,
+    claim: &Claim<'_, Callback>,
+    mut todo: usize,
+) -> PyResult<()> {
+    let core = slf.get();
+    while todo > 0 {
+        let batch = todo.min(config::CALLBACK_BATCH);
+        todo -= batch;
+        for done in 1..=batch {
+            // SAFETY: runs no Python.
+            let Some(callback) = (unsafe { claim.local(|local| local.ready.pop()) }) else {
+                return Ok(());
+            };
+            if let Err(error) = callback.run(slf) {
+                core.event_loop.metrics.callbacks.add(done as u64);
+                return Err(error);
+            }
+        }
+        core.event_loop.metrics.callbacks.add(batch as u64);
+        if todo > 0 {
+            drain_posts(core, claim);
+            let now_ns = clock::monotonic_ns();
+            // SAFETY: runs no Python.
+            let plan = unsafe { claim.local(|local| local.plan(now_ns, true)) };
+            if plan == Plan::Look {
+                poll(slf.py(), core, claim, now_ns, Duration::ZERO)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
+/// clock afterwards.
+fn poll(
+    py: Python<'_>,
+    core: &LoopCore,
+    claim: &Claim<'_, Callback>,
+    began_ns: u64,
+    limit: Duration,
+) -> PyResult<u64> {
+    let event_loop = &core.event_loop;
+    // SAFETY: runs no Python.
+    let (mut found, last_ns) =
+        unsafe { claim.local(|local| (std::mem::take(&mut local.found), local.last_poll_ns())) };
+    let polled = py.detach(|| {
+        if limit.is_zero() {
+            return event_loop.poll(limit, &mut found);
+        }
+        match event_loop.park() {
+            Park::Sleep(_parked) => event_loop.poll(limit, &mut found),
+            Park::Work => event_loop.poll(Duration::ZERO, &mut found),
+        }
+    });
+    let result = polled.map_err(PyErr::from).and_then(|turned| {
+        account(core, began_ns, last_ns, turned, limit);
+        io::collect(py, core, &found, |callback| {
+            // SAFETY: runs no Python.
+            unsafe { claim.local(|local| local.ready.push(callback)) };
+        });
+        // SAFETY: runs no Python.
+        unsafe { claim.local(|local| local.polled(turned)) };
+        drain_posts(core, claim);
+        if turned.end == PollEnd::Interrupted {
+            py.check_signals()?;
+        }
+        Ok(turned.now_ns)
+    });
+    give_back(claim, found);
+    result
+}
+
+fn give_back(claim: &Claim<'_, Callback>, mut found: Vec<Ready>) {
+    found.clear();
+    // SAFETY: runs no Python; events are plain numbers.
+    unsafe { claim.local(|local| local.found = found) };
+}
+
+/// Idle time is time in a wait that was allowed to sleep; all else since the first poll is busy.
+fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: Duration) {
+    let metrics = &core.event_loop.metrics;
+    metrics.polls.add(1);
+    if last_ns != 0 {
+        metrics.busy_ns.add(began_ns.saturating_sub(last_ns));
+    }
+    let spent = turned.now_ns.saturating_sub(began_ns);
+    if limit.is_zero() { metrics.busy_ns.add(spent) } else { metrics.idle_ns.add(spent) }
+}
+
+/// Does what other threads asked for, in their order.
+fn drain_posts(core: &LoopCore, claim: &Claim<'_, Callback>) {
+    if !core.event_loop.has_posts() {
+        return;
+    }
+    for post in core.event_loop.drain_posts() {
+        match post {
+            // SAFETY: runs no Python.
+            Post::Call(callback) => unsafe { claim.local(|local| local.ready.push(callback)) },
+            // SAFETY: a timer's callback is a handle, which it keeps alive.
+            Post::Timer(when, timer) if !unsafe { handle::is_cancelled(timer.handle()) } => {
+                core.insert_timer(when, timer);
+            }
+            Post::Timer(_, timer) => drop(timer),
+            Post::CancelTimer(timer) => drop((core.forget_timer(&timer), timer)),
+        }
+    }
+}

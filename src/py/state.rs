@@ -1,0 +1,196 @@
+//! What is looked up once, at import: asyncio's classes, the layout of its handles, interned names.
+//!
+//! The private facts about asyncio that the native half relies on are all here: the slots of
+//! `Handle` and `TimerHandle`, and the two callbacks by which the C `Task` schedules itself.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use pyo3::exceptions::{PyImportError, PyRuntimeError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+
+use super::handle;
+use super::object::Ref;
+
+/// Where `asyncio.Handle` keeps what, in bytes from the start of the object.
+#[derive(Debug)]
+pub(super) struct HandleLayout {
+    pub(super) callback: usize,
+    pub(super) args: usize,
+    pub(super) cancelled: usize,
+    pub(super) loop_: usize,
+    pub(super) source_traceback: usize,
+    pub(super) repr: usize,
+    pub(super) context: usize,
+}
+
+/// Where `asyncio.TimerHandle` keeps the rest.
+#[derive(Debug)]
+pub(super) struct TimerLayout {
+    pub(super) when: usize,
+    pub(super) scheduled: usize,
+}
+
+/// Everything looked up at import; it lives as long as the process.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) handle: HandleLayout,
+    pub(super) timer: TimerLayout,
+    pub(super) handle_type: *mut ffi::PyTypeObject,
+    pub(super) timer_type: *mut ffi::PyTypeObject,
+    pub(super) threadsafe_type: *mut ffi::PyTypeObject,
+    pub(super) loop_type: *mut ffi::PyTypeObject,
+    pub(super) future_type: Ref,
+    pub(super) task_type: Ref,
+    pub(super) empty_tuple: Ref,
+    pub(super) kwnames_loop: Ref,
+    pub(super) name_loop: Ref,
+    pub(super) name_context: Ref,
+    /// The type of the C task's step callback, or null if it was not recognised.
+    task_step_type: AtomicPtr<ffi::PyTypeObject>,
+    /// The definition behind the C task's wakeup callback, or null.
+    task_wakeup_def: AtomicPtr<ffi::PyMethodDef>,
+}
+
+// SAFETY: the pointers are to types that are never freed; references are only read.
+unsafe impl Send for State {}
+// SAFETY: as above.
+unsafe impl Sync for State {}
+
+static STATE: OnceLock<State> = OnceLock::new();
+
+/// What was looked up at import.
+#[inline(always)]
+pub(super) fn state() -> &'static State {
+    debug_assert!(STATE.get().is_some());
+    // SAFETY: `initialise` ran before any class of this module could be used.
+    unsafe { STATE.get().unwrap_unchecked() }
+}
+
+impl State {
+    /// Whether `callback` is a C task's step: its first, or the one after a bare yield.
+    #[inline(always)]
+    pub(super) fn is_task_step(&self, callback: *mut ffi::PyObject) -> bool {
+        // SAFETY: the caller's object is alive.
+        let kind = unsafe { ffi::Py_TYPE(callback) };
+        std::ptr::eq(kind, self.task_step_type.load(Relaxed))
+    }
+
+    /// Whether `callback` is a C task's wakeup by the future that it awaited.
+    #[inline(always)]
+    pub(super) fn is_task_wakeup(&self, callback: *mut ffi::PyObject) -> bool {
+        // SAFETY: the object is alive; once its exact type is known, so is its layout.
+        unsafe {
+            ffi::PyCFunction_CheckExact(callback) != 0
+                && std::ptr::eq(
+                    (*callback.cast::<ffi::PyCFunctionObject>()).m_ml,
+                    self.task_wakeup_def.load(Relaxed),
+                )
+        }
+    }
+}
+
+/// Teaches the loop to recognise the C task's callbacks by a sample of each.
+///
+/// `step` is what a fresh task passes to `call_soon`, `wakeup` what a future passes when it wakes a
+/// task. Samples of another kind (a pure-Python task's) are left unrecognised: such tasks run
+/// through ordinary handles.
+#[pyfunction]
+#[pyo3(name = "_learn_task_callbacks")]
+pub(super) fn learn_task_callbacks(step: &Bound<'_, PyAny>, wakeup: &Bound<'_, PyAny>) -> bool {
+    let state = state();
+    let step_type = step.get_type();
+    // SAFETY: reading the name of a live type.
+    let name = unsafe { std::ffi::CStr::from_ptr((*step_type.as_type_ptr()).tp_name) };
+    // SAFETY: the type check precedes the access to the layout.
+    let wakeup_def = unsafe {
+        if ffi::PyCFunction_CheckExact(wakeup.as_ptr()) == 0 {
+            return false;
+        }
+        (*wakeup.as_ptr().cast::<ffi::PyCFunctionObject>()).m_ml
+    };
+    if !name.to_bytes().starts_with(b"_asyncio.") {
+        return false;
+    }
+    // The type lives as long as `_asyncio`, which is never unloaded; keep it alive all the same.
+    state.task_step_type.store(step_type.into_ptr().cast(), Relaxed);
+    state.task_wakeup_def.store(wakeup_def, Relaxed);
+    true
+}
+
+/// Looks everything up. Runs once, at import.
+pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    if STATE.get().is_some() {
+        return Ok(());
+    }
+    let asyncio = py.import(intern!(py, "asyncio"))?;
+    let events = py.import(intern!(py, "asyncio.events"))?;
+    let handle_class = events.getattr("Handle")?.cast_into::<PyType>()?;
+    let timer_class = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
+    let threadsafe_class = events.getattr("_ThreadSafeHandle")?.cast_into::<PyType>()?;
+    let timer_type = handle::timer_type(&timer_class)?;
+    let threadsafe_type = handle::threadsafe_type(&threadsafe_class)?;
+    let slot = |class: &Bound<'_, PyType>, name: &str| slot_offset(class, name);
+    let state = State {
+        handle: HandleLayout {
+            callback: slot(&handle_class, "_callback")?,
+            args: slot(&handle_class, "_args")?,
+            cancelled: slot(&handle_class, "_cancelled")?,
+            loop_: slot(&handle_class, "_loop")?,
+            source_traceback: slot(&handle_class, "_source_traceback")?,
+            repr: slot(&handle_class, "_repr")?,
+            context: slot(&handle_class, "_context")?,
+        },
+        timer: TimerLayout {
+            when: slot(&timer_class, "_when")?,
+            scheduled: slot(&timer_class, "_scheduled")?,
+        },
+        handle_type: handle_class.into_ptr().cast(),
+        timer_type: timer_type.clone().into_ptr().cast(),
+        threadsafe_type: threadsafe_type.clone().into_ptr().cast(),
+        loop_type: py.get_type::<super::core::LoopCore>().into_ptr().cast(),
+        future_type: asyncio.getattr("Future")?.into(),
+        task_type: asyncio.getattr("Task")?.into(),
+        empty_tuple: PyTuple::empty(py).into_any().into(),
+        kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
+        name_loop: intern!(py, "loop").clone().into_any().into(),
+        name_context: intern!(py, "context").clone().into_any().into(),
+        task_step_type: AtomicPtr::default(),
+        task_wakeup_def: AtomicPtr::default(),
+    };
+    module.add("TimerHandle", timer_type)?;
+    module.add("ThreadSafeHandle", threadsafe_type)?;
+    STATE.set(state).map_err(|_| PyRuntimeError::new_err("loop_pool._core is being imported twice"))
+}
+
+/// The offset of a slot of a Python class, found by looking where a marked value lands. This needs
+/// no knowledge of how the interpreter lays slots out, and fails cleanly if it changes.
+fn slot_offset(class: &Bound<'_, PyType>, name: &str) -> PyResult<usize> {
+    let py = class.py();
+    let object = class.call_method1("__new__", (class,))?;
+    let marker = py.import("builtins")?.getattr("object")?.call0()?;
+    object.setattr(name, &marker)?;
+    let word = size_of::<*mut ffi::PyObject>();
+    // SAFETY: a live type.
+    let size = unsafe { (*class.as_type_ptr()).tp_basicsize };
+    let found: Vec<usize> = (size_of::<ffi::PyObject>()..usize::try_from(size)?)
+        .step_by(word)
+        .filter(|offset| {
+            // SAFETY: within the object, and aligned as the object is.
+            let value = unsafe { *object.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>() };
+            std::ptr::eq(value, marker.as_ptr())
+        })
+        .collect();
+    object.delattr(name)?;
+    match found[..] {
+        [offset] => Ok(offset),
+        _ => Err(PyImportError::new_err(format!(
+            "loop_pool does not know this version of asyncio: {}.{name} is not a slot",
+            class.name()?
+        ))),
+    }
+}

@@ -1,0 +1,140 @@
+"""The same test on every loop: asyncio's own loop is the oracle that shows the test is right.
+
+`LOOP_POOL_TESTS_ORACLE_ONLY=1` runs the oracle's half alone, without the package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from _support import (
+    FREE_THREADED,
+    ORACLE_ONLY,
+    LoopFactory,
+    assert_descriptors,
+    gil_enabled,
+    open_descriptors,
+    shut_down,
+)
+
+collect_ignore_glob = ["test_pool_*.py"] if ORACLE_ONLY else []
+
+_gil_culprit = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declares the marks of this folder."""
+    for line in (
+        "smoke: the essential tests, run on every supported interpreter",
+        "stress: minutes long; only with -m stress",
+        "loop_pool_only: promises that asyncio's own loop does not make",
+    ):
+        config.addinivalue_line("markers", line)
+    if gil_enabled():
+        config.stash[_gil_culprit] = "start of the run"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the stress tests out unless the command line names them."""
+    if "stress" in (config.option.markexpr or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("stress")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("stress")]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives each test that asks for a loop the oracle's and ours."""
+    if "loop_factory" not in metafunc.fixturenames:
+        return
+    factories: dict[str, LoopFactory] = {}
+    if not metafunc.definition.get_closest_marker("loop_pool_only"):
+        factories["asyncio"] = asyncio.SelectorEventLoop
+    if not ORACLE_ONLY:
+        import loop_pool
+
+        factories["loop_pool"] = loop_pool.new_event_loop
+    metafunc.parametrize("loop_factory", factories.values(), ids=factories.keys())
+
+
+class _Errors(logging.Handler):
+    """Keeps what asyncio reports as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def asyncio_errors() -> Iterator[list[str]]:
+    """What the `asyncio` logger reports as an error; a test that expects some clears the list."""
+    handler = _Errors()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    yield handler.messages
+    logger.removeHandler(handler)
+    assert not handler.messages, "reported but not expected"
+
+
+@pytest.fixture
+def no_descriptor_leak() -> Iterator[None]:
+    """The test must leave the process with the descriptors that it found."""
+    before = open_descriptors()
+    yield
+    assert_descriptors(before)
+
+
+@pytest.fixture
+def loop(
+    loop_factory: LoopFactory, asyncio_errors: list[str], no_descriptor_leak: None
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """A new loop; at the end it must close, with no error reported and no descriptor left."""
+    loop = loop_factory()
+    yield loop
+    shut_down(loop)
+
+
+@pytest.fixture
+def reported(loop: asyncio.AbstractEventLoop) -> list[dict[str, Any]]:
+    """The contexts that reach the loop's exception handler, which replaces the default one."""
+    contexts: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    return contexts
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Remembers the first test after which the GIL was on."""
+    yield
+    if gil_enabled() and _gil_culprit not in item.config.stash:
+        item.config.stash[_gil_culprit] = item.nodeid
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run if the GIL came back."""
+    if _gil_came_back():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Says after which test the GIL came back."""
+    if _gil_came_back():
+        since = config.stash.get(_gil_culprit, "the last test")
+        terminalreporter.section("the GIL is on", red=True)
+        terminalreporter.write_line(f"On a free-threaded interpreter; since: {since}.")
+
+
+def _gil_came_back() -> bool:
+    return FREE_THREADED and gil_enabled() and not sys.flags.gil
