@@ -18,14 +18,12 @@ import platform
 import resource
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import loop_pool
 from load_test_client import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
@@ -35,6 +33,11 @@ from load_test_client import (
     bounded_int,
     parse_options,
 )
+
+import loop_pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 CLIENT = Path(__file__).with_name("load_test_client.py")
 HOST = "127.0.0.1"
@@ -87,20 +90,12 @@ class EchoServer:
                 await writer.wait_closed()
 
 
-@dataclass(frozen=True)
-class ThreadTime:
-    """The CPU time that a loop's thread has used so far."""
-
-    thread: str
-    cpu_seconds: float
+async def read_thread_time() -> float:
+    """Read the CPU time of the thread that this runs on, in seconds."""
+    return time.thread_time()
 
 
-async def read_thread_time() -> ThreadTime:
-    """Read the CPU time of the thread that this runs on."""
-    return ThreadTime(threading.current_thread().name, time.thread_time())
-
-
-async def read_thread_times(pool: loop_pool.Pool) -> list[ThreadTime]:
+async def read_thread_times(pool: loop_pool.Pool) -> list[float]:
     """Ask each loop of the pool, on its own thread; in the order of `pool.loops`."""
     return [await loop_pool.spawn(read_thread_time(), loop=loop) for loop in pool.loops]
 
@@ -210,20 +205,19 @@ def find_problems(report: Report, counts: Sequence[LoopCounts], connections: int
 
 
 def format_table(
-    counts: Sequence[LoopCounts], before: Sequence[ThreadTime], after: Sequence[ThreadTime]
+    names: Sequence[str], counts: Sequence[LoopCounts], cpu_seconds: Sequence[float]
 ) -> Iterator[str]:
-    """Yield the table of the loops, line by line; `before` and `after` enclose the load."""
+    """Yield the table of the loops, line by line."""
 
     def row(name: str, connections: int, requests: int, cpu: float) -> str:
         each = f"{cpu / requests * 1e6:.1f}" if requests else "-"
         return f"{name:<14}{connections:>12,}{requests:>14,}{cpu:>10.2f}{each:>17}"
 
     yield f"{'loop':<14}{'connections':>12}{'requests':>14}{'CPU s':>10}{'CPU us/request':>17}"
-    used = [b.cpu_seconds - a.cpu_seconds for a, b in zip(before, after, strict=True)]
-    for count, thread, cpu in zip(counts, after, used, strict=True):
-        yield row(thread.thread, count.connections, count.requests, cpu)
+    for name, count, cpu in zip(names, counts, cpu_seconds, strict=True):
+        yield row(name, count.connections, count.requests, cpu)
     connections = sum(count.connections for count in counts)
-    yield row("all", connections, sum(count.requests for count in counts), sum(used))
+    yield row("all", connections, sum(count.requests for count in counts), sum(cpu_seconds))
 
 
 def format_report(report: Report, size: int) -> Iterator[str]:
@@ -249,8 +243,8 @@ async def run_test(options: argparse.Namespace) -> int:
         print(
             f"loop_pool {loop_pool.__version__} on {platform.python_implementation()}"
             f" {platform.python_version()}, GIL {'on' if sys._is_gil_enabled() else 'off'}:"
-            f" {len(pool.loops)} {'loop' if len(pool.loops) == 1 else 'loops'}, port {port}, {options.connections} connections,"
-            f" {options.seconds:g} s",
+            f" {len(pool.loops)} {'loop' if len(pool.loops) == 1 else 'loops'}, port {port},"
+            f" {options.connections} connections, {options.seconds:g} s",
             flush=True,
         )
         try:
@@ -259,7 +253,9 @@ async def run_test(options: argparse.Namespace) -> int:
             return fail([str(error)])
     after = await read_thread_times(pool)
     counts = list(echo.counts.values())
-    for line in format_table(counts, before, after):
+    names = [stats.name for stats in pool.stats()]
+    used = [end - begin for begin, end in zip(before, after, strict=True)]
+    for line in format_table(names, counts, used):
         print(line)
     print()
     for line in format_report(report, options.size):

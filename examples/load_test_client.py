@@ -27,9 +27,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 HEADER = struct.Struct("!IIQ")
 """Payload length in bytes, connection number, sequence number."""
@@ -280,7 +283,7 @@ class Report:
     failures: list[str]
 
 
-def run_load(  # noqa: PLR0913 - the options, each by its name
+def run_load(
     address: tuple[str, int],
     *,
     connections: int,

@@ -63,12 +63,26 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> loom::sync::MutexGuard<'_, T> {
 
 /// A cheap identity of the calling thread: never zero, and unlike that of any other live thread.
 ///
-/// It is the address of a thread-local byte, so a thread that has ended may hand its identity on;
-/// whoever stores one must forget it before the thread ends.
+/// It is the thread pointer where one instruction reads it, and else the address of a thread-local
+/// byte. A thread that has ended may hand its identity on; whoever stores one must forget it before
+/// the thread ends.
 #[inline(always)]
 pub(crate) fn thread_token() -> usize {
-    thread_local! {
-        static ANCHOR: u8 = const { 0 };
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(loom)))]
+    {
+        let pointer: usize;
+        // SAFETY: the x86-64 ABI of Linux keeps the thread pointer in the first word of `fs`.
+        unsafe {
+            std::arch::asm!("mov {}, fs:0", out(reg) pointer,
+                            options(nostack, preserves_flags, readonly, pure));
+        }
+        pointer
     }
-    ANCHOR.with(|anchor| std::ptr::from_ref(anchor) as usize)
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(loom))))]
+    {
+        thread_local! {
+            static ANCHOR: u8 = const { 0 };
+        }
+        ANCHOR.with(|anchor| std::ptr::from_ref(anchor) as usize)
+    }
 }

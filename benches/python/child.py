@@ -34,13 +34,14 @@ def load_factory(loop_name: str) -> tuple[LoopFactory, str]:
     Raises `ImportError` or `AttributeError` if it is not there.
     """
     module_name, attribute = LOOPS[loop_name]
-    factory = cast("LoopFactory", getattr(importlib.import_module(module_name), attribute))
+    module = importlib.import_module(module_name)
+    factory = cast("LoopFactory", getattr(module, attribute))
     if module_name == "asyncio":
         return factory, sys.version.split()[0]
     try:
         return factory, importlib.metadata.version(module_name)
     except importlib.metadata.PackageNotFoundError:
-        return factory, "not installed (from the path)"
+        return factory, f"{getattr(module, '__version__', 'unknown')} (not installed)"
 
 
 def _take_sample(factory: LoopFactory, request: dict[str, Any]) -> Sample:
@@ -73,7 +74,7 @@ def serve(loop_name: str) -> None:
     try:
         factory, version = load_factory(loop_name)
         factory().close()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent lists it as the reason
+    except Exception as error:
         answer({"error": _describe_error(error)})
         return
     gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -81,7 +82,7 @@ def serve(loop_name: str) -> None:
     for line in sys.stdin:
         try:
             answer({"sample": _take_sample(factory, json.loads(line))})
-        except Exception as error:  # noqa: BLE001 - a peer's failure is a result of the benchmark
+        except Exception as error:
             answer({"error": _describe_error(error)})
 
 

@@ -21,13 +21,15 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from child import LOOPS
 from workloads import WORKLOADS, Sample, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 ROUNDS = 9
 QUICK_ROUNDS = 3
@@ -219,9 +221,11 @@ def _notes(samples: Sequence[Sample], clock: str) -> str:
         notes.append(f"{count:,} calls with nothing to read")
     growth = f"{clock}_growth"
     if growth in first:
-        values = [sample[growth] for sample in samples]
-        spread = _interquartile_range(values)
-        notes.append(f"1 -> 2 loops: x {statistics.median(values):.3f} (IQR {spread:.3f})")
+        for text, key in (("1 -> 2 loops:", growth), ("(bare coroutines:", f"{growth}_bare")):
+            values = [sample[key] for sample in samples]
+            spread = _interquartile_range(values)
+            notes.append(f"{text} x {statistics.median(values):.3f} IQR {spread:.3f}")
+        notes[-1] += ")"
     return " ".join(notes)
 
 

@@ -6,12 +6,15 @@ Every sample makes a fresh loop and leaves setting up and tearing down outside o
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 import socket
 import threading
 import time
+from asyncio import sleep
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -72,19 +75,27 @@ async def _yield_repeatedly(times: int) -> None:
         await asyncio.sleep(0)
 
 
-async def _switch_tasks(switches: int, clock: Callable[[], int] = time.process_time_ns) -> Sample:
-    each = switches // SWITCHING_TASKS
-    loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_yield_repeatedly(each)) for _ in range(SWITCHING_TASKS)]
-    with Stopwatch(clock) as watch:
-        await asyncio.gather(*tasks)
-    return watch.sample(each * SWITCHING_TASKS)
+async def _yield_by_global_name(times: int) -> None:
+    # `asyncio` has a module `__getattr__`, which keeps the interpreter from specializing
+    # `asyncio.sleep`. Two threads that look it up contend for the function's reference count
+    # (x 1.06 to x 1.4 on bare coroutines, no loop at all); a global name they do not.
+    for _ in range(times):
+        await sleep(0)
 
 
 def switch(factory: LoopFactory, operations: int) -> Sample:
     """100 tasks that do nothing but `await asyncio.sleep(0)`; an operation is one switch."""
+
+    async def main() -> Sample:
+        each = operations // SWITCHING_TASKS
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(_yield_repeatedly(each)) for _ in range(SWITCHING_TASKS)]
+        with Stopwatch() as watch:
+            await asyncio.gather(*tasks)
+        return watch.sample(each * SWITCHING_TASKS)
+
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_switch_tasks(operations))
+        return runner.run(main())
 
 
 def create_await(factory: LoopFactory, operations: int) -> Sample:
@@ -376,31 +387,51 @@ def reader_event(factory: LoopFactory, operations: int) -> Sample:
         return runner.run(main())
 
 
-def _switch_in_threads(factory: LoopFactory, switches: int, threads: int) -> tuple[float, float]:
-    """Mean wall and CPU nanoseconds per switch of `threads` loops that switch at the same time."""
-    samples: list[Sample] = []
-    failures: list[BaseException] = []
-    ready = threading.Barrier(threads)
+def _switch_on_loop(factory: LoopFactory, switches: int, ready: threading.Barrier) -> Sample:
+    each = switches // SWITCHING_TASKS
 
     async def main() -> Sample:
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(_yield_by_global_name(each)) for _ in range(SWITCHING_TASKS)]
         ready.wait()
-        return await _switch_tasks(switches, time.thread_time_ns)
+        with Stopwatch(time.thread_time_ns) as watch:
+            await asyncio.gather(*tasks)
+        return watch.sample(each * SWITCHING_TASKS)
 
-    def run() -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def _switch_bare(switches: int, ready: threading.Barrier) -> Sample:
+    """Resume coroutines in turn, with no loop and no tasks: what the machine itself allows."""
+    each = switches // SWITCHING_TASKS
+    coroutines = [_yield_by_global_name(each) for _ in range(SWITCHING_TASKS)]
+    ready.wait()
+    with Stopwatch(time.thread_time_ns) as watch:
+        for _ in range(each):
+            for coroutine in coroutines:
+                coroutine.send(None)
+    for coroutine in coroutines:
+        coroutine.close()
+    return watch.sample(each * SWITCHING_TASKS)
+
+
+def _nanoseconds_in_threads(
+    switch_tasks: Callable[[threading.Barrier], Sample], threads: int
+) -> tuple[float, float]:
+    """Mean wall and CPU nanoseconds per switch of threads that switch at the same time."""
+    ready = threading.Barrier(threads)
+
+    def run() -> Sample:
         try:
-            with asyncio.Runner(loop_factory=factory) as runner:
-                samples.append(runner.run(main()))
-        except BaseException as failure:  # noqa: BLE001 - it is raised again below
-            failures.append(failure)
+            return switch_tasks(ready)
+        except BaseException:
             ready.abort()
+            raise
 
-    workers = [threading.Thread(target=run) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(threads) as executor:
+        futures = [executor.submit(run) for _ in range(threads)]
+        samples = [future.result() for future in futures]
     operations = sum(sample["operations"] for sample in samples)
     return (
         sum(sample["wall_ns"] for sample in samples) / operations,
@@ -410,14 +441,20 @@ def _switch_in_threads(factory: LoopFactory, switches: int, threads: int) -> tup
 
 def two_loops(factory: LoopFactory, operations: int) -> Sample:
     """Switching tasks on two loops in two threads; its growth against one loop in one thread."""
-    one_wall, one_cpu = _switch_in_threads(factory, operations, threads=1)
-    two_wall, two_cpu = _switch_in_threads(factory, operations, threads=2)
+    on_loop = functools.partial(_switch_on_loop, factory, operations)
+    bare = functools.partial(_switch_bare, operations)
+    one_wall, one_cpu = _nanoseconds_in_threads(on_loop, threads=1)
+    two_wall, two_cpu = _nanoseconds_in_threads(on_loop, threads=2)
+    bare_one_wall, bare_one_cpu = _nanoseconds_in_threads(bare, threads=1)
+    bare_two_wall, bare_two_cpu = _nanoseconds_in_threads(bare, threads=2)
     return {
         "operations": 1,
         "wall_ns": two_wall,
         "cpu_ns": two_cpu,
         "wall_growth": two_wall / one_wall,
         "cpu_growth": two_cpu / one_cpu,
+        "wall_growth_bare": bare_two_wall / bare_one_wall,
+        "cpu_growth_bare": bare_two_cpu / bare_one_cpu,
     }
 
 

@@ -277,4 +277,5 @@ def _learn_task_callbacks() -> None:
     _core._learn_task_callbacks(step, wakeup)
 
 
+_core._install_hot_methods(EventLoop)
 _learn_task_callbacks()

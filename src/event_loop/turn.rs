@@ -51,6 +51,48 @@ pub struct Local<C> {
     pub found: Vec<Ready>,
     /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
     last_poll_ns: u64,
+    ticks: Ticks,
+}
+
+/// Knows without the clock that the last poll is young.
+#[derive(Debug, Default)]
+struct Ticks {
+    /// The counter when the last poll ended.
+    at_poll: u64,
+    /// Clock and counter at some earlier poll, to calibrate by.
+    origin: Option<(u64, u64)>,
+    /// The poll interval in ticks; 0: not calibrated yet, or not after this poll.
+    interval: u64,
+    /// Times that it may still be believed before the clock is asked.
+    trust: u32,
+}
+
+impl Ticks {
+    /// Long enough for a ratio that is right to a percent or so.
+    const CALIBRATION_NS: u64 = 1_000_000;
+    const TRUST: u32 = 256;
+
+    fn polled(&mut self, now_ns: u64) {
+        let now = clock::ticks();
+        self.at_poll = now;
+        self.trust = Self::TRUST;
+        let (origin_ns, origin) = *self.origin.get_or_insert((now_ns, now));
+        let elapsed = now_ns.saturating_sub(origin_ns);
+        if self.interval == 0 && elapsed >= Self::CALIBRATION_NS {
+            let ticks = u128::from(now.saturating_sub(origin));
+            let interval = ticks * config::POLL_INTERVAL.as_nanos() / u128::from(elapsed);
+            self.interval = u64::try_from(interval).unwrap_or(0);
+        }
+    }
+
+    #[inline(always)]
+    fn within_interval(&mut self) -> bool {
+        if self.trust == 0 || clock::ticks().wrapping_sub(self.at_poll) >= self.interval {
+            return false;
+        }
+        self.trust -= 1;
+        true
+    }
 }
 
 impl<C> Local<C> {
@@ -60,6 +102,7 @@ impl<C> Local<C> {
             timers: TimerHeap::default(),
             found: Vec::new(),
             last_poll_ns: 0,
+            ticks: Ticks::default(),
         }
     }
 
@@ -72,11 +115,20 @@ impl<C> Local<C> {
     /// Notes that the kernel was asked.
     pub fn polled(&mut self, turned: Turned) {
         self.last_poll_ns = turned.now_ns;
+        self.ticks.polled(turned.now_ns);
     }
 
     /// Makes the next turn ask the kernel, however young the last poll is.
     pub fn force_poll(&mut self) {
         self.last_poll_ns = 0;
+        self.ticks.trust = 0;
+    }
+
+    /// Whether this turn needs neither the kernel nor the clock: callbacks are ready, no timer is
+    /// pending, and the last poll is younger than the poll interval.
+    #[inline(always)]
+    pub fn may_skip(&mut self) -> bool {
+        !self.ready.is_empty() && self.timers.is_empty() && self.ticks.within_interval()
     }
 
     /// Decides on this turn's poll. `stopping`: the turn is the last one and must not sleep.
@@ -155,6 +207,30 @@ mod tests {
         assert_eq!(local.plan(2 * SECOND, false), Plan::Look);
         local.force_poll();
         assert_eq!(local.plan(SECOND + 1000, false), Plan::Look);
+    }
+
+    #[test]
+    fn the_tick_counter_is_believed_only_after_calibration_and_only_so_often() {
+        let mut local = local();
+        local.ready.push(1);
+        assert!(!local.may_skip(), "never polled");
+        let began = clock::monotonic_ns();
+        local.polled(Turned { end: PollEnd::Done, now_ns: began });
+        assert!(!local.may_skip(), "not calibrated");
+        let mut now_ns = began;
+        while now_ns < began + Ticks::CALIBRATION_NS {
+            now_ns = clock::monotonic_ns();
+        }
+        local.polled(Turned { end: PollEnd::Done, now_ns });
+        // An interval that never passes, as of a counter that stands still.
+        local.ticks.interval = u64::MAX;
+        for _ in 0..Ticks::TRUST {
+            assert!(local.may_skip());
+        }
+        assert!(!local.may_skip(), "believed too often");
+        local.polled(Turned { end: PollEnd::Done, now_ns });
+        local.timers.insert(1.0, 2);
+        assert!(!local.may_skip(), "timers need the clock");
     }
 
     #[test]

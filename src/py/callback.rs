@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
-use super::object::Ref;
+use super::object::{Ref, decref};
 use super::state::state;
 
 /// Something to run on the loop's thread. Three words.
@@ -152,7 +152,14 @@ impl Callback {
 #[inline(always)]
 unsafe fn run_slots(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
     // SAFETY: handed on to our caller.
-    let Some(scheduled) = (unsafe { handle::scheduled(handle) }) else { return Ok(()) };
+    let (scheduled, taken) = match unsafe { handle::take_scheduled(handle) } {
+        Some(scheduled) => (scheduled, true),
+        // SAFETY: handed on to our caller.
+        None => match unsafe { handle::scheduled(handle) } {
+            Some(scheduled) => (scheduled, false),
+            None => return Ok(()),
+        },
+    };
     // SAFETY: the references are held by `scheduled`; `_args` may have been replaced by any object,
     // so its type is checked.
     let done = unsafe {
@@ -165,7 +172,14 @@ unsafe fn run_slots(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> 
             }
         })
     };
-    if done { Ok(()) } else { report(loop_, Some(handle), scheduled) }
+    if done {
+        return Ok(());
+    }
+    if taken {
+        // SAFETY: handed on to our caller.
+        unsafe { handle::put_back(loop_.py(), handle, &scheduled) };
+    }
+    report(loop_, Some(handle), scheduled)
 }
 
 /// Calls `f` in `context`; whether it succeeded. If not, a Python exception is set.
@@ -184,8 +198,11 @@ unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> b
             ffi::Py_XDECREF(result);
             return false;
         }
-        ffi::Py_XDECREF(result);
-        !result.is_null()
+        if result.is_null() {
+            return false;
+        }
+        decref(result);
+        true
     }
 }
 

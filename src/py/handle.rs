@@ -19,7 +19,7 @@ use pyo3::types::PyType;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::hot::{method_def, raise};
-use super::object::Ref;
+use super::object::{Ref, incref, is_unique};
 use super::state::{State, state};
 use crate::event_loop::Post;
 use crate::id::TimerKey;
@@ -87,7 +87,7 @@ unsafe fn new_handle(
         *slot(object, layout.callback) = scheduled.callback.into_ptr();
         *slot(object, layout.args) = scheduled.args.into_ptr();
         *slot(object, layout.context) = scheduled.context.into_ptr();
-        ffi::Py_INCREF(loop_);
+        incref(loop_);
         *slot(object, layout.loop_) = loop_;
         // `None` and `False` are immortal and need not be counted.
         *slot(object, layout.cancelled) = ffi::Py_False();
@@ -156,6 +156,65 @@ pub(super) unsafe fn is_cancelled(handle: *mut ffi::PyObject) -> bool {
     unsafe {
         let cancelled = slot(handle, state().handle.cancelled).cast::<AtomicUsize>();
         (*cancelled).load(Relaxed) == ffi::Py_True() as usize
+    }
+}
+
+/// Whether the object has had a weak reference.
+///
+/// # Safety
+/// `handle` is a live handle, and `offset` comes from its layout.
+#[inline(always)]
+unsafe fn has_weak_references(handle: *mut ffi::PyObject, offset: isize) -> bool {
+    // SAFETY: the type keeps the list there, by the caller's word.
+    unsafe { !(*handle.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null() }
+}
+
+/// Takes what a handle is to run out of it, if nobody else can reach the handle: its one reference
+/// is ours and there is no weak one. This spares the counting; [`put_back`] undoes it.
+///
+/// # Safety
+/// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
+#[inline(always)]
+pub(super) unsafe fn take_scheduled(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    let layout = &state().handle;
+    // SAFETY: nobody else has the handle, so its slots are ours; `None` is immortal.
+    unsafe {
+        if !is_unique(handle)
+            || has_weak_references(handle, layout.weak_references)
+            || *slot(handle, layout.cancelled) == ffi::Py_True()
+        {
+            return None;
+        }
+        let [callback, args, context] = [layout.callback, layout.args, layout.context]
+            .map(|offset| ptr::replace(slot(handle, offset), ffi::Py_None()));
+        Some(Scheduled {
+            callback: Ref::from_owned(NonNull::new(callback)?),
+            args: Ref::from_owned(NonNull::new(args)?),
+            context: Ref::from_owned(NonNull::new(context)?),
+        })
+    }
+}
+
+/// Fills the slots that [`take_scheduled`] emptied.
+///
+/// # Safety
+/// As for `take_scheduled`.
+pub(super) unsafe fn put_back(py: Python<'_>, handle: *mut ffi::PyObject, scheduled: &Scheduled) {
+    let layout = &state().handle;
+    for (offset, object) in [
+        (layout.callback, &scheduled.callback),
+        (layout.args, &scheduled.args),
+        (layout.context, &scheduled.context),
+    ] {
+        // SAFETY: swapping a slot in the critical section runs no Python. What is replaced is
+        // `None`, or what a callback put there itself.
+        let old = unsafe {
+            in_critical_section(handle, || {
+                ptr::replace(slot(handle, offset), object.clone_ref(py).into_ptr())
+            })
+        };
+        // SAFETY: the reference that the slot held.
+        drop(NonNull::new(old).map(|old| unsafe { Ref::from_owned(old) }));
     }
 }
 

@@ -8,18 +8,19 @@
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::io::copy_context;
-use super::object::Ref;
+use super::object::{Ref, incref};
 use super::state::state;
 use crate::sys::clock;
 
@@ -68,9 +69,16 @@ const fn fast_def(
     }
 }
 
-/// Adds the methods to `LoopCore`. Once, at import.
-pub(super) fn install(py: Python<'_>) -> PyResult<()> {
-    let class = py.get_type::<LoopCore>();
+/// Adds the methods to `EventLoop`, a subclass of `LoopCore`.
+///
+/// Not to `LoopCore` itself: a method of the object's own class is found and checked sooner.
+#[pyfunction]
+#[pyo3(name = "_install_hot_methods", signature = (class, /))]
+pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = class.py();
+    if !class.is_subclass_of::<LoopCore>()? {
+        return Err(PyTypeError::new_err("the hot methods belong to a subclass of LoopCore"));
+    }
     let definitions = Box::leak(Box::new([
         fast_def(
             c"call_soon",
@@ -166,21 +174,42 @@ impl<'a> Arguments<'a> {
         Self { positional, kwnames }
     }
 
-    /// The only keyword, if it is `context` by identity: the form in which the C task calls.
+    /// The value of `context`, if that is the only keyword.
     #[inline(always)]
     fn only_context(&self) -> Option<*mut ffi::PyObject> {
         // SAFETY: `kwnames` is a tuple of strings, its values follow the positional arguments.
         unsafe {
-            if ffi::PyTuple_GET_SIZE(self.kwnames) == 1
-                && std::ptr::eq(
-                    ffi::PyTuple_GET_ITEM(self.kwnames, 0),
-                    state().name_context.as_ptr(),
-                )
+            if std::ptr::eq(self.kwnames, state().context_kwnames.load(Relaxed))
+                || self.is_context_by_name()
             {
                 Some(*self.positional.as_ptr().add(self.positional.len()))
             } else {
                 None
             }
+        }
+    }
+
+    /// # Safety
+    /// `kwnames` is a tuple of strings.
+    unsafe fn is_context_by_name(&self) -> bool {
+        // SAFETY: handed on to our caller.
+        unsafe {
+            if ffi::PyTuple_GET_SIZE(self.kwnames) != 1 {
+                return false;
+            }
+            let name = ffi::PyTuple_GET_ITEM(self.kwnames, 0);
+            if std::ptr::eq(name, state().name_context.as_ptr()) {
+                return true;
+            }
+            if ffi::PyUnicode_EqualToUTF8(name, c"context".as_ptr()) == 0 {
+                return false;
+            }
+            // `_asyncio` passes one tuple for ever, whose string is not interned: know it again.
+            let known = &state().context_kwnames;
+            if known.compare_exchange(ptr::null_mut(), self.kwnames, Relaxed, Relaxed).is_ok() {
+                ffi::Py_INCREF(self.kwnames);
+            }
+            true
         }
     }
 }
@@ -278,7 +307,7 @@ impl<'a, const N: usize> Parsed<'a, N> {
             let tuple = ffi::PyTuple_New(self.rest.len().cast_signed());
             let made = Ref::from_owned_or_err(py, tuple)?;
             for (index, item) in self.rest.iter().enumerate() {
-                ffi::Py_INCREF(*item);
+                incref(*item);
                 ffi::PyTuple_SET_ITEM(tuple, index.cast_signed(), *item);
             }
             Ok(made)
@@ -584,7 +613,7 @@ fn create_task_with_keywords(
         ffi::PyTuple_SET_ITEM(names.as_ptr(), 0, state.name_loop.clone_ref(py).into_ptr());
         for index in 0..given {
             let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
-            ffi::Py_INCREF(name);
+            incref(name);
             ffi::PyTuple_SET_ITEM(names.as_ptr(), index + 1, name);
             values.push(*args.positional.as_ptr().add(1 + index.unsigned_abs()));
         }

@@ -30,7 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
+    module.add_function(wrap_pyfunction!(hot::install, module)?)?;
     state::initialise(module)?;
-    hot::install(module.py())?;
     Ok(())
 }

@@ -9,6 +9,100 @@ use std::ptr::NonNull;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+#[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Counts a reference, as the interpreter's own inline `Py_INCREF`: pyo3 calls a function for it on
+/// the free-threaded build, and a callback is counted some ten times on its way.
+///
+/// # Safety
+/// `object` is alive, and the thread attached.
+#[inline(always)]
+pub(super) unsafe fn incref(object: *mut ffi::PyObject) {
+    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: the object is alive; on this platform the interpreter identifies threads by the same
+    // pointer, and the local count belongs to the thread that it names.
+    unsafe {
+        let local = &(*object).ob_ref_local;
+        let count = local.load(Relaxed).wrapping_add(1);
+        if count == 0 {
+            return; // immortal
+        }
+        if is_owned_here(object) {
+            local.store(count, Relaxed);
+        } else {
+            (*object).ob_ref_shared.fetch_add(1 << SHARED_SHIFT, Relaxed);
+        }
+    }
+    #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
+    // SAFETY: handed on to our caller.
+    unsafe {
+        ffi::Py_INCREF(object);
+    }
+}
+
+/// Gives a reference up, as the interpreter's own inline `Py_DECREF`.
+///
+/// # Safety
+/// The caller owns a reference to `object`, and the thread is attached.
+#[inline(always)]
+pub(super) unsafe fn decref(object: *mut ffi::PyObject) {
+    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: as in `incref`. The last local count and all shared ones are the interpreter's
+    // business; a local count above one only goes down.
+    unsafe {
+        let local = &(*object).ob_ref_local;
+        let count = local.load(Relaxed);
+        if count == u32::MAX {
+            return; // immortal
+        }
+        if count > 1 && is_owned_here(object) {
+            local.store(count - 1, Relaxed);
+        } else {
+            ffi::Py_DECREF(object);
+        }
+    }
+    #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
+    // SAFETY: handed on to our caller.
+    unsafe {
+        ffi::Py_DECREF(object);
+    }
+}
+
+/// `_Py_REF_SHARED_SHIFT`: the low bits of the shared count are flags.
+#[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+const SHARED_SHIFT: isize = 2;
+
+/// Whether the object's local count belongs to this thread.
+#[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn is_owned_here(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the object is alive. Another thread may clear the owner, never make us it, so a racy
+    // read answers right for this thread.
+    unsafe { (&raw const (*object).ob_tid).read_volatile() == crate::sync::thread_token() }
+}
+
+/// Whether the caller's reference is the only one there is. May say no without need.
+///
+/// # Safety
+/// `object` is alive, and the thread attached.
+#[inline(always)]
+pub(super) unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
+    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: the object is alive. With one local reference, which is ours, and no shared one,
+    // nobody else could make another.
+    unsafe {
+        is_owned_here(object)
+            && (*object).ob_ref_local.load(Relaxed) == 1
+            && (*object).ob_ref_shared.load(Relaxed) >> SHARED_SHIFT == 0
+    }
+    #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
+    // SAFETY: handed on to our caller.
+    unsafe {
+        ffi::PyUnstable_Object_IsUniquelyReferenced(object) == 1
+    }
+}
+
 /// A strong reference to a Python object.
 ///
 /// Invariant: it is created, cloned and dropped by attached threads only, and never dropped under
@@ -53,7 +147,7 @@ impl Ref {
     pub(super) unsafe fn from_borrowed(object: *mut ffi::PyObject) -> Self {
         // SAFETY: the object is alive, so it may be counted, and is not null.
         unsafe {
-            ffi::Py_INCREF(object);
+            incref(object);
             Self::from_owned(NonNull::new_unchecked(object))
         }
     }
@@ -89,7 +183,7 @@ impl Drop for Ref {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: we own one count, and the dropping thread is attached by the type's invariant.
-        unsafe { ffi::Py_DECREF(self.as_ptr()) };
+        unsafe { decref(self.as_ptr()) };
     }
 }
 

@@ -9,7 +9,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::{handle, io};
 use crate::config;
-use crate::event_loop::{Claim, Plan, Post, Turned};
+use crate::event_loop::{Claim, Local, Plan, Post, Turned};
 use crate::reactor::{PollEnd, Ready};
 use crate::scheduler::Park;
 use crate::sys::clock;
@@ -43,6 +43,13 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Callback>) -> PyResult<()> 
     metrics.turns.add(1);
 
     drain_posts(core, claim);
+    // SAFETY: runs no Python.
+    if unsafe { claim.local(Local::may_skip) } {
+        // SAFETY: runs no Python.
+        let todo = unsafe { claim.local(|local| local.ready.len()) };
+        metrics.ready.set(todo as u64);
+        return run_callbacks(slf, claim, todo);
+    }
     let began_ns = clock::monotonic_ns();
     // SAFETY: runs no Python.
     let plan = unsafe { claim.local(|local| local.plan(began_ns, event_loop.is_stopping())) };

@@ -25,6 +25,8 @@ pub(super) struct HandleLayout {
     pub(super) source_traceback: usize,
     pub(super) repr: usize,
     pub(super) context: usize,
+    /// Of the list of weak references; before the object, hence signed.
+    pub(super) weak_references: isize,
 }
 
 /// Where `asyncio.TimerHandle` keeps the rest.
@@ -49,6 +51,8 @@ pub(super) struct State {
     pub(super) kwnames_loop: Ref,
     pub(super) name_loop: Ref,
     pub(super) name_context: Ref,
+    /// The keyword tuple by which `_asyncio` passes a context, once it has been seen.
+    pub(super) context_kwnames: AtomicPtr<ffi::PyObject>,
     /// The type of the C task's step callback, or null if it was not recognised.
     task_step_type: AtomicPtr<ffi::PyTypeObject>,
     /// The definition behind the C task's wakeup callback, or null.
@@ -144,6 +148,8 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
             source_traceback: slot(&handle_class, "_source_traceback")?,
             repr: slot(&handle_class, "_repr")?,
             context: slot(&handle_class, "_context")?,
+            // SAFETY: a live type.
+            weak_references: unsafe { (*handle_class.as_type_ptr()).tp_weaklistoffset },
         },
         timer: TimerLayout {
             when: slot(&timer_class, "_when")?,
@@ -159,6 +165,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
         name_loop: intern!(py, "loop").clone().into_any().into(),
         name_context: intern!(py, "context").clone().into_any().into(),
+        context_kwnames: AtomicPtr::default(),
         task_step_type: AtomicPtr::default(),
         task_wakeup_def: AtomicPtr::default(),
     };

@@ -26,6 +26,24 @@ pub fn seconds(ns: u64) -> f64 {
 /// `time.get_clock_info('monotonic').resolution` is on every supported system.
 pub const RESOLUTION: f64 = 1e-9;
 
+/// A counter that is cheaper to read than the clock, for "has about this much time passed?" only.
+///
+/// Its unit is not known beforehand, and on a broken machine it may stand still or jump: callers
+/// calibrate it against the clock, and bound how often they believe it.
+#[must_use]
+#[inline(always)]
+pub fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: every x86-64 processor has the instruction.
+        unsafe { std::arch::x86_64::_rdtsc() }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        monotonic_ns()
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,31 +22,21 @@ from _support import (
     shut_down,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 collect_ignore_glob = ["test_pool_*.py"] if ORACLE_ONLY else []
 
 _gil_culprit = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the marks of this folder."""
-    for line in (
-        "smoke: the essential tests, run on every supported interpreter",
-        "stress: minutes long; only with -m stress",
-        "loop_pool_only: promises that asyncio's own loop does not make",
-    ):
-        config.addinivalue_line("markers", line)
+    """Declares the mark of this folder."""
+    config.addinivalue_line(
+        "markers", "loop_pool_only: promises that asyncio's own loop does not make"
+    )
     if gil_enabled():
         config.stash[_gil_culprit] = "start of the run"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the stress tests out unless the command line names them."""
-    if "stress" in (config.option.markexpr or ""):
-        return
-    left_out = [item for item in items if item.get_closest_marker("stress")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("stress")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

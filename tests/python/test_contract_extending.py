@@ -10,10 +10,9 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,9 +23,13 @@ from _support import (
     class_of,
     listen,
     run_script,
+    run_turn,
     self_signed,
     shut_down,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 PUBLIC = sorted(
     name
@@ -73,12 +76,38 @@ def test_e1_the_class_can_be_extended_further(loop_factory: LoopFactory) -> None
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_e2_every_method_has_asyncio_s_signature(loop_factory: LoopFactory, name: str) -> None:
-    ours = inspect.signature(getattr(class_of(loop_factory), name))
+def test_e2_every_method_has_asyncio_s_signature(loop: object, name: str) -> None:
+    ours = inspect.signature(getattr(loop, name))
     theirs = inspect.signature(getattr(asyncio.SelectorEventLoop, name))
     assert [(p.name, p.kind, p.default) for p in ours.parameters.values()] == [
-        (p.name, p.kind, p.default) for p in theirs.parameters.values()
+        (p.name, p.kind, p.default) for p in list(theirs.parameters.values())[1:]
     ]
+
+
+def test_e2_arguments_may_be_given_by_name(loop: Any) -> None:
+    ran = []
+
+    async def coroutine() -> None:
+        ran.append("create_task")
+
+    near, far = socket.socketpair()
+    with near, far:
+        far.send(b"x")
+        loop.call_soon(callback=lambda: ran.append("call_soon"))
+        loop.call_soon_threadsafe(callback=lambda: ran.append("call_soon_threadsafe"))
+        loop.call_later(delay=0, callback=lambda: ran.append("call_later"))
+        loop.call_at(when=0, callback=lambda: ran.append("call_at"))
+        loop.create_task(coro=coroutine())
+        loop.add_reader(fd=near, callback=lambda: ran.append("reader"))
+        loop.add_writer(fd=near, callback=lambda: ran.append("writer"))
+        run_turn(loop)
+        run_turn(loop)
+        assert loop.remove_reader(fd=near)
+        assert loop.remove_writer(fd=near)
+    timed = {"call_later", "call_at"}
+    assert (
+        set(ran) == {"call_soon", "call_soon_threadsafe", "create_task", "reader", "writer"} | timed
+    )
 
 
 def test_e2_what_asyncio_implements_is_implemented(loop_factory: LoopFactory) -> None:
@@ -292,9 +321,9 @@ def test_e4_pipes_go_through_make_pipe_transport(
         far, near = os.pipe()
         reader = asyncio.StreamReader()
         source, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), open(far, "rb", 0)
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(far, "rb", 0)
         )
-        sink, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(near, "wb", 0))
+        sink, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(near, "wb", 0))
         sink.write(b"through")
         sink.close()
         assert await reader.read() == b"through"
@@ -415,15 +444,20 @@ def _record_calls(
 
 
 def _private_uses(tree: ast.Module) -> list[str]:
-    """The underscored names that a module takes out of asyncio."""
+    """The underscored names that a module takes out of asyncio and that asyncio does not export."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
             ("asyncio", "_asyncio")
         ):
-            found += [alias.name for alias in node.names if alias.name.startswith("_")]
-        elif isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-            root = ast.unparse(node.value)
-            if root.split(".")[0] == "asyncio" and not node.attr.startswith("__"):
-                found.append(f"{root}.{node.attr}")
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("asyncio."):
+            names = [node.attr]
+        else:
+            continue
+        found += [
+            name
+            for name in names
+            if name.startswith("_") and not name.startswith("__") and name not in asyncio.__all__
+        ]
     return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from _support import LoopFactory, class_of
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
 async def _returns[T](future: asyncio.Future[T]) -> T:

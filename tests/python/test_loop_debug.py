@@ -6,13 +6,15 @@ import asyncio
 import logging
 import sys
 import threading
-import traceback
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from _support import LoopFactory, LoopThread, check_script, run_turn
+
+if TYPE_CHECKING:
+    import traceback
+    from collections.abc import Callable
 
 
 @pytest.fixture

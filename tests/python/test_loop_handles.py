@@ -81,7 +81,7 @@ def test_cancel_after_the_loop_has_closed(loop_factory: LoopFactory, make: Make)
 def test_cancel_releases_callback_and_arguments_at_once(
     loop: asyncio.AbstractEventLoop, make: Make
 ) -> None:
-    class Callable_:  # noqa: N801 - stands for any callable object.
+    class Callable_:
         def __call__(self, *_: object) -> None:
             """Never called."""
 

@@ -9,12 +9,14 @@ import asyncio
 import contextvars
 import socket
 import time
-from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from _support import HANG, LoopThread, run_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 SHADE = contextvars.ContextVar[str]("SHADE", default="none")
 
@@ -49,7 +51,11 @@ def test_a_callback_cancelled_by_one_of_its_own_turn_does_not_run(
 ) -> None:
     ran: list[str] = []
     handles: list[asyncio.Handle] = []
-    loop.call_soon(lambda: handles[0].cancel())
+
+    def cancel() -> None:
+        handles[0].cancel()
+
+    loop.call_soon(cancel)
     handles.append(loop.call_soon(ran.append, "victim"))
     loop.call_soon(ran.append, "bystander")
     run_turn(loop)

@@ -8,12 +8,15 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from _support import HANG, LoopThread, Threads, run_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 type Pair = tuple[socket.socket, socket.socket]
 
@@ -316,11 +319,13 @@ def test_a_reader_added_by_another_thread_is_served_by_a_parked_loop(
 def test_readers_of_other_threads_and_the_collector_do_not_stop_each_other(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    rounds, adders = 200, 3
-    finished = threading.Event()
+    rounds, adders = 100, 3
+    collections = threading.Semaphore(0)
 
     def collect() -> None:
-        while not finished.is_set():
+        # One for each round: collections without a pause starve whoever wants to attach.
+        for _ in range(rounds * adders):
+            assert collections.acquire(timeout=HANG)
             gc.collect()
 
     def add_and_remove() -> None:
@@ -328,17 +333,14 @@ def test_readers_of_other_threads_and_the_collector_do_not_stop_each_other(
             near, far = socket.socketpair()
             called = threading.Event()
             with near, far:
+                collections.release()
                 loop.add_reader(near, called.set)
                 far.send(b"x")
                 assert called.wait(HANG)
                 assert loop.remove_reader(near) is True
 
-    with LoopThread(loop), Threads(collect):
-        try:
-            with Threads(*[add_and_remove] * adders):
-                pass
-        finally:
-            finished.set()
+    with LoopThread(loop), Threads(collect, *[add_and_remove] * adders):
+        pass
 
 
 async def _await[T](future: asyncio.Future[T]) -> T:

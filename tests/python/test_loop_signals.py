@@ -8,7 +8,7 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,9 @@ from _support import (
     wait_for,
     wait_parked,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WHO = contextvars.ContextVar[str]("WHO", default="nobody")
 
@@ -283,7 +286,7 @@ def test_signals_do_not_cut_timers_short(loop: asyncio.AbstractEventLoop) -> Non
         signal.signal(signal.SIGUSR1, previous)
 
 
-class _kill_when_parked(Threads):  # noqa: N801 - reads as a statement.
+class _kill_when_parked(Threads):
     """Sends this process a signal once the thread that made this sleeps in a poll."""
 
     def __init__(self, number: int) -> None:

@@ -7,9 +7,8 @@ import concurrent.futures
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +20,9 @@ from _support import (
     in_thread,
     shut_down,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
