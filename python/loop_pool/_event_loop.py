@@ -12,6 +12,7 @@ private name                                use here
 ``events._ThreadSafeHandle``
 ``_add_reader``, ``_add_writer``,           overridden: they register with our reactor
 ``_remove_reader``, ``_remove_writer``
+``_selector``                               a stand-in that answers ``get_key``
 ``_add_callback``, ``_call_soon``,          overridden: they feed our ready queue
 ``_write_to_self``
 ``_ready``, ``_scheduled``                  overridden: snapshots, for tools that read them
@@ -33,9 +34,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextvars
+import selectors
 import signal
 import sys
 import threading
+import warnings
+import weakref
 from asyncio import base_events, events, format_helpers
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
@@ -43,7 +47,6 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable
 
     from ._pool import Pool
@@ -52,8 +55,42 @@ if sys.version_info < (3, 14):
     raise ImportError("loop_pool needs Python 3.14 or later")
 
 
+_TESTED = (3, 15)
+if sys.version_info[:2] > _TESTED:
+    warnings.warn(
+        f"loop_pool {_core.__version__} has not been tested on Python "
+        f"{sys.version_info[0]}.{sys.version_info[1]}: it builds on private parts of asyncio",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
 class _ReactorSelector:
-    """Stands where ``BaseSelectorEventLoop`` keeps its selector: the reactor waits instead."""
+    """Stands where ``BaseSelectorEventLoop`` keeps its selector: the reactor waits instead.
+
+    It answers what asyncio asks of a selector outside the run loop: what a descriptor is
+    registered for (``repr`` of a transport).
+    """
+
+    def __init__(self, core: _core.LoopCore) -> None:
+        self._core = weakref.ref(core)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """As ``selectors.BaseSelector.get_key``.
+
+        Raises:
+            KeyError: nothing waits for ``fileobj``.
+        """
+        core = self._core()
+        sides = None if core is None else core._registered(fileobj)
+        if sides is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        reader, writer = sides
+        events = (selectors.EVENT_READ if reader is not None else 0) | (
+            selectors.EVENT_WRITE if writer is not None else 0
+        )
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        return selectors.SelectorKey(fileobj, fd, events, (reader, writer))
 
     def close(self) -> None:
         """Do nothing: the core closes the reactor."""
@@ -68,7 +105,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     Args:
         selector: accepted so that the class can stand in for ``asyncio.SelectorEventLoop``; it is
-            closed with the loop and never asked: the loop waits on its own reactor.
+            closed at once and never asked: the loop waits on its own reactor.
 
     Threads: as asyncio's loops, it belongs to the thread that runs it. ``call_soon_threadsafe``
     may be called from any thread; ``call_soon``, ``call_later``, ``call_at``, ``add_reader`` and
@@ -80,7 +117,9 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     """The pool that the loop belongs to."""
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        super().__init__(selector or _ReactorSelector())  # type: ignore[arg-type]
+        if selector is not None:
+            selector.close()
+        super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
 
     # -- running ---------------------------------------------------------------------------------
 

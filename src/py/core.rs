@@ -32,7 +32,8 @@ impl From<LoopError> for PyErr {
     fn from(error: LoopError) -> Self {
         match error {
             LoopError::Closed | LoopError::Running => PyRuntimeError::new_err(error.to_string()),
-            LoopError::Io(_, error) => error.into(),
+            // SAFETY: an exception is made by an attached thread.
+            LoopError::Io(_, error) => unsafe { io::os_error(Python::assume_attached(), &error) },
         }
     }
 }
@@ -42,7 +43,7 @@ impl LoopCore {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        let event_loop = EventLoop::new()?;
+        let event_loop = EventLoop::new().map_err(|error| LoopError::Io("epoll", error))?;
         Ok(Self {
             event_loop,
             debug: AtomicBool::new(false),
@@ -97,6 +98,14 @@ impl LoopCore {
     /// As `BaseSelectorEventLoop._remove_writer`. Any thread.
     fn _remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
         io::remove(slf, Direction::Write, fd)
+    }
+
+    /// The handles that wait for a descriptor, as (reader, writer), or `None`. Any thread.
+    fn _registered(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<[Option<Py<PyAny>>; 2]>> {
+        io::registered(slf, fd)
     }
 
     /// Takes everything out of a loop that does not run, and gives its descriptors back.

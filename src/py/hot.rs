@@ -153,6 +153,8 @@ unsafe fn this<'a, 'py>(_py: Python<'py>, slf: &'a *mut ffi::PyObject) -> &'a Bo
 /// The arguments of a vectorcall.
 struct Arguments<'a> {
     positional: &'a [*mut ffi::PyObject],
+    /// Where the keywords' values begin.
+    values: *const *mut ffi::PyObject,
     kwnames: *mut ffi::PyObject,
 }
 
@@ -165,13 +167,17 @@ impl<'a> Arguments<'a> {
         count: ffi::Py_ssize_t,
         kwnames: *mut ffi::PyObject,
     ) -> Self {
-        let positional = if count == 0 {
-            &[]
-        } else {
-            // SAFETY: the caller of a vectorcall passes that many arguments.
-            unsafe { std::slice::from_raw_parts(args, count.unsigned_abs()) }
+        let count = count.unsigned_abs();
+        // SAFETY: the caller of a vectorcall passes that many arguments, and the keywords' values
+        // after them; with neither the pointer may be null.
+        let (positional, values) = unsafe {
+            if args.is_null() {
+                (&[][..], args)
+            } else {
+                (std::slice::from_raw_parts(args, count), args.add(count))
+            }
         };
-        Self { positional, kwnames }
+        Self { positional, values, kwnames }
     }
 
     /// The value of `context`, if that is the only keyword.
@@ -182,7 +188,7 @@ impl<'a> Arguments<'a> {
             if std::ptr::eq(self.kwnames, state().context_kwnames.load(Relaxed))
                 || self.is_context_by_name()
             {
-                Some(*self.positional.as_ptr().add(self.positional.len()))
+                Some(*self.values)
             } else {
                 None
             }
@@ -255,7 +261,7 @@ impl<'a, const N: usize> Parsed<'a, N> {
         };
         for (index, keyword) in keywords.iter().enumerate() {
             // SAFETY: the values of the keywords follow the positional arguments.
-            let value = unsafe { *args.positional.as_ptr().add(args.positional.len() + index) };
+            let value = unsafe { *args.values.add(index) };
             let keyword = keyword.cast_into::<PyString>()?;
             let keyword = keyword.to_str()?;
             if keyword == "context" {
@@ -615,7 +621,7 @@ fn create_task_with_keywords(
             let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
             incref(name);
             ffi::PyTuple_SET_ITEM(names.as_ptr(), index + 1, name);
-            values.push(*args.positional.as_ptr().add(1 + index.unsigned_abs()));
+            values.push(*args.values.add(index.unsigned_abs()));
         }
         let task =
             ffi::PyObject_Vectorcall(state.task_type.as_ptr(), values.as_ptr(), 1, names.as_ptr());
@@ -637,10 +643,7 @@ fn create_task_by_dict(
             unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() };
         for (index, name) in names.iter().enumerate() {
             // SAFETY: the values of the keywords follow the positional arguments.
-            let value = unsafe {
-                let value = *args.positional.as_ptr().add(args.positional.len() + index);
-                Bound::from_borrowed_ptr(py, value)
-            };
+            let value = unsafe { Bound::from_borrowed_ptr(py, *args.values.add(index)) };
             kwargs.set_item(name, value)?;
         }
     }

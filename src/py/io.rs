@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::TryLockError;
 
-use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -39,6 +39,33 @@ pub(super) fn lock_attached<'a, T>(
             guard
         }
     }
+}
+
+/// The kernel's error as Python raises it: the subclass of `OSError` for its number, and its text.
+pub(super) fn os_error(py: Python<'_>, error: &std::io::Error) -> PyErr {
+    let Some(number) = error.raw_os_error() else {
+        return PyOSError::new_err(error.to_string());
+    };
+    let text = py
+        .import(intern!(py, "os"))
+        .and_then(|os| os.call_method1(intern!(py, "strerror"), (number,)));
+    match text {
+        Ok(text) => PyOSError::new_err((number, text.unbind())),
+        Err(error) => error,
+    }
+}
+
+/// The callbacks registered for a descriptor, reader first. `None` if it is not registered.
+pub(super) fn registered(
+    slf: &Bound<'_, LoopCore>,
+    source: &Bound<'_, PyAny>,
+) -> PyResult<Option<[Option<Py<PyAny>>; 2]>> {
+    let py = slf.py();
+    let fd = descriptor(source)?;
+    let io = lock_attached(py, &slf.get().event_loop.io);
+    Ok(io.get(fd).map(|sides| {
+        sides.map(|side| side.and_then(|callback| Some(callback.objects().next()?.clone_ref(py))))
+    }))
 }
 
 /// The descriptor of an integer or of an object with `fileno()`, by the rules of `selectors`.
@@ -113,7 +140,7 @@ pub(super) fn add<'py>(
             }
             Ok(handle)
         }
-        Err((error, ..)) => Err(error.into()),
+        Err((error, ..)) => Err(os_error(py, &error)),
     }
 }
 
@@ -139,7 +166,6 @@ pub(super) fn remove(
                 .find_source(|known| std::ptr::eq(known.handle(), source.as_ptr()));
             match found {
                 Some(fd) => fd,
-                None if error.is_instance_of::<PyValueError>(py) => return Ok(false),
                 None => return Err(error),
             }
         }
@@ -152,7 +178,7 @@ pub(super) fn remove(
     if let Some(old) = &displaced.callback {
         cancel(py, old)?;
     }
-    told?;
+    told.map_err(|error| os_error(py, &error))?;
     Ok(true)
 }
 

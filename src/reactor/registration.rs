@@ -189,6 +189,13 @@ impl<C> IoTable<C> {
         }
     }
 
+    /// The reader and the writer of `fd`; `None` if it has neither.
+    #[must_use]
+    pub fn get(&self, fd: RawFd) -> Option<[Option<&C>; 2]> {
+        let entry = self.entry(usize::try_from(fd).ok()?)?;
+        Some([entry.reader.as_ref(), entry.writer.as_ref()])
+    }
+
     /// Everything held, by value, for a loop that is being closed.
     pub fn into_callbacks(self) -> impl Iterator<Item = C> {
         self.entries
@@ -242,6 +249,7 @@ mod tests {
         assert!(table.set(5, Direction::Read, "r1", None, &mut arm).is_ok());
         let displaced = table.set(5, Direction::Read, "r2", None, &mut arm).unwrap();
         assert_eq!(displaced.callback, Some("r1"));
+        assert_eq!(table.get(5), Some([Some(&"r2"), None]));
         assert!(table.set(5, Direction::Write, "w", None, &mut arm).is_ok());
         let (displaced, _) = table.remove(5, Direction::Write, &mut arm).unwrap();
         assert_eq!(displaced.callback, Some("w"));
@@ -251,7 +259,7 @@ mod tests {
             told,
             [(5, Watch::NONE, READ), (5, READ, BOTH), (5, BOTH, READ), (5, READ, Watch::NONE),]
         );
-        assert!(table.is_empty());
+        assert!(table.is_empty() && table.get(5).is_none());
     }
 
     #[test]
