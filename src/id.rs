@@ -57,7 +57,7 @@ impl IoToken {
     /// The token as the kernel carries it: generation above, descriptor below.
     #[must_use]
     pub const fn to_bits(self) -> usize {
-        ((self.generation as usize) << 32) | (self.fd as u32 as usize)
+        ((self.generation as usize) << 32) | (self.fd.cast_unsigned() as usize)
     }
 
     /// The reverse of [`to_bits`](Self::to_bits); `None` for [`WAKER_BITS`](Self::WAKER_BITS).

@@ -6,11 +6,15 @@
 //!
 //! Must never: hold policy. What a lock protects is said where the lock is declared.
 
+#![allow(clippy::disallowed_types, reason = "this module is the door")]
+
+use std::sync::{PoisonError, TryLockError};
+
 #[cfg(not(loom))]
 mod imp {
     pub(crate) use std::sync::atomic;
-    #[allow(clippy::disallowed_types, reason = "this module is the door")]
-    pub(crate) use std::sync::{Mutex, RwLock};
+    pub(super) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+    pub(crate) use std::thread::yield_now;
     #[cfg(test)]
     pub(crate) use std::{sync::Arc, thread};
 
@@ -40,25 +44,67 @@ mod imp {
 #[cfg(loom)]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::{Mutex, RwLock, atomic};
+    pub(crate) use loom::sync::atomic;
+    pub(super) use loom::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+    pub(crate) use loom::thread::yield_now;
     #[cfg(test)]
     pub(crate) use loom::{sync::Arc, thread};
 }
 
 #[cfg(test)]
 pub(crate) use imp::{Arc, thread};
-pub(crate) use imp::{Mutex, RwLock, UnsafeCell, atomic};
+pub(crate) use imp::{UnsafeCell, atomic, yield_now};
 
-/// Locks a mutex whose protected value stays whole when a holder panics.
-#[cfg(not(loom))]
-#[allow(clippy::disallowed_types, reason = "this module is the door")]
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// A mutex without poisoning: what it protects stays whole when a holder panics.
+#[derive(Debug)]
+pub struct Mutex<T>(imp::Mutex<T>);
+
+/// Unlocks its [`Mutex`] when it is dropped.
+pub(crate) type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    /// Waits for the lock. Never while attached to Python: see `py::io::lock_attached`.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
-#[cfg(loom)]
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> loom::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// A lock for many readers that never wait, and a writer that does. Without poisoning.
+#[derive(Debug)]
+pub(crate) struct RwLock<T>(imp::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(imp::RwLock::new(value))
+    }
+
+    /// Takes a read lock unless a writer holds or awaits the lock.
+    pub(crate) fn try_read(&self) -> Option<imp::RwLockReadGuard<'_, T>> {
+        match self.0.try_read() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Waits until no reader is left, and replaces the value.
+    pub(crate) fn replace(&self, value: T) -> T {
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut guard, value)
+    }
 }
 
 /// A cheap identity of the calling thread: never zero, and unlike that of any other live thread.

@@ -124,8 +124,7 @@ class Pool:
         self._core = _core.PoolCore(loops)
         self._debug = debug
         self._members = [_Member(self, index) for index in range(loops)]
-        self._interruption: BaseException | None = None
-        self._main_task: asyncio.Task[object] | None = None
+        self._loops: tuple[EventLoop, ...] = ()
 
     def __repr__(self) -> str:
         state = "open" if self._members[0].accepting else "closed"
@@ -139,7 +138,7 @@ class Pool:
             RuntimeError: the pool is closed, or belongs to the parent of this process.
         """
         self._check_open()
-        return tuple(member.loop for member in self._members)
+        return self._loops
 
     def stats(self) -> list[LoopStats]:
         """What each loop has done and has to do. Any thread; no loop is stopped for it.
@@ -158,19 +157,18 @@ class Pool:
         try:
             for member in self._members[1:]:
                 member.start(self._debug)
+            self._loops = tuple(member.loop for member in self._members)
         except BaseException:
             self._stop(self._members, None)
             raise
 
     def _interrupt(self, error: BaseException) -> None:
-        """Let ``error``, raised on another loop, end ``main``."""
-        if self._interruption is None:
-            self._interruption = error
-        self._members[0].loop.call_soon_threadsafe(self._cancel_main)
+        """Let ``error``, raised on another loop, end ``run`` as if it were raised on loop 0."""
 
-    def _cancel_main(self) -> None:
-        if self._main_task is not None:
-            self._main_task.cancel()
+        def propagate() -> None:
+            raise error
+
+        self._members[0].loop.call_soon_threadsafe(propagate)
 
     def _refuse(self) -> None:
         """Accept no further work. What was accepted is seen by the shutdown that follows."""
@@ -216,7 +214,7 @@ class Pool:
         raise RuntimeError(f"{loop!r} does not belong to {self!r}")
 
     def _place(self) -> _Member:
-        return self._members[self._core.place([member.loop for member in self._members])]
+        return self._members[self._core.place(self._loops)]
 
 
 _FORKED = (

@@ -15,7 +15,7 @@ use crate::sync::atomic::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{Mutex, RwLock, UnsafeCell, lock, thread_token};
+use crate::sync::{Mutex, RwLock, UnsafeCell, thread_token, yield_now};
 use crate::sys::clock;
 
 /// What posters write: on a cache line of its own, away from what the owner writes.
@@ -38,7 +38,8 @@ pub struct EventLoop<C> {
     driver: Mutex<Option<Driver>>,
     /// `None` when the loop is closed. Read for a wake or a registration; written once, by `close`.
     handle: RwLock<Option<Handle>>,
-    /// The [`thread_token`] of the thread that holds the [`Claim`], or 0.
+    /// The [`thread_token`] of the thread that holds the [`Claim`], with [`BRIEF`] added for a brief
+    /// one; or 0.
     owner: AtomicUsize,
     stopping: AtomicBool,
     closed: AtomicBool,
@@ -60,6 +61,9 @@ pub struct Claim<'a, C> {
     /// Not `Send`: the claim names this thread.
     _thread: PhantomData<*const ()>,
 }
+
+/// Marks a claim that is held for a few instructions, free of Python. Tokens are even.
+const BRIEF: usize = 1;
 
 impl<C> Drop for Claim<'_, C> {
     fn drop(&mut self) {
@@ -92,10 +96,22 @@ impl<C> EventLoop<C> {
     /// # Errors
     /// [`LoopError::Running`] if a thread, this one included, owns it already.
     pub fn claim(&self) -> Result<Claim<'_, C>, LoopError> {
-        self.owner
-            .compare_exchange(0, thread_token(), Acquire, Relaxed)
-            .map_err(|_| LoopError::Running)?;
-        Ok(Claim { event_loop: self, _thread: PhantomData })
+        let token = thread_token();
+        debug_assert_eq!(token & BRIEF, 0);
+        loop {
+            match self.owner.compare_exchange(0, token, Acquire, Relaxed) {
+                Ok(_) => return Ok(Claim { event_loop: self, _thread: PhantomData }),
+                Err(owner) if owner & BRIEF != 0 => yield_now(),
+                Err(_) => return Err(LoopError::Running),
+            }
+        }
+    }
+
+    /// Makes the calling thread the owner for a few instructions, if nobody is. It must run no
+    /// Python meanwhile: whoever claims the loop in earnest waits for it.
+    pub fn claim_briefly(&self) -> Option<Claim<'_, C>> {
+        self.owner.compare_exchange(0, thread_token() | BRIEF, Acquire, Relaxed).ok()?;
+        Some(Claim { event_loop: self, _thread: PhantomData })
     }
 
     /// Whether the calling thread owns the loop.
@@ -135,7 +151,7 @@ impl<C> EventLoop<C> {
     /// Ends the loop's present wait, or else its next one. Any thread; after `close`, nothing.
     pub fn wake(&self) {
         // The lock is only ever written by `close`, so a failed try means there is none to wake.
-        if let Ok(handle) = self.handle.try_read()
+        if let Some(handle) = self.handle.try_read()
             && let Some(handle) = &*handle
         {
             let woken = handle.wake();
@@ -149,7 +165,7 @@ impl<C> EventLoop<C> {
     /// # Errors
     /// Those of the kernel; [`LoopError::Closed`] after `close_reactor`.
     pub fn poll(&self, timeout: Duration, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
-        let mut driver = lock(&self.driver);
+        let mut driver = self.driver.lock();
         let driver = driver.as_mut().ok_or(LoopError::Closed)?;
         let end = driver.poll(timeout, found).map_err(|error| LoopError::Io("poll", error))?;
         Ok(Turned { end, now_ns: clock::monotonic_ns() })
@@ -160,10 +176,8 @@ impl<C> EventLoop<C> {
     /// # Errors
     /// [`LoopError::Closed`] after `close`.
     pub fn with_handle<R>(&self, f: impl FnOnce(&Handle) -> R) -> Result<R, LoopError> {
-        match self.handle.try_read() {
-            Ok(handle) => handle.as_ref().map(f).ok_or(LoopError::Closed),
-            Err(_) => Err(LoopError::Closed),
-        }
+        let handle = self.handle.try_read().ok_or(LoopError::Closed)?;
+        handle.as_ref().map(f).ok_or(LoopError::Closed)
     }
 
     /// Whether anything was posted and not yet drained.
@@ -222,7 +236,7 @@ impl<C> EventLoop<C> {
         });
         // Locked only by a thread that is attached or waits, so never while the collector runs;
         // if it were, visiting less is safe: the objects merely live until the next collection.
-        if let Ok(io) = self.io.try_lock() {
+        if let Some(io) = self.io.try_lock() {
             io.iter().for_each(&mut f);
         }
     }
@@ -253,12 +267,8 @@ impl<C> Claim<'_, C> {
     /// Waits for a wake or a registration under way on another thread, each a few instructions and
     /// a syscall long and free of Python, so it may be called attached.
     pub fn close_reactor(&self) {
-        // A poisoned lock means that a wake panicked; the descriptors are given back all the same.
-        let handle = match self.event_loop.handle.write() {
-            Ok(mut handle) => handle.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        };
-        let driver = lock(&self.event_loop.driver).take();
+        let handle = self.event_loop.handle.replace(None);
+        let driver = self.event_loop.driver.lock().take();
         drop((handle, driver));
     }
 }
@@ -296,6 +306,21 @@ mod tests {
         });
         drop(claim);
         assert!(!event_loop.is_owner());
+    }
+
+    #[test]
+    fn a_claim_waits_for_a_brief_one_and_a_brief_one_for_nobody() {
+        let event_loop = Loop::new().unwrap();
+        let brief = event_loop.claim_briefly().unwrap();
+        assert!(!event_loop.is_owner() && event_loop.claim_briefly().is_none());
+        thread::scope(|scope| {
+            let claimed = scope.spawn(|| event_loop.claim().is_ok());
+            thread::yield_now();
+            drop(brief);
+            assert!(claimed.join().unwrap());
+        });
+        let _claim = event_loop.claim().unwrap();
+        assert!(event_loop.claim_briefly().is_none());
     }
 
     #[test]

@@ -88,13 +88,13 @@ fn loom_the_inbox_hands_over_what_was_written_before_the_push() {
             let (inbox, cell) = (Arc::clone(&inbox), Arc::clone(&cell));
             thread::spawn(move || {
                 inbox.push(Box::new(7));
-                *cell.lock().unwrap() = 1;
+                *cell.lock() = 1;
             })
         };
         let mut seen: Vec<Box<u32>> = inbox.drain().collect();
         pusher.join().unwrap();
         seen.extend(inbox.drain());
         assert_eq!(seen, [Box::new(7)]);
-        assert_eq!(*cell.lock().unwrap(), 1);
+        assert_eq!(*cell.lock(), 1);
     });
 }

@@ -14,9 +14,8 @@ use pyo3::types::{PyDict, PyTuple};
 use super::callback::Callback;
 use super::handle;
 use super::io::{self, lock_attached};
-use super::object::Ref;
 use crate::error::LoopError;
-use crate::event_loop::{EventLoop, Post};
+use crate::event_loop::{EventLoop, Local, Post};
 use crate::reactor::Direction;
 
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
@@ -27,6 +26,10 @@ pub(super) struct LoopCore {
     /// Whether the attribute `_task_factory` holds a factory.
     has_task_factory: AtomicBool,
 }
+
+/// The calling thread does not own the loop.
+#[derive(Debug)]
+pub(super) struct NotOwner;
 
 impl From<LoopError> for PyErr {
     fn from(error: LoopError) -> Self {
@@ -109,7 +112,8 @@ impl LoopCore {
     }
 
     /// Takes everything out of a loop that does not run, and gives its descriptors back.
-    fn _close_core(&self, py: Python<'_>) -> PyResult<()> {
+    #[pyo3(name = "_close_core")]
+    fn close_core(&self, py: Python<'_>) -> PyResult<()> {
         let held = {
             let claim = self
                 .event_loop
@@ -160,7 +164,7 @@ impl LoopCore {
     fn _queues(slf: &Bound<'_, Self>) -> (Vec<Py<PyAny>>, Vec<Py<PyAny>>) {
         let core = slf.get();
         let py = slf.py();
-        let look = |local: &mut crate::event_loop::Local<Callback>| {
+        let look = |local: &mut Local<Callback>| {
             let object =
                 |callback: &Callback| callback.objects().next().map(|object| object.clone_ref(py));
             (
@@ -171,7 +175,7 @@ impl LoopCore {
         // SAFETY: counting references runs no Python.
         unsafe { core.event_loop.if_owner(look) }
             .or_else(|| {
-                let claim = core.event_loop.claim().ok()?;
+                let claim = core.event_loop.claim_briefly()?;
                 // SAFETY: as above.
                 Some(unsafe { claim.local(look) })
             })
@@ -233,7 +237,7 @@ impl LoopCore {
             self.event_loop.for_each_local(&mut each);
             self.event_loop.for_each_post(|post| match post {
                 Post::Call(callback) | Post::Timer(_, callback) | Post::CancelTimer(callback) => {
-                    each(callback)
+                    each(callback);
                 }
             });
         }
@@ -244,7 +248,7 @@ impl LoopCore {
         // SAFETY: the collector calls this attached.
         let py = unsafe { Python::assume_attached() };
         // A loop that is garbage has no owner; were it running, its owner would hold it.
-        let _ = self._close_core(py);
+        let _ = self.close_core(py);
     }
 }
 
@@ -280,33 +284,32 @@ impl LoopCore {
     /// Makes a timer pending, as `schedule`.
     pub(super) fn schedule_at(&self, when: f64, timer: Callback) {
         if self.event_loop.is_owner() {
-            self.insert_timer(when, timer);
+            // SAFETY: inserting and writing the key run no Python.
+            unsafe { self.event_loop.if_owner(|local| Self::put_timer(local, when, timer)) };
         } else {
             self.event_loop.post(Post::Timer(when, timer));
         }
     }
 
-    /// Puts a timer into the heap. Owner only.
-    pub(super) fn insert_timer(&self, when: f64, timer: Callback) {
-        // SAFETY: inserting and writing the key run no Python; the heap keeps the handle alive.
-        unsafe {
-            self.event_loop.if_owner(|local| {
-                let handle = Ref::from_borrowed(timer.handle());
-                let key = local.timers.insert(when, timer);
-                let timer = Callback::from_handle(handle);
-                handle::set_timer_key(&timer, key);
-                timer
-            })
-        };
+    /// Puts a timer into the heap and notes its key in the handle.
+    pub(super) fn put_timer(local: &mut Local<Callback>, when: f64, timer: Callback) {
+        let handle = timer.handle();
+        let key = local.timers.insert(when, timer);
+        // SAFETY: the heap keeps the handle alive, and timers are handles of our timer type.
+        unsafe { handle::set_timer_key(handle, key) };
     }
 
-    /// Takes a cancelled timer out of the heap. `None` if this thread is not the owner.
-    pub(super) fn forget_timer(&self, timer: &Callback) -> Option<Option<Callback>> {
-        // SAFETY: taking out runs no Python; the caller drops what comes back.
-        unsafe {
-            self.event_loop.if_owner(|local| {
-                handle::take_timer_key(timer).and_then(|key| local.timers.remove(key))
-            })
-        }
+    /// Takes a timer out of the heap, if it is there, to be dropped by the caller.
+    pub(super) fn take_timer(local: &mut Local<Callback>, timer: &Callback) -> Option<Callback> {
+        handle::take_timer_key(timer).and_then(|key| local.timers.remove(key))
+    }
+
+    /// As [`take_timer`](Self::take_timer), on the loop's own thread.
+    ///
+    /// # Errors
+    /// [`NotOwner`] if this thread is not the owner.
+    pub(super) fn forget_timer(&self, timer: &Callback) -> Result<Option<Callback>, NotOwner> {
+        // SAFETY: taking out runs no Python.
+        unsafe { self.event_loop.if_owner(|local| Self::take_timer(local, timer)) }.ok_or(NotOwner)
     }
 }

@@ -17,11 +17,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::callback::Callback;
-use super::core::LoopCore;
+use super::core::{LoopCore, NotOwner};
 use super::hot::{method_def, raise};
 use super::object::{Ref, incref, is_unique};
+use super::run;
 use super::state::{State, state};
-use crate::event_loop::Post;
 use crate::id::TimerKey;
 use crate::sync::thread_token;
 
@@ -282,10 +282,7 @@ fn keep_repr(handle: &Bound<'_, PyAny>, core: &LoopCore) -> PyResult<()> {
 ///
 /// # Safety
 /// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
-unsafe fn loop_of<'py>(
-    py: Python<'py>,
-    handle: *mut ffi::PyObject,
-) -> Option<Bound<'py, LoopCore>> {
+unsafe fn loop_of(py: Python<'_>, handle: *mut ffi::PyObject) -> Option<Bound<'_, LoopCore>> {
     let state = state();
     // SAFETY: the slot is set once, before the handle is shared; the type is checked.
     unsafe {
@@ -313,9 +310,12 @@ unsafe fn timer_word<'a>(handle: *mut ffi::PyObject) -> &'a AtomicU64 {
 }
 
 /// Notes under which key the timer is pending.
-pub(super) fn set_timer_key(timer: &Callback, key: TimerKey) {
-    // SAFETY: only our timer handles are put into a loop's heap.
-    unsafe { timer_word(timer.handle()).store(key.to_bits(), Relaxed) };
+///
+/// # Safety
+/// `handle` is a live instance of our timer type.
+pub(super) unsafe fn set_timer_key(handle: *mut ffi::PyObject, key: TimerKey) {
+    // SAFETY: handed on to our caller.
+    unsafe { timer_word(handle).store(key.to_bits(), Relaxed) };
 }
 
 /// Notes that the timer is no longer pending, and returns the key it had.
@@ -346,8 +346,8 @@ unsafe extern "C" fn timer_cancel(
                 };
                 let timer = Callback::from_handle(Ref::from_borrowed(handle));
                 match core.forget_timer(&timer) {
-                    Some(pending) => drop(pending),
-                    None => core.event_loop.leave(Post::CancelTimer(timer)),
+                    Ok(pending) => drop(pending),
+                    Err(NotOwner) => run::forget_timer_of_idle_loop(core, timer),
                 }
                 drop(taken);
             } else {

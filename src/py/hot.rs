@@ -83,7 +83,7 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         fast_def(
             c"call_soon",
             call_soon,
-            c"call_soon($self, callback, /, *args, context=None)\n--\n\n\
+            c"call_soon($self, /, callback, *args, context=None)\n--\n\n\
               Run callback(*args) in the next turn; return its asyncio.Handle.\n\n\
               As asyncio.loop.call_soon. From another thread it raises RuntimeError in debug mode, \
               and otherwise works like call_soon_threadsafe.",
@@ -91,28 +91,28 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         fast_def(
             c"call_soon_threadsafe",
             call_soon_threadsafe,
-            c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
+            c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\n\
               Run callback(*args) soon and wake the loop; return its handle. Any thread.\n\n\
               As asyncio.loop.call_soon_threadsafe.",
         ),
         fast_def(
             c"call_at",
             call_at,
-            c"call_at($self, when, callback, /, *args, context=None)\n--\n\n\
+            c"call_at($self, /, when, callback, *args, context=None)\n--\n\n\
               Run callback(*args) at the loop time `when` (seconds); return its TimerHandle.\n\n\
               As asyncio.loop.call_at.",
         ),
         fast_def(
             c"call_later",
             call_later,
-            c"call_later($self, delay, callback, /, *args, context=None)\n--\n\n\
+            c"call_later($self, /, delay, callback, *args, context=None)\n--\n\n\
               Run callback(*args) after `delay` seconds; return its TimerHandle.\n\n\
               As asyncio.loop.call_later.",
         ),
         fast_def(
             c"create_task",
             create_task,
-            c"create_task($self, coro, /, **kwargs)\n--\n\n\
+            c"create_task($self, /, coro, **kwargs)\n--\n\n\
               Schedule a coroutine and return its task, as asyncio.loop.create_task. Call it from \
               the loop's thread.",
         ),
@@ -144,10 +144,10 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
 /// # Safety
 /// `slf` is a live `LoopCore`: the method descriptor has checked it.
 #[inline(always)]
-unsafe fn this<'a, 'py>(_py: Python<'py>, slf: &'a *mut ffi::PyObject) -> &'a Bound<'py, LoopCore> {
+unsafe fn this<'a, 'py>(py: Python<'py>, slf: &'a *mut ffi::PyObject) -> &'a Bound<'py, LoopCore> {
     // SAFETY: `Bound` is laid out as its pointer beside the zero-sized token, as pyo3's own
     // `ref_from_ptr` relies on; the type is checked.
-    unsafe { Bound::<PyAny>::ref_from_ptr(_py, slf).cast_unchecked() }
+    unsafe { Bound::<PyAny>::ref_from_ptr(py, slf).cast_unchecked() }
 }
 
 /// The arguments of a vectorcall.
@@ -158,7 +158,7 @@ struct Arguments<'a> {
     kwnames: *mut ffi::PyObject,
 }
 
-impl<'a> Arguments<'a> {
+impl Arguments<'_> {
     /// # Safety
     /// As the vectorcall convention says.
     #[inline(always)]

@@ -1,7 +1,6 @@
 //! `_add_reader`, `_add_writer` and their removal: asyncio's rules over the reactor's table.
 
 use std::os::fd::RawFd;
-use std::sync::TryLockError;
 
 use pyo3::exceptions::{PyAttributeError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -16,29 +15,22 @@ use super::object::Ref;
 use super::state::state;
 use crate::id::IoToken;
 use crate::reactor::{Direction, Ready};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::level_trigger::Watch;
 
 /// Locks a mutex without ever waiting for it attached: the holder may need the collector to finish,
 /// and the collector needs us to detach.
-#[allow(clippy::disallowed_types, reason = "the guard's type has no other name")]
-pub(super) fn lock_attached<'a, T>(
-    _py: Python<'_>,
-    mutex: &'a Mutex<T>,
-) -> std::sync::MutexGuard<'a, T> {
-    match mutex.try_lock() {
-        Ok(guard) => guard,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            // SAFETY: the thread is attached (`py`), and is again before anything else runs.
-            let saved = unsafe { ffi::PyEval_SaveThread() };
-            let guard = lock(mutex);
-            // SAFETY: restores what was saved. Attaching may wait for the collector, which never
-            // waits for this mutex: traversal only tries it.
-            unsafe { ffi::PyEval_RestoreThread(saved) };
-            guard
-        }
+pub(super) fn lock_attached<'a, T>(_py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+    if let Some(guard) = mutex.try_lock() {
+        return guard;
     }
+    // SAFETY: the thread is attached (`py`), and is again before anything else runs.
+    let saved = unsafe { ffi::PyEval_SaveThread() };
+    let guard = mutex.lock();
+    // SAFETY: restores what was saved. Attaching may wait for the collector, which never waits for
+    // this mutex: traversal only tries it.
+    unsafe { ffi::PyEval_RestoreThread(saved) };
+    guard
 }
 
 /// The kernel's error as Python raises it: the subclass of `OSError` for its number, and its text.

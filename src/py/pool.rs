@@ -2,6 +2,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use super::core::LoopCore;
 use crate::pool;
@@ -32,14 +33,12 @@ impl PoolCore {
     }
 
     /// The index of the loop for the next coroutine. Any thread.
-    fn place(&self, loops: Vec<Bound<'_, LoopCore>>) -> u32 {
+    fn place(&self, loops: &Bound<'_, PyTuple>) -> u32 {
         let load = |id: crate::id::LoopId| {
-            loops.get(id.0 as usize).map_or(0, |loop_| {
-                let metrics = &loop_.get().event_loop.metrics;
-                metrics.ready.get()
-            })
+            let member = loops.get_borrowed_item(id.0 as usize).ok()?;
+            Some(member.cast::<LoopCore>().ok()?.get().event_loop.metrics.ready.get())
         };
-        self.placement.next(load).0
+        self.placement.next(|id| load(id).unwrap_or(u64::MAX)).0
     }
 
     /// Whether this process is a fork of the one that made the pool.

@@ -26,7 +26,7 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
         .claim()
         .map_err(|_| PyRuntimeError::new_err("This event loop is already running"))?;
     // SAFETY: runs no Python.
-    unsafe { claim.local(|local| local.force_poll()) };
+    unsafe { claim.local(Local::force_poll) };
     loop {
         turn(slf, &claim)?;
         if core.event_loop.is_stopping() {
@@ -168,21 +168,53 @@ fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: 
     if limit.is_zero() { metrics.busy_ns.add(spent) } else { metrics.idle_ns.add(spent) }
 }
 
+/// Forgets a timer that was cancelled by a thread other than the owner: at once if nobody runs the
+/// loop, and else in its next turn.
+pub(super) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
+    let event_loop = &core.event_loop;
+    let mut dropped = Vec::new();
+    match event_loop.claim_briefly() {
+        None => event_loop.leave(Post::CancelTimer(timer)),
+        Some(claim) => {
+            // The timer itself may still wait among the posts. Nothing is dropped while we claim.
+            apply_posts(core, &claim, |callback| dropped.push(callback));
+            // SAFETY: runs no Python.
+            dropped.extend(unsafe { claim.local(|local| LoopCore::take_timer(local, &timer)) });
+            dropped.push(timer);
+        }
+    }
+    drop(dropped);
+}
+
 /// Does what other threads asked for, in their order.
 fn drain_posts(core: &LoopCore, claim: &Claim<'_, Callback>) {
-    if !core.event_loop.has_posts() {
-        return;
+    if core.event_loop.has_posts() {
+        apply_posts(core, claim, drop);
     }
+}
+
+/// Applies the posts; `dispose` gets what is not needed any more.
+fn apply_posts(core: &LoopCore, claim: &Claim<'_, Callback>, mut dispose: impl FnMut(Callback)) {
     for post in core.event_loop.drain_posts() {
         match post {
             // SAFETY: runs no Python.
             Post::Call(callback) => unsafe { claim.local(|local| local.ready.push(callback)) },
             // SAFETY: a timer's callback is a handle, which it keeps alive.
-            Post::Timer(when, timer) if !unsafe { handle::is_cancelled(timer.handle()) } => {
-                core.insert_timer(when, timer);
+            Post::Timer(_, timer) if unsafe { handle::is_cancelled(timer.handle()) } => {
+                dispose(timer);
             }
-            Post::Timer(_, timer) => drop(timer),
-            Post::CancelTimer(timer) => drop((core.forget_timer(&timer), timer)),
+            Post::Timer(when, timer) => {
+                // SAFETY: inserting and writing the key run no Python.
+                unsafe { claim.local(|local| LoopCore::put_timer(local, when, timer)) };
+            }
+            Post::CancelTimer(timer) => {
+                // SAFETY: taking out runs no Python; it is dropped outside.
+                let pending = unsafe { claim.local(|local| LoopCore::take_timer(local, &timer)) };
+                if let Some(pending) = pending {
+                    dispose(pending);
+                }
+                dispose(timer);
+            }
         }
     }
 }

@@ -103,12 +103,11 @@ impl<C> IoTable<C> {
             Direction::Read => new.read = true,
             Direction::Write => new.write = true,
         }
-        let generation = match self.entry(index) {
-            Some(entry) => entry.generation,
-            None => {
-                self.generation = self.generation.wrapping_add(1);
-                self.generation
-            }
+        let generation = if let Some(entry) = self.entry(index) {
+            entry.generation
+        } else {
+            self.generation = self.generation.wrapping_add(1);
+            self.generation
         };
         if old != new
             && let Err(error) = arm(IoToken::new(fd, generation), old, new)

@@ -84,7 +84,7 @@ fn events_of(watch: Watch) -> u32 {
     if watch.write {
         events |= libc::EPOLLOUT;
     }
-    events as u32
+    events.cast_unsigned()
 }
 
 /// As on Linux, with kqueue's filters, one for each direction.

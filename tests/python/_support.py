@@ -184,6 +184,17 @@ class Threads:
             raise self._failures[0]
 
 
+def kill_when_parked(number: int) -> Threads:
+    """Sends this process a signal once the thread that called this sleeps in a poll."""
+    caller = threading.get_native_id()
+
+    def kill() -> None:
+        wait_parked(caller)
+        os.kill(os.getpid(), number)
+
+    return Threads(kill)
+
+
 def in_thread[T](function: Callable[[], T]) -> T:
     """Calls `function` in a thread; returns what it returned or raises what it raised."""
     results: list[T] = []

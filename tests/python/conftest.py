@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,7 +55,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class _Errors(logging.Handler):
-    """Keeps what asyncio reports as an error."""
+    """Keeps what is reported as an error."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -65,13 +66,15 @@ class _Errors(logging.Handler):
 
 
 @pytest.fixture
-def asyncio_errors() -> Iterator[list[str]]:
-    """What the `asyncio` logger reports as an error; a test that expects some clears the list."""
+def logged_errors() -> Iterator[list[str]]:
+    """What `asyncio` and `loop_pool` log as an error; a test that expects some clears the list."""
     handler = _Errors()
-    logger = logging.getLogger("asyncio")
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("asyncio", "loop_pool")]
+    for logger in loggers:
+        logger.addHandler(handler)
     yield handler.messages
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
     assert not handler.messages, "reported but not expected"
 
 
@@ -84,8 +87,16 @@ def no_descriptor_leak() -> Iterator[None]:
 
 
 @pytest.fixture
+def clean_process(logged_errors: list[str], no_descriptor_leak: None) -> Iterator[None]:
+    """The test must leave no thread and no descriptor behind, and no error reported."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+@pytest.fixture
 def loop(
-    loop_factory: LoopFactory, asyncio_errors: list[str], no_descriptor_leak: None
+    loop_factory: LoopFactory, logged_errors: list[str], no_descriptor_leak: None
 ) -> Iterator[asyncio.AbstractEventLoop]:
     """A new loop; at the end it must close, with no error reported and no descriptor left."""
     loop = loop_factory()

@@ -365,7 +365,7 @@ def _outcome(call: Callable[[Any], object], loop: object) -> tuple[object, str]:
 
 @pytest.mark.parametrize("method", ON_CLOSED)
 def test_a_closed_loop_s_methods_do_what_asyncio_s_do(
-    loop_factory: LoopFactory, asyncio_errors: list[str], method: str
+    loop_factory: LoopFactory, logged_errors: list[str], method: str
 ) -> None:
     ours, oracle = loop_factory(), asyncio.SelectorEventLoop()
     for loop in (ours, oracle):
@@ -468,7 +468,7 @@ def test_the_default_executor_is_shut_down(loop: asyncio.AbstractEventLoop) -> N
 
 
 def test_a_task_pending_at_the_close_is_dropped_with_a_message(
-    loop_factory: LoopFactory, asyncio_errors: list[str]
+    loop_factory: LoopFactory, logged_errors: list[str]
 ) -> None:
     loop = loop_factory()
     task = loop.create_task(_nothing(), name="pending")
@@ -478,9 +478,9 @@ def test_a_task_pending_at_the_close_is_dropped_with_a_message(
         del task, loop
         gc.collect()
     assert gone() is None
-    (message,) = asyncio_errors
+    (message,) = logged_errors
     assert message.startswith("Task was destroyed but it is pending!")
-    asyncio_errors.clear()
+    logged_errors.clear()
 
 
 def test_closing_in_another_thread_is_allowed(loop: asyncio.AbstractEventLoop) -> None:

@@ -174,17 +174,17 @@ def test_cancelled_error_from_a_callback_is_reported_too(
 
 
 def test_the_default_handler_logs(
-    loop: asyncio.AbstractEventLoop, asyncio_errors: list[str]
+    loop: asyncio.AbstractEventLoop, logged_errors: list[str]
 ) -> None:
     def fails() -> None:
         raise ZeroDivisionError
 
     loop.call_soon(fails)
     run_turn(loop)
-    (message,) = asyncio_errors
+    (message,) = logged_errors
     assert message.startswith("Exception in callback ")
     assert "handle: <Handle" in message
-    asyncio_errors.clear()
+    logged_errors.clear()
 
 
 def test_a_handler_may_replace_itself_while_it_runs(loop: asyncio.AbstractEventLoop) -> None:
@@ -212,16 +212,16 @@ def test_a_handler_may_replace_itself_while_it_runs(loop: asyncio.AbstractEventL
 
 
 def test_a_handler_that_raises_is_itself_reported(
-    loop: asyncio.AbstractEventLoop, asyncio_errors: list[str]
+    loop: asyncio.AbstractEventLoop, logged_errors: list[str]
 ) -> None:
     def handler(_: asyncio.AbstractEventLoop, __: dict[str, Any]) -> None:
         raise ZeroDivisionError
 
     loop.set_exception_handler(handler)
     loop.call_exception_handler({"message": "first"})
-    (message,) = asyncio_errors
+    (message,) = logged_errors
     assert "Unhandled error in exception handler" in message
-    asyncio_errors.clear()
+    logged_errors.clear()
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])

@@ -17,9 +17,9 @@ from _support import (
     Threads,
     check_script,
     in_thread,
+    kill_when_parked,
     run_turn,
     wait_for,
-    wait_parked,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_a_handler_that_raises_is_reported(
 @pytest.mark.smoke
 def test_a_signal_wakes_a_parked_loop(loop: asyncio.AbstractEventLoop) -> None:
     loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-    with _kill_when_parked(signal.SIGUSR1):
+    with kill_when_parked(signal.SIGUSR1):
         loop.run_forever()
 
 
@@ -168,7 +168,7 @@ def test_a_python_handler_runs_while_the_loop_is_parked(loop: asyncio.AbstractEv
     ran: list[threading.Thread] = []
     previous = signal.signal(signal.SIGUSR1, handler)
     try:
-        with _kill_when_parked(signal.SIGUSR1):
+        with kill_when_parked(signal.SIGUSR1):
             loop.run_forever()
     finally:
         signal.signal(signal.SIGUSR1, previous)
@@ -182,7 +182,7 @@ def test_a_handler_s_exception_leaves_the_parked_loop(loop: asyncio.AbstractEven
     previous = signal.signal(signal.SIGUSR1, handler)
     try:
         with (
-            _kill_when_parked(signal.SIGUSR1),
+            kill_when_parked(signal.SIGUSR1),
             pytest.raises(ZeroDivisionError, match="from the handler"),
         ):
             loop.run_forever()
@@ -193,7 +193,7 @@ def test_a_handler_s_exception_leaves_the_parked_loop(loop: asyncio.AbstractEven
 
 @pytest.mark.smoke
 def test_an_interrupt_of_a_parked_loop_raises(loop: asyncio.AbstractEventLoop) -> None:
-    with _kill_when_parked(signal.SIGINT), pytest.raises(KeyboardInterrupt):
+    with kill_when_parked(signal.SIGINT), pytest.raises(KeyboardInterrupt):
         loop.run_forever()
     run_turn(loop)
 
@@ -210,7 +210,7 @@ def test_an_interrupt_cancels_the_main_task_of_a_runner(loop_factory: LoopFactor
 
     with (
         asyncio.Runner(loop_factory=loop_factory) as runner,
-        _kill_when_parked(signal.SIGINT),
+        kill_when_parked(signal.SIGINT),
         pytest.raises(KeyboardInterrupt),
     ):
         runner.run(main())
@@ -227,7 +227,7 @@ def test_a_second_interrupt_raises_at_once(loop_factory: LoopFactory) -> None:
 
     with (
         asyncio.Runner(loop_factory=loop_factory) as runner,
-        _kill_when_parked(signal.SIGINT),
+        kill_when_parked(signal.SIGINT),
         pytest.raises(KeyboardInterrupt),
     ):
         runner.run(main())
@@ -284,16 +284,3 @@ def test_signals_do_not_cut_timers_short(loop: asyncio.AbstractEventLoop) -> Non
             assert loop.time() >= due
     finally:
         signal.signal(signal.SIGUSR1, previous)
-
-
-class _kill_when_parked(Threads):
-    """Sends this process a signal once the thread that made this sleeps in a poll."""
-
-    def __init__(self, number: int) -> None:
-        main = threading.get_native_id()
-
-        def kill() -> None:
-            wait_parked(main)
-            os.kill(os.getpid(), number)
-
-        super().__init__(kill)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def two_loops(
-    loop_factory: LoopFactory, asyncio_errors: list[str], no_descriptor_leak: None
+    loop_factory: LoopFactory, logged_errors: list[str], no_descriptor_leak: None
 ) -> Iterator[tuple[LoopThread, LoopThread]]:
     """Two loops, each running in a thread of its own."""
     with ExitStack() as stack:
