@@ -41,7 +41,6 @@ import threading
 import warnings
 import weakref
 from asyncio import base_events, events, format_helpers
-from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -226,13 +225,15 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             handle._run()
             took = self.time() - began
             if took >= self.slow_callback_duration:
-                logger.warning(
+                base_events.logger.warning(  # type: ignore[attr-defined]
                     "Executing %s took %.3f seconds",
                     base_events._format_handle(handle),  # type: ignore[attr-defined]
                     took,
                 )
         finally:
             self._current_handle = None
+            # An exception that a task keeps holds this frame: break the cycle through its handle.
+            handle = None  # type: ignore[assignment]
 
     def _report_callback_exception(
         self,

@@ -174,11 +174,7 @@ impl LoopCore {
         };
         // SAFETY: counting references runs no Python.
         unsafe { core.event_loop.if_owner(look) }
-            .or_else(|| {
-                let claim = core.event_loop.claim_briefly()?;
-                // SAFETY: as above.
-                Some(unsafe { claim.local(look) })
-            })
+            .or_else(|| super::run::look_at_idle_loop(core, look))
             .unwrap_or_default()
     }
 

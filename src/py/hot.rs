@@ -559,7 +559,7 @@ unsafe extern "C" fn create_future(
     // SAFETY: called attached; one keyword and its value, as the convention says.
     unsafe {
         ffi::PyObject_Vectorcall(
-            state.future_type.as_ptr(),
+            state.future_class.get(),
             &raw const slf,
             0,
             state.kwnames_loop.as_ptr(),
@@ -586,7 +586,7 @@ unsafe extern "C" fn create_task(
                 // SAFETY: one argument, one keyword and its value, as the convention says.
                 let task = unsafe {
                     ffi::PyObject_Vectorcall(
-                        state.task_type.as_ptr(),
+                        state.task_class.get(),
                         [coro, slf].as_ptr(),
                         1,
                         state.kwnames_loop.as_ptr(),
@@ -624,7 +624,7 @@ fn create_task_with_keywords(
             values.push(*args.values.add(index.unsigned_abs()));
         }
         let task =
-            ffi::PyObject_Vectorcall(state.task_type.as_ptr(), values.as_ptr(), 1, names.as_ptr());
+            ffi::PyObject_Vectorcall(state.task_class.get(), values.as_ptr(), 1, names.as_ptr());
         if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
     }
 }
@@ -673,7 +673,9 @@ fn create_task_by_dict(
         factory.call((loop_, coro), Some(&kwargs))?
     } else {
         kwargs.set_item(intern!(py, "loop"), loop_)?;
-        state().task_type.as_py().bind(py).call((coro,), Some(&kwargs))?
+        // SAFETY: the class is never freed.
+        let class = unsafe { Bound::from_borrowed_ptr(py, state().task_class.get()) };
+        class.call((coro,), Some(&kwargs))?
     };
     Ok(task.into_ptr())
 }

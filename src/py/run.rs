@@ -172,6 +172,7 @@ fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: 
 /// loop, and else in its next turn.
 pub(super) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
     let event_loop = &core.event_loop;
+    // Declared before the claim, hence dropped after it.
     let mut dropped = Vec::new();
     match event_loop.claim_briefly() {
         None => event_loop.leave(Post::CancelTimer(timer)),
@@ -184,6 +185,23 @@ pub(super) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
         }
     }
     drop(dropped);
+}
+
+/// Shows `look` the queues of a loop that nobody runs, with what was posted to it. `None` if
+/// somebody does. `look` must run no Python.
+pub(super) fn look_at_idle_loop<R>(
+    core: &LoopCore,
+    look: impl FnOnce(&mut Local<Callback>) -> R,
+) -> Option<R> {
+    let mut dropped = Vec::new();
+    let seen = {
+        let claim = core.event_loop.claim_briefly()?;
+        apply_posts(core, &claim, |callback| dropped.push(callback));
+        // SAFETY: by the caller's word.
+        unsafe { claim.local(look) }
+    };
+    drop(dropped);
+    Some(seen)
 }
 
 /// Does what other threads asked for, in their order.

@@ -3,14 +3,18 @@
 //! The private facts about asyncio that the native half relies on are all here: the slots of
 //! `Handle` and `TimerHandle`, and the two callbacks by which the C `Task` schedules itself.
 
+use std::ffi::c_int;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicPtr,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use pyo3::exceptions::{PyImportError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyModule, PyString, PyTuple, PyType};
 
 use super::handle;
 use super::object::Ref;
@@ -45,8 +49,10 @@ pub(super) struct State {
     pub(super) timer_type: *mut ffi::PyTypeObject,
     pub(super) threadsafe_type: *mut ffi::PyTypeObject,
     pub(super) loop_type: *mut ffi::PyTypeObject,
-    pub(super) future_type: Ref,
-    pub(super) task_type: Ref,
+    /// `asyncio.futures.Future`, as it is at this moment.
+    pub(super) future_class: Tracked,
+    /// `asyncio.tasks.Task`, as it is at this moment.
+    pub(super) task_class: Tracked,
     pub(super) empty_tuple: Ref,
     pub(super) kwnames_loop: Ref,
     pub(super) name_loop: Ref,
@@ -159,8 +165,8 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         timer_type: timer_type.clone().into_ptr().cast(),
         threadsafe_type: threadsafe_type.clone().into_ptr().cast(),
         loop_type: py.get_type::<super::core::LoopCore>().into_ptr().cast(),
-        future_type: asyncio.getattr("Future")?.into(),
-        task_type: asyncio.getattr("Task")?.into(),
+        future_class: Tracked::new(&asyncio.getattr("futures")?, intern!(py, "Future"))?,
+        task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
         name_loop: intern!(py, "loop").clone().into_any().into(),
@@ -169,9 +175,104 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_step_type: AtomicPtr::default(),
         task_wakeup_def: AtomicPtr::default(),
     };
+    let (task_class, future_class) = (state.task_class.module, state.future_class.module);
     module.add("TimerHandle", timer_type)?;
     module.add("ThreadSafeHandle", threadsafe_type)?;
-    STATE.set(state).map_err(|_| PyRuntimeError::new_err("loop_pool._core is being imported twice"))
+    STATE
+        .set(state)
+        .map_err(|_| PyRuntimeError::new_err("loop_pool._core is being imported twice"))?;
+    watch(py, [task_class, future_class])
+}
+
+/// A module's attribute, followed when it is replaced: programs put other classes in the place of
+/// asyncio's `Task` and `Future`, and `BaseEventLoop` looks them up at each use. A look-up would
+/// count a reference to an object that all loops share; this costs one load.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    /// The module's dict, alive as long as the process.
+    module: *mut ffi::PyObject,
+    name: Ref,
+    value: AtomicPtr<ffi::PyObject>,
+}
+
+impl Tracked {
+    fn new(module: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<Self> {
+        Ok(Self {
+            module: module.cast::<PyModule>()?.dict().into_ptr(),
+            name: name.clone().into_any().into(),
+            value: AtomicPtr::new(module.getattr(name)?.into_ptr()),
+        })
+    }
+
+    /// The present value, borrowed; it is never freed.
+    #[inline(always)]
+    pub(super) fn get(&self) -> *mut ffi::PyObject {
+        self.value.load(Acquire)
+    }
+
+    /// # Safety
+    /// `dict`, `key` and `new_value` are live objects, and the thread attached.
+    unsafe fn replaced(
+        &self,
+        dict: *mut ffi::PyObject,
+        key: *mut ffi::PyObject,
+        new_value: *mut ffi::PyObject,
+    ) {
+        // SAFETY: handed on to our caller. The reference is given to the static: a class that was
+        // current once may be in use by any thread, so it is never released.
+        unsafe {
+            if std::ptr::eq(dict, self.module)
+                && !new_value.is_null()
+                && ffi::PyUnicode_Check(key) != 0
+                && ffi::PyUnicode_Compare(key, self.name.as_ptr()) == 0
+            {
+                ffi::Py_INCREF(new_value);
+                self.value.store(new_value, Release);
+            }
+        }
+    }
+}
+
+type DictWatcher = unsafe extern "C" fn(
+    c_int,
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+) -> c_int;
+
+// Public C API since 3.12; pyo3 does not bind it.
+unsafe extern "C" {
+    fn PyDict_AddWatcher(callback: DictWatcher) -> c_int;
+}
+
+/// Called before a watched dict changes, with what will stand there.
+unsafe extern "C" fn dict_changes(
+    _event: c_int,
+    dict: *mut ffi::PyObject,
+    key: *mut ffi::PyObject,
+    new_value: *mut ffi::PyObject,
+) -> c_int {
+    if let Some(state) = STATE.get()
+        && !key.is_null()
+    {
+        // SAFETY: the interpreter passes live objects, attached.
+        unsafe {
+            state.task_class.replaced(dict, key, new_value);
+            state.future_class.replaced(dict, key, new_value);
+        }
+    }
+    0
+}
+
+fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 2]) -> PyResult<()> {
+    // SAFETY: the callback is static, the dicts are live.
+    unsafe {
+        let watcher = PyDict_AddWatcher(dict_changes);
+        if watcher < 0 || dicts.into_iter().any(|dict| ffi::PyDict_Watch(watcher, dict) < 0) {
+            return Err(PyErr::fetch(py));
+        }
+    }
+    Ok(())
 }
 
 /// The offset of a slot of a Python class, found by looking where a marked value lands. This needs

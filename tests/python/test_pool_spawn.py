@@ -7,6 +7,7 @@ import contextvars
 import gc
 import threading
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -332,10 +333,8 @@ def test_a_task_cancelled_before_it_starts_never_runs() -> None:
 
 def test_a_task_may_refuse_its_cancellation() -> None:
     async def stubborn() -> str:
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
         return "stayed"
 
     async def main() -> None:

@@ -1,0 +1,289 @@
+"""`loop_pool.start_server`: asyncio's streams server, with a listener on every loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import loop_pool
+from _support import HANG, listen, self_signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+pytestmark = pytest.mark.usefixtures("clean_process")
+
+LOOPS = 3
+
+
+def run[T](main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Runs `main` with a pool; a hang is a failure."""
+    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=LOOPS)
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def _ask(address: Any, question: bytes, **more: Any) -> bytes:
+    """Sends everything while it reads everything, up to the end of both."""
+    reader, writer = await asyncio.open_connection(*address[:2], **more)
+
+    async def send() -> None:
+        writer.write(question)
+        await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send())
+        answer = await reader.readexactly(len(question))
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+@pytest.mark.smoke
+def test_every_loop_has_a_listener_on_one_address() -> None:
+    async def main() -> None:
+        async with await loop_pool.start_server(_echo, "127.0.0.1", 0) as server:
+            assert len(server.sockets) == LOOPS
+            assert len({sock.getsockname() for sock in server.sockets}) == 1
+            assert len({sock.fileno() for sock in server.sockets}) == LOOPS
+            assert await _ask(server.sockets[0].getsockname(), b"hello") == b"hello"
+
+    run(main)
+
+
+def test_clients_on_every_loop_get_their_own_bytes() -> None:
+    async def client(address: Any) -> None:
+        questions = [os.urandom(50_000) for _ in range(10)]
+        answers = await asyncio.gather(*(_ask(address, question) for question in questions))
+        assert answers == questions
+
+    async def main() -> None:
+        async with await loop_pool.start_server(_echo, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            loops = loop_pool.current_pool().loops
+            clients = [loop_pool.spawn(client(address), loop=loop) for loop in loops]
+            for each in clients:
+                await each
+
+    run(main)
+
+
+@pytest.mark.smoke
+def test_every_loop_accepts() -> None:
+    async def main() -> None:
+        accepted: set[asyncio.AbstractEventLoop] = set()
+
+        async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.add(asyncio.get_running_loop())
+            writer.close()
+            await writer.wait_closed()
+
+        async with await loop_pool.start_server(accept, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            connections = 0
+            while len(accepted) < LOOPS:
+                connections += 1
+                assert connections < 2_000, "the kernel hashes connections over all listeners"
+                reader, writer = await asyncio.open_connection(*address)
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+            assert accepted == set(loop_pool.current_pool().loops)
+
+    run(main)
+
+
+def test_the_callback_may_be_a_plain_function() -> None:
+    async def main() -> None:
+        def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"plain")
+            writer.close()
+
+        async with await loop_pool.start_server(accept, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            assert await reader.read() == b"plain"
+            writer.close()
+            await writer.wait_closed()
+
+    run(main)
+
+
+def test_a_closed_server_listens_no_more() -> None:
+    async def main() -> None:
+        server = await loop_pool.start_server(_echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        assert await _ask(address, b"open") == b"open"
+        server.close()
+        await server.wait_closed()
+        assert server.sockets == ()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+        server.close()
+        await server.wait_closed()
+
+    run(main)
+
+
+def test_a_server_is_closed_from_another_loop() -> None:
+    async def close(server: loop_pool.Server) -> None:
+        server.close()
+        await server.wait_closed()
+
+    async def main() -> None:
+        server = await loop_pool.start_server(_echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        await loop_pool.spawn(close(server), loop=loop_pool.current_pool().loops[1])
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+
+    run(main)
+
+
+def test_wait_closed_waits_for_open_connections() -> None:
+    async def main() -> None:
+        order: list[str] = []
+        entered, leave = asyncio.Event(), asyncio.Event()
+        here = asyncio.get_running_loop()
+
+        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            here.call_soon_threadsafe(entered.set)
+            await reader.read()
+            order.append("connection ended")
+            writer.close()
+            await writer.wait_closed()
+
+        server = await loop_pool.start_server(hold, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await entered.wait()
+        server.close()
+
+        async def wait() -> None:
+            await server.wait_closed()
+            order.append("wait_closed returned")
+
+        waiting = asyncio.create_task(wait())
+        here.call_soon(leave.set)
+        await leave.wait()
+        assert order == []
+        writer.close()
+        await writer.wait_closed()
+        await waiting
+        assert order == ["connection ended", "wait_closed returned"]
+
+    run(main)
+
+
+def test_a_given_socket_is_shared_by_all_loops() -> None:
+    async def main() -> None:
+        with listen() as sock:
+            async with await loop_pool.start_server(_echo, sock=sock) as server:
+                assert {each.getsockname() for each in server.sockets} == {sock.getsockname()}
+                for _ in range(10):
+                    assert await _ask(sock.getsockname(), b"shared") == b"shared"
+
+    run(main)
+
+
+def test_a_server_over_tls() -> None:
+    server_context, client_context = self_signed()
+
+    async def echo_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await loop_pool.start_server(echo_line, "127.0.0.1", 0, ssl=server_context)
+        async with server:
+            address = server.sockets[0].getsockname()
+            for _ in range(10):
+                more = {"ssl": client_context, "server_hostname": "localhost"}
+                assert await _ask(address, b"secret\n", **more) == b"secret\n"
+
+    run(main)
+
+
+def test_options_reach_every_loop_s_streams() -> None:
+    async def main() -> None:
+        errors: list[str] = []
+
+        async def read_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await reader.readline()
+            except ValueError as exc:
+                errors.append(str(exc))
+            writer.close()
+            await writer.wait_closed()
+
+        async with await loop_pool.start_server(read_line, "127.0.0.1", 0, limit=16) as server:
+            address = server.sockets[0].getsockname()
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(b"longer than sixteen bytes\n")
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+        assert len(errors) == 20
+
+    run(main)
+
+
+def test_an_address_in_use_is_an_error_and_leaves_nothing() -> None:
+    async def main() -> None:
+        with listen() as taken:
+            with pytest.raises(OSError, match="in use"):
+                await loop_pool.start_server(_echo, *taken.getsockname())
+        with pytest.raises(socket.gaierror):
+            await loop_pool.start_server(_echo, "no.such.host.invalid", 0)
+
+    run(main)
+
+
+def test_a_callback_that_raises_costs_one_connection(logged_errors: list[str]) -> None:
+    async def main() -> None:
+        async def fails(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+            raise ZeroDivisionError
+
+        async with await loop_pool.start_server(fails, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection(*address)
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+
+    run(main)
+    assert len(logged_errors) == 5
+    assert all("client_connected_cb" in message for message in logged_errors)
+    logged_errors.clear()
+
+
+def test_a_server_left_open_is_closed_with_the_pool() -> None:
+    async def main() -> Any:
+        server = await loop_pool.start_server(_echo, "127.0.0.1", 0)
+        return server.sockets[0].getsockname()
+
+    address = run(main)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_outside_a_pool_no_server_is_started() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="pool"):
+            await loop_pool.start_server(_echo, "127.0.0.1", 0)
+
+    asyncio.run(main(), loop_factory=loop_pool.new_event_loop)
