@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextvars
 import selectors
 import signal
 import sys
@@ -46,12 +45,10 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Callable
 
     from ._pool import Pool
-
-if sys.version_info < (3, 14):
-    raise ImportError("loop_pool needs Python 3.14 or later")
 
 
 _TESTED = (3, 15)
@@ -233,7 +230,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         finally:
             self._current_handle = None
             # An exception that a task keeps holds this frame: break the cycle through its handle.
-            handle = None  # type: ignore[assignment]
+            del handle
 
     def _report_callback_exception(
         self,

@@ -52,8 +52,4 @@ def modules_that_need_the_gil() -> list[str]:
     A module can declare it in its slots, which can be read, or by a call while it is initialised,
     which cannot: the latter are not named.
     """
-    return sorted(
-        name
-        for name, module in list(sys.modules.items())
-        if _core._needs_gil(module)
-    )
+    return sorted(name for name, module in list(sys.modules.items()) if _core._needs_gil(module))

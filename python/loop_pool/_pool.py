@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 import time
-import warnings
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from . import _core
@@ -20,7 +18,6 @@ from ._event_loop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
 _forked_from_pool = False
 
@@ -190,9 +187,7 @@ class Pool:
         for member in started:
             if member.thread is None:
                 continue
-            member.thread.join(
-                None if deadline is None else max(0.0, deadline - time.monotonic())
-            )
+            member.thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if member.thread.is_alive():
                 stuck.append(member)
         return stuck

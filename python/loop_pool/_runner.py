@@ -18,7 +18,7 @@ import asyncio
 import inspect
 import logging
 import time
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, final
 
 from . import _core
 from ._event_loop import EventLoop
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._pool import _Member
-
-_T = TypeVar("_T")
 
 logger = logging.getLogger("loop_pool")
 
@@ -97,9 +95,9 @@ class Runner:
         """Return the pool, starting it if need be."""
         return self._start()
 
-    def run(
-        self, coro: Coroutine[Any, Any, _T], *, context: contextvars.Context | None = None
-    ) -> _T:
+    def run[T](
+        self, coro: Coroutine[Any, Any, T], *, context: contextvars.Context | None = None
+    ) -> T:
         """Run a coroutine on loop 0 and return its result. As ``asyncio.Runner.run``.
 
         The first Ctrl-C cancels it, the second raises ``KeyboardInterrupt`` at once.
@@ -154,13 +152,13 @@ class Runner:
         return self._pool
 
 
-def run(
-    main: Coroutine[Any, Any, _T],
+def run[T](
+    main: Coroutine[Any, Any, T],
     *,
     loops: int | None = None,
     debug: bool | None = None,
     shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
-) -> _T:
+) -> T:
     """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
 
     ``main`` runs on loop 0, in the calling thread. At the end every loop's tasks are cancelled and

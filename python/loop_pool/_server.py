@@ -145,10 +145,7 @@ async def start_server(
     bound: list[socket.socket] = []
 
     async def listen(member: _Member) -> None:
-        if sock is not None:
-            sources = [sock.dup()]
-        else:
-            sources = [_bind_again(like) for like in bound]
+        sources = [sock.dup()] if sock is not None else [_bind_again(like) for like in bound]
         if not sources:
             server = await asyncio.start_server(client_connected_cb, host, port, **kwargs)
             servers.append((member, server))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, final
 
 from ._pool import current_pool
 
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from ._event_loop import EventLoop
     from ._pool import Pool, _Member
 
-_T = TypeVar("_T")
-
 
 @final
-class PoolTask(Generic[_T]):
+class PoolTask[T]:
     """A coroutine that runs on a loop of the pool. Made by :func:`spawn`.
 
     Any number of coroutines on any loops may await it; threads that run no loop may wait in
@@ -36,16 +34,16 @@ class PoolTask(Generic[_T]):
     def __init__(
         self,
         member: _Member,
-        coro: Coroutine[Any, Any, _T],
+        coro: Coroutine[Any, Any, T],
         name: str | None,
         context: contextvars.Context,
     ) -> None:
         self._member = member
-        self._coro: Coroutine[Any, Any, _T] | None = coro
+        self._coro: Coroutine[Any, Any, T] | None = coro
         self._name = name
         self._context = context
-        self._task: asyncio.Task[_T] | None = None
-        self._outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        self._task: asyncio.Task[T] | None = None
+        self._outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._cancel_message: tuple[object] | None = None
         self._unfetched: BaseException | None = None
 
@@ -74,7 +72,7 @@ class PoolTask(Generic[_T]):
         else:
             task.add_done_callback(self._settle)
 
-    def _settle(self, task: asyncio.Task[_T]) -> None:
+    def _settle(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
             self._outcome.cancel()
             self._outcome.set_running_or_notify_cancel()
@@ -134,7 +132,7 @@ class PoolTask(Generic[_T]):
             return False
         return True
 
-    def result(self, timeout: float | None = None) -> _T:
+    def result(self, timeout: float | None = None) -> T:
         """Return the coroutine's result, waiting for it in a thread that runs no loop.
 
         Args:
@@ -161,14 +159,14 @@ class PoolTask(Generic[_T]):
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError from None
 
-    def add_done_callback(self, fn: Callable[[PoolTask[_T]], object]) -> None:
+    def add_done_callback(self, fn: Callable[[PoolTask[T]], object]) -> None:
         """Call ``fn(self)`` when it is done: on its own loop, or at once if it is done already.
 
         An exception in ``fn`` is logged.
         """
         self._outcome.add_done_callback(lambda _: fn(self))
 
-    def __await__(self) -> Generator[Any, None, _T]:
+    def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
             loop = asyncio.get_running_loop()
             waiter = loop.create_future()
@@ -213,15 +211,15 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def spawn_in(
+def spawn_in[T](
     pool: Pool,
-    coro: Coroutine[Any, Any, _T],
+    coro: Coroutine[Any, Any, T],
     *,
     loop: asyncio.AbstractEventLoop | None = None,
     name: str | None = None,
     context: contextvars.Context | None = None,
     closing: bool = False,
-) -> PoolTask[_T]:
+) -> PoolTask[T]:
     """As :func:`spawn`, in a given pool. ``closing``: also while the pool refuses new work."""
     if not asyncio.iscoroutine(coro):
         raise TypeError(f"a coroutine was expected, got {coro!r}")
@@ -238,13 +236,13 @@ def spawn_in(
     return task
 
 
-def spawn(
-    coro: Coroutine[Any, Any, _T],
+def spawn[T](
+    coro: Coroutine[Any, Any, T],
     *,
     loop: EventLoop | None = None,
     name: str | None = None,
     context: contextvars.Context | None = None,
-) -> PoolTask[_T]:
+) -> PoolTask[T]:
     """Run a coroutine on a loop of the current pool. Call it from a thread of the pool.
 
     Args:
