@@ -15,6 +15,7 @@ Phases 2 to 5 share one deadline. What has not ended by then is named in the log
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import time
@@ -24,7 +25,7 @@ from . import _core
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
 from ._pool import Pool, _open_pools
-from ._task import spawn_in
+from ._task import spawn_in, wake
 
 if TYPE_CHECKING:
     import contextvars
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._pool import _Member
+    from ._task import PoolTask
 
 logger = logging.getLogger("loop_pool")
 
 SHUTDOWN_TIMEOUT = 30.0
 """Seconds that a pool takes to end before it says what does not."""
+
+_GRACE = 1.0
+"""Seconds beyond the deadline that a loop has for an answer, once its own work has given up."""
 
 
 @final
@@ -203,29 +208,27 @@ async def _on_every_loop(
     phase: Callable[[_Member, float | None], Coroutine[Any, Any, None]],
     deadline: float | None,
 ) -> None:
-    others = {}
+    here = asyncio.get_running_loop()
+    others: dict[asyncio.Future[None], tuple[_Member, PoolTask[None]]] = {}
     for member in pool._members[1:]:
-        coro = phase(member, deadline)
         try:
-            task = spawn_in(pool, coro, loop=member.loop, closing=True)
+            task = spawn_in(pool, phase(member, deadline), loop=member.loop, closing=True)
         except RuntimeError:  # the loop has closed: its thread ended by an error of its own
             continue
-        others[asyncio.ensure_future(_wait_for(task))] = member
+        # Not `await task`: to give that up would mean to wait for what does not end.
+        ended = here.create_future()
+        task.add_done_callback(functools.partial(wake, here, ended))
+        others[ended] = (member, task)
     await phase(pool._members[0], deadline)
     if not others:
         return
     # A loop that keeps its deadline answers a little after it; one that does not is stuck.
-    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + 1.0
-    done, pending = await asyncio.wait(others, timeout=grace)
-    for waiter in pending:
-        waiter.cancel()
-    for waiter in done:
-        if not waiter.cancelled() and (error := waiter.exception()) is not None:
-            logger.error("shutting down %s failed", others[waiter].name, exc_info=error)
-
-
-async def _wait_for(task: Any) -> None:
-    await task
+    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + _GRACE
+    done, _ = await asyncio.wait(others, timeout=grace)
+    for ended in done:
+        member, task = others[ended]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("shutting down %s failed", member.name, exc_info=error)
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
@@ -271,7 +274,8 @@ async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
 
 
 async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
-    remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+    # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
+    remaining = None if deadline is None else max(_GRACE, deadline - time.monotonic())
     await member.loop.shutdown_default_executor(remaining)
 
 
@@ -279,7 +283,6 @@ _OUR_CODE = {
     function.__code__
     for function in (
         _shut_down,
-        _wait_for,
         _cancel_tasks,
         _shut_down_asyncgens,
         _shut_down_executor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 from typing import TYPE_CHECKING, Any, final
 
 from ._pool import current_pool
@@ -170,7 +171,7 @@ class PoolTask[T]:
         if not self.done():
             loop = asyncio.get_running_loop()
             waiter = loop.create_future()
-            self._outcome.add_done_callback(lambda _: _wake(loop, waiter))
+            self._outcome.add_done_callback(functools.partial(wake, loop, waiter))
             try:
                 yield from waiter
             except asyncio.CancelledError as cancelled:
@@ -178,7 +179,7 @@ class PoolTask[T]:
                     self.cancel(*cancelled.args)
                     # As with a task, the awaiter goes on when the awaited one has ended.
                     waiter = loop.create_future()
-                    self._outcome.add_done_callback(lambda _: _wake(loop, waiter))
+                    self._outcome.add_done_callback(functools.partial(wake, loop, waiter))
                     yield from waiter
                     if self.cancelled():
                         raise
@@ -198,11 +199,12 @@ class PoolTask[T]:
         )
 
 
-def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
+def wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None], _: object) -> None:
+    """Resolve a future of ``loop``, from any thread. A closed loop has nobody left who waits."""
     try:
         loop.call_soon_threadsafe(_resolve, waiter)
     except RuntimeError:
-        if not loop.is_closed():  # a closed loop has nobody left who waits
+        if not loop.is_closed():
             raise
 
 

@@ -1,6 +1,6 @@
 //! What a pool of loops shares, for `python/loop_pool/_pool.py`.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -10,10 +10,21 @@ use crate::pool;
 /// The number of loops for what was asked; `None`: one for each core this process may use.
 ///
 /// # Errors
-/// `ValueError` below 1 or above 4096.
+/// `ValueError` below 1 or above 4096; `TypeError` for what is no integer.
 #[pyfunction]
-#[pyo3(name = "_loop_count", signature = (asked, /))]
-pub(super) fn loop_count(asked: Option<i64>) -> PyResult<usize> {
+#[pyo3(name = "_loop_count", signature = (loops, /))]
+pub(super) fn loop_count(loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    let asked = match loops {
+        None => None,
+        Some(loops) => Some(loops.extract::<i64>().map_err(|error| {
+            let py = loops.py();
+            if error.is_instance_of::<PyOverflowError>(py) {
+                PyValueError::new_err(format!("loops must be between 1 and 4096, not {loops}"))
+            } else {
+                PyTypeError::new_err(format!("loops must be an integer or None, not {loops:?}"))
+            }
+        })?),
+    };
     pool::loop_count(asked).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 

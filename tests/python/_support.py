@@ -101,6 +101,13 @@ def class_of(factory: LoopFactory) -> type:
     return type(loop)
 
 
+def factory_path(factory: LoopFactory) -> str:
+    """Where another process finds the factory of a test, as `module:name`."""
+    if factory is asyncio.SelectorEventLoop:
+        return "asyncio:SelectorEventLoop"
+    return "loop_pool:new_event_loop"
+
+
 def run_turn(loop: asyncio.AbstractEventLoop) -> None:
     """Runs the callbacks that are ready now, and no other."""
     loop.call_soon(loop.stop)

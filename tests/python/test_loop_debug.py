@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from _support import LoopFactory, LoopThread, check_script, run_turn
+from _support import LoopFactory, LoopThread, check_script, factory_path, run_turn
 
 if TYPE_CHECKING:
     import traceback
@@ -40,14 +40,14 @@ def test_debug_mode_is_off_and_can_be_set(loop: asyncio.AbstractEventLoop) -> No
 def test_the_interpreter_s_switches_set_debug_mode(
     loop_factory: LoopFactory, options: list[str], env: dict[str, str]
 ) -> None:
-    module = "asyncio" if loop_factory is asyncio.SelectorEventLoop else "loop_pool"
+    module, _, name = factory_path(loop_factory).partition(":")
     source = """
         import importlib, sys
-        loop = importlib.import_module(sys.argv[1]).new_event_loop()
+        loop = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()
         print(loop.get_debug())
         loop.close()
     """
-    assert check_script(source, module, options=options, env=env) == "True\n"
+    assert check_script(source, module, name, options=options, env=env) == "True\n"
 
 
 # Slow callbacks

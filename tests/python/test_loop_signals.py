@@ -16,6 +16,7 @@ from _support import (
     LoopFactory,
     Threads,
     check_script,
+    factory_path,
     in_thread,
     kill_when_parked,
     run_turn,
@@ -234,7 +235,7 @@ def test_a_second_interrupt_raises_at_once(loop_factory: LoopFactory) -> None:
 
 
 def test_an_interrupt_ends_a_program(loop_factory: LoopFactory) -> None:
-    module = "asyncio" if loop_factory is asyncio.SelectorEventLoop else "loop_pool"
+    module, _, name = factory_path(loop_factory).partition(":")
     assert (
         check_script(
             """
@@ -245,13 +246,14 @@ def test_an_interrupt_ends_a_program(loop_factory: LoopFactory) -> None:
                     await asyncio.Event().wait()
                 finally:
                     print("cleaned up")
-            factory = importlib.import_module(sys.argv[1]).new_event_loop
+            factory = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
             try:
                 asyncio.run(main(), loop_factory=factory)
             except KeyboardInterrupt:
                 print("interrupted")
             """,
             module,
+            name,
         )
         == "cleaned up\ninterrupted\n"
     )

@@ -271,16 +271,6 @@ def test_a_callback_that_raises_costs_one_connection(logged_errors: list[str]) -
     logged_errors.clear()
 
 
-def test_a_server_left_open_is_closed_with_the_pool() -> None:
-    async def main() -> Any:
-        server = await loop_pool.start_server(_echo, "127.0.0.1", 0)
-        return server.sockets[0].getsockname()
-
-    address = run(main)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address)
-
-
 def test_outside_a_pool_no_server_is_started() -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="pool"):

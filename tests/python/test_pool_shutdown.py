@@ -286,11 +286,10 @@ def test_results_awaited_at_the_end_arrive() -> None:
         return "not reached"
 
     async def wait(task: loop_pool.PoolTask[str]) -> None:
-        waiter = asyncio.create_task(_await(task))
         try:
-            await asyncio.shield(waiter)
-        except asyncio.CancelledError:
-            results.append(await waiter)
+            await asyncio.Event().wait()
+        finally:
+            results.append(await task)
 
     async def main() -> None:
         loops = loop_pool.current_pool().loops
@@ -301,10 +300,6 @@ def test_results_awaited_at_the_end_arrive() -> None:
 
     loop_pool.run(main(), loops=LOOPS)
     assert results == ["answered late"]
-
-
-async def _await[T](task: loop_pool.PoolTask[T]) -> T:
-    return await task
 
 
 # The deadline
