@@ -300,6 +300,7 @@ def _learn_task_callbacks() -> None:
     events._set_running_loop(recorder)
     try:
         future: asyncio.Future[None] = asyncio.Future(loop=recorder)
+        future_iterator = type(future.__await__())
         task = asyncio.Task(wait_for(future), loop=recorder)
         (step, _) = recorder.posted.pop()
         step()
@@ -312,6 +313,7 @@ def _learn_task_callbacks() -> None:
         if current is not None:
             asyncio._enter_task(running, current)  # type: ignore[arg-type]
     _core._learn_task_callbacks(step, wakeup)
+    _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
 
 
 _core._install_hot_methods(EventLoop)

@@ -151,6 +151,10 @@ class Pool:
     def _open(self, loop: EventLoop) -> None:
         """Adopt loop 0 and start the other threads, one after another."""
         self._members[0].adopt(loop)
+        if len(self._members) > 1:
+            # `asyncio.sleep` and its like, looked up by every loop: the module has a `__getattr__`,
+            # so the interpreter cannot avoid counting what it finds there.
+            _core._stop_counting(*(getattr(asyncio, name) for name in asyncio.__all__))
         try:
             for member in self._members[1:]:
                 member.start(self._debug)

@@ -29,6 +29,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::PoolCore>()?;
     module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
+    module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
     state::initialise(module)?;

@@ -82,6 +82,40 @@ unsafe fn is_owned_here(object: *mut ffi::PyObject) -> bool {
     unsafe { (&raw const (*object).ob_tid).read_volatile() == crate::sync::thread_token() }
 }
 
+/// Makes an object that lives as long as the process immortal: nobody counts its references any
+/// more. Returns whether it is immortal now.
+///
+/// Every loop counts references to the same few objects of asyncio. The instances of a C type, for
+/// one, give their reference to the type up on one shared word, so N loops that run tasks would
+/// fight over its cache line at each step. (CPython makes its own static types immortal for this.)
+///
+/// Only an object that this thread owns is changed: its local count is written by this thread alone,
+/// so no count of another thread can undo the change. On a build with the GIL nothing is done.
+///
+/// # Safety
+/// `object` is alive, and the thread attached.
+pub(super) unsafe fn make_immortal(object: *mut ffi::PyObject) -> bool {
+    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: as `_Py_SetImmortalUntracked` does it, on the owner's thread. Other threads look at
+    // the local count first; what they still add to the shared one means nothing from then on.
+    unsafe {
+        if (*object).ob_ref_local.load(Relaxed) == u32::MAX {
+            return true;
+        }
+        if !is_owned_here(object) {
+            return false;
+        }
+        (*object).ob_ref_local.store(u32::MAX, Relaxed);
+        (&raw mut (*object).ob_tid).write_volatile(0);
+        true
+    }
+    #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
+    {
+        let _ = object;
+        false
+    }
+}
+
 /// Whether the caller's reference is the only one there is. May say no without need.
 ///
 /// # Safety

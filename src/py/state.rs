@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString, PyTuple, PyType};
 
 use super::handle;
-use super::object::Ref;
+use super::object::{Ref, make_immortal};
 
 /// Where `asyncio.Handle` keeps what, in bytes from the start of the object.
 #[derive(Debug)]
@@ -129,6 +129,15 @@ pub(super) fn learn_task_callbacks(step: &Bound<'_, PyAny>, wakeup: &Bound<'_, P
     state.task_step_type.store(step_type.into_ptr().cast(), Relaxed);
     state.task_wakeup_def.store(wakeup_def, Relaxed);
     true
+}
+
+/// Stops counting references to `objects`, which live as long as the process and which every loop
+/// uses; returns how many of them are not counted now. Call it from the thread that made them.
+#[pyfunction]
+#[pyo3(name = "_stop_counting", signature = (*objects))]
+pub(super) fn stop_counting(objects: &Bound<'_, PyTuple>) -> usize {
+    // SAFETY: the tuple holds the objects.
+    objects.iter_borrowed().filter(|object| unsafe { make_immortal(object.as_ptr()) }).count()
 }
 
 /// Looks everything up. Runs once, at import.

@@ -35,6 +35,12 @@ _EPOLL_WAITS = {
 }.get(platform.machine(), set())
 
 
+TAKING_TURNS = "this Python has a global interpreter lock"
+"""How the warning begins that a pool gives on an interpreter with a GIL."""
+
+_TAKING_TURNS = [] if FREE_THREADED else ["-W", f"ignore:{TAKING_TURNS}:RuntimeWarning"]
+
+
 def gil_enabled() -> bool:
     """Whether Python code takes turns in this process now."""
     return sys._is_gil_enabled()
@@ -214,9 +220,9 @@ def run_script(
     source: str, *arguments: str, options: Iterable[str] = (), env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program in an interpreter like this one, warnings being errors."""
-    command = [sys.executable, "-W", "error", *options, "-c", textwrap.dedent(source), *arguments]
+    command = [sys.executable, "-W", "error", *_TAKING_TURNS, *options]
     return subprocess.run(
-        command,
+        [*command, "-c", textwrap.dedent(source), *arguments],
         capture_output=True,
         text=True,
         timeout=HANG,

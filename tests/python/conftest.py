@@ -16,6 +16,7 @@ import pytest
 from _support import (
     FREE_THREADED,
     ORACLE_ONLY,
+    TAKING_TURNS,
     LoopFactory,
     assert_descriptors,
     gil_enabled,
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "loop_pool_only: promises that asyncio's own loop does not make"
     )
+    if not FREE_THREADED:
+        config.addinivalue_line("filterwarnings", f"ignore:{TAKING_TURNS}:RuntimeWarning")
     if gil_enabled():
         config.stash[_gil_culprit] = "start of the run"
 

@@ -3,6 +3,7 @@
     python tests/python/cpython_suite.py                       # all files of test.test_asyncio
     python tests/python/cpython_suite.py test_events           # one file, class or test
     python tests/python/cpython_suite.py --loop asyncio:SelectorEventLoop     # the oracle
+    PYTHONASYNCIODEBUG=1 python tests/python/cpython_suite.py  # all loops in debug mode
 
 Each file runs in a process of its own. A test that hangs or crashes is named with its stacks, and
 a new process goes on with the rest. The tests in `cpython_exclusions.toml` are left out. The last

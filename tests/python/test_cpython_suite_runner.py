@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cpython_support.supervisor import EventReader
 
 RUNNER = Path(__file__).with_name("cpython_suite.py")
 
@@ -242,6 +243,21 @@ def test_missing_loop_exits_2_and_says_so(suite: Suite) -> None:
     done = suite("", "--loop", "no_such_module:Loop")
     assert done.returncode == 2
     assert "cannot load the loop no_such_module:Loop" in done.stderr
+
+
+def test_events_are_read_whole_even_while_they_are_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    reader = EventReader(path)
+    assert list(reader.read()) == []
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write('{"event": "start"}\n{"event": ')
+        stream.flush()
+        assert list(reader.read()) == [{"event": "start"}]
+        stream.write('"stop"}\n\0garbage\n')
+        stream.flush()
+        stop, garbage = reader.read()
+    assert stop == {"event": "stop"}
+    assert garbage["event"] == "problem"
 
 
 def assert_gone(pid: int) -> None:

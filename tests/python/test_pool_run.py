@@ -382,7 +382,7 @@ def test_a_program_leaves_the_gil_off() -> None:
         import loop_pool
         async def main():
             return sys._is_gil_enabled()
-        on = loop_pool.run(main(), loops=1)
+        on = loop_pool.run(main(), loops=2)
         print(on == (not sysconfig.get_config_var("Py_GIL_DISABLED")))
         """
     )
