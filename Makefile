@@ -126,8 +126,12 @@ format: build ## Format all code and apply the lints' own corrections
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench: build ## Compare with asyncio, uvloop, rloop and zuvloop; options in ARGS
+bench: build $(VENV)/.peers ## Compare with asyncio, uvloop, rloop and zuvloop; options in ARGS
 	$(PYTHON) benches/python/micro.py $(ARGS)
+
+$(VENV)/.peers: $(VENV)/.dependencies
+	uv=$(find_uv) && "$$uv" pip install --quiet --python $(PYTHON) --group bench
+	touch $@
 
 bench-rust: ## Run the Rust micro-benchmarks
 	cargo bench --no-default-features

@@ -109,19 +109,22 @@ impl Callback {
         let state = state();
         // SAFETY: a live object.
         let kind = unsafe { ffi::Py_TYPE(handle) };
+        if std::ptr::eq(kind, state.threadsafe_type) {
+            // SAFETY: the type was checked, and we hold the handle past the guard.
+            let _guard = unsafe { handle::lock_threadsafe(loop_.py(), handle) };
+            // SAFETY: as above.
+            return if loop_.get().is_debug() {
+                self.run_debug(loop_)
+            } else {
+                unsafe { run_slots(loop_, handle) }
+            };
+        }
         if loop_.get().is_debug() {
             return self.run_debug(loop_);
         }
         if std::ptr::eq(kind, state.handle_type) || std::ptr::eq(kind, state.timer_type) {
             // SAFETY: the type was checked, and we hold the handle.
             return unsafe { run_slots(loop_, handle) };
-        }
-        if std::ptr::eq(kind, state.threadsafe_type) {
-            // SAFETY: the type was checked, and we hold the handle past the guard.
-            unsafe {
-                let _guard = handle::lock_threadsafe(loop_.py(), handle);
-                return run_slots(loop_, handle);
-            }
         }
         self.run_foreign(loop_)
     }

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cpython_support.supervisor import EventReader
 
 RUNNER = Path(__file__).with_name("cpython_suite.py")

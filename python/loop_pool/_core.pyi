@@ -1,0 +1,237 @@
+"""The native half of `loop_pool` (`src/py/`). Programs use what `loop_pool` exports.
+
+`python -m mypy.stubtest loop_pool` compares this file with the module.
+"""
+
+import asyncio
+from asyncio import events
+from collections.abc import Callable
+from typing import Any, Never, Self, final
+
+from _typeshed import FileDescriptorLike
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "LoopCore",
+    "PoolCore",
+    "ThreadSafeHandle",
+    "TimerHandle",
+    "__version__",
+    "_install_hot_methods",
+    "_learn_task_callbacks",
+    "_loop_count",
+    "_needs_gil",
+    "_stop_counting",
+]
+
+__version__: str
+"""The version of the package, from `Cargo.toml`."""
+
+@disjoint_base
+class LoopCore:
+    """The native half of an event loop. Use `loop_pool.EventLoop`.
+
+    `call_soon`, `call_soon_threadsafe`, `call_at`, `call_later`, `create_future`, `create_task` and
+    `time` are added to the subclass by `_install_hot_methods`, with asyncio's own signatures.
+
+    Args:
+        args: ignored, so that a subclass may pass its own arguments.
+        kwargs: likewise.
+
+    Raises:
+        OSError: the process is out of descriptors.
+    """
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
+    def _run(self) -> None:
+        """Run turns in the calling thread, which owns the loop meanwhile, until it is stopped.
+
+        Raises:
+            RuntimeError: the loop runs already, or is closed.
+            SystemExit: a callback raised it; the other callbacks stay queued.
+            KeyboardInterrupt: likewise, or a signal handler did.
+        """
+
+    def _push_handle(self, handle: events.Handle) -> None:
+        """Append a handle to the ready queue; from another thread, post it. Any thread."""
+
+    def _write_to_self(self) -> None:
+        """End the loop's present wait. Any thread."""
+
+    def _add_reader[*Ts](
+        self, fd: FileDescriptorLike, callback: Callable[[*Ts], object], *args: *Ts
+    ) -> events.Handle:
+        """As `BaseSelectorEventLoop._add_reader`. Any thread.
+
+        Watches `fd` level-triggered; an earlier callback is replaced and cancelled.
+
+        Returns:
+            The handle that runs each time `fd` is readable.
+
+        Raises:
+            RuntimeError: the loop is closed.
+            ValueError: `fd` is no descriptor and has no usable `fileno()`.
+            OSError: the kernel refuses; `PermissionError` for a regular file.
+        """
+
+    def _add_writer[*Ts](
+        self, fd: FileDescriptorLike, callback: Callable[[*Ts], object], *args: *Ts
+    ) -> events.Handle:
+        """As `BaseSelectorEventLoop._add_writer`; otherwise as `_add_reader`. Any thread."""
+
+    def _remove_reader(self, fd: FileDescriptorLike) -> bool:
+        """As `BaseSelectorEventLoop._remove_reader`. Any thread.
+
+        Returns:
+            Whether there was a callback, which is cancelled now. False on a closed loop.
+
+        Raises:
+            ValueError: `fd` is no descriptor, nor an object that was registered before it closed.
+            OSError: the kernel refuses.
+        """
+
+    def _remove_writer(self, fd: FileDescriptorLike) -> bool:
+        """As `BaseSelectorEventLoop._remove_writer`; otherwise as `_remove_reader`. Any thread."""
+
+    def _registered(self, fd: FileDescriptorLike) -> list[events.Handle | None] | None:
+        """Return the handles that wait for `fd`, as `[reader, writer]`. Any thread.
+
+        Returns:
+            None if nothing waits for it.
+
+        Raises:
+            ValueError: `fd` is no descriptor.
+        """
+
+    def _close_core(self) -> None:
+        """Drop every callback and give the descriptors back. Of a loop that does not run.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+
+    def _stats(self) -> tuple[int, int, int, int, int, int, int, int]:
+        """Return the loop's counters and gauges, for `Pool.stats`. Any thread; stops nobody.
+
+        Returns:
+            `(ready, timers, descriptors, callbacks, turns, polls, busy_ns, idle_ns)`: the fields of
+            `LoopStats`, times in nanoseconds.
+        """
+
+    def _queues(self) -> tuple[list[Any], list[events.TimerHandle]]:
+        """Return copies of the ready queue and of the pending timers, in no particular order.
+
+        The first holds an `asyncio.Handle` for each callback, and for a C task's step or wakeup,
+        which has no handle, what the task passed to `call_soon`. Both are empty while another
+        thread runs the loop.
+        """
+
+    @property
+    def _debug(self) -> bool:
+        """As `BaseEventLoop._debug`. Takes any object, for its truth."""
+
+    @_debug.setter
+    def _debug(self, enabled: object) -> None: ...
+    @property
+    def _stopping(self) -> bool:
+        """As `BaseEventLoop._stopping`. Setting it wakes a loop that sleeps. Any thread."""
+
+    @_stopping.setter
+    def _stopping(self, stopping: bool) -> None: ...
+    @property
+    def _closed(self) -> bool:
+        """As `BaseEventLoop._closed`."""
+
+    @_closed.setter
+    def _closed(self, closed: bool) -> None: ...
+    @property
+    def _has_task_factory(self) -> Never:
+        """Whether `create_task` has to call `_task_factory`. Can only be set."""
+
+    @_has_task_factory.setter
+    def _has_task_factory(self, has: bool) -> None: ...
+
+@final
+class PoolCore:
+    """The shared part of a pool. Use `loop_pool.Pool`.
+
+    Args:
+        loops: how many loops it has; 0 is taken for 1.
+
+    Raises:
+        OverflowError: `loops` is negative or above 2**32 - 1.
+        TypeError: `loops` is not an integer.
+    """
+
+    def __new__(cls, loops: int) -> Self: ...
+    def place(self, loops: tuple[LoopCore, ...]) -> int:
+        """Return the index of the loop for the next coroutine. Any thread.
+
+        Args:
+            loops: the loops of this pool, whose loads are compared.
+        """
+
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that made the pool. Any thread."""
+
+@final
+class TimerHandle(asyncio.TimerHandle):
+    """What `call_later` and `call_at` return. Any thread may cancel it."""
+
+    def cancel(self) -> None:
+        """Cancel the call and free its place in the loop at once."""
+
+@final
+class ThreadSafeHandle(asyncio.Handle):
+    """What `call_soon_threadsafe` returns. Its lock is held while the callback runs.
+
+    Its base is `asyncio.events._ThreadSafeHandle`, which typeshed leaves out.
+    """
+
+    def cancel(self) -> None:
+        """Cancel the call; wait for it if it runs in another thread."""
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled; wait for a run elsewhere."""
+
+def _loop_count(loops: int | None, /) -> int:
+    """Return the number of loops for what was asked; None: the cores this process may use.
+
+    Raises:
+        ValueError: below 1 or above 4096.
+        TypeError: not an integer.
+    """
+
+def _needs_gil(module: object, /) -> bool:
+    """Whether this is an extension module whose slots do not say that it can do without the GIL.
+
+    False for anything else, and for an extension module whose slots cannot be read.
+    """
+
+def _learn_task_callbacks(step: object, wakeup: object) -> bool:
+    """Teach every loop to recognise by a sample what the C task passes to `call_soon`.
+
+    Args:
+        step: what a new task passed.
+        wakeup: what it passed when the future that it awaited was done.
+
+    Returns:
+        Whether they were the C task's; others are not learnt.
+    """
+
+def _stop_counting(*objects: object) -> int:
+    """Make objects immortal which every loop uses and which live as long as the process.
+
+    Call it from the thread that made them: only its own objects are changed. With a GIL it does
+    nothing.
+
+    Returns:
+        How many of them are immortal now.
+    """
+
+def _install_hot_methods(class_: type[LoopCore], /) -> None:
+    """Add `call_soon`, `call_at`, `create_task` and their like to a subclass of `LoopCore`.
+
+    Raises:
+        TypeError: it is no subclass of `LoopCore`.
+    """
