@@ -119,11 +119,11 @@ class LoopCore:
         """
 
     def _queues(self) -> tuple[list[Any], list[events.TimerHandle]]:
-        """Return copies of the ready queue and of the pending timers, in no particular order.
+        """Return copies of the ready queue, in its order, and of the pending timers, in none.
 
         The first holds an `asyncio.Handle` for each callback, and for a C task's step or wakeup,
         which has no handle, what the task passed to `call_soon`. Both are empty while another
-        thread runs the loop.
+        thread runs the loop. Any thread.
         """
 
     @property

@@ -162,7 +162,9 @@ impl<C> Local<C> {
         if self.timers.is_empty() {
             return;
         }
-        let end = clock::seconds(now_ns) + clock::RESOLUTION;
+        // After 97 days of uptime neighbouring floats are further apart than the resolution.
+        let now = clock::seconds(now_ns);
+        let end = now + clock::RESOLUTION.max(now.next_up() - now);
         while let Some(callback) = self.timers.pop_due(end) {
             fired(&callback);
             self.ready.push(callback);
@@ -231,6 +233,15 @@ mod tests {
         local.polled(Turned { end: PollEnd::Done, now_ns });
         local.timers.insert(1.0, 2);
         assert!(!local.may_skip(), "timers need the clock");
+    }
+
+    #[test]
+    fn a_timer_due_now_fires_now_after_a_year_of_uptime() {
+        let mut local = local();
+        let now_ns = 400 * 24 * 3600 * SECOND + 1;
+        local.timers.insert(clock::seconds(now_ns), 1);
+        local.collect_timers(now_ns, |_| ());
+        assert_eq!(local.ready.len(), 1);
     }
 
     #[test]

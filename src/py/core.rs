@@ -70,26 +70,28 @@ impl LoopCore {
     }
 
     /// As `BaseSelectorEventLoop._add_reader`: watches `fd`, level-triggered, replaces and cancels
-    /// an earlier callback, and returns the handle. Any thread.
-    #[pyo3(signature = (fd, callback, *args))]
+    /// an earlier callback, and returns the handle. Any thread. (`context`: since Python 3.15.)
+    #[pyo3(signature = (fd, callback, *args, context=None))]
     fn _add_reader<'py>(
         slf: &Bound<'py, Self>,
         fd: &Bound<'py, PyAny>,
         callback: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
+        context: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        io::add(slf, Direction::Read, fd, callback, args)
+        io::add(slf, Direction::Read, fd, callback, args, context)
     }
 
     /// As `BaseSelectorEventLoop._add_writer`. Any thread.
-    #[pyo3(signature = (fd, callback, *args))]
+    #[pyo3(signature = (fd, callback, *args, context=None))]
     fn _add_writer<'py>(
         slf: &Bound<'py, Self>,
         fd: &Bound<'py, PyAny>,
         callback: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
+        context: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        io::add(slf, Direction::Write, fd, callback, args)
+        io::add(slf, Direction::Write, fd, callback, args, context)
     }
 
     /// As `BaseSelectorEventLoop._remove_reader`: cancels the callback and says whether there was

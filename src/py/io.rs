@@ -112,12 +112,13 @@ pub(super) fn add<'py>(
     source: &Bound<'py, PyAny>,
     callback: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
+    context: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = slf.py();
     let core = slf.get();
     core.check_open()?;
     let fd = descriptor(source)?;
-    let handle = make_handle(slf, callback, args)?;
+    let handle = make_handle(slf, callback, args, context)?;
     let kept = Callback::from_handle(handle.clone().into());
     let source =
         (!source.is_instance_of::<PyInt>()).then(|| Callback::from_handle(source.clone().into()));
@@ -178,18 +179,22 @@ fn make_handle<'py>(
     slf: &Bound<'py, LoopCore>,
     callback: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
+    context: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = slf.py();
     if slf.get().is_debug() {
         let handle_type = state().handle_type.cast::<ffi::PyObject>();
         // SAFETY: the class lives as long as the process.
         let class = unsafe { Bound::from_borrowed_ptr(py, handle_type) };
-        return class.call1((callback, args, slf, py.None()));
+        return class.call1((callback, args, slf, context));
     }
     let scheduled = Scheduled {
         callback: callback.clone().into(),
         args: args.clone().into_any().into(),
-        context: copy_context(py)?,
+        context: match context {
+            Some(context) => context.clone().into(),
+            None => copy_context(py)?,
+        },
     };
     // SAFETY: the loop is alive and the references are real.
     let handle = unsafe { handle::new_plain(py, slf.as_ptr(), scheduled)? };
