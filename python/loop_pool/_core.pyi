@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextvars
 from asyncio import events
 from collections.abc import Callable
 from typing import Any, Never, Self, final
@@ -59,11 +60,21 @@ class LoopCore:
         """End the loop's present wait. Any thread."""
 
     def _add_reader[*Ts](
-        self, fd: FileDescriptorLike, callback: Callable[[*Ts], object], *args: *Ts
+        self,
+        fd: FileDescriptorLike,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> events.Handle:
         """As `BaseSelectorEventLoop._add_reader`. Any thread.
 
         Watches `fd` level-triggered; an earlier callback is replaced and cancelled.
+
+        Args:
+            fd: a descriptor, or an object with `fileno()`.
+            callback: called with `args`.
+            args: for the callback.
+            context: what it runs in; None: a copy of the current one. (asyncio: since 3.15.)
 
         Returns:
             The handle that runs each time `fd` is readable.
@@ -75,7 +86,11 @@ class LoopCore:
         """
 
     def _add_writer[*Ts](
-        self, fd: FileDescriptorLike, callback: Callable[[*Ts], object], *args: *Ts
+        self,
+        fd: FileDescriptorLike,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> events.Handle:
         """As `BaseSelectorEventLoop._add_writer`; otherwise as `_add_reader`. Any thread."""
 
@@ -193,6 +208,9 @@ class ThreadSafeHandle(asyncio.Handle):
 
     def cancelled(self) -> bool:
         """Whether it was cancelled; wait for a run elsewhere."""
+
+    def _run(self) -> None:
+        """Run the callback under the lock, as `asyncio.Handle._run`. Loop's thread."""
 
 def _loop_count(loops: int | None, /) -> int:
     """Return the number of loops for what was asked; None: the cores this process may use.

@@ -123,11 +123,12 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Run until ``stop()`` is called. As ``asyncio.loop.run_forever``."""
         self._run_forever_setup()
         try:
-            previous = self._watch_signals()
+            watching = self._watch_signals()
             try:
                 self._run()
             finally:
-                self._unwatch_signals(previous)
+                if watching:
+                    self._unwatch_signals()
         finally:
             self._run_forever_cleanup()
 
@@ -146,25 +147,29 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     # -- signals ---------------------------------------------------------------------------------
 
-    def _watch_signals(self) -> int | None:
+    def _watch_signals(self) -> bool:
         """Let any signal end the wait: its Python handler runs in this thread, which may sleep.
+
+        Returns whether it does now: not outside of the main thread, and not when somebody else
+        watches already.
 
         Without it, a signal that arrives between the interpreter's last look at its flags and the
         kernel's wait would go unnoticed until something else happens.
         """
         if threading.current_thread() is not threading.main_thread():
-            return None
+            return False
         ours = self._csock.fileno()
         previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         if previous not in (-1, ours):
             # Somebody else relies on theirs, and is woken by it.
             signal.set_wakeup_fd(previous)
-            return None
-        return previous
+            return False
+        return True
 
-    def _unwatch_signals(self, previous: int | None) -> None:
-        if previous is not None and not self._signal_handlers:
-            signal.set_wakeup_fd(previous)
+    def _unwatch_signals(self) -> None:
+        # With handlers of its own left, the loop keeps watching, as asyncio's does.
+        if not self._signal_handlers:
+            signal.set_wakeup_fd(-1)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
@@ -209,6 +214,10 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Set the factory that ``create_task`` uses. As ``asyncio.loop.set_task_factory``."""
         super().set_task_factory(factory)
         self._has_task_factory = factory is not None
+
+    def _forget_default_executor(self) -> None:
+        """Leave an executor that did not end in time to itself; closing does not wait for it."""
+        self._default_executor = None
 
     # -- called by the native run loop -----------------------------------------------------------
 

@@ -8,16 +8,24 @@ in the interpreter: python/cpython#157666).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from . import _core
 from ._event_loop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ._task import PoolTask
+
+logger = logging.getLogger("loop_pool")
+
+_TURNS_IN_VAIN = 100
+"""Failed turns in a row after which a loop is given up."""
 
 _forked_from_pool = False
 
@@ -53,11 +61,14 @@ class _Member:
         self.index = index
         self.name = f"loop-pool-{index}"
         self.loop: EventLoop
+        self.tasks: set[PoolTask[Any]] = set()
+        """Tasks posted to the loop and not done. Any thread adds, the loop's removes."""
         self.thread: threading.Thread | None = None
         # Held while something is posted to the loop, and to refuse posts from then on: what was
         # posted before is seen by the shutdown that follows.
         self.door = threading.Lock()
         self.accepting = False
+        self.ended = False
         self._started = threading.Event()
         self._failure: BaseException | None = None
 
@@ -68,13 +79,12 @@ class _Member:
         self.accepting = True
 
     def start(self, debug: bool | None) -> None:
-        self.thread = threading.Thread(
-            target=self._main, args=(debug,), name=self.name, daemon=True
-        )
-        self.thread.start()
+        thread = threading.Thread(target=self._main, args=(debug,), name=self.name, daemon=True)
+        thread.start()
+        self.thread = thread
         self._started.wait()
         if self._failure is not None:
-            self.thread.join()
+            thread.join()
             raise self._failure
 
     def _main(self, debug: bool | None) -> None:
@@ -87,7 +97,7 @@ class _Member:
                 loop.call_soon(self._started.set)
                 self._run(loop)
             finally:
-                asyncio.set_event_loop(None)
+                self.end()
                 loop.close()
         except BaseException as error:
             if self._started.is_set():
@@ -96,18 +106,34 @@ class _Member:
             self._started.set()
 
     def _run(self, loop: EventLoop) -> None:
-        """Run until the pool stops the loop.
+        """Run until the pool stops the loop, whatever its callbacks do.
 
         ``SystemExit`` and ``KeyboardInterrupt`` end ``main`` on loop 0, where the caller of ``run``
-        sees them; the loop they came from goes on, so that the pool can end in good order.
+        sees them; the loop they came from goes on, so that the pool can end in good order. So it
+        does after an error out of an exception handler, unless it never gets further.
         """
+        in_vain = 0
         while True:
+            turns = loop._stats()[4]
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
                 self.pool._interrupt(error)
+            except Exception:
+                logger.critical("%s: an error ended a turn", self.name, exc_info=True)
+                in_vain = in_vain + 1 if loop._stats()[4] <= turns + 1 else 0
+                if in_vain == _TURNS_IN_VAIN:
+                    raise
             else:
                 return
+
+    def end(self) -> None:
+        """Accept no further work, and let nobody wait for what will not be done any more."""
+        with self.door:
+            self.accepting = False
+            self.ended = True
+        for task in tuple(self.tasks):
+            task._abandon(f"{self.name} ended before {task!r} was done")
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -213,7 +239,11 @@ class Pool:
         raise RuntimeError(f"{loop!r} does not belong to {self!r}")
 
     def _place(self) -> _Member:
-        return self._members[self._core.place(self._loops)]
+        member = self._members[self._core.place(self._loops)]
+        if member.accepting:
+            return member
+        # Its loop has ended by an error of its own: loop 0 is there as long as the pool is.
+        return self._members[0]
 
 
 _FORKED = (

@@ -136,6 +136,7 @@ class Runner:
                     logger.error("%s did not stop: %s", member.name, _where(member))
             finally:
                 _open_pools.discard(pool)
+                pool._members[0].end()
                 self._runner.close()
 
     def _start(self) -> Pool:
@@ -201,6 +202,9 @@ async def _shut_down(pool: Pool, deadline: float | None) -> None:
     """Phases 2 to 4, on loop 0."""
     for phase in (_cancel_tasks, _shut_down_asyncgens, _shut_down_executor):
         await _on_every_loop(pool, phase, deadline)
+    # What did not keep the deadline has been named. Nobody is to wait for it any longer.
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        asyncio._unregister_task(task)
 
 
 async def _on_every_loop(
@@ -209,36 +213,32 @@ async def _on_every_loop(
     deadline: float | None,
 ) -> None:
     here = asyncio.get_running_loop()
-    others: dict[asyncio.Future[None], tuple[_Member, PoolTask[None]]] = {}
-    for member in pool._members[1:]:
+    running: dict[asyncio.Future[None], tuple[_Member, PoolTask[None]]] = {}
+    for member in pool._members:
         try:
             task = spawn_in(pool, phase(member, deadline), loop=member.loop, closing=True)
-        except RuntimeError:  # the loop has closed: its thread ended by an error of its own
+        except RuntimeError:  # its thread ended by an error of its own, which has been logged
             continue
         # Not `await task`: to give that up would mean to wait for what does not end.
         ended = here.create_future()
         task.add_done_callback(functools.partial(wake, here, ended))
-        others[ended] = (member, task)
-    await phase(pool._members[0], deadline)
-    if not others:
-        return
+        running[ended] = (member, task)
     # A loop that keeps its deadline answers a little after it; one that does not is stuck.
     grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + _GRACE
-    done, _ = await asyncio.wait(others, timeout=grace)
+    done, pending = await asyncio.wait(running, timeout=grace)
+    for ended in pending:
+        logger.error("%s: %s did not end in time", running[ended][0].name, _NAMES[phase])
     for ended in done:
-        member, task = others[ended]
+        member, task = running[ended]
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("shutting down %s failed", member.name, exc_info=error)
+            logger.error("%s: %s failed", member.name, _NAMES[phase], exc_info=error)
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
     """Cancel and await the tasks of the running loop, those included that appear meanwhile."""
     loop = member.loop
-    spared = {asyncio.current_task()}
-    if member.index == 0:
-        spared |= {task for task in asyncio.all_tasks() if _is_ours(task)}
     cancelled: set[asyncio.Task[Any]] = set()
-    while tasks := {task for task in asyncio.all_tasks() - spared if not _is_ours(task)}:
+    while tasks := {task for task in asyncio.all_tasks() if not _is_ours(task)}:
         for task in tasks - cancelled:
             task.cancel()
         cancelled |= tasks
@@ -258,8 +258,6 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
         if remaining == 0.0 and pending:
             for task in pending:
                 logger.error("%s: this task did not end in time: %r", member.name, task)
-                # The loop will be closed over it; nobody is to wait for it any longer.
-                asyncio._unregister_task(task)
             return
 
 
@@ -277,17 +275,16 @@ async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
     # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
     remaining = None if deadline is None else max(_GRACE, deadline - time.monotonic())
     await member.loop.shutdown_default_executor(remaining)
+    member.loop._forget_default_executor()
 
 
-_OUR_CODE = {
-    function.__code__
-    for function in (
-        _shut_down,
-        _cancel_tasks,
-        _shut_down_asyncgens,
-        _shut_down_executor,
-    )
+_NAMES = {
+    _cancel_tasks: "cancelling its tasks",
+    _shut_down_asyncgens: "closing its asynchronous generators",
+    _shut_down_executor: "shutting down its executor",
 }
+
+_OUR_CODE = {function.__code__ for function in (_shut_down, *_NAMES)}
 
 
 def _where(member: _Member) -> str:

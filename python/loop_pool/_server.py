@@ -26,6 +26,7 @@ class Server:
     def __init__(self, pool: Pool, servers: list[tuple[_Member, asyncio.Server]]) -> None:
         self._pool = pool
         self._servers = servers
+        self._forever: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<loop_pool.Server loops={len(self._servers)} sockets={self.sockets!r}>"
@@ -42,6 +43,13 @@ class Server:
     def close(self) -> None:
         """Stop listening on every loop; open connections go on. Returns before it is done."""
         self._everywhere(asyncio.Server.close)
+        forever = self._forever
+        if forever is not None:
+            loop = forever.get_loop()
+            if loop is asyncio._get_running_loop():
+                forever.cancel()
+            else:
+                loop.call_soon_threadsafe(forever.cancel)
 
     def close_clients(self) -> None:
         """Close the open connections of every loop. Returns before it is done."""
@@ -56,13 +64,28 @@ class Server:
         await self._on_each(lambda server: server.start_serving())
 
     async def serve_forever(self) -> None:
-        """Serve until cancelled or closed; then close, on every loop."""
+        """Serve until cancelled or closed. As ``asyncio.Server.serve_forever``.
+
+        Raises:
+            asyncio.CancelledError: in the end, always: the caller was cancelled, or ``close``
+                called. The connections of every loop are closed before.
+            RuntimeError: it is served by another call.
+        """
+        if self._forever is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        await self.start_serving()
+        self._forever = asyncio.get_running_loop().create_future()
         try:
-            await self.start_serving()
-            await self._on_each(_until_closed)
+            await self._forever
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                self.close_clients()
+                await self.wait_closed()
+            finally:
+                raise
         finally:
-            self.close()
-            await self.wait_closed()
+            self._forever = None
 
     async def wait_closed(self) -> None:
         """Wait until every loop has stopped listening and its connections have ended."""
@@ -99,16 +122,6 @@ class Server:
             await task
 
 
-async def _until_closed(server: asyncio.Server) -> None:
-    if server.is_serving():
-        try:
-            await server.serve_forever()
-        except asyncio.CancelledError:
-            # `close()` ends `serve_forever` by cancelling it; a cancellation of ours does too.
-            if server.is_serving():
-                raise
-
-
 async def start_server(
     client_connected_cb: Callable[
         [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None
@@ -129,7 +142,8 @@ async def start_server(
         client_connected_cb: a function or coroutine function, called for each connection.
         host: as for ``asyncio.start_server``.
         port: likewise; 0 picks a free port, the same for every loop.
-        sock: a bound socket; every loop listens on a duplicate of it.
+        sock: a bound socket, which the server owns from then on; the other loops listen on
+            duplicates of it.
         kwargs: as for ``asyncio.start_server`` (``limit``, ``ssl``, ``backlog``, ...).
 
     Raises:
@@ -145,7 +159,11 @@ async def start_server(
     bound: list[socket.socket] = []
 
     async def listen(member: _Member) -> None:
-        sources = [sock.dup()] if sock is not None else [_bind_again(like) for like in bound]
+        sources = (
+            [sock.dup() if servers else sock]
+            if sock is not None
+            else [_bind_again(like) for like in bound]
+        )
         if not sources:
             server = await asyncio.start_server(client_connected_cb, host, port, **kwargs)
             servers.append((member, server))

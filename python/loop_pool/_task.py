@@ -64,7 +64,12 @@ class PoolTask[T]:
         self._coro = None
         if coro is None:
             return
-        task = self._member.loop.create_task(coro, name=self._name, context=self._context)
+        try:
+            task = self._member.loop.create_task(coro, name=self._name, context=self._context)
+        except BaseException as error:  # a task factory's
+            coro.close()
+            self._fail(error)
+            raise
         self._task = task
         if self._cancel_message is not None:
             task.cancel(*self._cancel_message)
@@ -74,6 +79,9 @@ class PoolTask[T]:
             task.add_done_callback(self._settle)
 
     def _settle(self, task: asyncio.Task[T]) -> None:
+        self._member.tasks.discard(self)
+        if self._outcome.done():  # it was given up
+            return
         if task.cancelled():
             self._outcome.cancel()
             self._outcome.set_running_or_notify_cancel()
@@ -82,19 +90,25 @@ class PoolTask[T]:
         if exception is None:
             self._outcome.set_result(task.result())
         else:
-            self._unfetched = exception
-            self._outcome.set_exception(exception)
+            self._fail(exception)
+
+    def _fail(self, exception: BaseException) -> None:
+        self._member.tasks.discard(self)
+        self._unfetched = exception
+        self._outcome.set_exception(exception)
 
     def _cancel_here(self) -> None:
         if self._task is not None and self._cancel_message is not None:
             self._task.cancel(*self._cancel_message)
 
     def _abandon(self, message: str) -> None:
-        """Give up a coroutine that will not be started."""
+        """Give up a coroutine whose loop has ended: whoever waits for it is told."""
         coro = self._coro
         self._coro = None
         if coro is not None:
             coro.close()
+        self._member.tasks.discard(self)
+        if not self._outcome.done():
             self._outcome.set_exception(RuntimeError(message))
 
     # -- from any thread -------------------------------------------------------------------------
@@ -146,19 +160,24 @@ class PoolTask[T]:
             BaseException: whatever the coroutine raised.
         """
         exception = self.exception(timeout)
-        if exception is not None:
+        if exception is None:
+            return self._outcome.result()
+        try:
             raise exception
-        return self._outcome.result()
+        finally:
+            # The exception's traceback holds this frame: break the cycle.
+            del exception, self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the coroutine's exception, or None. Waits and raises as :meth:`result`."""
         if not self.done() and asyncio._get_running_loop() is not None:
             raise asyncio.InvalidStateError(f"{self!r} is not done: await it")
-        self._unfetched = None
         try:
-            return self._outcome.exception(timeout)
+            exception = self._outcome.exception(timeout)
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError from None
+        self._unfetched = None
+        return exception
 
     def add_done_callback(self, fn: Callable[[PoolTask[T]], object]) -> None:
         """Call ``fn(self)`` when it is done: on its own loop, or at once if it is done already.
@@ -175,8 +194,7 @@ class PoolTask[T]:
             try:
                 yield from waiter
             except asyncio.CancelledError as cancelled:
-                if not self.done():
-                    self.cancel(*cancelled.args)
+                if self.cancel(*cancelled.args):
                     # As with a task, the awaiter goes on when the awaited one has ended.
                     waiter = loop.create_future()
                     self._outcome.add_done_callback(functools.partial(wake, loop, waiter))
@@ -227,11 +245,20 @@ def spawn_in[T](
         raise TypeError(f"a coroutine was expected, got {coro!r}")
     try:
         member = pool._place() if loop is None else pool._member_of(loop)
-        task = PoolTask(member, coro, name, context or contextvars.copy_context())
+        task = PoolTask(
+            member, coro, name, contextvars.copy_context() if context is None else context
+        )
         with member.door:
             if not (member.accepting or closing):
                 raise RuntimeError(f"{member.name} accepts no new work: the pool is closing")
-            member.loop.call_soon_threadsafe(task._start)
+            if member.ended:
+                raise RuntimeError(f"{member.name} has ended")
+            member.tasks.add(task)
+            try:
+                member.loop.call_soon_threadsafe(task._start)
+            except BaseException:
+                member.tasks.discard(task)
+                raise
     except BaseException:
         coro.close()
         raise

@@ -8,11 +8,15 @@ use crate::config;
 #[derive(Debug)]
 pub struct ReadyQueue<C> {
     queue: VecDeque<C>,
+    /// Callbacks taken so far.
+    taken: u64,
+    /// How many will have been taken when the last callback of a descriptor has.
+    last_event: u64,
 }
 
 impl<C> Default for ReadyQueue<C> {
     fn default() -> Self {
-        Self { queue: VecDeque::new() }
+        Self { queue: VecDeque::new(), taken: 0, last_event: 0 }
     }
 }
 
@@ -23,10 +27,26 @@ impl<C> ReadyQueue<C> {
         self.queue.push_back(callback);
     }
 
+    /// Appends the callback of a descriptor that is ready.
+    pub fn push_event(&mut self, callback: C) {
+        self.queue.push_back(callback);
+        self.last_event = self.taken + self.queue.len() as u64;
+    }
+
+    /// Whether the callback of a descriptor still waits. Until it has run, its readiness would be
+    /// reported again, and the callback run twice for it.
+    #[must_use]
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        self.taken < self.last_event
+    }
+
     /// Takes the callback that has been ready for the longest.
     #[inline]
     pub fn pop(&mut self) -> Option<C> {
-        self.queue.pop_front()
+        let callback = self.queue.pop_front();
+        self.taken += u64::from(callback.is_some());
+        callback
     }
 
     /// Callbacks waiting.
@@ -60,6 +80,19 @@ impl<C> ReadyQueue<C> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_waiting_until_it_is_taken() {
+        let mut ready = ReadyQueue::default();
+        ready.push(1);
+        assert!(!ready.has_events());
+        ready.push_event(2);
+        ready.push(3);
+        assert_eq!((ready.pop(), ready.has_events()), (Some(1), true));
+        assert_eq!((ready.pop(), ready.has_events()), (Some(2), false));
+        assert_eq!((ready.pop(), ready.pop()), (Some(3), None));
+        assert!(!ready.has_events());
+    }
 
     #[test]
     fn first_in_first_out_and_a_burst_is_given_back() {

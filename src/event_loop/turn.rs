@@ -22,7 +22,7 @@ pub enum Post<C> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
 pub enum Plan {
-    /// The last poll is young and callbacks are ready: do not ask.
+    /// Callbacks are ready, and the last poll is young or what it found has not run yet: do not ask.
     Skip,
     /// Ask, and come back at once.
     Look,
@@ -133,6 +133,9 @@ impl<C> Local<C> {
 
     /// Decides on this turn's poll. `stopping`: the turn is the last one and must not sleep.
     pub fn plan(&self, now_ns: u64, stopping: bool) -> Plan {
+        if self.ready.has_events() {
+            return Plan::Skip;
+        }
         if !self.ready.is_empty() || stopping {
             let age = now_ns.saturating_sub(self.last_poll_ns);
             return if u128::from(age) < config::POLL_INTERVAL.as_nanos() {
@@ -209,6 +212,16 @@ mod tests {
         assert_eq!(local.plan(2 * SECOND, false), Plan::Look);
         local.force_poll();
         assert_eq!(local.plan(SECOND + 1000, false), Plan::Look);
+    }
+
+    #[test]
+    fn the_kernel_is_not_asked_again_before_what_it_found_has_run() {
+        let mut local = local();
+        local.ready.push_event(1);
+        assert_eq!(local.plan(SECOND, false), Plan::Skip);
+        assert_eq!(local.plan(SECOND, true), Plan::Skip);
+        local.ready.pop();
+        assert_eq!(local.plan(SECOND, true), Plan::Look);
     }
 
     #[test]

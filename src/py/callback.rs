@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
+use super::handle_types;
 use super::object::{Ref, decref};
 use super::state::state;
 
@@ -111,7 +112,7 @@ impl Callback {
         let kind = unsafe { ffi::Py_TYPE(handle) };
         if std::ptr::eq(kind, state.threadsafe_type) {
             // SAFETY: the type was checked, and we hold the handle past the guard.
-            let _guard = unsafe { handle::lock_threadsafe(loop_.py(), handle) };
+            let _guard = unsafe { handle_types::lock_threadsafe(loop_.py(), handle) };
             // SAFETY: as above.
             return if loop_.get().is_debug() {
                 self.run_debug(loop_)

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::callback::Callback;
-use super::handle;
+use super::handle_types;
 use super::io::{self, lock_attached};
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
@@ -294,12 +294,12 @@ impl LoopCore {
         let handle = timer.handle();
         let key = local.timers.insert(when, timer);
         // SAFETY: the heap keeps the handle alive, and timers are handles of our timer type.
-        unsafe { handle::set_timer_key(handle, key) };
+        unsafe { handle_types::set_timer_key(handle, key) };
     }
 
     /// Takes a timer out of the heap, if it is there, to be dropped by the caller.
     pub(super) fn take_timer(local: &mut Local<Callback>, timer: &Callback) -> Option<Callback> {
-        handle::take_timer_key(timer).and_then(|key| local.timers.remove(key))
+        handle_types::take_timer_key(timer).and_then(|key| local.timers.remove(key))
     }
 
     /// As [`take_timer`](Self::take_timer), on the loop's own thread.

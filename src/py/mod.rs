@@ -8,10 +8,12 @@
 //!
 //! Must never: hold state that the layers below could hold.
 
+mod arguments;
 mod callback;
 mod core;
 mod gil;
 mod handle;
+mod handle_types;
 mod hot;
 mod io;
 mod object;

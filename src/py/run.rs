@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
-use super::{handle, io};
+use super::{handle, handle_types, io};
 use crate::config;
 use crate::event_loop::{Claim, Local, Plan, Post, Turned};
 use crate::reactor::{PollEnd, Ready};
@@ -62,7 +62,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Callback>) -> PyResult<()> 
     let todo = unsafe {
         claim.local(|local| {
             local.collect_timers(now_ns, |timer| {
-                handle::take_timer_key(timer);
+                handle_types::take_timer_key(timer);
             });
             metrics.ready.set(local.ready.len() as u64);
             metrics.timers.set(local.timers.len() as u64);
@@ -137,7 +137,7 @@ fn poll(
         account(core, began_ns, last_ns, turned, limit);
         io::collect(py, core, &found, |callback| {
             // SAFETY: runs no Python.
-            unsafe { claim.local(|local| local.ready.push(callback)) };
+            unsafe { claim.local(|local| local.ready.push_event(callback)) };
         });
         // SAFETY: runs no Python.
         unsafe { claim.local(|local| local.polled(turned)) };

@@ -16,7 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString, PyTuple, PyType};
 
-use super::handle;
+use super::handle_types;
 use super::object::{Ref, make_immortal};
 
 /// Where `asyncio.Handle` keeps what, in bytes from the start of the object.
@@ -151,8 +151,8 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let handle_class = events.getattr("Handle")?.cast_into::<PyType>()?;
     let timer_class = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
     let threadsafe_class = events.getattr("_ThreadSafeHandle")?.cast_into::<PyType>()?;
-    let timer_type = handle::timer_type(&timer_class)?;
-    let threadsafe_type = handle::threadsafe_type(&threadsafe_class)?;
+    let timer_type = handle_types::timer_type(&timer_class)?;
+    let threadsafe_type = handle_types::threadsafe_type(&threadsafe_class)?;
     let slot = |class: &Bound<'_, PyType>, name: &str| slot_offset(class, name);
     let state = State {
         handle: HandleLayout {

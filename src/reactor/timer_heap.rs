@@ -22,7 +22,6 @@ struct Node {
 }
 
 impl Node {
-    /// NaN sorts last: a timer that is never due, as in asyncio.
     fn before(&self, other: &Self) -> bool {
         self.when.total_cmp(&other.when).then(self.sequence.cmp(&other.sequence)).is_lt()
     }
@@ -80,9 +79,11 @@ impl<C> TimerHeap<C> {
         self.heap.first().map(|node| node.when)
     }
 
-    /// Adds a timer due at `when` seconds.
+    /// Adds a timer due at `when` seconds; NaN, like infinity, is never due.
     #[allow(clippy::missing_panics_doc, reason = "four billion timers do not fit in memory")]
     pub fn insert(&mut self, when: f64, value: C) -> TimerKey {
+        // Either sign: a negative NaN would sort before all others and keep them from firing.
+        let when = if when.is_nan() { f64::INFINITY } else { when };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, place: 0, value: None });
             u32::try_from(self.slots.len() - 1).unwrap_or_else(|_| unreachable!("2^32 timers"))
@@ -225,11 +226,12 @@ mod tests {
     fn nan_and_infinity_are_never_due() {
         let mut timers = TimerHeap::default();
         timers.insert(f64::NAN, "nan");
+        timers.insert(-f64::NAN, "negative nan");
         timers.insert(f64::INFINITY, "inf");
         timers.insert(0.0, "now");
         assert_eq!(timers.pop_due(f64::MAX), Some("now"));
         assert_eq!(timers.pop_due(f64::MAX), None);
-        assert_eq!(timers.len(), 2);
+        assert_eq!(timers.len(), 3);
     }
 
     #[test]
