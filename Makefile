@@ -118,7 +118,7 @@ lint: build ## Check formatting, lints, types and stubs
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
 	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py
-	$(PYTHON) -m mypy.stubtest loop_pool
+	$(PYTHON) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections
 	$(PYTHON3) tools/check_machine.py --lint

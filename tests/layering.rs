@@ -37,9 +37,6 @@ const SYNC_IN_PY: &[&str] = &["Arc", "Weak", "OnceLock", "atomic"];
 
 const MAX_LINES: usize = 500;
 
-/// Files that are too long already, and the length they may not pass. The list only shrinks.
-const LONG_FILES: &[(&str, usize)] = &[("src/py/handle.rs", 550)];
-
 // --- the rules ----------------------------------------------------------------------------------
 
 /// Imports point down, in tests too; nothing imports `py`.
@@ -133,15 +130,9 @@ fn module_docs(source: &Source) -> Vec<String> {
 /// A file that grows past the limit is two things.
 fn length(source: &Source) -> Vec<String> {
     let lines = source.text.lines().count();
-    let known = LONG_FILES.iter().find(|(path, _)| *path == source.path);
-    let limit = known.map_or(MAX_LINES, |(_, limit)| *limit);
-    if lines > limit {
-        vec![source.at(lines, &format!("longer than {limit} lines: split it"))]
-    } else if known.is_some() && lines <= MAX_LINES {
-        vec![source.at(lines, "short enough by now: take it off `LONG_FILES`")]
-    } else {
-        Vec::new()
-    }
+    let wrong = lines > MAX_LINES;
+    let split = || source.at(lines, &format!("longer than {MAX_LINES} lines: split it"));
+    wrong.then(split).into_iter().collect()
 }
 
 /// The root declares the modules of the tables and no other, and its docs draw the layers in order.
@@ -476,10 +467,6 @@ fn each_file_says_what_it_is_for() {
 #[test]
 fn no_file_is_two_things() {
     hold(length);
-    let sources = sources();
-    for (path, _) in LONG_FILES {
-        assert!(sources.iter().any(|source| source.path == *path), "{path} is gone: unlist it");
-    }
 }
 
 #[test]
@@ -598,11 +585,6 @@ mod rules_can_fail {
     fn a_file_too_long() {
         breaks(length, "src/id.rs", &"\n".repeat(MAX_LINES), &[]);
         breaks(length, "src/id.rs", &"\n".repeat(MAX_LINES + 1), &[MAX_LINES + 1]);
-        for (path, limit) in LONG_FILES {
-            breaks(length, path, &"\n".repeat(*limit), &[]);
-            breaks(length, path, &"\n".repeat(limit + 1), &[limit + 1]);
-            breaks(length, path, "\n", &[1]);
-        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ from . import _core
 
 if TYPE_CHECKING:
     import contextvars
+    import socket
     from collections.abc import Callable
 
     from ._pool import Pool
@@ -111,6 +112,17 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     _pool: Pool | None = None
     """The pool that the loop belongs to."""
+    _pool_index: int
+    """Its place among the loops of that pool."""
+
+    if TYPE_CHECKING:
+        # Parts of BaseEventLoop that typeshed leaves out.
+        _csock: socket.socket
+        _signal_handlers: dict[int, events.Handle]
+        _current_handle: events.Handle | None
+
+        def _run_forever_setup(self) -> None: ...
+        def _run_forever_cleanup(self) -> None: ...
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         if selector is not None:
@@ -142,8 +154,10 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        super().close()
-        self._close_core()
+        try:
+            super().close()
+        finally:
+            self._close_core()
 
     # -- signals ---------------------------------------------------------------------------------
 
@@ -169,7 +183,10 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     def _unwatch_signals(self) -> None:
         # With handlers of its own left, the loop keeps watching, as asyncio's does.
         if not self._signal_handlers:
-            signal.set_wakeup_fd(-1)
+            current = signal.set_wakeup_fd(-1)
+            if current not in (-1, self._csock.fileno()):
+                # Somebody else took over meanwhile.
+                signal.set_wakeup_fd(current)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
@@ -181,7 +198,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     # -- asyncio's own ways into the ready queue -------------------------------------------------
 
     def _add_callback(self, handle: events.Handle) -> None:
-        if not handle._cancelled:  # type: ignore[attr-defined]
+        if not handle._cancelled:
             self._push_handle(handle)
 
     def _call_soon(
@@ -223,7 +240,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     def _run_handle_in_debug_mode(self, handle: events.Handle) -> None:
         """Run a handle as ``BaseEventLoop._run_once`` does in debug mode: timed and named."""
-        if handle._cancelled:  # type: ignore[attr-defined]
+        if handle._cancelled:
             return
         try:
             self._current_handle = handle
@@ -249,9 +266,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         exception: BaseException,
     ) -> None:
         """Hand a callback's exception to the exception handler, as ``Handle._run`` does."""
-        source = format_helpers._format_callback_source(  # type: ignore[attr-defined]
-            callback, args, debug=self.get_debug()
-        )
+        source = format_helpers._format_callback_source(callback, args, debug=self.get_debug())
         context: dict[str, Any] = {
             "message": f"Exception in callback {source}",
             "exception": exception,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 import warnings
@@ -21,7 +22,9 @@ def warn_if_serial(loops: int) -> None:
     if _said or loops == 1 or not sys._is_gil_enabled():
         return
     _said = True
-    warnings.warn(_explanation(), RuntimeWarning, stacklevel=5)
+    # About the line outside of the package that starts the pool: by `run` or by a `Runner`.
+    package = os.path.join(os.path.dirname(__file__), "")
+    warnings.warn(_explanation(), RuntimeWarning, skip_file_prefixes=(package,))
 
 
 def _explanation() -> str:
@@ -30,20 +33,13 @@ def _explanation() -> str:
     )
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return f"this Python has a global interpreter lock: {consequence}"
-    culprits = modules_that_need_the_gil()
-    if culprits:
-        why = "it was switched on by the import of " + ", ".join(culprits)
-    elif sys._xoptions.get("gil") == "1" or _environment_asks_for_gil():
+    if sys.flags.gil:
         why = "it was asked for by -X gil=1 or PYTHON_GIL=1"
+    elif culprits := modules_that_need_the_gil():
+        why = "it was switched on by the import of " + ", ".join(culprits)
     else:
         why = "which module switched it on cannot be known"
     return f"the global interpreter lock is on in this free-threaded Python ({why}): {consequence}"
-
-
-def _environment_asks_for_gil() -> bool:
-    import os
-
-    return os.environ.get("PYTHON_GIL") == "1"
 
 
 def modules_that_need_the_gil() -> list[str]:

@@ -8,6 +8,7 @@ in the interpreter: python/cpython#157666).
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import threading
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ._task import PoolTask
 
 logger = logging.getLogger("loop_pool")
+
+GRACE = 1.0
+"""Seconds beyond the deadline that a loop has for an answer, once its own work has given up."""
 
 _TURNS_IN_VAIN = 100
 """Failed turns in a row after which a loop is given up."""
@@ -65,10 +69,12 @@ class _Member:
         """Tasks posted to the loop and not done. Any thread adds, the loop's removes."""
         self.thread: threading.Thread | None = None
         # Held while something is posted to the loop, and to refuse posts from then on: what was
-        # posted before is seen by the shutdown that follows.
-        self.door = threading.Lock()
+        # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
+        # finalizer may post while this thread does.
+        self.door = threading.RLock()
         self.accepting = False
         self.ended = False
+        self._stopping = False
         self._started = threading.Event()
         self._failure: BaseException | None = None
 
@@ -113,7 +119,8 @@ class _Member:
         does after an error out of an exception handler, unless it never gets further.
         """
         in_vain = 0
-        while True:
+        # A turn may both stop the loop and fail.
+        while not self._stopping:
             turns = loop._stats()[4]
             try:
                 loop.run_forever()
@@ -124,8 +131,6 @@ class _Member:
                 in_vain = in_vain + 1 if loop._stats()[4] <= turns + 1 else 0
                 if in_vain == _TURNS_IN_VAIN:
                     raise
-            else:
-                return
 
     def end(self) -> None:
         """Accept no further work, and let nobody wait for what will not be done any more."""
@@ -136,7 +141,12 @@ class _Member:
             task._abandon(f"{self.name} ended before {task!r} was done")
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """End the thread, from any other."""
+        self.loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self.loop.stop()
 
 
 @final
@@ -148,6 +158,7 @@ class Pool:
         self._debug = debug
         self._members = [_Member(self, index) for index in range(loops)]
         self._loops: tuple[EventLoop, ...] = ()
+        self._interrupted = False
 
     def __repr__(self) -> str:
         state = "open" if self._members[0].accepting else "closed"
@@ -180,7 +191,10 @@ class Pool:
         if len(self._members) > 1:
             # `asyncio.sleep` and its like, looked up by every loop: the module has a `__getattr__`,
             # so the interpreter cannot avoid counting what it finds there.
-            _core._stop_counting(*(getattr(asyncio, name) for name in asyncio.__all__))
+            shared = (getattr(asyncio, name) for name in asyncio.__all__)
+            _core._stop_counting(
+                *(thing for thing in shared if isinstance(thing, type) or inspect.isroutine(thing))
+            )
         try:
             for member in self._members[1:]:
                 member.start(self._debug)
@@ -190,11 +204,17 @@ class Pool:
             raise
 
     def _interrupt(self, error: BaseException) -> None:
-        """Let ``error``, raised on another loop, end ``run`` as if it were raised on loop 0."""
+        """Let ``error``, raised on another loop, end ``run`` as if it were raised on loop 0.
+
+        Only the first does, and none while the pool is ending anyway.
+        """
 
         def propagate() -> None:
             raise error
 
+        if self._interrupted or not self._members[0].accepting:
+            return
+        self._interrupted = True
         self._members[0].loop.call_soon_threadsafe(propagate)
 
     def _refuse(self) -> None:
@@ -214,6 +234,9 @@ class Pool:
                 except RuntimeError:  # it has closed itself meanwhile
                     continue
         stuck = []
+        if deadline is not None:
+            # A deadline that others have used up leaves a healthy thread the time to end.
+            deadline = max(deadline, time.monotonic() + GRACE)
         for member in started:
             if member.thread is None:
                 continue

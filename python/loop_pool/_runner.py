@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, final
 from . import _core
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
-from ._pool import Pool, _open_pools
+from ._pool import GRACE, Pool, _open_pools
 from ._task import spawn_in, wake
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ logger = logging.getLogger("loop_pool")
 
 SHUTDOWN_TIMEOUT = 30.0
 """Seconds that a pool takes to end before it says what does not."""
-
-_GRACE = 1.0
-"""Seconds beyond the deadline that a loop has for an answer, once its own work has given up."""
 
 
 @final
@@ -127,9 +124,9 @@ class Runner:
             return
         timeout = self._shutdown_timeout
         deadline = None if timeout is None else time.monotonic() + timeout
+        pool._refuse()
         try:
-            pool._refuse()
-            self._runner.get_loop().run_until_complete(_shut_down(pool, deadline))
+            _run_to_its_end(_shut_down(pool, deadline), self._runner.get_loop())
         finally:
             try:
                 for member in pool._stop(pool._members, deadline):
@@ -198,6 +195,26 @@ def _check_awaitable(main: object) -> None:
         raise TypeError(f"a coroutine was expected, got {main!r}{hint}")
 
 
+def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+    """Run the shutdown although a task that it cancels may raise ``SystemExit`` out of the loop.
+
+    Raises:
+        SystemExit, KeyboardInterrupt: the first one that came meanwhile. A second
+            ``KeyboardInterrupt`` is the user's wish not to wait.
+    """
+    task = loop.create_task(shutdown)
+    first: BaseException | None = None
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and isinstance(first, KeyboardInterrupt):
+                raise
+            first = first or error
+    if first is not None:
+        raise first
+
+
 async def _shut_down(pool: Pool, deadline: float | None) -> None:
     """Phases 2 to 4, on loop 0."""
     for phase in (_cancel_tasks, _shut_down_asyncgens, _shut_down_executor):
@@ -224,7 +241,7 @@ async def _on_every_loop(
         task.add_done_callback(functools.partial(wake, here, ended))
         running[ended] = (member, task)
     # A loop that keeps its deadline answers a little after it; one that does not is stuck.
-    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + _GRACE
+    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + GRACE
     done, pending = await asyncio.wait(running, timeout=grace)
     for ended in pending:
         logger.error("%s: %s did not end in time", running[ended][0].name, _NAMES[phase])
@@ -273,12 +290,12 @@ async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
 
 async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
     # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
-    remaining = None if deadline is None else max(_GRACE, deadline - time.monotonic())
+    remaining = None if deadline is None else max(GRACE, deadline - time.monotonic())
     await member.loop.shutdown_default_executor(remaining)
     member.loop._forget_default_executor()
 
 
-_NAMES = {
+_NAMES: dict[Callable[[_Member, float | None], Coroutine[Any, Any, None]], str] = {
     _cancel_tasks: "cancelling its tasks",
     _shut_down_asyncgens: "closing its asynchronous generators",
     _shut_down_executor: "shutting down its executor",

@@ -167,16 +167,21 @@ async def start_server(
         if not sources:
             server = await asyncio.start_server(client_connected_cb, host, port, **kwargs)
             servers.append((member, server))
-            bound.extend(server.sockets)  # type: ignore[arg-type]
+            bound.extend(server.sockets)
             return
         options = {
             name: value
             for name, value in kwargs.items()
             if name not in {"family", "flags", "reuse_address", "reuse_port"}
         }
-        for source in sources:
-            server = await asyncio.start_server(client_connected_cb, sock=source, **options)
-            servers.append((member, server))
+        try:
+            while sources:
+                server = await asyncio.start_server(client_connected_cb, sock=sources[0], **options)
+                sources.pop(0)
+                servers.append((member, server))
+        finally:
+            for source in sources:
+                source.close()
 
     try:
         for member in members:

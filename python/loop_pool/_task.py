@@ -79,6 +79,9 @@ class PoolTask[T]:
             task.add_done_callback(self._settle)
 
     def _settle(self, task: asyncio.Task[T]) -> None:
+        # A task that died in another thread than its own would stop them all: let it go here.
+        self._name = task.get_name()
+        self._task = None
         self._member.tasks.discard(self)
         if self._outcome.done():  # it was given up
             return
@@ -120,9 +123,8 @@ class PoolTask[T]:
 
     def get_name(self) -> str:
         """Return the task's name; ``""`` before it has started, if none was given."""
-        if self._task is not None:
-            return self._task.get_name()
-        return self._name or ""
+        task = self._task
+        return (self._name or "") if task is None else task.get_name()
 
     def done(self) -> bool:
         """Whether it has a result, an exception, or was cancelled."""

@@ -141,7 +141,12 @@ pub(super) struct Parsed<'a, const N: usize> {
 
 impl<'a, const N: usize> Parsed<'a, N> {
     #[inline(always)]
-    fn new(py: Python<'_>, method: &str, names: [&str; N], args: &Arguments<'a>) -> PyResult<Self> {
+    pub(super) fn new(
+        py: Python<'_>,
+        method: &str,
+        names: [&str; N],
+        args: &Arguments<'a>,
+    ) -> PyResult<Self> {
         if let Some((required, rest)) = args.positional.split_first_chunk::<N>() {
             if args.kwnames.is_null() {
                 return Ok(Self { required: *required, rest, context: None });

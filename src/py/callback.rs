@@ -113,12 +113,11 @@ impl Callback {
         if std::ptr::eq(kind, state.threadsafe_type) {
             // SAFETY: the type was checked, and we hold the handle past the guard.
             let _guard = unsafe { handle_types::lock_threadsafe(loop_.py(), handle) };
+            if loop_.get().is_debug() {
+                return self.run_debug(loop_);
+            }
             // SAFETY: as above.
-            return if loop_.get().is_debug() {
-                self.run_debug(loop_)
-            } else {
-                unsafe { run_slots(loop_, handle) }
-            };
+            return unsafe { run_slots(loop_, handle) };
         }
         if loop_.get().is_debug() {
             return self.run_debug(loop_);

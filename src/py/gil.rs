@@ -4,6 +4,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
+/// `Py_mod_gil` as extensions built for Python 3.13 and 3.14 know it.
+const BEFORE_3_15: std::ffi::c_int = 4;
+
 /// Whether `module` is an extension module whose slots do not say that it needs no GIL. Modules
 /// whose slots cannot be read (initialised in one phase) are not accused.
 #[pyfunction]
@@ -22,7 +25,7 @@ pub(super) fn needs_gil(module: &Bound<'_, PyAny>) -> bool {
             return false;
         }
         while (*slot).slot != 0 {
-            if (*slot).slot == ffi::Py_mod_gil {
+            if (*slot).slot == ffi::Py_mod_gil || (*slot).slot == BEFORE_3_15 {
                 return std::ptr::eq((*slot).value, ffi::Py_MOD_GIL_USED);
             }
             slot = slot.add(1);

@@ -151,16 +151,6 @@ pub(super) unsafe fn is_cancelled(handle: *mut ffi::PyObject) -> bool {
     }
 }
 
-/// Whether the object has had a weak reference.
-///
-/// # Safety
-/// `handle` is a live handle, and `offset` comes from its layout.
-#[inline(always)]
-unsafe fn has_weak_references(handle: *mut ffi::PyObject, offset: isize) -> bool {
-    // SAFETY: the type keeps the list there, by the caller's word.
-    unsafe { !(*handle.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null() }
-}
-
 /// Takes what a handle is to run out of it, if nobody else can reach the handle: its one reference
 /// is ours and there is no weak one. This spares the counting; [`put_back`] undoes it.
 ///
@@ -171,10 +161,7 @@ pub(super) unsafe fn take_scheduled(handle: *mut ffi::PyObject) -> Option<Schedu
     let layout = &state().handle;
     // SAFETY: nobody else has the handle, so its slots are ours; `None` is immortal.
     unsafe {
-        if !is_unique(handle)
-            || has_weak_references(handle, layout.weak_references)
-            || *slot(handle, layout.cancelled) == ffi::Py_True()
-        {
+        if !is_unique(handle) || *slot(handle, layout.cancelled) == ffi::Py_True() {
             return None;
         }
         let [callback, args, context] = [layout.callback, layout.args, layout.context]

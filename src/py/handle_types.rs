@@ -90,7 +90,13 @@ pub(super) fn timer_type<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<'py, 
         timer_cancel,
         c"cancel($self, /)\n--\n\nCancel the call and free its place in the loop at once.",
     )]);
-    native_subclass(base, c"loop_pool.TimerHandle", size_of::<AtomicU64>(), methods)
+    native_subclass(
+        base,
+        c"loop_pool._core.TimerHandle",
+        c"An asyncio.TimerHandle whose cancellation frees its place in the loop at once.",
+        size_of::<AtomicU64>(),
+        methods,
+    )
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -226,7 +232,13 @@ pub(super) fn threadsafe_type<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<
             c"_run($self, /)\n--\n\nRun the callback, holding cancellation from elsewhere off.",
         ),
     ]);
-    native_subclass(base, c"loop_pool.ThreadSafeHandle", size_of::<HandleLock>(), methods)
+    native_subclass(
+        base,
+        c"loop_pool._core.ThreadSafeHandle",
+        c"The handle of call_soon_threadsafe: cancelling it waits for a callback that runs.",
+        size_of::<HandleLock>(),
+        methods,
+    )
 }
 
 /// The interpreter keeps pointers to method definitions for ever.
@@ -241,12 +253,14 @@ fn leak_methods<const N: usize>(methods: [ffi::PyMethodDef; N]) -> *mut c_void {
 fn native_subclass<'py>(
     base: &Bound<'py, PyType>,
     name: &'static std::ffi::CStr,
+    doc: &'static std::ffi::CStr,
     extra: usize,
     methods: *mut c_void,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = base.py();
     let mut slots = [
         ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods },
+        ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: doc.as_ptr().cast_mut().cast() },
         ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() },
     ];
     let mut spec = ffi::PyType_Spec {

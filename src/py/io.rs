@@ -21,16 +21,19 @@ use crate::sys::level_trigger::Watch;
 /// Locks a mutex without ever waiting for it attached: the holder may need the collector to finish,
 /// and the collector needs us to detach.
 pub(super) fn lock_attached<'a, T>(_py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
-    if let Some(guard) = mutex.try_lock() {
-        return guard;
+    loop {
+        if let Some(guard) = mutex.try_lock() {
+            return guard;
+        }
+        // Wait until it is free, and give it back before attaching: a thread that attaches while
+        // the interpreter ends never returns.
+        // SAFETY: the thread is attached (`py`), and is again before anything else runs.
+        unsafe {
+            let saved = ffi::PyEval_SaveThread();
+            drop(mutex.lock());
+            ffi::PyEval_RestoreThread(saved);
+        }
     }
-    // SAFETY: the thread is attached (`py`), and is again before anything else runs.
-    let saved = unsafe { ffi::PyEval_SaveThread() };
-    let guard = mutex.lock();
-    // SAFETY: restores what was saved. Attaching may wait for the collector, which never waits for
-    // this mutex: traversal only tries it.
-    unsafe { ffi::PyEval_RestoreThread(saved) };
-    guard
 }
 
 /// The kernel's error as Python raises it: the subclass of `OSError` for its number, and its text.

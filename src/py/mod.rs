@@ -2,7 +2,7 @@
 //!
 //! In: calls from Python, on any thread. Out: callbacks run on their loop's own thread, attached.
 //!
-//! Free-threading rules that hold here (DESIGN section 6): no lock is waited for while attached; no
+//! Free-threading rules that hold here (`CONTRIBUTING.md`): no lock is waited for while attached; no
 //! Python code runs and no Python object is dropped under a lock or while a loop's owner state is
 //! borrowed; every class that holds Python objects is traversed without a lock.
 //!

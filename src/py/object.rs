@@ -123,12 +123,12 @@ pub(super) unsafe fn make_immortal(object: *mut ffi::PyObject) -> bool {
 #[inline(always)]
 pub(super) unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
-    // SAFETY: the object is alive. With one local reference, which is ours, and no shared one,
-    // nobody else could make another.
+    // SAFETY: the object is alive. With one local reference, which is ours, no shared one, and no
+    // weak one (which would set a flag in the shared word), nobody else could make another.
     unsafe {
         is_owned_here(object)
             && (*object).ob_ref_local.load(Relaxed) == 1
-            && (*object).ob_ref_shared.load(Relaxed) >> SHARED_SHIFT == 0
+            && (*object).ob_ref_shared.load(Relaxed) == 0
     }
     #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
     // SAFETY: handed on to our caller.

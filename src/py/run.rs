@@ -1,4 +1,4 @@
-//! The run loop: the turn of DESIGN section 4, on the thread that called `run_forever`.
+//! The run loop: the turn of `docs/architecture.md`, on the thread that called `run_forever`.
 
 use std::time::Duration;
 

@@ -29,8 +29,6 @@ pub(super) struct HandleLayout {
     pub(super) source_traceback: usize,
     pub(super) repr: usize,
     pub(super) context: usize,
-    /// Of the list of weak references; before the object, hence signed.
-    pub(super) weak_references: isize,
 }
 
 /// Where `asyncio.TimerHandle` keeps the rest.
@@ -122,6 +120,10 @@ pub(super) fn learn_task_callbacks(step: &Bound<'_, PyAny>, wakeup: &Bound<'_, P
         }
         (*wakeup.as_ptr().cast::<ffi::PyCFunctionObject>()).m_ml
     };
+    // SAFETY: the definition of a live function. The loop calls it with one argument.
+    if unsafe { (*wakeup_def).ml_flags } != ffi::METH_O {
+        return false;
+    }
     if !name.to_bytes().starts_with(b"_asyncio.") {
         return false;
     }
@@ -163,8 +165,6 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
             source_traceback: slot(&handle_class, "_source_traceback")?,
             repr: slot(&handle_class, "_repr")?,
             context: slot(&handle_class, "_context")?,
-            // SAFETY: a live type.
-            weak_references: unsafe { (*handle_class.as_type_ptr()).tp_weaklistoffset },
         },
         timer: TimerLayout {
             when: slot(&timer_class, "_when")?,

@@ -52,11 +52,22 @@ pub struct TimerHeap<C> {
     slots: Vec<Slot<C>>,
     free: Vec<u32>,
     sequence: u64,
+    /// The first generation of a new slot: above that of any slot given back.
+    first_generation: u32,
 }
+
+/// Slots that an empty heap keeps; more are the memory of a burst.
+const KEEP: usize = 1024;
 
 impl<C> Default for TimerHeap<C> {
     fn default() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new(), sequence: 0 }
+        Self {
+            heap: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            sequence: 0,
+            first_generation: 0,
+        }
     }
 }
 
@@ -85,7 +96,7 @@ impl<C> TimerHeap<C> {
         // Either sign: a negative NaN would sort before all others and keep them from firing.
         let when = if when.is_nan() { f64::INFINITY } else { when };
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, place: 0, value: None });
+            self.slots.push(Slot { generation: self.first_generation, place: 0, value: None });
             u32::try_from(self.slots.len() - 1).unwrap_or_else(|_| unreachable!("2^32 timers"))
         });
         let entry = &mut self.slots[slot as usize];
@@ -141,9 +152,15 @@ impl<C> TimerHeap<C> {
         value
     }
 
-    /// Returns the memory of a burst. Slots stay, as their generations must not start again.
+    /// Returns the memory of a burst, once its last timer has gone.
     fn give_back(&mut self) {
-        self.heap.shrink_to(1024);
+        if self.slots.len() > KEEP {
+            let generations = self.slots.iter().map(|slot| slot.generation);
+            self.first_generation = generations.max().unwrap_or(0).wrapping_add(1);
+            self.slots = Vec::new();
+            self.free = Vec::new();
+            self.heap = Vec::new();
+        }
     }
 
     fn sift_up(&mut self, mut place: usize) -> usize {
@@ -243,6 +260,17 @@ mod tests {
         assert_eq!(timers.remove(old), None);
         assert_eq!(timers.remove(new), Some("new"));
         assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn a_burst_is_given_back_and_its_keys_stay_dead() {
+        let mut timers = TimerHeap::default();
+        let keys: Vec<_> = (0..2 * KEEP).map(|n| timers.insert(1.0, n)).collect();
+        while timers.pop_due(2.0).is_some() {}
+        assert_eq!(timers.slots.capacity() + timers.heap.capacity(), 0);
+        timers.insert(1.0, 0);
+        assert!(keys.into_iter().all(|key| timers.remove(key).is_none()));
+        assert_eq!(timers.len(), 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ line is `N passed, N failed, N skipped` (excluded tests count as skipped).
 
 Exit status: 0 when all passed; 1 on any failure, error, hang, crash, unexpected success, exception
 that no one could catch, stale exclusion, or file in which no loop of ours was made; 2 when there is
-nothing to run, no such loop, or no proper file of exclusions.
+nothing to run, no such loop, or no proper file of exclusions; 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from cpython_support import child, summary  # noqa: E402
 from cpython_support.exclusions import ENVIRONMENT, Exclusions, ExclusionsError  # noqa: E402
 from cpython_support.model import ChildSpec, FileReport, Outcome, is_selected  # noqa: E402
 from cpython_support.placement import PlacementError, load_loop_class  # noqa: E402
-from cpython_support.supervisor import Limits, run_file  # noqa: E402
+from cpython_support.supervisor import Limits, interrupted, run_file  # noqa: E402
 
 PACKAGE = "test.test_asyncio"
 ORACLE = "asyncio:SelectorEventLoop"
@@ -116,7 +117,12 @@ class Suite:
         """Run `modules`, `--jobs` at a time, and print a line as each ends."""
         print(summary.HEADER, flush=True)
         with ThreadPoolExecutor(self.options.jobs) as executor:
-            return list(executor.map(self._run_module, modules))
+            try:
+                return list(executor.map(self._run_module, modules))
+            except KeyboardInterrupt:
+                interrupted.set()
+                executor.shutdown(cancel_futures=True)
+                raise
 
     def _run_module(self, module: str) -> FileReport:
         prefix = prefix_of(module, self.options.package)
@@ -194,7 +200,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not modules:
         print(f"no tests of {options.package} {' '.join(options.select)}", file=sys.stderr)
         return 2
-    reports = suite.run(modules)
+    # As Ctrl-C: the children are in sessions of their own, and would outlive us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        reports = suite.run(modules)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     stale = suite.stale(reports)
     if options.results:
         everything = [vars_of(report) for report in reports]

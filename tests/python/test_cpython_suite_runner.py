@@ -31,26 +31,31 @@ HEAD = """
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def prepare(folder: Path, body: str, head: str, exclusions: str) -> list[str]:
+    """Write the package `made_up` with the one file `test_made_up`; the command that runs it."""
+    package = folder / "made_up"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    source = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ")
+    (package / "test_made_up.py").write_text(source, encoding="utf-8")
+    listed = folder / "exclusions.toml"
+    listed.write_text(exclusions, encoding="utf-8")
+    command = [sys.executable, str(RUNNER), "--package", "made_up", "--exclusions", str(listed)]
+    return [*command, "--loop", "asyncio:SelectorEventLoop"]
+
+
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
-    """Runs the runner on a package with the one file `test_made_up`, and returns what it said.
+    """Runs the runner on a made-up test file and returns what it said.
 
-    `body` is appended to `HEAD`, inside the class `T`.
+    `body` is appended to `head`, inside the class `T`.
     """
 
     def run(
         body: str, *options: str, exclusions: str = "", head: str = HEAD
     ) -> subprocess.CompletedProcess[str]:
-        package = tmp_path / "made_up"
-        package.mkdir()
-        (package / "__init__.py").touch()
-        source = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ")
-        (package / "test_made_up.py").write_text(source, encoding="utf-8")
-        listed = tmp_path / "exclusions.toml"
-        listed.write_text(exclusions, encoding="utf-8")
-        command = [sys.executable, str(RUNNER), "--package", "made_up", "--exclusions", str(listed)]
         return subprocess.run(
-            [*command, "--loop", "asyncio:SelectorEventLoop", *options],
+            [*prepare(tmp_path, body, head, exclusions), *options],
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
@@ -137,11 +142,43 @@ def test_hang_is_named_with_its_stack_and_its_processes_are_killed(
     assert_gone(int(pid_file.read_text()))
 
 
+def test_file_full_of_hangs_is_given_up(suite: Suite) -> None:
+    """Were every test given its time, a broken loop would cost hours."""
+    body = "\n".join(f"def test_b{i}(self): threading.Event().wait()" for i in range(6))
+    done = suite(body, "--test-timeout", "2")
+    assert done.returncode == 1
+    assert "given up after 3 hangs" in done.stdout
+
+
 def test_hang_at_exit_is_reported(suite: Suite) -> None:
     body = "def test_b(self): threading.Thread(target=threading.Event().wait).start()"
     done = suite(body, "--test-timeout", "3")
     assert done.returncode == 1
     assert "no end within 3 s in exit" in done.stdout
+
+
+def test_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
+    fifo = tmp_path / "pid"
+    os.mkfifo(fifo)
+    body = f"""
+        def test_b(self):
+            with open({str(fifo)!r}, "w") as file:
+                file.write(str(os.getpid()))
+            threading.Event().wait()
+    """
+    runner = subprocess.Popen(
+        prepare(tmp_path, body, HEAD, ""),
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with runner:
+        pid = int(fifo.read_text())  # waits for the test
+        runner.terminate()
+        _, said = runner.communicate(timeout=30)
+    assert (runner.returncode, said) == (130, "interrupted\n")
+    assert_gone(pid)
 
 
 def test_file_that_takes_too_long_is_ended(suite: Suite) -> None:

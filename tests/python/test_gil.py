@@ -108,14 +108,8 @@ def test_a_gil_that_was_forbidden_stays_off_whatever_is_imported() -> None:
     "call",
     [
         RUN,
-        pytest.param(
-            "with loop_pool.Runner(loops=2) as runner: runner.run(main())",
-            marks=pytest.mark.xfail(strict=True, reason="the stack is counted as for `run`"),
-        ),
-        pytest.param(
-            "runner = loop_pool.Runner(loops=2); runner.get_pool(); runner.close()",
-            marks=pytest.mark.xfail(strict=True, reason="the stack is counted as for `run`"),
-        ),
+        "with loop_pool.Runner(loops=2) as runner: runner.run(main())",
+        "runner = loop_pool.Runner(loops=2); runner.get_pool(); runner.close()",
     ],
 )
 def test_it_is_said_about_the_line_that_starts_the_pool(call: str) -> None:
@@ -185,7 +179,7 @@ def extension_module(*slots: tuple[int, int]) -> types.ModuleType:
 
     So the GIL stays off whatever the module says about it.
     """
-    table = (_Slot * (len(slots) + 1))(*slots)
+    table = (_Slot * (len(slots) + 1))(*(_Slot(*slot) for slot in slots))
     definition = _Definition(name=b"made_up", slots=ctypes.addressof(table))
     _kept.append((table, definition))  # for ever, as static data are
     definition_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)(
@@ -197,7 +191,8 @@ def extension_module(*slots: tuple[int, int]) -> types.ModuleType:
         ("PyModule_FromDefAndSpec2", ctypes.pythonapi)
     )
     spec = importlib.machinery.ModuleSpec("made_up", None)
-    return create(ctypes.addressof(definition), spec, sys.api_version)
+    module: types.ModuleType = create(ctypes.addressof(definition), spec, sys.api_version)
+    return module
 
 
 @pytest.mark.smoke
@@ -266,7 +261,6 @@ def test_a_module_that_cannot_be_read_is_not_named() -> None:
 
 
 @free_threaded
-@pytest.mark.xfail(strict=True, reason="modules are asked before the interpreter's own flag")
 @pytest.mark.parametrize("how", ASKED_FOR)
 def test_nobody_is_named_for_a_gil_that_was_asked_for(how: dict[str, Any]) -> None:
     (warning,) = warned(f"{NAMES_TWO}; {RUN}", **how)

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import threading
 import traceback
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,28 @@ def test_the_task_is_asyncio_s_and_made_on_its_own_thread() -> None:
 
     async def main() -> None:
         await loop_pool.spawn(look(), loop=loops()[1])
+
+    run(main)
+
+
+def test_the_task_dies_on_its_own_loop_s_thread() -> None:
+    # One that dies on another thread stops every thread of the interpreter.
+    died_in: list[str] = []
+    watches: list[weakref.ref[Any]] = []
+
+    def died(_: object) -> None:
+        died_in.append(threading.current_thread().name)
+
+    async def watch() -> None:
+        watches.append(weakref.ref(asyncio.current_task(), died))
+
+    async def main() -> None:
+        for _ in range(20):
+            task = loop_pool.spawn(watch(), loop=loops()[1], name="watched")
+            await task
+            await loop_pool.spawn(asyncio.sleep(0), loop=loops()[1])
+            assert task.get_name() == "watched"
+            assert died_in.pop() == "loop-pool-1"
 
     run(main)
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,14 +26,18 @@ from cpython_support.model import ChildSpec, FileReport, Outcome, TestResult
 POLL_SECONDS = 0.05
 LOG_LINES = 80
 
+interrupted = threading.Event()
+"""Set when the run is to end: every `run_file`, in whatever thread, kills its child and returns."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for one test (and for import and exit), seconds for a file, processes per file."""
+    """Seconds for a test (and for import, exit) and for a file; hangs and crashes per file."""
 
     test: float = 60.0
     file: float = 300.0
-    attempts: int = 20
+    hangs: int = 3
+    crashes: int = 20
 
 
 class EventReader:
@@ -113,7 +118,7 @@ def run_file(spec: ChildSpec, script: Path, limits: Limits) -> FileReport:
     """
     report = FileReport(spec.module.removeprefix(spec.prefix))
     started = time.monotonic()
-    for _ in range(limits.attempts):
+    while not interrupted.is_set():
         left = started + limits.file - time.monotonic()
         if left <= 0:
             report.problems.append(f"did not end within {limits.file:g} s")
@@ -121,8 +126,10 @@ def run_file(spec: ChildSpec, script: Path, limits: Limits) -> FileReport:
         spec = dataclasses.replace(spec, done=tuple(report.results))
         if _run_child(spec, script, limits, left, report):
             break
-    else:
-        report.problems.append(f"given up after {limits.attempts} crashes and hangs")
+        hangs, crashes = report.count(Outcome.HUNG), report.count(Outcome.CRASHED)
+        if hangs >= limits.hangs or crashes >= limits.crashes:
+            report.problems.append(f"given up after {hangs} hangs and {crashes} crashes")
+            break
     report.excluded = tuple(
         name for name in spec.exclude if name in report.known and name not in report.results
     )
@@ -166,7 +173,10 @@ def _watch(
     test_limit: float,
     file_left: float,
 ) -> str:
-    """Wait for the child's end; a text that says which limit it passed, or nothing."""
+    """Wait for the child's end; a text that says which limit it passed, or nothing.
+
+    When it returns after `interrupted` was set, the child is still to be killed.
+    """
     deadline = time.monotonic() + file_left
     hung = ""
     while not hung:
@@ -174,7 +184,7 @@ def _watch(
             child.wait(POLL_SECONDS)
         for event in reader.read():
             attempt.take(event)
-        if child.returncode is not None:
+        if child.returncode is not None or interrupted.is_set():
             return ""
         if time.monotonic() - attempt.last_event > test_limit:
             hung = f"no end within {test_limit:g} s"
@@ -185,7 +195,7 @@ def _watch(
     for number in (signal.SIGUSR1, signal.SIGABRT):
         child.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(1.0)
+            child.wait(0.5)
             break
     kill_family(child, family)
     return hung
