@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import selectors
 import signal
 import sys
@@ -135,12 +136,11 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Run until ``stop()`` is called. As ``asyncio.loop.run_forever``."""
         self._run_forever_setup()
         try:
-            watching = self._watch_signals()
+            self._watch_signals()
             try:
                 self._run()
             finally:
-                if watching:
-                    self._unwatch_signals()
+                self._unwatch_signals()
         finally:
             self._run_forever_cleanup()
 
@@ -161,32 +161,25 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     # -- signals ---------------------------------------------------------------------------------
 
-    def _watch_signals(self) -> bool:
+    def _watch_signals(self) -> None:
         """Let any signal end the wait: its Python handler runs in this thread, which may sleep.
 
-        Returns whether it does now: not outside of the main thread, and not when somebody else
-        watches already.
-
         Without it, a signal that arrives between the interpreter's last look at its flags and the
-        kernel's wait would go unnoticed until something else happens.
+        kernel's wait would go unnoticed until something else happens. Not outside of the main
+        thread, and not when somebody else watches already.
         """
-        if threading.current_thread() is not threading.main_thread():
-            return False
-        ours = self._csock.fileno()
-        previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        if previous not in (-1, ours):
-            # Somebody else relies on theirs, and is woken by it.
-            signal.set_wakeup_fd(previous)
-            return False
-        return True
+        if threading.current_thread() is threading.main_thread():
+            _restore_wakeup_fd(
+                signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+            )
 
     def _unwatch_signals(self) -> None:
         # With handlers of its own left, the loop keeps watching, as asyncio's does.
-        if not self._signal_handlers:
-            current = signal.set_wakeup_fd(-1)
-            if current not in (-1, self._csock.fileno()):
-                # Somebody else took over meanwhile.
-                signal.set_wakeup_fd(current)
+        if threading.current_thread() is threading.main_thread() and not self._signal_handlers:
+            ours = self._csock.fileno()
+            previous = signal.set_wakeup_fd(-1)
+            if previous != ours:
+                _restore_wakeup_fd(previous)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
@@ -275,6 +268,13 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         if handle._source_traceback:  # type: ignore[attr-defined]
             context["source_traceback"] = handle._source_traceback  # type: ignore[attr-defined]
         self.call_exception_handler(context)
+
+
+def _restore_wakeup_fd(fd: int) -> None:
+    """Give the wakeup descriptor back to whoever had set it: they rely on it, and wake us."""
+    if fd != -1:
+        with contextlib.suppress(OSError, ValueError):  # they have closed it meanwhile
+            signal.set_wakeup_fd(fd)
 
 
 def new_event_loop() -> EventLoop:

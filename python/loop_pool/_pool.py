@@ -81,16 +81,18 @@ class _Member:
     def adopt(self, loop: EventLoop) -> None:
         loop._pool = self.pool
         loop._pool_index = self.index
-        self.loop = loop
-        self.accepting = True
+        with self.door:
+            self.loop = loop
+            self.accepting = not self._stopping
 
     def start(self, debug: bool | None) -> None:
-        thread = threading.Thread(target=self._main, args=(debug,), name=self.name, daemon=True)
-        thread.start()
-        self.thread = thread
+        self.thread = threading.Thread(
+            target=self._main, args=(debug,), name=self.name, daemon=True
+        )
+        self.thread.start()
         self._started.wait()
         if self._failure is not None:
-            thread.join()
+            self.thread.join()
             raise self._failure
 
     def _main(self, debug: bool | None) -> None:
@@ -141,8 +143,12 @@ class _Member:
             task._abandon(f"{self.name} ended before {task!r} was done")
 
     def stop(self) -> None:
-        """End the thread, from any other."""
-        self.loop.call_soon_threadsafe(self._stop)
+        """End the thread, from any other, however far it has come."""
+        with self.door:
+            self._stopping = True
+            loop = getattr(self, "loop", None)
+        if loop is not None:
+            loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -226,7 +232,11 @@ class Pool:
     def _stop(self, members: Iterable[_Member], deadline: float | None) -> list[_Member]:
         """Stop and join the threads; return the members whose threads did not end in time."""
         self._refuse()
-        started = [member for member in members if member.thread is not None]
+        started = [
+            member
+            for member in members
+            if member.thread is not None and member.thread.ident is not None
+        ]
         for member in started:
             if member.thread is not None and member.thread.is_alive():
                 try:

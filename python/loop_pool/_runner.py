@@ -291,8 +291,10 @@ async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
 async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
     # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
     remaining = None if deadline is None else max(GRACE, deadline - time.monotonic())
-    await member.loop.shutdown_default_executor(remaining)
-    member.loop._forget_default_executor()
+    try:
+        await member.loop.shutdown_default_executor(remaining)
+    finally:
+        member.loop._forget_default_executor()
 
 
 _NAMES: dict[Callable[[_Member, float | None], Coroutine[Any, Any, None]], str] = {

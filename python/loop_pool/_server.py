@@ -27,6 +27,7 @@ class Server:
         self._pool = pool
         self._servers = servers
         self._forever: asyncio.Future[None] | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<loop_pool.Server loops={len(self._servers)} sockets={self.sockets!r}>"
@@ -42,6 +43,7 @@ class Server:
 
     def close(self) -> None:
         """Stop listening on every loop; open connections go on. Returns before it is done."""
+        self._closed = True
         self._everywhere(asyncio.Server.close)
         forever = self._forever
         if forever is not None:
@@ -69,14 +71,20 @@ class Server:
         Raises:
             asyncio.CancelledError: in the end, always: the caller was cancelled, or ``close``
                 called. The connections of every loop are closed before.
-            RuntimeError: it is served by another call.
+            RuntimeError: it is served by another call, or closed.
         """
         if self._forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
-        await self.start_serving()
-        self._forever = asyncio.get_running_loop().create_future()
+        if self._closed:
+            raise RuntimeError(f"server {self!r} is closed")
+        forever = self._forever = asyncio.get_running_loop().create_future()
         try:
-            await self._forever
+            try:
+                await self.start_serving()
+            except Exception:
+                if not self._closed:
+                    raise
+            await forever
         except asyncio.CancelledError:
             try:
                 self.close()

@@ -205,7 +205,11 @@ class PoolTask[T]:
                         raise
                 else:
                     raise
-        return self.result()
+        try:
+            return self.result()
+        finally:
+            # As in `result`.
+            del self
 
     def __del__(self) -> None:
         if getattr(self, "_unfetched", None) is None:
