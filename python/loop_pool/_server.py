@@ -63,7 +63,7 @@ class Server:
 
     async def start_serving(self) -> None:
         """Begin to accept on every loop, if ``start_serving=False`` was given before."""
-        await self._on_each(lambda server: server.start_serving())
+        await self._on_each(_start_unless_closed)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled or closed. As ``asyncio.Server.serve_forever``.
@@ -79,11 +79,7 @@ class Server:
             raise RuntimeError(f"server {self!r} is closed")
         forever = self._forever = asyncio.get_running_loop().create_future()
         try:
-            try:
-                await self.start_serving()
-            except Exception:
-                if not self._closed:
-                    raise
+            await self.start_serving()
             await forever
         except asyncio.CancelledError:
             try:
@@ -126,8 +122,15 @@ class Server:
             spawn_in(self._pool, method(server), loop=member.loop, closing=True)
             for member, server in self._servers
         ]
-        for task in tasks:
-            await task
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+
+async def _start_unless_closed(server: asyncio.Server) -> None:
+    if server.sockets:
+        await server.start_serving()
 
 
 async def start_server(
