@@ -96,8 +96,10 @@ test-loom: ## Run the models of the wake and sleep protocols under loom
 test-python: build ## Run the Python tests; options in PYTEST_ARGS
 	$(PYTHON) -m pytest tests/python -m "not stress" $(PYTEST_ARGS)
 
+# Twice, as debug mode makes and runs handles by other code.
 test-cpython: build ## Run CPython's own asyncio tests on our loop
 	$(PYTHON) tests/python/cpython_suite.py
+	PYTHONASYNCIODEBUG=1 $(PYTHON) tests/python/cpython_suite.py
 
 test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
 

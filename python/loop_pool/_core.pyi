@@ -15,8 +15,8 @@ from typing_extensions import disjoint_base
 __all__ = [
     "LoopCore",
     "PoolCore",
-    "ThreadSafeHandle",
     "TimerHandle",
+    "_ThreadSafeHandle",
     "__version__",
     "_install_hot_methods",
     "_learn_task_callbacks",
@@ -197,7 +197,7 @@ class TimerHandle(asyncio.TimerHandle):
         """Cancel the call and free its place in the loop at once."""
 
 @final
-class ThreadSafeHandle(asyncio.Handle):
+class _ThreadSafeHandle(asyncio.Handle):
     """What `call_soon_threadsafe` returns. Its lock is held while the callback runs.
 
     Its base is `asyncio.events._ThreadSafeHandle`, which typeshed leaves out.

@@ -234,7 +234,7 @@ pub(super) fn threadsafe_type<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<
     ]);
     native_subclass(
         base,
-        c"loop_pool._core.ThreadSafeHandle",
+        c"loop_pool._core._ThreadSafeHandle",
         c"The handle of call_soon_threadsafe: cancelling it waits for a callback that runs.",
         size_of::<HandleLock>(),
         methods,

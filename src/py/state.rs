@@ -186,7 +186,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     let (task_class, future_class) = (state.task_class.module, state.future_class.module);
     module.add("TimerHandle", timer_type)?;
-    module.add("ThreadSafeHandle", threadsafe_type)?;
+    module.add("_ThreadSafeHandle", threadsafe_type)?;
     STATE
         .set(state)
         .map_err(|_| PyRuntimeError::new_err("loop_pool._core is being imported twice"))?;

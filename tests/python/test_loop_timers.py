@@ -320,3 +320,20 @@ def test_timeouts_and_sleeps_end(loop: asyncio.AbstractEventLoop) -> None:
         pending.pop().cancel()
 
     loop.run_until_complete(main())
+
+
+def test_no_timer_fires_early(loop: asyncio.AbstractEventLoop) -> None:
+    late_by: list[float] = []
+    delays = [0.0, 0.0001, 0.0009, 0.001, 0.0015, 0.005, 0.01, 0.011, 0.02]
+
+    def fire(when: float) -> None:
+        late_by.append(loop.time() - when)
+        if len(late_by) == len(delays):
+            loop.stop()
+
+    for delay in delays:
+        when = loop.time() + delay
+        loop.call_at(when, fire, when)
+    loop.run_forever()
+    # As in asyncio, a deadline within the clock's resolution counts as due.
+    assert min(late_by) >= -1e-9
