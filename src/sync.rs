@@ -107,7 +107,8 @@ impl<T> RwLock<T> {
     }
 }
 
-/// A cheap identity of the calling thread: never zero, and unlike that of any other live thread.
+/// A cheap identity of the calling thread: never zero, even, and unlike that of any other live
+/// thread.
 ///
 /// It is the thread pointer where one instruction reads it, and else the address of a thread-local
 /// byte. A thread that has ended may hand its identity on; whoever stores one must forget it before
@@ -124,10 +125,18 @@ pub(crate) fn thread_token() -> usize {
         }
         pointer
     }
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(loom))))]
+    #[cfg(loom)]
+    {
+        // loom's threads are coroutines of one thread. A box is aligned, so the token is even.
+        loom::thread_local! {
+            static ANCHOR: Box<usize> = Box::new(0);
+        }
+        ANCHOR.with(|anchor| std::ptr::from_ref::<usize>(anchor) as usize)
+    }
+    #[cfg(not(any(loom, all(target_os = "linux", target_arch = "x86_64"))))]
     {
         thread_local! {
-            static ANCHOR: u8 = const { 0 };
+            static ANCHOR: u16 = const { 0 };
         }
         ANCHOR.with(|anchor| std::ptr::from_ref(anchor) as usize)
     }

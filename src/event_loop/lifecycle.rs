@@ -1,21 +1,20 @@
 //! Who owns a loop, and how it opens, is woken and closes.
 
 use std::io;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Drain, Inbox, Local, Post, Turned};
+use super::{Claim, Drain, Inbox, Local, Owned, Post, Turned};
 use crate::error::LoopError;
 use crate::metrics::Metrics;
 use crate::reactor::{Driver, Handle, IoTable, Ready};
 use crate::scheduler::{Idle, Park, Wake};
 use crate::sync::atomic::{
-    AtomicBool, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    AtomicBool,
+    Ordering::{Relaxed, Release},
 };
-use crate::sync::{Mutex, RwLock, UnsafeCell, thread_token, yield_now};
+use crate::sync::{Mutex, RwLock};
 use crate::sys::clock;
 
 /// What posters write: on a cache line of its own, away from what the owner writes.
@@ -38,37 +37,9 @@ pub struct EventLoop<C> {
     driver: Mutex<Option<Driver>>,
     /// `None` when the loop is closed. Read for a wake or a registration; written once, by `close`.
     handle: RwLock<Option<Handle>>,
-    /// The [`thread_token`] of the thread that holds the [`Claim`], with [`BRIEF`] added for a brief
-    /// one; or 0.
-    owner: AtomicUsize,
     stopping: AtomicBool,
     closed: AtomicBool,
-    /// Touched by the thread that `owner` names, and by no other.
-    local: UnsafeCell<Local<C>>,
-}
-
-// SAFETY: `local` is reached only through a `Claim` or after `is_owner`, hence by one thread at a
-// time, handed over with acquire and release on `owner`. The rest is `Sync` for `C: Send`: no
-// shared reference to a `C` is given out but under the lock of `io`.
-unsafe impl<C: Send> Sync for EventLoop<C> {}
-// SAFETY: an owner token does not keep a loop on its thread: a claim borrows the loop.
-unsafe impl<C: Send> Send for EventLoop<C> {}
-
-/// Proof that the calling thread owns the loop, until it is dropped.
-#[derive(Debug)]
-pub struct Claim<'a, C> {
-    event_loop: &'a EventLoop<C>,
-    /// Not `Send`: the claim names this thread.
-    _thread: PhantomData<*const ()>,
-}
-
-/// Marks a claim that is held for a few instructions, free of Python. Tokens are even.
-const BRIEF: usize = 1;
-
-impl<C> Drop for Claim<'_, C> {
-    fn drop(&mut self) {
-        self.event_loop.owner.store(0, Release);
-    }
+    local: Owned<Local<C>>,
 }
 
 impl<C> EventLoop<C> {
@@ -84,10 +55,9 @@ impl<C> EventLoop<C> {
             io: Mutex::new(IoTable::default()),
             driver: Mutex::new(Some(driver)),
             handle: RwLock::new(Some(handle)),
-            owner: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            local: UnsafeCell::new(Local::new()),
+            local: Owned::new(Local::new()),
         })
     }
 
@@ -95,30 +65,20 @@ impl<C> EventLoop<C> {
     ///
     /// # Errors
     /// [`LoopError::Running`] if a thread, this one included, owns it already.
-    pub fn claim(&self) -> Result<Claim<'_, C>, LoopError> {
-        let token = thread_token();
-        debug_assert_eq!(token & BRIEF, 0);
-        loop {
-            match self.owner.compare_exchange(0, token, Acquire, Relaxed) {
-                Ok(_) => return Ok(Claim { event_loop: self, _thread: PhantomData }),
-                Err(owner) if owner & BRIEF != 0 => yield_now(),
-                Err(_) => return Err(LoopError::Running),
-            }
-        }
+    pub fn claim(&self) -> Result<Claim<'_, Local<C>>, LoopError> {
+        self.local.claim().ok_or(LoopError::Running)
     }
 
     /// Makes the calling thread the owner for a few instructions, if nobody is. It must run no
     /// Python meanwhile: whoever claims the loop in earnest waits for it.
-    pub fn claim_briefly(&self) -> Option<Claim<'_, C>> {
-        self.owner.compare_exchange(0, thread_token() | BRIEF, Acquire, Relaxed).ok()?;
-        Some(Claim { event_loop: self, _thread: PhantomData })
+    pub fn claim_briefly(&self) -> Option<Claim<'_, Local<C>>> {
+        self.local.claim_briefly()
     }
 
     /// Whether the calling thread owns the loop.
     #[inline(always)]
     pub fn is_owner(&self) -> bool {
-        // Relaxed: if it is our own token, this very thread wrote it.
-        self.owner.load(Relaxed) == thread_token()
+        self.local.is_owner()
     }
 
     /// Calls `f` with the owner's state if the calling thread is the owner.
@@ -127,12 +87,8 @@ impl<C> EventLoop<C> {
     /// `f` must not reach this loop's `local` again, nor run code that could (any Python).
     #[inline(always)]
     pub unsafe fn if_owner<R>(&self, f: impl FnOnce(&mut Local<C>) -> R) -> Option<R> {
-        if self.is_owner() {
-            // SAFETY: we are the owner, and the caller vouches that `f` makes no second reference.
-            Some(self.local.with_mut(|local| f(unsafe { &mut *local })))
-        } else {
-            None
-        }
+        // SAFETY: handed on to our caller.
+        unsafe { self.local.if_owner(f) }
     }
 
     /// Asks the loop for something, and wakes it if it sleeps. Any thread.
@@ -228,12 +184,13 @@ impl<C> EventLoop<C> {
     /// # Safety
     /// No other thread may use the loop meanwhile, and `f` must not reach it.
     pub unsafe fn for_each_local(&self, mut f: impl FnMut(&C)) {
-        self.local.with(|local| {
-            // SAFETY: the caller vouches that nobody changes it meanwhile.
-            let local = unsafe { &*local };
-            local.ready.iter().for_each(&mut f);
-            local.timers.iter().for_each(|(_, callback)| f(callback));
-        });
+        // SAFETY: handed on to our caller.
+        unsafe {
+            self.local.inspect(|local| {
+                local.ready.iter().for_each(&mut f);
+                local.timers.iter().for_each(|(_, callback)| f(callback));
+            });
+        }
         // Locked only by a thread that is attached or waits, so never while the collector runs;
         // if it were, visiting less is safe: the objects merely live until the next collection.
         if let Some(io) = self.io.try_lock() {
@@ -249,26 +206,14 @@ impl<C> EventLoop<C> {
         // SAFETY: handed on to our caller.
         unsafe { self.door.inbox.for_each(f) };
     }
-}
-
-impl<C> Claim<'_, C> {
-    /// Calls `f` with the owner's state.
-    ///
-    /// # Safety
-    /// `f` must not reach this loop's `local` again, nor run code that could (any Python).
-    #[inline(always)]
-    pub unsafe fn local<R>(&self, f: impl FnOnce(&mut Local<C>) -> R) -> R {
-        // SAFETY: the claim proves ownership; the caller vouches for `f`.
-        self.event_loop.local.with_mut(|local| f(unsafe { &mut *local }))
-    }
 
     /// Gives the descriptors back. Posts and callbacks stay, for the caller to take and drop.
     ///
     /// Waits for a wake or a registration under way on another thread, each a few instructions and
     /// a syscall long and free of Python, so it may be called attached.
-    pub fn close_reactor(&self) {
-        let handle = self.event_loop.handle.replace(None);
-        let driver = self.event_loop.driver.lock().take();
+    pub fn close_reactor(&self, _owner: &Claim<'_, Local<C>>) {
+        let handle = self.handle.replace(None);
+        let driver = self.driver.lock().take();
         drop((handle, driver));
     }
 }
@@ -287,40 +232,6 @@ mod tests {
                 Post::Call(n) | Post::Timer(_, n) | Post::CancelTimer(n) => n,
             })
             .collect()
-    }
-
-    #[test]
-    fn a_loop_has_one_owner_at_a_time() {
-        let event_loop = Loop::new().unwrap();
-        assert!(!event_loop.is_owner());
-        let claim = event_loop.claim().unwrap();
-        assert!(event_loop.is_owner());
-        assert!(matches!(event_loop.claim(), Err(LoopError::Running)));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                assert!(!event_loop.is_owner());
-                // SAFETY: the closure does nothing.
-                assert!(unsafe { event_loop.if_owner(|_| ()) }.is_none());
-                assert!(matches!(event_loop.claim(), Err(LoopError::Running)));
-            });
-        });
-        drop(claim);
-        assert!(!event_loop.is_owner());
-    }
-
-    #[test]
-    fn a_claim_waits_for_a_brief_one_and_a_brief_one_for_nobody() {
-        let event_loop = Loop::new().unwrap();
-        let brief = event_loop.claim_briefly().unwrap();
-        assert!(!event_loop.is_owner() && event_loop.claim_briefly().is_none());
-        thread::scope(|scope| {
-            let claimed = scope.spawn(|| event_loop.claim().is_ok());
-            thread::yield_now();
-            drop(brief);
-            assert!(claimed.join().unwrap());
-        });
-        let _claim = event_loop.claim().unwrap();
-        assert!(event_loop.claim_briefly().is_none());
     }
 
     #[test]
@@ -367,7 +278,7 @@ mod tests {
     #[test]
     fn closing_gives_descriptors_back_and_later_posts_do_no_harm() {
         let event_loop = Loop::new().unwrap();
-        event_loop.claim().unwrap().close_reactor();
+        event_loop.close_reactor(&event_loop.claim().unwrap());
         event_loop.post(Post::Call(1));
         event_loop.wake();
         assert!(matches!(event_loop.with_handle(|_| ()), Err(LoopError::Closed)));

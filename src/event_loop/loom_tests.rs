@@ -1,6 +1,6 @@
-//! Models of inbox and park, checked over every interleaving. Run by `make test-loom`.
+//! Models of inbox, park and ownership, checked over every interleaving. Run by `make test-loom`.
 
-use super::Inbox;
+use super::{Inbox, Owned};
 use crate::scheduler::{Idle, Park, Wake};
 use crate::sync::{Arc, Mutex, thread};
 use loom::sync::Notify;
@@ -96,5 +96,60 @@ fn loom_the_inbox_hands_over_what_was_written_before_the_push() {
         seen.extend(inbox.drain());
         assert_eq!(seen, [Box::new(7)]);
         assert_eq!(*cell.lock(), 1);
+    });
+}
+
+/// loom's cell reports any access that is not ordered after the one before it.
+#[test]
+fn loom_owners_in_earnest_and_brief_ones_never_meet() {
+    loom::model(|| {
+        let owned = Arc::new(Owned::new(0));
+        let brief = {
+            let owned = Arc::clone(&owned);
+            thread::spawn(move || {
+                // SAFETY: adding reaches nothing.
+                assert!(unsafe { owned.if_owner(|_| ()) }.is_none(), "another thread's claim");
+                let Some(claim) = owned.claim_briefly() else { return 0 };
+                assert!(!owned.is_owner(), "a brief claim is not ownership");
+                // SAFETY: as above.
+                unsafe { claim.local(|value| *value += 1) };
+                1
+            })
+        };
+        {
+            // Nobody else claims in earnest, so this waits and succeeds.
+            let claim = owned.claim().unwrap();
+            assert!(owned.is_owner());
+            // SAFETY: as above.
+            unsafe {
+                claim.local(|value| *value += 1);
+                assert!(owned.if_owner(|value| *value += 1).is_some());
+            }
+        }
+        let briefly = brief.join().unwrap();
+        let claim = owned.claim().unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { claim.local(|value| *value) }, 2 + briefly);
+    });
+}
+
+#[test]
+fn loom_one_of_two_claims_in_earnest_is_refused_or_comes_after_the_other() {
+    loom::model(|| {
+        let owned = Arc::new(Owned::new(0));
+        let claim_and_add = |owned: &Owned<i32>| match owned.claim() {
+            // SAFETY: adding reaches nothing.
+            Some(claim) => unsafe { claim.local(|value| *value += 1) },
+            None => assert!(!owned.is_owner()),
+        };
+        let other = {
+            let owned = Arc::clone(&owned);
+            thread::spawn(move || claim_and_add(&owned))
+        };
+        claim_and_add(&owned);
+        other.join().unwrap();
+        let claim = owned.claim().unwrap();
+        // SAFETY: as above.
+        assert!(matches!(unsafe { claim.local(|value| *value) }, 1 | 2));
     });
 }

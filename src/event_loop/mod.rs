@@ -17,6 +17,7 @@
 
 mod inbox;
 mod lifecycle;
+mod owned;
 mod ready;
 mod turn;
 
@@ -24,6 +25,7 @@ mod turn;
 mod loom_tests;
 
 pub use inbox::{Drain, Inbox};
-pub use lifecycle::{Claim, EventLoop};
+pub use lifecycle::EventLoop;
+pub use owned::{Claim, Owned};
 pub use ready::ReadyQueue;
 pub use turn::{Local, Plan, Post, Turned};

@@ -122,7 +122,7 @@ impl LoopCore {
                 .claim()
                 .map_err(|_| PyRuntimeError::new_err("Cannot close a running event loop"))?;
             self.event_loop.set_closed(true);
-            claim.close_reactor();
+            self.event_loop.close_reactor(&claim);
             // SAFETY: moving callbacks out runs no Python.
             let mut held = unsafe {
                 claim.local(|local| {

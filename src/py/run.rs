@@ -35,7 +35,7 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     }
 }
 
-fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Callback>) -> PyResult<()> {
+fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
     let py = slf.py();
     let core = slf.get();
     let event_loop = &core.event_loop;
@@ -80,7 +80,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Callback>) -> PyResult<()> 
 /// for longer than a batch.
 fn run_callbacks(
     slf: &Bound<'_, LoopCore>,
-    claim: &Claim<'_, Callback>,
+    claim: &Claim<'_, Local<Callback>>,
     mut todo: usize,
 ) -> PyResult<()> {
     let core = slf.get();
@@ -116,7 +116,7 @@ fn run_callbacks(
 fn poll(
     py: Python<'_>,
     core: &LoopCore,
-    claim: &Claim<'_, Callback>,
+    claim: &Claim<'_, Local<Callback>>,
     began_ns: u64,
     limit: Duration,
 ) -> PyResult<u64> {
@@ -151,7 +151,7 @@ fn poll(
     result
 }
 
-fn give_back(claim: &Claim<'_, Callback>, mut found: Vec<Ready>) {
+fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {
     found.clear();
     // SAFETY: runs no Python; events are plain numbers.
     unsafe { claim.local(|local| local.found = found) };
@@ -205,14 +205,18 @@ pub(super) fn look_at_idle_loop<R>(
 }
 
 /// Does what other threads asked for, in their order.
-fn drain_posts(core: &LoopCore, claim: &Claim<'_, Callback>) {
+fn drain_posts(core: &LoopCore, claim: &Claim<'_, Local<Callback>>) {
     if core.event_loop.has_posts() {
         apply_posts(core, claim, drop);
     }
 }
 
 /// Applies the posts; `dispose` gets what is not needed any more.
-fn apply_posts(core: &LoopCore, claim: &Claim<'_, Callback>, mut dispose: impl FnMut(Callback)) {
+fn apply_posts(
+    core: &LoopCore,
+    claim: &Claim<'_, Local<Callback>>,
+    mut dispose: impl FnMut(Callback),
+) {
     for post in core.event_loop.drain_posts() {
         match post {
             // SAFETY: runs no Python.
