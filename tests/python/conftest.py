@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ _gil_culprit = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declares the mark of this folder."""
+    # A shell ignores Ctrl-C for what it runs in the background, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "loop_pool_only: promises that asyncio's own loop does not make"
     )

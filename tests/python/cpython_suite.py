@@ -202,6 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # As Ctrl-C: the children are in sessions of their own, and would outlive us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell ignores it for what it runs in the background, and the tests' processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         reports = suite.run(modules)
     except KeyboardInterrupt:
