@@ -31,7 +31,7 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DEFAULT_GOAL := help
 
 .PHONY: help build run test test-rust test-loom test-python test-cpython test-versions stress \
-	lint format bench bench-rust docs clean extension-is-gone
+	lint format bench docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -134,9 +134,6 @@ bench: build $(VENV)/.peers ## Compare with asyncio, uvloop, rloop and zuvloop; 
 $(VENV)/.peers: $(VENV)/.dependencies
 	uv=$(find_uv) && "$$uv" pip install --quiet --python $(PYTHON) --group bench
 	touch $@
-
-bench-rust: ## Run the Rust micro-benchmarks
-	cargo bench --no-default-features
 
 docs: build ## Build the Rust documentation, private items included, into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

@@ -38,7 +38,7 @@ class LoopStats(NamedTuple):
     """What one loop has done and has to do. Counts since the loop was made."""
 
     name: str
-    """The name of its thread, ``loop-pool-0`` and so on."""
+    """``loop-pool-0`` and so on; also its thread's name, but for loop 0, whose thread has its own."""
     ready: int
     """Callbacks that were ready when its last turn began."""
     timers: int
@@ -222,6 +222,10 @@ class Pool:
             return
         self._interrupted = True
         self._members[0].loop.call_soon_threadsafe(propagate)
+
+    def _begin_run(self) -> None:
+        """Let an error on another loop end the ``run`` that begins, as it did an earlier one."""
+        self._interrupted = False
 
     def _refuse(self) -> None:
         """Accept no further work. What was accepted is seen by the shutdown that follows."""

@@ -9,7 +9,8 @@ How a pool ends, in phases that each finish on every loop before the next begins
 5. stop the threads and join them, each closing its own loop;
 6. close loop 0.
 
-Phases 2 to 5 share one deadline. What has not ended by then is named in the log, with its loop.
+Phases 2 to 5 share one deadline. What has not ended by then is named in the log, with its loop (an
+executor by asyncio's ``RuntimeWarning``).
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Runner:
         """
         _check_not_running("Runner.run()")
         _check_awaitable(coro)
-        self._start()
+        self._start()._begin_run()
         return self._runner.run(coro, context=context)
 
     def close(self) -> None:

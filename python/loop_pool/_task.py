@@ -282,7 +282,7 @@ def spawn[T](
 
     Args:
         coro: a coroutine object, not yet started.
-        loop: the loop to run it on; ``None``: one that is not busy.
+        loop: the loop to run it on; ``None``: in turn, the less loaded of two.
         name: the task's name, as for ``asyncio.create_task``.
         context: the context to run in; ``None``: a copy of the current one.
 

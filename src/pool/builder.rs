@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// More loops than this are a mistake: each has a thread and three descriptors.
+/// More loops than this are a mistake: each has a thread and five descriptors.
 const MAX_LOOPS: i64 = 4096;
 
 /// A number of loops that no pool can have.

@@ -56,7 +56,11 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     let now_ns = match plan {
         Plan::Skip => began_ns,
         Plan::Look => poll(py, core, claim, began_ns, Duration::ZERO)?,
-        Plan::Wait(limit) => poll(py, core, claim, began_ns, limit)?,
+        Plan::Wait(limit) => {
+            // Nothing is ready: placement looks at this while the loop sleeps.
+            metrics.ready.set(0);
+            poll(py, core, claim, began_ns, limit)?
+        }
     };
     // SAFETY: marking a timer fired runs no Python.
     let todo = unsafe {

@@ -1,16 +1,22 @@
 //! The monotonic clock, in the same units and from the same source as Python's `time.monotonic()`.
 
+#[cfg(target_vendor = "apple")]
+const CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+#[cfg(not(target_vendor = "apple"))]
+const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
 /// Nanoseconds of the system's monotonic clock.
 ///
-/// `CLOCK_MONOTONIC` is what CPython's `time.monotonic()` reads, so values compare with it.
+/// The clock that CPython's `time.monotonic()` reads, so values compare with it: on Apple's systems
+/// the one that stands still while the machine sleeps.
 #[must_use]
 #[inline]
 #[allow(clippy::cast_sign_loss, reason = "the monotonic clock does not go below zero")]
 pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid, writable timespec; the call keeps no pointer to it.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    debug_assert_eq!(status, 0, "CLOCK_MONOTONIC is always there");
+    let status = unsafe { libc::clock_gettime(CLOCK, &raw mut now) };
+    debug_assert_eq!(status, 0, "the monotonic clock is always there");
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 

@@ -319,7 +319,7 @@ def test_a_reader_added_by_another_thread_is_served_by_a_parked_loop(
 def test_readers_of_other_threads_and_the_collector_do_not_stop_each_other(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    rounds, adders = 30, 3
+    rounds, adders = 15, 3
     collections = threading.Semaphore(0)
 
     def collect() -> None:

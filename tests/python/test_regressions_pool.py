@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -220,7 +221,7 @@ def _asleep_or_ended(thread: threading.Thread) -> bool:
     """Whether a thread of this process sleeps in the kernel, or is no more (Linux)."""
     try:
         status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except FileNotFoundError, ProcessLookupError:
         return True
     return status.rpartition(")")[2].split()[0] == "S"
 
@@ -233,58 +234,80 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
+async def _fail_before_a_waiting_thread(method: str) -> weakref.ref[Any]:
+    """A task that a thread waited for by `method`, and that nobody has any longer."""
+    gate = asyncio.Event()
+    tasks = [loop_pool.spawn(_fail(gate), loop=loops()[1])]
+    gone = weakref.ref(tasks[0])
+    got: list[type[BaseException]] = []
+    about = threading.Event()
+
+    def wait() -> None:
+        about.set()
+        try:
+            # No frame of the traceback keeps the task.
+            got.append(type(getattr(tasks.pop(), method)(HANG)))
+        except ZeroDivisionError:
+            got.append(ZeroDivisionError)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    assert about.wait(HANG)
+    wait_for(lambda: _asleep_or_ended(waiter), "the thread waits")
+    loops()[1].call_soon_threadsafe(gate.set)
+    await asyncio.to_thread(waiter.join, HANG)
+    assert got == [ZeroDivisionError]
+    return gone
+
+
+async def _fail_before_an_awaiter(kind: str) -> weakref.ref[Any]:
+    """A task that was awaited, and that nobody has any longer."""
+    gate = asyncio.Event()
+    tasks = [loop_pool.spawn(_fail(gate), loop=loops()[1])]
+    gone = weakref.ref(tasks[0])
+    loops()[1].call_soon_threadsafe(gate.set)
+    if kind == "done":
+        await eventually(tasks[0].done, "the task is done")
+    with suppress(ZeroDivisionError):
+        await tasks.pop()
+    return gone
+
+
 @pytest.mark.parametrize("method", ["result", "exception"])
-def test_an_exception_that_a_waiting_thread_got_was_retrieved(
-    method: str, no_collector: None
-) -> None:
+def test_an_exception_that_a_waiting_thread_got_was_retrieved(method: str) -> None:
     async def main() -> None:
-        gate = asyncio.Event()
-        task = loop_pool.spawn(_fail(gate), loop=loops()[1])
-        got: list[BaseException | None] = []
-        about = threading.Event()
+        gone = await _fail_before_a_waiting_thread(method)
 
-        def wait() -> None:
-            about.set()
-            try:
-                got.append(getattr(task, method)(HANG))
-            except ZeroDivisionError as error:
-                got.append(error)
+        def freed() -> bool:
+            gc.collect()
+            return gone() is None
 
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        assert about.wait(HANG)
-        wait_for(lambda: _asleep_or_ended(waiter), "the thread waits")
-        loops()[1].call_soon_threadsafe(gate.set)
-        await asyncio.to_thread(waiter.join, HANG)
-        assert [type(each) for each in got] == [ZeroDivisionError]
-        got.clear()
-        gone = weakref.ref(task)
-        del task, wait, waiter
-        gc.collect()
-        await eventually(lambda: gone() is None, "the task is freed")
+        await eventually(freed, "the task is freed")
 
     # `clean_process` asserts that nothing was reported.
     run(main)
 
 
-def test_a_failed_task_that_a_thread_waited_for_is_freed_at_once(no_collector: None) -> None:
-    async def main() -> weakref.ref[Any]:
-        gate = asyncio.Event()
-        task = loop_pool.spawn(_fail(gate), loop=loops()[1])
+@pytest.mark.parametrize("method", ["result", "exception"])
+def test_a_failed_task_that_a_thread_waited_for_is_freed_without_the_collector(
+    method: str, no_collector: None
+) -> None:
+    async def main() -> None:
+        gone = await _fail_before_a_waiting_thread(method)
+        await eventually(lambda: gone() is None, "the task is freed")
 
-        def wait() -> None:
-            with suppress(ZeroDivisionError):
-                task.result(HANG)
+    run(main)
 
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        loops()[1].call_soon_threadsafe(gate.set)
-        await asyncio.to_thread(waiter.join, HANG)
-        gone = weakref.ref(task)
-        del task, wait, waiter
-        return gone
 
-    assert run(main)() is None
+@pytest.mark.parametrize("kind", ["pending", "done"])
+def test_a_failed_task_that_was_awaited_is_freed_without_the_collector(
+    kind: str, no_collector: None
+) -> None:
+    async def main() -> None:
+        gone = await _fail_before_an_awaiter(kind)
+        await eventually(lambda: gone() is None, "the task is freed")
+
+    run(main)
 
 
 # Contexts
@@ -337,6 +360,73 @@ def test_a_thread_that_cannot_start_is_the_error_and_the_others_are_joined(
     assert loop.is_closed()
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["before it starts", "after it started"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_interrupt_of_a_pool_that_starts_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch, number: int, begun: bool
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if begun or thread.name != f"loop-pool-{number}":
+            start(thread)
+        if thread.name == f"loop-pool-{number}":
+            # Where `start` waits for the new thread.
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    main = _where()
+    # `clean_process` asserts that no thread is left.
+    with pytest.raises(KeyboardInterrupt):
+        loop_pool.run(main, loops=4)
+    main.close()
+
+
+def test_an_interrupt_while_a_thread_makes_its_loop_ends_that_thread() -> None:
+    printed = check_script(
+        """
+        import asyncio, faulthandler, loop_pool, os, signal, threading
+
+        faulthandler.dump_traceback_later(20, exit=True)
+        interrupted, joined = threading.Event(), threading.Event()
+
+        def interrupt(*_):
+            if not interrupted.is_set():
+                interrupted.set()
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, interrupt)
+        init, join = loop_pool.EventLoop.__init__, threading.Thread.join
+
+        def slow_init(self, *args):
+            if threading.current_thread() is not threading.main_thread():
+                # Again, until it finds the main thread asleep.
+                while not interrupted.wait(0.01):
+                    os.kill(os.getpid(), signal.SIGINT)
+                # The loop is there no sooner than the pool waits for its thread, or gave it up.
+                joined.wait()
+            init(self, *args)
+
+        def note_join(self, timeout=None):
+            joined.set()
+            join(self, timeout)
+
+        loop_pool.EventLoop.__init__ = slow_init
+        threading.Thread.join = note_join
+        main = asyncio.sleep(0)
+        try:
+            loop_pool.run(main, loops=2)
+        except KeyboardInterrupt as error:
+            print("interrupted", error.__context__)
+        finally:
+            main.close()
+            joined.set()
+        print(threading.active_count())
+        """
+    )
+    assert printed == "interrupted None\n1\n"
+
+
 # The end of a pool
 
 
@@ -376,10 +466,12 @@ _DEADLINE = """
 
 @pytest.mark.parametrize("what", ["generator", "job"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_loop_that_misses_the_deadline_of_the_end_holds_nobody_up(what: str, index: int) -> None:
+@pytest.mark.parametrize("warnings", ["error", "ignore"])
+def test_a_loop_that_misses_the_deadline_of_the_end_holds_nobody_up(
+    what: str, index: int, warnings: str
+) -> None:
     # Neither of them ends by itself: without the deadline it would never be over.
-    ignored = ["-W", "ignore:The executor did not finishing:RuntimeWarning"]
-    done = run_script(_DEADLINE, what, str(index), options=ignored)
+    done = run_script(_DEADLINE, what, str(index), options=["-W", warnings])
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "ended []" in lines
@@ -524,3 +616,34 @@ def test_a_signal_handler_may_spawn_while_its_thread_does() -> None:
         """
     )
     assert printed == "main's\nhandler's\n"
+
+
+def test_an_exit_on_another_loop_ends_every_run_of_a_runner() -> None:
+    async def leave() -> None:
+        sys.exit(3)
+
+    async def main() -> None:
+        loop_pool.spawn(leave(), loop=loops()[1])
+        await asyncio.Event().wait()
+
+    with loop_pool.Runner(loops=2) as runner:
+        for _ in range(2):
+            with pytest.raises(SystemExit) as exit_:
+                runner.run(main())
+            assert exit_.value.code == 3
+
+
+def test_a_loop_that_sleeps_counts_as_idle_whatever_it_did_before() -> None:
+    async def burst() -> None:
+        await asyncio.gather(*(asyncio.sleep(0) for _ in range(500)))
+
+    async def where() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    async def main() -> None:
+        await loop_pool.spawn(burst(), loop=loops()[1])
+        placed = [await loop_pool.spawn(where()) for _ in range(10)]
+        # Loop 0 is inside this very callback.
+        assert loops()[1] in placed
+
+    run(main)

@@ -178,6 +178,55 @@ def test_a_second_serve_forever_is_refused_and_the_first_goes_on(loops: int) -> 
     run(main, loops)
 
 
+@pytest.mark.parametrize("how", ["cancel", "close"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8])
+def test_a_serve_forever_that_only_begins_is_ended_as_well(
+    loops: int, how: str, steps: int
+) -> None:
+    async def main(start_server: Any) -> None:
+        server = await start_server(_hold, "127.0.0.1", 0, start_serving=steps % 2 == 0)
+        address = server.sockets[0].getsockname()
+        serving = asyncio.create_task(server.serve_forever())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if how == "cancel":
+            serving.cancel()
+        else:
+            server.close()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        await server.wait_closed()
+        assert not server.is_serving()
+        assert await _refused(address)
+
+    run(main, loops)
+
+
+def test_of_two_that_serve_for_ever_at_once_one_is_refused(loops: int) -> None:
+    async def main(start_server: Any) -> None:
+        server = await start_server(_hold, "127.0.0.1", 0)
+        first = asyncio.create_task(server.serve_forever())
+        second = asyncio.create_task(server.serve_forever())
+        with pytest.raises(RuntimeError, match="already being awaited"):
+            await second
+        server.close()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    run(main, loops)
+
+
+def test_a_closed_server_does_not_serve_for_ever(loops: int) -> None:
+    async def main(start_server: Any) -> None:
+        server = await start_server(_hold, "127.0.0.1", 0)
+        server.close()
+        await server.wait_closed()
+        with pytest.raises(RuntimeError, match="is closed"):
+            await server.serve_forever()
+
+    run(main, loops)
+
+
 def test_one_interrupt_ends_a_program_that_serves_for_ever(loops: int) -> None:
     printed = check_script(
         """
