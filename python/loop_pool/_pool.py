@@ -38,7 +38,7 @@ class LoopStats(NamedTuple):
     """What one loop has done and has to do. Counts since the loop was made."""
 
     name: str
-    """``loop-pool-0`` and so on; also its thread's name, but for loop 0, whose thread has its own."""
+    """``loop-pool-0`` and so on; its thread is named so too, but for loop 0's."""
     ready: int
     """Callbacks that were ready when its last turn began."""
     timers: int

@@ -622,8 +622,10 @@ def test_an_exit_on_another_loop_ends_every_run_of_a_runner() -> None:
     async def leave() -> None:
         sys.exit(3)
 
+    left: list[loop_pool.PoolTask[None]] = []
+
     async def main() -> None:
-        loop_pool.spawn(leave(), loop=loops()[1])
+        left.append(loop_pool.spawn(leave(), loop=loops()[1]))
         await asyncio.Event().wait()
 
     with loop_pool.Runner(loops=2) as runner:
@@ -631,6 +633,7 @@ def test_an_exit_on_another_loop_ends_every_run_of_a_runner() -> None:
             with pytest.raises(SystemExit) as exit_:
                 runner.run(main())
             assert exit_.value.code == 3
+            assert left.pop().exception(HANG) is exit_.value
 
 
 def test_a_loop_that_sleeps_counts_as_idle_whatever_it_did_before() -> None:
