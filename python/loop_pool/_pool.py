@@ -8,6 +8,7 @@ in the interpreter: python/cpython#157666).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -19,8 +20,6 @@ from . import _core
 from ._event_loop import EventLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ._task import PoolTask
 
 logger = logging.getLogger("loop_pool")
@@ -96,6 +95,8 @@ class _Member:
             raise self._failure
 
     def _main(self, debug: bool | None) -> None:
+        if self._stopping:  # the one who started us was interrupted
+            return
         try:
             loop = EventLoop()
             try:
@@ -206,7 +207,7 @@ class Pool:
                 member.start(self._debug)
             self._loops = tuple(member.loop for member in self._members)
         except BaseException:
-            self._stop(self._members, None)
+            self._stop(None)
             raise
 
     def _interrupt(self, error: BaseException) -> None:
@@ -233,29 +234,22 @@ class Pool:
             with member.door:
                 member.accepting = False
 
-    def _stop(self, members: Iterable[_Member], deadline: float | None) -> list[_Member]:
+    def _stop(self, deadline: float | None) -> list[_Member]:
         """Stop and join the threads; return the members whose threads did not end in time."""
         self._refuse()
-        started = [
-            member
-            for member in members
-            if member.thread is not None and member.thread.ident is not None
-        ]
-        for member in started:
-            if member.thread is not None and member.thread.is_alive():
-                try:
-                    member.stop()
-                except RuntimeError:  # it has closed itself meanwhile
-                    continue
-        stuck = []
+        threads = [(member, member.thread) for member in self._members if member.thread is not None]
+        for member, _ in threads:
+            # Also one whose thread is only about to begin: it ends by itself.
+            with contextlib.suppress(RuntimeError):  # its loop has closed meanwhile
+                member.stop()
         if deadline is not None:
             # A deadline that others have used up leaves a healthy thread the time to end.
             deadline = max(deadline, time.monotonic() + GRACE)
-        for member in started:
-            if member.thread is None:
-                continue
-            member.thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if member.thread.is_alive():
+        stuck = []
+        for member, thread in threads:
+            if thread.is_alive():
+                thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
                 stuck.append(member)
         return stuck
 

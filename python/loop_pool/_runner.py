@@ -130,7 +130,7 @@ class Runner:
             _run_to_its_end(_shut_down(pool, deadline), self._runner.get_loop())
         finally:
             try:
-                for member in pool._stop(pool._members, deadline):
+                for member in pool._stop(deadline):
                     logger.error("%s did not stop: %s", member.name, _where(member))
             finally:
                 _open_pools.discard(pool)
