@@ -132,13 +132,15 @@ impl<C> Local<C> {
     }
 
     /// Decides on this turn's poll. `stopping`: the turn is the last one and must not sleep.
-    pub fn plan(&self, now_ns: u64, stopping: bool) -> Plan {
+    pub fn plan(&mut self, now_ns: u64, stopping: bool) -> Plan {
         if self.ready.has_events() {
             return Plan::Skip;
         }
         if !self.ready.is_empty() || stopping {
             let age = now_ns.saturating_sub(self.last_poll_ns);
             return if u128::from(age) < config::POLL_INTERVAL.as_nanos() {
+                // The clock agrees with the counter so far.
+                self.ticks.trust = Ticks::TRUST;
                 Plan::Skip
             } else {
                 Plan::Look
@@ -243,6 +245,8 @@ mod tests {
             assert!(local.may_skip());
         }
         assert!(!local.may_skip(), "believed too often");
+        assert_eq!(local.plan(now_ns + 1, false), Plan::Skip);
+        assert!(local.may_skip(), "the clock has confirmed it");
         local.polled(Turned { end: PollEnd::Done, now_ns });
         local.timers.insert(1.0, 2);
         assert!(!local.may_skip(), "timers need the clock");
