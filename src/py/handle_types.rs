@@ -106,7 +106,6 @@ pub(super) fn timer_type<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<'py, 
 /// A re-entrant lock on a `PyMutex`, which detaches while it waits.
 #[repr(C)]
 struct HandleLock {
-    #[cfg(Py_GIL_DISABLED)]
     mutex: ffi::PyMutex,
     /// The thread that holds it, or 0; only that thread can find its own token here.
     holder: AtomicUsize,
@@ -121,11 +120,8 @@ impl Drop for HandleGuard<'_> {
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
             lock.holder.store(0, Relaxed);
-            #[cfg(Py_GIL_DISABLED)]
             // SAFETY: this thread locked it.
-            unsafe {
-                ffi::PyMutex_Unlock((&raw const lock.mutex).cast_mut());
-            }
+            unsafe { ffi::PyMutex_Unlock((&raw const lock.mutex).cast_mut()) };
         }
     }
 }
@@ -135,7 +131,7 @@ impl Drop for HandleGuard<'_> {
 /// # Safety
 /// `handle` is a live instance of our thread-safe type, held alive past the guard.
 pub(super) unsafe fn lock_threadsafe<'a>(
-    py: Python<'_>,
+    _py: Python<'_>,
     handle: *mut ffi::PyObject,
 ) -> HandleGuard<'a> {
     // SAFETY: the type reserved the lock, zeroed, which means unlocked.
@@ -145,18 +141,9 @@ pub(super) unsafe fn lock_threadsafe<'a>(
     if lock.holder.load(Relaxed) == thread_token() {
         return HandleGuard { lock: None };
     }
-    #[cfg(Py_GIL_DISABLED)]
-    {
-        let _ = py;
-        // SAFETY: the mutex does not move; waiting for it detaches.
-        unsafe { ffi::PyMutex_Lock((&raw const lock.mutex).cast_mut()) };
-        lock.holder.store(thread_token(), Relaxed);
-    }
-    #[cfg(not(Py_GIL_DISABLED))]
-    while lock.holder.compare_exchange(0, thread_token(), Relaxed, Relaxed).is_err() {
-        // With the GIL a wait can only be for a callback that gave it up: let others run.
-        py.detach(std::thread::yield_now);
-    }
+    // SAFETY: the mutex does not move; waiting for it detaches.
+    unsafe { ffi::PyMutex_Lock((&raw const lock.mutex).cast_mut()) };
+    lock.holder.store(thread_token(), Relaxed);
     HandleGuard { lock: Some(lock) }
 }
 

@@ -650,3 +650,25 @@ def test_a_loop_that_sleeps_counts_as_idle_whatever_it_did_before() -> None:
         assert loops()[1] in placed
 
     run(main)
+
+
+def test_a_thread_that_begins_after_its_pool_was_given_up_ends_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+    late: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        if not thread.name.startswith("loop-pool-"):
+            return start(thread)
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    runner = loop_pool.Runner(loops=2)
+    with pytest.raises(KeyboardInterrupt):
+        runner.get_pool()
+    (thread,) = late
+    start(thread)
+    thread.join(HANG)
+    assert not thread.is_alive()
