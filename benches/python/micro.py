@@ -239,7 +239,7 @@ def describe_machine() -> dict[str, str]:
                 break
     return {
         "python": f"{platform.python_implementation()} {sys.version.split(' (')[0]}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "processor": f"{model}, {os.cpu_count()} cores",
         "load": "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg()),
     }
