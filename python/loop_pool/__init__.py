@@ -8,7 +8,7 @@ from ._core import __version__
 from ._event_loop import EventLoop, new_event_loop
 from ._pool import LoopStats, Pool, current_pool
 from ._runner import Runner, run
-from ._server import Server, start_server
+from ._server import Server, create_server, start_server
 from ._task import PoolTask, spawn
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Runner",
     "Server",
     "__version__",
+    "create_server",
     "current_pool",
     "new_event_loop",
     "run",

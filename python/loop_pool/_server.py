@@ -10,7 +10,7 @@ from ._pool import current_pool
 from ._task import spawn_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from types import TracebackType
 
     from ._pool import Pool, _Member
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @final
 class Server:
-    """The listeners of :func:`start_server`, one set per loop. As ``asyncio.Server``.
+    """The listeners of a pool-wide server, one set per loop. As ``asyncio.Server``.
+
+    Made by :func:`start_server` and :func:`create_server`.
 
     Its methods may be called from any thread of the pool.
     """
@@ -161,11 +163,57 @@ async def start_server(
         RuntimeError: no pool runs in this thread.
         OSError: the address cannot be bound. Listeners already made are closed.
     """
+
+    def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:
+        return asyncio.start_server(client_connected_cb, **where)
+
+    return await _listen_on_every_loop(make, host, port, sock, kwargs)
+
+
+async def create_server(
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    sock: socket.socket | None = None,
+    **kwargs: Any,
+) -> Server:
+    """Listen for TCP connections on every loop of the current pool. As ``loop.create_server``.
+
+    It is :func:`start_server` with protocols: ``protocol_factory()`` and the protocol's callbacks
+    run on the loop that accepted. Call it from a coroutine on a loop of the pool.
+
+    Args:
+        protocol_factory: called without arguments for each connection, on any loop.
+        host: as for ``asyncio.loop.create_server``.
+        port: likewise; 0 picks a free port, the same for every loop.
+        sock: a bound socket, which the server owns from then on; the other loops listen on
+            duplicates of it.
+        kwargs: as for ``asyncio.loop.create_server`` (``ssl``, ``backlog``, ...).
+
+    Raises:
+        RuntimeError: no pool runs in this thread.
+        OSError: the address cannot be bound. Listeners already made are closed.
+    """
+
+    def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:
+        return asyncio.get_running_loop().create_server(protocol_factory, **where)
+
+    return await _listen_on_every_loop(make, host, port, sock, kwargs)
+
+
+async def _listen_on_every_loop(
+    make: Callable[..., Coroutine[Any, Any, asyncio.Server]],
+    host: str | Sequence[str] | None,
+    port: int | None,
+    sock: socket.socket | None,
+    options: dict[str, Any],
+) -> Server:
+    """Let ``make`` listen loop by loop: the first one resolves the names and picks the ports."""
     pool = current_pool()
     members = pool._members
     if sock is None and len(members) > 1:
-        kwargs["reuse_port"] = True
-    # Loop by loop: the first one resolves the names and picks the ports.
+        options["reuse_port"] = True
     servers: list[tuple[_Member, asyncio.Server]] = []
     bound: list[socket.socket] = []
 
@@ -176,18 +224,13 @@ async def start_server(
             else [_bind_again(like) for like in bound]
         )
         if not sources:
-            server = await asyncio.start_server(client_connected_cb, host, port, **kwargs)
+            server = await make(host=host, port=port, **options)
             servers.append((member, server))
             bound.extend(server.sockets)
             return
-        options = {
-            name: value
-            for name, value in kwargs.items()
-            if name not in {"family", "flags", "reuse_address", "reuse_port"}
-        }
         try:
             while sources:
-                server = await asyncio.start_server(client_connected_cb, sock=sources[0], **options)
+                server = await make(sock=sources[0], **_without_binding(options))
                 sources.pop(0)
                 servers.append((member, server))
         finally:
@@ -198,10 +241,15 @@ async def start_server(
         for member in members:
             await spawn_in(pool, listen(member), loop=member.loop)
     except BaseException:
-        made = Server(pool, servers)
-        made.close()
+        Server(pool, servers).close()
         raise
     return Server(pool, servers)
+
+
+def _without_binding(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that concern a socket which is already bound."""
+    binding = {"family", "flags", "reuse_address", "reuse_port"}
+    return {name: value for name, value in options.items() if name not in binding}
 
 
 def _bind_again(like: socket.socket) -> socket.socket:

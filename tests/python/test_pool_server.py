@@ -277,3 +277,34 @@ def test_outside_a_pool_no_server_is_started() -> None:
             await loop_pool.start_server(_echo, "127.0.0.1", 0)
 
     asyncio.run(main(), loop_factory=loop_pool.new_event_loop)
+
+
+def test_protocols_live_on_the_loop_that_accepted() -> None:
+    made_on: list[asyncio.AbstractEventLoop] = []
+
+    class Echo(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.home = asyncio.get_running_loop()
+            made_on.append(self.home)
+
+        def connection_made(self, transport: Any) -> None:
+            assert asyncio.get_running_loop() is self.home
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            assert asyncio.get_running_loop() is self.home
+            self.transport.write(data)
+
+        def eof_received(self) -> None:
+            assert asyncio.get_running_loop() is self.home
+
+    async def main() -> None:
+        pool = loop_pool.current_pool()
+        async with await loop_pool.create_server(Echo, "127.0.0.1", 0) as server:
+            assert len(server.sockets) == LOOPS
+            address = server.sockets[0].getsockname()
+            while set(made_on) != set(pool.loops):
+                question = os.urandom(1000)
+                assert await _ask(address, question) == question
+
+    run(main)
