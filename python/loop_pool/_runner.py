@@ -253,17 +253,17 @@ async def _on_every_loop(
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
-    """Cancel and await the tasks of the running loop, those included that appear meanwhile."""
+    """Cancel and await the tasks of the running loop, in rounds.
+
+    A task that is cancelled may start others to clean up with, and await them: those are left in
+    peace, as ``asyncio.run`` leaves them. Whatever is there when it has ended is the next round.
+    """
     loop = member.loop
-    cancelled: set[asyncio.Task[Any]] = set()
     while tasks := {task for task in asyncio.all_tasks() if not _is_ours(task)}:
-        for task in tasks - cancelled:
+        for task in tasks:
             task.cancel()
-        cancelled |= tasks
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        done, pending = await asyncio.wait(
-            tasks, timeout=remaining, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, pending = await asyncio.wait(tasks, timeout=remaining)
         for task in done:
             if not task.cancelled() and task.exception() is not None:
                 loop.call_exception_handler(
@@ -273,9 +273,9 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
                         "task": task,
                     }
                 )
-        if remaining == 0.0 and pending:
-            for task in pending:
-                logger.error("%s: this task did not end in time: %r", member.name, task)
+        for task in pending:
+            logger.error("%s: this task did not end in time: %r", member.name, task)
+        if pending:
             return
 
 

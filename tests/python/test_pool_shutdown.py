@@ -383,3 +383,46 @@ def test_without_a_deadline_the_pool_waits_for_its_tasks() -> None:
     with loop_pool.Runner(loops=2, shutdown_timeout=None) as runner:
         runner.run(asyncio.wait_for(main(), HANG))
     assert ended == ["slow"]
+
+
+def test_a_cancelled_task_may_clean_up_with_tasks_of_its_own() -> None:
+    cleaned: list[str] = []
+
+    async def clean(what: str) -> None:
+        await asyncio.sleep(0.01)
+        cleaned.append(what)
+
+    async def work(where: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.gather(clean(f"{where} a"), clean(f"{where} b"))
+
+    async def orphan() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append("orphan")
+
+    async def leave_an_orphan() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            orphans.append(asyncio.ensure_future(orphan()))
+            await asyncio.sleep(0)
+
+    orphans: list[asyncio.Future[None]] = []
+
+    async def main() -> None:
+        here, there = loop_pool.current_pool().loops
+        tasks = [
+            loop_pool.spawn(work("here"), loop=here),
+            loop_pool.spawn(work("there"), loop=there),
+            loop_pool.spawn(leave_an_orphan(), loop=there),
+        ]
+        for loop in (here, there):  # what was posted before has begun when this has run
+            await loop_pool.spawn(asyncio.sleep(0), loop=loop)
+        assert not any(task.done() for task in tasks)
+
+    loop_pool.run(main(), loops=2)
+    assert sorted(cleaned) == ["here a", "here b", "orphan", "there a", "there b"]
