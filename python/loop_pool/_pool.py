@@ -149,11 +149,7 @@ class _Member:
             self._stopping = True
             loop = getattr(self, "loop", None)
         if loop is not None:
-            loop.call_soon_threadsafe(self._stop)
-
-    def _stop(self) -> None:
-        self._stopping = True
-        self.loop.stop()
+            loop.call_soon_threadsafe(loop.stop)
 
 
 @final
@@ -321,10 +317,7 @@ def current_pool() -> Pool:
 
 def _note_fork() -> None:
     global _forked_from_pool
-    loop = asyncio._get_running_loop()
     _forked_from_pool = _forked_from_pool or bool(_open_pools)
-    if isinstance(loop, EventLoop) and loop._pool is not None:
-        _forked_from_pool = True
 
 
 _open_pools: set[Pool] = set()

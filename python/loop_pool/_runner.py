@@ -89,10 +89,7 @@ class Runner:
 
     def get_loop(self) -> EventLoop:
         """Return loop 0, starting the pool if need be."""
-        self._start()
-        loop = self._runner.get_loop()
-        assert isinstance(loop, EventLoop)
-        return loop
+        return self._start()._members[0].loop
 
     def get_pool(self) -> Pool:
         """Return the pool, starting it if need be."""

@@ -91,6 +91,23 @@ impl<C> EventLoop<C> {
         unsafe { self.local.if_owner(f) }
     }
 
+    /// Calls `f` with the owner's state and `value` if the calling thread is the owner.
+    ///
+    /// # Errors
+    /// The value comes back if it is not.
+    ///
+    /// # Safety
+    /// As for [`if_owner`](Self::if_owner).
+    #[inline(always)]
+    pub unsafe fn give_owner<V>(
+        &self,
+        value: V,
+        f: impl FnOnce(&mut Local<C>, V),
+    ) -> Result<(), V> {
+        // SAFETY: handed on to our caller.
+        unsafe { self.local.give_owner(value, f) }
+    }
+
     /// Asks the loop for something, and wakes it if it sleeps. Any thread.
     pub fn post(&self, post: Post<C>) {
         self.door.inbox.push(post);
@@ -226,12 +243,7 @@ mod tests {
     type Loop = EventLoop<u32>;
 
     fn calls(event_loop: &Loop) -> Vec<u32> {
-        event_loop
-            .drain_posts()
-            .map(|post| match post {
-                Post::Call(n) | Post::Timer(_, n) | Post::CancelTimer(n) => n,
-            })
-            .collect()
+        event_loop.drain_posts().map(Post::into_callback).collect()
     }
 
     #[test]

@@ -90,12 +90,29 @@ impl<T> Owned<T> {
     /// `f` must not reach this value again, nor run code that could.
     #[inline(always)]
     pub(super) unsafe fn if_owner<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        if self.is_owner() {
-            // SAFETY: we are the owner, and the caller vouches that `f` makes no second reference.
-            Some(self.value.with_mut(|value| f(unsafe { &mut *value })))
-        } else {
-            None
+        let mut result = None;
+        // SAFETY: handed on to our caller.
+        let _ = unsafe { self.give_owner((), |value, ()| result = Some(f(value))) };
+        result
+    }
+
+    /// Calls `f` with the value owned and the one given, if the calling thread is the owner. The
+    /// one given comes back if it is not.
+    ///
+    /// # Safety
+    /// As for [`if_owner`](Self::if_owner).
+    #[inline(always)]
+    pub(super) unsafe fn give_owner<V>(
+        &self,
+        given: V,
+        f: impl FnOnce(&mut T, V),
+    ) -> Result<(), V> {
+        if !self.is_owner() {
+            return Err(given);
         }
+        // SAFETY: we are the owner, and the caller vouches that `f` makes no second reference.
+        self.value.with_mut(|value| f(unsafe { &mut *value }, given));
+        Ok(())
     }
 
     /// Calls `f` with the value, whoever owns it.

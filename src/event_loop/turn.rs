@@ -18,6 +18,26 @@ pub enum Post<C> {
     CancelTimer(C),
 }
 
+impl<C> Post<C> {
+    /// What it is about.
+    pub fn callback(&self) -> &C {
+        match self {
+            Self::Call(callback) | Self::Timer(_, callback) | Self::CancelTimer(callback) => {
+                callback
+            }
+        }
+    }
+
+    /// As [`callback`](Self::callback), by value.
+    pub fn into_callback(self) -> C {
+        match self {
+            Self::Call(callback) | Self::Timer(_, callback) | Self::CancelTimer(callback) => {
+                callback
+            }
+        }
+    }
+}
+
 /// Whether and how long to wait for the kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]

@@ -132,11 +132,7 @@ impl LoopCore {
                     held
                 })
             };
-            held.extend(self.event_loop.drain_posts().map(|post| match post {
-                Post::Call(callback) | Post::Timer(_, callback) | Post::CancelTimer(callback) => {
-                    callback
-                }
-            }));
+            held.extend(self.event_loop.drain_posts().map(Post::into_callback));
             let table = std::mem::take(&mut *lock_attached(py, &self.event_loop.io));
             held.extend(table.into_callbacks());
             held
@@ -233,11 +229,7 @@ impl LoopCore {
         // attached threads only. A detached owner is in the kernel's wait.
         unsafe {
             self.event_loop.for_each_local(&mut each);
-            self.event_loop.for_each_post(|post| match post {
-                Post::Call(callback) | Post::Timer(_, callback) | Post::CancelTimer(callback) => {
-                    each(callback);
-                }
-            });
+            self.event_loop.for_each_post(|post| each(post.callback()));
         }
         result
     }
@@ -271,20 +263,22 @@ impl LoopCore {
     /// Makes a callback ready: at once on the loop's thread, through the inbox from any other.
     #[inline(always)]
     pub(super) fn schedule(&self, callback: Callback) {
-        if self.event_loop.is_owner() {
-            // SAFETY: pushing runs no Python.
-            unsafe { self.event_loop.if_owner(|local| local.ready.push(callback)) };
-        } else {
+        // SAFETY: pushing runs no Python.
+        let refused = unsafe {
+            self.event_loop.give_owner(callback, |local, callback| local.ready.push(callback))
+        };
+        if let Err(callback) = refused {
             self.event_loop.post(Post::Call(callback));
         }
     }
 
     /// Makes a timer pending, as `schedule`.
     pub(super) fn schedule_at(&self, when: f64, timer: Callback) {
-        if self.event_loop.is_owner() {
-            // SAFETY: inserting and writing the key run no Python.
-            unsafe { self.event_loop.if_owner(|local| Self::put_timer(local, when, timer)) };
-        } else {
+        // SAFETY: inserting and writing the key run no Python.
+        let refused = unsafe {
+            self.event_loop.give_owner(timer, |local, timer| Self::put_timer(local, when, timer))
+        };
+        if let Err(timer) = refused {
             self.event_loop.post(Post::Timer(when, timer));
         }
     }

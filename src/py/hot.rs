@@ -102,6 +102,22 @@ unsafe fn this<'a, 'py>(py: Python<'py>, slf: &'a *mut ffi::PyObject) -> &'a Bou
     unsafe { Bound::<PyAny>::ref_from_ptr(py, slf).cast_unchecked() }
 }
 
+/// Runs the body of a method with the vectorcall convention: errors and panics become exceptions.
+///
+/// # Safety
+/// As the convention says; `slf` is a live `LoopCore`.
+#[inline(always)]
+unsafe fn enter(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+    body: impl FnOnce(&Bound<'_, LoopCore>, &Arguments<'_>) -> PyResult<*mut ffi::PyObject>,
+) -> *mut ffi::PyObject {
+    // SAFETY: handed on to our caller.
+    raise(|py| unsafe { body(this(py, &slf), &Arguments::new(args, count, kwnames)) })
+}
+
 /// asyncio's checks in debug mode: the callback, and for most methods the thread.
 #[cold]
 fn check_in_debug_mode(
@@ -152,12 +168,11 @@ unsafe extern "C" fn call_soon(
     count: ffi::Py_ssize_t,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    raise(|py| {
-        // SAFETY: called by the interpreter as the convention says.
-        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+    let body = |loop_: &Bound<'_, LoopCore>, args: &Arguments<'_>| {
+        let py = loop_.py();
         let core = loop_.get();
         core.check_open()?;
-        let parsed = Parsed::new(py, "call_soon", ["callback"], &args)?;
+        let parsed = Parsed::new(py, "call_soon", ["callback"], args)?;
         let [callback] = parsed.required;
         if core.is_debug() {
             check_in_debug_mode(loop_, callback, "call_soon", true)?;
@@ -177,7 +192,9 @@ unsafe extern "C" fn call_soon(
         let handle = unsafe { handle::new_plain(py, slf, scheduled)? };
         core.schedule(Callback::from_handle(handle.clone_ref(py)));
         Ok(handle.into_ptr())
-    })
+    };
+    // SAFETY: called by the interpreter as the convention says.
+    unsafe { enter(slf, args, count, kwnames, body) }
 }
 
 /// A C task's step or wakeup, which needs no handle.
@@ -212,12 +229,11 @@ unsafe extern "C" fn call_soon_threadsafe(
     count: ffi::Py_ssize_t,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    raise(|py| {
-        // SAFETY: called by the interpreter as the convention says.
-        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+    let body = |loop_: &Bound<'_, LoopCore>, args: &Arguments<'_>| {
+        let py = loop_.py();
         let core = loop_.get();
         core.check_open()?;
-        let parsed = Parsed::new(py, "call_soon_threadsafe", ["callback"], &args)?;
+        let parsed = Parsed::new(py, "call_soon_threadsafe", ["callback"], args)?;
         let [callback] = parsed.required;
         if core.is_debug() {
             check_in_debug_mode(loop_, callback, "call_soon_threadsafe", false)?;
@@ -236,7 +252,9 @@ unsafe extern "C" fn call_soon_threadsafe(
         let handle = unsafe { handle::new_threadsafe(py, slf, scheduled)? };
         core.schedule(Callback::from_handle(handle.clone_ref(py)));
         Ok(handle.into_ptr())
-    })
+    };
+    // SAFETY: called by the interpreter as the convention says.
+    unsafe { enter(slf, args, count, kwnames, body) }
 }
 
 /// The part that `call_at` and `call_later` share.
@@ -272,10 +290,9 @@ unsafe extern "C" fn call_at(
     count: ffi::Py_ssize_t,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    raise(|py| {
-        // SAFETY: called by the interpreter as the convention says.
-        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
-        let parsed = Parsed::new(py, "call_at", ["when", "callback"], &args)?;
+    let body = |loop_: &Bound<'_, LoopCore>, args: &Arguments<'_>| {
+        let py = loop_.py();
+        let parsed = Parsed::new(py, "call_at", ["when", "callback"], args)?;
         let [when, callback] = parsed.required;
         // SAFETY: an argument is alive during the call.
         let when = unsafe { Bound::from_borrowed_ptr(py, when) };
@@ -283,7 +300,9 @@ unsafe extern "C" fn call_at(
             return Err(PyTypeError::new_err("when cannot be None"));
         }
         schedule_timer(loop_, &when, callback, &parsed)
-    })
+    };
+    // SAFETY: called by the interpreter as the convention says.
+    unsafe { enter(slf, args, count, kwnames, body) }
 }
 
 unsafe extern "C" fn call_later(
@@ -292,10 +311,9 @@ unsafe extern "C" fn call_later(
     count: ffi::Py_ssize_t,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    raise(|py| {
-        // SAFETY: called by the interpreter as the convention says.
-        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
-        let parsed = Parsed::new(py, "call_later", ["delay", "callback"], &args)?;
+    let body = |loop_: &Bound<'_, LoopCore>, args: &Arguments<'_>| {
+        let py = loop_.py();
+        let parsed = Parsed::new(py, "call_later", ["delay", "callback"], args)?;
         let [delay, callback] = parsed.required;
         // SAFETY: an argument is alive during the call.
         let delay = unsafe { Bound::from_borrowed_ptr(py, delay) };
@@ -305,7 +323,9 @@ unsafe extern "C" fn call_later(
         let now = clock::seconds(clock::monotonic_ns());
         let when = (now + delay.extract::<f64>()?).into_pyobject(py)?.into_any();
         schedule_timer(loop_, &when, callback, &parsed)
-    })
+    };
+    // SAFETY: called by the interpreter as the convention says.
+    unsafe { enter(slf, args, count, kwnames, body) }
 }
 
 unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -335,9 +355,8 @@ unsafe extern "C" fn create_task(
     count: ffi::Py_ssize_t,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    raise(|py| {
-        // SAFETY: called by the interpreter as the convention says.
-        let (loop_, args) = unsafe { (this(py, &slf), Arguments::new(args, count, kwnames)) };
+    let body = |loop_: &Bound<'_, LoopCore>, args: &Arguments<'_>| {
+        let py = loop_.py();
         let core = loop_.get();
         core.check_open()?;
         if let &[coro] = args.positional
@@ -356,10 +375,12 @@ unsafe extern "C" fn create_task(
                 };
                 return if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) };
             }
-            return create_task_with_keywords(py, slf, coro, &args);
+            return create_task_with_keywords(py, slf, coro, args);
         }
-        create_task_by_dict(loop_, &args)
-    })
+        create_task_by_dict(loop_, args)
+    };
+    // SAFETY: called by the interpreter as the convention says.
+    unsafe { enter(slf, args, count, kwnames, body) }
 }
 
 /// The common form `create_task(coro, name=..., context=..., eager_start=...)`, without a dict.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
@@ -21,10 +20,7 @@ use crate::sys::clock;
 /// and whatever a signal handler raises.
 pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     let core = slf.get();
-    let claim = core
-        .event_loop
-        .claim()
-        .map_err(|_| PyRuntimeError::new_err("This event loop is already running"))?;
+    let claim = core.event_loop.claim()?;
     // SAFETY: runs no Python.
     unsafe { claim.local(Local::force_poll) };
     loop {
