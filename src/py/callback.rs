@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::handle_types;
+use super::native;
 use super::object::{Ref, decref};
 use super::state::state;
 
@@ -16,8 +17,9 @@ use super::state::state;
 /// | none | none | a handle |
 /// | set | none | a C task's step callback |
 /// | set | set | a C task's wakeup callback, `arg` the future that is done |
+/// | none | set | a native object with I/O to do: see [`native`]; `arg` is `None` |
 ///
-/// The last two stand without a handle because the C code that posts them drops what `call_soon`
+/// The task's callbacks stand without a handle because the C code that posts them drops what `call_soon`
 /// returns: nobody could cancel or see it.
 #[derive(Debug)]
 pub(super) struct Callback {
@@ -38,6 +40,20 @@ impl Callback {
     #[inline(always)]
     pub(super) fn from_task(step: Ref, arg: Option<Ref>, context: Ref) -> Self {
         Self { what: step, arg, context: Some(context) }
+    }
+
+    /// An entry for a native object that [`native::run`] knows.
+    #[inline(always)]
+    pub(super) fn from_native(object: Ref) -> Self {
+        // SAFETY: `None` is immortal, and whoever makes an entry is attached.
+        let mark = unsafe { Ref::from_borrowed(ffi::Py_None()) };
+        Self { what: object, arg: Some(mark), context: None }
+    }
+
+    /// Whether it is a handle that was cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
+        // SAFETY: what has neither argument nor context is a handle, and we keep it alive.
+        self.arg.is_none() && self.context.is_none() && unsafe { handle::is_cancelled(self.handle()) }
     }
 
     /// The handle, of a callback made by [`from_handle`](Self::from_handle).
@@ -68,9 +84,10 @@ impl Callback {
     /// `SystemExit`, `KeyboardInterrupt`, and what the exception handler itself lets through.
     #[inline(always)]
     pub(super) fn run(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-        match &self.context {
-            Some(context) => self.run_task(loop_, context),
-            None => self.run_handle(loop_),
+        match (&self.context, &self.arg) {
+            (Some(context), _) => self.run_task(loop_, context),
+            (None, None) => self.run_handle(loop_),
+            (None, Some(_)) => native::run(loop_, self.what.as_py().bind(loop_.py())),
         }
     }
 

@@ -235,8 +235,7 @@ pub(super) fn collect(
         for event in found {
             let mut cancelled = [false; 2];
             io.collect(*event, |direction, callback| {
-                // SAFETY: the table holds handles, and keeps them alive.
-                if unsafe { handle::is_cancelled(callback.handle()) } {
+                if callback.is_cancelled() {
                     cancelled[direction as usize] = true;
                 } else {
                     ready(callback.clone_ref(py));

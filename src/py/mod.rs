@@ -16,6 +16,7 @@ mod handle;
 mod handle_types;
 mod hot;
 mod io;
+mod native;
 mod object;
 mod pool;
 mod run;
