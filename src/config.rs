@@ -22,3 +22,13 @@ pub const EVENTS_PER_POLL: usize = 256;
 
 /// Memory that an emptied ready queue may keep, in entries; above it, it is given back.
 pub const READY_KEEP: usize = 64 * 1024;
+
+/// Bytes that may be read ahead of a loop that does not get to its transport. A full transport is
+/// left to the kernel's own flow control.
+pub const READ_AHEAD: usize = 256 * 1024;
+
+/// Bytes that one read may bring, as in asyncio.
+pub const READ_SIZE: usize = 256 * 1024;
+
+/// Bytes after which a flush lets others have a turn.
+pub const WRITE_BUDGET: u64 = 1024 * 1024;

@@ -33,3 +33,12 @@ impl std::error::Error for LoopError {
         }
     }
 }
+
+impl From<LoopError> for io::Error {
+    fn from(error: LoopError) -> Self {
+        match error {
+            LoopError::Io(_, error) => error,
+            closed => Self::other(closed),
+        }
+    }
+}

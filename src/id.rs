@@ -42,6 +42,21 @@ impl IoToken {
         Self { fd, generation }
     }
 
+    /// The token of registration number `generation` of a transport, unlike those of callbacks.
+    #[must_use]
+    pub const fn of_source(fd: RawFd, generation: u32) -> Self {
+        Self { fd, generation: generation | Self::SOURCE }
+    }
+
+    /// Whether a transport was registered under it, and not a callback.
+    #[must_use]
+    pub const fn is_source(self) -> bool {
+        self.generation & Self::SOURCE != 0
+    }
+
+    /// Marks the generations of transports.
+    const SOURCE: u32 = 1 << 31;
+
     /// The descriptor that was registered.
     #[must_use]
     pub const fn fd(self) -> RawFd {

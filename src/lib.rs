@@ -4,11 +4,13 @@
 //! imports point down, and a lower layer never calls up:
 //!
 //! ```text
-//!  sys         syscalls: the clock, level-triggered registration
+//!  sys         syscalls: sockets, the clock, level-triggered registration
 //!   ^
 //!  reactor     mio: Driver (waits), Handle (registers, wakes), IoTable, TimerHeap
 //!   ^
-//!  scheduler   who sleeps, who is woken: the park protocol
+//!  scheduler   who sleeps, who is woken, who works for whom
+//!   ^
+//!  transport   sockets and pipes as state machines: read, write, accept, by any thread
 //!   ^
 //!  event_loop  one loop without Python: ready queue, inbox, turn, ownership
 //!   ^
@@ -33,6 +35,8 @@ pub mod sys;
 pub mod reactor;
 
 pub mod scheduler;
+
+pub mod transport;
 
 pub mod event_loop;
 

@@ -19,6 +19,12 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Adds `n`, from any thread. Not for a counter that an owner adds to as well.
+    #[inline]
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
     /// Replaces the value (for gauges). Owner thread only.
     #[inline]
     pub fn set(&self, n: u64) {
@@ -49,6 +55,24 @@ pub struct Metrics {
     pub ready: Counter,
     /// Gauge: timers pending.
     pub timers: Counter,
+    /// Jobs that the owner did for its own transports, or for those of other loops.
+    pub jobs: Counter,
+    /// Jobs of other loops that the owner did.
+    pub stolen_by: Counter,
+    /// Bytes that the owner read.
+    pub bytes_in: Counter,
+    /// Bytes that the owner wrote.
+    pub bytes_out: Counter,
+    /// Times that another thread woke the owner through the kernel. Any thread writes it.
+    pub wakes: Counter,
+    /// Times that the reactor was handed over because the owner was stuck. The monitor writes it.
+    pub handoffs: Counter,
+    /// Jobs of this loop that other threads did. They write it.
+    pub jobs_helped: Counter,
+    /// Bytes that other threads read for it. They write it.
+    pub bytes_in_helped: Counter,
+    /// Bytes that other threads wrote for it. They write it.
+    pub bytes_out_helped: Counter,
 }
 
 /// All values of a [`Metrics`], read one after another.

@@ -15,9 +15,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("reactor", &["sys"]),
     ("scheduler", &[]),
-    ("event_loop", &["sys", "reactor", "scheduler"]),
-    ("pool", &["sys", "reactor", "scheduler", "event_loop"]),
-    ("py", &["sys", "reactor", "scheduler", "event_loop", "pool"]),
+    ("transport", &["sys", "reactor", "scheduler"]),
+    ("event_loop", &["sys", "reactor", "scheduler", "transport"]),
+    ("pool", &["sys", "reactor", "scheduler", "transport", "event_loop"]),
+    ("py", &["sys", "reactor", "scheduler", "transport", "event_loop", "pool"]),
 ];
 
 /// The modules that every layer may name besides, and what each of them may name itself.

@@ -36,19 +36,20 @@ import collections
 import contextlib
 import selectors
 import signal
+import socket
 import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, events, format_helpers
+from asyncio import base_events, constants, events, format_helpers, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._transports import StreamTransport
 
 if TYPE_CHECKING:
     import contextvars
-    import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ._pool import Pool
 
@@ -128,6 +129,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         if selector is not None:
             selector.close()
+        self._lent: set[int] = set()
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
 
     # -- running ---------------------------------------------------------------------------------
@@ -181,6 +183,92 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             if previous != ours:
                 _restore_wakeup_fd(previous)
 
+    # -- transports ------------------------------------------------------------------------------
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(sock)
+        if not _is_plain(sock):
+            options = {} if context is None else {"context": context}
+            return super()._make_socket_transport(
+                sock, protocol, waiter, extra=extra, server=server, **options
+            )
+        return StreamTransport(self, sock, protocol, waiter, extra, server, context)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(
+            rawsock, ssl_protocol, extra=extra, server=server, context=context
+        )
+        return ssl_protocol._app_transport
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        super()._ensure_fd_no_transport(fd)
+        fileno = fd if isinstance(fd, int) else int(fd.fileno())
+        transport = self._transport_at(fileno)
+        if transport is not None and not transport.is_closing() and fileno not in self._lent:
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    async def _sendfile_native(
+        self, transp: asyncio.Transport, file: Any, offset: int, count: int | None
+    ) -> int:
+        if not isinstance(transp, StreamTransport):
+            return await super()._sendfile_native(transp, file, offset, count)
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            with self._lend_descriptor(transp) as sock:
+                return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+        finally:
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+
+    @contextlib.contextmanager
+    def _lend_descriptor(self, transport: StreamTransport) -> Iterator[socket.socket]:
+        """Let an operation on the socket itself watch a transport's descriptor meanwhile."""
+        fd = transport._fd
+        self._lent.add(fd)
+        transport._core.suspend(self)
+        try:
+            yield transport._sock
+        finally:
+            self._lent.discard(fd)
+            transport._core.unsuspend(self)
+
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
         removed = super().remove_signal_handler(sig)
@@ -229,6 +317,12 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Leave an executor that did not end in time to itself; closing does not wait for it."""
         self._default_executor = None
 
+    def _report_slow(self, what: object, took: float) -> None:
+        if took >= self.slow_callback_duration:
+            base_events.logger.warning(  # type: ignore[attr-defined]
+                "Executing %r took %.3f seconds", what, took
+            )
+
     # -- called by the native run loop -----------------------------------------------------------
 
     def _run_handle_in_debug_mode(self, handle: events.Handle) -> None:
@@ -268,6 +362,19 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         if handle._source_traceback:  # type: ignore[attr-defined]
             context["source_traceback"] = handle._source_traceback  # type: ignore[attr-defined]
         self.call_exception_handler(context)
+
+
+_Socket = socket.socket
+_PLAIN = ("recv", "recv_into", "send", "sendmsg", "close", "fileno", "getpeername")
+
+
+def _is_plain(sock: object) -> bool:
+    """Whether a socket is the kernel's and no more: its class changes none of its methods."""
+    kind = type(sock)
+    return kind is _Socket or (
+        issubclass(kind, _Socket)
+        and all(getattr(kind, name) is getattr(_Socket, name) for name in _PLAIN)
+    )
 
 
 def _restore_wakeup_fd(fd: int) -> None:

@@ -1,42 +1,30 @@
 //! Who owns a loop, and how it opens, is woken and closes.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Claim, Drain, Inbox, Local, Owned, Post, Turned};
+use super::{Claim, Drain, Inbox, Local, Owned, Poller, Post, Shared};
 use crate::error::LoopError;
 use crate::metrics::Metrics;
-use crate::reactor::{Driver, Handle, IoTable, Ready};
-use crate::scheduler::{Idle, Park, Wake};
+use crate::reactor::IoTable;
+use crate::scheduler::Park;
+use crate::sync::Mutex;
 use crate::sync::atomic::{
     AtomicBool,
     Ordering::{Relaxed, Release},
 };
-use crate::sync::{Mutex, RwLock};
-use crate::sys::clock;
-
-/// What posters write: on a cache line of its own, away from what the owner writes.
-#[derive(Debug)]
-struct Door<C> {
-    inbox: Inbox<Post<C>>,
-    idle: Idle,
-}
 
 /// One event loop.
 #[derive(Debug)]
 pub struct EventLoop<C> {
-    door: CachePadded<Door<C>>,
-    /// Counters and gauges; the owner writes them.
-    pub metrics: CachePadded<Metrics>,
+    /// What other threads want run. Its nodes hold callbacks, so it is not in the shared part.
+    inbox: CachePadded<Inbox<Post<C>>>,
+    shared: Arc<Shared>,
     /// The callbacks of `add_reader` and `add_writer`. Held for a few instructions or one
     /// `epoll_ctl`; no code of the caller's runs and nothing is dropped under it.
     pub io: Mutex<IoTable<C>>,
-    /// `None` when the loop is closed. Held by whoever polls: the owner, in its turn.
-    driver: Mutex<Option<Driver>>,
-    /// `None` when the loop is closed. Read for a wake or a registration; written once, by `close`.
-    handle: RwLock<Option<Handle>>,
     stopping: AtomicBool,
     closed: AtomicBool,
     local: Owned<Local<C>>,
@@ -48,17 +36,26 @@ impl<C> EventLoop<C> {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> io::Result<Self> {
-        let (driver, handle) = Driver::new()?;
         Ok(Self {
-            door: CachePadded::new(Door { inbox: Inbox::default(), idle: Idle::default() }),
-            metrics: CachePadded::new(Metrics::default()),
+            inbox: CachePadded::default(),
+            shared: Arc::new(Shared::new()?),
             io: Mutex::new(IoTable::default()),
-            driver: Mutex::new(Some(driver)),
-            handle: RwLock::new(Some(handle)),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             local: Owned::new(Local::new()),
         })
+    }
+
+    /// The part that other threads work on.
+    #[inline(always)]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Counters and gauges.
+    #[inline(always)]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// Makes the calling thread the owner.
@@ -79,6 +76,12 @@ impl<C> EventLoop<C> {
     #[inline(always)]
     pub fn is_owner(&self) -> bool {
         self.local.is_owner()
+    }
+
+    /// Whether any thread owns the loop, other than briefly: it may be a moment ago.
+    #[inline]
+    pub fn is_owned(&self) -> bool {
+        self.local.is_owned()
     }
 
     /// Calls `f` with the owner's state if the calling thread is the owner.
@@ -110,65 +113,32 @@ impl<C> EventLoop<C> {
 
     /// Asks the loop for something, and wakes it if it sleeps. Any thread.
     pub fn post(&self, post: Post<C>) {
-        self.door.inbox.push(post);
-        if self.door.idle.posted() == Wake::Needed {
-            self.wake();
-        }
+        self.inbox.push(post);
+        self.shared.posted();
     }
 
     /// Leaves something for the loop to find when it wakes for another reason. Any thread.
     pub fn leave(&self, post: Post<C>) {
-        self.door.inbox.push(post);
-    }
-
-    /// Ends the loop's present wait, or else its next one. Any thread; after `close`, nothing.
-    pub fn wake(&self) {
-        // The lock is only ever written by `close`, so a failed try means there is none to wake.
-        if let Some(handle) = self.handle.try_read()
-            && let Some(handle) = &*handle
-        {
-            let woken = handle.wake();
-            debug_assert!(woken.is_ok(), "the waker is open while its lock is held");
-        }
-    }
-
-    /// Asks the kernel what is ready, waiting at most for `timeout`, and appends it to `found`.
-    /// Call it detached: it may sleep.
-    ///
-    /// # Errors
-    /// Those of the kernel; [`LoopError::Closed`] after `close_reactor`.
-    pub fn poll(&self, timeout: Duration, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
-        let mut driver = self.driver.lock();
-        let driver = driver.as_mut().ok_or(LoopError::Closed)?;
-        let end = driver.poll(timeout, found).map_err(|error| LoopError::Io("poll", error))?;
-        Ok(Turned { end, now_ns: clock::monotonic_ns() })
-    }
-
-    /// Calls `f` with the reactor's shared half. Any thread.
-    ///
-    /// # Errors
-    /// [`LoopError::Closed`] after `close`.
-    pub fn with_handle<R>(&self, f: impl FnOnce(&Handle) -> R) -> Result<R, LoopError> {
-        let handle = self.handle.try_read().ok_or(LoopError::Closed)?;
-        handle.as_ref().map(f).ok_or(LoopError::Closed)
+        self.inbox.push(post);
     }
 
     /// Whether anything was posted and not yet drained.
     #[inline]
     pub fn has_posts(&self) -> bool {
-        !self.door.inbox.is_empty()
+        !self.inbox.is_empty() || self.shared.has_completions()
     }
 
     /// Takes out what was posted, oldest first. Owner only, by convention: order would suffer.
     #[inline]
     pub fn drain_posts(&self) -> Drain<Post<C>> {
-        self.door.inbox.drain()
+        self.inbox.drain()
     }
 
-    /// Publishes that the owner is about to sleep and looks once more: at the inbox, and at
-    /// whether the loop was asked to stop. Owner only.
-    pub fn park(&self) -> Park<'_> {
-        self.door.idle.park(|| self.has_posts() || self.is_stopping())
+    /// Publishes that the owner is about to sleep and looks once more: at what was posted, at whether
+    /// the loop was asked to stop, and by `more`. Owner only, with the right to poll in its hands:
+    /// nobody else may then take the event that is to wake it.
+    pub fn park(&self, _poller: &Poller<'_>, more: impl FnOnce() -> bool) -> Park<'_> {
+        self.shared.idle().park(|| self.has_posts() || self.is_stopping() || more())
     }
 
     /// Whether the running turn is to be the last one.
@@ -180,8 +150,8 @@ impl<C> EventLoop<C> {
     /// Sets or clears the wish to stop, and wakes a sleeping loop for it. Any thread.
     pub fn set_stopping(&self, stopping: bool) {
         self.stopping.store(stopping, Release);
-        if stopping && self.door.idle.posted() == Wake::Needed {
-            self.wake();
+        if stopping {
+            self.shared.posted();
         }
     }
 
@@ -221,24 +191,24 @@ impl<C> EventLoop<C> {
     /// As for [`for_each_local`](Self::for_each_local).
     pub unsafe fn for_each_post(&self, f: impl FnMut(&Post<C>)) {
         // SAFETY: handed on to our caller.
-        unsafe { self.door.inbox.for_each(f) };
+        unsafe { self.inbox.for_each(f) };
     }
 
     /// Gives the descriptors back. Posts and callbacks stay, for the caller to take and drop.
     ///
-    /// Waits for a wake or a registration under way on another thread, each a few instructions and
-    /// a syscall long and free of Python, so it may be called attached.
+    /// Waits for a wake, a registration or a poll under way on another thread, each a few
+    /// instructions and a syscall long and free of Python, so it may be called attached.
     pub fn close_reactor(&self, _owner: &Claim<'_, Local<C>>) {
-        let handle = self.handle.replace(None);
-        let driver = self.driver.lock().take();
-        drop((handle, driver));
+        self.shared.close();
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sync::{Arc, thread};
+    use crate::sync::thread;
+    use crate::sys::clock;
+    use std::time::Duration;
 
     type Loop = EventLoop<u32>;
 
@@ -266,9 +236,10 @@ mod tests {
         let mut seen = Vec::new();
         let began = clock::monotonic_ns();
         while seen.len() < rounds as usize {
-            if let Park::Sleep(_parked) = event_loop.park() {
+            let mut poller = event_loop.shared().poller();
+            if let Park::Sleep(_parked) = event_loop.park(&poller, || false) {
                 // The limit only ends a failed test.
-                assert!(event_loop.poll(Duration::from_secs(20), &mut Vec::new()).is_ok());
+                assert!(poller.poll(Duration::from_secs(20), &mut Vec::new()).is_ok());
             }
             seen.extend(calls(&event_loop));
             assert!(clock::monotonic_ns() - began < 15_000_000_000, "a wakeup was lost");
@@ -281,10 +252,11 @@ mod tests {
     fn a_wish_to_stop_keeps_the_owner_awake() {
         let event_loop = Loop::new().unwrap();
         let _claim = event_loop.claim().unwrap();
+        let poller = event_loop.shared().poller();
         event_loop.set_stopping(true);
-        assert!(matches!(event_loop.park(), Park::Work));
+        assert!(matches!(event_loop.park(&poller, || false), Park::Work));
         event_loop.set_stopping(false);
-        assert!(matches!(event_loop.park(), Park::Sleep(_)));
+        assert!(matches!(event_loop.park(&poller, || false), Park::Sleep(_)));
     }
 
     #[test]
@@ -292,10 +264,10 @@ mod tests {
         let event_loop = Loop::new().unwrap();
         event_loop.close_reactor(&event_loop.claim().unwrap());
         event_loop.post(Post::Call(1));
-        event_loop.wake();
-        assert!(matches!(event_loop.with_handle(|_| ()), Err(LoopError::Closed)));
+        event_loop.shared().wake();
+        assert!(matches!(event_loop.shared().with_handle(|_| ()), Err(LoopError::Closed)));
         assert_eq!(calls(&event_loop), [1]);
-        let polled = event_loop.poll(Duration::ZERO, &mut Vec::new());
+        let polled = event_loop.shared().poller().poll(Duration::ZERO, &mut Vec::new());
         assert!(matches!(polled, Err(LoopError::Closed)));
     }
 }

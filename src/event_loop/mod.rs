@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Who may touch what: [`Local`] belongs to the thread that holds the [`Claim`]; everything else in
-//! [`EventLoop`] is shared. A callback is never run and never dropped in this layer.
+//! [`EventLoop`] is shared; the part that knows no callback, [`Shared`], may outlive it in the hands
+//! of threads that work for the loop. A callback is never run and never dropped in this layer.
 //!
 //! Must never: call up, or hold a lock while the caller's code runs.
 
@@ -19,6 +20,7 @@ mod inbox;
 mod lifecycle;
 mod owned;
 mod ready;
+mod shared;
 mod turn;
 
 #[cfg(all(test, loom))]
@@ -28,4 +30,5 @@ pub use inbox::{Drain, Inbox};
 pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};
 pub use ready::ReadyQueue;
+pub use shared::{Completion, Job, Poller, Shared};
 pub use turn::{Local, Plan, Post, Turned};

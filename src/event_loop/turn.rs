@@ -69,6 +69,8 @@ pub struct Local<C> {
     pub timers: TimerHeap<C>,
     /// What the last poll found; kept for its memory.
     pub found: Vec<Ready>,
+    /// Memory to read into; its content means nothing between two reads.
+    scratch: Vec<u8>,
     /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
     last_poll_ns: u64,
     ticks: Ticks,
@@ -121,6 +123,7 @@ impl<C> Local<C> {
             ready: ReadyQueue::default(),
             timers: TimerHeap::default(),
             found: Vec::new(),
+            scratch: Vec::new(),
             last_poll_ns: 0,
             ticks: Ticks::default(),
         }
@@ -130,6 +133,15 @@ impl<C> Local<C> {
     #[must_use]
     pub fn last_poll_ns(&self) -> u64 {
         self.last_poll_ns
+    }
+
+    /// Memory to read into, of [`config::READ_SIZE`] bytes; made at the first use.
+    #[inline]
+    pub fn scratch(&mut self) -> &mut [u8] {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; config::READ_SIZE];
+        }
+        &mut self.scratch
     }
 
     /// Notes that the kernel was asked.

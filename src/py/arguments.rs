@@ -48,6 +48,20 @@ pub(super) const fn method_def(
     }
 }
 
+/// The definition of a C method with one argument.
+pub(super) const fn one_def(
+    name: &'static CStr,
+    function: ffi::PyCFunction,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
+        ml_flags: ffi::METH_O,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
 /// The definition of a C method with the vectorcall convention.
 pub(super) const fn fast_def(
     name: &'static CStr,

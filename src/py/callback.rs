@@ -231,7 +231,7 @@ unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> b
 /// # Errors
 /// The exception itself if it is `SystemExit` or `KeyboardInterrupt`.
 #[cold]
-fn report(
+pub(super) fn report(
     loop_: &Bound<'_, LoopCore>,
     handle: Option<*mut ffi::PyObject>,
     scheduled: Scheduled,

@@ -66,7 +66,7 @@ impl LoopCore {
 
     /// Ends the loop's present wait. Any thread.
     fn _write_to_self(&self) {
-        self.event_loop.wake();
+        self.event_loop.shared().wake();
     }
 
     /// As `BaseSelectorEventLoop._add_reader`: watches `fd`, level-triggered, replaces and cancels
@@ -113,6 +113,14 @@ impl LoopCore {
         io::registered(slf, fd)
     }
 
+    /// The transport on a descriptor, or `None`. Any thread.
+    fn _transport_at(&self, py: Python<'_>, fd: i32) -> Option<Py<PyAny>> {
+        let sources = lock_attached(py, &self.event_loop.shared().sources);
+        let cookie = sources.at(fd)?.cookie as *mut pyo3::ffi::PyObject;
+        // SAFETY: the table holds a strong reference, and we hold the table.
+        Some(unsafe { Bound::from_borrowed_ptr(py, cookie) }.unbind())
+    }
+
     /// Takes everything out of a loop that does not run, and gives its descriptors back.
     #[pyo3(name = "_close_core")]
     fn close_core(&self, py: Python<'_>) -> PyResult<()> {
@@ -138,12 +146,20 @@ impl LoopCore {
             held
         };
         drop(held);
+        let shared = self.event_loop.shared();
+        drop(shared.drain_completions());
+        let sources = lock_attached(py, &shared.sources).drain();
+        for entry in sources {
+            // SAFETY: the table's own reference. The transport is closed by its finalizer, if
+            // nobody else does it.
+            drop(unsafe { Bound::from_owned_ptr(py, entry.cookie as *mut pyo3::ffi::PyObject) });
+        }
         Ok(())
     }
 
     /// The counters and gauges of this loop, for `pool.stats()`. Any thread.
     fn _stats(&self, py: Python<'_>) -> (u64, u64, usize, u64, u64, u64, u64, u64) {
-        let seen = self.event_loop.metrics.snapshot();
+        let seen = self.event_loop.metrics().snapshot();
         let descriptors = lock_attached(py, &self.event_loop.io).len();
         (
             seen.ready,
@@ -217,6 +233,13 @@ impl LoopCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(sources) = self.event_loop.shared().sources.try_lock() {
+            for (_, entry) in sources.iter() {
+                // SAFETY: the table holds a strong reference, which it does not give away meanwhile.
+                let at = unsafe { &*(&raw const entry.cookie).cast::<Py<PyAny>>() };
+                visit.call(at)?;
+            }
+        }
         let mut result = Ok(());
         let mut each = |callback: &Callback| {
             for object in callback.objects() {

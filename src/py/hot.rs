@@ -27,11 +27,10 @@ use crate::sys::clock;
 #[pyfunction]
 #[pyo3(name = "_install_hot_methods", signature = (class, /))]
 pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
-    let py = class.py();
     if !class.is_subclass_of::<LoopCore>()? {
         return Err(PyTypeError::new_err("the hot methods belong to a subclass of LoopCore"));
     }
-    let definitions = Box::leak(Box::new([
+    let definitions = vec![
         fast_def(
             c"call_soon",
             call_soon,
@@ -78,12 +77,21 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
             time,
             c"time($self, /)\n--\n\nReturn time.monotonic(): the loop's clock, in seconds.",
         ),
-    ]));
-    for definition in definitions {
+    ];
+    add_methods(class, definitions)
+}
+
+/// Adds C methods to a class, as its own.
+pub(super) fn add_methods(
+    class: &Bound<'_, PyType>,
+    definitions: Vec<ffi::PyMethodDef>,
+) -> PyResult<()> {
+    // The interpreter keeps pointers to method definitions for ever.
+    for definition in definitions.leak() {
         // SAFETY: the definition is static, and the type is live.
         unsafe {
             let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
-            let descriptor = Bound::from_owned_ptr_or_err(py, descriptor)?;
+            let descriptor = Bound::from_owned_ptr_or_err(class.py(), descriptor)?;
             let name = CStr::from_ptr(definition.ml_name);
             class.setattr(name.to_str().unwrap_or_default(), descriptor)?;
         }

@@ -13,10 +13,12 @@ use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::object::Ref;
 use super::state::state;
+use crate::event_loop::Completion;
 use crate::id::IoToken;
 use crate::reactor::{Direction, Ready};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::level_trigger::Watch;
+use crate::transport::{Entry, Schedule};
 
 /// Locks a mutex without ever waiting for it attached: the holder may need the collector to finish,
 /// and the collector needs us to detach.
@@ -100,6 +102,7 @@ fn repr_of(object: &Bound<'_, PyAny>) -> String {
 impl LoopCore {
     fn watch(&self, token: IoToken, old: Watch, new: Watch) -> std::io::Result<()> {
         self.event_loop
+            .shared()
             .with_handle(|handle| handle.watch(token, old, new))
             .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EBADF)))
     }
@@ -218,27 +221,66 @@ fn cancel(py: Python<'_>, handle: &Callback) -> PyResult<()> {
     Ok(())
 }
 
-/// The callbacks that wait for what the kernel reported. A callback that was cancelled without
-/// being removed is removed here, as asyncio does, or its level would be reported for ever.
+/// What a poll has made ready.
+pub(super) enum Found {
+    /// A callback of `add_reader` or `add_writer`, which is reported again until it has run.
+    Level(Callback),
+    /// A transport, which is not.
+    Edge(Callback),
+}
+
+/// The callbacks and transports that wait for what the kernel reported. A callback that was
+/// cancelled without being removed is removed here, as asyncio does, or its level would be reported
+/// for ever.
 pub(super) fn collect(
     py: Python<'_>,
     core: &LoopCore,
     found: &[Ready],
-    mut ready: impl FnMut(Callback),
+    mut ready: impl FnMut(Found),
 ) {
     if found.is_empty() {
         return;
     }
+    let mut levels = false;
+    {
+        let sources = lock_attached(py, &core.event_loop.shared().sources);
+        for event in found {
+            if !event.token.is_source() {
+                levels = true;
+            } else if let Some(entry) = sources.get(event.token)
+                && entry.source.ready(*event) == Schedule::Needed
+            {
+                ready(Found::Edge(entry_of(entry)));
+            }
+        }
+    }
+    if levels {
+        collect_levels(py, core, found, ready);
+    }
+}
+
+/// The queue entry of a transport.
+fn entry_of(entry: &Entry) -> Callback {
+    // SAFETY: the table holds a strong reference of which this is the address, and we are attached.
+    Callback::from_native(unsafe { Ref::from_borrowed(entry.cookie as *mut ffi::PyObject) })
+}
+
+fn collect_levels(
+    py: Python<'_>,
+    core: &LoopCore,
+    found: &[Ready],
+    mut ready: impl FnMut(Found),
+) {
     let mut removed = Vec::new();
     {
         let mut io = lock_attached(py, &core.event_loop.io);
-        for event in found {
+        for event in found.iter().filter(|event| !event.token.is_source()) {
             let mut cancelled = [false; 2];
             io.collect(*event, |direction, callback| {
                 if callback.is_cancelled() {
                     cancelled[direction as usize] = true;
                 } else {
-                    ready(callback.clone_ref(py));
+                    ready(Found::Level(callback.clone_ref(py)));
                 }
             });
             for direction in [Direction::Read, Direction::Write] {
@@ -251,4 +293,27 @@ pub(super) fn collect(
         }
     }
     drop(removed);
+}
+
+/// What other threads have done for the loop's transports.
+pub(super) fn collect_completions(
+    py: Python<'_>,
+    core: &LoopCore,
+    mut ready: impl FnMut(Callback),
+) {
+    let shared = core.event_loop.shared();
+    if !shared.has_completions() {
+        return;
+    }
+    for completion in shared.drain_completions() {
+        let sources = lock_attached(py, &shared.sources);
+        match completion {
+            Completion::Turn(token) => {
+                if let Some(entry) = sources.get(token) {
+                    ready(entry_of(entry));
+                }
+            }
+            Completion::Accepted(..) => {}
+        }
+    }
 }

@@ -18,9 +18,13 @@ mod hot;
 mod io;
 mod native;
 mod object;
+mod payload;
 mod pool;
 mod run;
 mod state;
+mod stream;
+mod stream_methods;
+mod transport;
 
 use pyo3::prelude::*;
 
@@ -34,7 +38,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
     module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
+    module.add_class::<stream::StreamCore>()?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
+    module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;
     state::initialise(module)?;
     Ok(())
 }

@@ -1,15 +1,38 @@
 //! Native objects that stand in a loop's queues themselves, without a handle: what runs when their
 //! turn comes.
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
+use super::{stream, transport};
+use crate::sys::clock;
 
 /// Runs the entry of a native object. Errors of the program's own callbacks are reported within.
 ///
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt`, and what an exception handler lets through.
-pub(super) fn run(_loop: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    Err(PyTypeError::new_err(format!("{object:?} is no native object of a loop's queue")))
+pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    if loop_.get().is_debug() {
+        return run_timed(loop_, object);
+    }
+    dispatch(loop_, object)
+}
+
+#[inline(always)]
+fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: what is no other native object is a transport.
+    let core = unsafe { transport::core_of(object.as_ptr())? };
+    // SAFETY: as above; the transport is alive during the call.
+    stream::run(loop_, object, unsafe { stream::cast(core) })
+}
+
+/// In debug mode a slow turn is logged, as asyncio logs a slow handle.
+#[cold]
+fn run_timed(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let began_ns = clock::monotonic_ns();
+    let result = dispatch(loop_, object);
+    let took = clock::seconds(clock::monotonic_ns() - began_ns);
+    let told = loop_.call_method1(intern!(loop_.py(), "_report_slow"), (object, took));
+    result.and(told.map(drop))
 }

@@ -47,7 +47,7 @@ impl PoolCore {
     fn place(&self, loops: &Bound<'_, PyTuple>) -> u32 {
         let load = |id: crate::id::LoopId| {
             let member = loops.get_borrowed_item(id.0 as usize).ok()?;
-            Some(member.cast::<LoopCore>().ok()?.get().event_loop.metrics.ready.get())
+            Some(member.cast::<LoopCore>().ok()?.get().event_loop.metrics().ready.get())
         };
         self.placement.next(|id| load(id).unwrap_or(u64::MAX)).0
     }

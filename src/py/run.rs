@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
-use super::{handle, handle_types, io};
+use super::io::{self, Found};
+use super::{handle, handle_types};
 use crate::config;
 use crate::event_loop::{Claim, Local, Plan, Post, Turned};
 use crate::reactor::{PollEnd, Ready};
@@ -35,10 +36,10 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     let py = slf.py();
     let core = slf.get();
     let event_loop = &core.event_loop;
-    let metrics = &event_loop.metrics;
+    let metrics = event_loop.metrics();
     metrics.turns.add(1);
 
-    drain_posts(core, claim);
+    drain_posts(py, core, claim);
     // SAFETY: runs no Python.
     if unsafe { claim.local(Local::may_skip) } {
         // SAFETY: runs no Python.
@@ -93,13 +94,13 @@ fn run_callbacks(
                 return Ok(());
             };
             if let Err(error) = callback.run(slf) {
-                core.event_loop.metrics.callbacks.add(done as u64);
+                core.event_loop.metrics().callbacks.add(done as u64);
                 return Err(error);
             }
         }
-        core.event_loop.metrics.callbacks.add(batch as u64);
+        core.event_loop.metrics().callbacks.add(batch as u64);
         if todo > 0 {
-            drain_posts(core, claim);
+            drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();
             // SAFETY: runs no Python.
             let plan = unsafe { claim.local(|local| local.plan(now_ns, true)) };
@@ -125,23 +126,29 @@ fn poll(
     let (mut found, last_ns) =
         unsafe { claim.local(|local| (std::mem::take(&mut local.found), local.last_poll_ns())) };
     let polled = py.detach(|| {
+        let mut poller = event_loop.shared().poller();
         if limit.is_zero() {
-            return event_loop.poll(limit, &mut found);
+            return poller.poll(limit, &mut found);
         }
-        match event_loop.park() {
-            Park::Sleep(_parked) => event_loop.poll(limit, &mut found),
-            Park::Work => event_loop.poll(Duration::ZERO, &mut found),
+        match event_loop.park(&poller, || false) {
+            Park::Sleep(_parked) => poller.poll(limit, &mut found),
+            Park::Work => poller.poll(Duration::ZERO, &mut found),
         }
     });
     let result = polled.map_err(PyErr::from).and_then(|turned| {
         account(core, began_ns, last_ns, turned, limit);
-        io::collect(py, core, &found, |callback| {
+        io::collect(py, core, &found, |found| {
             // SAFETY: runs no Python.
-            unsafe { claim.local(|local| local.ready.push_event(callback)) };
+            unsafe {
+                claim.local(|local| match found {
+                    Found::Level(callback) => local.ready.push_event(callback),
+                    Found::Edge(callback) => local.ready.push(callback),
+                });
+            }
         });
         // SAFETY: runs no Python.
         unsafe { claim.local(|local| local.polled(turned)) };
-        drain_posts(core, claim);
+        drain_posts(py, core, claim);
         if turned.end == PollEnd::Interrupted {
             py.check_signals()?;
         }
@@ -159,7 +166,7 @@ fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {
 
 /// Idle time is time in a wait that was allowed to sleep; all else since the first poll is busy.
 fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: Duration) {
-    let metrics = &core.event_loop.metrics;
+    let metrics = core.event_loop.metrics();
     metrics.polls.add(1);
     if last_ns != 0 {
         metrics.busy_ns.add(began_ns.saturating_sub(last_ns));
@@ -205,9 +212,13 @@ pub(super) fn look_at_idle_loop<R>(
 }
 
 /// Does what other threads asked for, in their order.
-fn drain_posts(core: &LoopCore, claim: &Claim<'_, Local<Callback>>) {
+fn drain_posts(py: Python<'_>, core: &LoopCore, claim: &Claim<'_, Local<Callback>>) {
     if core.event_loop.has_posts() {
         apply_posts(core, claim, drop);
+        io::collect_completions(py, core, |callback| {
+            // SAFETY: runs no Python.
+            unsafe { claim.local(|local| local.ready.push(callback)) };
+        });
     }
 }
 

@@ -286,7 +286,7 @@ fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 2]) -> PyResult<()> {
 
 /// The offset of a slot of a Python class, found by looking where a marked value lands. This needs
 /// no knowledge of how the interpreter lays slots out, and fails cleanly if it changes.
-fn slot_offset(class: &Bound<'_, PyType>, name: &str) -> PyResult<usize> {
+pub(super) fn slot_offset(class: &Bound<'_, PyType>, name: &str) -> PyResult<usize> {
     let py = class.py();
     let object = class.call_method1("__new__", (class,))?;
     let marker = py.import("builtins")?.getattr("object")?.call0()?;

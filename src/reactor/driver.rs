@@ -18,6 +18,8 @@ pub struct Ready {
     pub readable: bool,
     /// A write would not block, or an error is to be fetched.
     pub writable: bool,
+    /// Nothing will follow what is there to be read, or the descriptor has failed.
+    pub ended: bool,
 }
 
 /// How a poll ended.
@@ -70,6 +72,7 @@ impl Driver {
                 token,
                 readable: event.is_readable() || event.is_read_closed() || failed,
                 writable: event.is_writable() || event.is_write_closed() || failed,
+                ended: event.is_read_closed() || failed,
             })
         }));
         Ok(PollEnd::Done)
@@ -110,7 +113,7 @@ mod tests {
         handle.watch(token, Watch::NONE, READ).unwrap();
         far.write_all(b"ab").unwrap();
         for _ in 0..2 {
-            assert_eq!(look(&mut driver), [Ready { token, readable: true, writable: false }]);
+            assert_eq!(look(&mut driver), [Ready { token, readable: true, writable: false, ended: false }]);
             near.read_exact(&mut [0]).unwrap();
         }
         assert!(look(&mut driver).is_empty());
@@ -123,7 +126,7 @@ mod tests {
         let token = IoToken::new(near.as_raw_fd(), 1);
         handle.watch(token, Watch::NONE, READ).unwrap();
         drop(far);
-        assert_eq!(look(&mut driver), [Ready { token, readable: true, writable: true }]);
+        assert_eq!(look(&mut driver), [Ready { token, readable: true, writable: true, ended: true }]);
     }
 
     #[test]

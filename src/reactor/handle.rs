@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use mio::{Registry, Waker};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token, Waker};
 
 use crate::id::IoToken;
 use crate::sys::level_trigger::{self, Watch};
@@ -34,5 +35,52 @@ impl Handle {
     /// Those of the kernel: see [`level_trigger::set`].
     pub fn watch(&self, token: IoToken, old: Watch, new: Watch) -> io::Result<()> {
         level_trigger::set(self.registry.as_raw_fd(), token.fd(), old, new, token.to_bits())
+    }
+
+    /// Begins to report the edges of the descriptor of `token`: of its readiness to be read, or of
+    /// both. A descriptor that becomes ready is reported once.
+    ///
+    /// # Errors
+    /// Those of the kernel: `AlreadyExists`, `EPERM` for a regular file, `EBADF`.
+    pub fn register(&self, token: IoToken, edges: Edges) -> io::Result<()> {
+        self.registry.register(&mut SourceFd(&token.fd()), Token(token.to_bits()), edges.interest())
+    }
+
+    /// Changes which edges are reported. What is ready at this moment is reported again.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn reregister(&self, token: IoToken, edges: Edges) -> io::Result<()> {
+        let interest = edges.interest();
+        self.registry.reregister(&mut SourceFd(&token.fd()), Token(token.to_bits()), interest)
+    }
+
+    /// Reports nothing more of the descriptor of `token`.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn deregister(&self, token: IoToken) -> io::Result<()> {
+        self.registry.deregister(&mut SourceFd(&token.fd()))
+    }
+}
+
+/// Which edges are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edges {
+    /// It became readable, ended or failed.
+    Read,
+    /// It became writable or failed.
+    Write,
+    /// Either.
+    Both,
+}
+
+impl Edges {
+    fn interest(self) -> Interest {
+        match self {
+            Self::Read => Interest::READABLE,
+            Self::Write => Interest::WRITABLE,
+            Self::Both => Interest::READABLE | Interest::WRITABLE,
+        }
     }
 }

@@ -12,6 +12,6 @@ mod registration;
 mod timer_heap;
 
 pub use driver::{Driver, PollEnd, Ready};
-pub use handle::Handle;
+pub use handle::{Edges, Handle};
 pub use registration::{Direction, IoTable};
 pub use timer_heap::TimerHeap;

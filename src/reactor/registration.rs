@@ -106,7 +106,8 @@ impl<C> IoTable<C> {
         let generation = if let Some(entry) = self.entry(index) {
             entry.generation
         } else {
-            self.generation = self.generation.wrapping_add(1);
+            // The upper half of the numbers is that of transports.
+            self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
             self.generation
         };
         if old != new
@@ -234,7 +235,7 @@ mod tests {
     }
 
     fn ready(fd: RawFd, generation: u32) -> Ready {
-        Ready { token: IoToken::new(fd, generation), readable: true, writable: true }
+        Ready { token: IoToken::new(fd, generation), readable: true, writable: true, ended: false }
     }
 
     #[test]

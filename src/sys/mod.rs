@@ -4,5 +4,7 @@
 //!
 //! Must never: block, or know what a loop is.
 
+pub mod address;
 pub mod clock;
 pub mod level_trigger;
+pub mod socket;

@@ -1,0 +1,422 @@
+"""The transports that a program sees: asyncio's classes over the native halves.
+
+What a program calls for each message (``write``, ``pause_reading``, ...) is native and added to the
+classes at the end of this module; here is what happens once in the life of a connection. Slots hold
+every Python reference, so that the garbage collector sees them; the native half is in ``_core``.
+
+Threads: a transport belongs to its loop's thread. A call from another thread raises ``RuntimeError``
+in debug mode; otherwise it is posted to the loop, in order with other posts of that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import warnings
+from asyncio import base_events, constants, futures, transports, trsock
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import socket
+
+    from ._event_loop import EventLoop
+
+logger = logging.getLogger("asyncio")
+
+_SLOTS = (
+    "__dict__",
+    "__weakref__",
+    "_context",
+    "_core",
+    "_empty_waiter",
+    "_fd",
+    "_lost_writes",
+    "_protocol",
+    "_server",
+    "_sock",
+    "_waiter",
+)
+"""The same for all classes, after those of asyncio's ``_FlowControlMixin`` (``_loop`` is one of
+them), as the native half finds them by their place."""
+
+
+class _Base:
+    """What a stream does at its beginning and its end, whatever it is made of."""
+
+    __slots__ = ()
+
+    _read_error = "Fatal read error on socket transport"
+    _write_error = "Fatal write error on socket transport"
+
+    if TYPE_CHECKING:
+        _context: contextvars.Context
+        _core: _core.StreamCore
+        _empty_waiter: asyncio.Future[None] | None
+        _extra: dict[str, Any]
+        _fd: int
+        _loop: EventLoop
+        _lost_writes: int
+        _protocol: Any
+        _server: Any
+        _sock: Any
+        _waiter: asyncio.Future[None] | None
+
+        def get_write_buffer_size(self) -> int: ...
+        def is_closing(self) -> bool: ...
+        def write(self, data: bytes) -> None: ...
+
+    def _begin(
+        self,
+        loop: EventLoop,
+        sock: Any,
+        protocol: Any,
+        waiter: asyncio.Future[None] | None,
+        extra: dict[str, Any] | None,
+        server: Any,
+        context: contextvars.Context | None,
+        core: _core.StreamCore,
+    ) -> None:
+        self._extra = {} if extra is None else extra
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._server = server
+        self._waiter = waiter
+        self._empty_waiter = None
+        self._lost_writes = 0
+        self._context = contextvars.copy_context() if context is None else context
+        self._core = core
+        self._set_protocol(protocol)
+
+    def _join(self) -> None:
+        """Register with the loop, last of all: from then on it has turns."""
+        self._core.register(self._loop, self)
+        if self._server is not None:
+            self._server._attach(self)
+
+    def _wake_waiter(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            futures._set_result_unless_cancelled(waiter, None)  # type: ignore[attr-defined]
+
+    # -- asyncio.BaseTransport -------------------------------------------------------------------
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give the transport another protocol. As ``asyncio.BaseTransport.set_protocol``."""
+        if self._is_here():
+            self._set_protocol(protocol)
+        else:
+            self._elsewhere("set_protocol", protocol)
+
+    def _set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._core.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+
+    def get_protocol(self) -> Any:
+        """Return the protocol, or ``None`` once the connection is lost. Any thread."""
+        return self._protocol
+
+    def close(self) -> None:
+        """Close when everything queued is written. As ``asyncio.BaseTransport.close``."""
+        if not self._is_here():
+            self._elsewhere("close")
+            return
+        core = self._core
+        if core.begin_close() and not core.queued:
+            self._schedule_lost(None)
+
+    def abort(self) -> None:
+        """Close at once; what is queued is lost. As ``asyncio.WriteTransport.abort``."""
+        if self._is_here():
+            self._force_close(None)
+        else:
+            self._elsewhere("abort")
+
+    # -- errors and the end ----------------------------------------------------------------------
+
+    def _fatal_error(
+        self, exc: BaseException, message: str = "Fatal error on transport"
+    ) -> None:
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=exc)
+        else:
+            self._loop.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        self._force_close(exc)
+
+    def _write_failed(self, exc: BaseException) -> None:
+        self._fatal_error(exc, self._write_error)
+        waiter = self._empty_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(exc)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        if not self._core.lost:
+            self._core.kill()
+            self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
+
+    def _schedule_lost(self, exc: BaseException | None) -> None:
+        if self._core.begin_lost():
+            self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
+
+    def _drained(self) -> None:
+        """Go on when everything queued is written."""
+        waiter = self._empty_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if self._core.closing and self._core.begin_lost():
+            self._context.run(self._call_connection_lost, None)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        self._remember_names()
+        self._core.retire(self._loop)
+        try:
+            if self._protocol is not None:
+                self._protocol.connection_lost(exc)
+        finally:
+            self._close_descriptor()
+            self._protocol = None
+            server, self._server = self._server, None
+            if server is not None:
+                server._detach(self)
+            waiter = self._empty_waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(ConnectionError("Connection is closed by peer"))
+
+    def _remember_names(self) -> None:
+        """Note what cannot be asked of a closed descriptor."""
+
+    def _close_descriptor(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        core = getattr(self, "_core", None)
+        if core is None or self._is_closed():
+            return
+        _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        core.retire(self._loop)
+        self._close_descriptor()
+        if self._server is not None:
+            self._server._detach(self)
+
+    def _is_closed(self) -> bool:
+        return self._sock is None
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _read_end(self) -> None:
+        """Tell the protocol that nothing more will come, and close if it does not object."""
+        if self._loop.get_debug():
+            logger.debug("%r received EOF", self)
+        try:
+            keep_open = self._context.run(self._protocol.eof_received)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
+            return
+        if not keep_open:
+            self.close()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def _lost_write(self) -> None:
+        """Warn of writes to a connection that is gone, once they become many, as asyncio does."""
+        self._lost_writes += 1
+        if self._lost_writes >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+            logger.warning("socket.send() raised exception.")
+
+    @property
+    def _protocol_paused(self) -> bool:
+        return self._core.protocol_paused
+
+    @property
+    def _low_water(self) -> int:
+        return self._core.limits[0]
+
+    @property
+    def _high_water(self) -> int:
+        return self._core.limits[1]
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the marks as (low, high), in bytes. Any thread."""
+        return self._core.limits
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks of flow control. As ``asyncio.WriteTransport``'s method.
+
+        Raises:
+            ValueError: unless ``high >= low >= 0``.
+        """
+        if not self._is_here():
+            self._elsewhere("set_write_buffer_limits", high, low)
+            return
+        if high is None:
+            high = 64 * 1024 if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._core.limits = (low, high)
+        if self.get_write_buffer_size() > high and not self._core.protocol_paused:
+            self._pause_protocol()
+
+    def _pause_protocol(self) -> None:
+        self._core.protocol_paused = True
+        self._tell_protocol("pause_writing")
+
+    def _resume_protocol(self) -> None:
+        self._core.protocol_paused = False
+        self._context.run(self._tell_protocol, "resume_writing")
+
+    def _tell_protocol(self, method: str) -> None:
+        try:
+            getattr(self._protocol, method)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler(
+                {
+                    "message": f"protocol.{method}() failed",
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+
+    # -- threads, messages -----------------------------------------------------------------------
+
+    def _is_here(self) -> bool:
+        return self._core.is_here(self._loop)
+
+    def _elsewhere(self, method: str, *args: object) -> None:
+        """Let the loop's own thread make a call that another thread may not."""
+        if self._loop.get_debug():
+            self._loop._check_thread()
+        self._loop.call_soon_threadsafe(getattr(self, method), *args)
+
+    def _log(self, message: str) -> None:
+        logger.debug(message, self)
+
+    def __repr__(self) -> str:
+        core = getattr(self, "_core", None)
+        if core is None:
+            return f"<{type(self).__name__} uninitialised>"
+        info = [type(self).__name__]
+        if self._is_closed():
+            info.append("closed")
+        elif core.closing:
+            info.append("closing")
+        info.append(f"fd={self._fd}")
+        if not self._loop.is_closed():
+            info.extend(self._describe())
+        return f"<{' '.join(info)}>"
+
+    def _describe(self) -> list[str]:
+        return [*self._describe_read(), *self._describe_write()]
+
+    def _describe_read(self) -> list[str]:
+        return [f"read={'polling' if self._core.reading else 'idle'}"]
+
+    def _describe_write(self) -> list[str]:
+        state = "polling" if self._core.queued else "idle"
+        return [f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
+
+
+class StreamTransport(_Base, transports._FlowControlMixin):
+    """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
+
+    __slots__ = _SLOTS
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+
+    max_size = 256 * 1024
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        core = _core.StreamCore(sock.fileno(), True, True)
+        self._begin(loop, sock, protocol, waiter, extra, server, context, core)
+        self._extra["socket"] = trsock.TransportSocket(sock)
+        self._remember_names()
+        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        self._join()
+
+    def _remember_names(self) -> None:
+        extra, sock = self._extra, self._sock
+        for name, ask in (("sockname", "getsockname"), ("peername", "getpeername")):
+            if name not in extra:
+                try:
+                    extra[name] = getattr(sock, ask)()
+                except OSError:
+                    extra[name] = None
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def writelines(self, list_of_data: Any) -> None:
+        """Write several buffers. As ``asyncio.WriteTransport.writelines``."""
+        if not self._is_here():
+            self._elsewhere("writelines", [bytes(data) for data in list_of_data])
+            return
+        if self._core.write_eof:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        if self._empty_waiter is not None:
+            raise RuntimeError("unable to writelines; sendfile is in progress")
+        if not list_of_data:
+            return
+        if self._core.lost:
+            self._lost_write()
+            return
+        self.write(b"".join([memoryview(data) for data in list_of_data if data]))
+
+    def write_eof(self) -> None:
+        """Tell the peer that nothing more will be written, once everything queued is.
+
+        As ``asyncio.WriteTransport.write_eof``.
+        """
+        if not self._is_here():
+            self._elsewhere("write_eof")
+        elif not (self._core.closing or self._core.write_eof):
+            self._core.shut_write()
+
+    def can_write_eof(self) -> bool:
+        """Return ``True``."""
+        return True
+
+    # -- for the loop's sendfile -----------------------------------------------------------------
+
+    def _make_empty_waiter(self) -> asyncio.Future[None]:
+        if self._empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
+        waiter = self._empty_waiter = self._loop.create_future()
+        self._core.empty_waiter = True
+        if not self._core.queued:
+            waiter.set_result(None)
+        return waiter
+
+    def _reset_empty_waiter(self) -> None:
+        self._core.empty_waiter = False
+        self._empty_waiter = None
+
+
+_core._install_stream_methods(StreamTransport, reads=True, writes=True)

@@ -1,0 +1,223 @@
+//! The part of a loop that other threads work on: its reactor, its transports, and what they have to
+//! tell it. It knows no callback, so it may outlive the loop's owner and be dropped by any thread.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use super::{Drain, Inbox, Turned};
+use crate::error::LoopError;
+use crate::id::IoToken;
+use crate::metrics::{Counter, Metrics};
+use crate::reactor::{Driver, Handle, Ready};
+use crate::scheduler::{Idle, Wake};
+use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sys::address::SocketAddress;
+use crate::sys::clock;
+use crate::transport::{Bench, Registrar, Report, Schedule, Source, SourceTable};
+
+/// What another thread has done for a loop and the loop has to go on with.
+#[derive(Debug)]
+pub enum Completion {
+    /// The transport has something for its owner.
+    Turn(IoToken),
+    /// The listener's server got a connection.
+    Accepted(IoToken, OwnedFd, SocketAddress),
+}
+
+/// Work on one transport that needs no Python, and the loop to tell of it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The loop that owns the transport.
+    pub owner: Arc<Shared>,
+    /// The transport's registration with it.
+    pub token: IoToken,
+    /// The transport.
+    pub source: Arc<dyn Source>,
+}
+
+impl Job {
+    /// Does the work, tells the owner, and says whether there is more. Any thread, detached.
+    pub fn run(&self, scratch: &mut [u8]) -> bool {
+        let mut bench = Bench { scratch, registrar: &*self.owner };
+        let report = self.source.run(&mut bench);
+        self.owner.metrics.helped(&report);
+        if report.tell_owner {
+            self.owner.complete(Completion::Turn(self.token));
+        }
+        report.again
+    }
+}
+
+/// What posters write: on a cache line of its own, away from what the owner writes.
+#[derive(Debug, Default)]
+struct Door {
+    completions: Inbox<Completion>,
+    idle: Idle,
+}
+
+/// The part of a loop that other threads work on.
+#[derive(Debug)]
+pub struct Shared {
+    door: CachePadded<Door>,
+    /// Counters and gauges; the owner writes them, but for those that say otherwise.
+    pub metrics: CachePadded<Metrics>,
+    /// Callbacks begun: the owner writes it at each one, the monitor looks whether it moves.
+    pub progress: CachePadded<Counter>,
+    /// The transports. Held for a few instructions; nothing is dropped under it.
+    pub sources: Mutex<SourceTable>,
+    /// `None` when the loop is closed. Held by whoever polls: the owner in its turn, from before it
+    /// publishes that it sleeps; another thread for a moment, while the owner is stuck.
+    driver: Mutex<Option<Driver>>,
+    /// `None` when the loop is closed. Read for a wake or a registration; written once, by `close`.
+    handle: RwLock<Option<Handle>>,
+}
+
+/// The right to poll a loop's reactor.
+#[derive(Debug)]
+pub struct Poller<'a>(MutexGuard<'a, Option<Driver>>);
+
+impl Poller<'_> {
+    /// Asks the kernel what is ready, waiting at most for `timeout`, and appends it to `found`.
+    /// Call it detached: it may sleep.
+    ///
+    /// # Errors
+    /// Those of the kernel; [`LoopError::Closed`] after `close`.
+    pub fn poll(&mut self, timeout: Duration, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
+        let driver = self.0.as_mut().ok_or(LoopError::Closed)?;
+        let end = driver.poll(timeout, found).map_err(|error| LoopError::Io("poll", error))?;
+        Ok(Turned { end, now_ns: clock::monotonic_ns() })
+    }
+}
+
+impl Shared {
+    pub(super) fn new() -> io::Result<Self> {
+        let (driver, handle) = Driver::new()?;
+        Ok(Self {
+            door: CachePadded::default(),
+            metrics: CachePadded::default(),
+            progress: CachePadded::default(),
+            sources: Mutex::new(SourceTable::default()),
+            driver: Mutex::new(Some(driver)),
+            handle: RwLock::new(Some(handle)),
+        })
+    }
+
+    /// Whether the owner sleeps, and who is to wake it.
+    pub fn idle(&self) -> &Idle {
+        &self.door.idle
+    }
+
+    /// Waits for the right to poll. Detached, and only while the owner is not stuck.
+    pub fn poller(&self) -> Poller<'_> {
+        Poller(self.driver.lock())
+    }
+
+    /// The right to poll, if nobody has it.
+    pub fn try_poller(&self) -> Option<Poller<'_>> {
+        self.driver.try_lock().map(Poller)
+    }
+
+    /// Ends the owner's present wait, or else its next one. Any thread; after `close`, nothing.
+    pub fn wake(&self) {
+        // The lock is only ever written by `close`, so a failed try means there is none to wake.
+        if let Some(handle) = self.handle.try_read()
+            && let Some(handle) = &*handle
+        {
+            let woken = handle.wake();
+            debug_assert!(woken.is_ok(), "the waker is open while its lock is held");
+        }
+    }
+
+    /// Wakes the owner if it sleeps, after something was pushed where it looks. Any thread.
+    pub fn posted(&self) {
+        if self.door.idle.posted() == Wake::Needed {
+            self.metrics.wakes.add_shared(1);
+            self.wake();
+        }
+    }
+
+    /// Hands something to the owner, and wakes it if it sleeps. Any thread.
+    pub fn complete(&self, completion: Completion) {
+        self.door.completions.push(completion);
+        self.posted();
+    }
+
+    /// Whether anything was handed over and not yet taken.
+    #[inline]
+    pub fn has_completions(&self) -> bool {
+        !self.door.completions.is_empty()
+    }
+
+    /// Takes out what was handed over, oldest first. Owner only.
+    #[inline]
+    pub fn drain_completions(&self) -> Drain<Completion> {
+        self.door.completions.drain()
+    }
+
+    /// Notes what a poll by another thread than the owner found, and hands `job` what can be done
+    /// without the owner; the owner hears of it by its inbox. Callbacks of `add_reader` are left to
+    /// the owner's own poll, which finds them again.
+    pub fn note(self: &Arc<Self>, found: &[Ready], mut job: impl FnMut(Job)) {
+        for ready in found.iter().filter(|ready| ready.token.is_source()) {
+            let source = match self.sources.lock().get(ready.token) {
+                Some(entry) => Arc::clone(&entry.source),
+                None => continue,
+            };
+            if source.ready(*ready) == Schedule::Needed {
+                self.complete(Completion::Turn(ready.token));
+            }
+            job(Job { owner: Arc::clone(self), token: ready.token, source });
+        }
+    }
+
+    /// Hands `job` every transport with work that does not need the owner.
+    pub fn pending(self: &Arc<Self>, mut job: impl FnMut(Job)) {
+        let sources = self.sources.lock();
+        for (token, entry) in sources.iter() {
+            let bits = entry.source.bits();
+            if bits.may_read() || bits.may_write() {
+                job(Job { owner: Arc::clone(self), token, source: Arc::clone(&entry.source) });
+            }
+        }
+    }
+
+    /// Gives the descriptors back.
+    ///
+    /// Waits for a wake, a registration or a poll under way on another thread, each a few
+    /// instructions and a syscall long and free of Python, so it may be called attached.
+    pub(super) fn close(&self) {
+        let handle = self.handle.replace(None);
+        let driver = self.driver.lock().take();
+        drop((handle, driver));
+    }
+
+    /// Calls `f` with the reactor's shared half. Any thread.
+    ///
+    /// # Errors
+    /// [`LoopError::Closed`] after `close`.
+    pub fn with_handle<R>(&self, f: impl FnOnce(&Handle) -> R) -> Result<R, LoopError> {
+        let handle = self.handle.try_read().ok_or(LoopError::Closed)?;
+        handle.as_ref().map(f).ok_or(LoopError::Closed)
+    }
+}
+
+impl Registrar for Shared {
+    fn with_handle(
+        &self,
+        f: &mut dyn FnMut(&Handle) -> io::Result<()>,
+    ) -> Result<(), LoopError> {
+        Shared::with_handle(self, f)?.map_err(|error| LoopError::Io("epoll", error))
+    }
+}
+
+impl Metrics {
+    fn helped(&self, report: &Report) {
+        self.jobs_helped.add_shared(1);
+        self.bytes_in_helped.add_shared(report.bytes_in);
+        self.bytes_out_helped.add_shared(report.bytes_out);
+    }
+}

@@ -1,0 +1,158 @@
+//! What all native transports share: where their Python halves keep what, and how a protocol is
+//! called.
+//!
+//! A transport that a program sees is an instance of a class of `python/loop_pool/_transports.py`,
+//! which inherits asyncio's and keeps its Python references in slots; the native half is in one of
+//! them. So asyncio's `isinstance` holds, and the collector sees every reference.
+
+use std::sync::OnceLock;
+
+use pyo3::exceptions::{PyImportError, PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyType};
+
+use super::core::LoopCore;
+use super::handle::{in_critical_section, slot};
+use super::object::{Ref, decref};
+use super::state::slot_offset;
+
+/// Where the Python half of a transport keeps what, in bytes from the start of the object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    core: usize,
+    loop_: usize,
+    protocol: usize,
+    context: usize,
+}
+
+static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
+#[inline(always)]
+fn layout() -> &'static Layout {
+    debug_assert!(LAYOUT.get().is_some());
+    // SAFETY: the package learns the layout at import, before it makes a transport.
+    unsafe { LAYOUT.get().unwrap_unchecked() }
+}
+
+/// Learns where the instances of a transport class keep their references. All classes agree.
+///
+/// # Errors
+/// `ImportError` if they do not.
+pub(super) fn learn(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let found = Layout {
+        core: slot_offset(class, "_core")?,
+        loop_: slot_offset(class, "_loop")?,
+        protocol: slot_offset(class, "_protocol")?,
+        context: slot_offset(class, "_context")?,
+    };
+    if *LAYOUT.get_or_init(|| Layout { ..found }) == found {
+        Ok(())
+    } else {
+        Err(PyImportError::new_err("loop_pool's transport classes are laid out differently"))
+    }
+}
+
+/// The native half.
+///
+/// # Safety
+/// `transport` is alive and an instance of a class that was [`learn`]ed.
+#[inline(always)]
+pub(super) unsafe fn core_of<'a>(
+    transport: *mut ffi::PyObject,
+) -> PyResult<&'a *mut ffi::PyObject> {
+    // SAFETY: the slot is set once, before the transport is shared.
+    let core = unsafe { &*slot(transport, layout().core) };
+    if core.is_null() {
+        return Err(PyRuntimeError::new_err("the transport was not initialised"));
+    }
+    Ok(core)
+}
+
+/// The loop, set once, before the transport is shared.
+///
+/// # Safety
+/// As for [`core_of`], which has succeeded.
+#[inline(always)]
+pub(super) unsafe fn loop_of<'a, 'py>(
+    _py: Python<'py>,
+    transport: *mut ffi::PyObject,
+) -> &'a Bound<'py, LoopCore> {
+    // SAFETY: `Bound` is laid out as its pointer; the slot holds a `LoopCore`, as the class sees to.
+    unsafe { &*slot(transport, layout().loop_).cast() }
+}
+
+/// The protocol, which any thread may replace.
+#[inline(always)]
+fn protocol_of<'py>(transport: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let at = transport.as_ptr();
+    // SAFETY: a live transport; counting runs no Python. Who replaces a slot holds the section.
+    unsafe {
+        in_critical_section(at, || {
+            let protocol = *slot(at, layout().protocol);
+            Bound::from_borrowed_ptr_or_opt(transport.py(), protocol)
+        })
+    }
+}
+
+/// Calls a method of the protocol in the transport's context.
+///
+/// # Errors
+/// What the method raises.
+#[inline(always)]
+pub(super) fn call_protocol<'py>(
+    transport: &Bound<'py, PyAny>,
+    method: &Bound<'py, PyString>,
+    argument: Option<&Ref>,
+) -> PyResult<Option<Ref>> {
+    let py = transport.py();
+    let Some(protocol) = protocol_of(transport) else { return Ok(None) };
+    // SAFETY: every object is alive during the call; the context is set once. `argv[0]` may be
+    // overwritten by the callee, as the flag says.
+    unsafe {
+        let context = *slot(transport.as_ptr(), layout().context);
+        if ffi::PyContext_Enter(context) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let argument = argument.map_or(std::ptr::null_mut(), Ref::as_ptr);
+        let mut argv = [std::ptr::null_mut(), protocol.as_ptr(), argument];
+        let count = 1 + usize::from(!argument.is_null());
+        let result = ffi::PyObject_VectorcallMethod(
+            method.as_ptr(),
+            argv.as_mut_ptr().add(1),
+            count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            std::ptr::null_mut(),
+        );
+        if ffi::PyContext_Exit(context) != 0 {
+            if !result.is_null() {
+                decref(result);
+            }
+            return Err(PyErr::fetch(py));
+        }
+        Ref::from_owned_or_err(py, result).map(Some)
+    }
+}
+
+/// Whether the exception is one that ends the program, and not only the connection.
+pub(super) fn ends_the_program(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// Ends the connection by an error, as asyncio's `_fatal_error`.
+///
+/// # Errors
+/// The error itself if it ends the program, and what the exception handler lets through.
+#[cold]
+pub(super) fn fatal_error(
+    transport: &Bound<'_, PyAny>,
+    error: PyErr,
+    message: &str,
+) -> PyResult<()> {
+    let py = transport.py();
+    if ends_the_program(py, &error) {
+        return Err(error);
+    }
+    transport.call_method1(intern!(py, "_fatal_error"), (error.into_value(py), message))?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! Non-blocking calls on sockets and pipes: one system call each, repeated only when a signal cut it
+//! short. None raises `SIGPIPE` on a socket.
+
+use std::io;
+#[cfg(any(test, not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))))]
+use std::os::fd::AsRawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use super::address::SocketAddress;
+
+/// Repeats a call that a signal interrupted.
+fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const SEND_FLAGS: libc::c_int = 0;
+
+/// Receives into `buffer`; zero bytes mean the end of the stream.
+///
+/// # Errors
+/// Those of `recv(2)`, `WouldBlock` among them.
+#[inline]
+pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is valid for its length.
+    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+}
+
+/// Receives one message and its sender into `buffer`. What does not fit is lost.
+///
+/// # Errors
+/// Those of `recvfrom(2)`.
+pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddress)> {
+    let mut count = Ok(0);
+    let address = SocketAddress::from_call(|storage, length| {
+        // SAFETY: the buffer and the address are valid for their lengths.
+        count = retry(|| unsafe {
+            libc::recvfrom(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0, storage, length)
+        });
+    });
+    Ok((count?, address))
+}
+
+/// Sends what the kernel takes of `data`.
+///
+/// # Errors
+/// Those of `send(2)`, `WouldBlock` among them.
+#[inline]
+pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the data are valid for their length.
+    retry(|| unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS) })
+}
+
+/// Sends one message to `address`.
+///
+/// # Errors
+/// Those of `sendto(2)`; `InvalidInput` for an address that the kernel's form cannot hold.
+pub fn send_to(fd: RawFd, data: &[u8], address: &SocketAddress) -> io::Result<usize> {
+    address.with_raw(|storage, length| {
+        // SAFETY: the data and the address are valid for their lengths.
+        retry(|| unsafe {
+            libc::sendto(fd, data.as_ptr().cast(), data.len(), SEND_FLAGS, storage, length)
+        })
+    })?
+}
+
+/// Sends what the kernel takes of `parts`, in their order, in one call.
+///
+/// # Errors
+/// Those of `sendmsg(2)`.
+pub fn send_vectored(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: all-zero bytes are an empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // `IoSlice` is laid out as `iovec`; the kernel only reads through it.
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len() as _;
+    // SAFETY: the message points to valid parts.
+    retry(|| unsafe { libc::sendmsg(fd, &raw const message, SEND_FLAGS) })
+}
+
+/// Reads from a pipe or device.
+///
+/// # Errors
+/// Those of `read(2)`.
+pub fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is valid for its length.
+    retry(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Writes what a pipe or device takes of `parts`.
+///
+/// # Errors
+/// Those of `writev(2)`.
+pub fn write_vectored(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let count = libc::c_int::try_from(parts.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `IoSlice` is laid out as `iovec`, and the parts are valid.
+    retry(|| unsafe { libc::writev(fd, parts.as_ptr().cast(), count) })
+}
+
+/// Accepts one connection: non-blocking, and closed on `exec`.
+///
+/// # Errors
+/// Those of `accept(2)`.
+pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
+    let mut accepted = Ok(0);
+    let address = SocketAddress::from_call(|storage, length| {
+        // SAFETY: the address is valid for its length.
+        accepted = retry(|| unsafe { accept_raw(fd, storage, length) } as libc::ssize_t);
+    });
+    let number = RawFd::try_from(accepted?).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel has just made it for us.
+    let connection = unsafe { OwnedFd::from_raw_fd(number) };
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    set_flags(&connection)?;
+    Ok((connection, address))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+unsafe fn accept_raw(
+    fd: RawFd,
+    storage: *mut libc::sockaddr,
+    length: *mut libc::socklen_t,
+) -> RawFd {
+    // SAFETY: handed on to our caller.
+    unsafe { libc::accept4(fd, storage, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+unsafe fn accept_raw(
+    fd: RawFd,
+    storage: *mut libc::sockaddr,
+    length: *mut libc::socklen_t,
+) -> RawFd {
+    // SAFETY: handed on to our caller.
+    unsafe { libc::accept(fd, storage, length) }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn set_flags(connection: &OwnedFd) -> io::Result<()> {
+    let fd = connection.as_raw_fd();
+    // SAFETY: plain calls on a descriptor that is ours.
+    let set = unsafe {
+        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0
+            && libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) == 0
+    };
+    if set { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Tells the peer that nothing more will be sent.
+///
+/// # Errors
+/// Those of `shutdown(2)`: `NotConnected` when the peer is gone.
+pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    // SAFETY: a plain call.
+    if unsafe { libc::shutdown(fd, libc::SHUT_WR) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Sends small messages at once instead of collecting them (`TCP_NODELAY`).
+///
+/// # Errors
+/// Those of `setsockopt(2)`, such as for what is no TCP socket.
+pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option is an `int`.
+    let status = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The address that a socket is bound to.
+///
+/// # Errors
+/// Those of `getsockname(2)`.
+pub fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
+    let mut status = -1;
+    let address = SocketAddress::from_call(|storage, length| {
+        // SAFETY: the address is valid for its length.
+        status = unsafe { libc::getsockname(fd, storage, length) };
+    });
+    if status == 0 { Ok(address) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the descriptor is, as far as it matters for how it is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// A socket.
+    Socket,
+    /// A pipe, a terminal or another device.
+    Pipe,
+}
+
+impl Channel {
+    /// Reads; zero bytes mean the end.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    #[inline]
+    pub fn read(self, fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket => recv(fd, buffer),
+            Self::Pipe => read(fd, buffer),
+        }
+    }
+
+    /// Writes what the kernel takes of `parts`.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    #[inline]
+    pub fn write(self, fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match (self, parts) {
+            (Self::Socket, [part]) => send(fd, part),
+            (Self::Socket, parts) => send_vectored(fd, parts),
+            (Self::Pipe, parts) => write_vectored(fd, parts),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn an_accepted_connection_does_not_block_and_knows_its_peer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (connection, peer) = accept(listener.as_raw_fd()).unwrap();
+        let fd = connection.as_raw_fd();
+        assert_eq!(peer, SocketAddress::Inet(client.local_addr().unwrap()));
+        assert_eq!(
+            local_address(fd).unwrap(),
+            SocketAddress::Inet(listener.local_addr().unwrap())
+        );
+        set_nodelay(fd).unwrap();
+        assert_eq!(recv(fd, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(client);
+        while recv(fd, &mut [0; 4]).is_err() {}
+        assert_eq!(recv(fd, &mut [0; 4]).unwrap(), 0);
+    }
+
+    #[test]
+    fn parts_arrive_in_their_order_on_sockets_and_pipes() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let parts = [io::IoSlice::new(b"ab"), io::IoSlice::new(b"c")];
+        assert_eq!(Channel::Socket.write(far.as_raw_fd(), &parts).unwrap(), 3);
+        far.write_all(b"d").unwrap();
+        let mut buffer = [0; 9];
+        assert_eq!(Channel::Socket.read(near.as_raw_fd(), &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"abcd");
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert_eq!(Channel::Pipe.write(writer.as_raw_fd(), &parts).unwrap(), 3);
+        assert_eq!(Channel::Pipe.read(reader.as_raw_fd(), &mut buffer).unwrap(), 3);
+        assert_eq!(&buffer[..3], b"abc");
+    }
+
+    #[test]
+    fn a_message_carries_its_sender() {
+        let (near, far) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let to = SocketAddress::Inet(near.local_addr().unwrap());
+        assert_eq!(send_to(far.as_raw_fd(), b"hello", &to).unwrap(), 5);
+        let mut buffer = [0; 9];
+        let (count, from) = recv_from(near.as_raw_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..count], from), (&b"hello"[..], SocketAddress::Inet(far.local_addr().unwrap())));
+    }
+
+    #[test]
+    fn a_gone_reader_is_an_error_and_no_signal() {
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        assert_eq!(send(near.as_raw_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,20 @@
+//! Sockets and pipes as state machines, without Python: what is read and written, by whom, and what
+//! the loop has to be told.
+//!
+//! In: readiness from the reactor, bytes to write. Out: bytes read, and how a write ended. At each
+//! moment at most one thread reads a transport and at most one writes it: its loop's own thread
+//! directly, or any other through [`Source::run`], whose results wait for the owner. `README.md`
+//! beside this file has the argument that no edge, byte or end is lost on the way.
+//!
+//! Must never: run a callback, drop a buffer that it was given on a thread other than the owner's, or
+//! wait.
+
+mod source;
+mod state;
+mod stream;
+mod write_queue;
+
+pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Source, SourceTable};
+pub use state::{Bits, Schedule, State, Turn};
+pub use stream::{Ahead, Flushed, Stream};
+pub use write_queue::Buffer;
