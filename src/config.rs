@@ -32,3 +32,12 @@ pub const READ_SIZE: usize = 256 * 1024;
 
 /// Bytes after which a flush lets others have a turn.
 pub const WRITE_BUDGET: u64 = 1024 * 1024;
+
+/// Jobs a thief takes at most at one time (it takes half of what its victim has): more would only
+/// be stolen from it again, and a batch this long pays for the misses on the victim's cache lines.
+pub const STEAL_LIMIT: usize = 32;
+
+/// Finds after which the injector is looked at before the thread's own deque, so that a thread
+/// which never runs out of jobs of its own does not starve what was injected. Prime, lest it beat
+/// in time with the jobs.
+pub const INJECTOR_INTERVAL: u32 = 61;

@@ -1,6 +1,10 @@
 //! The sleep state of one loop: see `README.md` beside this file for the protocol.
 
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use crate::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
 
 /// The owner runs, or is about to look for work again: nobody needs to wake it.
 const AWAKE: u32 = 0;
@@ -8,6 +12,9 @@ const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
 /// Somebody has undertaken to wake the parked owner; others need not.
 const NOTIFIED: u32 = 2;
+/// Somebody has undertaken to wake the owner and has counted it as searching. The word keeps this
+/// beyond the end of the sleep, until the owner takes the summons.
+const SUMMONED: u32 = 3;
 
 /// What the owner may do after its last look.
 #[derive(Debug)]
@@ -29,14 +36,25 @@ pub enum Wake {
     Unneeded,
 }
 
-/// Proof that the owner has published that it sleeps. Dropping it publishes that it is awake.
+/// Proof that the owner was woken to search, and that the crew waits for its answer: while it
+/// does, it wakes nobody else. `Worker::answer` or `Worker::decline` takes it.
+#[derive(Debug)]
+#[must_use = "the crew wakes nobody else until it is answered or declined"]
+pub struct Summons(());
+
+/// Proof that the owner has published that it sleeps. Dropping it publishes that it is awake; a
+/// summons that came meanwhile stays for [`Idle::take_summons`].
 #[derive(Debug)]
 pub struct Parked<'a>(&'a Idle);
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        // A notification under way may still arrive; it then ends a later wait once, for nothing.
-        self.0.state.store(AWAKE, Relaxed);
+        // A wake under way may still arrive; it then ends a later wait once, for nothing. Nobody
+        // but the owner changes the word once it is not PARKED.
+        let state = &self.0.state;
+        if state.compare_exchange(PARKED, AWAKE, Relaxed, Relaxed) == Err(NOTIFIED) {
+            state.store(AWAKE, Relaxed);
+        }
     }
 }
 
@@ -47,11 +65,15 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Publishes that the owner is about to sleep, then looks once more by `has_work`.
-    /// Owner thread only.
+    /// Publishes that the owner is about to sleep, then looks once more by `has_work`. With a
+    /// summons not yet taken it does not sleep. Owner thread only.
     pub fn park(&self, has_work: impl FnOnce() -> bool) -> Park<'_> {
+        if self.state.load(Relaxed) == SUMMONED {
+            return Park::Work;
+        }
         self.state.store(PARKED, Relaxed);
-        // Pairs with the fence in `posted`: either we see the post, or the poster sees PARKED.
+        // Pairs with the fences in `posted` and in `Crew`: either we see what was posted or
+        // pushed, or they see PARKED.
         fence(SeqCst);
         let parked = Parked(self);
         if has_work() {
@@ -64,7 +86,7 @@ impl Idle {
     /// Any thread.
     pub fn posted(&self) -> Wake {
         fence(SeqCst);
-        if self.state.load(Relaxed) == PARKED
+        if self.is_parked()
             && self.state.compare_exchange(PARKED, NOTIFIED, Relaxed, Relaxed).is_ok()
         {
             Wake::Needed
@@ -72,17 +94,49 @@ impl Idle {
             Wake::Unneeded
         }
     }
+
+    /// Whether the owner sleeps, or will unless its last look finds work, and nobody has
+    /// undertaken to wake it. Any thread; by itself it orders nothing.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.state.load(Relaxed) == PARKED
+    }
+
+    /// Counts a parked owner as searching. If it returns true, the caller has to wake it. Only
+    /// from [`Sleepers::summon`](super::Sleepers::summon). Any thread.
+    #[must_use = "the owner has to be woken"]
+    pub fn summon(&self) -> bool {
+        // Release, for `take_summons`: the search then sees what was pushed before the summons.
+        self.state.compare_exchange(PARKED, SUMMONED, Release, Relaxed).is_ok()
+    }
+
+    /// Takes the summons, if there is one: after each park, whatever its verdict and however its
+    /// sleep ended, and before anything that may take long; also when the owner leaves the loop.
+    /// Owner thread only.
+    #[inline]
+    pub fn take_summons(&self) -> Option<Summons> {
+        if self.state.load(Acquire) != SUMMONED {
+            return None;
+        }
+        self.state.store(AWAKE, Relaxed);
+        Some(Summons(()))
+    }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
+    fn sleep(idle: &Idle) -> Parked<'_> {
+        let Park::Sleep(parked) = idle.park(|| false) else { panic!("nothing was posted") };
+        parked
+    }
+
     #[test]
     fn only_the_first_poster_wakes_a_sleeper() {
         let idle = Idle::default();
         assert_eq!(idle.posted(), Wake::Unneeded);
-        let Park::Sleep(parked) = idle.park(|| false) else { panic!("nothing was posted") };
+        let parked = sleep(&idle);
         assert_eq!(idle.posted(), Wake::Needed);
         assert_eq!(idle.posted(), Wake::Unneeded);
         drop(parked);
@@ -94,5 +148,49 @@ mod tests {
         let idle = Idle::default();
         assert!(matches!(idle.park(|| true), Park::Work));
         assert_eq!(idle.posted(), Wake::Unneeded);
+    }
+
+    #[test]
+    fn only_a_sleeper_whom_nobody_wakes_is_summoned() {
+        let idle = Idle::default();
+        assert!(!idle.is_parked() && !idle.summon());
+        let parked = sleep(&idle);
+        assert!(idle.is_parked());
+        assert_eq!(idle.posted(), Wake::Needed);
+        assert!(!idle.is_parked() && !idle.summon());
+        drop(parked);
+        assert!(idle.take_summons().is_none());
+    }
+
+    #[test]
+    fn a_summons_is_taken_once_and_spares_a_poster_the_wake() {
+        let idle = Idle::default();
+        let parked = sleep(&idle);
+        assert!(idle.summon());
+        assert!(!idle.summon());
+        assert_eq!(idle.posted(), Wake::Unneeded);
+        drop(parked);
+        assert!(idle.take_summons().is_some());
+        assert!(idle.take_summons().is_none());
+        drop(sleep(&idle));
+    }
+
+    #[test]
+    fn a_summons_that_comes_before_the_last_look_is_kept() {
+        let idle = Idle::default();
+        let verdict = idle.park(|| idle.summon());
+        assert!(matches!(verdict, Park::Work));
+        assert!(idle.take_summons().is_some());
+    }
+
+    #[test]
+    fn nobody_sleeps_on_a_summons() {
+        let idle = Idle::default();
+        let parked = sleep(&idle);
+        assert!(idle.summon());
+        drop(parked);
+        assert!(matches!(idle.park(|| false), Park::Work));
+        assert!(idle.take_summons().is_some());
+        drop(sleep(&idle));
     }
 }

@@ -1,0 +1,296 @@
+//! The threads of a pool that work for each other: who finds whose jobs, and who is woken for it.
+//!
+//! In: jobs, pushed by a thread on its own deque or injected by anybody; summonses. Out: jobs, to
+//! the thread that found them; and whom to wake, by the caller's [`Sleepers`]. The protocol and
+//! its argument stand in `README.md` beside this file.
+
+use std::iter;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use super::Summons;
+use super::deque::{Deque, Injector, Stealer};
+use crate::config::{INJECTOR_INTERVAL, STEAL_LIMIT};
+use crate::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+/// The place of one thread in its crew, counted from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seat(pub usize);
+
+/// The sleep states of a crew's threads and the way to wake them: the caller's part of a wake.
+pub trait Sleepers {
+    /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this seat; false if none is.
+    fn is_parked(&self, seat: Seat) -> bool;
+
+    /// [`Idle::summon`](super::Idle::summon) of the thread in this seat, and its verdict; if that
+    /// is true, the thread is also woken through the kernel. False if no thread is in the seat.
+    #[must_use = "the crew counts the one who was summoned"]
+    fn summon(&self, seat: Seat) -> bool;
+}
+
+/// Where a job was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// On the finder's own deque.
+    Own,
+    /// In the injector.
+    Injector,
+    /// On the deque of the thread in this seat: it was stolen.
+    Seat(Seat),
+}
+
+/// A job, for the finder to run.
+#[derive(Debug)]
+#[must_use = "a job that is dropped is lost"]
+pub struct Found<J> {
+    /// What to run.
+    pub job: J,
+    /// Where it was.
+    pub from: Source,
+    /// How many jobs were taken from there, this one included. The others lie on the finder's
+    /// deque; those that were stolen on before they were counted are left out.
+    pub taken: usize,
+}
+
+/// Set while somebody is woken to search or searches for it.
+const UNDER_WAY: usize = 1;
+
+/// What the threads of a pool share of their jobs. Nothing in it is written when a thread parks or
+/// wakes of its own accord; a push or a pop writes that thread's deque alone.
+#[derive(Debug)]
+pub struct Crew<J> {
+    stealers: Box<[Stealer<J>]>,
+    injector: Injector<J>,
+    /// `UNDER_WAY`, or zero; above it the seat behind which the next wake begins to look for a
+    /// sleeper. Written only when somebody is woken to search.
+    searching: CachePadded<AtomicUsize>,
+}
+
+impl<J: Send> Crew<J> {
+    /// A crew of so many threads, and what each of them owns, in the order of their seats.
+    #[must_use]
+    pub fn new(threads: usize) -> (Arc<Self>, Vec<Worker<J>>) {
+        let deques: Vec<_> = iter::repeat_with(Deque::new).take(threads).collect();
+        let crew = Arc::new(Self {
+            stealers: deques.iter().map(Deque::stealer).collect(),
+            injector: Injector::new(),
+            searching: CachePadded::new(AtomicUsize::new(0)),
+        });
+        let worker = |(seat, deque)| Worker {
+            seat: Seat(seat),
+            deque,
+            crew: Arc::clone(&crew),
+            finds: 0,
+            random: Random::new(seat),
+        };
+        let workers = deques.into_iter().enumerate().map(worker).collect();
+        (crew, workers)
+    }
+
+    /// Adds a job for whoever comes first; [`wake_one`](Self::wake_one) belongs after it. Any
+    /// thread.
+    pub fn inject(&self, job: J) {
+        self.injector.push(job);
+    }
+
+    /// Whether a job lies in any deque or in the injector. Any thread; it writes nothing.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
+    }
+
+    /// Wakes one thread to search, if one sleeps and none has been woken for it already. To be
+    /// called after a push or an injection, once for several that follow each other. Any thread.
+    pub fn wake_one(&self, sleepers: &impl Sleepers) {
+        // Pairs with the fences in `Idle::park` and `give_back`: either they see what we pushed, or
+        // we see a sleeper and that no search is under way.
+        fence(SeqCst);
+        loop {
+            let before = self.searching.load(Relaxed);
+            if before & UNDER_WAY != 0 {
+                // Whoever gives the search back looks at all queues after it.
+                return;
+            }
+            let mut seats = self.seats_behind(before >> 1);
+            // The shared word is not written for nothing.
+            let Some(sleeper) = seats.find(|seat| sleepers.is_parked(*seat)) else { return };
+            let claim = before | UNDER_WAY;
+            if self.searching.compare_exchange(before, claim, Relaxed, Relaxed).is_err() {
+                continue;
+            }
+            if iter::once(sleeper).chain(seats).any(|seat| sleepers.summon(seat)) {
+                return;
+            }
+            // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who
+            // went to sleep behind our back.
+            self.give_back(before);
+            if !self.has_work() {
+                return;
+            }
+        }
+    }
+
+    /// Ends a search; what is looked at afterwards includes every push of a thread that saw it
+    /// under way.
+    fn give_back(&self, after: usize) {
+        self.searching.store(after, Relaxed);
+        fence(SeqCst);
+    }
+
+    /// All seats, beginning with the one behind this.
+    fn seats_behind(&self, last: usize) -> impl Iterator<Item = Seat> + use<J> {
+        let count = self.stealers.len();
+        (1..=count).map(move |step| Seat((last + step) % count))
+    }
+}
+
+/// One thread's share in its crew: its own deque, and the way to all others'.
+///
+/// One thread at a time owns it:
+///
+/// ```compile_fail
+/// fn share<T: Sync>(_: T) {}
+/// share(loop_pool::scheduler::Crew::<u32>::new(1).1);
+/// ```
+///
+/// Whoever gives it up takes out the jobs first, or calls [`Crew::wake_one`]: what is left can
+/// still be stolen.
+#[derive(Debug)]
+pub struct Worker<J> {
+    seat: Seat,
+    deque: Deque<J>,
+    crew: Arc<Crew<J>>,
+    /// Counts the finds, for the injector's sake.
+    finds: u32,
+    random: Random,
+}
+
+impl<J: Send> Worker<J> {
+    /// The crew that this is a part of.
+    #[must_use]
+    pub fn crew(&self) -> &Arc<Crew<J>> {
+        &self.crew
+    }
+
+    /// Whose share it is.
+    #[must_use]
+    pub fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    /// Adds a job behind the others. [`Crew::wake_one`] belongs after it, or after the last of
+    /// several.
+    pub fn push(&self, job: J) {
+        self.deque.push(job);
+    }
+
+    /// Takes the oldest of the own jobs.
+    #[must_use = "a job that is dropped is lost"]
+    pub fn pop(&self) -> Option<J> {
+        self.deque.pop()
+    }
+
+    /// How many jobs lie on the own deque.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.deque.len()
+    }
+
+    /// Whether no job lies on the own deque.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks for a job on the thread's own account: on its deque, in the injector, on the others'
+    /// deques. What it takes beyond the one job lies on its deque, and counts as pushed: another
+    /// thread may be woken for it.
+    pub fn find(&mut self, sleepers: &impl Sleepers) -> Option<Found<J>> {
+        let found = self.search()?;
+        if found.taken > 1 {
+            self.crew.wake_one(sleepers);
+        }
+        Some(found)
+    }
+
+    /// Searches on a summons, gives the search back, and wakes the next if there is more. `None`
+    /// means that there was nothing anywhere after the search was given back.
+    pub fn answer(&mut self, summons: Summons, sleepers: &impl Sleepers) -> Option<Found<J>> {
+        let mut found = self.search();
+        self.give_back(summons);
+        while self.crew.has_work() {
+            if found.is_some() {
+                self.crew.wake_one(sleepers);
+                break;
+            }
+            found = self.search();
+        }
+        found
+    }
+
+    /// Gives a summons up without searching, because the thread has its own work, and wakes
+    /// another for what there is.
+    pub fn decline(&self, summons: Summons, sleepers: &impl Sleepers) {
+        self.give_back(summons);
+        if self.crew.has_work() {
+            self.crew.wake_one(sleepers);
+        }
+    }
+
+    /// Takes the summons by value: only a thread that was summoned may end the search.
+    fn give_back(&self, _summons: Summons) {
+        self.crew.give_back(self.seat.0 << 1);
+    }
+
+    fn search(&mut self) -> Option<Found<J>> {
+        let Self { seat, deque, crew, .. } = self;
+        self.finds = self.finds.wrapping_add(1);
+        if self.finds.is_multiple_of(INJECTOR_INTERVAL)
+            && let Some(job) = crew.injector.steal_one()
+        {
+            return Some(Found { job, from: Source::Injector, taken: 1 });
+        }
+        if let Some(job) = deque.pop() {
+            return Some(Found { job, from: Source::Own, taken: 1 });
+        }
+        // From here on the deque holds nothing but what is moved there.
+        if let Some(job) = crew.injector.steal_half(deque, STEAL_LIMIT) {
+            return Some(Found { job, from: Source::Injector, taken: 1 + deque.len() });
+        }
+        let start = self.random.below(crew.stealers.len());
+        crew.seats_behind(start).filter(|victim| victim != seat).find_map(|victim| {
+            let stealer = &crew.stealers[victim.0];
+            // Stealing is not cheap, even in vain.
+            let job = (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))??;
+            Some(Found { job, from: Source::Seat(victim), taken: 1 + deque.len() })
+        })
+    }
+}
+
+/// Marsaglia's xorshift: good enough to spread thieves over victims.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// Each seat has a sequence of its own.
+    fn new(seat: usize) -> Self {
+        Self((seat as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// A number below `limit`, which is not zero.
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below a usize")]
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,214 @@
+//! The queues that jobs lie in: one deque per thread, which its owner fills and empties and others
+//! steal from; and one injector, for threads that have no deque.
+//!
+//! In: jobs. Out: each of them once, oldest first. Built on crossbeam-deque; as that does not run
+//! under loom, a model with the same interface takes its place there. The model's emptiness is a
+//! relaxed load, which promises less than crossbeam's own, so no proof leans on crossbeam's fences.
+
+#[cfg(not(loom))]
+mod imp {
+    use crossbeam_deque::{self as crossbeam, Steal};
+
+    /// One thread's jobs. `Send`, not `Sync`.
+    #[derive(Debug)]
+    pub(in super::super) struct Deque<J>(crossbeam::Worker<J>);
+
+    /// Anybody's access to another thread's jobs.
+    #[derive(Debug)]
+    pub(in super::super) struct Stealer<J>(crossbeam::Stealer<J>);
+
+    /// Jobs of no thread.
+    #[derive(Debug)]
+    pub(in super::super) struct Injector<J>(crossbeam::Injector<J>);
+
+    impl<J> Deque<J> {
+        pub(in super::super) fn new() -> Self {
+            Self(crossbeam::Worker::new_fifo())
+        }
+
+        pub(in super::super) fn stealer(&self) -> Stealer<J> {
+            Stealer(self.0.stealer())
+        }
+
+        pub(in super::super) fn push(&self, job: J) {
+            self.0.push(job);
+        }
+
+        pub(in super::super) fn pop(&self) -> Option<J> {
+            self.0.pop()
+        }
+
+        pub(in super::super) fn len(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    impl<J> Stealer<J> {
+        pub(in super::super) fn is_empty(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        /// Moves half of the jobs, rounded up and at most `limit`, to `thief`, and returns the
+        /// oldest of them.
+        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
+            settle(|| self.0.steal_batch_with_limit_and_pop(&thief.0, limit))
+        }
+    }
+
+    impl<J> Injector<J> {
+        pub(in super::super) fn new() -> Self {
+            Self(crossbeam::Injector::new())
+        }
+
+        pub(in super::super) fn push(&self, job: J) {
+            self.0.push(job);
+        }
+
+        pub(in super::super) fn is_empty(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        pub(in super::super) fn steal_one(&self) -> Option<J> {
+            settle(|| self.0.steal())
+        }
+
+        /// Moves about half of the jobs, at most `limit`, to `thief`, and returns the oldest.
+        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
+            settle(|| self.0.steal_batch_with_limit_and_pop(&thief.0, limit))
+        }
+    }
+
+    /// Tries until nobody was quicker: each failure is another thread's success.
+    fn settle<J>(mut steal: impl FnMut() -> Steal<J>) -> Option<J> {
+        loop {
+            match steal() {
+                Steal::Success(job) => return Some(job),
+                Steal::Empty => return None,
+                Steal::Retry => std::hint::spin_loop(),
+            }
+        }
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    use std::cell::Cell;
+    use std::collections::VecDeque;
+    use std::marker::PhantomData;
+    use std::sync::Arc;
+
+    use crate::sync::Mutex;
+    use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    #[derive(Debug)]
+    struct Queue<J> {
+        jobs: Mutex<VecDeque<J>>,
+        /// Written under the lock, read without it.
+        len: AtomicUsize,
+    }
+
+    impl<J> Queue<J> {
+        fn new() -> Self {
+            Self { jobs: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
+        }
+
+        fn len(&self) -> usize {
+            self.len.load(Relaxed)
+        }
+
+        fn add(&self, new: impl IntoIterator<Item = J>) {
+            let mut jobs = self.jobs.lock();
+            jobs.extend(new);
+            self.len.store(jobs.len(), Relaxed);
+        }
+
+        fn take(&self, count: impl FnOnce(usize) -> usize) -> VecDeque<J> {
+            if self.len() == 0 {
+                return VecDeque::new();
+            }
+            let mut jobs = self.jobs.lock();
+            let count = count(jobs.len()).min(jobs.len());
+            let taken = jobs.drain(..count).collect();
+            self.len.store(jobs.len(), Relaxed);
+            taken
+        }
+
+        /// For a moment the jobs lie in neither queue, as crossbeam's do.
+        fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
+            let mut taken = self.take(|len| len.div_ceil(2).min(limit));
+            let oldest = taken.pop_front();
+            if !taken.is_empty() {
+                thief.queue.add(taken);
+            }
+            oldest
+        }
+    }
+
+    #[derive(Debug)]
+    pub(in super::super) struct Deque<J> {
+        queue: Arc<Queue<J>>,
+        not_sync: PhantomData<Cell<()>>,
+    }
+
+    #[derive(Debug)]
+    pub(in super::super) struct Stealer<J>(Arc<Queue<J>>);
+
+    #[derive(Debug)]
+    pub(in super::super) struct Injector<J>(Queue<J>);
+
+    impl<J> Deque<J> {
+        pub(in super::super) fn new() -> Self {
+            Self { queue: Arc::new(Queue::new()), not_sync: PhantomData }
+        }
+
+        pub(in super::super) fn stealer(&self) -> Stealer<J> {
+            Stealer(Arc::clone(&self.queue))
+        }
+
+        pub(in super::super) fn push(&self, job: J) {
+            self.queue.add([job]);
+        }
+
+        pub(in super::super) fn pop(&self) -> Option<J> {
+            self.queue.take(|_| 1).pop_front()
+        }
+
+        pub(in super::super) fn len(&self) -> usize {
+            self.queue.len()
+        }
+    }
+
+    impl<J> Stealer<J> {
+        pub(in super::super) fn is_empty(&self) -> bool {
+            self.0.len() == 0
+        }
+
+        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
+            self.0.steal_half(thief, limit)
+        }
+    }
+
+    impl<J> Injector<J> {
+        pub(in super::super) fn new() -> Self {
+            Self(Queue::new())
+        }
+
+        pub(in super::super) fn push(&self, job: J) {
+            self.0.add([job]);
+        }
+
+        pub(in super::super) fn is_empty(&self) -> bool {
+            self.0.len() == 0
+        }
+
+        pub(in super::super) fn steal_one(&self) -> Option<J> {
+            self.0.take(|_| 1).pop_front()
+        }
+
+        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
+            self.0.steal_half(thief, limit)
+        }
+    }
+}
+
+pub(super) use imp::{Deque, Injector, Stealer};
