@@ -33,6 +33,22 @@ pub const READ_SIZE: usize = 256 * 1024;
 /// Bytes after which a flush lets others have a turn.
 pub const WRITE_BUDGET: u64 = 1024 * 1024;
 
+/// Connections accepted before others have a turn.
+pub const ACCEPT_BUDGET: usize = 64;
+
+/// Entries in a ready queue from which on its loop is called behind: so many take some 50
+/// microseconds, more than it costs to wake an idle thread for a part of them.
+pub const BEHIND: usize = 16;
+
+/// A loop that has been inside one callback for this long is called stuck.
+pub const STUCK_AFTER: Duration = Duration::from_millis(1);
+
+/// How often the monitor looks while any loop of its pool is awake.
+pub const MONITOR_TICK: Duration = Duration::from_millis(1);
+
+/// Looks at a pool whose loops all sleep after which the monitor sleeps too, until one wakes.
+pub const MONITOR_PATIENCE: u32 = 4;
+
 /// Jobs a thief takes at most at one time (it takes half of what its victim has): more would only
 /// be stolen from it again, and a batch this long pays for the misses on the victim's cache lines.
 pub const STEAL_LIMIT: usize = 32;

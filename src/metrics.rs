@@ -1,7 +1,7 @@
 //! What each loop has done, for `pool.stats()`.
 //!
 //! In: the owner adds to its own counters (one relaxed store each, no read-modify-write, as nobody
-//! else writes). Out: any thread reads a [`Snapshot`]. Each loop's counters stand on cache lines
+//! else writes). Out: any thread reads them, one by one. Each loop's counters stand on cache lines
 //! of their own.
 //!
 //! Must never: be written by two threads.
@@ -25,6 +25,12 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
+    /// Takes `n` off, from any thread, as [`add_shared`](Self::add_shared).
+    #[inline]
+    pub fn sub_shared(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
     /// Replaces the value (for gauges). Owner thread only.
     #[inline]
     pub fn set(&self, n: u64) {
@@ -43,8 +49,6 @@ impl Counter {
 pub struct Metrics {
     /// Turns begun.
     pub turns: Counter,
-    /// Callbacks and task steps run.
-    pub callbacks: Counter,
     /// Polls of the reactor that asked the kernel.
     pub polls: Counter,
     /// Nanoseconds outside the kernel's wait, since the loop first ran.
@@ -55,6 +59,13 @@ pub struct Metrics {
     pub ready: Counter,
     /// Gauge: timers pending.
     pub timers: Counter,
+    /// Gauge: transports open. Any thread writes it.
+    pub transports: Counter,
+    /// Gauge: connections placed on the loop and not yet taken by it. Any thread writes it.
+    pub arriving: Counter,
+    /// When the loop was last seen to be stuck, in nanoseconds of the clock; 0: never. The monitor
+    /// writes it.
+    pub stuck_ns: Counter,
     /// Jobs that the owner did for its own transports, or for those of other loops.
     pub jobs: Counter,
     /// Jobs of other loops that the owner did.
@@ -73,39 +84,4 @@ pub struct Metrics {
     pub bytes_in_helped: Counter,
     /// Bytes that other threads wrote for it. They write it.
     pub bytes_out_helped: Counter,
-}
-
-/// All values of a [`Metrics`], read one after another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// See [`Metrics::turns`].
-    pub turns: u64,
-    /// See [`Metrics::callbacks`].
-    pub callbacks: u64,
-    /// See [`Metrics::polls`].
-    pub polls: u64,
-    /// See [`Metrics::busy_ns`].
-    pub busy_ns: u64,
-    /// See [`Metrics::idle_ns`].
-    pub idle_ns: u64,
-    /// See [`Metrics::ready`].
-    pub ready: u64,
-    /// See [`Metrics::timers`].
-    pub timers: u64,
-}
-
-impl Metrics {
-    /// Reads every value. Any thread; values of one snapshot may be some microseconds apart.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            turns: self.turns.get(),
-            callbacks: self.callbacks.get(),
-            polls: self.polls.get(),
-            busy_ns: self.busy_ns.get(),
-            idle_ns: self.idle_ns.get(),
-            ready: self.ready.get(),
-            timers: self.timers.get(),
-        }
-    }
 }

@@ -8,7 +8,21 @@
 
 #![allow(clippy::disallowed_types, reason = "this module is the door")]
 
+/// A cell that is written once. The same under loom: no model is about one.
+pub(crate) use std::sync::OnceLock;
 use std::sync::{PoisonError, TryLockError};
+pub(crate) use std::thread::JoinHandle;
+
+/// Starts a named thread, which knows nothing of Python.
+///
+/// # Errors
+/// When the process may have no more threads.
+pub(crate) fn spawn(
+    name: &str,
+    f: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(f)
+}
 
 #[cfg(not(loom))]
 mod imp {

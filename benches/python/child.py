@@ -53,7 +53,8 @@ def _take_sample(factory: LoopFactory, request: dict[str, Any]) -> Sample:
         gc.enable()
 
 
-def _describe_error(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """One line: the error and what it came from."""
     text = f"{type(error).__name__}: {error}"
     first = error
     while cause := first.__cause__ or first.__context__:
@@ -75,7 +76,7 @@ def serve(loop_name: str) -> None:
         factory, version = load_factory(loop_name)
         factory().close()
     except Exception as error:
-        answer({"error": _describe_error(error)})
+        answer({"error": describe_error(error)})
         return
     gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
     answer({"version": version, "gil_enabled": gil_enabled})
@@ -83,7 +84,7 @@ def serve(loop_name: str) -> None:
         try:
             answer({"sample": _take_sample(factory, json.loads(line))})
         except Exception as error:
-            answer({"error": _describe_error(error)})
+            answer({"error": describe_error(error)})
 
 
 if __name__ == "__main__":

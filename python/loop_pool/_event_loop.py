@@ -45,6 +45,7 @@ from asyncio import base_events, constants, events, format_helpers, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._listeners import Listener
 from ._transports import StreamTransport
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         self._lent: set[int] = set()
+        self._listeners: dict[int, Listener] = {}
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
 
     # -- running ---------------------------------------------------------------------------------
@@ -234,11 +236,41 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         )
         return ssl_protocol._app_transport
 
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
+        if not _is_plain(sock):
+            options = {} if context is None else {"context": context}
+            super()._start_serving(
+                protocol_factory, sock, sslcontext, server, backlog, *timeouts, **options
+            )
+            return
+        listener = Listener(self, sock, protocol_factory, sslcontext, server, timeouts, context)
+        listener.start()
+        self._listeners[sock.fileno()] = listener
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is None:
+            super()._stop_serving(sock)
+            return
+        listener.stop()
+        sock.close()
+
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)
         fileno = fd if isinstance(fd, int) else int(fd.fileno())
         transport = self._transport_at(fileno)
-        if transport is not None and not transport.is_closing() and fileno not in self._lent:
+        if isinstance(transport, asyncio.BaseTransport) and not transport.is_closing() and fileno not in self._lent:
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     async def _sendfile_native(

@@ -54,6 +54,24 @@ class LoopStats(NamedTuple):
     """Seconds spent outside the kernel's wait."""
     idle: float
     """Seconds spent in the kernel's wait."""
+    jobs: int
+    """Jobs of socket work, its own or others', that its thread took from a deque and did."""
+    stolen_from: int
+    """Jobs of its transports that other threads did, while it was busy or stuck."""
+    stolen_by: int
+    """Jobs of other loops' transports that its thread did."""
+    handoffs: int
+    """Times that it was stuck inside a callback and its reactor was handed over."""
+    wakes: int
+    """Times that another thread woke its thread through the kernel."""
+    bytes_in: int
+    """Bytes read by its native transports."""
+    bytes_out: int
+    """Bytes written by its native transports."""
+    transports: int
+    """Native transports open."""
+    read_ahead: int
+    """Bytes that other threads have read for it and that are not delivered yet."""
 
 
 class _Member:
@@ -80,6 +98,7 @@ class _Member:
     def adopt(self, loop: EventLoop) -> None:
         loop._pool = self.pool
         loop._pool_index = self.index
+        loop._join(self.pool._core, self.index)
         with self.door:
             self.loop = loop
             self.accepting = not self._stopping
@@ -124,14 +143,14 @@ class _Member:
         in_vain = 0
         # A turn may both stop the loop and fail.
         while not self._stopping:
-            turns = loop._stats()[4]
+            turns = loop._stats()["turns"]
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
                 self.pool._interrupt(error)
             except Exception:
                 logger.critical("%s: an error ended a turn", self.name, exc_info=True)
-                in_vain = in_vain + 1 if loop._stats()[4] <= turns + 1 else 0
+                in_vain = in_vain + 1 if loop._stats()["turns"] <= turns + 1 else 0
                 if in_vain == _TURNS_IN_VAIN:
                     raise
 
@@ -156,8 +175,8 @@ class _Member:
 class Pool:
     """The loops of one ``run``. Made by :class:`Runner`; found by :func:`current_pool`."""
 
-    def __init__(self, loops: int, debug: bool | None) -> None:
-        self._core = _core.PoolCore(loops)
+    def __init__(self, loops: int, debug: bool | None, steal: bool) -> None:
+        self._core = _core.PoolCore(loops, steal=steal)
         self._debug = debug
         self._members = [_Member(self, index) for index in range(loops)]
         self._loops: tuple[EventLoop, ...] = ()
@@ -202,6 +221,7 @@ class Pool:
             for member in self._members[1:]:
                 member.start(self._debug)
             self._loops = tuple(member.loop for member in self._members)
+            self._core.start_monitor()
         except BaseException:
             self._stop(None)
             raise
@@ -247,6 +267,7 @@ class Pool:
                 thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 stuck.append(member)
+        self._core.stop_monitor()
         return stuck
 
     # -- checks ----------------------------------------------------------------------------------
@@ -280,18 +301,9 @@ _FORKED = (
 
 
 def _stats_of(member: _Member) -> LoopStats:
-    ready, timers, descriptors, callbacks, turns, polls, busy_ns, idle_ns = member.loop._stats()
-    return LoopStats(
-        name=member.name,
-        ready=ready,
-        timers=timers,
-        descriptors=descriptors,
-        callbacks=callbacks,
-        turns=turns,
-        polls=polls,
-        busy=busy_ns / 1e9,
-        idle=idle_ns / 1e9,
-    )
+    seen = member.loop._stats()
+    busy, idle = seen.pop("busy_ns") / 1e9, seen.pop("idle_ns") / 1e9
+    return LoopStats(name=member.name, busy=busy, idle=idle, **seen)
 
 
 def current_pool() -> Pool:

@@ -51,6 +51,8 @@ class Runner:
         debug: asyncio's debug mode for every loop; ``None``: as the environment says.
         shutdown_timeout: seconds that the end of the pool may take before it says which task on
             which loop did not end, and leaves it; ``None``: wait for ever.
+        steal: whether idle loops do the socket work that a busy or stuck loop does not get to; off,
+            each loop does its own alone.
 
     Raises:
         ValueError: ``loops`` is below 1 or above 4096, or ``shutdown_timeout`` is negative.
@@ -65,11 +67,13 @@ class Runner:
         loops: int | None = None,
         debug: bool | None = None,
         shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
+        steal: bool = True,
     ) -> None:
         if shutdown_timeout is not None and shutdown_timeout < 0:
             raise ValueError(f"shutdown_timeout must not be negative, got {shutdown_timeout}")
         self._loops = _core._loop_count(loops)
         self._debug = debug
+        self._steal = steal
         self._shutdown_timeout = shutdown_timeout
         self._runner = asyncio.Runner(debug=debug, loop_factory=EventLoop)
         self._pool: Pool | None = None
@@ -140,7 +144,7 @@ class Runner:
         if self._pool is None:
             loop = self._runner.get_loop()
             assert isinstance(loop, EventLoop)
-            pool = Pool(self._loops, self._debug)
+            pool = Pool(self._loops, self._debug, self._steal)
             try:
                 warn_if_serial(self._loops)
                 pool._open(loop)
@@ -159,6 +163,7 @@ def run[T](
     loops: int | None = None,
     debug: bool | None = None,
     shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
+    steal: bool = True,
 ) -> T:
     """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
 
@@ -170,6 +175,7 @@ def run[T](
         loops: how many loops in all; ``None``: one for each core that this process may use.
         debug: asyncio's debug mode for every loop; ``None``: as the environment says.
         shutdown_timeout: see :class:`Runner`.
+        steal: see :class:`Runner`.
 
     Raises:
         RuntimeError: called in a running loop.
@@ -178,7 +184,9 @@ def run[T](
     """
     _check_not_running("loop_pool.run()")
     _check_awaitable(main)
-    with Runner(loops=loops, debug=debug, shutdown_timeout=shutdown_timeout) as runner:
+    with Runner(
+        loops=loops, debug=debug, shutdown_timeout=shutdown_timeout, steal=steal
+    ) as runner:
         return runner.run(main)
 
 

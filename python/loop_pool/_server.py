@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, Self, final
 
+from . import _core
+from ._listeners import pool_server
 from ._pool import current_pool
 from ._task import spawn_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
     from types import TracebackType
 
     from ._pool import Pool, _Member
@@ -25,8 +28,14 @@ class Server:
     Its methods may be called from any thread of the pool.
     """
 
-    def __init__(self, pool: Pool, servers: list[tuple[_Member, asyncio.Server]]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        servers: list[tuple[_Member, asyncio.Server]],
+        shared: _core.ServerCore | None,
+    ) -> None:
         self._pool = pool
+        self._shared = shared
         self._servers = servers
         self._forever: asyncio.Future[None] | None = None
         self._closed = False
@@ -65,7 +74,8 @@ class Server:
 
     async def start_serving(self) -> None:
         """Begin to accept on every loop, if ``start_serving=False`` was given before."""
-        await self._on_each(_start_unless_closed)
+        with _sharing(self._shared):
+            await self._on_each(_start_unless_closed)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled or closed. As ``asyncio.Server.serve_forever``.
@@ -147,9 +157,10 @@ async def start_server(
 ) -> Server:
     """Listen for TCP connections on every loop of the current pool. As ``asyncio.start_server``.
 
-    Each loop has listening sockets of its own on the same addresses (``SO_REUSEPORT``), so the
-    kernel spreads the connections; ``client_connected_cb(reader, writer)`` runs on the loop that
-    accepted. Call it from a coroutine on a loop of the pool.
+    Each connection goes to the less loaded of two loops (open connections, callbacks that wait, and
+    whether it was stuck of late), whichever loop accepted it; ``client_connected_cb(reader, writer)``
+    runs there. Each loop has listening sockets of its own on the same addresses (``SO_REUSEPORT``);
+    while it is stuck, others accept for it. Call it from a coroutine on a loop of the pool.
 
     Args:
         client_connected_cb: a function or coroutine function, called for each connection.
@@ -181,7 +192,7 @@ async def create_server(
     """Listen for TCP connections on every loop of the current pool. As ``loop.create_server``.
 
     It is :func:`start_server` with protocols: ``protocol_factory()`` and the protocol's callbacks
-    run on the loop that accepted. Call it from a coroutine on a loop of the pool.
+    run on the loop that the connection was placed on. Call it from a coroutine on a loop of the pool.
 
     Args:
         protocol_factory: called without arguments for each connection, on any loop.
@@ -212,6 +223,7 @@ async def _listen_on_every_loop(
     """Let ``make`` listen loop by loop: the first one resolves the names and picks the ports."""
     pool = current_pool()
     members = pool._members
+    shared = _core.ServerCore(pool._core) if len(members) > 1 else None
     if sock is None and len(members) > 1:
         options["reuse_port"] = True
     servers: list[tuple[_Member, asyncio.Server]] = []
@@ -238,12 +250,23 @@ async def _listen_on_every_loop(
                 source.close()
 
     try:
-        for member in members:
-            await spawn_in(pool, listen(member), loop=member.loop)
+        with _sharing(shared):
+            for member in members:
+                await spawn_in(pool, listen(member), loop=member.loop)
     except BaseException:
-        Server(pool, servers).close()
+        Server(pool, servers, shared).close()
         raise
-    return Server(pool, servers)
+    return Server(pool, servers, shared)
+
+
+@contextlib.contextmanager
+def _sharing(shared: _core.ServerCore | None) -> Iterator[None]:
+    """Let listeners that are made in this context place their connections together."""
+    token = pool_server.set(shared)
+    try:
+        yield
+    finally:
+        pool_server.reset(token)
 
 
 def _without_binding(options: dict[str, Any]) -> dict[str, Any]:

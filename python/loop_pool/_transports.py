@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import socket
 import warnings
 from asyncio import base_events, constants, futures, transports, trsock
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 
 if TYPE_CHECKING:
-    import socket
-
     from ._event_loop import EventLoop
 
 logger = logging.getLogger("asyncio")
@@ -32,7 +31,6 @@ _SLOTS = (
     "_context",
     "_core",
     "_empty_waiter",
-    "_fd",
     "_lost_writes",
     "_protocol",
     "_server",
@@ -55,8 +53,7 @@ class _Base:
         _context: contextvars.Context
         _core: _core.StreamCore
         _empty_waiter: asyncio.Future[None] | None
-        _extra: dict[str, Any]
-        _fd: int
+        _extra: dict[str, Any] | None
         _loop: EventLoop
         _lost_writes: int
         _protocol: Any
@@ -79,10 +76,9 @@ class _Base:
         context: contextvars.Context | None,
         core: _core.StreamCore,
     ) -> None:
-        self._extra = {} if extra is None else extra
+        self._extra = extra
         self._loop = loop
         self._sock = sock
-        self._fd = sock.fileno()
         self._server = server
         self._waiter = waiter
         self._empty_waiter = None
@@ -114,6 +110,10 @@ class _Base:
     def _set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
         self._core.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+
+    @property
+    def _fd(self) -> int:
+        return self._core.fd
 
     def get_protocol(self) -> Any:
         """Return the protocol, or ``None`` once the connection is lost. Any thread."""
@@ -319,7 +319,7 @@ class _Base:
             info.append("closed")
         elif core.closing:
             info.append("closing")
-        info.append(f"fd={self._fd}")
+        info.append(f"fd={core.fd}")
         if not self._loop.is_closed():
             info.extend(self._describe())
         return f"<{' '.join(info)}>"
@@ -356,20 +356,66 @@ class StreamTransport(_Base, transports._FlowControlMixin):
         context: contextvars.Context | None = None,
     ) -> None:
         core = _core.StreamCore(sock.fileno(), True, True)
+        extra = {} if extra is None else extra
+        extra["socket"] = trsock.TransportSocket(sock)
+        for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+            if name not in extra:
+                try:
+                    extra[name] = ask()
+                except OSError:
+                    extra[name] = None
         self._begin(loop, sock, protocol, waiter, extra, server, context, core)
-        self._extra["socket"] = trsock.TransportSocket(sock)
-        self._remember_names()
         base_events._set_nodelay(sock)  # type: ignore[attr-defined]
         self._join()
 
+    @classmethod
+    def _accepted(
+        cls,
+        loop: EventLoop,
+        core: _core.StreamCore,
+        protocol: asyncio.BaseProtocol,
+        server: Any,
+        context: contextvars.Context,
+    ) -> StreamTransport:
+        """Return the transport of an accepted connection, whose socket object nobody needs yet."""
+        self = cls.__new__(cls)
+        self._begin(loop, None, protocol, None, None, server, context, core)
+        self._join()
+        return self
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return ``socket``, ``sockname`` or ``peername``. As asyncio's transports. Any thread."""
+        extra = self._extra
+        if extra is None:
+            extra = self._make_extra()
+        return extra.get(name, default)
+
+    def _make_extra(self) -> dict[str, Any]:
+        """Make what an accepted connection is seldom asked for: its names and its socket."""
+        core = self._core
+        own, peer = core.names()
+        extra = {"sockname": own, "peername": peer}
+        if core.owns_descriptor:
+            sock = socket.socket(fileno=core.fd)
+            core.give_descriptor()
+            sock.setblocking(False)
+            self._sock = sock
+        else:
+            sock = socket.socket()
+            sock.close()
+        extra["socket"] = trsock.TransportSocket(sock)
+        self._extra = extra
+        return extra
+
     def _remember_names(self) -> None:
-        extra, sock = self._extra, self._sock
-        for name, ask in (("sockname", "getsockname"), ("peername", "getpeername")):
-            if name not in extra:
-                try:
-                    extra[name] = getattr(sock, ask)()
-                except OSError:
-                    extra[name] = None
+        self._core.remember_names()
+
+    def _is_closed(self) -> bool:
+        return self._sock is None and not self._core.owns_descriptor
+
+    def _close_descriptor(self) -> None:
+        super()._close_descriptor()
+        self._core.close_descriptor()
 
     # -- writing ---------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ use crate::id::IoToken;
 use crate::metrics::{Counter, Metrics};
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::address::SocketAddress;
 use crate::sys::clock;
@@ -40,15 +41,18 @@ pub struct Job {
 }
 
 impl Job {
-    /// Does the work, tells the owner, and says whether there is more. Any thread, detached.
-    pub fn run(&self, scratch: &mut [u8]) -> bool {
+    /// Does the work and tells the owner. Any thread, detached; `helps`: it is not the owner's.
+    /// Returns what was done.
+    pub fn run(&self, scratch: &mut [u8], helps: bool) -> Report {
         let mut bench = Bench { scratch, registrar: &*self.owner };
         let report = self.source.run(&mut bench);
-        self.owner.metrics.helped(&report);
+        if report.worked {
+            self.owner.metrics.note(&report, helps);
+        }
         if report.tell_owner {
             self.owner.complete(Completion::Turn(self.token));
         }
-        report.again
+        report
     }
 }
 
@@ -67,6 +71,8 @@ pub struct Shared {
     pub metrics: CachePadded<Metrics>,
     /// Callbacks begun: the owner writes it at each one, the monitor looks whether it moves.
     pub progress: CachePadded<Counter>,
+    /// Whether a thread runs the loop; its own to write.
+    pub running: AtomicBool,
     /// The transports. Held for a few instructions; nothing is dropped under it.
     pub sources: Mutex<SourceTable>,
     /// `None` when the loop is closed. Held by whoever polls: the owner in its turn, from before it
@@ -100,6 +106,7 @@ impl Shared {
             door: CachePadded::default(),
             metrics: CachePadded::default(),
             progress: CachePadded::default(),
+            running: AtomicBool::new(false),
             sources: Mutex::new(SourceTable::default()),
             driver: Mutex::new(Some(driver)),
             handle: RwLock::new(Some(handle)),
@@ -215,9 +222,14 @@ impl Registrar for Shared {
 }
 
 impl Metrics {
-    fn helped(&self, report: &Report) {
-        self.jobs_helped.add_shared(1);
-        self.bytes_in_helped.add_shared(report.bytes_in);
-        self.bytes_out_helped.add_shared(report.bytes_out);
+    fn note(&self, report: &Report, helped: bool) {
+        if helped {
+            self.jobs_helped.add_shared(1);
+            self.bytes_in_helped.add_shared(report.bytes_in);
+            self.bytes_out_helped.add_shared(report.bytes_out);
+        } else {
+            self.bytes_in.add(report.bytes_in);
+            self.bytes_out.add(report.bytes_out);
+        }
     }
 }

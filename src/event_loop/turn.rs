@@ -144,6 +144,17 @@ impl<C> Local<C> {
         &mut self.scratch
     }
 
+    /// Lends the memory to read into, for as long as nothing is read in a turn.
+    pub fn take_scratch(&mut self) -> Vec<u8> {
+        self.scratch();
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// Takes it back.
+    pub fn give_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
+    }
+
     /// Notes that the kernel was asked.
     pub fn polled(&mut self, turned: Turned) {
         self.last_poll_ns = turned.now_ns;

@@ -1,13 +1,19 @@
-//! What the loops of one pool share: how many there are, and where new work goes.
+//! What the loops of one pool share: how many there are, where new work goes, and who does whose
+//! socket work.
 //!
-//! In: the number of loops asked for, and each loop's load. Out: a [`LoopId`] for the next
-//! coroutine. The threads themselves are Python's (`python/loop_pool/_pool.py`): they are named,
-//! joined and seen by `threading` like any others.
+//! In: the number of loops asked for, each loop's load, jobs that a loop does not get to. Out: a
+//! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; jobs done. The loops' threads
+//! are Python's (`python/loop_pool/_pool.py`): they are named, joined and seen by `threading` like
+//! any others. Only the [`Monitor`]'s is our own, and knows no Python.
 //!
 //! Must never: own a loop, or know Python.
 
 mod builder;
+mod monitor;
 mod placement;
+mod team;
 
 pub use builder::{InvalidLoopCount, loop_count};
+pub use monitor::Monitor;
 pub use placement::Placement;
+pub use team::{Hand, PoolAcceptor, Team, load_of};

@@ -4,6 +4,7 @@
 //! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
 //! `run`; here is what is seldom called.
 
+use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -14,17 +15,43 @@ use pyo3::types::{PyDict, PyTuple};
 use super::callback::Callback;
 use super::handle_types;
 use super::io::{self, lock_attached};
+use super::pool::PoolCore;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
+use crate::id::LoopId;
+use crate::pool::Hand;
 use crate::reactor::Direction;
 
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
 pub(super) struct LoopCore {
     pub(super) event_loop: EventLoop<Callback>,
+    /// What the loop does for others, and they for it; `None` outside of a pool.
+    pub(super) hand: OwnerCell<Option<Box<Hand>>>,
+    /// More waits than the loop gets to soon, and a thread is idle: writes are left to it.
+    behind: AtomicBool,
     debug: AtomicBool,
     /// Whether the attribute `_task_factory` holds a factory.
     has_task_factory: AtomicBool,
+}
+
+/// A value that the loop's owner alone touches.
+pub(super) struct OwnerCell<T>(UnsafeCell<T>);
+
+// SAFETY: `with` demands a claim on the loop, which one thread at a time has.
+unsafe impl<T: Send> Sync for OwnerCell<T> {}
+
+impl<T> OwnerCell<T> {
+    /// Calls `f` with the value.
+    ///
+    /// # Safety
+    /// The caller owns the loop that the cell is of, and `f` neither reaches the cell again nor runs
+    /// Python.
+    #[inline(always)]
+    pub(super) unsafe fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: one owner, and no second reference, by the caller's word.
+        f(unsafe { &mut *self.0.get() })
+    }
 }
 
 /// The calling thread does not own the loop.
@@ -49,6 +76,8 @@ impl LoopCore {
         let event_loop = EventLoop::new().map_err(|error| LoopError::Io("epoll", error))?;
         Ok(Self {
             event_loop,
+            hand: OwnerCell(UnsafeCell::new(None)),
+            behind: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             has_task_factory: AtomicBool::new(false),
         })
@@ -113,6 +142,21 @@ impl LoopCore {
         io::registered(slf, fd)
     }
 
+    /// Takes a place among the loops that do each other's socket work. Before the loop runs.
+    fn _join(&self, pool: &Bound<'_, PoolCore>, index: u32) -> PyResult<()> {
+        let Some(team) = pool.get().team() else { return Ok(()) };
+        let claim = self.event_loop.claim()?;
+        let hand = team
+            .join(LoopId(index), self.event_loop.shared())
+            .ok_or_else(|| PyRuntimeError::new_err(format!("loop {index} has joined already")))?;
+        if team.steals() {
+            // SAFETY: we own the loop, by the claim, and run no Python.
+            unsafe { self.hand.with(|place| *place = Some(Box::new(hand))) };
+        }
+        drop(claim);
+        Ok(())
+    }
+
     /// The transport on a descriptor, or `None`. Any thread.
     fn _transport_at(&self, py: Python<'_>, fd: i32) -> Option<Py<PyAny>> {
         let sources = lock_attached(py, &self.event_loop.shared().sources);
@@ -130,6 +174,10 @@ impl LoopCore {
                 .claim()
                 .map_err(|_| PyRuntimeError::new_err("Cannot close a running event loop"))?;
             self.event_loop.set_closed(true);
+            // SAFETY: the claim; no Python runs.
+            if let Some(hand) = unsafe { self.hand.with(Option::take) } {
+                hand.leave(self.event_loop.shared());
+            }
             self.event_loop.close_reactor(&claim);
             // SAFETY: moving callbacks out runs no Python.
             let mut held = unsafe {
@@ -157,20 +205,38 @@ impl LoopCore {
         Ok(())
     }
 
-    /// The counters and gauges of this loop, for `pool.stats()`. Any thread.
-    fn _stats(&self, py: Python<'_>) -> (u64, u64, usize, u64, u64, u64, u64, u64) {
-        let seen = self.event_loop.metrics().snapshot();
-        let descriptors = lock_attached(py, &self.event_loop.io).len();
-        (
-            seen.ready,
-            seen.timers,
-            descriptors,
-            seen.callbacks,
-            seen.turns,
-            seen.polls,
-            seen.busy_ns,
-            seen.idle_ns,
-        )
+    /// The counters and gauges of this loop by name, for `pool.stats()`. Any thread.
+    fn _stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let metrics = self.event_loop.metrics();
+        let io = lock_attached(py, &self.event_loop.io).len();
+        let (sources, read_ahead) = {
+            let sources = lock_attached(py, &self.event_loop.shared().sources);
+            let ahead = sources.iter().map(|(_, entry)| entry.source.read_ahead()).sum::<usize>();
+            (sources.len(), ahead)
+        };
+        let values = PyDict::new(py);
+        for (name, value) in [
+            ("ready", metrics.ready.get()),
+            ("timers", metrics.timers.get()),
+            ("descriptors", (io + sources) as u64),
+            ("callbacks", self.event_loop.shared().progress.get()),
+            ("turns", metrics.turns.get()),
+            ("polls", metrics.polls.get()),
+            ("busy_ns", metrics.busy_ns.get()),
+            ("idle_ns", metrics.idle_ns.get()),
+            ("jobs", metrics.jobs.get()),
+            ("stolen_from", metrics.jobs_helped.get()),
+            ("stolen_by", metrics.stolen_by.get()),
+            ("handoffs", metrics.handoffs.get()),
+            ("wakes", metrics.wakes.get()),
+            ("bytes_in", metrics.bytes_in.get() + metrics.bytes_in_helped.get()),
+            ("bytes_out", metrics.bytes_out.get() + metrics.bytes_out_helped.get()),
+            ("transports", metrics.transports.get()),
+            ("read_ahead", read_ahead as u64),
+        ] {
+            values.set_item(name, value)?;
+        }
+        Ok(values)
     }
 
     /// The handles that are ready and pending, for `_ready` and `_scheduled` as tools read them.
@@ -266,6 +332,16 @@ impl LoopCore {
 }
 
 impl LoopCore {
+    /// Whether writes are left to an idle thread, as of the present batch of callbacks.
+    #[inline(always)]
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.load(Relaxed)
+    }
+
+    pub(super) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Relaxed);
+    }
+
     #[inline(always)]
     pub(super) fn is_debug(&self) -> bool {
         self.debug.load(Relaxed)

@@ -1,6 +1,7 @@
 //! `_add_reader`, `_add_writer` and their removal: asyncio's rules over the reactor's table.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyAttributeError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -13,8 +14,10 @@ use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::object::Ref;
 use super::state::state;
-use crate::event_loop::Completion;
+use crate::config;
+use crate::event_loop::{Completion, Job};
 use crate::id::IoToken;
+use crate::pool::Hand;
 use crate::reactor::{Direction, Ready};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::level_trigger::Watch;
@@ -259,6 +262,27 @@ pub(super) fn collect(
     }
 }
 
+/// Offers the other threads of the pool what the loop will get to last of what a poll has found, if
+/// one of them sleeps.
+pub(super) fn offer(py: Python<'_>, core: &LoopCore, hand: &Hand, found: &[Ready]) {
+    if !hand.team().steals() || !hand.team().has_sleeper() {
+        return;
+    }
+    let shared = core.event_loop.shared();
+    let mut jobs = Vec::with_capacity(found.len());
+    {
+        let sources = lock_attached(py, &shared.sources);
+        // Thieves take the oldest job first, so the last event comes first.
+        for event in found[config::BEHIND / 2..].iter().rev() {
+            if let Some(entry) = sources.get(event.token) {
+                let source = Arc::clone(&entry.source);
+                jobs.push(Job { owner: Arc::clone(shared), token: event.token, source });
+            }
+        }
+    }
+    hand.offer(jobs.into_iter());
+}
+
 /// The queue entry of a transport.
 fn entry_of(entry: &Entry) -> Callback {
     // SAFETY: the table holds a strong reference of which this is the address, and we are attached.
@@ -313,7 +337,14 @@ pub(super) fn collect_completions(
                     ready(entry_of(entry));
                 }
             }
-            Completion::Accepted(..) => {}
+            Completion::Accepted(token, connection, peer) => {
+                shared.metrics.arriving.sub_shared(1);
+                if let Some(entry) = sources.get(token)
+                    && entry.source.arrived((connection, peer)) == Schedule::Needed
+                {
+                    ready(entry_of(entry));
+                }
+            }
         }
     }
 }

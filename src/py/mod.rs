@@ -8,6 +8,7 @@
 //!
 //! Must never: hold state that the layers below could hold.
 
+mod address;
 mod arguments;
 mod callback;
 mod core;
@@ -16,6 +17,7 @@ mod handle;
 mod handle_types;
 mod hot;
 mod io;
+mod listener;
 mod native;
 mod object;
 mod payload;
@@ -24,6 +26,7 @@ mod run;
 mod state;
 mod stream;
 mod stream_methods;
+mod stream_turn;
 mod transport;
 
 use pyo3::prelude::*;
@@ -34,11 +37,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::LoopCore>()?;
     module.add_class::<pool::PoolCore>()?;
+    module.add_class::<pool::ServerCore>()?;
     module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
     module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
     module.add_class::<stream::StreamCore>()?;
+    module.add_class::<listener::ListenerCore>()?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
     module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;
     state::initialise(module)?;

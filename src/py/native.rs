@@ -5,7 +5,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
-use super::{stream, transport};
+use super::listener::{self, ListenerCore};
+use super::{stream, stream_turn, transport};
 use crate::sys::clock;
 
 /// Runs the entry of a native object. Errors of the program's own callbacks are reported within.
@@ -21,10 +22,13 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyR
 
 #[inline(always)]
 fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(listener) = object.cast_exact::<ListenerCore>() {
+        return listener::run(loop_, listener);
+    }
     // SAFETY: what is no other native object is a transport.
     let core = unsafe { transport::core_of(object.as_ptr())? };
     // SAFETY: as above; the transport is alive during the call.
-    stream::run(loop_, object, unsafe { stream::cast(core) })
+    stream_turn::run(loop_, object, unsafe { stream::cast(core) })
 }
 
 /// In debug mode a slow turn is logged, as asyncio logs a slow handle.

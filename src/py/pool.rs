@@ -1,11 +1,17 @@
 //! What a pool of loops shares, for `python/loop_pool/_pool.py`.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::core::LoopCore;
-use crate::pool;
+use super::io::{lock_attached, os_error};
+use super::listener::ListenerCore;
+use crate::id::{IoToken, LoopId};
+use crate::pool::{self, Monitor, PoolAcceptor, Team};
+use crate::sync::Mutex;
 
 /// The number of loops for what was asked; `None`: one for each core this process may use.
 ///
@@ -32,6 +38,10 @@ pub(super) fn loop_count(loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(super) struct PoolCore {
     placement: pool::Placement,
+    /// How the loops work for each other; `None` if they do not.
+    team: Option<Arc<Team>>,
+    monitor: Mutex<Option<Monitor>>,
+    loops: u32,
     /// The process that made the pool; its threads do not exist in a forked child.
     process: u32,
 }
@@ -39,15 +49,44 @@ pub(super) struct PoolCore {
 #[pymethods]
 impl PoolCore {
     #[new]
-    fn new(loops: u32) -> Self {
-        Self { placement: pool::Placement::new(loops), process: std::process::id() }
+    #[pyo3(signature = (loops, *, steal))]
+    fn new(loops: u32, steal: bool) -> Self {
+        Self {
+            placement: pool::Placement::new(loops),
+            // With one loop there is nobody to work for it.
+            team: (loops > 1).then(|| Team::new(loops as usize, steal)),
+            monitor: Mutex::new(None),
+            loops,
+            process: std::process::id(),
+        }
+    }
+
+    /// Starts the monitor, if the loops work for each other.
+    fn start_monitor(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(team) = self.team.as_ref().filter(|team| team.steals()) {
+            let monitor = py
+                .detach(|| Monitor::start(Arc::clone(team)))
+                .map_err(|error| os_error(py, &error))?;
+            *lock_attached(py, &self.monitor) = Some(monitor);
+        }
+        Ok(())
+    }
+
+    /// Ends the monitor's thread and waits for it. Nothing if there is none.
+    fn stop_monitor(&self, py: Python<'_>) {
+        let monitor = lock_attached(py, &self.monitor).take();
+        if let Some(monitor) = monitor
+            && !self.forked()
+        {
+            py.detach(|| monitor.stop());
+        }
     }
 
     /// The index of the loop for the next coroutine. Any thread.
     fn place(&self, loops: &Bound<'_, PyTuple>) -> u32 {
         let load = |id: crate::id::LoopId| {
             let member = loops.get_borrowed_item(id.0 as usize).ok()?;
-            Some(member.cast::<LoopCore>().ok()?.get().event_loop.metrics().ready.get())
+            Some(pool::load_of(member.cast::<LoopCore>().ok()?.get().event_loop.shared()))
         };
         self.placement.next(|id| load(id).unwrap_or(u64::MAX)).0
     }
@@ -55,5 +94,47 @@ impl PoolCore {
     /// Whether this process is a fork of the one that made the pool.
     fn forked(&self) -> bool {
         self.process != std::process::id()
+    }
+}
+
+impl PoolCore {
+    pub(super) fn team(&self) -> Option<&Arc<Team>> {
+        self.team.as_ref()
+    }
+}
+
+/// What the listeners of one pool-wide server share. Use `loop_pool.create_server`.
+#[pyclass(frozen, module = "loop_pool._core")]
+pub(super) struct ServerCore {
+    acceptor: Arc<PoolAcceptor>,
+}
+
+#[pymethods]
+impl ServerCore {
+    #[new]
+    fn new(pool: &Bound<'_, PoolCore>) -> PyResult<Self> {
+        let pool = pool.get();
+        let team = pool.team().ok_or_else(|| {
+            PyValueError::new_err(format!("a pool of {} loop places nothing", pool.loops))
+        })?;
+        Ok(Self { acceptor: Arc::new(PoolAcceptor::new(Arc::clone(team))) })
+    }
+
+    /// Lets connections be placed on a loop, by its listener. Any thread.
+    fn add(&self, index: u32, listener: &Bound<'_, ListenerCore>) {
+        let bits = usize::try_from(listener.get().token()).unwrap_or(0);
+        let token = IoToken::from_bits(bits).filter(|_| bits != 0);
+        self.acceptor.set(LoopId(index), token);
+    }
+
+    /// Places no further connections on a loop. Any thread.
+    fn remove(&self, index: u32) {
+        self.acceptor.set(LoopId(index), None);
+    }
+}
+
+impl ServerCore {
+    pub(super) fn sink(&self) -> Arc<PoolAcceptor> {
+        Arc::clone(&self.acceptor)
     }
 }

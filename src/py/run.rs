@@ -1,5 +1,6 @@
 //! The run loop: the turn of `docs/architecture.md`, on the thread that called `run_forever`.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -9,7 +10,9 @@ use super::core::LoopCore;
 use super::io::{self, Found};
 use super::{handle, handle_types};
 use crate::config;
-use crate::event_loop::{Claim, Local, Plan, Post, Turned};
+use crate::error::LoopError;
+use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, Turned};
+use crate::pool::Hand;
 use crate::reactor::{PollEnd, Ready};
 use crate::scheduler::Park;
 use crate::sys::clock;
@@ -22,6 +25,7 @@ use crate::sys::clock;
 pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     let core = slf.get();
     let claim = core.event_loop.claim()?;
+    let _running = Running::new(core);
     // SAFETY: runs no Python.
     unsafe { claim.local(Local::force_poll) };
     loop {
@@ -29,6 +33,30 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
         if core.event_loop.is_stopping() {
             return Ok(());
         }
+    }
+}
+
+/// Shows the pool's monitor that the loop runs, until it is dropped.
+struct Running<'a>(&'a LoopCore);
+
+impl<'a> Running<'a> {
+    fn new(core: &'a LoopCore) -> Self {
+        core.event_loop.shared().running.store(true, Relaxed);
+        // SAFETY: the caller has the claim; no Python runs.
+        unsafe {
+            core.hand.with(|hand| {
+                if let Some(hand) = hand {
+                    hand.team().awake();
+                }
+            });
+        }
+        Self(core)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.event_loop.shared().running.store(false, Relaxed);
     }
 }
 
@@ -85,20 +113,21 @@ fn run_callbacks(
     mut todo: usize,
 ) -> PyResult<()> {
     let core = slf.get();
+    let progress = &core.event_loop.shared().progress;
     while todo > 0 {
         let batch = todo.min(config::CALLBACK_BATCH);
         todo -= batch;
-        for done in 1..=batch {
+        let behind = batch >= config::BEHIND && has_helper(core);
+        core.set_behind(behind);
+        for _ in 0..batch {
             // SAFETY: runs no Python.
             let Some(callback) = (unsafe { claim.local(|local| local.ready.pop()) }) else {
                 return Ok(());
             };
-            if let Err(error) = callback.run(slf) {
-                core.event_loop.metrics().callbacks.add(done as u64);
-                return Err(error);
-            }
+            // The monitor looks whether it moves.
+            progress.add(1);
+            callback.run(slf)?;
         }
-        core.event_loop.metrics().callbacks.add(batch as u64);
         if todo > 0 {
             drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();
@@ -109,7 +138,31 @@ fn run_callbacks(
             }
         }
     }
+    core.set_behind(false);
     Ok(())
+}
+
+/// Whether a thread of the pool sleeps that could be woken to help.
+#[cold]
+fn has_helper(core: &LoopCore) -> bool {
+    // SAFETY: called in a turn, by the owner; no Python runs.
+    unsafe {
+        core.hand.with(|hand| {
+            hand.as_ref().is_some_and(|hand| hand.team().steals() && hand.team().has_sleeper())
+        })
+    }
+}
+
+/// Offers a job to the other threads of the pool. In a callback of the loop, on its thread.
+pub(super) fn offer_one(core: &LoopCore, job: Job) {
+    // SAFETY: the owner's callbacks run while the hand is at home; no Python runs here.
+    unsafe {
+        core.hand.with(|hand| {
+            if let Some(hand) = hand {
+                hand.offer(std::iter::once(job));
+            }
+        });
+    }
 }
 
 /// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
@@ -125,15 +178,16 @@ fn poll(
     // SAFETY: runs no Python.
     let (mut found, last_ns) =
         unsafe { claim.local(|local| (std::mem::take(&mut local.found), local.last_poll_ns())) };
-    let polled = py.detach(|| {
-        let mut poller = event_loop.shared().poller();
-        if limit.is_zero() {
-            return poller.poll(limit, &mut found);
-        }
-        match event_loop.park(&poller, || false) {
-            Park::Sleep(_parked) => poller.poll(limit, &mut found),
-            Park::Work => poller.poll(Duration::ZERO, &mut found),
-        }
+    // SAFETY: the claim; no Python runs.
+    let mut hand = unsafe { core.hand.with(Option::take) };
+    let mut scratch = match &hand {
+        // SAFETY: runs no Python.
+        Some(_) => unsafe { claim.local(Local::take_scratch) },
+        None => Vec::new(),
+    };
+    let polled = py.detach(|| match &mut hand {
+        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, limit, &mut found),
+        None => wait(event_loop, limit, || false, &mut found),
     });
     let result = polled.map_err(PyErr::from).and_then(|turned| {
         account(core, began_ns, last_ns, turned, limit);
@@ -146,16 +200,68 @@ fn poll(
                 });
             }
         });
+        if found.len() > config::BEHIND
+            && let Some(hand) = &hand
+        {
+            io::offer(py, core, hand, &found);
+        }
         // SAFETY: runs no Python.
         unsafe { claim.local(|local| local.polled(turned)) };
         drain_posts(py, core, claim);
-        if turned.end == PollEnd::Interrupted {
-            py.check_signals()?;
-        }
-        Ok(turned.now_ns)
+        Ok(turned)
     });
+    // SAFETY: runs no Python.
+    unsafe {
+        if hand.is_some() {
+            claim.local(|local| local.give_scratch(scratch));
+        }
+        core.hand.with(|place| *place = hand);
+    }
     give_back(claim, found);
-    result
+    let turned = result?;
+    if turned.end == PollEnd::Interrupted {
+        py.check_signals()?;
+    }
+    Ok(turned.now_ns)
+}
+
+/// Waits for the kernel, at most for `limit`, unless there is work on the last look.
+fn wait(
+    event_loop: &EventLoop<Callback>,
+    limit: Duration,
+    has_work: impl FnOnce() -> bool,
+    found: &mut Vec<Ready>,
+) -> Result<Turned, LoopError> {
+    let mut poller = event_loop.shared().poller();
+    if limit.is_zero() {
+        return poller.poll(limit, found);
+    }
+    match event_loop.park(&poller, has_work) {
+        Park::Sleep(_parked) => poller.poll(limit, found),
+        Park::Work => poller.poll(Duration::ZERO, found),
+    }
+}
+
+/// As [`wait`], in a pool: does what the loop has left lying, then what others have, and waits only
+/// if there is nothing; and searches once more if it is woken for that.
+fn wait_and_help(
+    event_loop: &EventLoop<Callback>,
+    hand: &mut Hand,
+    scratch: &mut [u8],
+    limit: Duration,
+    found: &mut Vec<Ready>,
+) -> Result<Turned, LoopError> {
+    let shared = event_loop.shared();
+    let left = hand.run_own(shared, scratch);
+    let helped = !limit.is_zero() && !event_loop.has_posts() && hand.help(shared, scratch);
+    if left || helped || limit.is_zero() {
+        return wait(event_loop, Duration::ZERO, || false, found);
+    }
+    let waited = wait(event_loop, limit, || hand.has_work(), found);
+    hand.team().awake();
+    let busy = !found.is_empty() || event_loop.has_posts();
+    hand.answer(shared, scratch, busy);
+    waited
 }
 
 fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {

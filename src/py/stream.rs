@@ -1,25 +1,25 @@
-//! Stream transports: the native half, and what happens when their turn comes.
+//! The native half of a stream transport, and what its Python half asks of it.
 
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::callback::{Callback, report};
+use super::address;
+use super::callback::Callback;
 use super::core::LoopCore;
-use super::handle::Scheduled;
 use super::io::{lock_attached, os_error};
-use super::object::Ref;
-use super::payload::{Borrowed, Payload};
-use super::transport::{call_protocol, fatal_error};
-use crate::sys::socket::Channel;
-use crate::transport::{Ahead, Flushed, Schedule, Source, Stream};
+use super::payload::Payload;
+use crate::sync::Mutex;
+use crate::sys::address::SocketAddress;
+use crate::sys::socket::{self, Channel};
+use crate::transport::{Connection, Source, Stream};
 
 /// `close` was called, or the connection is being torn down.
 pub(super) const CLOSING: u32 = 1 << 0;
@@ -41,6 +41,18 @@ pub(super) struct StreamCore {
     flags: AtomicU32,
     high_water: AtomicUsize,
     low_water: AtomicUsize,
+    /// Of an accepted connection.
+    accepted: Mutex<Option<Box<Accepted>>>,
+}
+
+/// What is known of an accepted connection.
+#[derive(Debug)]
+struct Accepted {
+    /// Kept open here as long as nobody has asked for a socket object.
+    descriptor: Option<OwnedFd>,
+    /// Its own address, once it has been asked for.
+    own: Option<SocketAddress>,
+    peer: SocketAddress,
 }
 
 #[pymethods]
@@ -50,12 +62,46 @@ impl StreamCore {
     #[new]
     fn new(fd: i32, socket: bool, reads: bool) -> Self {
         let channel = if socket { Channel::Socket } else { Channel::Pipe };
-        Self {
-            stream: Arc::new(Stream::new(fd, channel, reads)),
-            flags: AtomicU32::new(0),
-            high_water: AtomicUsize::new(64 * 1024),
-            low_water: AtomicUsize::new(16 * 1024),
+        Self::with_stream(Stream::new(fd, channel, reads))
+    }
+
+    /// The descriptor's number.
+    #[getter]
+    fn fd(&self) -> i32 {
+        self.stream.fd()
+    }
+
+    /// Whether the descriptor is kept open by this object.
+    #[getter]
+    fn owns_descriptor(&self, py: Python<'_>) -> bool {
+        lock_attached(py, &self.accepted).as_ref().is_some_and(|one| one.descriptor.is_some())
+    }
+
+    /// The addresses (own, peer's) of an accepted connection, as Python's sockets give them.
+    fn names(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+        let (own, peer) = self.known_names(py);
+        Ok((address::to_python(py, &own)?, address::to_python(py, &peer)?))
+    }
+
+    /// Notes the addresses of an accepted connection before its descriptor is closed.
+    fn remember_names(&self, py: Python<'_>) {
+        let names = self.known_names(py);
+        let mut accepted = lock_attached(py, &self.accepted);
+        if let Some(accepted) = &mut *accepted {
+            accepted.own = Some(names.0);
         }
+    }
+
+    /// Gives the descriptor away, for a socket object that closes it.
+    fn give_descriptor(&self, py: Python<'_>) {
+        if let Some(descriptor) = self.take_descriptor(py) {
+            let _ = descriptor.into_raw_fd();
+        }
+    }
+
+    /// Closes the descriptor, if it is kept open by this object.
+    fn close_descriptor(&self, py: Python<'_>) {
+        drop(self.take_descriptor(py));
     }
 
     /// Registers the transport with its loop's reactor, and lets it begin in the next turn.
@@ -85,6 +131,7 @@ impl StreamCore {
             give_back();
             return Err(os_error(py, &error));
         }
+        core.event_loop.metrics().transports.add_shared(1);
         core.schedule(Callback::from_native(transport.into()));
         Ok(())
     }
@@ -97,6 +144,7 @@ impl StreamCore {
         let Some(token) = self.stream.token() else { return };
         let entry = lock_attached(py, &shared.sources).remove(token);
         if let Some(entry) = entry {
+            loop_.get().event_loop.metrics().transports.sub_shared(1);
             // The kernel may have forgotten a descriptor that the program closed behind our back.
             let _ = shared.with_handle(|handle| handle.deregister(token));
             // SAFETY: the table's own reference.
@@ -227,6 +275,39 @@ impl StreamCore {
 }
 
 impl StreamCore {
+    fn with_stream(stream: Stream<Payload>) -> Self {
+        Self {
+            stream: Arc::new(stream),
+            flags: AtomicU32::new(0),
+            high_water: AtomicUsize::new(64 * 1024),
+            low_water: AtomicUsize::new(16 * 1024),
+            accepted: Mutex::new(None),
+        }
+    }
+
+    /// Of a connection that was accepted.
+    pub(super) fn accepted(connection: Connection) -> Self {
+        let (descriptor, peer) = connection;
+        let stream = Stream::new(descriptor.as_raw_fd(), Channel::Socket, true);
+        let accepted = Accepted { descriptor: Some(descriptor), own: None, peer };
+        Self { accepted: Mutex::new(Some(Box::new(accepted))), ..Self::with_stream(stream) }
+    }
+
+    fn take_descriptor(&self, py: Python<'_>) -> Option<OwnedFd> {
+        lock_attached(py, &self.accepted).as_mut().and_then(|one| one.descriptor.take())
+    }
+
+    /// The own address and the peer's.
+    fn known_names(&self, py: Python<'_>) -> (SocketAddress, SocketAddress) {
+        let accepted = lock_attached(py, &self.accepted);
+        let (own, peer) = match &*accepted {
+            Some(accepted) => (accepted.own.clone(), accepted.peer.clone()),
+            None => (None, SocketAddress::Unknown),
+        };
+        let ask = || socket::local_address(self.stream.fd()).unwrap_or(SocketAddress::Unknown);
+        (own.unwrap_or_else(ask), peer)
+    }
+
     #[inline(always)]
     pub(super) fn flags(&self) -> u32 {
         self.flags.load(Acquire)
@@ -250,6 +331,11 @@ impl StreamCore {
         self.stream.queued() > self.high_water.load(Relaxed)
     }
 
+    #[inline(always)]
+    pub(super) fn is_below_low_water(&self) -> bool {
+        self.stream.queued() <= self.low_water.load(Relaxed)
+    }
+
     /// Forbids further work and waits, detached, for a job under way on another thread: at most a
     /// few system calls that do not wait. Then drops what was queued.
     fn give_up(&self, py: Python<'_>) {
@@ -263,321 +349,6 @@ impl StreamCore {
         drop(self.stream.take_queue());
         drop(self.stream.take_ahead());
     }
-}
-
-/// A transport whose turn it is.
-struct Turn<'a, 'py> {
-    loop_: &'a Bound<'py, LoopCore>,
-    transport: &'a Bound<'py, PyAny>,
-    core: &'a StreamCore,
-}
-
-/// Does what there is to do for a transport, on its loop's thread.
-///
-/// # Errors
-/// `SystemExit` and `KeyboardInterrupt` from a callback of the protocol, and what an exception
-/// handler lets through.
-#[inline]
-pub(super) fn run(
-    loop_: &Bound<'_, LoopCore>,
-    transport: &Bound<'_, PyAny>,
-    core: &StreamCore,
-) -> PyResult<()> {
-    let state = core.stream.state();
-    let begun = state.begin_turn();
-    if begun.bits.is_dead() {
-        return Ok(());
-    }
-    let turn = Turn { loop_, transport, core };
-    let result = if begun.bits.is_unstarted() {
-        turn.start()
-    } else {
-        let read = if begun.reads {
-            turn.read()
-        } else if begun.bits.is_ahead() {
-            turn.deliver_ahead()
-        } else {
-            Ok(())
-        };
-        read.and(turn.write(begun.bits.has_news()))
-    };
-    if state.end_turn() == Schedule::Needed {
-        loop_.get().schedule(Callback::from_native(transport.clone().into()));
-    }
-    result
-}
-
-impl Turn<'_, '_> {
-    /// Introduces the transport to its protocol, and lets reading begin.
-    #[cold]
-    fn start(&self) -> PyResult<()> {
-        let py = self.transport.py();
-        let argument = Ref::from(self.transport.clone());
-        let made = call_protocol(self.transport, intern!(py, "connection_made"), Some(&argument));
-        let result = made.map(drop).or_else(|error| {
-            let protocol = self.transport.getattr(intern!(py, "_protocol"))?;
-            let args = pyo3::types::PyTuple::new(py, [self.transport])?;
-            let scheduled = Scheduled {
-                callback: protocol.getattr(intern!(py, "connection_made"))?.into(),
-                args: args.into_any().into(),
-                context: self.transport.getattr(intern!(py, "_context"))?.into(),
-            };
-            error.restore(py);
-            report(self.loop_, None, scheduled)
-        });
-        // What else began with it is the same whether the protocol liked it or not, as in asyncio.
-        let started = self.core.stream.state().start();
-        if started == Schedule::Needed {
-            self.loop_.get().schedule(Callback::from_native(self.transport.clone().into()));
-        }
-        let woken = self.transport.call_method0(intern!(py, "_wake_waiter"));
-        result.and(woken.map(drop))
-    }
-
-    /// Reads once, with the claim to read in hand, and hands what came to the protocol.
-    #[inline]
-    fn read(&self) -> PyResult<()> {
-        if self.core.has(BUFFERED) {
-            return self.read_into_buffer();
-        }
-        let py = self.transport.py();
-        let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
-        // SAFETY: making a bytes object runs no Python code that could reach the loop.
-        let read = unsafe {
-            event_loop.if_owner(|local| {
-                let scratch = local.scratch();
-                let (count, more) = stream.read(scratch)?;
-                let data = ffi::PyBytes_FromStringAndSize(
-                    scratch.as_ptr().cast(),
-                    count.cast_signed(),
-                );
-                Ok((data, count, more))
-            })
-        };
-        match read.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
-            Ok((data, 0, _)) => {
-                stream.state().release_read_in_turn(false);
-                // SAFETY: a new reference, or null with an exception.
-                drop(unsafe { Ref::from_owned_or_err(py, data)? });
-                self.end()
-            }
-            Ok((data, count, more)) => {
-                stream.state().release_read_in_turn(more);
-                event_loop.metrics().bytes_in.add(count as u64);
-                // SAFETY: a new reference, or null with an exception.
-                self.received(&unsafe { Ref::from_owned_or_err(py, data)? })
-            }
-            Err(error) => {
-                stream.state().release_read_in_turn(false);
-                self.read_failed(&error)
-            }
-        }
-    }
-
-    #[inline]
-    fn received(&self, data: &Ref) -> PyResult<()> {
-        let py = self.transport.py();
-        match call_protocol(self.transport, intern!(py, "data_received"), Some(data)) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let message = "Fatal error: protocol.data_received() call failed.";
-                fatal_error(self.transport, error, message)
-            }
-        }
-    }
-
-    #[cold]
-    fn read_failed(&self, error: &std::io::Error) -> PyResult<()> {
-        if error.kind() == std::io::ErrorKind::WouldBlock {
-            return Ok(());
-        }
-        let error = os_error(self.transport.py(), error);
-        let message: String =
-            self.transport.getattr("_read_error").and_then(|text| text.extract())?;
-        fatal_error(self.transport, error, &message)
-    }
-
-    /// The stream has ended.
-    #[cold]
-    fn end(&self) -> PyResult<()> {
-        let py = self.transport.py();
-        self.core.stream.state().close_read();
-        self.transport.call_method0(intern!(py, "_read_end"))?;
-        Ok(())
-    }
-
-    /// A buffer of the protocol's, of any size but none.
-    fn get_buffer(&self, hint: isize) -> PyResult<Option<Borrowed>> {
-        let py = self.transport.py();
-        let hint: Ref = hint.into_pyobject(py)?.into_any().into();
-        let lent = call_protocol(self.transport, intern!(py, "get_buffer"), Some(&hint));
-        let lent = lent.and_then(|buffer| {
-            let Some(buffer) = buffer else { return Ok(None) };
-            let buffer = Borrowed::new(buffer.as_py().bind(py), true)?;
-            if buffer.bytes().is_empty() {
-                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
-            }
-            Ok(Some(buffer))
-        });
-        lent.or_else(|error| {
-            let message = "Fatal error: protocol.get_buffer() call failed.";
-            fatal_error(self.transport, error, message).map(|()| None)
-        })
-    }
-
-    fn updated(&self, count: usize) -> PyResult<()> {
-        let py = self.transport.py();
-        let count: Ref = count.into_pyobject(py)?.into_any().into();
-        match call_protocol(self.transport, intern!(py, "buffer_updated"), Some(&count)) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let message = "Fatal error: protocol.buffer_updated() call failed.";
-                fatal_error(self.transport, error, message)
-            }
-        }
-    }
-
-    fn read_into_buffer(&self) -> PyResult<()> {
-        let state = self.core.stream.state();
-        let mut buffer = match self.get_buffer(-1) {
-            Ok(Some(buffer)) => buffer,
-            none => {
-                state.release_read_in_turn(true);
-                return none.map(drop);
-            }
-        };
-        let read = if state.bits().is_dead() {
-            Err(std::io::ErrorKind::WouldBlock.into())
-        } else {
-            self.core.stream.read(buffer.bytes_mut())
-        };
-        drop(buffer);
-        match read {
-            Ok((0, _)) => {
-                state.release_read_in_turn(false);
-                self.end()
-            }
-            Ok((count, more)) => {
-                state.release_read_in_turn(more);
-                self.loop_.get().event_loop.metrics().bytes_in.add(count as u64);
-                self.updated(count)
-            }
-            Err(error) => {
-                state.release_read_in_turn(false);
-                self.read_failed(&error)
-            }
-        }
-    }
-
-    /// Delivers what another thread has read, as long as the protocol wants it.
-    #[cold]
-    fn deliver_ahead(&self) -> PyResult<()> {
-        let stream = &self.core.stream;
-        let mut waiting = stream.take_ahead();
-        let mut result = Ok(());
-        while result.is_ok() && !stream.state().bits().is_read_closed() {
-            if stream.state().bits().is_paused() {
-                break;
-            }
-            let Some(next) = waiting.pop_front() else { break };
-            result = match next {
-                Ahead::Data(data) => self.deliver(&data).map(|left| {
-                    if let Some(left) = left {
-                        waiting.push_front(Ahead::Data(left));
-                    }
-                }),
-                Ahead::End => self.end(),
-                Ahead::Failed(error) => self.read_failed(&error),
-            };
-        }
-        if !waiting.is_empty() && !stream.state().bits().is_read_closed() {
-            stream.put_back_ahead(waiting);
-        } else {
-            drop(waiting);
-        }
-        result
-    }
-
-    /// Hands the protocol what was read ahead; returns what it did not want yet.
-    fn deliver(&self, data: &[u8]) -> PyResult<Option<Box<[u8]>>> {
-        let py = self.transport.py();
-        let mut rest = data;
-        while !rest.is_empty() {
-            if !self.core.has(BUFFERED) {
-                // SAFETY: the memory is valid for its length.
-                let data = unsafe {
-                    let length = rest.len().cast_signed();
-                    let data = ffi::PyBytes_FromStringAndSize(rest.as_ptr().cast(), length);
-                    Ref::from_owned_or_err(py, data)?
-                };
-                return self.received(&data).map(|()| None);
-            }
-            let Some(mut buffer) = self.get_buffer(rest.len().cast_signed())? else {
-                return Ok(None);
-            };
-            let count = rest.len().min(buffer.bytes().len());
-            buffer.bytes_mut()[..count].copy_from_slice(&rest[..count]);
-            drop(buffer);
-            rest = &rest[count..];
-            self.updated(count)?;
-            let bits = self.core.stream.state().bits();
-            if bits.is_read_closed() {
-                return Ok(None);
-            }
-            if bits.is_paused() {
-                return Ok((!rest.is_empty()).then(|| rest.into()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Writes what is queued and can be, and goes on with what other threads have written.
-    #[inline]
-    fn write(&self, news: bool) -> PyResult<()> {
-        let stream = &self.core.stream;
-        if news {
-            self.flushed(stream.take_news())?;
-        }
-        if stream.state().bits().may_write() {
-            let event_loop = &self.loop_.get().event_loop;
-            if let Some(flushed) = stream.flush(&**event_loop.shared()) {
-                event_loop.metrics().bytes_out.add(flushed.bytes);
-                self.flushed(flushed)?;
-            }
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn flushed(&self, flushed: Flushed<Payload>) -> PyResult<()> {
-        let py = self.transport.py();
-        drop(flushed.spent);
-        if let Some(error) = flushed.failure {
-            return self.write_failed(&error);
-        }
-        let core = self.core;
-        if core.has(PROTOCOL_PAUSED) && core.stream.queued() <= core.low_water.load(Relaxed) {
-            self.transport.call_method0(intern!(py, "_resume_protocol"))?;
-        }
-        if !core.stream.state().bits().is_queued() && core.has(CLOSING | EMPTY_WAITER) {
-            self.transport.call_method0(intern!(py, "_drained"))?;
-        }
-        Ok(())
-    }
-
-    fn write_failed(&self, error: &std::io::Error) -> PyResult<()> {
-        write_failed(self.transport, error)
-    }
-}
-
-/// Ends the connection because it could not be written to.
-#[cold]
-pub(super) fn write_failed(transport: &Bound<'_, PyAny>, error: &std::io::Error) -> PyResult<()> {
-    let py = transport.py();
-    let error = os_error(py, error);
-    debug_assert!(error.is_instance_of::<PyOSError>(py));
-    transport.call_method1(intern!(py, "_write_failed"), (error.into_value(py),))?;
-    Ok(())
 }
 
 /// The transport's native half.

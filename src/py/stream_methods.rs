@@ -1,6 +1,8 @@
 //! The methods of a stream transport that a program calls for each message: plain C methods, added
 //! to the classes of `python/loop_pool/_transports.py` as `hot` adds the loop's.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -13,9 +15,11 @@ use super::core::LoopCore;
 use super::hot::add_methods;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload, bytes_of};
+use super::stream_turn::write_failed;
 use super::stream::{self, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore, WRITE_EOF};
 use super::transport::{core_of, learn, loop_of};
-use crate::transport::Schedule;
+use crate::event_loop::Job;
+use crate::transport::{Schedule, Source};
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
 ///
@@ -291,6 +295,9 @@ unsafe fn write_bytes(
     if data.is_empty() {
         return Ok(none());
     }
+    if loop_.get().is_behind() {
+        return leave_to_helper(py, slf, core, loop_, keep());
+    }
     let stream = &core.stream;
     let mut offset = 0;
     if !stream.state().bits().is_queued() {
@@ -306,7 +313,7 @@ unsafe fn write_bytes(
             Err(error) => {
                 // SAFETY: by our caller's word.
                 let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-                stream::write_failed(&transport, &error)?;
+                write_failed(&transport, &error)?;
                 return Ok(none());
             }
         }
@@ -333,14 +340,43 @@ fn queue(
         event_loop.metrics().bytes_out.add(flushed.bytes);
         drop(flushed.spent);
         if let Some(error) = flushed.failure {
-            stream::write_failed(&transport, &error)?;
+            write_failed(&transport, &error)?;
             return Ok(none());
         }
         schedule(loop_, slf, stream.state().end_turn());
     }
+    pause_if_above(&transport, core)?;
+    Ok(none())
+}
+
+fn pause_if_above(transport: &Bound<'_, PyAny>, core: &StreamCore) -> PyResult<()> {
     if core.is_above_high_water() && !core.has(PROTOCOL_PAUSED) {
-        transport.call_method0(intern!(py, "_pause_protocol"))?;
+        transport.call_method0(intern!(transport.py(), "_pause_protocol"))?;
     }
+    Ok(())
+}
+
+/// Queues data without trying to send them, and offers that to an idle thread: more callbacks wait
+/// than the loop gets to soon. What nobody takes is sent when they have run.
+#[cold]
+fn leave_to_helper(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    core: &StreamCore,
+    loop_: &Bound<'_, LoopCore>,
+    payload: Payload,
+) -> PyResult<*mut ffi::PyObject> {
+    let stream = &core.stream;
+    let was_queued = stream.state().bits().is_queued();
+    drop(stream.enqueue(payload, 0));
+    if !was_queued && let Some(token) = stream.token() {
+        let source: Arc<dyn Source> = stream.clone();
+        let owner = Arc::clone(loop_.get().event_loop.shared());
+        super::run::offer_one(loop_.get(), Job { owner, token, source });
+    }
+    // SAFETY: `slf` is alive during the call.
+    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    pause_if_above(&transport, core)?;
     Ok(none())
 }
 

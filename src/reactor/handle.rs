@@ -1,7 +1,7 @@
 //! The half of a reactor that any thread may use.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
@@ -27,6 +27,12 @@ impl Handle {
     /// Those of the kernel; none is known to occur while the waker is open.
     pub fn wake(&self) -> io::Result<()> {
         self.waker.wake()
+    }
+
+    /// The selector's own descriptor, which another selector can watch.
+    #[must_use]
+    pub fn selector(&self) -> RawFd {
+        self.registry.as_raw_fd()
     }
 
     /// Changes what is watched on the descriptor of `token` from `old` to `new`, level-triggered.

@@ -16,6 +16,19 @@ pub enum SocketAddress {
     Unknown,
 }
 
+/// The name of a network interface, by its index.
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as large as the call demands.
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null() {
+        return None;
+    }
+    // SAFETY: the call wrote a string with its end mark.
+    let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) };
+    Some(name.to_string_lossy().into_owned())
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "an address is shorter than 4 GiB")]
 const STORAGE: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 const PATH: usize = offset_of!(libc::sockaddr_un, sun_path);

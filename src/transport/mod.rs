@@ -9,12 +9,33 @@
 //! Must never: run a callback, drop a buffer that it was given on a thread other than the owner's, or
 //! wait.
 
+mod listener;
 mod source;
 mod state;
 mod stream;
 mod write_queue;
 
+pub use listener::{Connection, Listener};
 pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Source, SourceTable};
 pub use state::{Bits, Schedule, State, Turn};
 pub use stream::{Ahead, Flushed, Stream};
 pub use write_queue::Buffer;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Registrar;
+    use crate::error::LoopError;
+    use crate::reactor::Handle;
+
+    /// For what needs no reactor.
+    pub(super) struct NoReactor;
+
+    impl Registrar for NoReactor {
+        fn with_handle(
+            &self,
+            _: &mut dyn FnMut(&Handle) -> std::io::Result<()>,
+        ) -> Result<(), LoopError> {
+            Err(LoopError::Closed)
+        }
+    }
+}

@@ -34,6 +34,8 @@ pub trait Registrar {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Report {
+    /// Whether there was anything to do.
+    pub worked: bool,
     /// Whether the owner has to be told: an entry for it was scheduled.
     pub tell_owner: bool,
     /// Whether there is more to do at once.
@@ -54,6 +56,18 @@ pub trait Source: Send + Sync + fmt::Debug {
 
     /// Does what can be done without the owner. Any thread, detached.
     fn run(&self, bench: &mut Bench<'_>) -> Report;
+
+    /// Bytes read and not yet delivered.
+    fn read_ahead(&self) -> usize {
+        0
+    }
+
+    /// Takes a connection that was placed here; says whether the owner needs an entry for it. What
+    /// is no listener closes it.
+    fn arrived(&self, connection: (OwnedFd, SocketAddress)) -> Schedule {
+        drop(connection);
+        Schedule::Unneeded
+    }
 }
 
 /// Where accepted connections go that need not stay on their listener's loop.

@@ -239,6 +239,17 @@ impl State {
         self.change_and_schedule(|old| (old | set) & !READING)
     }
 
+    /// As [`release_read`](Self::release_read), with something for the owner to look at.
+    pub fn release_read_with_news(&self, more: bool) -> Schedule {
+        let set = NEWS | if more { READABLE } else { 0 };
+        self.change_and_schedule(|old| (old | set) & !READING)
+    }
+
+    /// Notes that there is something for the owner to look at.
+    pub fn note_news(&self) -> Schedule {
+        self.change_and_schedule(|old| old | NEWS)
+    }
+
     /// As [`release_read`](Self::release_read) by the owner within its turn, which delivers first and
     /// schedules itself afterwards.
     #[inline]

@@ -196,7 +196,7 @@ impl<B: Buffer> Stream<B> {
         self.ahead_bytes.load(Relaxed)
     }
 
-    fn read_ahead(&self, bench: &mut Bench<'_>, report: &mut Report) {
+    fn read_on(&self, bench: &mut Bench<'_>, report: &mut Report) {
         let mut came = false;
         let more = loop {
             let room = config::READ_AHEAD.saturating_sub(self.ahead_bytes());
@@ -409,13 +409,19 @@ impl<B: Buffer> Source for Stream<B> {
         self.state.bits()
     }
 
+    fn read_ahead(&self) -> usize {
+        self.ahead_bytes()
+    }
+
     fn run(&self, bench: &mut Bench<'_>) -> Report {
         let mut report = Report::default();
         if self.state.claim_write() {
+            report.worked = true;
             self.flush_ahead(bench, &mut report);
         }
         if self.ahead_bytes() < config::READ_AHEAD && self.state.claim_read() {
-            self.read_ahead(bench, &mut report);
+            report.worked = true;
+            self.read_on(bench, &mut report);
         }
         report
     }

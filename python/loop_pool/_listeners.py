@@ -1,0 +1,135 @@
+"""Listening sockets, and what becomes of the connections that they accept."""
+
+from __future__ import annotations
+
+import contextvars
+import errno
+import socket
+from asyncio import base_events, constants, trsock
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._transports import StreamTransport, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._event_loop import EventLoop
+
+pool_server: contextvars.ContextVar[_core.ServerCore | None] = contextvars.ContextVar(
+    "pool_server", default=None
+)
+"""What the listeners made in this context share: they are those of one pool-wide server."""
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Listener:
+    """One listening socket of one loop."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        sock: socket.socket,
+        protocol_factory: Callable[[], Any],
+        sslcontext: Any,
+        server: Any,
+        timeouts: tuple[float | None, float | None],
+        context: contextvars.Context | None,
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._protocol_factory = protocol_factory
+        self._sslcontext = sslcontext
+        self._server = server
+        self._timeouts = timeouts
+        self._given_context = context
+        self._context = contextvars.copy_context() if context is None else context
+        self._shared = pool_server.get()
+        # On Linux an accepted connection inherits it: one system call less for each.
+        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        self._core = _core.ListenerCore(sock.fileno(), self._connected, self._failed, self._shared)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._core.start(self._loop)
+        if self._shared is not None:
+            self._shared.add(self._loop._pool_index, self._core)
+
+    def stop(self) -> None:
+        """Stop accepting for good. The socket stays open."""
+        if self._shared is not None:
+            self._shared.remove(self._loop._pool_index)
+        self._core.stop(self._loop)
+
+    def _connected(self, core: _core.StreamCore) -> None:
+        """Introduce a new connection to a new protocol, on the loop's thread."""
+        loop = self._loop
+        context = self._context.copy()
+        if loop.get_debug():
+            own, peer = core.names()
+            logger.debug(
+                "%r got a new connection from %r on %r: fd=%d", self._server, peer, own, core.fd
+            )
+        if self._sslcontext is not None:
+            context.run(self._handshake, core)
+            return
+        protocol = None
+        try:
+            protocol = context.run(self._protocol_factory)
+            StreamTransport._accepted(loop, core, protocol, self._server, context)
+        except (SystemExit, KeyboardInterrupt):
+            core.close_descriptor()
+            raise
+        except BaseException as exc:
+            core.close_descriptor()
+            report: dict[str, Any] = {
+                "message": "Error on transport creation for incoming connection",
+                "exception": exc,
+            }
+            if protocol is not None:
+                report["protocol"] = protocol
+            loop.call_exception_handler(report)
+
+    def _handshake(self, core: _core.StreamCore) -> None:
+        """Let asyncio's own coroutine do what TLS needs."""
+        loop = self._loop
+        _, peer = core.names()
+        conn = _socket_of(core, self._sock)
+        handshake_timeout, shutdown_timeout = self._timeouts
+        options: dict[str, Any] = {}
+        if self._given_context is not None:
+            options["context"] = contextvars.copy_context()
+        loop.create_task(
+            loop._accept_connection2(  # type: ignore[attr-defined]
+                self._protocol_factory,
+                conn,
+                {"peername": peer},
+                self._sslcontext,
+                self._server,
+                handshake_timeout,
+                shutdown_timeout,
+                **options,
+            )
+        )
+
+    def _failed(self, exc: OSError) -> None:
+        """Report that nothing could be accepted, and try again in a second, as asyncio does."""
+        loop = self._loop
+        message = (
+            "socket.accept() out of system resource"
+            if exc.errno in _EXHAUSTED
+            else "socket.accept() failed"
+        )
+        loop.call_later(constants.ACCEPT_RETRY_DELAY, self._core.resume, loop)
+        loop.call_exception_handler(
+            {"message": message, "exception": exc, "socket": trsock.TransportSocket(self._sock)}
+        )
+
+
+def _socket_of(core: _core.StreamCore, like: socket.socket) -> socket.socket:
+    """Return the socket object of an accepted connection, which closes it from then on."""
+    sock = socket.socket(like.family, like.type, like.proto, fileno=core.fd)
+    core.give_descriptor()
+    sock.setblocking(False)
+    return sock

@@ -1,0 +1,213 @@
+//! The monitor: one thread of a pool, without Python, that does the socket work of loops that are
+//! stuck inside a callback.
+//!
+//! While any loop of the pool is awake it looks every [`config::MONITOR_TICK`] whether each has begun
+//! a callback since. A loop that has not is stuck: its reactor is handed over, that is, the monitor
+//! polls it whenever the right to poll is free, and offers the work it finds to the idle threads and
+//! does the rest itself. The stuck loop's epoll is watched by the monitor's own, so nothing waits for
+//! the next look. When the loop moves on, it polls for itself again.
+//!
+//! When all loops sleep, so does the monitor: it publishes so, looks once more, and is woken by the
+//! first loop that wakes ([`Team::awake`]); the argument is that of parking in
+//! `src/scheduler/README.md`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Team;
+use crate::config;
+use crate::event_loop::{Job, Shared};
+use crate::id::IoToken;
+use crate::reactor::{Driver, Edges, Ready};
+use crate::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, Release, SeqCst},
+    fence,
+};
+use crate::sync::{JoinHandle, Mutex, spawn};
+use crate::sys::clock;
+
+/// The monitor's thread, ended by [`stop`](Self::stop).
+#[derive(Debug)]
+pub struct Monitor {
+    team: Arc<Team>,
+    stopping: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Monitor {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors or threads.
+    pub fn start(team: Arc<Team>) -> io::Result<Self> {
+        let (driver, handle) = Driver::new()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        if team.monitor.set(handle).is_err() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let watch = Watch {
+            driver,
+            stopping: Arc::clone(&stopping),
+            seen: team.loops.iter().map(|_| Seen::default()).collect(),
+            team: Arc::clone(&team),
+            quiet: 0,
+            found: Vec::new(),
+            jobs: Vec::new(),
+            scratch: vec![0; config::READ_SIZE],
+        };
+        let thread = spawn("loop-pool-monitor", move || watch.run())?;
+        Ok(Self { team, stopping, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the thread and waits for it. Detached.
+    pub fn stop(&self) {
+        self.stopping.store(true, Release);
+        self.team.wake_monitor();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "the monitor panicked");
+        }
+    }
+}
+
+/// What the monitor knows of one loop.
+#[derive(Debug, Default)]
+struct Seen {
+    progress: u64,
+    since_ns: u64,
+    /// Under which its epoll is watched, while it is stuck.
+    stuck: Option<IoToken>,
+}
+
+struct Watch {
+    team: Arc<Team>,
+    stopping: Arc<AtomicBool>,
+    driver: Driver,
+    seen: Box<[Seen]>,
+    /// Looks in a row at which every loop slept.
+    quiet: u32,
+    found: Vec<Ready>,
+    jobs: Vec<Job>,
+    scratch: Vec<u8>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        while !self.stopping.load(Relaxed) {
+            let wait = if self.quiet < config::MONITOR_PATIENCE {
+                config::MONITOR_TICK
+            } else {
+                self.go_to_sleep()
+            };
+            self.found.clear();
+            let mut found = std::mem::take(&mut self.found);
+            // Nothing can fail but by a signal, after which we look again.
+            let _ = self.driver.poll(wait, &mut found);
+            self.found = found;
+            self.team.monitor_sleeps.store(false, Relaxed);
+            self.look();
+        }
+    }
+
+    /// Publishes that the monitor sleeps, and looks once more whether it may.
+    fn go_to_sleep(&mut self) -> Duration {
+        self.team.monitor_sleeps.store(true, Relaxed);
+        // Pairs with the one in `Team::awake`.
+        fence(SeqCst);
+        if self.team.loops().any(|(_, shared)| is_awake(shared)) {
+            self.quiet = 0;
+            self.team.monitor_sleeps.store(false, Relaxed);
+            return config::MONITOR_TICK;
+        }
+        config::MAX_WAIT
+    }
+
+    /// Looks at every loop, and works for those that are stuck.
+    fn look(&mut self) {
+        let team = Arc::clone(&self.team);
+        let now_ns = clock::monotonic_ns();
+        let mut awake = false;
+        for (seat, shared) in team.loops() {
+            let is_awake = is_awake(shared);
+            awake |= is_awake;
+            let progress = shared.progress.get();
+            let seen = &mut self.seen[seat];
+            if !is_awake || progress != seen.progress || seen.since_ns == 0 {
+                seen.progress = progress;
+                seen.since_ns = now_ns;
+                self.release(seat, shared);
+                continue;
+            }
+            let stuck_for = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
+            if stuck_for < config::STUCK_AFTER {
+                continue;
+            }
+            shared.metrics.stuck_ns.set(now_ns.max(1));
+            if seen.stuck.is_none() {
+                self.take(seat, shared);
+            }
+            self.work(shared);
+        }
+        self.quiet = if awake { 0 } else { self.quiet.saturating_add(1) };
+    }
+
+    /// Begins to work for a stuck loop: for what its owner has not got to, and for what its reactor
+    /// will report.
+    fn take(&mut self, seat: usize, shared: &Arc<Shared>) {
+        shared.metrics.handoffs.add(1);
+        let Ok(selector) = shared.with_handle(crate::reactor::Handle::selector) else { return };
+        let token = IoToken::of_source(selector, u32::try_from(seat).unwrap_or(0));
+        if let Some(handle) = self.team.monitor.get() {
+            // If it cannot be watched, the next look finds what it reports.
+            let _ = handle.register(token, Edges::Read);
+        }
+        self.seen[seat].stuck = Some(token);
+        let jobs = &mut self.jobs;
+        shared.pending(|job| jobs.push(job));
+    }
+
+    fn release(&mut self, seat: usize, shared: &Arc<Shared>) {
+        if let Some(token) = self.seen[seat].stuck.take() {
+            shared.metrics.stuck_ns.set(clock::monotonic_ns().max(1));
+            if let Some(handle) = self.team.monitor.get() {
+                // The loop may have been closed, and the number reused: then it is not ours.
+                let _ = handle.deregister(token);
+            }
+        }
+    }
+
+    /// Polls a stuck loop's reactor and does what it reports. The first jobs are done here, the
+    /// others by whoever is idle.
+    fn work(&mut self, shared: &Arc<Shared>) {
+        self.found.clear();
+        if let Some(mut poller) = shared.try_poller() {
+            // A loop that was closed has nothing to report.
+            let _ = poller.poll(Duration::ZERO, &mut self.found);
+        }
+        let jobs = &mut self.jobs;
+        shared.note(&self.found, |job| jobs.push(job));
+        if self.jobs.len() > config::BEHIND && self.team.has_sleeper() {
+            let rest = self.jobs.split_off(config::BEHIND / 2);
+            self.team.inject(rest.into_iter());
+        }
+        for job in std::mem::take(&mut self.jobs) {
+            if job.run(&mut self.scratch, true).again {
+                self.jobs.push(job);
+            }
+        }
+        if !self.jobs.is_empty()
+            && let Some(handle) = self.team.monitor.get()
+        {
+            // There is more at once: do not wait for the next tick.
+            let _ = handle.wake();
+        }
+    }
+}
+
+/// Whether a loop's thread is doing something: it could be stuck.
+fn is_awake(shared: &Shared) -> bool {
+    shared.running.load(Relaxed) && !shared.idle().is_parked()
+}

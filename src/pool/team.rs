@@ -1,0 +1,271 @@
+//! The loops of a pool as their threads see each other: whose socket work may be done by whom, and
+//! which loop gets a new connection.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::Placement;
+use crate::config;
+use crate::event_loop::{Completion, Job, Shared};
+use crate::id::{IoToken, LoopId};
+use crate::scheduler::{Crew, Found, Seat, Sleepers, Worker};
+use crate::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+use crate::sync::{Mutex, OnceLock};
+use crate::sys::address::SocketAddress;
+use crate::sys::clock;
+use crate::transport::AcceptSink;
+
+/// What the threads of one pool share to work for each other.
+pub struct Team {
+    crew: Arc<Crew<Job>>,
+    /// Whether the threads do each other's work at all; connections are placed in any case.
+    steals: bool,
+    /// The loops, set when each one's thread has begun.
+    pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
+    /// Shares in the crew that no thread has taken yet.
+    workers: Mutex<Vec<Option<Worker<Job>>>>,
+    /// The monitor sleeps until a loop wakes it.
+    pub(super) monitor_sleeps: AtomicBool,
+    /// Wakes the monitor, once there is one.
+    pub(super) monitor: OnceLock<crate::reactor::Handle>,
+    placement: Placement,
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team").field("loops", &self.loops.len()).finish_non_exhaustive()
+    }
+}
+
+impl Sleepers for Team {
+    fn is_parked(&self, seat: Seat) -> bool {
+        self.loops[seat.0].get().is_some_and(|shared| shared.idle().is_parked())
+    }
+
+    fn summon(&self, seat: Seat) -> bool {
+        let Some(shared) = self.loops[seat.0].get() else { return false };
+        let summoned = shared.idle().summon();
+        if summoned {
+            shared.metrics.wakes.add_shared(1);
+            shared.wake();
+        }
+        summoned
+    }
+}
+
+impl Team {
+    /// For a pool of so many loops, which do each other's socket work or not.
+    #[must_use]
+    pub fn new(loops: usize, steals: bool) -> Arc<Self> {
+        let (crew, workers) = Crew::new(loops);
+        Arc::new(Self {
+            crew,
+            steals,
+            loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
+            workers: Mutex::new(workers.into_iter().map(Some).collect()),
+            monitor_sleeps: AtomicBool::new(false),
+            monitor: OnceLock::new(),
+            placement: Placement::new(u32::try_from(loops).unwrap_or(u32::MAX)),
+        })
+    }
+
+    /// Takes a loop's place; `None` if it is taken, or there is none of that number.
+    pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
+        let seat = id.0 as usize;
+        let worker = self.workers.lock().get_mut(seat)?.take()?;
+        self.loops[seat].set(Arc::clone(shared)).ok()?;
+        Some(Hand { worker, team: Arc::clone(self) })
+    }
+
+    /// Whether the threads do each other's work.
+    #[must_use]
+    pub fn steals(&self) -> bool {
+        self.steals
+    }
+
+    /// The loops that have joined.
+    pub(super) fn loops(&self) -> impl Iterator<Item = (usize, &Arc<Shared>)> {
+        self.loops.iter().enumerate().filter_map(|(seat, one)| Some((seat, one.get()?)))
+    }
+
+    /// Whether an idle thread could be woken to help.
+    #[must_use]
+    pub fn has_sleeper(&self) -> bool {
+        self.loops().any(|(_, shared)| shared.idle().is_parked())
+    }
+
+    /// Hands jobs to whoever comes first. Any thread.
+    pub(super) fn inject(&self, jobs: impl Iterator<Item = Job>) {
+        jobs.for_each(|job| self.crew.inject(job));
+        self.crew.wake_one(self);
+    }
+
+    /// Tells the monitor that a loop is awake, if it sleeps. A loop calls it when its wait has ended
+    /// and before it runs anything.
+    pub fn awake(&self) {
+        // Pairs with the monitor's: either it sees us awake, or we see that it sleeps.
+        fence(SeqCst);
+        if self.monitor_sleeps.load(Relaxed) && self.monitor_sleeps.swap(false, Acquire) {
+            self.wake_monitor();
+        }
+    }
+
+    pub(super) fn wake_monitor(&self) {
+        if let Some(handle) = self.monitor.get() {
+            let woken = handle.wake();
+            debug_assert!(woken.is_ok(), "the monitor's waker is open as long as the team is");
+        }
+    }
+}
+
+/// One loop's share in its team; its thread's.
+#[derive(Debug)]
+pub struct Hand {
+    worker: Worker<Job>,
+    team: Arc<Team>,
+}
+
+impl Hand {
+    /// The team.
+    #[must_use]
+    pub fn team(&self) -> &Arc<Team> {
+        &self.team
+    }
+
+    /// Offers jobs to idle threads, and wakes one if none searches already.
+    pub fn offer(&self, jobs: impl Iterator<Item = Job>) {
+        jobs.for_each(|job| self.worker.push(job));
+        self.team.crew.wake_one(&*self.team);
+    }
+
+    /// Whether any job waits anywhere.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.team.crew.has_work()
+    }
+
+    /// Does what was offered and nobody took. Returns whether jobs are left.
+    pub fn run_own(&mut self, own: &Arc<Shared>, scratch: &mut [u8]) -> bool {
+        for _ in 0..config::STEAL_LIMIT {
+            let Some(job) = self.worker.pop() else { return false };
+            self.run(own, scratch, job);
+        }
+        !self.worker.is_empty()
+    }
+
+    /// Looks for a job of anybody's and does it, and what was taken along with it. Returns whether
+    /// there was one.
+    pub fn help(&mut self, own: &Arc<Shared>, scratch: &mut [u8]) -> bool {
+        let found = self.worker.find(&*self.team);
+        self.run_found(own, scratch, found)
+    }
+
+    /// Answers a summons, if there was one, after the owner's wait. `busy`: the loop has work of its
+    /// own. Returns whether a job was done.
+    pub fn answer(&mut self, own: &Arc<Shared>, scratch: &mut [u8], busy: bool) -> bool {
+        let Some(summons) = own.idle().take_summons() else { return false };
+        if busy {
+            self.worker.decline(summons, &*self.team);
+            return false;
+        }
+        let found = self.worker.answer(summons, &*self.team);
+        self.run_found(own, scratch, found)
+    }
+
+    fn run_found(
+        &mut self,
+        own: &Arc<Shared>,
+        scratch: &mut [u8],
+        found: Option<Found<Job>>,
+    ) -> bool {
+        let Some(Found { job, .. }) = found else { return false };
+        self.run(own, scratch, job);
+        self.run_own(own, scratch);
+        true
+    }
+
+    fn run(&mut self, own: &Arc<Shared>, scratch: &mut [u8], job: Job) {
+        let stolen = !Arc::ptr_eq(own, &job.owner);
+        let report = job.run(scratch, stolen);
+        if report.worked {
+            own.metrics.jobs.add(1);
+            own.metrics.stolen_by.add(u64::from(stolen));
+        }
+        if report.again {
+            self.worker.push(job);
+        }
+    }
+
+    /// Does all that is left, before the thread ends: nobody else may know of it.
+    pub fn leave(mut self, own: &Arc<Shared>) {
+        if !self.worker.is_empty() {
+            let mut scratch = vec![0; config::READ_SIZE];
+            while self.run_own(own, &mut scratch) {}
+        }
+    }
+}
+
+/// Where the connections of one pool-wide server go.
+#[derive(Debug)]
+pub struct PoolAcceptor {
+    team: Arc<Team>,
+    /// The listener of each loop, as its token's bits; 0: it has none.
+    listeners: Box<[AtomicU64]>,
+}
+
+impl PoolAcceptor {
+    /// For a server on the loops of a team.
+    #[must_use]
+    pub fn new(team: Arc<Team>) -> Self {
+        let listeners = (0..team.loops.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { team, listeners }
+    }
+
+    /// Notes the listener of a loop, or with `None` that it has none any more.
+    pub fn set(&self, id: LoopId, token: Option<IoToken>) {
+        if let Some(place) = self.listeners.get(id.0 as usize) {
+            place.store(token.map_or(0, |token| token.to_bits() as u64), Release);
+        }
+    }
+
+    fn listener(&self, id: LoopId) -> Option<(&Arc<Shared>, IoToken)> {
+        let bits = usize::try_from(self.listeners[id.0 as usize].load(Acquire)).ok()?;
+        let token = IoToken::from_bits(bits).filter(|_| bits != 0)?;
+        Some((self.team.loops[id.0 as usize].get()?, token))
+    }
+}
+
+/// How loaded a loop is, for placing connections and coroutines: what it holds and what waits; one
+/// that was stuck within the last second comes after all that were not.
+#[must_use]
+pub fn load_of(shared: &Shared) -> u64 {
+    let metrics = &shared.metrics;
+    let held = metrics.transports.get() + metrics.ready.get() + metrics.arriving.get();
+    let stuck = metrics.stuck_ns.get();
+    let recently = stuck != 0 && clock::monotonic_ns().saturating_sub(stuck) < 1_000_000_000;
+    if recently { held.saturating_add(1 << 32) } else { held }
+}
+
+impl AcceptSink for PoolAcceptor {
+    fn place(&self, connection: OwnedFd, peer: SocketAddress) {
+        let load = |id: LoopId| self.listener(id).map_or(u64::MAX, |(shared, _)| load_of(shared));
+        let mut chosen = self.team.placement.next(load);
+        if self.listener(chosen).is_none() {
+            // Both candidates have stopped listening: anyone who has not.
+            let count = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+            let Some(other) = (0..count).map(LoopId).find(|id| self.listener(*id).is_some()) else {
+                return; // The server has closed; so has the connection.
+            };
+            chosen = other;
+        }
+        if let Some((shared, token)) = self.listener(chosen) {
+            shared.metrics.arriving.add_shared(1);
+            shared.complete(Completion::Accepted(token, connection, peer));
+        }
+    }
+}

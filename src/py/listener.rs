@@ -1,0 +1,163 @@
+//! Listening sockets: what happens when connections have come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::io::{lock_attached, os_error};
+use super::pool::ServerCore;
+use super::stream::StreamCore;
+use super::transport::ends_the_program;
+use crate::id::IoToken;
+use crate::transport::{AcceptSink, Listener, Schedule, Source};
+
+/// A listening socket of one loop. Use `loop_pool.EventLoop`.
+#[pyclass(frozen, module = "loop_pool._core")]
+pub(super) struct ListenerCore {
+    listener: Arc<Listener>,
+    /// Under which it is registered; 0: not.
+    token: AtomicU64,
+    /// Called with the native half of each connection.
+    on_connection: Py<PyAny>,
+    /// Called with the exception when accepting failed; accepting rests until `resume`.
+    on_failure: Py<PyAny>,
+}
+
+#[pymethods]
+impl ListenerCore {
+    /// `fd`: a listening, non-blocking socket that stays open until `stop`. With a `server` each
+    /// connection goes to the least loaded loop that listens for it.
+    #[new]
+    #[pyo3(signature = (fd, on_connection, on_failure, server=None))]
+    fn new(
+        fd: i32,
+        on_connection: Py<PyAny>,
+        on_failure: Py<PyAny>,
+        server: Option<&Bound<'_, ServerCore>>,
+    ) -> Self {
+        let sink = server.map(|server| server.get().sink() as Arc<dyn AcceptSink>);
+        let listener = Arc::new(Listener::new(fd, sink));
+        Self { listener, token: AtomicU64::new(0), on_connection, on_failure }
+    }
+
+    /// Begins to accept. Call it on the loop's thread.
+    fn start(slf: &Bound<'_, Self>, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let (py, this, core) = (slf.py(), slf.get(), loop_.get());
+        core.check_open()?;
+        let shared = core.event_loop.shared();
+        let fd = this.listener.fd();
+        let source: Arc<dyn Source> = this.listener.clone();
+        // The table's own reference, given back by `stop`.
+        let cookie = slf.clone().into_ptr();
+        let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie as usize);
+        let result = match inserted {
+            None => Err(PyRuntimeError::new_err(format!(
+                "File descriptor {fd} is used by another transport"
+            ))),
+            Some(token) => {
+                this.token.store(token.to_bits() as u64, Relaxed);
+                this.listener.register(token, &**shared).map_err(|error| {
+                    drop(lock_attached(py, &shared.sources).remove(token));
+                    os_error(py, &error)
+                })
+            }
+        };
+        if result.is_err() {
+            // SAFETY: the reference made above, which the table has not, or not any more.
+            drop(unsafe { Bound::from_owned_ptr(py, cookie) });
+            return result;
+        }
+        schedule(loop_, slf, this.listener.state().start());
+        Ok(())
+    }
+
+    /// Under which it is registered with its loop.
+    #[getter]
+    pub(super) fn token(&self) -> u64 {
+        self.token.load(Relaxed)
+    }
+
+    /// Stops accepting for good, after which the socket may be closed. Connections that were
+    /// placed here and not yet taken are closed. Any thread.
+    fn stop(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) {
+        let shared = loop_.get().event_loop.shared();
+        if self.listener.state().retire() {
+            py.detach(|| {
+                while self.listener.state().bits().is_claimed() {
+                    std::thread::yield_now();
+                }
+            });
+        }
+        drop(self.listener.take_arrived());
+        let bits = usize::try_from(self.token.swap(0, Relaxed)).unwrap_or(0);
+        let Some(token) = IoToken::from_bits(bits).filter(|_| bits != 0) else { return };
+        let entry = lock_attached(py, &shared.sources).remove(token);
+        if let Some(entry) = entry {
+            let _ = shared.with_handle(|handle| handle.deregister(token));
+            // SAFETY: the table's own reference.
+            drop(unsafe { Bound::from_owned_ptr(py, entry.cookie as *mut ffi::PyObject) });
+        }
+    }
+
+    /// Accepts again, after a failure.
+    fn resume(slf: &Bound<'_, Self>, loop_: &Bound<'_, LoopCore>) {
+        schedule(loop_, slf, slf.get().listener.state().resume());
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.on_connection)?;
+        visit.call(&self.on_failure)
+    }
+}
+
+fn schedule(loop_: &Bound<'_, LoopCore>, listener: &Bound<'_, ListenerCore>, needed: Schedule) {
+    if needed == Schedule::Needed {
+        loop_.get().schedule(Callback::from_native(listener.clone().into_any().into()));
+    }
+}
+
+/// Hands over the connections that have come, on the loop's thread.
+///
+/// # Errors
+/// What ends the program, from a protocol factory; every connection has been handed over then.
+pub(super) fn run(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, ListenerCore>) -> PyResult<()> {
+    let (py, this) = (slf.py(), slf.get());
+    let state = this.listener.state();
+    let turn = state.begin_turn();
+    if turn.bits.is_dead() {
+        return Ok(());
+    }
+    let accepted = if turn.reads { this.listener.accept_in_turn() } else { Ok(()) };
+    let (connections, failure) = this.listener.take_arrived();
+    let mut result = Ok(());
+    for connection in connections {
+        let handed = Bound::new(py, StreamCore::accepted(connection))
+            .and_then(|core| this.on_connection.call1(py, (core,)).map(drop));
+        keep_worst(py, &mut result, handed);
+    }
+    if let Some(error) = accepted.err().or(failure) {
+        state.pause();
+        let error = os_error(py, &error).into_value(py);
+        keep_worst(py, &mut result, this.on_failure.call1(py, (error,)).map(drop));
+    }
+    schedule(loop_, slf, state.end_turn());
+    result
+}
+
+/// Keeps the first error, but for one that ends the program, which comes before all others.
+fn keep_worst(py: Python<'_>, kept: &mut PyResult<()>, next: PyResult<()>) {
+    let worse = match (&kept, &next) {
+        (_, Ok(())) => false,
+        (Ok(()), Err(_)) => true,
+        (Err(first), Err(error)) => ends_the_program(py, error) && !ends_the_program(py, first),
+    };
+    if worse {
+        *kept = next;
+    }
+}

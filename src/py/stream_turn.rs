@@ -1,0 +1,328 @@
+//! What happens when a stream transport's turn comes, on its loop's thread: it is introduced to its
+//! protocol, what has come is delivered, what is queued is written.
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::callback::{Callback, report};
+use super::core::LoopCore;
+use super::handle::Scheduled;
+use super::io::os_error;
+use super::object::Ref;
+use super::payload::{Borrowed, Payload};
+use super::stream::{BUFFERED, CLOSING, EMPTY_WAITER, PROTOCOL_PAUSED, StreamCore};
+use super::transport::{call_protocol, fatal_error};
+use crate::transport::{Ahead, Flushed, Schedule};
+
+/// A transport whose turn it is.
+struct Turn<'a, 'py> {
+    loop_: &'a Bound<'py, LoopCore>,
+    transport: &'a Bound<'py, PyAny>,
+    core: &'a StreamCore,
+}
+
+/// Does what there is to do for a transport, on its loop's thread.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` from a callback of the protocol, and what an exception
+/// handler lets through.
+#[inline]
+pub(super) fn run(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    core: &StreamCore,
+) -> PyResult<()> {
+    let state = core.stream.state();
+    let begun = state.begin_turn();
+    if begun.bits.is_dead() {
+        return Ok(());
+    }
+    let turn = Turn { loop_, transport, core };
+    let result = if begun.bits.is_unstarted() {
+        turn.start()
+    } else {
+        let read = if begun.reads {
+            turn.read()
+        } else if begun.bits.is_ahead() {
+            turn.deliver_ahead()
+        } else {
+            Ok(())
+        };
+        read.and(turn.write(begun.bits.has_news()))
+    };
+    if state.end_turn() == Schedule::Needed {
+        loop_.get().schedule(Callback::from_native(transport.clone().into()));
+    }
+    result
+}
+
+impl Turn<'_, '_> {
+    /// Introduces the transport to its protocol, and lets reading begin.
+    #[cold]
+    fn start(&self) -> PyResult<()> {
+        let py = self.transport.py();
+        let argument = Ref::from(self.transport.clone());
+        let made = call_protocol(self.transport, intern!(py, "connection_made"), Some(&argument));
+        let result = made.map(drop).or_else(|error| {
+            let protocol = self.transport.getattr(intern!(py, "_protocol"))?;
+            let args = pyo3::types::PyTuple::new(py, [self.transport])?;
+            let scheduled = Scheduled {
+                callback: protocol.getattr(intern!(py, "connection_made"))?.into(),
+                args: args.into_any().into(),
+                context: self.transport.getattr(intern!(py, "_context"))?.into(),
+            };
+            error.restore(py);
+            report(self.loop_, None, scheduled)
+        });
+        // What else began with it is the same whether the protocol liked it or not, as in asyncio.
+        let started = self.core.stream.state().start();
+        if started == Schedule::Needed {
+            self.loop_.get().schedule(Callback::from_native(self.transport.clone().into()));
+        }
+        let woken = self.transport.call_method0(intern!(py, "_wake_waiter"));
+        result.and(woken.map(drop))
+    }
+
+    /// Reads once, with the claim to read in hand, and hands what came to the protocol.
+    #[inline]
+    fn read(&self) -> PyResult<()> {
+        if self.core.has(BUFFERED) {
+            return self.read_into_buffer();
+        }
+        let py = self.transport.py();
+        let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
+        // SAFETY: making a bytes object runs no Python code that could reach the loop.
+        let read = unsafe {
+            event_loop.if_owner(|local| {
+                let scratch = local.scratch();
+                let (count, more) = stream.read(scratch)?;
+                let data = ffi::PyBytes_FromStringAndSize(
+                    scratch.as_ptr().cast(),
+                    count.cast_signed(),
+                );
+                Ok((data, count, more))
+            })
+        };
+        match read.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
+            Ok((data, 0, _)) => {
+                stream.state().release_read_in_turn(false);
+                // SAFETY: a new reference, or null with an exception.
+                drop(unsafe { Ref::from_owned_or_err(py, data)? });
+                self.end()
+            }
+            Ok((data, count, more)) => {
+                stream.state().release_read_in_turn(more);
+                event_loop.metrics().bytes_in.add(count as u64);
+                // SAFETY: a new reference, or null with an exception.
+                self.received(&unsafe { Ref::from_owned_or_err(py, data)? })
+            }
+            Err(error) => {
+                stream.state().release_read_in_turn(false);
+                self.read_failed(&error)
+            }
+        }
+    }
+
+    #[inline]
+    fn received(&self, data: &Ref) -> PyResult<()> {
+        let py = self.transport.py();
+        match call_protocol(self.transport, intern!(py, "data_received"), Some(data)) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let message = "Fatal error: protocol.data_received() call failed.";
+                fatal_error(self.transport, error, message)
+            }
+        }
+    }
+
+    #[cold]
+    fn read_failed(&self, error: &std::io::Error) -> PyResult<()> {
+        if error.kind() == std::io::ErrorKind::WouldBlock {
+            return Ok(());
+        }
+        let error = os_error(self.transport.py(), error);
+        let message: String =
+            self.transport.getattr("_read_error").and_then(|text| text.extract())?;
+        fatal_error(self.transport, error, &message)
+    }
+
+    /// The stream has ended.
+    #[cold]
+    fn end(&self) -> PyResult<()> {
+        let py = self.transport.py();
+        self.core.stream.state().close_read();
+        self.transport.call_method0(intern!(py, "_read_end"))?;
+        Ok(())
+    }
+
+    /// A buffer of the protocol's, of any size but none.
+    fn get_buffer(&self, hint: isize) -> PyResult<Option<Borrowed>> {
+        let py = self.transport.py();
+        let hint: Ref = hint.into_pyobject(py)?.into_any().into();
+        let lent = call_protocol(self.transport, intern!(py, "get_buffer"), Some(&hint));
+        let lent = lent.and_then(|buffer| {
+            let Some(buffer) = buffer else { return Ok(None) };
+            let buffer = Borrowed::new(buffer.as_py().bind(py), true)?;
+            if buffer.bytes().is_empty() {
+                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+            }
+            Ok(Some(buffer))
+        });
+        lent.or_else(|error| {
+            let message = "Fatal error: protocol.get_buffer() call failed.";
+            fatal_error(self.transport, error, message).map(|()| None)
+        })
+    }
+
+    fn updated(&self, count: usize) -> PyResult<()> {
+        let py = self.transport.py();
+        let count: Ref = count.into_pyobject(py)?.into_any().into();
+        match call_protocol(self.transport, intern!(py, "buffer_updated"), Some(&count)) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let message = "Fatal error: protocol.buffer_updated() call failed.";
+                fatal_error(self.transport, error, message)
+            }
+        }
+    }
+
+    fn read_into_buffer(&self) -> PyResult<()> {
+        let state = self.core.stream.state();
+        let mut buffer = match self.get_buffer(-1) {
+            Ok(Some(buffer)) => buffer,
+            none => {
+                state.release_read_in_turn(true);
+                return none.map(drop);
+            }
+        };
+        let read = if state.bits().is_dead() {
+            Err(std::io::ErrorKind::WouldBlock.into())
+        } else {
+            self.core.stream.read(buffer.bytes_mut())
+        };
+        drop(buffer);
+        match read {
+            Ok((0, _)) => {
+                state.release_read_in_turn(false);
+                self.end()
+            }
+            Ok((count, more)) => {
+                state.release_read_in_turn(more);
+                self.loop_.get().event_loop.metrics().bytes_in.add(count as u64);
+                self.updated(count)
+            }
+            Err(error) => {
+                state.release_read_in_turn(false);
+                self.read_failed(&error)
+            }
+        }
+    }
+
+    /// Delivers what another thread has read, as long as the protocol wants it.
+    #[cold]
+    fn deliver_ahead(&self) -> PyResult<()> {
+        let stream = &self.core.stream;
+        let mut waiting = stream.take_ahead();
+        let mut result = Ok(());
+        while result.is_ok() && !stream.state().bits().is_read_closed() {
+            if stream.state().bits().is_paused() {
+                break;
+            }
+            let Some(next) = waiting.pop_front() else { break };
+            result = match next {
+                Ahead::Data(data) => self.deliver(&data).map(|left| {
+                    if let Some(left) = left {
+                        waiting.push_front(Ahead::Data(left));
+                    }
+                }),
+                Ahead::End => self.end(),
+                Ahead::Failed(error) => self.read_failed(&error),
+            };
+        }
+        if !waiting.is_empty() && !stream.state().bits().is_read_closed() {
+            stream.put_back_ahead(waiting);
+        } else {
+            drop(waiting);
+        }
+        result
+    }
+
+    /// Hands the protocol what was read ahead; returns what it did not want yet.
+    fn deliver(&self, data: &[u8]) -> PyResult<Option<Box<[u8]>>> {
+        let py = self.transport.py();
+        let mut rest = data;
+        while !rest.is_empty() {
+            if !self.core.has(BUFFERED) {
+                // SAFETY: the memory is valid for its length.
+                let data = unsafe {
+                    let length = rest.len().cast_signed();
+                    let data = ffi::PyBytes_FromStringAndSize(rest.as_ptr().cast(), length);
+                    Ref::from_owned_or_err(py, data)?
+                };
+                return self.received(&data).map(|()| None);
+            }
+            let Some(mut buffer) = self.get_buffer(rest.len().cast_signed())? else {
+                return Ok(None);
+            };
+            let count = rest.len().min(buffer.bytes().len());
+            buffer.bytes_mut()[..count].copy_from_slice(&rest[..count]);
+            drop(buffer);
+            rest = &rest[count..];
+            self.updated(count)?;
+            let bits = self.core.stream.state().bits();
+            if bits.is_read_closed() {
+                return Ok(None);
+            }
+            if bits.is_paused() {
+                return Ok((!rest.is_empty()).then(|| rest.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes what is queued and can be, and goes on with what other threads have written.
+    #[inline]
+    fn write(&self, news: bool) -> PyResult<()> {
+        let stream = &self.core.stream;
+        if news {
+            self.flushed(stream.take_news())?;
+        }
+        if stream.state().bits().may_write() {
+            let event_loop = &self.loop_.get().event_loop;
+            if let Some(flushed) = stream.flush(&**event_loop.shared()) {
+                event_loop.metrics().bytes_out.add(flushed.bytes);
+                self.flushed(flushed)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn flushed(&self, flushed: Flushed<Payload>) -> PyResult<()> {
+        let py = self.transport.py();
+        drop(flushed.spent);
+        if let Some(error) = flushed.failure {
+            return write_failed(self.transport, &error);
+        }
+        let core = self.core;
+        if core.has(PROTOCOL_PAUSED) && core.is_below_low_water() {
+            self.transport.call_method0(intern!(py, "_resume_protocol"))?;
+        }
+        if !core.stream.state().bits().is_queued() && core.has(CLOSING | EMPTY_WAITER) {
+            self.transport.call_method0(intern!(py, "_drained"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends the connection because it could not be written to.
+#[cold]
+pub(super) fn write_failed(transport: &Bound<'_, PyAny>, error: &std::io::Error) -> PyResult<()> {
+    let py = transport.py();
+    let error = os_error(py, error);
+    debug_assert!(error.is_instance_of::<PyOSError>(py));
+    transport.call_method1(intern!(py, "_write_failed"), (error.into_value(py),))?;
+    Ok(())
+}

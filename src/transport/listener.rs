@@ -1,0 +1,199 @@
+//! A listening socket. Its connections stay on its loop, or go where an [`AcceptSink`] places them;
+//! with a sink any thread may accept.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use super::{AcceptSink, Bench, Bits, Registrar, Report, Schedule, Source, State};
+use crate::config;
+use crate::id::IoToken;
+use crate::reactor::{Edges, Ready};
+use crate::sync::Mutex;
+use crate::sys::address::SocketAddress;
+use crate::sys::socket;
+
+/// A connection, and who is at its other end.
+pub type Connection = (OwnedFd, SocketAddress);
+
+/// What waits for the owner.
+#[derive(Debug, Default)]
+struct Arrived {
+    connections: VecDeque<Connection>,
+    /// Why another thread could not accept.
+    failure: Option<io::Error>,
+}
+
+/// One listening socket. The descriptor is the owner's: it outlives every claim on the state.
+#[derive(Debug)]
+pub struct Listener {
+    fd: RawFd,
+    state: State,
+    sink: Option<Arc<dyn AcceptSink>>,
+    /// Locked for a few instructions.
+    arrived: Mutex<Arrived>,
+}
+
+impl Listener {
+    /// A listener on a non-blocking socket that the caller keeps open. With a `sink` its connections
+    /// are handed over, and come back by [`Source::arrived`] of whichever listener was chosen.
+    #[must_use]
+    pub fn new(fd: RawFd, sink: Option<Arc<dyn AcceptSink>>) -> Self {
+        Self { fd, state: State::new(), sink, arrived: Mutex::new(Arrived::default()) }
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// The state word.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Asks the reactor for the edges.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of a closed loop.
+    pub fn register(&self, token: IoToken, registrar: &dyn Registrar) -> io::Result<()> {
+        let registered = registrar.with_handle(&mut |handle| handle.register(token, Edges::Read));
+        registered.map_err(io::Error::from)
+    }
+
+    /// Accepts what waits, as far as the budget goes; the holder of the claim to read, which is
+    /// given back by the caller. Whether more may wait, and what went wrong.
+    fn accept(&self, keep: &mut dyn FnMut(Connection)) -> (bool, Option<io::Error>) {
+        for _ in 0..config::ACCEPT_BUDGET {
+            match socket::accept(self.fd) {
+                Ok((connection, peer)) => match &self.sink {
+                    Some(sink) => sink.place(connection, peer),
+                    None => keep((connection, peer)),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (false, None),
+                // It was closed by its peer before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return (true, Some(error)),
+            }
+        }
+        (true, None)
+    }
+
+    /// Accepts what waits, on the owner's thread, with the claim to read in hand; gives it back.
+    /// Connections that stay are added to those of `take_arrived`.
+    ///
+    /// # Errors
+    /// Those of `accept(2)`. What was accepted before is kept.
+    pub fn accept_in_turn(&self) -> io::Result<()> {
+        let mut stay = VecDeque::new();
+        let (more, failure) = self.accept(&mut |connection| stay.push_back(connection));
+        self.arrived.lock().connections.append(&mut stay);
+        self.state.release_read_in_turn(more);
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Takes the connections that wait for the owner, and why another thread could not accept.
+    pub fn take_arrived(&self) -> (VecDeque<Connection>, Option<io::Error>) {
+        let mut arrived = self.arrived.lock();
+        (std::mem::take(&mut arrived.connections), arrived.failure.take())
+    }
+}
+
+impl Source for Listener {
+    fn ready(&self, ready: Ready) -> Schedule {
+        self.state.ready(ready)
+    }
+
+    fn bits(&self) -> Bits {
+        self.state.bits()
+    }
+
+    fn run(&self, _bench: &mut Bench<'_>) -> Report {
+        let mut report = Report::default();
+        if self.sink.is_none() || !self.state.claim_read() {
+            return report;
+        }
+        report.worked = true;
+        let (more, failure) = self.accept(&mut drop);
+        let failed = failure.is_some();
+        if failed {
+            self.arrived.lock().failure = failure;
+        }
+        report.again = more && !failed;
+        let scheduled = if failed {
+            self.state.release_read_with_news(more)
+        } else {
+            self.state.release_read(more, false)
+        };
+        report.tell_owner = scheduled == Schedule::Needed;
+        report
+    }
+
+    fn arrived(&self, connection: Connection) -> Schedule {
+        self.arrived.lock().connections.push_back(connection);
+        self.state.note_news()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::id::IoToken;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    #[derive(Debug)]
+    struct Sink(Mutex<Vec<Connection>>);
+
+    impl AcceptSink for Sink {
+        fn place(&self, connection: OwnedFd, peer: SocketAddress) {
+            self.0.lock().push((connection, peer));
+        }
+    }
+
+    fn listening() -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    }
+
+    fn ready() -> Ready {
+        Ready { token: IoToken::new(0, 0), readable: true, writable: false, ended: false }
+    }
+
+    #[test]
+    fn a_plain_listener_keeps_its_connections_for_its_owner() {
+        let socket = listening();
+        let listener = Listener::new(socket.as_raw_fd(), None);
+        let _ = listener.state().start();
+        let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        assert_eq!(listener.ready(ready()), Schedule::Needed);
+        let mut scratch = [0; 1];
+        let registrar = crate::transport::tests::NoReactor;
+        let mut bench = Bench { scratch: &mut scratch, registrar: &registrar };
+        assert_eq!(listener.run(&mut bench), Report::default(), "it is not for other threads");
+        assert!(listener.state().begin_turn().reads);
+        listener.accept_in_turn().unwrap();
+        let (connections, failure) = listener.take_arrived();
+        assert!(failure.is_none());
+        let peers: Vec<_> = connections.into_iter().map(|(_, peer)| peer).collect();
+        assert_eq!(peers, [SocketAddress::Inet(client.local_addr().unwrap())]);
+        assert_eq!(listener.state().end_turn(), Schedule::Unneeded);
+    }
+
+    #[test]
+    fn with_a_sink_any_thread_accepts_and_the_owner_hears_of_failures_only() {
+        let socket = listening();
+        let sink = Arc::new(Sink(Mutex::new(Vec::new())));
+        let listener = Listener::new(socket.as_raw_fd(), Some(sink.clone()));
+        let _ = listener.state().start();
+        let _client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        assert_eq!(listener.ready(ready()), Schedule::Needed);
+        let mut scratch = [0; 1];
+        let registrar = crate::transport::tests::NoReactor;
+        let mut bench = Bench { scratch: &mut scratch, registrar: &registrar };
+        assert_eq!(listener.run(&mut bench), Report { worked: true, ..Report::default() });
+        assert_eq!(sink.0.lock().len(), 1);
+    }
+}
