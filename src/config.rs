@@ -57,3 +57,6 @@ pub const STEAL_LIMIT: usize = 32;
 /// which never runs out of jobs of its own does not starve what was injected. Prime, lest it beat
 /// in time with the jobs.
 pub const INJECTOR_INTERVAL: u32 = 61;
+
+/// The most bytes that one `recv` copies while its thread stays attached: some microseconds.
+pub const RECEIVE_ATTACHED: usize = 64 * 1024;

@@ -5,8 +5,9 @@
 
 import asyncio
 import contextvars
+import socket
 from asyncio import events
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Never, Self, final
 
 from _typeshed import FileDescriptorLike
@@ -15,6 +16,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "LoopCore",
     "PoolCore",
+    "SocketOperation",
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
@@ -108,14 +110,81 @@ class LoopCore:
     def _remove_writer(self, fd: FileDescriptorLike) -> bool:
         """As `BaseSelectorEventLoop._remove_writer`; otherwise as `_remove_reader`. Any thread."""
 
-    def _registered(self, fd: FileDescriptorLike) -> list[events.Handle | None] | None:
-        """Return the handles that wait for `fd`, as `[reader, writer]`. Any thread.
+    def _registered(
+        self, fd: FileDescriptorLike
+    ) -> list[events.Handle | SocketOperation | None] | None:
+        """Return the handles and operations that wait for `fd`, as `[reader, writer]`. Any thread.
 
         Returns:
             None if nothing waits for it.
 
         Raises:
             ValueError: `fd` is no descriptor.
+        """
+
+    def _start_read(
+        self, sock: socket.socket, method: str, argument: Any, second: Any = None, /
+    ) -> Any:
+        """Call `sock.method(argument)`, or with both arguments, for a method that reads.
+
+        Returns:
+            What it returns; a `SocketOperation` to await if it would block. That calls again each
+            time `sock` is readable; another reader of the descriptor is replaced and cancelled.
+
+        Raises:
+            RuntimeError: a transport uses the descriptor, or the loop is closed.
+            Exception: what the method raises.
+        """
+
+    def _start_write(
+        self, sock: socket.socket, method: str, argument: Any, second: Any = None, /
+    ) -> Any:
+        """As `_start_read`, for a method that writes."""
+
+    def _start_send_all(self, sock: socket.socket, data: Any, /) -> SocketOperation | None:
+        """Send bytes; otherwise as `_start_write`.
+
+        Returns:
+            None if all was sent; otherwise what sends the rest, to await.
+        """
+
+    def _start_connect(self, sock: socket.socket, address: Any, /) -> SocketOperation | None:
+        """Connect to an address that is resolved; otherwise as `_start_write`.
+
+        Returns:
+            None if it is connected; otherwise what waits until it is, to await.
+        """
+
+    def _start_accept(self, sock: socket.socket, /) -> Any:
+        """Accept a connection; otherwise as `_start_read`.
+
+        Returns:
+            `(connection, address)`, or a `SocketOperation` to await.
+        """
+
+    def _start_sendfile(
+        self,
+        future: asyncio.Future[int],
+        sock: socket.socket,
+        file: int,
+        offset: int,
+        count: int | None,
+        block: int,
+        /,
+    ) -> None:
+        """Begin to send a file with `os.sendfile`, as asyncio's `_sock_sendfile_native_impl`.
+
+        Args:
+            future: gets the number of bytes sent, or the exception. Cancelling it ends the work.
+            sock: where to.
+            file: the file's descriptor. Its position is set to the end of what was sent.
+            offset: where to begin, in bytes.
+            count: how many bytes; None: all there are.
+            block: how many bytes at a time if there is no `count`.
+
+        Raises:
+            RuntimeError: a transport uses the descriptor, or the loop is closed.
+            OverflowError: a number does not fit into 64 bits.
         """
 
     def _close_core(self) -> None:
@@ -137,7 +206,8 @@ class LoopCore:
         """Return copies of the ready queue, in its order, and of the pending timers, in none.
 
         The first holds an `asyncio.Handle` for each callback, and for a C task's step or wakeup,
-        which has no handle, what the task passed to `call_soon`. Both are empty while another
+        which has no handle, what the task passed to `call_soon`; a `SocketOperation` stands for
+        itself. Both are empty while another
         thread runs the loop. Any thread.
         """
 
@@ -188,6 +258,46 @@ class PoolCore:
 
     def forked(self) -> bool:
         """Whether this process is a fork of the one that made the pool. Any thread."""
+
+@final
+class SocketOperation:
+    """A `loop.sock_*` call that waits for its socket. Made by `LoopCore`; to be awaited once.
+
+    It stands among the readers or writers of its loop until it is done, is replaced there, or the
+    coroutine that awaits it is cancelled or closed.
+    """
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Return itself: it is its own iterator."""
+
+    def __iter__(self) -> Generator[Any, None, Any]:
+        """Return itself."""
+
+    def __next__(self) -> Any:
+        """Yield what its future yields to the task, and then stop with the result.
+
+        Raises:
+            StopIteration: with the result.
+            Exception: what the socket's method raised.
+        """
+
+    def send(self, _value: object) -> Any:
+        """As a generator's; the value is ignored."""
+
+    def throw(self, *exception: Any) -> Any:
+        """End the wait by an exception, as a generator's."""
+
+    def close(self) -> None:
+        """End the wait. Any thread."""
+
+    def __call__(self, _future: object) -> None:
+        """End the wait, as a callback of the future."""
+
+    def cancel(self) -> None:
+        """Do not run again; the future stays pending. As `asyncio.Handle.cancel`. Any thread."""
+
+    def cancelled(self) -> bool:
+        """Whether it will not run again. Any thread."""
 
 @final
 class TimerHandle(asyncio.TimerHandle):

@@ -20,6 +20,12 @@ private name                                use here
 ``_run_forever_setup``,                     called around the native run loop
 ``_run_forever_cleanup``
 ``_check_thread``, ``_check_callback``      called by the native half in debug mode
+``_ensure_fd_no_transport``,                called, and looked at, before a socket is waited for
+``_transports``
+``_ensure_resolved``,                       called by ``sock_connect`` and its like, as asyncio's do
+``base_events._check_ssl_socket``,
+``base_events._HAS_IPv6``
+``_sock_sendfile_native_impl``              overridden: the part of ``sock_sendfile`` that waits
 ``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
 ``_signal_handlers``, ``_csock``
 ``base_events._format_handle``,             debug and error messages
@@ -45,12 +51,13 @@ from asyncio import base_events, constants, events, format_helpers, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._core import SocketOperation as _SocketOperation
 from ._listeners import Listener
 from ._transports import StreamTransport
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ._pool import Pool
 
@@ -126,6 +133,9 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
         def _run_forever_setup(self) -> None: ...
         def _run_forever_cleanup(self) -> None: ...
+        async def _ensure_resolved(
+            self, address: Any, **arguments: Any
+        ) -> Sequence[tuple[Any, ...]]: ...
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         if selector is not None:
@@ -354,6 +364,134 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             base_events.logger.warning(  # type: ignore[attr-defined]
                 "Executing %r took %.3f seconds", what, took
             )
+
+    # -- sockets ---------------------------------------------------------------------------------
+    #
+    # Each tries at once. What would block, the core puts among the readers or writers of the loop,
+    # and the coroutine awaits that. It forgets it in the end: an exception's traceback would keep
+    # the operation, its buffer, and in a cycle the exception itself. In debug mode, which checks
+    # more, asyncio's own code runs.
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive at most ``n`` bytes; ``b""`` at the end. As ``asyncio.loop.sock_recv``."""
+        if self._debug:
+            return await super().sock_recv(sock, n)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        now = self._start_read(sock, "recv", n)
+        try:
+            got: bytes = await now if type(now) is _SocketOperation else now
+        finally:
+            del now
+        return got
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """Receive into ``buf``; return how much. As ``asyncio.loop.sock_recv_into``."""
+        if self._debug:
+            return await super().sock_recv_into(sock, buf)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        now = self._start_read(sock, "recv_into", buf)
+        try:
+            got: int = await now if type(now) is _SocketOperation else now
+        finally:
+            del now
+        return got
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+        """Receive a datagram; return it and its sender. As ``asyncio.loop.sock_recvfrom``."""
+        if self._debug:
+            return await super().sock_recvfrom(sock, bufsize)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        now = self._start_read(sock, "recvfrom", bufsize)
+        try:
+            got: tuple[bytes, Any] = await now if type(now) is _SocketOperation else now
+        finally:
+            del now
+        return got
+
+    async def sock_recvfrom_into(
+        self, sock: socket.socket, buf: Any, nbytes: int = 0
+    ) -> tuple[int, Any]:
+        """Receive a datagram into ``buf``; return its size and its sender.
+
+        As ``asyncio.loop.sock_recvfrom_into``.
+        """
+        if self._debug:
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        now = self._start_read(sock, "recvfrom_into", buf, nbytes or len(buf))
+        try:
+            got: tuple[int, Any] = await now if type(now) is _SocketOperation else now
+        finally:
+            del now
+        return got
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all of ``data``. As ``asyncio.loop.sock_sendall``."""
+        if self._debug:
+            await super().sock_sendall(sock, data)
+            return
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        rest = self._start_send_all(sock, data)
+        try:
+            if rest is not None:
+                await rest
+        finally:
+            del rest
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send a datagram; return how much was sent. As ``asyncio.loop.sock_sendto``."""
+        if self._debug:
+            return await super().sock_sendto(sock, data, address)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        now = self._start_write(sock, "sendto", data, address)
+        try:
+            sent: int = await now if type(now) is _SocketOperation else now
+        finally:
+            del now
+        return sent
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect, after resolving ``address``. As ``asyncio.loop.sock_connect``."""
+        if self._debug:
+            await super().sock_connect(sock, address)
+            return
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        if sock.family == socket.AF_INET or (
+            base_events._HAS_IPv6 and sock.family == socket.AF_INET6  # type: ignore[attr-defined]
+        ):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            _, _, _, _, address = resolved[0]
+        attempt = self._start_connect(sock, address)
+        try:
+            if attempt is not None:
+                await attempt
+        finally:
+            del attempt
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection; return it and its address. As ``asyncio.loop.sock_accept``."""
+        if self._debug:
+            return await super().sock_accept(sock)
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        now = self._start_accept(sock)
+        try:
+            accepted: tuple[socket.socket, Any] = (
+                await now if type(now) is _SocketOperation else now
+            )
+        finally:
+            del now
+        return accepted
+
+    def _sock_sendfile_native_impl(
+        self, fut: asyncio.Future[int], registered_fd: int | None, *rest: Any
+    ) -> None:
+        if self._debug or registered_fd is not None:  # asyncio's own code waits for the socket
+            super()._sock_sendfile_native_impl(fut, registered_fd, *rest)  # type: ignore[misc]
+        else:
+            sock, fileno, offset, count, blocksize, _total_sent = rest
+            self._start_sendfile(fut, sock, fileno, offset, count, blocksize)
 
     # -- called by the native run loop -----------------------------------------------------------
 

@@ -50,10 +50,14 @@ impl Callback {
         Self { what: object, arg: Some(mark), context: None }
     }
 
-    /// Whether it is a handle that was cancelled.
-    pub(super) fn is_cancelled(&self) -> bool {
-        // SAFETY: what has neither argument nor context is a handle, and we keep it alive.
-        self.arg.is_none() && self.context.is_none() && unsafe { handle::is_cancelled(self.handle()) }
+    /// Whether it is a handle, or a native object, that was cancelled. Runs no Python.
+    pub(super) fn is_cancelled(&self, py: Python<'_>) -> bool {
+        match (&self.context, &self.arg) {
+            (Some(_), _) => false,
+            // SAFETY: what has neither argument nor context is a handle, and we keep it alive.
+            (None, None) => unsafe { handle::is_cancelled(self.handle()) },
+            (None, Some(_)) => native::is_cancelled(self.what.as_py().bind(py)),
+        }
     }
 
     /// The handle, of a callback made by [`from_handle`](Self::from_handle).

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::callback::Callback;
 use super::handle_types;
 use super::io::{self, lock_attached};
 use super::pool::PoolCore;
+use super::sock;
+use super::sock_work::Sendfile;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
 use crate::id::LoopId;
@@ -163,6 +165,74 @@ impl LoopCore {
         let cookie = sources.at(fd)?.cookie as *mut pyo3::ffi::PyObject;
         // SAFETY: the table holds a strong reference, and we hold the table.
         Some(unsafe { Bound::from_borrowed_ptr(py, cookie) }.unbind())
+    }
+
+    /// Calls `sock.method(argument)`, or with both arguments; returns what it returns, or the
+    /// operation to await if it would block, which calls again when `sock` is readable.
+    #[pyo3(signature = (sock, method, argument, second=None, /))]
+    fn _start_read<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        method: &Bound<'py, PyString>,
+        argument: Bound<'py, PyAny>,
+        second: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::start_call(slf, Direction::Read, sock, method, argument, second)
+    }
+
+    /// As `_start_read`, waiting until `sock` is writable.
+    #[pyo3(signature = (sock, method, argument, second=None, /))]
+    fn _start_write<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        method: &Bound<'py, PyString>,
+        argument: Bound<'py, PyAny>,
+        second: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::start_call(slf, Direction::Write, sock, method, argument, second)
+    }
+
+    /// Sends `data`; returns `None`, or the operation to await which sends the rest.
+    #[pyo3(signature = (sock, data, /))]
+    fn _start_send_all<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::start_send_all(slf, sock, data)
+    }
+
+    /// Connects; returns `None`, or the operation to await.
+    #[pyo3(signature = (sock, address, /))]
+    fn _start_connect<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        address: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::start_connect(slf, sock, address)
+    }
+
+    /// Accepts; returns `(connection, address)`, or the operation to await.
+    #[pyo3(signature = (sock, /))]
+    fn _start_accept<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::start_accept(slf, sock)
+    }
+
+    /// Begins to send a file; what comes of it is settled in `future`.
+    #[pyo3(signature = (future, sock, file, offset, count, block, /))]
+    fn _start_sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        future: &Bound<'py, PyAny>,
+        sock: &Bound<'py, PyAny>,
+        file: Bound<'py, PyAny>,
+        offset: u64,
+        count: Option<u64>,
+        block: u64,
+    ) -> PyResult<()> {
+        sock::start_sendfile(slf, future, sock, Sendfile::new(file.into(), offset, count, block))
     }
 
     /// Takes everything out of a loop that does not run, and gives its descriptors back.

@@ -69,7 +69,7 @@ pub(super) fn registered(
 }
 
 /// The descriptor of an integer or of an object with `fileno()`, by the rules of `selectors`.
-fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+pub(super) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let py = object.py();
     let invalid = |_| PyValueError::new_err(format!("Invalid file object: {}", repr_of(object)));
     let number = if object.is_instance_of::<PyInt>() {
@@ -123,26 +123,66 @@ pub(super) fn add<'py>(
     args: &Bound<'py, PyTuple>,
     context: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = slf.py();
-    let core = slf.get();
-    core.check_open()?;
+    slf.get().check_open()?;
     let fd = descriptor(source)?;
     let handle = make_handle(slf, callback, args, context)?;
     let kept = Callback::from_handle(handle.clone().into());
     let source =
         (!source.is_instance_of::<PyInt>()).then(|| Callback::from_handle(source.clone().into()));
+    register(slf, direction, fd, kept, source)?;
+    Ok(handle)
+}
+
+/// Puts a callback into the table; an earlier one is replaced and cancelled.
+///
+/// # Errors
+/// `RuntimeError` if the loop is closed; `OSError` of the kernel.
+pub(super) fn register(
+    slf: &Bound<'_, LoopCore>,
+    direction: Direction,
+    fd: RawFd,
+    callback: Callback,
+    source: Option<Callback>,
+) -> PyResult<()> {
+    let py = slf.py();
+    let core = slf.get();
+    core.check_open()?;
     let result = {
         let mut io = lock_attached(py, &core.event_loop.io);
-        io.set(fd, direction, kept, source, |token, old, new| core.watch(token, old, new))
+        io.set(fd, direction, callback, source, |token, old, new| core.watch(token, old, new))
     };
     match result {
-        Ok(displaced) => {
-            if let Some(old) = &displaced.callback {
-                cancel(py, old)?;
-            }
-            Ok(handle)
-        }
+        Ok(displaced) => displaced.callback.as_ref().map_or(Ok(()), |old| cancel(py, old)),
         Err((error, ..)) => Err(os_error(py, &error)),
+    }
+}
+
+/// Takes a native object out of the table, if it is what stands there. It is not told.
+///
+/// # Errors
+/// `OSError` of the kernel, other than that it has forgotten the descriptor.
+pub(super) fn forget(
+    slf: &Bound<'_, LoopCore>,
+    direction: Direction,
+    fd: RawFd,
+    object: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = slf.py();
+    let core = slf.get();
+    if core.event_loop.is_closed() {
+        return Ok(());
+    }
+    let taken = {
+        let mut io = lock_attached(py, &core.event_loop.io);
+        let found = io.get(fd).and_then(|sides| sides[direction as usize]);
+        if !found.is_some_and(|found| std::ptr::eq(found.handle(), object.as_ptr())) {
+            return Ok(());
+        }
+        io.remove(fd, direction, |token, old, new| core.watch(token, old, new))
+    };
+    match taken {
+        Some((_, Err(error))) => Err(os_error(py, &error)),
+        _ => Ok(()),
     }
 }
 
@@ -218,7 +258,7 @@ pub(super) fn copy_context(py: Python<'_>) -> PyResult<Ref> {
 }
 
 fn cancel(py: Python<'_>, handle: &Callback) -> PyResult<()> {
-    for object in handle.objects() {
+    if let Some(object) = handle.objects().next() {
         object.call_method0(py, intern!(py, "cancel"))?;
     }
     Ok(())
@@ -301,7 +341,7 @@ fn collect_levels(
         for event in found.iter().filter(|event| !event.token.is_source()) {
             let mut cancelled = [false; 2];
             io.collect(*event, |direction, callback| {
-                if callback.is_cancelled() {
+                if callback.is_cancelled(py) {
                     cancelled[direction as usize] = true;
                 } else {
                     ready(Found::Level(callback.clone_ref(py)));

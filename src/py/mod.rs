@@ -23,6 +23,9 @@ mod object;
 mod payload;
 mod pool;
 mod run;
+mod sock;
+mod sock_receive;
+mod sock_work;
 mod state;
 mod stream;
 mod stream_methods;
@@ -38,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::LoopCore>()?;
     module.add_class::<pool::PoolCore>()?;
     module.add_class::<pool::ServerCore>()?;
+    module.add_class::<sock::SocketOperation>()?;
     module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
     module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;

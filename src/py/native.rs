@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use super::core::LoopCore;
 use super::listener::{self, ListenerCore};
+use super::sock::{self, SocketOperation};
 use super::{stream, stream_turn, transport};
 use crate::sys::clock;
 
@@ -22,6 +23,9 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyR
 
 #[inline(always)]
 fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(operation) = object.cast_exact::<SocketOperation>() {
+        return sock::ready(loop_, operation);
+    }
     if let Ok(listener) = object.cast_exact::<ListenerCore>() {
         return listener::run(loop_, listener);
     }
@@ -39,4 +43,9 @@ fn run_timed(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult
     let took = clock::seconds(clock::monotonic_ns() - began_ns);
     let told = loop_.call_method1(intern!(loop_.py(), "_report_slow"), (object, took));
     result.and(told.map(drop))
+}
+
+/// Whether the entry of a native object was cancelled. Runs no Python.
+pub(super) fn is_cancelled(object: &Bound<'_, PyAny>) -> bool {
+    object.cast_exact::<SocketOperation>().is_ok_and(|operation| operation.get().cancelled())
 }

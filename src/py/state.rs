@@ -47,6 +47,11 @@ pub(super) struct State {
     pub(super) timer_type: *mut ffi::PyTypeObject,
     pub(super) threadsafe_type: *mut ffi::PyTypeObject,
     pub(super) loop_type: *mut ffi::PyTypeObject,
+    /// `socket.socket`.
+    pub(super) socket_type: *mut ffi::PyTypeObject,
+    /// Its methods `recv` and `recv_into`, as they are at import.
+    pub(super) socket_recv: Ref,
+    pub(super) socket_recv_into: Ref,
     /// `asyncio.futures.Future`, as it is at this moment.
     pub(super) future_class: Tracked,
     /// `asyncio.tasks.Task`, as it is at this moment.
@@ -153,6 +158,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let handle_class = events.getattr("Handle")?.cast_into::<PyType>()?;
     let timer_class = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
     let threadsafe_class = events.getattr("_ThreadSafeHandle")?.cast_into::<PyType>()?;
+    let socket_class = py.import("socket")?.getattr("socket")?;
     let timer_type = handle_types::timer_type(&timer_class)?;
     let threadsafe_type = handle_types::threadsafe_type(&threadsafe_class)?;
     let slot = |class: &Bound<'_, PyType>, name: &str| slot_offset(class, name);
@@ -174,6 +180,9 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         timer_type: timer_type.clone().into_ptr().cast(),
         threadsafe_type: threadsafe_type.clone().into_ptr().cast(),
         loop_type: py.get_type::<super::core::LoopCore>().into_ptr().cast(),
+        socket_recv: socket_class.getattr("recv")?.into(),
+        socket_recv_into: socket_class.getattr("recv_into")?.into(),
+        socket_type: socket_class.into_ptr().cast(),
         future_class: Tracked::new(&asyncio.getattr("futures")?, intern!(py, "Future"))?,
         task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
         empty_tuple: PyTuple::empty(py).into_any().into(),

@@ -128,7 +128,11 @@ impl<C> IoTable<C> {
             source: None,
         });
         let callback = entry.side(direction).replace(callback);
-        let source = std::mem::replace(&mut entry.source, source);
+        // As asyncio: without a new source the descriptor keeps the one it came from.
+        let source = match source {
+            Some(source) => entry.source.replace(source),
+            None => None,
+        };
         Ok(Displaced { callback, _source: source })
     }
 
@@ -293,5 +297,8 @@ mod tests {
         assert_eq!(table.find_source(|source| *source == "sock"), Some(9));
         assert_eq!(table.find_source(|source| *source == "other"), None);
         assert_eq!(table.iter().count(), 2);
+        set(&mut table, 9, Direction::Write, "w");
+        assert_eq!(table.find_source(|source| *source == "sock"), Some(9), "it is kept");
+        assert_eq!(table.iter().count(), 3);
     }
 }

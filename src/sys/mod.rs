@@ -7,4 +7,5 @@
 pub mod address;
 pub mod clock;
 pub mod level_trigger;
+pub mod receive;
 pub mod socket;

@@ -149,7 +149,7 @@ BAD_CALLS: dict[str, Callable[[Any], object]] = {
     "set_default_executor object": lambda loop: loop.set_default_executor(object()),
     "set_exception_handler number": lambda loop: loop.set_exception_handler(1),
     "set_task_factory number": lambda loop: loop.set_task_factory(1),
-    "sock_recv without buffer": lambda loop: loop.run_until_complete(loop.sock_recv()),
+    "sock_recv without": lambda loop: loop.run_until_complete(loop.sock_recv()),
     "sock_connect no socket": lambda loop: loop.run_until_complete(
         loop.sock_connect(1, ("127.0.0.1", 1))
     ),
