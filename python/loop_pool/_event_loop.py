@@ -270,11 +270,9 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(sock.fileno(), None)
-        if listener is None:
-            super()._stop_serving(sock)
-            return
-        listener.stop()
-        sock.close()
+        if listener is not None:
+            listener.stop()
+        super()._stop_serving(sock)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)

@@ -44,9 +44,7 @@ impl Monitor {
     pub fn start(team: Arc<Team>) -> io::Result<Self> {
         let (driver, handle) = Driver::new()?;
         let stopping = Arc::new(AtomicBool::new(false));
-        if team.monitor.set(handle).is_err() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
+        team.set_monitor(Some(handle));
         let watch = Watch {
             driver,
             stopping: Arc::clone(&stopping),
@@ -70,6 +68,7 @@ impl Monitor {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "the monitor panicked");
         }
+        self.team.set_monitor(None);
     }
 }
 
@@ -160,10 +159,8 @@ impl Watch {
         shared.metrics.handoffs.add(1);
         let Ok(selector) = shared.with_handle(crate::reactor::Handle::selector) else { return };
         let token = IoToken::of_source(selector, u32::try_from(seat).unwrap_or(0));
-        if let Some(handle) = self.team.monitor.get() {
-            // If it cannot be watched, the next look finds what it reports.
-            let _ = handle.register(token, Edges::Read);
-        }
+        // If it cannot be watched, the next look finds what it reports.
+        let _ = self.team.with_monitor(|handle| handle.register(token, Edges::Read));
         self.seen[seat].stuck = Some(token);
         let jobs = &mut self.jobs;
         shared.pending(|job| jobs.push(job));
@@ -172,10 +169,8 @@ impl Watch {
     fn release(&mut self, seat: usize, shared: &Arc<Shared>) {
         if let Some(token) = self.seen[seat].stuck.take() {
             shared.metrics.stuck_ns.set(clock::monotonic_ns().max(1));
-            if let Some(handle) = self.team.monitor.get() {
-                // The loop may have been closed, and the number reused: then it is not ours.
-                let _ = handle.deregister(token);
-            }
+            // The loop may have been closed, and the number reused: then it is not ours.
+            let _ = self.team.with_monitor(|handle| handle.deregister(token));
         }
     }
 
@@ -198,11 +193,9 @@ impl Watch {
                 self.jobs.push(job);
             }
         }
-        if !self.jobs.is_empty()
-            && let Some(handle) = self.team.monitor.get()
-        {
+        if !self.jobs.is_empty() {
             // There is more at once: do not wait for the next tick.
-            let _ = handle.wake();
+            self.team.wake_monitor();
         }
     }
 }

@@ -9,13 +9,14 @@ use super::Placement;
 use crate::config;
 use crate::event_loop::{Completion, Job, Shared};
 use crate::id::{IoToken, LoopId};
+use crate::reactor::Handle;
 use crate::scheduler::{Crew, Found, Seat, Sleepers, Worker};
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
-use crate::sync::{Mutex, OnceLock};
+use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::address::SocketAddress;
 use crate::sys::clock;
 use crate::transport::AcceptSink;
@@ -31,8 +32,8 @@ pub struct Team {
     workers: Mutex<Vec<Option<Worker<Job>>>>,
     /// The monitor sleeps until a loop wakes it.
     pub(super) monitor_sleeps: AtomicBool,
-    /// Wakes the monitor, once there is one.
-    pub(super) monitor: OnceLock<crate::reactor::Handle>,
+    /// The monitor's reactor, while there is a monitor.
+    monitor: RwLock<Option<Handle>>,
     placement: Placement,
 }
 
@@ -69,7 +70,7 @@ impl Team {
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
             workers: Mutex::new(workers.into_iter().map(Some).collect()),
             monitor_sleeps: AtomicBool::new(false),
-            monitor: OnceLock::new(),
+            monitor: RwLock::new(None),
             placement: Placement::new(u32::try_from(loops).unwrap_or(u32::MAX)),
         })
     }
@@ -116,10 +117,21 @@ impl Team {
     }
 
     pub(super) fn wake_monitor(&self) {
-        if let Some(handle) = self.monitor.get() {
+        self.with_monitor(|handle| {
             let woken = handle.wake();
-            debug_assert!(woken.is_ok(), "the monitor's waker is open as long as the team is");
-        }
+            debug_assert!(woken.is_ok(), "the waker is open while its lock is held");
+        });
+    }
+
+    /// Calls `f` with the monitor's reactor, if there is a monitor.
+    pub(super) fn with_monitor<R>(&self, f: impl FnOnce(&Handle) -> R) -> Option<R> {
+        // The lock is written when the monitor begins and ends: then there is nothing to tell it.
+        self.monitor.try_read()?.as_ref().map(f)
+    }
+
+    /// Sets the monitor's reactor; with `None` its descriptors are given back.
+    pub(super) fn set_monitor(&self, handle: Option<Handle>) {
+        drop(self.monitor.replace(handle));
     }
 }
 
