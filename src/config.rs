@@ -40,8 +40,20 @@ pub const ACCEPT_BUDGET: usize = 64;
 /// microseconds, more than it costs to wake an idle thread for a part of them.
 pub const BEHIND: usize = 16;
 
+/// A sleeping loop that has done nothing of its own for this long is free to work for others. The
+/// loops of a pool under balanced load sleep often and shortly; stealing from each other then costs
+/// more than it brings (measured: 15 % more CPU per request).
+pub const FREE_AFTER: Duration = Duration::from_millis(1);
+
 /// A loop that has been inside one callback for this long is called stuck.
 pub const STUCK_AFTER: Duration = Duration::from_millis(1);
+
+/// How soon the pool forgets that a loop was stuck: after this time it counts a third.
+pub const STUCK_MEMORY: Duration = Duration::from_secs(1);
+
+/// Recent time of being stuck that outweighs any number of connections when a new one is placed.
+/// Less of it happens to any loop, by an import or a wait for a core.
+pub const STUCK_STEP: Duration = Duration::from_millis(16);
 
 /// How often the monitor looks while any loop of its pool is awake.
 pub const MONITOR_TICK: Duration = Duration::from_millis(1);

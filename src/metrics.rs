@@ -61,11 +61,12 @@ pub struct Metrics {
     pub timers: Counter,
     /// Gauge: transports open. Any thread writes it.
     pub transports: Counter,
+    /// When the loop last had something of its own to do, in nanoseconds of the clock.
+    pub worked_ns: Counter,
     /// Gauge: connections placed on the loop and not yet taken by it. Any thread writes it.
     pub arriving: Counter,
-    /// When the loop was last seen to be stuck, in nanoseconds of the clock; 0: never. The monitor
-    /// writes it.
-    pub stuck_ns: Counter,
+    /// Gauge: microseconds for which the loop was stuck of late. The monitor writes it.
+    pub stuck_us: Counter,
     /// Jobs that the owner did for its own transports, or for those of other loops.
     pub jobs: Counter,
     /// Jobs of other loops that the owner did.

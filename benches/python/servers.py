@@ -207,6 +207,7 @@ def serve_alone(options: Options, factory: LoopFactory) -> None:
         sock = bind()
         port = sock.getsockname()[1]
         server = await ON_ONE_LOOP[options.kind](sock)
+        answer_on_loop()
         await serve_on(server, port)
 
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -295,14 +296,34 @@ async def serve_on(server: object, port: int | None) -> None:
 def answer_requests() -> NoReturn:
     """Answer the parent until it closes standard input, then end the process."""
     for line in sys.stdin:
-        request = line.strip()
-        if request == "connections":
-            answer({"connections": len(connections)})
-        elif request == "stuck":
-            answer({"stuck": list(stuck_times)})
-        else:
-            answer({"error": f"no such request: {request}"})
+        answer_request(line.strip())
     os._exit(0)
+
+
+def answer_request(request: str) -> None:
+    """Answer one line."""
+    if request == "connections":
+        answer({"connections": len(connections)})
+    elif request == "stuck":
+        answer({"stuck": list(stuck_times)})
+    else:
+        answer({"error": f"no such request: {request}"})
+
+
+def answer_on_loop() -> None:
+    """As `answer_requests`, from the running loop. Without a second thread, as a server on one loop
+    has none: the kernel counts references to a file only where threads share it, which would cost
+    each system call some per cent."""
+
+    def read() -> None:
+        lines = os.read(0, 65536).decode()
+        if not lines:
+            os._exit(0)
+        for line in lines.splitlines():
+            answer_request(line.strip())
+
+    os.set_blocking(0, False)
+    asyncio.get_running_loop().add_reader(0, read)
 
 
 def main() -> None:
@@ -313,7 +334,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         factory, version = load_factory(options.loop)
-        threading.Thread(target=answer_requests, daemon=True).start()
+        if options.loops:
+            threading.Thread(target=answer_requests, daemon=True).start()
         if not options.loops:
             if options.kind not in ON_ONE_LOOP:
                 raise ValueError(f"{options.kind} needs --loops")

@@ -50,6 +50,7 @@ impl Monitor {
             stopping: Arc::clone(&stopping),
             seen: team.loops.iter().map(|_| Seen::default()).collect(),
             team: Arc::clone(&team),
+            looked_ns: clock::monotonic_ns(),
             quiet: 0,
             found: Vec::new(),
             jobs: Vec::new(),
@@ -79,6 +80,19 @@ struct Seen {
     since_ns: u64,
     /// Under which its epoll is watched, while it is stuck.
     stuck: Option<IoToken>,
+    /// Seconds for which it was stuck of late.
+    recently: f64,
+}
+
+impl Seen {
+    /// Forgets a part of the time for which the loop was stuck, and publishes the rest.
+    fn fade(&mut self, fading: f64, shared: &Shared) {
+        if self.recently != 0.0 {
+            self.recently *= fading;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            shared.metrics.stuck_us.set((self.recently * 1e6) as u64);
+        }
+    }
 }
 
 struct Watch {
@@ -86,6 +100,8 @@ struct Watch {
     stopping: Arc<AtomicBool>,
     driver: Driver,
     seen: Box<[Seen]>,
+    /// When it looked last.
+    looked_ns: u64,
     /// Looks in a row at which every loop slept.
     quiet: u32,
     found: Vec<Ready>,
@@ -128,8 +144,12 @@ impl Watch {
     fn look(&mut self) {
         let team = Arc::clone(&self.team);
         let now_ns = clock::monotonic_ns();
+        let passed = clock::seconds(now_ns.saturating_sub(self.looked_ns));
+        self.looked_ns = now_ns;
+        let fading = (-passed / config::STUCK_MEMORY.as_secs_f64()).exp();
         let mut awake = false;
         for (seat, shared) in team.loops() {
+            self.seen[seat].fade(fading, shared);
             let is_awake = is_awake(shared);
             awake |= is_awake;
             let progress = shared.progress.get();
@@ -137,14 +157,14 @@ impl Watch {
             if !is_awake || progress != seen.progress || seen.since_ns == 0 {
                 seen.progress = progress;
                 seen.since_ns = now_ns;
-                self.release(seat, shared);
+                self.release(seat);
                 continue;
             }
             let stuck_for = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
             if stuck_for < config::STUCK_AFTER {
                 continue;
             }
-            shared.metrics.stuck_ns.set(now_ns.max(1));
+            seen.recently += passed;
             if seen.stuck.is_none() {
                 self.take(seat, shared);
             }
@@ -166,9 +186,9 @@ impl Watch {
         shared.pending(|job| jobs.push(job));
     }
 
-    fn release(&mut self, seat: usize, shared: &Arc<Shared>) {
+    /// Lets the loop go on by itself.
+    fn release(&mut self, seat: usize) {
         if let Some(token) = self.seen[seat].stuck.take() {
-            shared.metrics.stuck_ns.set(clock::monotonic_ns().max(1));
             // The loop may have been closed, and the number reused: then it is not ours.
             let _ = self.team.with_monitor(|handle| handle.deregister(token));
         }
@@ -202,5 +222,5 @@ impl Watch {
 
 /// Whether a loop's thread is doing something: it could be stuck.
 fn is_awake(shared: &Shared) -> bool {
-    shared.running.load(Relaxed) && !shared.idle().is_parked()
+    shared.running.load(Relaxed) && shared.idle().is_awake()
 }

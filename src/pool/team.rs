@@ -43,9 +43,18 @@ impl fmt::Debug for Team {
     }
 }
 
+/// Whether the loop's thread sleeps, and has done nothing of its own for long enough that it is not
+/// just between two events: to wake it for others' work would take it from its own.
+fn is_free(shared: &Shared, now_ns: u64) -> bool {
+    shared.idle().is_parked()
+        && u128::from(now_ns.saturating_sub(shared.metrics.worked_ns.get()))
+            >= config::FREE_AFTER.as_nanos()
+}
+
 impl Sleepers for Team {
     fn is_parked(&self, seat: Seat) -> bool {
-        self.loops[seat.0].get().is_some_and(|shared| shared.idle().is_parked())
+        let now_ns = clock::monotonic_ns();
+        self.loops[seat.0].get().is_some_and(|shared| is_free(shared, now_ns))
     }
 
     fn summon(&self, seat: Seat) -> bool {
@@ -97,7 +106,8 @@ impl Team {
     /// Whether an idle thread could be woken to help.
     #[must_use]
     pub fn has_sleeper(&self) -> bool {
-        self.loops().any(|(_, shared)| shared.idle().is_parked())
+        let now_ns = clock::monotonic_ns();
+        self.loops().any(|(_, shared)| is_free(shared, now_ns))
     }
 
     /// Hands jobs to whoever comes first. Any thread.
@@ -252,15 +262,14 @@ impl PoolAcceptor {
     }
 }
 
-/// How loaded a loop is, for placing connections and coroutines: what it holds and what waits; one
-/// that was stuck within the last second comes after all that were not.
+/// How loaded a loop is, for placing connections and coroutines: above all whether it was stuck of
+/// late, then what it holds and what waits.
 #[must_use]
 pub fn load_of(shared: &Shared) -> u64 {
     let metrics = &shared.metrics;
     let held = metrics.transports.get() + metrics.ready.get() + metrics.arriving.get();
-    let stuck = metrics.stuck_ns.get();
-    let recently = stuck != 0 && clock::monotonic_ns().saturating_sub(stuck) < 1_000_000_000;
-    if recently { held.saturating_add(1 << 32) } else { held }
+    let stuck = u128::from(metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
+    held.saturating_add(u64::try_from(stuck << 32).unwrap_or(u64::MAX))
 }
 
 impl AcceptSink for PoolAcceptor {

@@ -200,10 +200,13 @@ fn poll(
                 });
             }
         });
-        if found.len() > config::BEHIND
-            && let Some(hand) = &hand
-        {
-            io::offer(py, core, hand, &found);
+        if let Some(hand) = &hand {
+            if !found.is_empty() || event_loop.has_posts() {
+                event_loop.metrics().worked_ns.set(turned.now_ns);
+            }
+            if found.len() > config::BEHIND {
+                io::offer(py, core, hand, &found);
+            }
         }
         // SAFETY: runs no Python.
         unsafe { claim.local(|local| local.polled(turned)) };
@@ -252,15 +255,25 @@ fn wait_and_help(
     found: &mut Vec<Ready>,
 ) -> Result<Turned, LoopError> {
     let shared = event_loop.shared();
-    let left = hand.run_own(shared, scratch);
-    let helped = !limit.is_zero() && !event_loop.has_posts() && hand.help(shared, scratch);
-    if left || helped || limit.is_zero() {
+    if hand.run_own(shared, scratch) || limit.is_zero() {
         return wait(event_loop, Duration::ZERO, || false, found);
     }
-    let waited = wait(event_loop, limit, || hand.has_work(), found);
+    let mut work = false;
+    let waited = wait(
+        event_loop,
+        limit,
+        || {
+            work = hand.has_work();
+            work
+        },
+        found,
+    );
     hand.team().awake();
     let busy = !found.is_empty() || event_loop.has_posts();
-    hand.answer(shared, scratch, busy);
+    let helped = hand.answer(shared, scratch, busy);
+    if work && !busy && !helped {
+        hand.help(shared, scratch);
+    }
     waited
 }
 

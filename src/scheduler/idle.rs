@@ -95,6 +95,12 @@ impl Idle {
         }
     }
 
+    /// Whether the owner runs: it neither sleeps nor is being woken. Any thread.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.state.load(Relaxed) == AWAKE
+    }
+
     /// Whether the owner sleeps, or will unless its last look finds work, and nobody has
     /// undertaken to wake it. Any thread; by itself it orders nothing.
     #[must_use]
