@@ -14,10 +14,11 @@ use crate::id::IoToken;
 use crate::metrics::{Counter, Metrics};
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::address::SocketAddress;
 use crate::sys::clock;
+use crate::sys::thread::ThreadId;
 use crate::transport::{Bench, Registrar, Report, Schedule, Source, SourceTable};
 
 /// What another thread has done for a loop and the loop has to go on with.
@@ -71,8 +72,8 @@ pub struct Shared {
     pub metrics: CachePadded<Metrics>,
     /// Callbacks begun: the owner writes it at each one, the monitor looks whether it moves.
     pub progress: CachePadded<Counter>,
-    /// Whether a thread runs the loop; its own to write.
-    pub running: AtomicBool,
+    /// The thread that runs the loop, as the kernel names it; 0: none does. Its own to write.
+    runner: AtomicU64,
     /// The transports. Held for a few instructions; nothing is dropped under it.
     pub sources: Mutex<SourceTable>,
     /// `None` when the loop is closed. Held by whoever polls: the owner in its turn, from before it
@@ -106,7 +107,7 @@ impl Shared {
             door: CachePadded::default(),
             metrics: CachePadded::default(),
             progress: CachePadded::default(),
-            running: AtomicBool::new(false),
+            runner: AtomicU64::new(0),
             sources: Mutex::new(SourceTable::default()),
             driver: Mutex::new(Some(driver)),
             handle: RwLock::new(Some(handle)),
@@ -116,6 +117,18 @@ impl Shared {
     /// Whether the owner sleeps, and who is to wake it.
     pub fn idle(&self) -> &Idle {
         &self.door.idle
+    }
+
+    /// Notes that the calling thread runs the loop, or that none does any more.
+    pub fn set_running(&self, running: bool) {
+        let runner = if running { ThreadId::current().to_bits().max(1) } else { 0 };
+        self.runner.store(runner, Relaxed);
+    }
+
+    /// The thread that runs the loop and neither sleeps nor is being woken: it could be stuck.
+    pub fn awake_runner(&self) -> Option<ThreadId> {
+        let runner = ThreadId::from_bits(self.runner.load(Relaxed))?;
+        self.door.idle.is_awake().then_some(runner)
     }
 
     /// Waits for the right to poll. Detached, and only while the owner is not stuck.

@@ -27,6 +27,7 @@ use crate::sync::atomic::{
 };
 use crate::sync::{JoinHandle, Mutex, spawn};
 use crate::sys::clock;
+use crate::sys::thread::ThreadId;
 
 /// The monitor's thread, ended by [`stop`](Self::stop).
 #[derive(Debug)]
@@ -78,6 +79,8 @@ impl Monitor {
 struct Seen {
     progress: u64,
     since_ns: u64,
+    /// The processor time that its thread had then.
+    had: Option<Duration>,
     /// Under which its epoll is watched, while it is stuck.
     stuck: Option<IoToken>,
     /// Seconds for which it was stuck of late.
@@ -123,7 +126,7 @@ impl Watch {
             let _ = self.driver.poll(wait, &mut found);
             self.found = found;
             self.team.monitor_sleeps.store(false, Relaxed);
-            self.look();
+            self.look(wait > config::MONITOR_TICK);
         }
     }
 
@@ -132,7 +135,7 @@ impl Watch {
         self.team.monitor_sleeps.store(true, Relaxed);
         // Pairs with the one in `Team::awake`.
         fence(SeqCst);
-        if self.team.loops().any(|(_, shared)| is_awake(shared)) {
+        if self.team.loops().any(|(_, shared)| shared.awake_runner().is_some()) {
             self.quiet = 0;
             self.team.monitor_sleeps.store(false, Relaxed);
             return config::MONITOR_TICK;
@@ -141,7 +144,7 @@ impl Watch {
     }
 
     /// Looks at every loop, and works for those that are stuck.
-    fn look(&mut self) {
+    fn look(&mut self, slept: bool) {
         let team = Arc::clone(&self.team);
         let now_ns = clock::monotonic_ns();
         let passed = clock::seconds(now_ns.saturating_sub(self.looked_ns));
@@ -150,18 +153,23 @@ impl Watch {
         let mut awake = false;
         for (seat, shared) in team.loops() {
             self.seen[seat].fade(fading, shared);
-            let is_awake = is_awake(shared);
-            awake |= is_awake;
+            let runner = shared.awake_runner();
+            awake |= runner.is_some();
             let progress = shared.progress.get();
             let seen = &mut self.seen[seat];
-            if !is_awake || progress != seen.progress || seen.since_ns == 0 {
+            // While the monitor slept, the loop may have as well.
+            let followed = !slept && progress == seen.progress;
+            let Some(runner) = runner.filter(|_| followed) else {
                 seen.progress = progress;
                 seen.since_ns = now_ns;
+                seen.had = runner.and_then(ThreadId::processor_time);
                 self.release(seat);
                 continue;
-            }
+            };
             let stuck_for = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
-            if stuck_for < config::STUCK_AFTER {
+            if seen.stuck.is_none()
+                && (stuck_for < config::STUCK_AFTER || !is_held_up(runner, seen.had, stuck_for))
+            {
                 continue;
             }
             seen.recently += passed;
@@ -220,7 +228,13 @@ impl Watch {
     }
 }
 
-/// Whether a loop's thread is doing something: it could be stuck.
-fn is_awake(shared: &Shared) -> bool {
-    shared.running.load(Relaxed) && shared.idle().is_awake()
+/// Whether a thread that has not moved on is really in its callback, and does not merely wait for a
+/// processor: then others would only take one from it.
+fn is_held_up(runner: ThreadId, had: Option<Duration>, stuck_for: Duration) -> bool {
+    match (runner.processor_time(), had) {
+        (Some(has), Some(had)) if has.saturating_sub(had) >= config::STUCK_AFTER => true,
+        (Some(_), Some(_)) => runner.is_blocked().unwrap_or(true),
+        // It cannot be asked: a thread seldom waits that long for a processor.
+        _ => stuck_for >= 5 * config::STUCK_AFTER,
+    }
 }

@@ -1,6 +1,5 @@
 //! The run loop: the turn of `docs/architecture.md`, on the thread that called `run_forever`.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -41,7 +40,7 @@ struct Running<'a>(&'a LoopCore);
 
 impl<'a> Running<'a> {
     fn new(core: &'a LoopCore) -> Self {
-        core.event_loop.shared().running.store(true, Relaxed);
+        core.event_loop.shared().set_running(true);
         // SAFETY: the caller has the claim; no Python runs.
         unsafe {
             core.hand.with(|hand| {
@@ -56,7 +55,7 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.event_loop.shared().running.store(false, Relaxed);
+        self.0.event_loop.shared().set_running(false);
     }
 }
 

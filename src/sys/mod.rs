@@ -9,3 +9,4 @@ pub mod clock;
 pub mod level_trigger;
 pub mod receive;
 pub mod socket;
+pub mod thread;
