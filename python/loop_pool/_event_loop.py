@@ -265,6 +265,10 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             )
             return
         listener = Listener(self, sock, protocol_factory, sslcontext, server, timeouts, context)
+        if server is not None and not server._clients:
+            # The loop keeps a connection alive as long as it is open: weak references to it, which
+            # are a tenth of what it takes, would say nothing that these do not.
+            server._clients = set()
         listener.start()
         self._listeners[sock.fileno()] = listener
 

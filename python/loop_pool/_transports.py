@@ -30,12 +30,8 @@ _SLOTS = (
     "__weakref__",
     "_context",
     "_core",
-    "_empty_waiter",
-    "_lost_writes",
     "_protocol",
     "_server",
-    "_sock",
-    "_waiter",
 )
 """The same for all classes, after those of asyncio's ``_FlowControlMixin`` (``_loop`` is one of
 them), as the native half finds them by their place."""
@@ -49,17 +45,19 @@ class _Base:
     _read_error = "Fatal read error on socket transport"
     _write_error = "Fatal write error on socket transport"
 
+    # What few connections need at a time stands in their `__dict__`, which is made when it is needed.
+    _empty_waiter: asyncio.Future[None] | None = None
+    _lost_writes = 0
+    _sock: Any = None
+    _waiter: asyncio.Future[None] | None = None
+
     if TYPE_CHECKING:
         _context: contextvars.Context
         _core: _core.StreamCore
-        _empty_waiter: asyncio.Future[None] | None
         _extra: dict[str, Any] | None
         _loop: EventLoop
-        _lost_writes: int
         _protocol: Any
         _server: Any
-        _sock: Any
-        _waiter: asyncio.Future[None] | None
 
         def get_write_buffer_size(self) -> int: ...
         def is_closing(self) -> bool: ...
@@ -78,11 +76,11 @@ class _Base:
     ) -> None:
         self._extra = extra
         self._loop = loop
-        self._sock = sock
+        if sock is not None:
+            self._sock = sock
         self._server = server
-        self._waiter = waiter
-        self._empty_waiter = None
-        self._lost_writes = 0
+        if waiter is not None:
+            self._waiter = waiter
         self._context = contextvars.copy_context() if context is None else context
         self._core = core
         self._set_protocol(protocol)
@@ -94,8 +92,9 @@ class _Base:
             self._server._attach(self)
 
     def _wake_waiter(self) -> None:
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
         if waiter is not None:
+            self._waiter = None
             futures._set_result_unless_cancelled(waiter, None)  # type: ignore[attr-defined]
 
     # -- asyncio.BaseTransport -------------------------------------------------------------------
@@ -197,8 +196,9 @@ class _Base:
         """Note what cannot be asked of a closed descriptor."""
 
     def _close_descriptor(self) -> None:
-        sock, self._sock = self._sock, None
+        sock = self._sock
         if sock is not None:
+            self._sock = None
             sock.close()
 
     def __del__(self, _warn: Any = warnings.warn) -> None:

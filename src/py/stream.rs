@@ -51,7 +51,7 @@ struct Accepted {
     /// Kept open here as long as nobody has asked for a socket object.
     descriptor: Option<OwnedFd>,
     /// Its own address, once it has been asked for.
-    own: Option<SocketAddress>,
+    own: Option<Box<SocketAddress>>,
     peer: SocketAddress,
 }
 
@@ -88,7 +88,7 @@ impl StreamCore {
         let names = self.known_names(py);
         let mut accepted = lock_attached(py, &self.accepted);
         if let Some(accepted) = &mut *accepted {
-            accepted.own = Some(names.0);
+            accepted.own = Some(Box::new(names.0));
         }
     }
 
@@ -301,7 +301,7 @@ impl StreamCore {
     fn known_names(&self, py: Python<'_>) -> (SocketAddress, SocketAddress) {
         let accepted = lock_attached(py, &self.accepted);
         let (own, peer) = match &*accepted {
-            Some(accepted) => (accepted.own.clone(), accepted.peer.clone()),
+            Some(accepted) => (accepted.own.as_deref().cloned(), accepted.peer.clone()),
             None => (None, SocketAddress::Unknown),
         };
         let ask = || socket::local_address(self.stream.fd()).unwrap_or(SocketAddress::Unknown);

@@ -84,7 +84,7 @@ pub struct Stream<B> {
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
     /// Locked for a few instructions.
-    ahead: Mutex<VecDeque<Ahead>>,
+    ahead: Mutex<Option<Box<VecDeque<Ahead>>>>,
     /// Bytes in `ahead`.
     ahead_bytes: AtomicUsize,
 }
@@ -104,7 +104,7 @@ impl<B: Buffer> Stream<B> {
             queued: AtomicUsize::new(0),
             tell_below: AtomicUsize::new(0),
             outgoing: Mutex::new(None),
-            ahead: Mutex::new(VecDeque::new()),
+            ahead: Mutex::new(None),
             ahead_bytes: AtomicUsize::new(0),
         }
     }
@@ -179,15 +179,17 @@ impl<B: Buffer> Stream<B> {
         let mut ahead = self.ahead.lock();
         self.ahead_bytes.store(0, Relaxed);
         self.state.taken_ahead();
-        std::mem::take(&mut *ahead)
+        ahead.take().map_or_else(VecDeque::new, |ahead| *ahead)
     }
 
     /// Puts back what could not be delivered. Owner only.
     pub fn put_back_ahead(&self, mut left: VecDeque<Ahead>) {
         let mut ahead = self.ahead.lock();
-        left.append(&mut ahead);
+        if let Some(ahead) = &mut *ahead {
+            left.append(ahead);
+        }
         self.ahead_bytes.store(left.iter().map(Ahead::len).sum(), Relaxed);
-        *ahead = left;
+        *ahead = Some(Box::new(left));
         self.state.set_ahead();
     }
 
@@ -215,7 +217,7 @@ impl<B: Buffer> Stream<B> {
             };
             let mut ahead = self.ahead.lock();
             self.ahead_bytes.store(self.ahead_bytes() + one.len(), Relaxed);
-            ahead.push_back(one);
+            ahead.get_or_insert_default().push_back(one);
             drop(ahead);
             came = true;
             if !more {
