@@ -361,6 +361,12 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Leave an executor that did not end in time to itself; closing does not wait for it."""
         self._default_executor = None
 
+    def _report_native_exception(self, what: object, exception: BaseException) -> None:
+        """Hand an exception of a transport's callback to the exception handler."""
+        self.call_exception_handler(
+            {"message": f"Exception in callback of {what!r}", "exception": exception}
+        )
+
     def _report_slow(self, what: object, took: float) -> None:
         if took >= self.slow_callback_duration:
             base_events.logger.warning(  # type: ignore[attr-defined]

@@ -15,10 +15,16 @@ use crate::sys::clock;
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt`, and what an exception handler lets through.
 pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    if loop_.get().is_debug() {
-        return run_timed(loop_, object);
+    let result =
+        if loop_.get().is_debug() { run_timed(loop_, object) } else { dispatch(loop_, object) };
+    match result {
+        Err(error) if !transport::ends_the_program(loop_.py(), &error) => {
+            let error = error.into_value(loop_.py());
+            loop_.call_method1(intern!(loop_.py(), "_report_native_exception"), (object, error))?;
+            Ok(())
+        }
+        result => result,
     }
-    dispatch(loop_, object)
 }
 
 #[inline(always)]

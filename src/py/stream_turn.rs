@@ -1,7 +1,7 @@
 //! What happens when a stream transport's turn comes, on its loop's thread: it is introduced to its
 //! protocol, what has come is delivered, what is queued is written.
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -142,7 +142,10 @@ impl Turn<'_, '_> {
         if error.kind() == std::io::ErrorKind::WouldBlock {
             return Ok(());
         }
-        let error = os_error(self.transport.py(), error);
+        self.read_error(os_error(self.transport.py(), error))
+    }
+
+    fn read_error(&self, error: PyErr) -> PyResult<()> {
         let message: String =
             self.transport.getattr("_read_error").and_then(|text| text.extract())?;
         fatal_error(self.transport, error, &message)
@@ -162,18 +165,33 @@ impl Turn<'_, '_> {
         let py = self.transport.py();
         let hint: Ref = hint.into_pyobject(py)?.into_any().into();
         let lent = call_protocol(self.transport, intern!(py, "get_buffer"), Some(&hint));
-        let lent = lent.and_then(|buffer| {
+        let checked = lent.and_then(|buffer| {
             let Some(buffer) = buffer else { return Ok(None) };
-            let buffer = Borrowed::new(buffer.as_py().bind(py), true)?;
-            if buffer.bytes().is_empty() {
+            let buffer = buffer.as_py().bind(py).clone();
+            if buffer.len()? == 0 {
                 return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
             }
             Ok(Some(buffer))
         });
-        lent.or_else(|error| {
-            let message = "Fatal error: protocol.get_buffer() call failed.";
-            fatal_error(self.transport, error, message).map(|()| None)
-        })
+        let buffer = match checked {
+            Ok(Some(buffer)) => buffer,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                let message = "Fatal error: protocol.get_buffer() call failed.";
+                return fatal_error(self.transport, error, message).map(|()| None);
+            }
+        };
+        // What cannot be written to shows when it is read into, as in asyncio.
+        match Borrowed::new(&buffer, true) {
+            Ok(buffer) if !buffer.bytes().is_empty() => Ok(Some(buffer)),
+            _ => {
+                let error = PyTypeError::new_err(format!(
+                    "recv_into() argument 1 must be read-write bytes-like object, not {}",
+                    buffer.get_type().name()?
+                ));
+                self.read_error(error).map(|()| None)
+            }
+        }
     }
 
     fn updated(&self, count: usize) -> PyResult<()> {
@@ -188,35 +206,26 @@ impl Turn<'_, '_> {
         }
     }
 
+    /// Reads into a buffer of the protocol's. The claim is given back while the protocol is asked for
+    /// it: it may end the connection, which waits for claims.
     fn read_into_buffer(&self) -> PyResult<()> {
         let state = self.core.stream.state();
-        let mut buffer = match self.get_buffer(-1) {
-            Ok(Some(buffer)) => buffer,
-            none => {
-                state.release_read_in_turn(true);
-                return none.map(drop);
-            }
-        };
-        let read = if state.bits().is_dead() {
-            Err(std::io::ErrorKind::WouldBlock.into())
-        } else {
-            self.core.stream.read(buffer.bytes_mut())
-        };
+        state.release_read_in_turn(true);
+        let Some(mut buffer) = self.get_buffer(-1)? else { return Ok(()) };
+        if !state.claim_read() {
+            // It paused or ended the connection, or another thread reads ahead.
+            return Ok(());
+        }
+        let read = self.core.stream.read(buffer.bytes_mut());
+        state.release_read_in_turn(matches!(read, Ok((_, true))));
         drop(buffer);
         match read {
-            Ok((0, _)) => {
-                state.release_read_in_turn(false);
-                self.end()
-            }
-            Ok((count, more)) => {
-                state.release_read_in_turn(more);
+            Ok((0, _)) => self.end(),
+            Ok((count, _)) => {
                 self.loop_.get().event_loop.metrics().bytes_in.add(count as u64);
                 self.updated(count)
             }
-            Err(error) => {
-                state.release_read_in_turn(false);
-                self.read_failed(&error)
-            }
+            Err(error) => self.read_failed(&error),
         }
     }
 
