@@ -14,13 +14,17 @@ from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "ListenerCore",
     "LoopCore",
     "PoolCore",
+    "ServerCore",
     "SocketOperation",
+    "StreamCore",
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
     "_install_hot_methods",
+    "_install_stream_methods",
     "_learn_task_callbacks",
     "_loop_count",
     "_needs_gil",
@@ -194,12 +198,22 @@ class LoopCore:
             RuntimeError: the loop is running.
         """
 
-    def _stats(self) -> tuple[int, int, int, int, int, int, int, int]:
+    def _join(self, pool: PoolCore, index: int) -> None:
+        """Take a place among the loops that do each other's socket work. Before the loop runs.
+
+        Raises:
+            RuntimeError: the loop runs, or the place is taken.
+        """
+
+    def _transport_at(self, fd: int) -> object | None:
+        """Return the native transport or `ListenerCore` on a descriptor. Any thread."""
+
+    def _stats(self) -> dict[str, int]:
         """Return the loop's counters and gauges, for `Pool.stats`. Any thread; stops nobody.
 
         Returns:
-            `(ready, timers, descriptors, callbacks, turns, polls, busy_ns, idle_ns)`: the fields of
-            `LoopStats`, times in nanoseconds.
+            The fields of `LoopStats` by name, but `busy_ns` and `idle_ns` in nanoseconds for `busy`
+            and `idle`, and without `name`.
         """
 
     def _queues(self) -> tuple[list[Any], list[events.TimerHandle]]:
@@ -242,13 +256,24 @@ class PoolCore:
 
     Args:
         loops: how many loops it has; 0 is taken for 1.
+        steal: whether they do each other's socket work.
 
     Raises:
         OverflowError: `loops` is negative or above 2**32 - 1.
         TypeError: `loops` is not an integer.
     """
 
-    def __new__(cls, loops: int) -> Self: ...
+    def __new__(cls, loops: int, *, steal: bool) -> Self: ...
+    def start_monitor(self) -> None:
+        """Start the thread that works for stuck loops, if the loops work for each other.
+
+        Raises:
+            OSError: the process is out of descriptors or threads.
+        """
+
+    def stop_monitor(self) -> None:
+        """End that thread and wait for it; nothing if there is none. Any thread."""
+
     def place(self, loops: tuple[LoopCore, ...]) -> int:
         """Return the index of the loop for the next coroutine. Any thread.
 
@@ -258,6 +283,171 @@ class PoolCore:
 
     def forked(self) -> bool:
         """Whether this process is a fork of the one that made the pool. Any thread."""
+
+@final
+class ServerCore:
+    """What the listeners of one pool-wide server share. Use `loop_pool.create_server`.
+
+    Raises:
+        ValueError: the pool has one loop only, so that there is nothing to place.
+    """
+
+    def __new__(cls, pool: PoolCore) -> Self: ...
+    def add(self, index: int, listener: ListenerCore) -> None:
+        """Let connections be placed on a loop, by its listener. Any thread."""
+
+    def remove(self, index: int) -> None:
+        """Place no further connections on a loop. Any thread."""
+
+@final
+class ListenerCore:
+    """A listening socket of one loop. Use `loop_pool.EventLoop`.
+
+    Args:
+        fd: a listening, non-blocking socket that stays open until `stop`.
+        on_connection: called with the native half of each connection, on the loop's thread.
+        on_failure: called with the exception when accepting failed; it rests until `resume`.
+        server: with one, each connection goes to the least loaded loop that listens for it.
+    """
+
+    def __new__(
+        cls,
+        fd: int,
+        on_connection: Callable[[StreamCore], object],
+        on_failure: Callable[[OSError], object],
+        server: ServerCore | None = None,
+    ) -> Self: ...
+    def start(self, loop_: LoopCore) -> None:
+        """Begin to accept. Loop's thread.
+
+        Raises:
+            RuntimeError: the loop is closed, or the descriptor used by another transport.
+            OSError: the kernel refuses to watch the socket.
+        """
+
+    @property
+    def token(self) -> int:
+        """Under which it is registered with its loop; 0: not."""
+
+    def stop(self, loop_: LoopCore) -> None:
+        """Stop accepting for good, after which the socket may be closed. Any thread."""
+
+    def resume(self, loop_: LoopCore) -> None:
+        """Accept again, after a failure. Any thread."""
+
+@final
+class StreamCore:
+    """The native half of a stream transport. Use `loop_pool.EventLoop`.
+
+    Args:
+        fd: a non-blocking descriptor that stays open until `retire`.
+        socket: whether it is a socket, and not a pipe.
+        reads: whether data may come from it.
+    """
+
+    def __new__(cls, fd: int, socket: bool, reads: bool) -> Self: ...
+    @property
+    def fd(self) -> int:
+        """The descriptor's number."""
+
+    @property
+    def owns_descriptor(self) -> bool:
+        """Whether the descriptor is kept open by this object."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the transport is closing or closed."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether `connection_lost` is on its way, or was called."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading is paused."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether it reads what comes."""
+
+    @property
+    def queued(self) -> bool:
+        """Whether data wait to be written."""
+
+    @property
+    def write_eof(self) -> bool:
+        """Whether the write side was shut, or is to be."""
+
+    @property
+    def protocol_paused(self) -> bool:
+        """Whether the protocol was told to pause writing."""
+
+    @protocol_paused.setter
+    def protocol_paused(self, value: bool) -> None: ...
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The marks of flow control as (low, high), in bytes."""
+
+    @limits.setter
+    def limits(self, value: tuple[int, int]) -> None: ...
+    def set_buffered(self, buffered: bool) -> None:
+        """Say whether the protocol is a `BufferedProtocol`."""
+
+    def set_empty_waiter(self, waits: bool) -> None:
+        """Say whether somebody waits for the queue to be empty, so that nobody may write."""
+
+    def names(self) -> tuple[Any, Any]:
+        """Return the addresses (own, peer's) of an accepted connection, as sockets give them."""
+
+    def remember_names(self) -> None:
+        """Note the addresses of an accepted connection before its descriptor is closed."""
+
+    def give_descriptor(self) -> None:
+        """Give the descriptor away, for a socket object that closes it."""
+
+    def close_descriptor(self) -> None:
+        """Close the descriptor, if it is kept open by this object."""
+
+    def register(self, loop_: LoopCore, transport: object) -> None:
+        """Register the transport with its loop's reactor; it begins in the next turn.
+
+        Raises:
+            RuntimeError: the loop is closed, or the descriptor used by another transport.
+            OSError: the kernel refuses to watch the descriptor.
+        """
+
+    def retire(self, loop_: LoopCore) -> None:
+        """End all work on the descriptor, after which it may be closed. Any thread."""
+
+    def suspend(self, loop_: LoopCore) -> None:
+        """Give up the registration for a while."""
+
+    def unsuspend(self, loop_: LoopCore) -> None:
+        """Undo `suspend`.
+
+        Raises:
+            OSError: the kernel refuses to watch the descriptor.
+        """
+
+    def kill(self) -> None:
+        """Stop all reading and writing, now; what is queued is forgotten."""
+
+    def begin_close(self) -> bool:
+        """Begin an orderly end: read no more. Return whether it was the first call."""
+
+    def begin_lost(self) -> bool:
+        """Note that `connection_lost` is on its way. Return whether it was not before."""
+
+    @staticmethod
+    def is_here(loop_: LoopCore) -> bool:
+        """Whether the calling thread may change the transport: it runs the loop, or nobody does."""
+
+    def shut_write(self) -> None:
+        """Shut the write side down once everything is written.
+
+        Raises:
+            OSError: it was shut now, and the peer is gone.
+        """
 
 @final
 class SocketOperation:
@@ -362,4 +552,11 @@ def _install_hot_methods(class_: type[LoopCore], /) -> None:
 
     Raises:
         TypeError: it is no subclass of `LoopCore`.
+    """
+
+def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> None:
+    """Add `write`, `pause_reading`, `is_closing` and their like to a transport class.
+
+    Raises:
+        ImportError: its slots are not where those of the other transport classes are.
     """

@@ -1,7 +1,7 @@
 """One event loop: the native core under asyncio's own ``SelectorEventLoop``.
 
-This is the one module of the package that uses asyncio's private interface. What it uses, and
-where a new Python version has to be compared first:
+This module alone overrides asyncio's private interface; ``_private`` borrows the little that
+transports need besides. What it uses, and where a new Python version has to be compared first:
 
 ==========================================  ======================================================
 private name                                use here
@@ -26,6 +26,11 @@ private name                                use here
 ``base_events._check_ssl_socket``,
 ``base_events._HAS_IPv6``
 ``_sock_sendfile_native_impl``              overridden: the part of ``sock_sendfile`` that waits
+``_make_socket_transport``,                 overridden: native transports and listeners, or
+``_make_ssl_transport``,                    asyncio's own for sockets whose class is not plain;
+``_start_serving``, ``_stop_serving``,      TLS is ``sslproto``'s ``SSLProtocol``, whose
+``_app_transport``                          ``_app_transport`` is what the program sees
+``_sendfile_native``                        overridden: lends a transport's descriptor
 ``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
 ``_signal_handlers``, ``_csock``
 ``base_events._format_handle``,             debug and error messages
@@ -50,7 +55,7 @@ import weakref
 from asyncio import base_events, constants, events, format_helpers, sslproto
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, _private
 from ._core import SocketOperation as _SocketOperation
 from ._listeners import Listener
 from ._transports import StreamTransport
@@ -210,7 +215,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         if not _is_plain(sock):
             options = {} if context is None else {"context": context}
-            return super()._make_socket_transport(
+            return super()._make_socket_transport(  # type: ignore[misc, no-any-return]
                 sock, protocol, waiter, extra=extra, server=server, **options
             )
         return StreamTransport(self, sock, protocol, waiter, extra, server, context)
@@ -235,10 +240,10 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             self,
             protocol,
             sslcontext,
-            waiter,
+            waiter,  # type: ignore[arg-type]
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._make_socket_transport(
@@ -246,7 +251,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         )
         return ssl_protocol._app_transport
 
-    def _start_serving(
+    def _start_serving(  # noqa: PLR0917 - as asyncio's
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         sock: socket.socket,
@@ -260,15 +265,13 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
         if not _is_plain(sock):
             options = {} if context is None else {"context": context}
-            super()._start_serving(
+            super()._start_serving(  # type: ignore[misc]
                 protocol_factory, sock, sslcontext, server, backlog, *timeouts, **options
             )
             return
         listener = Listener(self, sock, protocol_factory, sslcontext, server, timeouts, context)
-        if server is not None and not server._clients:
-            # The loop keeps a connection alive as long as it is open: weak references to it, which
-            # are a tenth of what it takes, would say nothing that these do not.
-            server._clients = set()
+        if server is not None:
+            _private.keep_clients(server)
         listener.start()
         self._listeners[sock.fileno()] = listener
 
@@ -276,20 +279,27 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None:
             listener.stop()
-        super()._stop_serving(sock)
+        super()._stop_serving(sock)  # type: ignore[misc]
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
-        super()._ensure_fd_no_transport(fd)
+        super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
         fileno = fd if isinstance(fd, int) else int(fd.fileno())
         transport = self._transport_at(fileno)
-        if isinstance(transport, asyncio.BaseTransport) and not transport.is_closing() and fileno not in self._lent:
+        if (
+            isinstance(transport, asyncio.BaseTransport)
+            and not transport.is_closing()
+            and fileno not in self._lent
+        ):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     async def _sendfile_native(
         self, transp: asyncio.Transport, file: Any, offset: int, count: int | None
     ) -> int:
         if not isinstance(transp, StreamTransport):
-            return await super()._sendfile_native(transp, file, offset, count)
+            sent: int = await super()._sendfile_native(  # type: ignore[misc]
+                transp, file, offset, count
+            )
+            return sent
         resume_reading = transp.is_reading()
         transp.pause_reading()
         await transp._make_empty_waiter()

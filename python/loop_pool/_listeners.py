@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextvars
 import errno
 import socket
-from asyncio import base_events, constants, trsock
+from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, _private
 from ._transports import StreamTransport, logger
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Listener:
     """One listening socket of one loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         loop: EventLoop,
         sock: socket.socket,
@@ -47,7 +47,7 @@ class Listener:
         self._context = contextvars.copy_context() if context is None else context
         self._shared = pool_server.get()
         # On Linux an accepted connection inherits it: one system call less for each.
-        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        _private.set_nodelay(sock)
         self._core = _core.ListenerCore(sock.fileno(), self._connected, self._failed, self._shared)
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class Listener:
         try:
             protocol = context.run(self._protocol_factory)
             StreamTransport._accepted(loop, core, protocol, self._server, context)
-        except (SystemExit, KeyboardInterrupt):
+        except SystemExit, KeyboardInterrupt:
             core.close_descriptor()
             raise
         except BaseException as exc:
@@ -101,7 +101,8 @@ class Listener:
         if self._given_context is not None:
             options["context"] = contextvars.copy_context()
         loop.create_task(
-            loop._accept_connection2(  # type: ignore[attr-defined]
+            _private.accept_with_tls(
+                loop,
                 self._protocol_factory,
                 conn,
                 {"peername": peer},

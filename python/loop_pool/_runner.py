@@ -184,9 +184,7 @@ def run[T](
     """
     _check_not_running("loop_pool.run()")
     _check_awaitable(main)
-    with Runner(
-        loops=loops, debug=debug, shutdown_timeout=shutdown_timeout, steal=steal
-    ) as runner:
+    with Runner(loops=loops, debug=debug, shutdown_timeout=shutdown_timeout, steal=steal) as runner:
         return runner.run(main)
 
 

@@ -158,9 +158,10 @@ async def start_server(
     """Listen for TCP connections on every loop of the current pool. As ``asyncio.start_server``.
 
     Each connection goes to the less loaded of two loops (open connections, callbacks that wait, and
-    whether it was stuck of late), whichever loop accepted it; ``client_connected_cb(reader, writer)``
-    runs there. Each loop has listening sockets of its own on the same addresses (``SO_REUSEPORT``);
-    while it is stuck, others accept for it. Call it from a coroutine on a loop of the pool.
+    whether it was stuck of late), whichever loop accepted it;
+    ``client_connected_cb(reader, writer)`` runs there. Each loop has listening sockets of its own on
+    the same addresses (``SO_REUSEPORT``); while it is stuck, others accept for it. Call it from a
+    coroutine on a loop of the pool.
 
     Args:
         client_connected_cb: a function or coroutine function, called for each connection.
@@ -192,7 +193,8 @@ async def create_server(
     """Listen for TCP connections on every loop of the current pool. As ``loop.create_server``.
 
     It is :func:`start_server` with protocols: ``protocol_factory()`` and the protocol's callbacks
-    run on the loop that the connection was placed on. Call it from a coroutine on a loop of the pool.
+    run on the loop that the connection was placed on. Call it from a coroutine on a loop of the
+    pool.
 
     Args:
         protocol_factory: called without arguments for each connection, on any loop.

@@ -4,8 +4,8 @@ What a program calls for each message (``write``, ``pause_reading``, ...) is nat
 classes at the end of this module; here is what happens once in the life of a connection. Slots hold
 every Python reference, so that the garbage collector sees them; the native half is in ``_core``.
 
-Threads: a transport belongs to its loop's thread. A call from another thread raises ``RuntimeError``
-in debug mode; otherwise it is posted to the loop, in order with other posts of that thread.
+Threads: a transport belongs to its loop's thread. A call from another raises ``RuntimeError``
+in debug mode; otherwise it is posted to the loop, in order with other posts of the thread.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import contextvars
 import logging
 import socket
 import warnings
-from asyncio import base_events, constants, futures, transports, trsock
+from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, _private
 
 if TYPE_CHECKING:
+    from ._core import StreamCore
     from ._event_loop import EventLoop
 
 logger = logging.getLogger("asyncio")
@@ -37,15 +38,22 @@ _SLOTS = (
 them), as the native half finds them by their place."""
 
 
-class _Base:
+if TYPE_CHECKING:
+    _Parent = asyncio.Transport
+else:
+    _Parent = object
+
+
+class _Base(_Parent):
     """What a stream does at its beginning and its end, whatever it is made of."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     _read_error = "Fatal read error on socket transport"
     _write_error = "Fatal write error on socket transport"
 
-    # What few connections need at a time stands in their `__dict__`, which is made when it is needed.
+    # What few connections need at a time stands in their `__dict__`, made when it is needed.
     _empty_waiter: asyncio.Future[None] | None = None
     _lost_writes = 0
     _sock: Any = None
@@ -53,17 +61,13 @@ class _Base:
 
     if TYPE_CHECKING:
         _context: contextvars.Context
-        _core: _core.StreamCore
+        _core: StreamCore
         _extra: dict[str, Any] | None
         _loop: EventLoop
         _protocol: Any
         _server: Any
 
-        def get_write_buffer_size(self) -> int: ...
-        def is_closing(self) -> bool: ...
-        def write(self, data: bytes) -> None: ...
-
-    def _begin(
+    def _begin(  # noqa: PLR0917
         self,
         loop: EventLoop,
         sock: Any,
@@ -72,7 +76,7 @@ class _Base:
         extra: dict[str, Any] | None,
         server: Any,
         context: contextvars.Context | None,
-        core: _core.StreamCore,
+        core: StreamCore,
     ) -> None:
         self._extra = extra
         self._loop = loop
@@ -89,13 +93,13 @@ class _Base:
         """Register with the loop, last of all: from then on it has turns."""
         self._core.register(self._loop, self)
         if self._server is not None:
-            self._server._attach(self)
+            _private.attach(self._server, self)
 
     def _wake_waiter(self) -> None:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            futures._set_result_unless_cancelled(waiter, None)  # type: ignore[attr-defined]
+            _private.set_result_unless_cancelled(waiter, None)
 
     # -- asyncio.BaseTransport -------------------------------------------------------------------
 
@@ -108,7 +112,7 @@ class _Base:
 
     def _set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._core.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self._core.set_buffered(isinstance(protocol, asyncio.BufferedProtocol))
 
     @property
     def _fd(self) -> int:
@@ -136,9 +140,7 @@ class _Base:
 
     # -- errors and the end ----------------------------------------------------------------------
 
-    def _fatal_error(
-        self, exc: BaseException, message: str = "Fatal error on transport"
-    ) -> None:
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
         if isinstance(exc, OSError):
             if self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=exc)
@@ -187,7 +189,7 @@ class _Base:
             self._protocol = None
             server, self._server = self._server, None
             if server is not None:
-                server._detach(self)
+                _private.detach(server, self)
             waiter = self._empty_waiter
             if waiter is not None and not waiter.done():
                 waiter.set_exception(ConnectionError("Connection is closed by peer"))
@@ -209,7 +211,7 @@ class _Base:
         core.retire(self._loop)
         self._close_descriptor()
         if self._server is not None:
-            self._server._detach(self)
+            _private.detach(self._server, self)
 
     def _is_closed(self) -> bool:
         return self._sock is None
@@ -222,7 +224,7 @@ class _Base:
             logger.debug("%r received EOF", self)
         try:
             keep_open = self._context.run(self._protocol.eof_received)
-        except (SystemExit, KeyboardInterrupt):
+        except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
@@ -284,7 +286,7 @@ class _Base:
     def _tell_protocol(self, method: str) -> None:
         try:
             getattr(self._protocol, method)()
-        except (SystemExit, KeyboardInterrupt):
+        except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:
             self._loop.call_exception_handler(
@@ -304,7 +306,7 @@ class _Base:
     def _elsewhere(self, method: str, *args: object) -> None:
         """Let the loop's own thread make a call that another thread may not."""
         if self._loop.get_debug():
-            self._loop._check_thread()
+            _private.check_thread(self._loop)
         self._loop.call_soon_threadsafe(getattr(self, method), *args)
 
     def _log(self, message: str) -> None:
@@ -335,17 +337,17 @@ class _Base:
         return [f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
 
 
-class StreamTransport(_Base, transports._FlowControlMixin):
+class StreamTransport(_Base, _private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
     __slots__ = _SLOTS
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+    _sendfile_compatible = _private.SendfileMode.TRY_NATIVE
 
     max_size = 256 * 1024
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - as asyncio's
         self,
         loop: EventLoop,
         sock: socket.socket,
@@ -365,14 +367,14 @@ class StreamTransport(_Base, transports._FlowControlMixin):
                 except OSError:
                     extra[name] = None
         self._begin(loop, sock, protocol, waiter, extra, server, context, core)
-        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        _private.set_nodelay(sock)
         self._join()
 
     @classmethod
     def _accepted(
         cls,
         loop: EventLoop,
-        core: _core.StreamCore,
+        core: StreamCore,
         protocol: asyncio.BaseProtocol,
         server: Any,
         context: contextvars.Context,
@@ -455,13 +457,13 @@ class StreamTransport(_Base, transports._FlowControlMixin):
         if self._empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         waiter = self._empty_waiter = self._loop.create_future()
-        self._core.empty_waiter = True
+        self._core.set_empty_waiter(True)
         if not self._core.queued:
             waiter.set_result(None)
         return waiter
 
     def _reset_empty_waiter(self) -> None:
-        self._core.empty_waiter = False
+        self._core.set_empty_waiter(False)
         self._empty_waiter = None
 
 

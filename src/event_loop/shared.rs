@@ -226,10 +226,7 @@ impl Shared {
 }
 
 impl Registrar for Shared {
-    fn with_handle(
-        &self,
-        f: &mut dyn FnMut(&Handle) -> io::Result<()>,
-    ) -> Result<(), LoopError> {
+    fn with_handle(&self, f: &mut dyn FnMut(&Handle) -> io::Result<()>) -> Result<(), LoopError> {
         Shared::with_handle(self, f)?.map_err(|error| LoopError::Io("epoll", error))
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn to_python(py: Python<'_>, address: &SocketAddress) -> PyResult<Py<
         SocketAddress::Inet(SocketAddr::V6(at)) => {
             let mut host = at.ip().to_string();
             if at.scope_id() != 0 {
-                host = scoped(host, at.scope_id());
+                host = scoped(&host, at.scope_id());
             }
             let whole: Bound<'_, PyTuple> =
                 (host, at.port(), at.flowinfo(), at.scope_id()).into_pyobject(py)?;
@@ -28,15 +28,13 @@ pub(super) fn to_python(py: Python<'_>, address: &SocketAddress) -> PyResult<Py<
         SocketAddress::Unix(name) if name.first() == Some(&0) => {
             PyBytes::new(py, name).into_any().unbind()
         }
-        SocketAddress::Unix(name) => {
-            OsStr::from_bytes(name).into_pyobject(py)?.into_any().unbind()
-        }
+        SocketAddress::Unix(name) => OsStr::from_bytes(name).into_pyobject(py)?.into_any().unbind(),
         SocketAddress::Unknown => py.None(),
     })
 }
 
 /// A link-local host with its zone, as `getnameinfo` writes it.
-fn scoped(host: String, scope: u32) -> String {
+fn scoped(host: &str, scope: u32) -> String {
     match crate::sys::address::interface_name(scope) {
         Some(name) => format!("{host}%{name}"),
         None => format!("{host}%{scope}"),

@@ -32,7 +32,10 @@ pub(super) unsafe fn slot(handle: *mut ffi::PyObject, offset: usize) -> *mut *mu
 /// # Safety
 /// `object` is alive, the thread attached, and `f` runs no Python.
 #[inline(always)]
-pub(super) unsafe fn in_critical_section<R>(object: *mut ffi::PyObject, f: impl FnOnce() -> R) -> R {
+pub(super) unsafe fn in_critical_section<R>(
+    object: *mut ffi::PyObject,
+    f: impl FnOnce() -> R,
+) -> R {
     #[cfg(Py_GIL_DISABLED)]
     {
         let mut section = std::mem::MaybeUninit::<ffi::PyCriticalSection>::uninit();

@@ -329,12 +329,7 @@ fn entry_of(entry: &Entry) -> Callback {
     Callback::from_native(unsafe { Ref::from_borrowed(entry.cookie as *mut ffi::PyObject) })
 }
 
-fn collect_levels(
-    py: Python<'_>,
-    core: &LoopCore,
-    found: &[Ready],
-    mut ready: impl FnMut(Found),
-) {
+fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: impl FnMut(Found)) {
     let mut removed = Vec::new();
     {
         let mut io = lock_attached(py, &core.event_loop.io);

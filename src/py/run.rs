@@ -188,7 +188,8 @@ fn poll(
         Some(hand) => wait_and_help(event_loop, hand, &mut scratch, limit, &mut found),
         None => wait(event_loop, limit, || false, &mut found),
     });
-    let result = polled.map_err(PyErr::from).and_then(|turned| {
+    if let Ok(turned) = &polled {
+        let turned = *turned;
         account(core, began_ns, last_ns, turned, limit);
         io::collect(py, core, &found, |found| {
             // SAFETY: runs no Python.
@@ -210,8 +211,7 @@ fn poll(
         // SAFETY: runs no Python.
         unsafe { claim.local(|local| local.polled(turned)) };
         drain_posts(py, core, claim);
-        Ok(turned)
-    });
+    }
     // SAFETY: runs no Python.
     unsafe {
         if hand.is_some() {
@@ -220,7 +220,7 @@ fn poll(
         core.hand.with(|place| *place = hand);
     }
     give_back(claim, found);
-    let turned = result?;
+    let turned = polled?;
     if turned.end == PollEnd::Interrupted {
         py.check_signals()?;
     }

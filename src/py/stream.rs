@@ -163,10 +163,9 @@ impl StreamCore {
     fn unsuspend(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let shared = loop_.get().event_loop.shared();
         match self.stream.token() {
-            Some(token) if lock_attached(py, &shared.sources).get(token).is_some() => self
-                .stream
-                .register(token, &**shared)
-                .map_err(|error| os_error(py, &error)),
+            Some(token) if lock_attached(py, &shared.sources).get(token).is_some() => {
+                self.stream.register(token, &**shared).map_err(|error| os_error(py, &error))
+            }
             _ => Ok(()),
         }
     }
@@ -211,7 +210,8 @@ impl StreamCore {
     }
 
     /// Whether the calling thread may change the transport: it runs the loop, or nobody does.
-    fn is_here(&self, loop_: &Bound<'_, LoopCore>) -> bool {
+    #[staticmethod]
+    fn is_here(loop_: &Bound<'_, LoopCore>) -> bool {
         super::stream_methods::is_here(loop_.get())
     }
 
@@ -231,14 +231,22 @@ impl StreamCore {
         self.stream.shut_write().map_err(|error| os_error(py, &error))
     }
 
-    #[setter]
+    /// Says whether the protocol is a `BufferedProtocol`.
     fn set_buffered(&self, buffered: bool) {
-        if buffered { self.set(BUFFERED) } else { self.clear(BUFFERED) };
+        if buffered {
+            self.set(BUFFERED)
+        } else {
+            self.clear(BUFFERED)
+        };
     }
 
-    #[setter]
+    /// Says whether somebody waits for the queue to be empty, so that nobody may write.
     fn set_empty_waiter(&self, waits: bool) {
-        if waits { self.set(EMPTY_WAITER) } else { self.clear(EMPTY_WAITER) };
+        if waits {
+            self.set(EMPTY_WAITER)
+        } else {
+            self.clear(EMPTY_WAITER)
+        };
     }
 
     #[getter]

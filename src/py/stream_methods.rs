@@ -15,8 +15,8 @@ use super::core::LoopCore;
 use super::hot::add_methods;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload, bytes_of};
-use super::stream_turn::write_failed;
 use super::stream::{self, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore, WRITE_EOF};
+use super::stream_turn::write_failed;
 use super::transport::{core_of, learn, loop_of};
 use crate::event_loop::Job;
 use crate::transport::{Schedule, Source};
@@ -242,11 +242,8 @@ fn write_other(
             data.get_type().name()?.repr()?
         )));
     }
-    let lent = match Borrowed::new(data, false) {
-        Ok(lent) => lent,
-        // A view with gaps: a copy has none.
-        Err(_) => return write_copy(py, slf, data),
-    };
+    // A view with gaps cannot be borrowed: a copy has none.
+    let Ok(lent) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
     // SAFETY: `slf` and the data are alive during the call.
     unsafe {
         write_bytes(py, slf, core, loop_, data.as_ptr(), lent.bytes(), || {

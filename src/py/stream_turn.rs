@@ -98,10 +98,8 @@ impl Turn<'_, '_> {
             event_loop.if_owner(|local| {
                 let scratch = local.scratch();
                 let (count, more) = stream.read(scratch)?;
-                let data = ffi::PyBytes_FromStringAndSize(
-                    scratch.as_ptr().cast(),
-                    count.cast_signed(),
-                );
+                let data =
+                    ffi::PyBytes_FromStringAndSize(scratch.as_ptr().cast(), count.cast_signed());
                 Ok((data, count, more))
             })
         };

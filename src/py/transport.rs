@@ -75,10 +75,10 @@ pub(super) unsafe fn core_of<'a>(
 /// # Safety
 /// As for [`core_of`], which has succeeded.
 #[inline(always)]
-pub(super) unsafe fn loop_of<'a, 'py>(
-    _py: Python<'py>,
+pub(super) unsafe fn loop_of(
+    _py: Python<'_>,
     transport: *mut ffi::PyObject,
-) -> &'a Bound<'py, LoopCore> {
+) -> &Bound<'_, LoopCore> {
     // SAFETY: `Bound` is laid out as its pointer; the slot holds a `LoopCore`, as the class sees to.
     unsafe { &*slot(transport, layout().loop_).cast() }
 }

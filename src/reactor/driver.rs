@@ -113,7 +113,10 @@ mod tests {
         handle.watch(token, Watch::NONE, READ).unwrap();
         far.write_all(b"ab").unwrap();
         for _ in 0..2 {
-            assert_eq!(look(&mut driver), [Ready { token, readable: true, writable: false, ended: false }]);
+            assert_eq!(
+                look(&mut driver),
+                [Ready { token, readable: true, writable: false, ended: false }]
+            );
             near.read_exact(&mut [0]).unwrap();
         }
         assert!(look(&mut driver).is_empty());
@@ -126,7 +129,10 @@ mod tests {
         let token = IoToken::new(near.as_raw_fd(), 1);
         handle.watch(token, Watch::NONE, READ).unwrap();
         drop(far);
-        assert_eq!(look(&mut driver), [Ready { token, readable: true, writable: true, ended: true }]);
+        assert_eq!(
+            look(&mut driver),
+            [Ready { token, readable: true, writable: true, ended: true }]
+        );
     }
 
     #[test]

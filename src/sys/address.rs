@@ -31,13 +31,17 @@ pub fn interface_name(index: u32) -> Option<String> {
 
 #[allow(clippy::cast_possible_truncation, reason = "an address is shorter than 4 GiB")]
 const STORAGE: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+/// A family as addresses hold it: all of them are small numbers.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+const fn family(number: libc::c_int) -> libc::sa_family_t {
+    number as libc::sa_family_t
+}
+
 const PATH: usize = offset_of!(libc::sockaddr_un, sun_path);
 
 impl SocketAddress {
     /// The address that `call` writes to where it is pointed. If it writes none: `Unknown`.
-    pub(super) fn from_call(
-        call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t),
-    ) -> Self {
+    pub(super) fn from_call(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t)) -> Self {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
         let mut length = STORAGE;
         call(storage.as_mut_ptr().cast(), &raw mut length);
@@ -67,9 +71,7 @@ impl SocketAddress {
             libc::AF_UNIX => {
                 let length = length.clamp(PATH, size_of::<libc::sockaddr_un>()) - PATH;
                 // SAFETY: within the storage, which was zeroed.
-                let name = unsafe {
-                    std::slice::from_raw_parts(at.cast::<u8>().add(PATH), length)
-                };
+                let name = unsafe { std::slice::from_raw_parts(at.cast::<u8>().add(PATH), length) };
                 // A path ends at its mark; an abstract name is as long as the kernel says.
                 let end = match name.first() {
                     None | Some(0) => name.len(),
@@ -96,7 +98,7 @@ impl SocketAddress {
             Self::Inet(SocketAddr::V4(address)) => {
                 // SAFETY: the storage is large enough for every family, and aligned for it.
                 let raw = unsafe { &mut *at.cast::<libc::sockaddr_in>() };
-                raw.sin_family = libc::AF_INET as _;
+                raw.sin_family = family(libc::AF_INET);
                 raw.sin_port = address.port().to_be();
                 raw.sin_addr.s_addr = u32::from(*address.ip()).to_be();
                 size_of::<libc::sockaddr_in>()
@@ -104,7 +106,7 @@ impl SocketAddress {
             Self::Inet(SocketAddr::V6(address)) => {
                 // SAFETY: as above.
                 let raw = unsafe { &mut *at.cast::<libc::sockaddr_in6>() };
-                raw.sin6_family = libc::AF_INET6 as _;
+                raw.sin6_family = family(libc::AF_INET6);
                 raw.sin6_port = address.port().to_be();
                 raw.sin6_flowinfo = address.flowinfo().to_be();
                 raw.sin6_addr.s6_addr = address.ip().octets();
@@ -119,7 +121,7 @@ impl SocketAddress {
                 }
                 // SAFETY: as above; the name fits, by the check.
                 unsafe {
-                    (*at.cast::<libc::sockaddr_un>()).sun_family = libc::AF_UNIX as _;
+                    (*at.cast::<libc::sockaddr_un>()).sun_family = family(libc::AF_UNIX);
                     let to = at.cast::<u8>().add(PATH);
                     std::ptr::copy_nonoverlapping(name.as_ptr(), to, name.len());
                 }

@@ -173,6 +173,7 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `setsockopt(2)`, such as for what is no TCP socket.
+#[allow(clippy::cast_possible_truncation, reason = "the size of an int")]
 pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option is an `int`.
@@ -251,10 +252,7 @@ mod tests {
         let (connection, peer) = accept(listener.as_raw_fd()).unwrap();
         let fd = connection.as_raw_fd();
         assert_eq!(peer, SocketAddress::Inet(client.local_addr().unwrap()));
-        assert_eq!(
-            local_address(fd).unwrap(),
-            SocketAddress::Inet(listener.local_addr().unwrap())
-        );
+        assert_eq!(local_address(fd).unwrap(), SocketAddress::Inet(listener.local_addr().unwrap()));
         set_nodelay(fd).unwrap();
         assert_eq!(recv(fd, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(client);
@@ -285,7 +283,10 @@ mod tests {
         assert_eq!(send_to(far.as_raw_fd(), b"hello", &to).unwrap(), 5);
         let mut buffer = [0; 9];
         let (count, from) = recv_from(near.as_raw_fd(), &mut buffer).unwrap();
-        assert_eq!((&buffer[..count], from), (&b"hello"[..], SocketAddress::Inet(far.local_addr().unwrap())));
+        assert_eq!(
+            (&buffer[..count], from),
+            (&b"hello"[..], SocketAddress::Inet(far.local_addr().unwrap()))
+        );
     }
 
     #[test]

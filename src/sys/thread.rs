@@ -71,7 +71,6 @@ impl ThreadId {
 mod tests {
     use super::*;
     use crate::sync::thread;
-    use std::sync::mpsc;
 
     #[test]
     fn a_thread_that_works_and_one_that_waits_are_told_apart() {
@@ -80,16 +79,20 @@ mod tests {
         assert_eq!(me.is_blocked(), Some(false));
         let before = me.processor_time().unwrap();
         while me.processor_time().unwrap() == before {}
-        let (tell, told) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
+        let (mut far, near) = std::os::unix::net::UnixStream::pair().unwrap();
         thread::scope(|scope| {
-            scope.spawn(move || {
-                tell.send(ThreadId::current()).unwrap();
-                ended.recv().unwrap_err();
+            let waiting = scope.spawn(move || {
+                use std::io::{Read, Write};
+                let mut near = near;
+                near.write_all(&ThreadId::current().to_bits().to_ne_bytes()).unwrap();
+                near.read(&mut [0]).unwrap()
             });
-            let other = told.recv().unwrap();
+            let mut bits = [0; 8];
+            std::io::Read::read_exact(&mut far, &mut bits).unwrap();
+            let other = ThreadId::from_bits(u64::from_ne_bytes(bits)).unwrap();
             while other.is_blocked() != Some(true) {}
-            drop(end);
+            drop(far);
+            assert_eq!(waiting.join().unwrap(), 0);
         });
         assert_eq!(ThreadId::from_bits(0), None);
     }

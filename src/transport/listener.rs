@@ -137,6 +137,7 @@ impl Source for Listener {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::id::IoToken;

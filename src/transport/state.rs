@@ -53,8 +53,19 @@ pub struct Bits(u32);
 impl fmt::Debug for Bits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [&str; 13] = [
-            "readable", "read_end", "reading", "ahead", "paused", "unstarted", "read_closed",
-            "writable", "writing", "queued", "news", "scheduled", "dead",
+            "readable",
+            "read_end",
+            "reading",
+            "ahead",
+            "paused",
+            "unstarted",
+            "read_closed",
+            "writable",
+            "writing",
+            "queued",
+            "news",
+            "scheduled",
+            "dead",
         ];
         let set = NAMES.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
         f.debug_list().entries(set.map(|(_, name)| name)).finish()
@@ -225,9 +236,8 @@ impl State {
     /// Claims the right to read, if there may be something to read.
     #[inline]
     pub fn claim_read(&self) -> bool {
-        let (old, new) = self.change(|old| {
-            if Bits(old).may_read() { (old | READING) & !READABLE } else { old }
-        });
+        let (old, new) =
+            self.change(|old| if Bits(old).may_read() { (old | READING) & !READABLE } else { old });
         old != new
     }
 
@@ -260,9 +270,8 @@ impl State {
 
     /// Claims the right to write, if something is queued and the kernel may take it.
     pub fn claim_write(&self) -> bool {
-        let (old, new) = self.change(|old| {
-            if Bits(old).may_write() { (old | WRITING) & !WRITABLE } else { old }
-        });
+        let (old, new) = self
+            .change(|old| if Bits(old).may_write() { (old | WRITING) & !WRITABLE } else { old });
         old != new
     }
 

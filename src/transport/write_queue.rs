@@ -59,13 +59,14 @@ impl<B: Buffer> WriteQueue<B> {
     /// # Safety
     /// The slices live as long as the buffers, not as long as `self` is borrowed: they must not be
     /// used after `advance` or `take_all`.
-    pub(super) unsafe fn parts<'a>(&self, parts: &mut [IoSlice<'a>; PARTS]) -> usize {
+    pub(super) unsafe fn parts(&self, parts: &mut [IoSlice<'_>; PARTS]) -> usize {
         let mut offset = self.offset;
         let mut count = 0;
         for (part, buffer) in parts.iter_mut().zip(&self.buffers) {
             let bytes = &buffer.bytes()[offset..];
             // SAFETY: the memory stays where it is while the buffer lives, by the trait's contract.
-            *part = IoSlice::new(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) });
+            *part =
+                IoSlice::new(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) });
             offset = 0;
             count += 1;
         }

@@ -290,17 +290,28 @@ def test_names_for_extensions_are_asyncio_s_own_choice() -> None:
     assert set(asyncio.__all__) >= FOR_EXTENSIONS
 
 
-def test_only_the_event_loop_uses_asyncio_s_private_names() -> None:
+DOORS = ("_event_loop.py", "_private.py")
+"""The modules that may use asyncio's private interface, each of which lists what it uses."""
+
+
+def test_only_the_doors_use_asyncio_s_private_names() -> None:
     for path, tree in modules().items():
-        if path != "_event_loop.py":
+        if path not in DOORS:
             assert private_names_of_asyncio(tree) <= FOR_EXTENSIONS, path
 
 
-def test_only_the_event_loop_reads_private_attributes_that_are_not_ours() -> None:
+def test_only_the_doors_read_private_attributes_that_are_not_ours() -> None:
     own = own_names()
     for path, tree in modules().items():
-        if path != "_event_loop.py":
+        if path not in DOORS:
             assert foreign_attributes(tree, own) <= FOR_EXTENSIONS, path
+
+
+def test_the_transports_door_lists_what_it_uses() -> None:
+    tree = modules()["_private.py"]
+    read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
+    listed = set(re.findall(r"\w+", loop_pool._private.__doc__))
+    assert read <= listed | FOR_EXTENSIONS
 
 
 def test_the_event_loop_lists_what_it_uses() -> None:

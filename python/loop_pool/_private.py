@@ -1,0 +1,72 @@
+"""The private parts of asyncio that our transports and listeners borrow, under names of our own.
+
+The event loop itself overrides and calls others: ``_event_loop`` lists those. A new Python version
+is compared with both lists first.
+
+==========================================  ======================================================
+private name                                use here
+==========================================  ======================================================
+``transports._FlowControlMixin``            base of transports that are written to: ``sendfile``
+                                            asks for it
+``base_events._set_nodelay``                TCP sockets send small messages at once
+``futures._set_result_unless_cancelled``    wakes whoever waits for a connection
+``constants._SendfileMode``                 how a transport takes part in ``sendfile``
+``Server._attach``, ``Server._detach``      a server knows its open connections
+``Server._clients``                         replaced by a plain set: see ``keep_clients``
+``_check_thread``                           debug mode refuses calls from another thread
+``_accept_connection2``                     asyncio's own coroutine for a TLS connection
+==========================================  ======================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import base_events, constants, futures, transports
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+FlowControlMixin = transports._FlowControlMixin
+SendfileMode = constants._SendfileMode
+set_nodelay = base_events._set_nodelay  # type: ignore[attr-defined]
+set_result_unless_cancelled = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+
+
+def attach(server: Any, transport: asyncio.BaseTransport) -> None:
+    """Let a server know an open connection."""
+    server._attach(transport)
+
+
+def detach(server: Any, transport: asyncio.BaseTransport) -> None:
+    """Let a server forget a connection, and end its wait if it was the last one."""
+    server._detach(transport)
+
+
+def keep_clients(server: Any) -> None:
+    """Let a server that has no connection yet keep them in a set.
+
+    The loop keeps a connection alive as long as it is open: weak references to it, which are a
+    tenth of what it takes, would say nothing that these do not.
+    """
+    if not server._clients:
+        server._clients = set()
+
+
+def check_thread(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse to go on in a thread that does not run ``loop``.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    loop._check_thread()  # type: ignore[attr-defined]
+
+
+def accept_with_tls(
+    loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any
+) -> Coroutine[Any, Any, None]:
+    """Return asyncio's coroutine that makes a TLS connection of an accepted one."""
+    coroutine: Coroutine[Any, Any, None] = loop._accept_connection2(  # type: ignore[attr-defined]
+        *args, **kwargs
+    )
+    return coroutine
