@@ -159,9 +159,9 @@ async def start_server(
 
     Each connection goes to the less loaded of two loops (open connections, callbacks that wait, and
     whether it was stuck of late), whichever loop accepted it;
-    ``client_connected_cb(reader, writer)`` runs there. Each loop has listening sockets of its own on
-    the same addresses (``SO_REUSEPORT``); while it is stuck, others accept for it. Call it from a
-    coroutine on a loop of the pool.
+    ``client_connected_cb(reader, writer)`` runs there. Each loop has listening sockets of its own
+    on the same addresses (``SO_REUSEPORT``); while it is stuck, others accept for it. Call it from
+    a coroutine on a loop of the pool.
 
     Args:
         client_connected_cb: a function or coroutine function, called for each connection.
