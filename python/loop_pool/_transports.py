@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 import logging
 import socket
+import threading
 import warnings
 from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
@@ -337,6 +338,11 @@ class _Base(_Parent):
         return [f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
 
 
+_descriptors = threading.Lock()
+"""Held while a descriptor passes from a native half to a socket object, or is closed: any thread may
+ask for the socket at any time."""
+
+
 class StreamTransport(_Base, _private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
@@ -394,6 +400,12 @@ class StreamTransport(_Base, _private.FlowControlMixin):
 
     def _make_extra(self) -> dict[str, Any]:
         """Make what an accepted connection is seldom asked for: its names and its socket."""
+        with _descriptors:
+            if self._extra is None:
+                self._extra = self._ask_descriptor()
+            return self._extra
+
+    def _ask_descriptor(self) -> dict[str, Any]:
         core = self._core
         own, peer = core.names()
         extra = {"sockname": own, "peername": peer}
@@ -406,7 +418,6 @@ class StreamTransport(_Base, _private.FlowControlMixin):
             sock = socket.socket()
             sock.close()
         extra["socket"] = trsock.TransportSocket(sock)
-        self._extra = extra
         return extra
 
     def _remember_names(self) -> None:
@@ -416,8 +427,9 @@ class StreamTransport(_Base, _private.FlowControlMixin):
         return self._sock is None and not self._core.owns_descriptor
 
     def _close_descriptor(self) -> None:
-        super()._close_descriptor()
-        self._core.close_descriptor()
+        with _descriptors:
+            super()._close_descriptor()
+            self._core.close_descriptor()
 
     # -- writing ---------------------------------------------------------------------------------
 
