@@ -19,7 +19,7 @@ use super::payload::Payload;
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
 use crate::sys::socket::{self, Channel};
-use crate::transport::{Connection, Source, Stream};
+use crate::transport::{Connection, Schedule, Source, Stream};
 
 /// `close` was called, or the connection is being torn down.
 pub(super) const CLOSING: u32 = 1 << 0;
@@ -61,7 +61,12 @@ impl StreamCore {
     /// socket; `reads`: whether data may come from it.
     #[new]
     fn new(fd: i32, socket: bool, reads: bool) -> Self {
-        let channel = if socket { Channel::Socket } else { Channel::Pipe };
+        let channel = match socket {
+            true => {
+                Channel::of_socket(&socket::local_address(fd).unwrap_or(SocketAddress::Unknown))
+            }
+            false => Channel::Pipe,
+        };
         Self::with_stream(Stream::new(fd, channel, reads))
     }
 
@@ -296,7 +301,8 @@ impl StreamCore {
     /// Of a connection that was accepted.
     pub(super) fn accepted(connection: Connection) -> Self {
         let (descriptor, peer) = connection;
-        let stream = Stream::new(descriptor.as_raw_fd(), Channel::Socket, true);
+        let channel = Channel::of_socket(&peer);
+        let stream = Stream::new(descriptor.as_raw_fd(), channel, true);
         let accepted = Accepted { descriptor: Some(descriptor), own: None, peer };
         Self { accepted: Mutex::new(Some(Box::new(accepted))), ..Self::with_stream(stream) }
     }
@@ -342,6 +348,14 @@ impl StreamCore {
     #[inline(always)]
     pub(super) fn is_below_low_water(&self) -> bool {
         self.stream.queued() <= self.low_water.load(Relaxed)
+    }
+
+    /// Lets a turn go on with what was written, if somebody waits for what has come true: outside of
+    /// a turn, or by another thread before it knew that it was to tell.
+    pub(super) fn look_below(&self) -> Schedule {
+        let resumes = self.has(PROTOCOL_PAUSED) && self.is_below_low_water();
+        let ends = self.has(CLOSING) && self.stream.queued() == 0;
+        if resumes || ends { self.stream.state().note_news() } else { Schedule::Unneeded }
     }
 
     /// Forbids further work and waits, detached, for a job under way on another thread: at most a

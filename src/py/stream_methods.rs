@@ -343,6 +343,7 @@ fn queue(
         schedule(loop_, slf, stream.state().end_turn());
     }
     pause_if_above(&transport, core)?;
+    schedule(loop_, slf, core.look_below());
     Ok(none())
 }
 
@@ -374,6 +375,7 @@ fn leave_to_helper(
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     pause_if_above(&transport, core)?;
+    schedule(loop_, slf, core.look_below());
     Ok(none())
 }
 

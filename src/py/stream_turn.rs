@@ -210,7 +210,7 @@ impl Turn<'_, '_> {
         let state = self.core.stream.state();
         state.release_read_in_turn(true);
         let Some(mut buffer) = self.get_buffer(-1)? else { return Ok(()) };
-        if !state.claim_read() {
+        if !state.claim_read_in_turn() {
             // It paused or ended the connection, or another thread reads ahead.
             return Ok(());
         }

@@ -18,7 +18,8 @@ pub struct Ready {
     pub readable: bool,
     /// A write would not block, or an error is to be fetched.
     pub writable: bool,
-    /// Nothing will follow what is there to be read, or the descriptor has failed.
+    /// A read that brings less than it could is not the last: the end follows what is there, or the
+    /// descriptor has failed, or urgent data are under way, before which a read stops.
     pub ended: bool,
 }
 
@@ -72,7 +73,7 @@ impl Driver {
                 token,
                 readable: event.is_readable() || event.is_read_closed() || failed,
                 writable: event.is_writable() || event.is_write_closed() || failed,
-                ended: event.is_read_closed() || failed,
+                ended: event.is_read_closed() || event.is_priority() || failed,
             })
         }));
         Ok(PollEnd::Done)

@@ -83,10 +83,14 @@ pub enum Edges {
 
 impl Edges {
     fn interest(self) -> Interest {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let read = Interest::READABLE | Interest::PRIORITY;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let read = Interest::READABLE;
         match self {
-            Self::Read => Interest::READABLE,
+            Self::Read => read,
             Self::Write => Interest::WRITABLE,
-            Self::Both => Interest::READABLE | Interest::WRITABLE,
+            Self::Both => read | Interest::WRITABLE,
         }
     }
 }

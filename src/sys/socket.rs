@@ -36,6 +36,24 @@ pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
 }
 
+/// As [`recv`], and says whether it stopped at nothing but the end of what there was. On a unix
+/// socket it also stops behind bytes that came with descriptors, which are discarded.
+///
+/// # Errors
+/// Those of `recvmsg(2)`.
+pub fn recv_whole(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+    let mut part = io::IoSliceMut::new(buffer);
+    // SAFETY: all-zero bytes are an empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // `IoSliceMut` is laid out as `iovec`.
+    message.msg_iov = (&raw mut part).cast();
+    message.msg_iovlen = 1;
+    // SAFETY: the message points to one valid part.
+    let count = retry(|| unsafe { libc::recvmsg(fd, &raw mut message, 0) })?;
+    // There is no room for what comes beside the bytes, so the kernel says that it was cut off.
+    Ok((count, message.msg_flags & libc::MSG_CTRUNC == 0))
+}
+
 /// Receives one message and its sender into `buffer`. What does not fit is lost.
 ///
 /// # Errors
@@ -205,22 +223,36 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
 /// What the descriptor is, as far as it matters for how it is read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// A socket.
+    /// A socket to another machine, or like one.
     Socket,
+    /// A unix socket.
+    Local,
     /// A pipe, a terminal or another device.
     Pipe,
 }
 
 impl Channel {
-    /// Reads; zero bytes mean the end.
+    /// What a socket is, by its own address or its peer's.
+    #[must_use]
+    pub fn of_socket(address: &SocketAddress) -> Self {
+        match address {
+            SocketAddress::Unix(_) => Self::Local,
+            SocketAddress::Inet(_) | SocketAddress::Unknown => Self::Socket,
+        }
+    }
+
+    /// Reads; zero bytes mean the end. The second value: whether a read that is shorter than the
+    /// buffer has brought all there was, as far as this call can tell. A terminal gives a line at a
+    /// time.
     ///
     /// # Errors
     /// Those of the kernel.
     #[inline]
-    pub fn read(self, fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn read(self, fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
         match self {
-            Self::Socket => recv(fd, buffer),
-            Self::Pipe => read(fd, buffer),
+            Self::Socket => Ok((recv(fd, buffer)?, true)),
+            Self::Local => recv_whole(fd, buffer),
+            Self::Pipe => Ok((read(fd, buffer)?, false)),
         }
     }
 
@@ -231,8 +263,8 @@ impl Channel {
     #[inline]
     pub fn write(self, fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match (self, parts) {
-            (Self::Socket, [part]) => send(fd, part),
-            (Self::Socket, parts) => send_vectored(fd, parts),
+            (Self::Socket | Self::Local, [part]) => send(fd, part),
+            (Self::Socket | Self::Local, parts) => send_vectored(fd, parts),
             (Self::Pipe, parts) => write_vectored(fd, parts),
         }
     }
@@ -267,11 +299,13 @@ mod tests {
         assert_eq!(Channel::Socket.write(far.as_raw_fd(), &parts).unwrap(), 3);
         far.write_all(b"d").unwrap();
         let mut buffer = [0; 9];
-        assert_eq!(Channel::Socket.read(near.as_raw_fd(), &mut buffer).unwrap(), 4);
+        let own = local_address(near.as_raw_fd()).unwrap();
+        assert_eq!(Channel::of_socket(&own), Channel::Local, "though it has no name");
+        assert_eq!(Channel::Local.read(near.as_raw_fd(), &mut buffer).unwrap(), (4, true));
         assert_eq!(&buffer[..4], b"abcd");
         let (reader, writer) = std::io::pipe().unwrap();
         assert_eq!(Channel::Pipe.write(writer.as_raw_fd(), &parts).unwrap(), 3);
-        assert_eq!(Channel::Pipe.read(reader.as_raw_fd(), &mut buffer).unwrap(), 3);
+        assert_eq!(Channel::Pipe.read(reader.as_raw_fd(), &mut buffer).unwrap(), (3, false));
         assert_eq!(&buffer[..3], b"abc");
     }
 

@@ -21,6 +21,9 @@ pub use state::{Bits, Schedule, State, Turn};
 pub use stream::{Ahead, Flushed, Stream};
 pub use write_queue::Buffer;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::Registrar;

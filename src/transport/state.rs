@@ -24,7 +24,8 @@ use crate::sync::atomic::{
 
 /// The kernel said that it can be read, and it has not been read to the end since.
 const READABLE: u32 = 1 << 0;
-/// The kernel said that nothing will follow what is there, or that it failed.
+/// The kernel said that nothing will follow what is there, that it failed, or that a read may stop
+/// in the middle: a short read is not the last.
 const READ_END: u32 = 1 << 1;
 const READING: u32 = 1 << 2;
 /// Read ahead, and not yet delivered: data, the end, or an error.
@@ -38,7 +39,7 @@ const READ_CLOSED: u32 = 1 << 6;
 const WRITABLE: u32 = 1 << 7;
 const WRITING: u32 = 1 << 8;
 const QUEUED: u32 = 1 << 9;
-/// Another thread has written, and the owner does not know yet.
+/// There is something that the owner does not know yet: above all, another thread has written.
 const NEWS: u32 = 1 << 10;
 const SCHEDULED: u32 = 1 << 11;
 /// No system call on the descriptor any more.
@@ -98,7 +99,7 @@ impl Bits {
         self.may_read() || self.may_write() || deliver || self.any(NEWS)
     }
 
-    /// Whether the read side has been shut, as the kernel or a read said.
+    /// Whether the kernel said that a short read is not the last.
     #[must_use]
     pub const fn read_end(self) -> bool {
         self.any(READ_END)
@@ -151,6 +152,11 @@ impl Bits {
     pub const fn is_claimed(self) -> bool {
         self.any(READING | WRITING)
     }
+}
+
+/// The word, with `SCHEDULED` if the owner has something to do.
+const fn scheduled(word: u32) -> u32 {
+    if Bits(word).wants_owner() { word | SCHEDULED } else { word }
 }
 
 /// Whether the caller has to make an entry for the owner.
@@ -208,16 +214,17 @@ impl State {
     /// As `change`, and schedules the owner if there is something to do for it.
     #[inline]
     fn change_and_schedule(&self, f: impl Fn(u32) -> u32) -> Schedule {
-        let (old, new) = self.change(|old| {
-            let new = f(old);
-            if Bits(new).wants_owner() { new | SCHEDULED } else { new }
-        });
+        let (old, new) = self.change(|old| scheduled(f(old)));
         if new & !old & SCHEDULED != 0 { Schedule::Needed } else { Schedule::Unneeded }
     }
 
     // -- anybody ---------------------------------------------------------------------------------
 
     /// Notes what the kernel reported.
+    ///
+    /// The word is written even if it does not change. So whoever claims afterwards has read what was
+    /// written here, and its system call sees what was reported; had this only looked, and seen a
+    /// readiness that is being claimed at that moment, neither might have seen the other.
     #[inline]
     pub fn ready(&self, ready: Ready) -> Schedule {
         let mut set = 0;
@@ -230,7 +237,9 @@ impl State {
         if ready.ended {
             set |= READ_END;
         }
-        self.change_and_schedule(|old| old | set)
+        let note = |old| scheduled(old | set);
+        let (Ok(old) | Err(old)) = self.0.fetch_update(AcqRel, Acquire, |old| Some(note(old)));
+        if note(old) & !old & SCHEDULED != 0 { Schedule::Needed } else { Schedule::Unneeded }
     }
 
     /// Claims the right to read, if there may be something to read.
@@ -313,6 +322,15 @@ impl State {
         self.change_and_schedule(|old| old)
     }
 
+    /// Takes the claim to read within a turn, as [`begin_turn`](Self::begin_turn) does.
+    pub fn claim_read_in_turn(&self) -> bool {
+        let (old, new) = self.change(|old| {
+            let read = Bits(old).may_read() && !Bits(old).is_ahead();
+            if read { (old | READING) & !READABLE } else { old }
+        });
+        old != new
+    }
+
     /// Lets reading begin.
     pub fn start(&self) -> Schedule {
         self.change_and_schedule(|old| old & !UNSTARTED)
@@ -343,7 +361,9 @@ impl State {
         self.change(|old| old & !AHEAD);
     }
 
-    /// Forbids all further claims; returns whether one is still held.
+    /// Forbids all further claims; returns whether one is still held. Wait until none is, by
+    /// [`Bits::is_claimed`], before the descriptor is closed or the queue taken. The owner holds none
+    /// itself when it calls this, so it gives its own back before it calls the program.
     pub fn retire(&self) -> bool {
         Bits(self.change(|old| old | DEAD | READ_CLOSED).0).is_claimed()
     }

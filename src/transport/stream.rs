@@ -79,7 +79,7 @@ pub struct Stream<B> {
     write_armed: AtomicBool,
     /// Bytes queued. Changed under the lock of `outgoing`, read by anybody.
     queued: AtomicUsize,
-    /// The owner is to hear when no more than this is queued.
+    /// The owner is to hear when no more than this is queued. Used under the lock of `outgoing`.
     tell_below: AtomicUsize,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
@@ -148,30 +148,33 @@ impl<B: Buffer> Stream<B> {
 
     /// Asks the reactor to report room, if it does not yet. The holder of the claim to write.
     fn arm_write(&self, registrar: &dyn Registrar) -> io::Result<()> {
-        let Some(token) = self.token() else { return Ok(()) };
         if !self.reads || self.write_armed.swap(true, Relaxed) {
             return Ok(());
         }
+        // Before there is a token, `register` will ask.
+        let Some(token) = self.token() else { return Ok(()) };
         let armed = registrar.with_handle(&mut |handle| handle.reregister(token, Edges::Both));
+        if armed.is_err() {
+            // Whoever tries again is not to believe that room will be reported.
+            self.write_armed.store(false, Relaxed);
+        }
         armed.map_err(io::Error::from)
     }
 
     // -- reading ---------------------------------------------------------------------------------
 
     /// Reads once into `buffer`: what there is, and whether there may be more. The holder of the
-    /// claim to read.
+    /// claim to read. The buffer is not empty; zero bytes mean the end.
     ///
     /// # Errors
     /// Those of the kernel; `WouldBlock` if there is nothing.
     #[inline]
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
-        let count = self.channel.read(self.fd, buffer)?;
-        // The kernel had no more than this; but an end that was reported with it is still to come,
-        // and will not be reported again. A terminal may give less than it has.
-        let more = count != 0
-            && (count == buffer.len()
-                || self.channel == Channel::Pipe
-                || self.state.bits().read_end());
+        debug_assert!(!buffer.is_empty());
+        let (count, whole) = self.channel.read(self.fd, buffer)?;
+        // The kernel had no more than this, unless it stopped at a boundary. And an end that was
+        // reported with it is still to come, and will not be reported again.
+        let more = count != 0 && (count == buffer.len() || !whole || self.state.bits().read_end());
         Ok((count, more))
     }
 
@@ -266,8 +269,10 @@ impl<B: Buffer> Stream<B> {
         outgoing.queue.take_spent()
     }
 
-    /// The owner is to hear when no more than `bytes` are queued.
+    /// The owner is to hear when no more than `bytes` are queued. What another thread writes from
+    /// now on is told; what it wrote before, [`queued`](Self::queued) shows. Owner only.
     pub fn tell_below(&self, bytes: usize) {
+        let _outgoing = self.outgoing.lock();
         self.tell_below.store(bytes, Relaxed);
     }
 
@@ -358,17 +363,19 @@ impl<B: Buffer> Stream<B> {
     }
 
     fn flush_ahead(&self, bench: &Bench<'_>, report: &mut Report) {
-        let before = self.queued();
         let (flushed, room) = self.write_queued(bench.registrar);
         report.bytes_out += flushed.bytes;
         report.again |= room && !flushed.drained;
-        let below = self.tell_below.load(Relaxed);
-        let news = flushed.drained
-            || flushed.failure.is_some()
-            || (before > below && self.queued() <= below);
-        if let Some(failure) = flushed.failure {
-            self.outgoing.lock().get_or_insert_default().failure = Some(failure);
-        }
+        let news = {
+            let mut outgoing = self.outgoing.lock();
+            let outgoing = outgoing.get_or_insert_default();
+            if let Some(failure) = flushed.failure {
+                // The first says why; what fails after it only says that it has failed.
+                outgoing.failure.get_or_insert(failure);
+            }
+            let is_below = self.queued() <= self.tell_below.load(Relaxed);
+            flushed.drained || outgoing.failure.is_some() || (flushed.bytes > 0 && is_below)
+        };
         report.tell_owner |= self.state.release_write(room, news) == Schedule::Needed;
     }
 
@@ -429,3 +436,8 @@ impl<B: Buffer> Source for Stream<B> {
         report
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod test_owner;
+#[cfg(all(test, not(loom)))]
+mod tests;
