@@ -94,6 +94,19 @@ impl<T> Mutex<T> {
             Err(TryLockError::WouldBlock) => None,
         }
     }
+
+    /// Takes the lock for the garbage collector, which has stopped every thread that could wait for
+    /// it: who holds the lock now needs no Python to go on. `None` if nobody does, in a forked child.
+    pub(crate) fn lock_for_collector(&self) -> Option<MutexGuard<'_, T>> {
+        const LOOKS: usize = 10_000;
+        (0..LOOKS).find_map(|_| {
+            let guard = self.try_lock();
+            if guard.is_none() {
+                yield_now();
+            }
+            guard
+        })
+    }
 }
 
 /// A lock for many readers that never wait, and a writer that does. Without poisoning.

@@ -147,6 +147,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             selector.close()
         self._lent: set[int] = set()
         self._listeners: dict[int, Listener] = {}
+        self._servers: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
 
     # -- running ---------------------------------------------------------------------------------
@@ -173,6 +174,11 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        for listener in self._listeners.values():
+            listener.stop()
+        self._listeners.clear()
+        for server in self._servers:
+            _private.let_clients_go(server)
         try:
             super().close()
         finally:
@@ -272,6 +278,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         listener = Listener(self, sock, protocol_factory, sslcontext, server, timeouts, context)
         if server is not None:
             _private.keep_clients(server)
+            self._servers.add(server)
         listener.start()
         self._listeners[sock.fileno()] = listener
 
@@ -315,6 +322,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     def _lend_descriptor(self, transport: StreamTransport) -> Iterator[socket.socket]:
         """Let an operation on the socket itself watch a transport's descriptor meanwhile."""
         fd = transport._fd
+        transport.get_extra_info("socket")  # an accepted connection makes it when it is asked
         self._lent.add(fd)
         transport._core.suspend(self)
         try:

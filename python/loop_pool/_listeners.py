@@ -46,6 +46,9 @@ class Listener:
         self._given_context = context
         self._context = contextvars.copy_context() if context is None else context
         self._shared = pool_server.get()
+        if self._shared is not None:
+            # What a connection listens on is no part of the server that accepted it.
+            self._context.run(pool_server.set, None)
         # On Linux an accepted connection inherits it: one system call less for each.
         _private.set_nodelay(sock)
         self._core = _core.ListenerCore(sock.fileno(), self._connected, self._failed, self._shared)
@@ -71,17 +74,19 @@ class Listener:
             logger.debug(
                 "%r got a new connection from %r on %r: fd=%d", self._server, peer, own, core.fd
             )
-        if self._sslcontext is not None:
-            context.run(self._handshake, core)
-            return
         protocol = None
         try:
+            if self._sslcontext is not None:
+                context.run(self._handshake, core)
+                return
             protocol = context.run(self._protocol_factory)
             StreamTransport._accepted(loop, core, protocol, self._server, context)
         except SystemExit, KeyboardInterrupt:
+            core.retire(loop)
             core.close_descriptor()
             raise
         except BaseException as exc:
+            core.retire(loop)
             core.close_descriptor()
             report: dict[str, Any] = {
                 "message": "Error on transport creation for incoming connection",

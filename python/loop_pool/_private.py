@@ -12,7 +12,7 @@ private name                                use here
 ``futures._set_result_unless_cancelled``    wakes whoever waits for a connection
 ``constants._SendfileMode``                 how a transport takes part in ``sendfile``
 ``Server._attach``, ``Server._detach``      a server knows its open connections
-``Server._clients``                         replaced by a plain set: see ``keep_clients``
+``Server._clients``                         a plain set meanwhile: see ``keep_clients``
 ``_check_thread``                           debug mode refuses calls from another thread
 ``_accept_connection2``                     asyncio's own coroutine for a TLS connection
 ==========================================  ======================================================
@@ -21,6 +21,7 @@ private name                                use here
 from __future__ import annotations
 
 import asyncio
+import weakref
 from asyncio import base_events, constants, futures, transports
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,11 @@ def keep_clients(server: Any) -> None:
     """
     if not server._clients:
         server._clients = set()
+
+
+def let_clients_go(server: Any) -> None:
+    """Undo ``keep_clients`` when the loop closes, which keeps its connections no more."""
+    server._clients = weakref.WeakSet(server._clients)
 
 
 def check_thread(loop: asyncio.AbstractEventLoop) -> None:

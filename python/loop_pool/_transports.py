@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 import logging
 import socket
+import sys
 import threading
 import warnings
 from asyncio import constants, trsock
@@ -92,9 +93,16 @@ class _Base(_Parent):
 
     def _join(self) -> None:
         """Register with the loop, last of all: from then on it has turns."""
-        self._core.register(self._loop, self)
-        if self._server is not None:
-            _private.attach(self._server, self)
+        server, self._server = self._server, None
+        if server is not None:
+            _private.attach(server, self)
+        try:
+            self._core.register(self._loop, self)
+        except BaseException:
+            if server is not None:
+                _private.detach(server, self)
+            raise
+        self._server = server
 
     def _wake_waiter(self) -> None:
         waiter = self._waiter
@@ -272,7 +280,7 @@ class _Base(_Parent):
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._core.limits = (low, high)
+        self._core.limits = (int(min(low, sys.maxsize)), int(min(high, sys.maxsize)))
         if self.get_write_buffer_size() > high and not self._core.protocol_paused:
             self._pause_protocol()
 
@@ -338,9 +346,9 @@ class _Base(_Parent):
         return [f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
 
 
-_descriptors = threading.Lock()
-"""Held while a descriptor passes from a native half to a socket object, or is closed: any thread may
-ask for the socket at any time."""
+_descriptors = threading.RLock()
+"""Held while a descriptor passes from a native half to a socket object, or is closed: any thread
+may ask for the socket at any time. Re-entrant, as a finalizer may close one meanwhile."""
 
 
 class StreamTransport(_Base, _private.FlowControlMixin):

@@ -178,9 +178,9 @@ impl<C> EventLoop<C> {
                 local.timers.iter().for_each(|(_, callback)| f(callback));
             });
         }
-        // Locked only by a thread that is attached or waits, so never while the collector runs;
-        // if it were, visiting less is safe: the objects merely live until the next collection.
-        if let Some(io) = self.io.try_lock() {
+        // A collection visits more than once, and must be shown the same each time: what it is shown
+        // at first and misses later is garbage to it.
+        if let Some(io) = self.io.lock_for_collector() {
             io.iter().for_each(&mut f);
         }
     }

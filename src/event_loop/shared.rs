@@ -166,13 +166,19 @@ impl Shared {
         self.posted();
     }
 
+    /// Whether the loop has been closed, or is being closed and will look once more at what was
+    /// handed over.
+    pub fn is_closed(&self) -> bool {
+        self.handle.try_read().is_none_or(|handle| handle.is_none())
+    }
+
     /// Whether anything was handed over and not yet taken.
     #[inline]
     pub fn has_completions(&self) -> bool {
         !self.door.completions.is_empty()
     }
 
-    /// Takes out what was handed over, oldest first. Owner only.
+    /// Takes out what was handed over, oldest first. Owner only; anybody once it is closed.
     #[inline]
     pub fn drain_completions(&self) -> Drain<Completion> {
         self.door.completions.drain()

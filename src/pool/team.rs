@@ -287,6 +287,10 @@ impl AcceptSink for PoolAcceptor {
         if let Some((shared, token)) = self.listener(chosen) {
             shared.metrics.arriving.add_shared(1);
             shared.complete(Completion::Accepted(token, connection, peer));
+            if shared.is_closed() {
+                // It closed meanwhile, and may have looked for the last time: so has the connection.
+                drop(shared.drain_completions());
+            }
         }
     }
 }

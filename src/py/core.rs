@@ -369,7 +369,8 @@ impl LoopCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(sources) = self.event_loop.shared().sources.try_lock() {
+        // Other threads look into the table without Python; see `EventLoop::for_each_local`.
+        if let Some(sources) = self.event_loop.shared().sources.lock_for_collector() {
             for (_, entry) in sources.iter() {
                 // SAFETY: the table holds a strong reference, which it does not give away meanwhile.
                 let at = unsafe { &*(&raw const entry.cookie).cast::<Py<PyAny>>() };

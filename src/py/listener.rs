@@ -94,10 +94,11 @@ impl ListenerCore {
                 }
             });
         }
-        drop(self.listener.take_arrived());
         let bits = usize::try_from(self.token.swap(0, Relaxed)).unwrap_or(0);
         let Some(token) = IoToken::from_bits(bits).filter(|_| bits != 0) else { return };
         let entry = lock_attached(py, &shared.sources).remove(token);
+        // Nothing arrives any more that is not in the table.
+        drop(self.listener.take_arrived());
         if let Some(entry) = entry {
             let _ = shared.with_handle(|handle| handle.deregister(token));
             // SAFETY: the table's own reference.

@@ -55,6 +55,8 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        // A callback that ended the run has left it as it was.
+        self.0.set_behind(false);
         self.0.event_loop.shared().set_running(false);
     }
 }
@@ -152,15 +154,18 @@ fn has_helper(core: &LoopCore) -> bool {
     }
 }
 
-/// Offers a job to the other threads of the pool. In a callback of the loop, on its thread.
-pub(super) fn offer_one(core: &LoopCore, job: Job) {
-    // SAFETY: the owner's callbacks run while the hand is at home; no Python runs here.
+/// Offers a job to the other threads of the pool, on the loop's thread. Says whether it could: the
+/// hand is away while the loop polls, when a finalizer may run.
+pub(super) fn offer_one(core: &LoopCore, job: Job) -> bool {
+    // SAFETY: called by the owner, while it is behind; no Python runs here.
     unsafe {
-        core.hand.with(|hand| {
-            if let Some(hand) = hand {
+        core.hand.with(|hand| match hand {
+            Some(hand) => {
                 hand.offer(std::iter::once(job));
+                true
             }
-        });
+            None => false,
+        })
     }
 }
 

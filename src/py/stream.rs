@@ -61,11 +61,10 @@ impl StreamCore {
     /// socket; `reads`: whether data may come from it.
     #[new]
     fn new(fd: i32, socket: bool, reads: bool) -> Self {
-        let channel = match socket {
-            true => {
-                Channel::of_socket(&socket::local_address(fd).unwrap_or(SocketAddress::Unknown))
-            }
-            false => Channel::Pipe,
+        let channel = if socket {
+            Channel::of_socket(&socket::local_address(fd).unwrap_or(SocketAddress::Unknown))
+        } else {
+            Channel::Pipe
         };
         Self::with_stream(Stream::new(fd, channel, reads))
     }

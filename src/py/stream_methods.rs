@@ -15,7 +15,7 @@ use super::core::LoopCore;
 use super::hot::add_methods;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload, bytes_of};
-use super::stream::{self, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore, WRITE_EOF};
+use super::stream::{self, CLOSING, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore, WRITE_EOF};
 use super::stream_turn::write_failed;
 use super::transport::{core_of, learn, loop_of};
 use crate::event_loop::Job;
@@ -133,7 +133,7 @@ unsafe extern "C" fn is_closing(
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type.
-    unsafe { enter(slf, |_, core| Ok(boolean(core.has(stream::CLOSING)))) }
+    unsafe { enter(slf, |_, core| Ok(boolean(core.has(CLOSING)))) }
 }
 
 unsafe extern "C" fn is_reading(
@@ -144,7 +144,7 @@ unsafe extern "C" fn is_reading(
     unsafe {
         enter(slf, |_, core| {
             let paused = core.stream.state().bits().is_paused();
-            Ok(boolean(!core.has(stream::CLOSING) && !paused))
+            Ok(boolean(!core.has(CLOSING) && !paused))
         })
     }
 }
@@ -169,7 +169,7 @@ unsafe extern "C" fn pause_reading(
                 return elsewhere(py, slf, "pause_reading", None);
             }
             let state = core.stream.state();
-            if !core.has(stream::CLOSING) && !state.bits().is_paused() {
+            if !core.has(CLOSING) && !state.bits().is_paused() {
                 state.pause();
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
@@ -193,7 +193,7 @@ unsafe extern "C" fn resume_reading(
                 return elsewhere(py, slf, "resume_reading", None);
             }
             let state = core.stream.state();
-            if !core.has(stream::CLOSING) && state.bits().is_paused() {
+            if !core.has(CLOSING) && state.bits().is_paused() {
                 schedule(loop_, slf, state.resume());
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
@@ -370,7 +370,9 @@ fn leave_to_helper(
     if !was_queued && let Some(token) = stream.token() {
         let source: Arc<dyn Source> = stream.clone();
         let owner = Arc::clone(loop_.get().event_loop.shared());
-        super::run::offer_one(loop_.get(), Job { owner, token, source });
+        if !super::run::offer_one(loop_.get(), Job { owner, token, source }) {
+            schedule(loop_, slf, stream.state().end_turn());
+        }
     }
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };

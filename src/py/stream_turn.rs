@@ -12,7 +12,7 @@ use super::handle::Scheduled;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
-use super::stream::{BUFFERED, CLOSING, EMPTY_WAITER, PROTOCOL_PAUSED, StreamCore};
+use super::stream::{BUFFERED, CLOSING, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore};
 use super::transport::{call_protocol, fatal_error};
 use crate::transport::{Ahead, Flushed, Schedule};
 
@@ -36,11 +36,13 @@ pub(super) fn run(
 ) -> PyResult<()> {
     let state = core.stream.state();
     let begun = state.begin_turn();
-    if begun.bits.is_dead() {
+    let unstarted = begun.bits.is_unstarted();
+    // Of a connection aborted this early the protocol hears as of any other: it was made, and lost.
+    if begun.bits.is_dead() && !(unstarted && core.has(LOST)) {
         return Ok(());
     }
     let turn = Turn { loop_, transport, core };
-    let result = if begun.bits.is_unstarted() {
+    let result = if unstarted {
         turn.start()
     } else {
         let read = if begun.reads {
@@ -77,11 +79,11 @@ impl Turn<'_, '_> {
             report(self.loop_, None, scheduled)
         });
         // What else began with it is the same whether the protocol liked it or not, as in asyncio.
-        let started = self.core.stream.state().start();
-        if started == Schedule::Needed {
+        // Whoever waits for the connection goes on before its data come.
+        let woken = self.transport.call_method0(intern!(py, "_wake_waiter"));
+        if self.core.stream.state().start() == Schedule::Needed {
             self.loop_.get().schedule(Callback::from_native(self.transport.clone().into()));
         }
-        let woken = self.transport.call_method0(intern!(py, "_wake_waiter"));
         result.and(woken.map(drop))
     }
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import platform
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import sysconfig
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +257,173 @@ def self_signed() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate)
     return server, ssl.create_default_context(cafile=certificate)
+
+
+# Transports
+
+
+def run_main[T](loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
+    """Runs a test's coroutine; a hang is a failure."""
+    return loop.run_until_complete(asyncio.wait_for(main, HANG))
+
+
+async def turns(count: int = 10) -> None:
+    """Lets the running loop make some turns: what is already on its way arrives, nothing else."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def stream_sockets(kind: str) -> tuple[socket.socket, socket.socket]:
+    """Two connected stream sockets, blocking with a deadline: `tcp`, `tcp6` or `unix`."""
+    if kind == "unix":
+        near, far = socket.socketpair()
+    else:
+        family, host = (socket.AF_INET6, "::1") if kind == "tcp6" else (socket.AF_INET, "127.0.0.1")
+        with socket.create_server((host, 0), family=family) as listener:
+            near = socket.create_connection(listener.getsockname()[:2], HANG)
+            far, _ = listener.accept()
+    for sock in (near, far):
+        sock.settimeout(HANG)
+    return near, far
+
+
+def reset(sock: socket.socket) -> None:
+    """Closes a TCP socket so that its peer gets a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def receive(sock: socket.socket, count: int | None = None) -> bytes:
+    """Blocks until `count` bytes have come, or with None until the end."""
+    data = bytearray()
+    while count is None or len(data) < count:
+        chunk = sock.recv(65536 if count is None else min(65536, count - len(data)))
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)
+
+
+def read_out(sock: socket.socket) -> bytes:
+    """Blocks until the end, be it a reset: the peer closed with something left unread."""
+    data = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := sock.recv(65536):
+            data += chunk
+    return bytes(data)
+
+
+class _Recording:
+    """Keeps a protocol's calls in order. `hooks`: what to do in a call, by the method's name."""
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        self.hooks = hooks
+        self.calls: list[str] = []
+        self.data = bytearray()
+        self.error: BaseException | None = None
+        self.transport: Any = None
+        self.lost = asyncio.get_running_loop().create_future()
+        self._threads: set[int] = set()
+
+    def _called(self, name: str, *args: Any) -> Any:
+        self.calls.append(name)
+        self._threads.add(threading.get_ident())
+        hook = self.hooks.get(name)
+        return None if hook is None else hook(*args)
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._called("connection_made", transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.error = exc
+        if not self.lost.done():
+            self.lost.set_result(exc)
+        self._called("connection_lost", exc)
+
+    def pause_writing(self) -> None:
+        self._called("pause_writing")
+
+    def resume_writing(self) -> None:
+        self._called("resume_writing")
+
+    def eof_received(self) -> Any:
+        return self._called("eof_received")
+
+    def count(self, name: str) -> int:
+        """How often a method was called."""
+        return self.calls.count(name)
+
+    async def got(self, count: int) -> None:
+        """Returns once that many bytes have come in all."""
+        await eventually(lambda: len(self.data) >= count, f"{count} bytes")
+
+    async def ended(self) -> BaseException | None:
+        """Waits for the end; it came once, last, and every call on this thread.
+
+        Returns:
+            What `connection_lost` was called with.
+        """
+        await asyncio.wait_for(asyncio.shield(self.lost), HANG)
+        await turns()
+        assert self.count("connection_lost") == 1, self.calls
+        assert self.calls[-1] == "connection_lost", self.calls
+        if self.transport is not None:
+            assert self.calls[0] == "connection_made", self.calls
+            assert self.count("connection_made") == 1, self.calls
+        assert self._threads == {threading.get_ident()}
+        return self.error
+
+
+class Recorder(_Recording, asyncio.Protocol):
+    """A protocol that keeps its calls in order."""
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        self._called("data_received", data)
+
+
+class BufferedRecorder(_Recording, asyncio.BufferedProtocol):
+    """The same with a buffer of its own."""
+
+    def __init__(self, size: int = 1000, **hooks: Callable[..., Any]) -> None:
+        super().__init__(**hooks)
+        self.buffer = bytearray(size)
+
+    def get_buffer(self, sizehint: int) -> Any:
+        buffer = self._called("get_buffer", sizehint)
+        return self.buffer if buffer is None else buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data += self.buffer[:nbytes]
+        self._called("buffer_updated", nbytes)
+
+
+@contextlib.asynccontextmanager
+async def connected[P: (Recorder, BufferedRecorder)](
+    protocol: P, kind: str = "tcp"
+) -> AsyncIterator[tuple[Any, P, socket.socket]]:
+    """A transport of the running loop, its protocol, and the blocking socket at the far end.
+
+    At the end the transport is aborted if it is still open, and the order of the calls checked.
+    """
+    near, far = stream_sockets(kind)
+    with far:
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: protocol, sock=near
+        )
+        try:
+            yield transport, protocol, far
+        finally:
+            transport.abort()
+            await protocol.ended()
+
+
+def stuff(transport: Any) -> bytes:
+    """Writes until some of it has to wait; returns what was written."""
+    written = bytearray()
+    while not transport.get_write_buffer_size():
+        chunk = os.urandom(64) * 1024
+        transport.write(chunk)
+        written += chunk
+    return bytes(written)

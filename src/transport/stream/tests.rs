@@ -1,6 +1,8 @@
 //! What a stream promises, one by one, over real sockets and pipes.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
+#![allow(clippy::cast_possible_truncation, reason = "the size of an int")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

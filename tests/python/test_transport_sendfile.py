@@ -1,0 +1,255 @@
+"""`loop.sendfile`: a file between what was written before it and after it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from _support import Recorder, connected, eventually, read_out, receive, reset, run_main, stuff
+
+SIZE = 8 << 20
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """What is in the file."""
+    return os.urandom(SIZE)
+
+
+@pytest.fixture
+def file(tmp_path: Path, content: bytes) -> Iterator[Any]:
+    """A file of 8 MiB, its position at 5."""
+    path = tmp_path / "content"
+    path.write_bytes(content)
+    with path.open("rb") as opened:
+        opened.seek(5)
+        yield opened
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the sockets."""
+    return request.param
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    "part", [(0, None), (1_000_001, None), (7, 10), (100, SIZE), (SIZE + 5, None)], ids=str
+)
+def test_a_part_of_a_file(
+    loop: asyncio.AbstractEventLoop,
+    kind: str,
+    file: Any,
+    content: bytes,
+    part: tuple[int, int | None],
+) -> None:
+    offset, count = part
+    expected = content[offset:] if count is None else content[offset : offset + count]
+
+    async def main() -> None:
+        async with connected(Recorder(), kind) as (transport, protocol, far):
+            receiving = asyncio.create_task(asyncio.to_thread(receive, far))
+            sent = await loop.sendfile(transport, file, offset, count)
+            assert sent == len(expected)
+            if sent:
+                assert file.tell() == offset + sent
+            assert transport.get_write_buffer_size() == 0
+            transport.close()
+            assert await receiving == expected
+            assert await protocol.ended() is None
+
+    run_main(loop, main())
+
+
+def test_it_comes_after_what_waits_and_before_what_is_written_then(
+    loop: asyncio.AbstractEventLoop, kind: str, file: Any, content: bytes
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder(), kind) as (transport, _, far):
+            before = stuff(transport) + bytes(1 << 20)
+            transport.write(bytes(1 << 20))
+            receiving = asyncio.create_task(asyncio.to_thread(receive, far))
+            assert await loop.sendfile(transport, file) == SIZE
+            transport.write(b"after")
+            transport.close()
+            assert await receiving == before + content + b"after"
+
+    run_main(loop, main())
+
+
+def test_nothing_may_be_written_meanwhile(
+    loop: asyncio.AbstractEventLoop, file: Any, content: bytes
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, _, far):
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="unable to write; sendfile is in progress"):
+                transport.write(b"x")
+            with pytest.raises(RuntimeError, match="unable to writelines; sendfile is in progress"):
+                transport.writelines([b"x"])
+            assert await asyncio.to_thread(receive, far, SIZE) == content
+            await sending
+            transport.write(b"x")
+            assert far.recv(1) == b"x"
+
+    run_main(loop, main())
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["reading", "paused"])
+def test_nothing_is_read_meanwhile_and_then_as_before(
+    loop: asyncio.AbstractEventLoop, file: Any, paused: bool
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, far):
+            if paused:
+                transport.pause_reading()
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await asyncio.sleep(0)
+            assert not transport.is_reading()
+            far.sendall(b"x")
+            await asyncio.to_thread(receive, far, SIZE)
+            await sending
+            assert transport.is_reading() is not paused
+            transport.resume_reading()
+            await protocol.got(1)
+
+    run_main(loop, main())
+
+
+def test_a_file_that_is_none_falls_back(loop: asyncio.AbstractEventLoop, content: bytes) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, far):
+            before = stuff(transport)
+            receiving = asyncio.create_task(asyncio.to_thread(receive, far, len(before) + SIZE - 3))
+            memory = io.BytesIO(content)
+            assert await loop.sendfile(transport, memory, 3) == SIZE - 3
+            assert memory.tell() == SIZE
+            assert await receiving == before + content[3:]
+            assert transport.get_protocol() is protocol
+            assert transport.is_reading()
+            far.sendall(b"x")
+            await protocol.got(1)
+            with pytest.raises(asyncio.SendfileNotAvailableError):
+                await loop.sendfile(transport, memory, fallback=False)
+            transport.write(b"still of use")
+            assert await asyncio.to_thread(receive, far, 12) == b"still of use"
+
+    run_main(loop, main())
+
+
+def test_an_empty_file(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "empty").touch()
+        async with connected(Recorder()) as (transport, protocol, far):
+            with (tmp_path / "empty").open("rb") as empty:
+                assert await loop.sendfile(transport, empty) == 0
+            transport.close()
+            assert await protocol.ended() is None
+            assert receive(far) == b""
+
+    run_main(loop, main())
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_peer_that_goes_away_is_an_error(
+    loop: asyncio.AbstractEventLoop, file: Any, how: str
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, far):
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await asyncio.to_thread(receive, far, 100_000)
+            if how == "reset":
+                reset(far)
+            else:
+                far.close()
+            with pytest.raises(ConnectionError):
+                await sending
+            assert not transport.is_closing() or await protocol.ended() is not None
+
+    run_main(loop, main())
+
+
+def test_a_sendfile_that_is_cancelled_leaves_a_transport_that_works(
+    loop: asyncio.AbstractEventLoop, file: Any, content: bytes
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, far):
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await asyncio.to_thread(receive, far, 10)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert transport.is_reading()
+            transport.write(b"after")
+            transport.close()
+            got = await asyncio.to_thread(receive, far)
+            assert got.endswith(b"after")
+            assert content[10:].startswith(got[:-5])
+            assert await protocol.ended() is None
+
+    run_main(loop, main())
+
+
+def test_what_cannot_be_sent_is_refused(
+    loop: asyncio.AbstractEventLoop, file: Any, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, far):
+            for offset, count, kind in (
+                (-1, None, ValueError),
+                (0, 0, ValueError),
+                (0, -1, ValueError),
+                ("0", None, TypeError),
+                (0, "1", TypeError),
+            ):
+                with pytest.raises(kind, match="must be a"):
+                    await loop.sendfile(transport, file, offset, count)
+            with (tmp_path / "text").open("w+") as text:
+                with pytest.raises(ValueError, match="binary mode"):
+                    await loop.sendfile(transport, text)
+            transport.write(b"still of use")
+            assert receive(far, 12) == b"still of use"
+            assert transport.is_reading()
+            transport.close()
+            with pytest.raises(RuntimeError, match="Transport is closing"):
+                await loop.sendfile(transport, file)
+            await protocol.ended()
+
+    run_main(loop, main())
+
+
+def test_two_files_one_after_the_other(
+    loop: asyncio.AbstractEventLoop, kind: str, file: Any, content: bytes
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder(), kind) as (transport, _, far):
+            receiving = asyncio.create_task(asyncio.to_thread(read_out, far))
+            for _ in range(2):
+                assert await loop.sendfile(transport, file) == SIZE
+            transport.close()
+            assert await receiving == content * 2
+
+    run_main(loop, main())
+
+
+def test_the_descriptor_is_the_transport_s_again_afterwards(
+    loop: asyncio.AbstractEventLoop, file: Any
+) -> None:
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, _, far):
+            receiving = asyncio.create_task(asyncio.to_thread(receive, far, 1_000))
+            await loop.sendfile(transport, file, 0, 1_000)
+            await receiving
+            fd = transport.get_extra_info("socket").fileno()
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                loop.add_writer(fd, print)
+            await eventually(transport.is_reading, "it reads")
+
+    run_main(loop, main())
