@@ -31,7 +31,7 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DEFAULT_GOAL := help
 
 .PHONY: help build run test test-rust test-loom test-python test-cpython test-versions stress \
-	lint format bench docs clean extension-is-gone
+	lint format bench bench-sockets docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -116,6 +116,9 @@ lint: build ## Check formatting, lints, types and stubs
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
+	cargo fmt --check --manifest-path benches/echo/Cargo.toml
+	cargo clippy --all-targets --manifest-path benches/echo/Cargo.toml --target-dir target/echo \
+		-- -D warnings
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
@@ -130,6 +133,9 @@ format: build ## Format all code and apply the lints' own corrections
 
 bench: build $(VENV)/.peers ## Compare with asyncio, uvloop, rloop and zuvloop; options in ARGS
 	$(PYTHON) benches/python/micro.py $(ARGS)
+
+bench-sockets: build $(VENV)/.peers ## Compare servers under load with their peers; options in ARGS
+	$(PYTHON) benches/python/sockets.py $(ARGS)
 
 $(VENV)/.peers: $(VENV)/.dependencies
 	uv=$(find_uv) && "$$uv" pip install --quiet --python $(PYTHON) --group bench

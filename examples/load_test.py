@@ -64,7 +64,7 @@ class EchoServer:
         self.counts = {loop: LoopCounts() for loop in loops}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection, on the loop that accepted it."""
+        """Serve one connection, on the loop that it was placed on."""
         counts = self.counts[asyncio.get_running_loop()]
         counts.connections += 1
         try:

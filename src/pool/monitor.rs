@@ -173,6 +173,9 @@ impl Watch {
                 continue;
             }
             seen.recently += passed;
+            // Nothing is to be placed on it now, however short it has been.
+            let at_least = u64::try_from(config::STUCK_STEP.as_micros()).unwrap_or(u64::MAX);
+            shared.metrics.stuck_us.set(shared.metrics.stuck_us.get().max(at_least));
             if seen.stuck.is_none() {
                 self.take(seat, shared);
             }

@@ -1,6 +1,13 @@
 //! What a stream promises, one by one, over real sockets and pipes.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::items_after_statements,
+    clippy::needless_pass_by_value,
+    clippy::semicolon_if_nothing_returned,
+    reason = "a test"
+)]
+#![allow(clippy::large_stack_arrays, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
 #![allow(clippy::cast_possible_truncation, reason = "the size of an int")]
 
