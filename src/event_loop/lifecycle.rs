@@ -20,7 +20,8 @@ use crate::sync::atomic::{
 #[derive(Debug)]
 pub struct EventLoop<C> {
     /// What other threads want run. Its nodes hold callbacks, so it is not in the shared part.
-    inbox: CachePadded<Inbox<Post<C>>>,
+    /// In a box, as Python's allocator does not align an object to a cache line.
+    inbox: Box<CachePadded<Inbox<Post<C>>>>,
     shared: Arc<Shared>,
     /// The callbacks of `add_reader` and `add_writer`. Held for a few instructions or one
     /// `epoll_ctl`; no code of the caller's runs and nothing is dropped under it.
@@ -37,7 +38,7 @@ impl<C> EventLoop<C> {
     /// When the process is out of descriptors.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            inbox: CachePadded::default(),
+            inbox: Box::default(),
             shared: Arc::new(Shared::new()?),
             io: Mutex::new(IoTable::default()),
             stopping: AtomicBool::new(false),

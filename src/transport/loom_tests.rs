@@ -291,17 +291,13 @@ fn loom_the_owner_sends_nothing_past_what_is_queued() {
     loom::model(|| {
         let model = Model::new(Model::started(), 3);
         model.queue(0);
-        let helper = spawn(&model, |model| {
-            model.flush_ahead();
-            model.flush_ahead();
-        });
-        if !model.state.bits().is_queued() {
-            // Without a claim: nobody else writes while nothing is queued.
-            assert_eq!(model.call(), Some(1));
-            model.queue(2);
-        } else {
-            model.queue(1);
+        let helper = spawn(&model, Model::flush_ahead);
+        while model.state.bits().is_queued() {
+            thread::yield_now();
         }
+        // Without a claim: nobody else writes while nothing is queued.
+        assert_eq!(model.call(), Some(1));
+        model.queue(2);
         model.flush();
         model.schedule(model.state.end_turn());
         model.drain();

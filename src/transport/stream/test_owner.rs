@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
-#![allow(clippy::cast_possible_truncation, reason = "the size of an int")]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};

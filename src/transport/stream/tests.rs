@@ -1,15 +1,7 @@
 //! What a stream promises, one by one, over real sockets and pipes.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-#![allow(
-    clippy::items_after_statements,
-    clippy::needless_pass_by_value,
-    clippy::semicolon_if_nothing_returned,
-    reason = "a test"
-)]
-#![allow(clippy::large_stack_arrays, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
-#![allow(clippy::cast_possible_truncation, reason = "the size of an int")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -242,8 +234,8 @@ fn a_budget_bounds_what_one_job_writes() {
 
 #[test]
 fn reading_ahead_stops_at_the_bound_and_goes_on_when_it_was_taken() {
-    let (mut owner, mut far) = unix();
     const ALL: usize = config::READ_AHEAD * 3;
+    let (mut owner, mut far) = unix();
     let writer = thread::spawn(move || far.write_all(&pattern(0, ALL)).unwrap());
     while owner.stream.ahead_bytes() < config::READ_AHEAD {
         owner.helper.poll();
@@ -290,6 +282,7 @@ fn reset(far: TcpStream) {
         libc::setsockopt(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, length)
     };
     assert_eq!(status, 0);
+    drop(far);
 }
 
 #[test]
@@ -345,7 +338,7 @@ fn the_owner_hears_of_a_mark_that_was_passed_before_it_was_set() {
     owner.write(&pattern(0, 100_000));
     let queued = owner.stream.queued();
     owner.stream.tell_below(queued);
-    assert!(far.read(&mut [0; 20_000]).unwrap() > 0);
+    assert!(far.read(&mut vec![0; 20_000]).unwrap() > 0);
     owner.poll();
     let report = owner.helper.run_elsewhere();
     assert!(report.bytes_out > 0 && owner.stream.queued() > 0);
@@ -409,9 +402,9 @@ fn hammer(mut owner: Owner, far: OwnedFd) {
         if owner.stream.queued() < 100_000 {
             let data = pattern(wrote, 1 + (wrote ^ turns) % 9001);
             if turns % 5 == 0 {
-                owner.queue(&data)
+                owner.queue(&data);
             } else {
-                owner.write(&data)
+                owner.write(&data);
             }
             wrote += data.len();
         }
