@@ -33,6 +33,13 @@ pub const READ_SIZE: usize = 256 * 1024;
 /// Bytes after which a flush lets others have a turn.
 pub const WRITE_BUDGET: u64 = 1024 * 1024;
 
+/// Datagrams that may be received ahead, and so be lost if the loop is never heard of again: as many
+/// as a kernel's default buffer holds of middling ones.
+pub const READ_AHEAD_DATAGRAMS: usize = 256;
+
+/// Datagrams that one flush sends before others have a turn.
+pub const DATAGRAM_BUDGET: usize = 64;
+
 /// Connections accepted before others have a turn.
 pub const ACCEPT_BUDGET: usize = 64;
 

@@ -14,6 +14,7 @@ from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "DatagramCore",
     "ListenerCore",
     "LoopCore",
     "PoolCore",
@@ -23,6 +24,7 @@ __all__ = [
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
+    "_install_datagram_methods",
     "_install_hot_methods",
     "_install_stream_methods",
     "_learn_task_callbacks",
@@ -341,11 +343,12 @@ class StreamCore:
 
     Args:
         fd: a non-blocking descriptor that stays open until `retire`.
-        socket: whether it is a socket, and not a pipe.
+        socket: whether it is used as a socket, and not as a pipe.
         reads: whether data may come from it.
+        watches: if not, whether it becomes readable when whoever reads what is written is gone.
     """
 
-    def __new__(cls, fd: int, socket: bool, reads: bool) -> Self: ...
+    def __new__(cls, fd: int, socket: bool, reads: bool, watches: bool = False) -> Self: ...
     @property
     def fd(self) -> int:
         """The descriptor's number."""
@@ -408,8 +411,11 @@ class StreamCore:
     def close_descriptor(self) -> None:
         """Close the descriptor, if it is kept open by this object."""
 
-    def register(self, loop_: LoopCore, transport: object) -> None:
+    def register(self, loop_: LoopCore, transport: object) -> bool:
         """Register the transport with its loop's reactor; it begins in the next turn.
+
+        Returns:
+            Whether the reactor watches it: there are devices that it cannot watch.
 
         Raises:
             RuntimeError: the loop is closed, or the descriptor used by another transport.
@@ -435,6 +441,9 @@ class StreamCore:
     def begin_close(self) -> bool:
         """Begin an orderly end: read no more. Return whether it was the first call."""
 
+    def begin_close_writes(self) -> bool:
+        """As `begin_close`, of a pipe's write end, which goes on to watch its reader."""
+
     def begin_lost(self) -> bool:
         """Note that `connection_lost` is on its way. Return whether it was not before."""
 
@@ -448,6 +457,96 @@ class StreamCore:
         Raises:
             OSError: it was shut now, and the peer is gone.
         """
+
+@final
+class DatagramCore:
+    """The native half of a datagram transport. Use `loop_pool.EventLoop`.
+
+    Args:
+        fd: a non-blocking datagram socket that stays open until `retire`.
+        family: `AF_INET`, `AF_INET6` or `AF_UNIX`.
+        connected: whether it is connected.
+        address: the transport's own address, if it has one.
+
+    Raises:
+        ValueError: another family.
+    """
+
+    def __new__(cls, fd: int, family: int, connected: bool, address: Any = None) -> Self: ...
+    @property
+    def fd(self) -> int:
+        """The descriptor's number."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the transport is closing or closed."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether `connection_lost` is on its way, or was called."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether it receives what comes."""
+
+    @property
+    def queued(self) -> bool:
+        """Whether datagrams wait to be sent."""
+
+    @property
+    def protocol_paused(self) -> bool:
+        """Whether the protocol was told to pause writing."""
+
+    @protocol_paused.setter
+    def protocol_paused(self, value: bool) -> None: ...
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The marks of flow control as (low, high), in bytes."""
+
+    @limits.setter
+    def limits(self, value: tuple[int, int]) -> None: ...
+    def register(self, loop_: LoopCore, transport: object) -> bool:
+        """Register the transport with its loop's reactor; it begins in the next turn.
+
+        Raises:
+            RuntimeError: the loop is closed, or the descriptor used by another transport.
+            OSError: the kernel refuses to watch the socket.
+        """
+
+    def retire(self, loop_: LoopCore) -> None:
+        """End all work on the socket, after which it may be closed. Any thread."""
+
+    def kill(self) -> None:
+        """Stop all work, now; what is queued is forgotten."""
+
+    def begin_close(self) -> bool:
+        """Begin an orderly end: receive no more. Return whether it was the first call."""
+
+    def begin_lost(self) -> bool:
+        """Note that `connection_lost` is on its way. Return whether it was not before."""
+
+    @staticmethod
+    def is_here(loop_: LoopCore) -> bool:
+        """Whether the calling thread may change the transport: it runs the loop, or nobody does."""
+
+    def enqueue(self, transport: object, data: bytes) -> None:
+        """Queue a datagram that the Python half sends itself when `_send_next` is called."""
+
+    def next_own(self) -> bytes | None:
+        """Return the next datagram to send, if the Python half sends it itself."""
+
+    def pop_own(self) -> None:
+        """Take that datagram from the queue."""
+
+    def blocked(self, loop_: LoopCore) -> None:
+        """Note that the kernel was full when the Python half sent the next datagram itself.
+
+        Raises:
+            OSError: the kernel refuses to watch the socket.
+        """
+
+    def retry(self, loop_: LoopCore, transport: object) -> None:
+        """Let what found the kernel full be tried again."""
 
 @final
 class SocketOperation:
@@ -556,6 +655,13 @@ def _install_hot_methods(class_: type[LoopCore], /) -> None:
 
 def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> None:
     """Add `write`, `pause_reading`, `is_closing` and their like to a transport class.
+
+    Raises:
+        ImportError: its slots are not where those of the other transport classes are.
+    """
+
+def _install_datagram_methods(class_: type, /) -> None:
+    """Add `sendto`, `pause_reading`, `is_closing` and their like to a transport class.
 
     Raises:
         ImportError: its slots are not where those of the other transport classes are.

@@ -30,6 +30,9 @@ private name                                use here
 ``_make_ssl_transport``,                    asyncio's own for sockets whose class is not plain;
 ``_start_serving``, ``_stop_serving``,      TLS is ``sslproto``'s ``SSLProtocol``, whose
 ``_app_transport``                          ``_app_transport`` is what the program sees
+``_make_datagram_transport``,               overridden: native too, but for sockets that are not
+``_make_read_pipe_transport``,              plain or of another family
+``_make_write_pipe_transport``
 ``_sendfile_native``                        overridden: lends a transport's descriptor
 ``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
 ``_signal_handlers``, ``_csock``
@@ -57,7 +60,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
 from ._core import SocketOperation as _SocketOperation
+from ._datagrams import DatagramTransport
 from ._listeners import Listener
+from ._pipes import ReadPipeTransport, WritePipeTransport
 from ._transports import StreamTransport
 
 if TYPE_CHECKING:
@@ -256,6 +261,43 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             rawsock, ssl_protocol, extra=extra, server=server, context=context
         )
         return ssl_protocol._app_transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.DatagramTransport:
+        self._ensure_fd_no_transport(sock)
+        if not (
+            sock.family in _DATAGRAM_FAMILIES
+            and sock.type == socket.SOCK_DGRAM
+            and _is_plain(sock, _PLAIN_DATAGRAM)
+        ):
+            return super()._make_datagram_transport(  # type: ignore[misc, no-any-return]
+                sock, protocol, address, waiter, extra
+            )
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.ReadTransport:
+        return ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.WriteTransport:
+        return WritePipeTransport(self, pipe, protocol, waiter, extra)
 
     def _start_serving(  # noqa: PLR0917 - as asyncio's
         self,
@@ -562,14 +604,16 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
 _Socket = socket.socket
 _PLAIN = ("recv", "recv_into", "send", "sendmsg", "close", "fileno", "getpeername")
+_PLAIN_DATAGRAM = ("recvfrom", "send", "sendto", "close", "fileno", "getpeername", "getsockname")
+_DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
-def _is_plain(sock: object) -> bool:
+def _is_plain(sock: object, names: tuple[str, ...] = _PLAIN) -> bool:
     """Whether a socket is the kernel's and no more: its class changes none of its methods."""
     kind = type(sock)
     return kind is _Socket or (
         issubclass(kind, _Socket)
-        and all(getattr(kind, name) is getattr(_Socket, name) for name in _PLAIN)
+        and all(getattr(kind, name) is getattr(_Socket, name) for name in names)
     )
 
 

@@ -1,8 +1,11 @@
 """The transports that a program sees: asyncio's classes over the native halves.
 
+Here is what all of them share, and streams; pipes and datagrams are in modules of their own.
+
 What a program calls for each message (``write``, ``pause_reading``, ...) is native and added to the
-classes at the end of this module; here is what happens once in the life of a connection. Slots hold
-every Python reference, so that the garbage collector sees them; the native half is in ``_core``.
+classes at the end of their modules; here is what happens once in the life of a connection. Slots
+hold every Python reference, so that the garbage collector sees them; the native half is in
+``_core``.
 
 Threads: a transport belongs to its loop's thread. A call from another raises ``RuntimeError``
 in debug mode; otherwise it is posted to the loop, in order with other posts of the thread.
@@ -23,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 from . import _core, _private
 
 if TYPE_CHECKING:
-    from ._core import StreamCore
+    from ._core import DatagramCore, StreamCore
     from ._event_loop import EventLoop
 
 logger = logging.getLogger("asyncio")
 
-_SLOTS = (
+SLOTS = (
     "__dict__",
     "__weakref__",
     "_context",
@@ -46,24 +49,21 @@ else:
     _Parent = object
 
 
-class _Base(_Parent):
-    """What a stream does at its beginning and its end, whatever it is made of."""
+class Base(_Parent):
+    """What a transport does at its beginning and its end, whatever it is made of."""
 
     if not TYPE_CHECKING:
         __slots__ = ()
 
     _read_error = "Fatal read error on socket transport"
-    _write_error = "Fatal write error on socket transport"
 
     # What few connections need at a time stands in their `__dict__`, made when it is needed.
-    _empty_waiter: asyncio.Future[None] | None = None
-    _lost_writes = 0
     _sock: Any = None
     _waiter: asyncio.Future[None] | None = None
 
     if TYPE_CHECKING:
         _context: contextvars.Context
-        _core: StreamCore
+        _core: StreamCore | DatagramCore
         _extra: dict[str, Any] | None
         _loop: EventLoop
         _protocol: Any
@@ -78,7 +78,7 @@ class _Base(_Parent):
         extra: dict[str, Any] | None,
         server: Any,
         context: contextvars.Context | None,
-        core: StreamCore,
+        core: StreamCore | DatagramCore,
     ) -> None:
         self._extra = extra
         self._loop = loop
@@ -121,7 +121,6 @@ class _Base(_Parent):
 
     def _set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._core.set_buffered(isinstance(protocol, asyncio.BufferedProtocol))
 
     @property
     def _fd(self) -> int:
@@ -140,13 +139,6 @@ class _Base(_Parent):
         if core.begin_close() and not core.queued:
             self._schedule_lost(None)
 
-    def abort(self) -> None:
-        """Close at once; what is queued is lost. As ``asyncio.WriteTransport.abort``."""
-        if self._is_here():
-            self._force_close(None)
-        else:
-            self._elsewhere("abort")
-
     # -- errors and the end ----------------------------------------------------------------------
 
     def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
@@ -154,21 +146,18 @@ class _Base(_Parent):
             if self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=exc)
         else:
-            self._loop.call_exception_handler(
-                {
-                    "message": message,
-                    "exception": exc,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
+            self._report(exc, message)
         self._force_close(exc)
 
-    def _write_failed(self, exc: BaseException) -> None:
-        self._fatal_error(exc, self._write_error)
-        waiter = self._empty_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(exc)
+    def _report(self, exc: BaseException, message: str) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exc,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
 
     def _force_close(self, exc: BaseException | None) -> None:
         if not self._core.lost:
@@ -178,14 +167,6 @@ class _Base(_Parent):
     def _schedule_lost(self, exc: BaseException | None) -> None:
         if self._core.begin_lost():
             self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
-
-    def _drained(self) -> None:
-        """Go on when everything queued is written."""
-        waiter = self._empty_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-        if self._core.closing and self._core.begin_lost():
-            self._context.run(self._call_connection_lost, None)
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         self._remember_names()
@@ -199,9 +180,6 @@ class _Base(_Parent):
             server, self._server = self._server, None
             if server is not None:
                 _private.detach(server, self)
-            waiter = self._empty_waiter
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def _remember_names(self) -> None:
         """Note what cannot be asked of a closed descriptor."""
@@ -241,7 +219,76 @@ class _Base(_Parent):
         if not keep_open:
             self.close()
 
-    # -- writing ---------------------------------------------------------------------------------
+    # -- threads, messages -----------------------------------------------------------------------
+
+    def _is_here(self) -> bool:
+        return self._core.is_here(self._loop)
+
+    def _elsewhere(self, method: str, *args: object) -> None:
+        """Let the loop's own thread make a call that another thread may not."""
+        if self._loop.get_debug():
+            _private.check_thread(self._loop)
+        self._loop.call_soon_threadsafe(getattr(self, method), *args)
+
+    def _log(self, message: str) -> None:
+        logger.debug(message, self)
+
+    def __repr__(self) -> str:
+        core = getattr(self, "_core", None)
+        if core is None:
+            return f"<{type(self).__name__} uninitialised>"
+        info = [type(self).__name__]
+        if self._is_closed():
+            info.append("closed")
+        elif core.closing:
+            info.append("closing")
+        info.append(f"fd={core.fd}")
+        if not self._loop.is_closed():
+            info.extend(self._describe())
+        return f"<{' '.join(info)}>"
+
+    def _describe(self) -> list[str]:
+        return [f"read={'polling' if self._core.reading else 'idle'}"]
+
+
+class Writing(Base):
+    """What a transport does that can be written to."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    _empty_waiter: asyncio.Future[None] | None = None
+    _lost_writes = 0
+    _write_error = "Fatal write error on socket transport"
+
+    def abort(self) -> None:
+        """Close at once; what is queued is lost. As ``asyncio.WriteTransport.abort``."""
+        if self._is_here():
+            self._force_close(None)
+        else:
+            self._elsewhere("abort")
+
+    def _write_failed(self, exc: BaseException) -> None:
+        self._fatal_error(exc, self._write_error)
+        waiter = self._empty_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(exc)
+
+    def _drained(self) -> None:
+        """Go on when everything queued is written."""
+        waiter = self._empty_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if self._core.closing and self._core.begin_lost():
+            self._context.run(self._call_connection_lost, None)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        try:
+            super()._call_connection_lost(exc)
+        finally:
+            waiter = self._empty_waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(ConnectionError("Connection is closed by peer"))
 
     def _lost_write(self) -> None:
         """Warn of writes to a connection that is gone, once they become many, as asyncio does."""
@@ -298,52 +345,11 @@ class _Base(_Parent):
         except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:
-            self._loop.call_exception_handler(
-                {
-                    "message": f"protocol.{method}() failed",
-                    "exception": exc,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
-
-    # -- threads, messages -----------------------------------------------------------------------
-
-    def _is_here(self) -> bool:
-        return self._core.is_here(self._loop)
-
-    def _elsewhere(self, method: str, *args: object) -> None:
-        """Let the loop's own thread make a call that another thread may not."""
-        if self._loop.get_debug():
-            _private.check_thread(self._loop)
-        self._loop.call_soon_threadsafe(getattr(self, method), *args)
-
-    def _log(self, message: str) -> None:
-        logger.debug(message, self)
-
-    def __repr__(self) -> str:
-        core = getattr(self, "_core", None)
-        if core is None:
-            return f"<{type(self).__name__} uninitialised>"
-        info = [type(self).__name__]
-        if self._is_closed():
-            info.append("closed")
-        elif core.closing:
-            info.append("closing")
-        info.append(f"fd={core.fd}")
-        if not self._loop.is_closed():
-            info.extend(self._describe())
-        return f"<{' '.join(info)}>"
+            self._report(exc, f"protocol.{method}() failed")
 
     def _describe(self) -> list[str]:
-        return [*self._describe_read(), *self._describe_write()]
-
-    def _describe_read(self) -> list[str]:
-        return [f"read={'polling' if self._core.reading else 'idle'}"]
-
-    def _describe_write(self) -> list[str]:
         state = "polling" if self._core.queued else "idle"
-        return [f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
+        return [*super()._describe(), f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
 
 
 _descriptors = threading.RLock()
@@ -351,15 +357,18 @@ _descriptors = threading.RLock()
 may ask for the socket at any time. Re-entrant, as a finalizer may close one meanwhile."""
 
 
-class StreamTransport(_Base, _private.FlowControlMixin):
+class StreamTransport(Writing, _private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
-    __slots__ = _SLOTS
+    __slots__ = SLOTS
 
     _start_tls_compatible = True
     _sendfile_compatible = _private.SendfileMode.TRY_NATIVE
 
     max_size = 256 * 1024
+
+    if TYPE_CHECKING:
+        _core: StreamCore
 
     def __init__(  # noqa: PLR0917 - as asyncio's
         self,
@@ -398,6 +407,10 @@ class StreamTransport(_Base, _private.FlowControlMixin):
         self._begin(loop, None, protocol, None, None, server, context, core)
         self._join()
         return self
+
+    def _set_protocol(self, protocol: Any) -> None:
+        super()._set_protocol(protocol)
+        self._core.set_buffered(isinstance(protocol, asyncio.BufferedProtocol))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return ``socket``, ``sockname`` or ``peername``. As asyncio's transports. Any thread."""

@@ -1,13 +1,13 @@
-//! Socket addresses as Python's `socket` module writes them.
+//! Socket addresses as Python's `socket` module writes and reads them.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 
-use crate::sys::address::SocketAddress;
+use crate::sys::address::{Family, LONGEST_PATH, SocketAddress};
 
 /// The address as `socket.getsockname` would give it; `None` if it is unknown.
 pub(super) fn to_python(py: Python<'_>, address: &SocketAddress) -> PyResult<Py<PyAny>> {
@@ -16,12 +16,8 @@ pub(super) fn to_python(py: Python<'_>, address: &SocketAddress) -> PyResult<Py<
             (at.ip().to_string(), at.port()).into_pyobject(py)?.into_any().unbind()
         }
         SocketAddress::Inet(SocketAddr::V6(at)) => {
-            let mut host = at.ip().to_string();
-            if at.scope_id() != 0 {
-                host = scoped(&host, at.scope_id());
-            }
             let whole: Bound<'_, PyTuple> =
-                (host, at.port(), at.flowinfo(), at.scope_id()).into_pyobject(py)?;
+                (v6_text(at.ip()), at.port(), at.flowinfo(), at.scope_id()).into_pyobject(py)?;
             whole.into_any().unbind()
         }
         // An abstract name is bytes, a path a string.
@@ -33,10 +29,62 @@ pub(super) fn to_python(py: Python<'_>, address: &SocketAddress) -> PyResult<Py<
     })
 }
 
-/// A link-local host with its zone, as `getnameinfo` writes it.
-fn scoped(host: &str, scope: u32) -> String {
-    match crate::sys::address::interface_name(scope) {
-        Some(name) => format!("{host}%{name}"),
-        None => format!("{host}%{scope}"),
+/// The host as `inet_ntop` writes it, which unlike Rust shows an embedded IPv4 address of the old
+/// kind (`::192.0.2.1`). As in Python, the scope is not part of it.
+fn v6_text(ip: &Ipv6Addr) -> String {
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => {
+            let [.., a, b, c, d] = ip.octets();
+            format!("::{}", Ipv4Addr::new(a, b, c, d))
+        }
+        _ => ip.to_string(),
     }
+}
+
+/// The address that `object` writes out in numbers, or as a unix name. `None` if it does not: then
+/// the socket's own methods know what to do, or what to say.
+pub(super) fn from_python(family: Family, object: &Bound<'_, PyAny>) -> Option<SocketAddress> {
+    match family {
+        Family::V4 => {
+            let tuple = object.cast_exact::<PyTuple>().ok().filter(|tuple| tuple.len() == 2)?;
+            let ip: Ipv4Addr = host(tuple)?.to_str().ok()?.parse().ok()?;
+            Some(SocketAddress::Inet(SocketAddrV4::new(ip, number(tuple, 1)?).into()))
+        }
+        Family::V6 => {
+            let tuple = object.cast_exact::<PyTuple>().ok()?;
+            let length = tuple.len();
+            let ip: Ipv6Addr = host(tuple)?.to_str().ok()?.parse().ok()?;
+            let port = number(tuple, 1)?;
+            let flow = if length > 2 { number(tuple, 2)? } else { 0 };
+            let scope = if length > 3 { number(tuple, 3)? } else { 0 };
+            let whole = length <= 4 && flow <= LARGEST_FLOW;
+            whole.then(|| SocketAddress::Inet(SocketAddrV6::new(ip, port, flow, scope).into()))
+        }
+        Family::Unix => {
+            let name: &[u8] = if let Ok(name) = object.cast_exact::<PyString>() {
+                // Other names depend on the encoding of the file system.
+                name.to_str().ok().filter(|name| name.is_ascii())?.as_bytes()
+            } else {
+                object.cast_exact::<PyBytes>().ok()?.as_bytes()
+            };
+            let (first, rest) = name.split_first()?;
+            let plain = name.len() <= LONGEST_PATH && (*first == 0 || !rest.contains(&0));
+            plain.then(|| SocketAddress::Unix(name.into()))
+        }
+    }
+}
+
+/// The largest flow label.
+const LARGEST_FLOW: u32 = 0xf_ffff;
+
+fn host<'py>(tuple: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyString>> {
+    tuple.get_item(0).ok()?.cast_into_exact().ok()
+}
+
+fn number<'py, N: for<'a> FromPyObject<'a, 'py>>(
+    tuple: &Bound<'py, PyTuple>,
+    index: usize,
+) -> Option<N> {
+    let item = tuple.get_item(index).ok()?;
+    item.cast_exact::<PyInt>().ok()?.extract().ok()
 }

@@ -12,6 +12,9 @@ mod address;
 mod arguments;
 mod callback;
 mod core;
+mod datagram;
+mod datagram_methods;
+mod datagram_turn;
 mod gil;
 mod handle;
 mod handle_types;
@@ -31,6 +34,8 @@ mod stream;
 mod stream_methods;
 mod stream_turn;
 mod transport;
+mod transport_core;
+mod transport_methods;
 
 use pyo3::prelude::*;
 
@@ -48,8 +53,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
     module.add_class::<stream::StreamCore>()?;
     module.add_class::<listener::ListenerCore>()?;
+    module.add_class::<datagram::DatagramCore>()?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
     module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(datagram_methods::install, module)?)?;
     state::initialise(module)?;
     Ok(())
 }

@@ -5,9 +5,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
+use super::datagram::DatagramCore;
 use super::listener::{self, ListenerCore};
 use super::sock::{self, SocketOperation};
-use super::{stream, stream_turn, transport};
+use super::stream::StreamCore;
+use super::{datagram_turn, stream_turn, transport};
 use crate::sys::clock;
 
 /// Runs the entry of a native object. Errors of the program's own callbacks are reported within.
@@ -37,8 +39,13 @@ fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<
     }
     // SAFETY: what is no other native object is a transport.
     let core = unsafe { transport::core_of(object.as_ptr())? };
-    // SAFETY: as above; the transport is alive during the call.
-    stream_turn::run(loop_, object, unsafe { stream::cast(core) })
+    // SAFETY: the slot keeps it alive, as the transport is during the call.
+    let half = unsafe { Bound::<PyAny>::ref_from_ptr(loop_.py(), core) };
+    if let Ok(half) = half.cast_exact::<DatagramCore>() {
+        return datagram_turn::run(loop_, object, half.get());
+    }
+    // SAFETY: what is no other native half is a stream's.
+    stream_turn::run(loop_, object, unsafe { transport::cast::<StreamCore>(core) })
 }
 
 /// In debug mode a slow turn is logged, as asyncio logs a slow handle.

@@ -1,25 +1,24 @@
-//! The methods of a stream transport that a program calls for each message: plain C methods, added
-//! to the classes of `python/loop_pool/_transports.py` as `hot` adds the loop's.
+//! `write`, which a program calls on a stream transport for each message.
 
-use std::sync::Arc;
-
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
-use super::arguments::{method_def, one_def, raise};
-use super::callback::Callback;
+use super::arguments::one_def;
 use super::core::LoopCore;
 use super::hot::add_methods;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload, bytes_of};
-use super::stream::{self, CLOSING, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore, WRITE_EOF};
+use super::stream::StreamCore;
 use super::stream_turn::write_failed;
-use super::transport::{core_of, learn, loop_of};
-use crate::event_loop::Job;
-use crate::transport::{Schedule, Source};
+use super::transport::{learn, loop_of};
+use super::transport_core::{DROPS_WRITES, EMPTY_WAITER, Half, LOST, WRITE_EOF};
+use super::transport_methods::{
+    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above, schedule,
+};
+use crate::sys::socket::Channel;
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
 ///
@@ -29,180 +28,21 @@ use crate::transport::{Schedule, Source};
 #[pyo3(name = "_install_stream_methods", signature = (class, /, *, reads, writes))]
 pub(super) fn install(class: &Bound<'_, PyType>, reads: bool, writes: bool) -> PyResult<()> {
     learn(class)?;
-    let mut methods = vec![method_def(
-        c"is_closing",
-        is_closing,
-        c"is_closing($self, /)\n--\n\nWhether the transport is closing or closed. Any thread.",
-    )];
+    let mut methods = transport_methods::common::<StreamCore>();
     if reads {
-        methods.extend([
-            method_def(
-                c"is_reading",
-                is_reading,
-                c"is_reading($self, /)\n--\n\nWhether it is receiving. Any thread.",
-            ),
-            method_def(
-                c"pause_reading",
-                pause_reading,
-                c"pause_reading($self, /)\n--\n\nDeliver nothing until resume_reading() is called.",
-            ),
-            method_def(
-                c"resume_reading",
-                resume_reading,
-                c"resume_reading($self, /)\n--\n\nUndo pause_reading(); what was read ahead of the \
-                  pause is delivered first.",
-            ),
-        ]);
+        methods.extend(transport_methods::reading::<StreamCore>());
     }
     if writes {
-        methods.extend([
-            one_def(
-                c"write",
-                write,
-                c"write($self, data, /)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
-                  What the kernel does not take at once is queued: bytes by reference, anything \
-                  else as a copy. As asyncio.WriteTransport.write.",
-            ),
-            method_def(
-                c"get_write_buffer_size",
-                get_write_buffer_size,
-                c"get_write_buffer_size($self, /)\n--\n\nReturn the bytes queued. Any thread.",
-            ),
-        ]);
+        methods.push(transport_methods::writing::<StreamCore>());
+        methods.push(one_def(
+            c"write",
+            write,
+            c"write($self, data, /)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
+              What the kernel does not take at once is queued: bytes by reference, anything \
+              else as a copy. As asyncio.WriteTransport.write.",
+        ));
     }
     add_methods(class, methods)
-}
-
-/// Runs the body of a method with its transport's native half.
-///
-/// # Safety
-/// `slf` is a live instance of a class that was given the methods, as the descriptor has checked.
-#[inline(always)]
-unsafe fn enter(
-    slf: *mut ffi::PyObject,
-    body: impl FnOnce(Python<'_>, &StreamCore) -> PyResult<*mut ffi::PyObject>,
-) -> *mut ffi::PyObject {
-    // SAFETY: handed on to our caller.
-    raise(|py| unsafe { body(py, stream::cast(core_of(slf)?)) })
-}
-
-fn none() -> *mut ffi::PyObject {
-    // SAFETY: immortal.
-    unsafe { ffi::Py_None() }
-}
-
-fn boolean(value: bool) -> *mut ffi::PyObject {
-    // SAFETY: immortal.
-    unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } }
-}
-
-/// Whether the calling thread may change the transport now: it is the loop's, or nobody runs the
-/// loop. If not, the call is posted to the loop's thread, or refused in debug mode.
-#[cold]
-fn elsewhere(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    method: &str,
-    argument: Option<&Bound<'_, PyAny>>,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: `slf` is alive during the call.
-    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    match argument {
-        Some(argument) => transport.call_method1("_elsewhere", (method, argument))?,
-        None => transport.call_method1("_elsewhere", (method,))?,
-    };
-    Ok(none())
-}
-
-/// Whether the calling thread may change the transport now.
-#[inline(always)]
-pub(super) fn is_here(loop_: &LoopCore) -> bool {
-    loop_.event_loop.is_owner() || !loop_.event_loop.is_owned()
-}
-
-fn schedule(loop_: &Bound<'_, LoopCore>, slf: *mut ffi::PyObject, needed: Schedule) {
-    if needed == Schedule::Needed {
-        // SAFETY: the transport is alive during the call.
-        let transport = unsafe { Ref::from_borrowed(slf) };
-        loop_.get().schedule(Callback::from_native(transport));
-    }
-}
-
-unsafe extern "C" fn is_closing(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type.
-    unsafe { enter(slf, |_, core| Ok(boolean(core.has(CLOSING)))) }
-}
-
-unsafe extern "C" fn is_reading(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type.
-    unsafe {
-        enter(slf, |_, core| {
-            let paused = core.stream.state().bits().is_paused();
-            Ok(boolean(!core.has(CLOSING) && !paused))
-        })
-    }
-}
-
-unsafe extern "C" fn get_write_buffer_size(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type; a size fits.
-    unsafe { enter(slf, |_, core| Ok(ffi::PyLong_FromSize_t(core.stream.queued()))) }
-}
-
-unsafe extern "C" fn pause_reading(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type.
-    unsafe {
-        enter(slf, |py, core| {
-            let loop_ = loop_of(py, slf);
-            if !is_here(loop_.get()) {
-                return elsewhere(py, slf, "pause_reading", None);
-            }
-            let state = core.stream.state();
-            if !core.has(CLOSING) && !state.bits().is_paused() {
-                state.pause();
-                if loop_.get().is_debug() {
-                    Bound::from_borrowed_ptr(py, slf)
-                        .call_method1(intern!(py, "_log"), ("%r pauses reading",))?;
-                }
-            }
-            Ok(none())
-        })
-    }
-}
-
-unsafe extern "C" fn resume_reading(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type.
-    unsafe {
-        enter(slf, |py, core| {
-            let loop_ = loop_of(py, slf);
-            if !is_here(loop_.get()) {
-                return elsewhere(py, slf, "resume_reading", None);
-            }
-            let state = core.stream.state();
-            if !core.has(CLOSING) && state.bits().is_paused() {
-                schedule(loop_, slf, state.resume());
-                if loop_.get().is_debug() {
-                    Bound::from_borrowed_ptr(py, slf)
-                        .call_method1(intern!(py, "_log"), ("%r resumes reading",))?;
-                }
-            }
-            Ok(none())
-        })
-    }
 }
 
 unsafe extern "C" fn write(
@@ -211,7 +51,7 @@ unsafe extern "C" fn write(
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type; the argument is alive during the call.
     unsafe {
-        enter(slf, |py, core| {
+        enter(slf, |py, core: &StreamCore| {
             let loop_ = loop_of(py, slf);
             if ffi::PyBytes_CheckExact(data) != 0 {
                 write_bytes(py, slf, core, loop_, data, bytes_of(data), || {
@@ -237,6 +77,9 @@ fn write_other(
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>())
     {
+        if core.stream.channel() == Channel::Pipe {
+            return Err(PyAssertionError::new_err(data.repr()?.to_string()));
+        }
         return Err(PyTypeError::new_err(format!(
             "data argument must be a bytes, bytearray, or memoryview object, not {}",
             data.get_type().name()?.repr()?
@@ -258,7 +101,7 @@ fn write_copy(
     slf: *mut ffi::PyObject,
     data: &Bound<'_, PyAny>,
 ) -> PyResult<*mut ffi::PyObject> {
-    let copy = py.get_type::<PyBytes>().call1((data,))?;
+    let copy = copy_of(py, data)?;
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     transport.call_method1(intern!(py, "write"), (copy,))?;
@@ -283,17 +126,17 @@ unsafe fn write_bytes(
     if !event_loop.is_owner() && event_loop.is_owned() {
         // SAFETY: by our caller's word.
         let object = unsafe { Bound::from_borrowed_ptr(py, object) };
-        let copy = py.get_type::<PyBytes>().call1((object,))?;
-        return elsewhere(py, slf, "write", Some(&copy));
+        let copy = copy_of(py, &object)?;
+        return elsewhere(py, slf, "write", &[&copy]);
     }
-    if core.flags() & (WRITE_EOF | EMPTY_WAITER | LOST) != 0 {
+    if core.common().flags() & (WRITE_EOF | EMPTY_WAITER | LOST | DROPS_WRITES) != 0 {
         return refuse(py, slf, core, data.is_empty());
     }
     if data.is_empty() {
         return Ok(none());
     }
     if loop_.get().is_behind() {
-        return leave_to_helper(py, slf, core, loop_, keep());
+        return queue_for_helper(py, slf, core, loop_, keep());
     }
     let stream = &core.stream;
     let mut offset = 0;
@@ -343,21 +186,13 @@ fn queue(
         schedule(loop_, slf, stream.state().end_turn());
     }
     pause_if_above(&transport, core)?;
-    schedule(loop_, slf, core.look_below());
+    schedule(loop_, slf, core.common().look_below(core.link()));
     Ok(none())
 }
 
-fn pause_if_above(transport: &Bound<'_, PyAny>, core: &StreamCore) -> PyResult<()> {
-    if core.is_above_high_water() && !core.has(PROTOCOL_PAUSED) {
-        transport.call_method0(intern!(transport.py(), "_pause_protocol"))?;
-    }
-    Ok(())
-}
-
-/// Queues data without trying to send them, and offers that to an idle thread: more callbacks wait
-/// than the loop gets to soon. What nobody takes is sent when they have run.
+/// Queues data without trying to send them.
 #[cold]
-fn leave_to_helper(
+fn queue_for_helper(
     py: Python<'_>,
     slf: *mut ffi::PyObject,
     core: &StreamCore,
@@ -367,17 +202,13 @@ fn leave_to_helper(
     let stream = &core.stream;
     let was_queued = stream.state().bits().is_queued();
     drop(stream.enqueue(payload, 0));
-    if !was_queued && let Some(token) = stream.token() {
-        let source: Arc<dyn Source> = stream.clone();
-        let owner = Arc::clone(loop_.get().event_loop.shared());
-        if !super::run::offer_one(loop_.get(), Job { owner, token, source }) {
-            schedule(loop_, slf, stream.state().end_turn());
-        }
+    if !was_queued {
+        leave_to_helper(loop_, slf, stream);
     }
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     pause_if_above(&transport, core)?;
-    schedule(loop_, slf, core.look_below());
+    schedule(loop_, slf, core.common().look_below(core.link()));
     Ok(none())
 }
 
@@ -389,10 +220,10 @@ fn refuse(
     core: &StreamCore,
     empty: bool,
 ) -> PyResult<*mut ffi::PyObject> {
-    if core.has(WRITE_EOF) {
+    if core.common().has(WRITE_EOF) {
         return Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"));
     }
-    if core.has(EMPTY_WAITER) {
+    if core.common().has(EMPTY_WAITER) {
         return Err(PyRuntimeError::new_err("unable to write; sendfile is in progress"));
     }
     if !empty {

@@ -6,15 +6,16 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::callback::{Callback, report};
+use super::callback::Callback;
 use super::core::LoopCore;
-use super::handle::Scheduled;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
-use super::stream::{BUFFERED, CLOSING, EMPTY_WAITER, LOST, PROTOCOL_PAUSED, StreamCore};
-use super::transport::{call_protocol, fatal_error};
-use crate::transport::{Ahead, Flushed, Schedule};
+use super::stream::StreamCore;
+use super::transport::{call_protocol, fatal_error, start, tell_protocol};
+use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED};
+use crate::sys::socket::Channel;
+use crate::transport::{Ahead, Flushed, Input, Schedule};
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {
@@ -38,12 +39,12 @@ pub(super) fn run(
     let begun = state.begin_turn();
     let unstarted = begun.bits.is_unstarted();
     // Of a connection aborted this early the protocol hears as of any other: it was made, and lost.
-    if begun.bits.is_dead() && !(unstarted && core.has(LOST)) {
+    if begun.bits.is_dead() && !(unstarted && core.common().has(LOST)) {
         return Ok(());
     }
     let turn = Turn { loop_, transport, core };
     let result = if unstarted {
-        turn.start()
+        start(loop_, transport, state)
     } else {
         let read = if begun.reads {
             turn.read()
@@ -61,37 +62,14 @@ pub(super) fn run(
 }
 
 impl Turn<'_, '_> {
-    /// Introduces the transport to its protocol, and lets reading begin.
-    #[cold]
-    fn start(&self) -> PyResult<()> {
-        let py = self.transport.py();
-        let argument = Ref::from(self.transport.clone());
-        let made = call_protocol(self.transport, intern!(py, "connection_made"), Some(&argument));
-        let result = made.map(drop).or_else(|error| {
-            let protocol = self.transport.getattr(intern!(py, "_protocol"))?;
-            let args = pyo3::types::PyTuple::new(py, [self.transport])?;
-            let scheduled = Scheduled {
-                callback: protocol.getattr(intern!(py, "connection_made"))?.into(),
-                args: args.into_any().into(),
-                context: self.transport.getattr(intern!(py, "_context"))?.into(),
-            };
-            error.restore(py);
-            report(self.loop_, None, scheduled)
-        });
-        // What else began with it is the same whether the protocol liked it or not, as in asyncio.
-        // Whoever waits for the connection goes on before its data come.
-        let woken = self.transport.call_method0(intern!(py, "_wake_waiter"));
-        if self.core.stream.state().start() == Schedule::Needed {
-            self.loop_.get().schedule(Callback::from_native(self.transport.clone().into()));
-        }
-        result.and(woken.map(drop))
-    }
-
     /// Reads once, with the claim to read in hand, and hands what came to the protocol.
     #[inline]
     fn read(&self) -> PyResult<()> {
-        if self.core.has(BUFFERED) {
+        if self.core.common().has(BUFFERED) {
             return self.read_into_buffer();
+        }
+        if self.core.stream.input() != Input::Data {
+            return self.peer_gone();
         }
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
@@ -128,7 +106,11 @@ impl Turn<'_, '_> {
     #[inline]
     fn received(&self, data: &Ref) -> PyResult<()> {
         let py = self.transport.py();
-        match call_protocol(self.transport, intern!(py, "data_received"), Some(data)) {
+        let method = intern!(py, "data_received");
+        if self.core.stream.channel() == Channel::Pipe {
+            return tell_protocol(self.loop_, self.transport, method, [data]);
+        }
+        match call_protocol(self.transport, method, [data]) {
             Ok(_) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.data_received() call failed.";
@@ -160,11 +142,20 @@ impl Turn<'_, '_> {
         Ok(())
     }
 
+    /// Nobody reads what is written any more.
+    #[cold]
+    fn peer_gone(&self) -> PyResult<()> {
+        let py = self.transport.py();
+        self.core.stream.state().release_read_in_turn(false);
+        self.transport.call_method0(intern!(py, "_peer_gone"))?;
+        Ok(())
+    }
+
     /// A buffer of the protocol's, of any size but none.
     fn get_buffer(&self, hint: isize) -> PyResult<Option<Borrowed>> {
         let py = self.transport.py();
         let hint: Ref = hint.into_pyobject(py)?.into_any().into();
-        let lent = call_protocol(self.transport, intern!(py, "get_buffer"), Some(&hint));
+        let lent = call_protocol(self.transport, intern!(py, "get_buffer"), [&hint]);
         let checked = lent.and_then(|buffer| {
             let Some(buffer) = buffer else { return Ok(None) };
             let buffer = buffer.as_py().bind(py).clone();
@@ -197,7 +188,7 @@ impl Turn<'_, '_> {
     fn updated(&self, count: usize) -> PyResult<()> {
         let py = self.transport.py();
         let count: Ref = count.into_pyobject(py)?.into_any().into();
-        match call_protocol(self.transport, intern!(py, "buffer_updated"), Some(&count)) {
+        match call_protocol(self.transport, intern!(py, "buffer_updated"), [&count]) {
             Ok(_) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.buffer_updated() call failed.";
@@ -263,7 +254,7 @@ impl Turn<'_, '_> {
         let py = self.transport.py();
         let mut rest = data;
         while !rest.is_empty() {
-            if !self.core.has(BUFFERED) {
+            if !self.core.common().has(BUFFERED) {
                 // SAFETY: the memory is valid for its length.
                 let data = unsafe {
                     let length = rest.len().cast_signed();
@@ -316,10 +307,10 @@ impl Turn<'_, '_> {
             return write_failed(self.transport, &error);
         }
         let core = self.core;
-        if core.has(PROTOCOL_PAUSED) && core.is_below_low_water() {
+        if core.common().has(PROTOCOL_PAUSED) && core.common().is_below_low_water(core.link()) {
             self.transport.call_method0(intern!(py, "_resume_protocol"))?;
         }
-        if !core.stream.state().bits().is_queued() && core.has(CLOSING | EMPTY_WAITER) {
+        if !core.stream.state().bits().is_queued() && core.common().has(CLOSING | EMPTY_WAITER) {
             self.transport.call_method0(intern!(py, "_drained"))?;
         }
         Ok(())

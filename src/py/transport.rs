@@ -1,7 +1,7 @@
 //! What all native transports share: where their Python halves keep what, and how a protocol is
 //! called.
 //!
-//! A transport that a program sees is an instance of a class of `python/loop_pool/_transports.py`,
+//! A transport that a program sees is an instance of a class of `python/loop_pool/_transports.py` and its like,
 //! which inherits asyncio's and keeps its Python references in slots; the native half is in one of
 //! them. So asyncio's `isinstance` holds, and the collector sees every reference.
 
@@ -11,12 +11,14 @@ use pyo3::exceptions::{PyImportError, PyKeyboardInterrupt, PyRuntimeError, PySys
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
 
+use super::callback::{Callback, report};
 use super::core::LoopCore;
-use super::handle::{in_critical_section, slot};
+use super::handle::{Scheduled, in_critical_section, slot};
 use super::object::{Ref, decref};
 use super::state::slot_offset;
+use crate::transport::{Schedule, State};
 
 /// Where the Python half of a transport keeps what, in bytes from the start of the object.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,18 +98,24 @@ fn protocol_of<'py>(transport: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> 
     }
 }
 
-/// Calls a method of the protocol in the transport's context.
+/// Calls a method of the protocol in the transport's context. `None` if it has no protocol any more.
 ///
 /// # Errors
 /// What the method raises.
 #[inline(always)]
-pub(super) fn call_protocol<'py>(
-    transport: &Bound<'py, PyAny>,
-    method: &Bound<'py, PyString>,
-    argument: Option<&Ref>,
+pub(super) fn call_protocol<const N: usize>(
+    transport: &Bound<'_, PyAny>,
+    method: &Bound<'_, PyString>,
+    arguments: [&Ref; N],
 ) -> PyResult<Option<Ref>> {
+    const { assert!(N <= MOST_ARGUMENTS) };
     let py = transport.py();
     let Some(protocol) = protocol_of(transport) else { return Ok(None) };
+    let mut argv = [std::ptr::null_mut(); 2 + MOST_ARGUMENTS];
+    argv[1] = protocol.as_ptr();
+    for (place, argument) in argv[2..].iter_mut().zip(arguments) {
+        *place = argument.as_ptr();
+    }
     // SAFETY: every object is alive during the call; the context is set once. `argv[0]` may be
     // overwritten by the callee, as the flag says.
     unsafe {
@@ -115,13 +123,10 @@ pub(super) fn call_protocol<'py>(
         if ffi::PyContext_Enter(context) != 0 {
             return Err(PyErr::fetch(py));
         }
-        let argument = argument.map_or(std::ptr::null_mut(), Ref::as_ptr);
-        let mut argv = [std::ptr::null_mut(), protocol.as_ptr(), argument];
-        let count = 1 + usize::from(!argument.is_null());
         let result = ffi::PyObject_VectorcallMethod(
             method.as_ptr(),
             argv.as_mut_ptr().add(1),
-            count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            (1 + N) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
             std::ptr::null_mut(),
         );
         if ffi::PyContext_Exit(context) != 0 {
@@ -132,6 +137,56 @@ pub(super) fn call_protocol<'py>(
         }
         Ref::from_owned_or_err(py, result).map(Some)
     }
+}
+
+/// Arguments of a protocol's method: those of `datagram_received`.
+const MOST_ARGUMENTS: usize = 2;
+
+/// As [`call_protocol`]; an exception is reported as that of a callback, and ends nothing.
+///
+/// # Errors
+/// `SystemExit`, `KeyboardInterrupt`, and what the exception handler lets through.
+pub(super) fn tell_protocol<const N: usize>(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    method: &Bound<'_, PyString>,
+    arguments: [&Ref; N],
+) -> PyResult<()> {
+    let Err(error) = call_protocol(transport, method, arguments) else { return Ok(()) };
+    let py = transport.py();
+    let args = PyTuple::new(py, arguments.map(Ref::as_py))?;
+    let protocol = transport.getattr(intern!(py, "_protocol"))?;
+    let callback = protocol.getattr(method).unwrap_or(protocol);
+    let context = transport.getattr(intern!(py, "_context"))?;
+    error.restore(py);
+    let scheduled = Scheduled {
+        callback: callback.into(),
+        args: args.into_any().into(),
+        context: context.into(),
+    };
+    report(loop_, None, scheduled)
+}
+
+/// Introduces the transport to its protocol, and lets it begin.
+///
+/// # Errors
+/// As [`tell_protocol`].
+#[cold]
+pub(super) fn start(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    state: &State,
+) -> PyResult<()> {
+    let py = transport.py();
+    let argument = Ref::from(transport.clone());
+    let told = tell_protocol(loop_, transport, intern!(py, "connection_made"), [&argument]);
+    // What else began with it is the same whether the protocol liked it or not, as in asyncio. Whoever
+    // waits for the connection goes on before data come.
+    let woken = transport.call_method0(intern!(py, "_wake_waiter"));
+    if state.start() == Schedule::Needed {
+        loop_.get().schedule(Callback::from_native(transport.clone().into()));
+    }
+    told.and(woken.map(drop))
 }
 
 /// Whether the exception is one that ends the program, and not only the connection.
@@ -155,4 +210,18 @@ pub(super) fn fatal_error(
     }
     transport.call_method1(intern!(py, "_fatal_error"), (error.into_value(py), message))?;
     Ok(())
+}
+
+/// The native half of a transport of a known kind.
+///
+/// # Safety
+/// `core` comes from the slot of a transport of that kind, which is alive as long as the result is
+/// used.
+#[inline(always)]
+pub(super) unsafe fn cast<'a, C>(core: &'a *mut ffi::PyObject) -> &'a C
+where
+    C: pyo3::PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync,
+{
+    // SAFETY: the class puts a `C` there; `Bound` is laid out as its pointer.
+    unsafe { (*std::ptr::from_ref(core).cast::<Bound<'a, C>>()).get() }
 }

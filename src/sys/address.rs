@@ -16,18 +16,32 @@ pub enum SocketAddress {
     Unknown,
 }
 
-/// The name of a network interface, by its index.
-#[must_use]
-pub fn interface_name(index: u32) -> Option<String> {
-    let mut name = [0; libc::IF_NAMESIZE];
-    // SAFETY: the buffer is as large as the call demands.
-    if unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null() {
-        return None;
-    }
-    // SAFETY: the call wrote a string with its end mark.
-    let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) };
-    Some(name.to_string_lossy().into_owned())
+/// The families of addresses that this module knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `AF_INET`.
+    V4,
+    /// `AF_INET6`.
+    V6,
+    /// `AF_UNIX`.
+    Unix,
 }
+
+impl Family {
+    /// The family of that number, if it is known.
+    #[must_use]
+    pub const fn of_number(number: i32) -> Option<Self> {
+        match number {
+            libc::AF_INET => Some(Self::V4),
+            libc::AF_INET6 => Some(Self::V6),
+            libc::AF_UNIX => Some(Self::Unix),
+            _ => None,
+        }
+    }
+}
+
+/// The longest path of a unix socket, without its end mark.
+pub const LONGEST_PATH: usize = size_of::<libc::sockaddr_un>() - PATH - 1;
 
 #[allow(clippy::cast_possible_truncation, reason = "an address is shorter than 4 GiB")]
 const STORAGE: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;

@@ -9,16 +9,20 @@
 //! Must never: run a callback, drop a buffer that it was given on a thread other than the owner's, or
 //! wait.
 
+mod datagram;
+mod link;
 mod listener;
 mod source;
 mod state;
 mod stream;
 mod write_queue;
 
+pub use datagram::{Arrival, Datagrams, Delivered, Target};
+pub use link::{Link, Port};
 pub use listener::{Connection, Listener};
 pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Source, SourceTable};
 pub use state::{Bits, Schedule, State, Turn};
-pub use stream::{Ahead, Flushed, Stream};
+pub use stream::{Ahead, Flushed, Input, Stream};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]

@@ -8,15 +8,12 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
 use super::write_queue::{Buffer, PARTS, WriteQueue};
-use super::{Bench, Bits, Registrar, Report, Schedule, Source, State};
+use super::{Bench, Bits, Link, Port, Registrar, Report, Schedule, Source, State};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
-use crate::sync::atomic::{
-    AtomicBool, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sys::socket::{self, Channel};
 
 /// What was read before the owner asked for it.
@@ -65,22 +62,23 @@ pub struct Flushed<B> {
     pub spent: Vec<B>,
 }
 
-/// One byte stream. The descriptor is the owner's: it outlives every claim on the state.
+/// What the reactor's word that there is something to read means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Data, or their end.
+    Data,
+    /// That whoever reads what is written here is gone: of a pipe's write end.
+    PeerGone,
+    /// Nothing: of a device that is only written.
+    Nothing,
+}
+
+/// One byte stream.
 #[derive(Debug)]
 pub struct Stream<B> {
-    fd: RawFd,
+    link: Link,
     channel: Channel,
-    /// Whether the reactor is to report what can be read.
-    reads: bool,
-    /// Set once, when it is registered.
-    token: AtomicU64,
-    state: State,
-    /// Whether the reactor reports that there is room to write; it is asked to when first needed.
-    write_armed: AtomicBool,
-    /// Bytes queued. Changed under the lock of `outgoing`, read by anybody.
-    queued: AtomicUsize,
-    /// The owner is to hear when no more than this is queued. Used under the lock of `outgoing`.
-    tell_below: AtomicUsize,
+    input: Input,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
     /// Locked for a few instructions. In a box, as few streams ever have any.
@@ -91,19 +89,13 @@ pub struct Stream<B> {
 }
 
 impl<B: Buffer> Stream<B> {
-    /// A stream on a non-blocking descriptor that the caller keeps open. `reads`: whether data may
-    /// come from it.
+    /// A stream on a non-blocking descriptor that the caller keeps open.
     #[must_use]
-    pub fn new(fd: RawFd, channel: Channel, reads: bool) -> Self {
+    pub fn new(fd: RawFd, channel: Channel, input: Input) -> Self {
         Self {
-            fd,
+            link: Link::new(fd),
             channel,
-            reads,
-            token: AtomicU64::new(0),
-            state: State::new(),
-            write_armed: AtomicBool::new(false),
-            queued: AtomicUsize::new(0),
-            tell_below: AtomicUsize::new(0),
+            input,
             outgoing: Mutex::new(None),
             ahead: Mutex::new(None),
             ahead_bytes: AtomicUsize::new(0),
@@ -112,53 +104,25 @@ impl<B: Buffer> Stream<B> {
 
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
-        self.fd
+        self.link.fd()
     }
 
     /// The state word.
     #[inline]
     pub fn state(&self) -> &State {
-        &self.state
+        self.link.state()
     }
 
-    /// The token under which it is registered; `None` before.
-    pub fn token(&self) -> Option<IoToken> {
-        match usize::try_from(self.token.load(Acquire)) {
-            Ok(0) | Err(_) => None,
-            Ok(bits) => IoToken::from_bits(bits),
-        }
+    /// What the descriptor is.
+    #[inline]
+    pub fn channel(&self) -> Channel {
+        self.channel
     }
 
-    /// Notes the token, and asks the reactor for the edges. Owner only, once, or again after
-    /// somebody else used the registration.
-    ///
-    /// # Errors
-    /// Those of the kernel, and of a closed loop.
-    pub fn register(&self, token: IoToken, registrar: &dyn Registrar) -> io::Result<()> {
-        self.token.store(token.to_bits() as u64, Release);
-        let edges = match (self.reads, self.write_armed.load(Relaxed)) {
-            (true, false) => Edges::Read,
-            (true, true) => Edges::Both,
-            // A pipe's write end fails when its reader goes, and that is reported in any case.
-            (false, _) => Edges::Write,
-        };
-        let registered = registrar.with_handle(&mut |handle| handle.register(token, edges));
-        registered.map_err(io::Error::from)
-    }
-
-    /// Asks the reactor to report room, if it does not yet. The holder of the claim to write.
-    fn arm_write(&self, registrar: &dyn Registrar) -> io::Result<()> {
-        if !self.reads || self.write_armed.swap(true, Relaxed) {
-            return Ok(());
-        }
-        // Before there is a token, `register` will ask.
-        let Some(token) = self.token() else { return Ok(()) };
-        let armed = registrar.with_handle(&mut |handle| handle.reregister(token, Edges::Both));
-        if armed.is_err() {
-            // Whoever tries again is not to believe that room will be reported.
-            self.write_armed.store(false, Relaxed);
-        }
-        armed.map_err(io::Error::from)
+    /// What it means that there is something to read.
+    #[inline]
+    pub fn input(&self) -> Input {
+        self.input
     }
 
     // -- reading ---------------------------------------------------------------------------------
@@ -171,10 +135,11 @@ impl<B: Buffer> Stream<B> {
     #[inline]
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
         debug_assert!(!buffer.is_empty());
-        let (count, whole) = self.channel.read(self.fd, buffer)?;
+        let (count, whole) = self.channel.read(self.fd(), buffer)?;
         // The kernel had no more than this, unless it stopped at a boundary. And an end that was
         // reported with it is still to come, and will not be reported again.
-        let more = count != 0 && (count == buffer.len() || !whole || self.state.bits().read_end());
+        let more =
+            count != 0 && (count == buffer.len() || !whole || self.state().bits().read_end());
         Ok((count, more))
     }
 
@@ -182,7 +147,7 @@ impl<B: Buffer> Stream<B> {
     pub fn take_ahead(&self) -> VecDeque<Ahead> {
         let mut ahead = self.ahead.lock();
         self.ahead_bytes.store(0, Relaxed);
-        self.state.taken_ahead();
+        self.state().taken_ahead();
         ahead.take().map_or_else(VecDeque::new, |ahead| *ahead)
     }
 
@@ -194,7 +159,7 @@ impl<B: Buffer> Stream<B> {
         }
         self.ahead_bytes.store(left.iter().map(Ahead::len).sum(), Relaxed);
         *ahead = Some(Box::new(left));
-        self.state.set_ahead();
+        self.state().set_ahead();
     }
 
     /// Bytes read ahead and not yet taken.
@@ -229,7 +194,7 @@ impl<B: Buffer> Stream<B> {
             }
         };
         // A full transport stays readable, and the owner reads on when it has taken what is there.
-        report.tell_owner |= self.state.release_read(more, came) == Schedule::Needed;
+        report.tell_owner |= self.state().release_read(more, came) == Schedule::Needed;
     }
 
     // -- writing ---------------------------------------------------------------------------------
@@ -237,7 +202,7 @@ impl<B: Buffer> Stream<B> {
     /// Bytes queued. Any thread.
     #[inline]
     pub fn queued(&self) -> usize {
-        self.queued.load(Relaxed)
+        self.link.queued()
     }
 
     /// Sends at once what the kernel takes. Owner only, and only while nothing is queued.
@@ -246,7 +211,7 @@ impl<B: Buffer> Stream<B> {
     /// Those of the kernel.
     #[inline]
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
-        self.channel.write(self.fd, &[IoSlice::new(data)])
+        self.channel.write(self.fd(), &[IoSlice::new(data)])
     }
 
     /// As [`send`](Self::send), several parts in one call.
@@ -254,7 +219,7 @@ impl<B: Buffer> Stream<B> {
     /// # Errors
     /// Those of the kernel.
     pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.channel.write(self.fd, parts)
+        self.channel.write(self.fd(), parts)
     }
 
     /// Queues a buffer of which `offset` bytes have gone. Owner only. Returns buffers to drop.
@@ -264,16 +229,9 @@ impl<B: Buffer> Stream<B> {
         let outgoing = outgoing.get_or_insert_default();
         let added = buffer.bytes().len() - offset;
         outgoing.queue.push(buffer, offset);
-        self.queued.store(self.queued() + added, Relaxed);
-        self.state.set_queued(true);
+        self.link.set_queued(self.queued() + added);
+        self.state().set_queued(true);
         outgoing.queue.take_spent()
-    }
-
-    /// The owner is to hear when no more than `bytes` are queued. What another thread writes from
-    /// now on is told; what it wrote before, [`queued`](Self::queued) shows. Owner only.
-    pub fn tell_below(&self, bytes: usize) {
-        let _outgoing = self.outgoing.lock();
-        self.tell_below.store(bytes, Relaxed);
     }
 
     /// Shuts the write side down as soon as nothing is queued. Owner only.
@@ -283,12 +241,12 @@ impl<B: Buffer> Stream<B> {
     pub fn shut_write(&self) -> io::Result<()> {
         {
             let mut outgoing = self.outgoing.lock();
-            if self.state.bits().is_queued() {
+            if self.state().bits().is_queued() {
                 outgoing.get_or_insert_default().shut_when_empty = true;
                 return Ok(());
             }
         }
-        socket::shutdown_write(self.fd)
+        socket::shutdown_write(self.fd())
     }
 
     /// Writes what is queued until it is gone, the kernel is full, or the budget is spent. The
@@ -303,18 +261,18 @@ impl<B: Buffer> Stream<B> {
                 let mut outgoing = self.outgoing.lock();
                 let outgoing = outgoing.get_or_insert_default();
                 outgoing.queue.advance(wrote);
-                self.queued.store(self.queued() - wrote, Relaxed);
+                self.link.set_queued(self.queued() - wrote);
                 flushed.bytes += wrote as u64;
                 if outgoing.queue.is_empty() {
-                    self.state.set_queued(false);
+                    self.state().set_queued(false);
                     flushed.drained = true;
                     if std::mem::take(&mut outgoing.shut_when_empty) {
                         // As in asyncio's transport, a peer that is gone is found out by reading.
-                        let _ = socket::shutdown_write(self.fd);
+                        let _ = socket::shutdown_write(self.fd());
                     }
                     return (flushed, true);
                 }
-                if flushed.bytes >= config::WRITE_BUDGET || self.state.bits().is_dead() {
+                if flushed.bytes >= config::WRITE_BUDGET || self.state().bits().is_dead() {
                     return (flushed, true);
                 }
                 // SAFETY: buffers leave the queue by the next `advance` only, or by the owner once
@@ -322,22 +280,22 @@ impl<B: Buffer> Stream<B> {
                 unsafe { outgoing.queue.parts(&mut parts) }
             };
             let offered: usize = parts[..count].iter().map(|part| part.len()).sum();
-            match self.channel.write(self.fd, &parts[..count]) {
+            match self.channel.write(self.fd(), &parts[..count]) {
                 Ok(count) => {
                     wrote = count;
-                    if wrote < offered && self.arm_write(registrar).is_ok() {
+                    if wrote < offered && self.link.arm_write(registrar).is_ok() {
                         // The kernel is full. Note what has gone, and wait for room.
                         let mut outgoing = self.outgoing.lock();
                         if let Some(outgoing) = &mut *outgoing {
                             outgoing.queue.advance(wrote);
                         }
-                        self.queued.store(self.queued() - wrote, Relaxed);
+                        self.link.set_queued(self.queued() - wrote);
                         flushed.bytes += wrote as u64;
                         return (flushed, false);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Err(error) = self.arm_write(registrar) {
+                    if let Err(error) = self.link.arm_write(registrar) {
                         flushed.failure = Some(error);
                     }
                     return (flushed, false);
@@ -353,12 +311,12 @@ impl<B: Buffer> Stream<B> {
     /// Writes what is queued, as far as the kernel takes it. Owner only. `None` if another thread
     /// is at it, if nothing is queued, or if the kernel has no room.
     pub fn flush(&self, registrar: &dyn Registrar) -> Option<Flushed<B>> {
-        if !self.state.claim_write() {
+        if !self.state().claim_write() {
             return None;
         }
         let (mut flushed, room) = self.write_queued(registrar);
         flushed.spent = self.take_spent();
-        self.state.release_write_in_turn(room);
+        self.state().release_write_in_turn(room);
         Some(flushed)
     }
 
@@ -373,16 +331,16 @@ impl<B: Buffer> Stream<B> {
                 // The first says why; what fails after it only says that it has failed.
                 outgoing.failure.get_or_insert(failure);
             }
-            let is_below = self.queued() <= self.tell_below.load(Relaxed);
-            flushed.drained || outgoing.failure.is_some() || (flushed.bytes > 0 && is_below)
+            let is_below = flushed.bytes > 0 && self.link.is_below();
+            flushed.drained || outgoing.failure.is_some() || is_below
         };
-        report.tell_owner |= self.state.release_write(room, news) == Schedule::Needed;
+        report.tell_owner |= self.state().release_write(room, news) == Schedule::Needed;
     }
 
     /// What another thread's writes came to. Owner only.
     pub fn take_news(&self) -> Flushed<B> {
         let mut outgoing = self.outgoing.lock();
-        let drained = !self.state.bits().is_queued();
+        let drained = !self.state().bits().is_queued();
         match &mut *outgoing {
             None => Flushed { bytes: 0, drained, failure: None, spent: Vec::new() },
             Some(outgoing) => Flushed {
@@ -401,22 +359,48 @@ impl<B: Buffer> Stream<B> {
     /// Takes everything that was queued, when no claim is held any more: the stream is dead, or the
     /// program gave it up. Owner only.
     pub fn take_queue(&self) -> Vec<B> {
-        debug_assert!(!self.state.bits().is_claimed());
+        debug_assert!(!self.state().bits().is_claimed());
         let mut outgoing = self.outgoing.lock();
-        self.state.set_queued(false);
-        self.queued.store(0, Relaxed);
+        self.state().set_queued(false);
+        self.link.set_queued(0);
         outgoing.take().map_or_else(Vec::new, |mut all| all.queue.take_all())
+    }
+}
+
+impl<B: Buffer + 'static> Port for Stream<B> {
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn register(&self, token: IoToken, registrar: &dyn Registrar) -> io::Result<()> {
+        let edges = match self.input {
+            Input::Data => Edges::Read,
+            Input::PeerGone => Edges::Both,
+            Input::Nothing => Edges::Write,
+        };
+        self.link.register(token, edges, registrar)
+    }
+
+    fn tell_below(&self, bytes: usize) {
+        let _outgoing = self.outgoing.lock();
+        self.link.set_tell_below(bytes);
+    }
+
+    fn forget(&self) {
+        drop(self.take_queue());
+        drop(self.take_ahead());
     }
 }
 
 impl<B: Buffer> Source for Stream<B> {
     #[inline]
     fn ready(&self, ready: Ready) -> Schedule {
-        self.state.ready(ready)
+        let readable = ready.readable && self.input != Input::Nothing;
+        self.state().ready(Ready { readable, ..ready })
     }
 
     fn bits(&self) -> Bits {
-        self.state.bits()
+        self.state().bits()
     }
 
     fn read_ahead(&self) -> usize {
@@ -425,11 +409,12 @@ impl<B: Buffer> Source for Stream<B> {
 
     fn run(&self, bench: &mut Bench<'_>) -> Report {
         let mut report = Report::default();
-        if self.state.claim_write() {
+        if self.state().claim_write() {
             report.worked = true;
             self.flush_ahead(bench, &mut report);
         }
-        if self.ahead_bytes() < config::READ_AHEAD && self.state.claim_read() {
+        let reads = self.input == Input::Data && self.ahead_bytes() < config::READ_AHEAD;
+        if reads && self.state().claim_read() {
             report.worked = true;
             self.read_on(bench, &mut report);
         }

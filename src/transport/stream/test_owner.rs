@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::error::LoopError;
 use crate::reactor::{Driver, Handle};
-use crate::sync::atomic::Ordering::AcqRel;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire};
 use crate::sync::{Arc, thread};
 
 /// Nothing in these tests takes nearly as long, unless it was lost.
@@ -121,7 +121,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(descriptor: impl Into<OwnedFd>, channel: Channel, reads: bool) -> Self {
+    pub(super) fn new(descriptor: impl Into<OwnedFd>, channel: Channel, input: Input) -> Self {
         let descriptor = descriptor.into();
         let fd = descriptor.as_raw_fd();
         // SAFETY: a plain call on a descriptor that is ours.
@@ -133,7 +133,7 @@ impl Owner {
             entries: AtomicUsize::new(0),
             refuses: AtomicUsize::new(0),
         });
-        let stream = Arc::new(Stream::new(fd, channel, reads));
+        let stream = Arc::new(Stream::new(fd, channel, input));
         stream.register(IoToken::of_source(fd, 1), &*reactor).unwrap();
         let helper = Helper { stream: Arc::clone(&stream), reactor: Arc::clone(&reactor) };
         let owner = Self {

@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 
 use super::test_owner::{Helper, Owner};
 use super::*;
+use crate::sync::atomic::AtomicBool;
 use crate::sync::thread;
 
 fn unix() -> (Owner, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
-    (Owner::new(near, Channel::Local, true), far)
+    (Owner::new(near, Channel::Local, Input::Data), far)
 }
 
 fn tcp() -> (Owner, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (near, _) = listener.accept().unwrap();
-    (Owner::new(near, Channel::Socket, true), far)
+    (Owner::new(near, Channel::Socket, Input::Data), far)
 }
 
 /// Lets the kernel keep little of what is sent.
@@ -88,20 +89,36 @@ fn the_owner_reads_and_writes_sockets() {
 #[test]
 fn the_owner_reads_and_writes_pipes() {
     let (near, mut far) = std::io::pipe().unwrap();
-    let mut reader = Owner::new(near, Channel::Pipe, true);
+    let mut reader = Owner::new(near, Channel::Pipe, Input::Data);
     far.write_all(&pattern(0, 3000)).unwrap();
     drop(far);
     reader.run_until(|owner| owner.ends > 0);
     assert_same(&reader.received, &pattern(0, 3000));
 
     let (far, near) = std::io::pipe().unwrap();
-    let mut writer = Owner::new(near, Channel::Pipe, false);
+    let mut writer = Owner::new(near, Channel::Pipe, Input::Nothing);
     writer.write(&pattern(0, 1 << 20));
     assert!(writer.stream.queued() > 0, "more than a pipe holds");
     let far = reading(far);
     writer.run_until(|owner| owner.stream.queued() == 0);
     drop(writer);
     assert_same(&far.join().unwrap(), &pattern(0, 1 << 20));
+}
+
+#[test]
+fn the_owner_of_a_write_end_alone_hears_that_the_reader_is_gone() {
+    for (input, hears) in [(Input::PeerGone, true), (Input::Nothing, false)] {
+        let (_far, near) = std::io::pipe().unwrap();
+        let stream = Stream::<Vec<u8>>::new(near.as_raw_fd(), Channel::Pipe, input);
+        let _ = stream.state().start();
+        let token = IoToken::new(0, 0);
+        let gone = Ready { token, readable: true, writable: true, ended: true };
+        assert_eq!(stream.ready(gone) == Schedule::Needed, hears);
+        let registrar = crate::transport::tests::NoReactor;
+        let mut bench = Bench { scratch: &mut [0; 1], registrar: &registrar };
+        assert_eq!(stream.run(&mut bench), Report::default(), "another thread does not read it");
+        assert_eq!(stream.state().begin_turn().reads, hears);
+    }
 }
 
 #[test]
@@ -262,7 +279,7 @@ fn the_end_comes_after_the_data_and_once() {
         let _ = owner.helper.run_elsewhere();
         // As if the kernel reported it once more.
         let _ = owner.stream.ready(Ready {
-            token: owner.stream.token().unwrap(),
+            token: owner.stream.link().token().unwrap(),
             readable: true,
             writable: false,
             ended: true,
@@ -308,7 +325,7 @@ fn the_first_failure_to_write_is_the_one_that_is_told() {
     owner.queue(b"too late");
     for _ in 0..2 {
         let _ = owner.helper.run_elsewhere();
-        let token = owner.stream.token().unwrap();
+        let token = owner.stream.link().token().unwrap();
         let _ = owner.stream.ready(Ready { token, readable: false, writable: true, ended: true });
     }
     let news = owner.stream.take_news();

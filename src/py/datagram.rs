@@ -1,0 +1,237 @@
+//! The native half of a datagram transport, and what its Python half asks of it.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::address;
+use super::core::LoopCore;
+use super::io::os_error;
+use super::object::Ref;
+use super::payload::Payload;
+use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED};
+use super::transport_methods::{is_here, pause_if_above, schedule};
+use crate::sys::address::Family;
+use crate::transport::{Buffer, Datagrams, Link, Port, Target};
+
+/// The native half of a datagram transport. Use `loop_pool.EventLoop`.
+#[pyclass(frozen, module = "loop_pool._core")]
+pub(super) struct DatagramCore {
+    pub(super) datagrams: Arc<Datagrams<Payload>>,
+    common: Common,
+    family: Family,
+    /// Whether the transport was made for one address, which `default_target` stands for.
+    has_address: bool,
+    /// Where datagrams go that name no address; `None`: they have to.
+    default_target: Option<Target>,
+}
+
+#[pymethods]
+impl DatagramCore {
+    /// `fd`: a non-blocking datagram socket of that `family` that stays open until `retire`;
+    /// `connected`: whether it is connected; `address`: the transport's own address, if it has one.
+    #[new]
+    #[pyo3(signature = (fd, family, connected, address=None))]
+    fn new(
+        fd: i32,
+        family: i32,
+        connected: bool,
+        address: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let Some(family) = Family::of_number(family) else {
+            return Err(PyValueError::new_err(format!("unknown address family: {family}")));
+        };
+        let default_target = match address {
+            _ if connected => Some(Target::Peer),
+            Some(address) => Some(target_of(family, address)),
+            None => None,
+        };
+        Ok(Self {
+            datagrams: Arc::new(Datagrams::new(fd)),
+            common: Common::new(),
+            family,
+            has_address: address.is_some(),
+            default_target,
+        })
+    }
+
+    /// The descriptor's number.
+    #[getter]
+    fn fd(&self) -> i32 {
+        self.link().fd()
+    }
+
+    /// Registers the transport with its loop's reactor, and lets it begin in the next turn.
+    fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
+        transport_core::register(&self.datagrams, loop_, transport, false)
+    }
+
+    /// Ends all work on the socket, and takes the transport from its loop. Afterwards the socket may
+    /// be closed.
+    fn retire(&self, loop_: &Bound<'_, LoopCore>) {
+        transport_core::retire(&self.datagrams, loop_);
+    }
+
+    /// Stops all work, now. What is queued is forgotten.
+    fn kill(&self, py: Python<'_>) {
+        self.common.set(CLOSING | LOST);
+        transport_core::give_up(py, &self.datagrams);
+    }
+
+    /// Begins an orderly end; says whether it was the first call. Nothing is received any more.
+    fn begin_close(&self) -> bool {
+        self.link().state().close_read();
+        self.common.set(CLOSING) & CLOSING == 0
+    }
+
+    /// Notes that `connection_lost` is on its way; says whether it was not before.
+    fn begin_lost(&self) -> bool {
+        self.common.set(LOST) & LOST == 0
+    }
+
+    #[getter]
+    fn closing(&self) -> bool {
+        self.common.has(CLOSING)
+    }
+
+    #[getter]
+    fn lost(&self) -> bool {
+        self.common.has(LOST)
+    }
+
+    /// Whether the transport receives what comes.
+    #[getter]
+    fn reading(&self) -> bool {
+        transport_core::is_reading(self.link())
+    }
+
+    /// Whether the calling thread may change the transport: it runs the loop, or nobody does.
+    #[staticmethod]
+    fn is_here(loop_: &Bound<'_, LoopCore>) -> bool {
+        is_here(loop_.get())
+    }
+
+    #[getter]
+    fn queued(&self) -> bool {
+        self.link().state().bits().is_queued()
+    }
+
+    #[getter]
+    fn protocol_paused(&self) -> bool {
+        self.common.has(PROTOCOL_PAUSED)
+    }
+
+    #[setter]
+    fn set_protocol_paused(&self, paused: bool) {
+        self.common.set_protocol_paused(&*self.datagrams, paused);
+    }
+
+    /// The marks as (low, high), in bytes.
+    #[getter]
+    fn limits(&self) -> (usize, usize) {
+        self.common.limits()
+    }
+
+    #[setter]
+    fn set_limits(&self, limits: (usize, usize)) {
+        self.common.set_limits(&*self.datagrams, limits);
+    }
+
+    /// Queues a datagram that the Python half sends itself when its turn comes. On the loop's thread.
+    fn enqueue(&self, transport: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let data = Payload::Bytes(Ref::from(data.clone().into_any()));
+        drop(self.datagrams.enqueue(data, Target::Owner));
+        pause_if_above(transport, self)
+    }
+
+    /// The next datagram, if it is one that the Python half sends itself.
+    fn next_own(&self, py: Python<'_>) -> Option<Py<PyBytes>> {
+        let kept = self.datagrams.with_first(|data, target| match (data, target) {
+            (Payload::Bytes(object), Target::Owner) => Some(object.clone_ref(py)),
+            _ => None,
+        });
+        let object = kept.flatten()?;
+        object.as_py().bind(py).cast::<PyBytes>().ok().map(|data| data.clone().unbind())
+    }
+
+    /// Takes the next datagram from the queue, which the Python half has sent itself.
+    fn pop_own(&self) {
+        drop(self.datagrams.pop_own());
+    }
+
+    /// Notes that the kernel was full when the Python half sent the next datagram itself.
+    fn blocked(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let shared = loop_.get().event_loop.shared();
+        self.datagrams.blocked(&**shared).map_err(|error| os_error(py, &error))
+    }
+
+    /// Lets what found the kernel full be tried again.
+    fn retry(&self, loop_: &Bound<'_, LoopCore>, transport: &Bound<'_, PyAny>) {
+        schedule(loop_, transport.as_ptr(), self.datagrams.retry());
+    }
+}
+
+impl DatagramCore {
+    /// Whether the transport was made for one address.
+    #[inline(always)]
+    pub(super) fn has_address(&self) -> bool {
+        self.has_address
+    }
+
+    /// Where a datagram for `address` goes; `None`: for no address.
+    #[inline(always)]
+    pub(super) fn target(&self, address: Option<&Bound<'_, PyAny>>) -> Target {
+        match (&self.default_target, address) {
+            (Some(target), _) => target.clone(),
+            (None, Some(address)) => target_of(self.family, address),
+            (None, None) => Target::Owner,
+        }
+    }
+
+    /// Whether the kernel, which was full, may have room without a word: a unix socket that is not
+    /// connected waits for the queues of others, and is not told of them.
+    pub(super) fn waits_untold(&self) -> bool {
+        let bits = self.link().state().bits();
+        self.family == Family::Unix
+            && bits.is_queued()
+            && !bits.may_write()
+            && self.datagrams.next_has_address()
+    }
+}
+
+impl Half for DatagramCore {
+    #[inline(always)]
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    #[inline(always)]
+    fn link(&self) -> &Link {
+        self.datagrams.link()
+    }
+}
+
+fn target_of(family: Family, address: &Bound<'_, PyAny>) -> Target {
+    address::from_python(family, address).map_or(Target::Owner, Target::Address)
+}
+
+/// A datagram as a Python object.
+///
+/// # Errors
+/// `MemoryError`.
+pub(super) fn bytes_from(py: Python<'_>, data: &[u8]) -> PyResult<Ref> {
+    // SAFETY: the memory is valid for its length; the result is new, or null with an exception.
+    unsafe {
+        let length = data.len().cast_signed();
+        let object = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), length);
+        Ref::from_owned_or_err(py, object)
+    }
+}
+
+/// Bytes that a datagram brings.
+pub(super) fn size_of(data: &Payload) -> u64 {
+    data.bytes().len() as u64
+}

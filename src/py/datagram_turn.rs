@@ -1,0 +1,178 @@
+//! What happens when a datagram transport's turn comes, on its loop's thread: it is introduced to its
+//! protocol, what has come is delivered, what is queued is sent.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::address;
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::datagram::{DatagramCore, bytes_from};
+use super::io::os_error;
+use super::object::Ref;
+use super::payload::Payload;
+use super::transport::{start, tell_protocol};
+use super::transport_core::{CLOSING, Half, LOST, PROTOCOL_PAUSED};
+use crate::sys::address::SocketAddress;
+use crate::transport::{Arrival, Datagrams, Delivered, Schedule};
+
+/// A transport whose turn it is.
+struct Turn<'a, 'py> {
+    loop_: &'a Bound<'py, LoopCore>,
+    transport: &'a Bound<'py, PyAny>,
+    core: &'a DatagramCore,
+}
+
+/// Does what there is to do for a transport, on its loop's thread.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` from a callback of the protocol, and what an exception
+/// handler lets through.
+pub(super) fn run(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    core: &DatagramCore,
+) -> PyResult<()> {
+    let state = core.datagrams.state();
+    let begun = state.begin_turn();
+    let unstarted = begun.bits.is_unstarted();
+    // Of a transport aborted this early the protocol hears as of any other: it was made, and lost.
+    if begun.bits.is_dead() && !(unstarted && core.common().has(LOST)) {
+        return Ok(());
+    }
+    let turn = Turn { loop_, transport, core };
+    let result = if unstarted {
+        start(loop_, transport, state)
+    } else {
+        let received = if begun.reads {
+            turn.receive()
+        } else if begun.bits.is_ahead() {
+            turn.deliver_ahead()
+        } else {
+            Ok(())
+        };
+        received.and(turn.send(begun.bits.has_news()))
+    };
+    if state.end_turn() == Schedule::Needed {
+        loop_.get().schedule(Callback::from_native(transport.clone().into()));
+    }
+    result
+}
+
+impl Turn<'_, '_> {
+    /// Receives one datagram, with the claim to read in hand, and hands it to the protocol.
+    fn receive(&self) -> PyResult<()> {
+        let (datagrams, event_loop) = (&self.core.datagrams, &self.loop_.get().event_loop);
+        let py = self.transport.py();
+        // SAFETY: making a bytes object runs no Python code that could reach the loop.
+        let received = unsafe {
+            event_loop.if_owner(|local| {
+                let scratch = local.scratch();
+                let (count, from) = datagrams.receive(scratch)?;
+                Ok((bytes_from(py, &scratch[..count]), count, from))
+            })
+        };
+        match received.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
+            Ok((data, count, from)) => {
+                // The kernel does not say whether it was the last one.
+                datagrams.state().release_read_in_turn(true);
+                event_loop.metrics().bytes_in.add(count as u64);
+                self.received(&data?, &from)
+            }
+            Err(error) => {
+                let more = Datagrams::<Payload>::goes_on_after(&error);
+                datagrams.state().release_read_in_turn(more);
+                if error.kind() == std::io::ErrorKind::WouldBlock {
+                    return Ok(());
+                }
+                self.failed(&error)
+            }
+        }
+    }
+
+    fn received(&self, data: &Ref, from: &SocketAddress) -> PyResult<()> {
+        let py = self.transport.py();
+        let from = Ref::from(address::to_python(py, from)?.into_bound(py));
+        let method = intern!(py, "datagram_received");
+        tell_protocol(self.loop_, self.transport, method, [data, &from])
+    }
+
+    /// Tells the protocol of an error, which is not the end.
+    #[cold]
+    fn failed(&self, error: &std::io::Error) -> PyResult<()> {
+        let py = self.transport.py();
+        let error = Ref::from(os_error(py, error).into_value(py).into_bound(py).into_any());
+        tell_protocol(self.loop_, self.transport, intern!(py, "error_received"), [&error])
+    }
+
+    /// Delivers what another thread has received, as long as the protocol wants it.
+    #[cold]
+    fn deliver_ahead(&self) -> PyResult<()> {
+        let datagrams = &self.core.datagrams;
+        let wanted = || {
+            let bits = datagrams.state().bits();
+            !(bits.is_read_closed() || bits.is_paused())
+        };
+        let mut waiting = datagrams.take_ahead();
+        let mut result = Ok(());
+        while result.is_ok() && wanted() {
+            let Some(next) = waiting.pop_front() else { break };
+            result = match next {
+                Arrival::Datagram(data, from) => bytes_from(self.transport.py(), &data)
+                    .and_then(|data| self.received(&data, &from)),
+                Arrival::Failed(error) => self.failed(&error),
+            };
+        }
+        if !waiting.is_empty() && !datagrams.state().bits().is_read_closed() {
+            datagrams.put_back_ahead(waiting);
+        }
+        result
+    }
+
+    /// Sends what is queued and can be, and goes on with what other threads have sent.
+    fn send(&self, news: bool) -> PyResult<()> {
+        let datagrams = &self.core.datagrams;
+        if news {
+            self.delivered(datagrams.take_news())?;
+        }
+        if datagrams.state().bits().may_write() {
+            let py = self.transport.py();
+            let event_loop = &self.loop_.get().event_loop;
+            if datagrams.own_is_next() {
+                self.transport.call_method0(intern!(py, "_send_next"))?;
+                self.settle()?;
+            } else if let Some(delivered) = datagrams.flush(&**event_loop.shared()) {
+                event_loop.metrics().bytes_out.add(delivered.bytes);
+                self.delivered(delivered)?;
+            }
+        }
+        if self.core.waits_untold() {
+            self.transport.call_method0(intern!(self.transport.py(), "_retry_later"))?;
+        }
+        Ok(())
+    }
+
+    fn delivered(&self, delivered: Delivered<Payload>) -> PyResult<()> {
+        drop(delivered.spent);
+        for error in &delivered.failures {
+            self.failed(error)?;
+        }
+        self.settle()
+    }
+
+    /// Goes on when less is queued, or nothing any more.
+    fn settle(&self) -> PyResult<()> {
+        let py = self.transport.py();
+        let (common, link) = (self.core.common(), self.core.link());
+        if link.state().bits().is_dead() {
+            return Ok(());
+        }
+        if common.has(PROTOCOL_PAUSED) && common.is_below_low_water(link) {
+            self.transport.call_method0(intern!(py, "_resume_protocol"))?;
+        }
+        if !link.state().bits().is_queued() && common.has(CLOSING) {
+            self.transport.call_method0(intern!(py, "_drained"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! What the native halves of all transports have besides their state machines: their flags, the
+//! marks of flow control, and how they come to a loop and leave it.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU32, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::io::{lock_attached, os_error};
+use crate::transport::{Link, Port, Schedule, Source};
+
+/// `close` was called, or the connection is being torn down.
+pub(super) const CLOSING: u32 = 1 << 0;
+/// `write_eof` was called.
+pub(super) const WRITE_EOF: u32 = 1 << 1;
+/// The protocol was told to pause writing.
+pub(super) const PROTOCOL_PAUSED: u32 = 1 << 2;
+/// The protocol is a `BufferedProtocol`.
+pub(super) const BUFFERED: u32 = 1 << 3;
+/// Somebody waits for the queue to be empty (`sendfile`), and nobody may write meanwhile.
+pub(super) const EMPTY_WAITER: u32 = 1 << 4;
+/// `connection_lost` is on its way, or was called.
+pub(super) const LOST: u32 = 1 << 5;
+/// What is written is dropped: of a pipe that is closing.
+pub(super) const DROPS_WRITES: u32 = 1 << 6;
+
+/// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
+#[derive(Debug)]
+pub(super) struct Common {
+    flags: AtomicU32,
+    high_water: AtomicUsize,
+    low_water: AtomicUsize,
+}
+
+/// The native half of a transport, of whichever kind.
+pub(super) trait Half {
+    fn common(&self) -> &Common;
+    fn link(&self) -> &Link;
+}
+
+impl Common {
+    pub(super) fn new() -> Self {
+        Self {
+            flags: AtomicU32::new(0),
+            high_water: AtomicUsize::new(64 * 1024),
+            low_water: AtomicUsize::new(16 * 1024),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn flags(&self) -> u32 {
+        self.flags.load(Acquire)
+    }
+
+    #[inline(always)]
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags() & flag != 0
+    }
+
+    /// Sets flags; returns what was set before.
+    pub(super) fn set(&self, flags: u32) -> u32 {
+        self.flags.fetch_or(flags, AcqRel)
+    }
+
+    pub(super) fn put(&self, flag: u32, on: bool) {
+        if on {
+            self.set(flag);
+        } else {
+            self.flags.fetch_and(!flag, AcqRel);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_above_high_water(&self, link: &Link) -> bool {
+        link.queued() > self.high_water.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_below_low_water(&self, link: &Link) -> bool {
+        link.queued() <= self.low_water.load(Relaxed)
+    }
+
+    pub(super) fn set_protocol_paused(&self, port: &impl Port, paused: bool) {
+        self.put(PROTOCOL_PAUSED, paused);
+        port.tell_below(if paused { self.low_water.load(Relaxed) } else { 0 });
+    }
+
+    /// The marks as (low, high).
+    pub(super) fn limits(&self) -> (usize, usize) {
+        (self.low_water.load(Relaxed), self.high_water.load(Relaxed))
+    }
+
+    pub(super) fn set_limits(&self, port: &impl Port, (low, high): (usize, usize)) {
+        self.low_water.store(low, Relaxed);
+        self.high_water.store(high, Relaxed);
+        if self.has(PROTOCOL_PAUSED) {
+            port.tell_below(low);
+        }
+    }
+
+    /// Lets a turn go on with what was written, if somebody waits for what has come true: outside of
+    /// a turn, or by another thread before it knew that it was to tell.
+    pub(super) fn look_below(&self, link: &Link) -> Schedule {
+        let resumes = self.has(PROTOCOL_PAUSED) && self.is_below_low_water(link);
+        let ends = self.has(CLOSING) && link.queued() == 0;
+        if resumes || ends { link.state().note_news() } else { Schedule::Unneeded }
+    }
+}
+
+/// Whether the transport reads what comes.
+pub(super) fn is_reading(link: &Link) -> bool {
+    let bits = link.state().bits();
+    !(bits.is_paused() || bits.is_unstarted() || bits.is_read_closed())
+}
+
+/// Registers a transport with its loop's reactor, and lets it begin in the next turn. Returns whether
+/// the reactor watches it. With `unwatched` it may be of a kind that the kernel reports nothing of.
+///
+/// # Errors
+/// `RuntimeError` if the loop is closed or the descriptor has a transport; `OSError` of the kernel.
+pub(super) fn register<P: Port + 'static>(
+    port: &Arc<P>,
+    loop_: &Bound<'_, LoopCore>,
+    transport: Bound<'_, PyAny>,
+    unwatched: bool,
+) -> PyResult<bool> {
+    let (py, core) = (loop_.py(), loop_.get());
+    core.check_open()?;
+    let shared = core.event_loop.shared();
+    let fd = port.link().fd();
+    let source: Arc<dyn Source> = port.clone();
+    // The table's own reference, given back by `retire`.
+    let cookie = transport.clone().into_ptr();
+    let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie as usize);
+    // SAFETY: the reference made above, which the table did not take.
+    let give_back = || drop(unsafe { Bound::from_owned_ptr(py, cookie) });
+    let Some(token) = inserted else {
+        give_back();
+        let used = format!("File descriptor {fd} is used by another transport");
+        return Err(PyRuntimeError::new_err(used));
+    };
+    let registered = port.register(token, &**shared);
+    let is_watched = registered.is_ok();
+    if let Err(error) = registered
+        && !(unwatched && error.kind() == std::io::ErrorKind::PermissionDenied)
+    {
+        drop(lock_attached(py, &shared.sources).remove(token));
+        give_back();
+        return Err(os_error(py, &error));
+    }
+    core.event_loop.metrics().transports.add_shared(1);
+    core.schedule(Callback::from_native(transport.into()));
+    Ok(is_watched)
+}
+
+/// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the descriptor
+/// may be closed.
+pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
+    let (py, shared) = (loop_.py(), loop_.get().event_loop.shared());
+    give_up(py, port);
+    let Some(token) = port.link().token() else { return };
+    let entry = lock_attached(py, &shared.sources).remove(token);
+    if let Some(entry) = entry {
+        loop_.get().event_loop.metrics().transports.sub_shared(1);
+        // The kernel may have forgotten a descriptor that the program closed behind our back.
+        let _ = shared.with_handle(|handle| handle.deregister(token));
+        // SAFETY: the table's own reference.
+        drop(unsafe { Bound::from_owned_ptr(py, entry.cookie as *mut ffi::PyObject) });
+    }
+}
+
+/// Forbids further work and waits, detached, for a job under way on another thread: at most a few
+/// system calls that do not wait. Then drops what was queued.
+pub(super) fn give_up<P: Port>(py: Python<'_>, port: &Arc<P>) {
+    let state = port.link().state();
+    if state.retire() {
+        py.detach(|| {
+            while state.bits().is_claimed() {
+                std::thread::yield_now();
+            }
+        });
+    }
+    port.forget();
+}

@@ -1,0 +1,224 @@
+//! The methods that a program calls on transports of every kind: plain C methods, added to the
+//! classes of `python/loop_pool/_transports.py` and its like as `hot` adds the loop's.
+
+use std::sync::Arc;
+
+use pyo3::PyClass;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
+use pyo3::types::{PyBytes, PyString, PyTuple};
+
+use super::arguments::{method_def, raise};
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::object::Ref;
+use super::transport::{cast, core_of, loop_of};
+use super::transport_core::{CLOSING, Half, PROTOCOL_PAUSED};
+use crate::event_loop::Job;
+use crate::transport::{Port, Schedule, Source};
+
+/// `is_closing`, of transports whose native half is a `C`.
+pub(super) fn common<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef> {
+    vec![method_def(
+        c"is_closing",
+        is_closing::<C>,
+        c"is_closing($self, /)\n--\n\nWhether the transport is closing or closed. Any thread.",
+    )]
+}
+
+/// The methods of those that receive.
+pub(super) fn reading<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef> {
+    vec![
+        method_def(
+            c"is_reading",
+            is_reading::<C>,
+            c"is_reading($self, /)\n--\n\nWhether it is receiving. Any thread.",
+        ),
+        method_def(
+            c"pause_reading",
+            pause_reading::<C>,
+            c"pause_reading($self, /)\n--\n\nDeliver nothing until resume_reading() is called.",
+        ),
+        method_def(
+            c"resume_reading",
+            resume_reading::<C>,
+            c"resume_reading($self, /)\n--\n\nUndo pause_reading(); what was read ahead of the \
+              pause is delivered first.",
+        ),
+    ]
+}
+
+/// `get_write_buffer_size`, of those that are written to.
+pub(super) fn writing<C: Half + PyClass<Frozen = True> + Sync>() -> ffi::PyMethodDef {
+    method_def(
+        c"get_write_buffer_size",
+        get_write_buffer_size::<C>,
+        c"get_write_buffer_size($self, /)\n--\n\nReturn the bytes queued. Any thread.",
+    )
+}
+
+/// Runs the body of a method with its transport's native half.
+///
+/// # Safety
+/// `slf` is a live instance of a class that was given the methods for `C`, as the descriptor has
+/// checked.
+#[inline(always)]
+pub(super) unsafe fn enter<C: PyClass<Frozen = True> + Sync>(
+    slf: *mut ffi::PyObject,
+    body: impl FnOnce(Python<'_>, &C) -> PyResult<*mut ffi::PyObject>,
+) -> *mut ffi::PyObject {
+    // SAFETY: handed on to our caller.
+    raise(|py| unsafe { body(py, cast(core_of(slf)?)) })
+}
+
+pub(super) fn none() -> *mut ffi::PyObject {
+    // SAFETY: immortal.
+    unsafe { ffi::Py_None() }
+}
+
+fn boolean(value: bool) -> *mut ffi::PyObject {
+    // SAFETY: immortal.
+    unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } }
+}
+
+/// Whether the calling thread may change the transport now: it is the loop's, or nobody runs the
+/// loop. If not, the call is posted to the loop's thread, or refused in debug mode.
+#[cold]
+pub(super) fn elsewhere(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    method: &str,
+    arguments: &[&Bound<'_, PyAny>],
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: `slf` is alive during the call.
+    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    let method = PyString::new(py, method).into_any();
+    let all = std::iter::once(&method).chain(arguments.iter().copied());
+    transport.call_method1("_elsewhere", PyTuple::new(py, all.collect::<Vec<_>>())?)?;
+    Ok(none())
+}
+
+/// Whether the calling thread may change the transport now.
+#[inline(always)]
+pub(super) fn is_here(loop_: &LoopCore) -> bool {
+    loop_.event_loop.is_owner() || !loop_.event_loop.is_owned()
+}
+
+pub(super) fn schedule(loop_: &Bound<'_, LoopCore>, slf: *mut ffi::PyObject, needed: Schedule) {
+    if needed == Schedule::Needed {
+        // SAFETY: the transport is alive during the call.
+        let transport = unsafe { Ref::from_borrowed(slf) };
+        loop_.get().schedule(Callback::from_native(transport));
+    }
+}
+
+unsafe extern "C" fn is_closing<C: Half + PyClass<Frozen = True> + Sync>(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type.
+    unsafe { enter(slf, |_, core: &C| Ok(boolean(core.common().has(CLOSING)))) }
+}
+
+unsafe extern "C" fn is_reading<C: Half + PyClass<Frozen = True> + Sync>(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type.
+    unsafe {
+        enter(slf, |_, core: &C| {
+            let paused = core.link().state().bits().is_paused();
+            Ok(boolean(!core.common().has(CLOSING) && !paused))
+        })
+    }
+}
+
+unsafe extern "C" fn get_write_buffer_size<C: Half + PyClass<Frozen = True> + Sync>(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type; a size fits.
+    unsafe { enter(slf, |_, core: &C| Ok(ffi::PyLong_FromSize_t(core.link().queued()))) }
+}
+
+unsafe extern "C" fn pause_reading<C: Half + PyClass<Frozen = True> + Sync>(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type.
+    unsafe {
+        enter(slf, |py, core: &C| {
+            let loop_ = loop_of(py, slf);
+            if !is_here(loop_.get()) {
+                return elsewhere(py, slf, "pause_reading", &[]);
+            }
+            let state = core.link().state();
+            if !core.common().has(CLOSING) && !state.bits().is_paused() {
+                state.pause();
+                if loop_.get().is_debug() {
+                    Bound::from_borrowed_ptr(py, slf)
+                        .call_method1(intern!(py, "_log"), ("%r pauses reading",))?;
+                }
+            }
+            Ok(none())
+        })
+    }
+}
+
+unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type.
+    unsafe {
+        enter(slf, |py, core: &C| {
+            let loop_ = loop_of(py, slf);
+            if !is_here(loop_.get()) {
+                return elsewhere(py, slf, "resume_reading", &[]);
+            }
+            let state = core.link().state();
+            if !core.common().has(CLOSING) && state.bits().is_paused() {
+                schedule(loop_, slf, state.resume());
+                if loop_.get().is_debug() {
+                    Bound::from_borrowed_ptr(py, slf)
+                        .call_method1(intern!(py, "_log"), ("%r resumes reading",))?;
+                }
+            }
+            Ok(none())
+        })
+    }
+}
+
+/// Tells the protocol to pause if too much is queued.
+pub(super) fn pause_if_above(transport: &Bound<'_, PyAny>, core: &impl Half) -> PyResult<()> {
+    let common = core.common();
+    if common.is_above_high_water(core.link()) && !common.has(PROTOCOL_PAUSED) {
+        transport.call_method0(intern!(transport.py(), "_pause_protocol"))?;
+    }
+    Ok(())
+}
+
+/// Offers an idle thread to write what was just queued: more callbacks wait than the loop gets to
+/// soon. What nobody takes is written when they have run.
+pub(super) fn leave_to_helper<P: Port + 'static>(
+    loop_: &Bound<'_, LoopCore>,
+    slf: *mut ffi::PyObject,
+    port: &Arc<P>,
+) {
+    let Some(token) = port.link().token() else { return };
+    let source: Arc<dyn Source> = port.clone();
+    let owner = Arc::clone(loop_.get().event_loop.shared());
+    if !super::run::offer_one(loop_.get(), Job { owner, token, source }) {
+        schedule(loop_, slf, port.link().state().end_turn());
+    }
+}
+
+/// The data as bytes that nobody can change.
+pub(super) fn copy_of<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.get_type::<PyBytes>().call1((data,))
+}

@@ -1,0 +1,430 @@
+//! Datagrams: UDP, or a unix datagram socket.
+//!
+//! As with a [`Stream`](super::Stream) the owner receives and sends directly as long as it keeps up,
+//! and any thread may do what it does not get to. Unlike there, no error is the end: each is told in
+//! its order, and the work goes on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+
+use super::{Bench, Bits, Buffer, Link, Port, Registrar, Report, Schedule, Source, State};
+use crate::config;
+use crate::id::IoToken;
+use crate::reactor::{Edges, Ready};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sys::address::SocketAddress;
+use crate::sys::socket;
+
+/// What a datagram counts in a queue besides its bytes, as in asyncio.
+const HEADER: usize = 8;
+
+/// What was received before the owner asked for it.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A datagram, and whom it is from.
+    Datagram(Box<[u8]>, SocketAddress),
+    /// The kernel reported an error.
+    Failed(io::Error),
+}
+
+impl Arrival {
+    fn len(&self) -> usize {
+        HEADER + if let Self::Datagram(data, _) = self { data.len() } else { 0 }
+    }
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Where the socket is connected to.
+    Peer,
+    /// There.
+    Address(SocketAddress),
+    /// Only the owner knows, who sends it itself.
+    Owner,
+}
+
+#[derive(Debug)]
+struct Outgoing<B> {
+    queue: VecDeque<(B, Target)>,
+    /// Taken from the queue; the owner drops them, since their memory may be Python's.
+    spent: Vec<B>,
+    /// Why datagrams could not be sent, for the owner.
+    failures: Vec<io::Error>,
+}
+
+impl<B> Default for Outgoing<B> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), spent: Vec::new(), failures: Vec::new() }
+    }
+}
+
+/// How sending has gone, for the owner.
+#[derive(Debug)]
+#[must_use]
+pub struct Delivered<B> {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// What kept single datagrams from being sent, oldest first.
+    pub failures: Vec<io::Error>,
+    /// Buffers to drop.
+    pub spent: Vec<B>,
+}
+
+/// Why sending stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Empty,
+    /// A datagram failed, the next is the owner's to send, or it is the turn of others.
+    Room,
+    Full,
+}
+
+/// One datagram socket.
+#[derive(Debug)]
+pub struct Datagrams<B> {
+    link: Link,
+    /// Locked for a few instructions, never during a system call.
+    outgoing: Mutex<Option<Box<Outgoing<B>>>>,
+    /// Locked for a few instructions. In a box, as few sockets ever have any.
+    #[allow(clippy::box_collection, reason = "a third of an empty queue's size")]
+    ahead: Mutex<Option<Box<VecDeque<Arrival>>>>,
+    /// Bytes in `ahead`, with a header for each.
+    ahead_bytes: AtomicUsize,
+    /// Entries in `ahead`.
+    ahead_count: AtomicUsize,
+}
+
+impl<B: Buffer> Datagrams<B> {
+    /// Datagrams over a non-blocking socket that the caller keeps open.
+    #[must_use]
+    pub fn new(fd: RawFd) -> Self {
+        Self {
+            link: Link::new(fd),
+            outgoing: Mutex::new(None),
+            ahead: Mutex::new(None),
+            ahead_bytes: AtomicUsize::new(0),
+            ahead_count: AtomicUsize::new(0),
+        }
+    }
+
+    /// The state word.
+    #[inline]
+    pub fn state(&self) -> &State {
+        self.link.state()
+    }
+
+    // -- receiving -------------------------------------------------------------------------------
+
+    /// Receives one datagram into `buffer`. The holder of the claim to read.
+    ///
+    /// # Errors
+    /// Those of the kernel; `WouldBlock` if there is none.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddress)> {
+        socket::recv_from(self.link.fd(), buffer)
+    }
+
+    /// Whether there may be more after `error`: it stood for one datagram, or for an answer to one
+    /// that was sent. Not if nothing can be received at all.
+    #[must_use]
+    pub fn goes_on_after(error: &io::Error) -> bool {
+        error.kind() != io::ErrorKind::WouldBlock
+            && !matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL))
+    }
+
+    /// Takes what was received ahead, oldest first. Owner only.
+    pub fn take_ahead(&self) -> VecDeque<Arrival> {
+        let mut ahead = self.ahead.lock();
+        self.ahead_bytes.store(0, Relaxed);
+        self.ahead_count.store(0, Relaxed);
+        self.state().taken_ahead();
+        ahead.take().map_or_else(VecDeque::new, |ahead| *ahead)
+    }
+
+    /// Puts back what could not be delivered. Owner only.
+    pub fn put_back_ahead(&self, mut left: VecDeque<Arrival>) {
+        let mut ahead = self.ahead.lock();
+        if let Some(ahead) = &mut *ahead {
+            left.append(ahead);
+        }
+        self.ahead_bytes.store(left.iter().map(Arrival::len).sum(), Relaxed);
+        self.ahead_count.store(left.len(), Relaxed);
+        *ahead = Some(Box::new(left));
+        self.state().set_ahead();
+    }
+
+    fn may_receive_ahead(&self) -> bool {
+        self.ahead_bytes.load(Relaxed) < config::READ_AHEAD
+            && self.ahead_count.load(Relaxed) < config::READ_AHEAD_DATAGRAMS
+    }
+
+    fn receive_ahead(&self, bench: &mut Bench<'_>, report: &mut Report) {
+        let mut came = false;
+        let more = loop {
+            // The last one may exceed the bound by its own size: none is ever cut.
+            if !self.may_receive_ahead() || self.state().bits().is_dead() {
+                break true;
+            }
+            let (one, more) = match self.receive(bench.scratch) {
+                Ok((count, from)) => {
+                    report.bytes_in += count as u64;
+                    (Arrival::Datagram(bench.scratch[..count].into(), from), true)
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(error) => {
+                    let more = Self::goes_on_after(&error);
+                    (Arrival::Failed(error), more)
+                }
+            };
+            let mut ahead = self.ahead.lock();
+            self.ahead_bytes.fetch_add(one.len(), Relaxed);
+            self.ahead_count.fetch_add(1, Relaxed);
+            ahead.get_or_insert_default().push_back(one);
+            drop(ahead);
+            came = true;
+            if !more {
+                break false;
+            }
+        };
+        // A full transport stays readable, and the owner goes on when it has taken what is there.
+        report.tell_owner |= self.state().release_read(more, came) == Schedule::Needed;
+    }
+
+    // -- sending ---------------------------------------------------------------------------------
+
+    /// Bytes queued, with a header for each datagram. Any thread.
+    #[inline]
+    pub fn queued(&self) -> usize {
+        self.link.queued()
+    }
+
+    /// Sends one datagram at once. Owner only, and only while nothing is queued; for a target that
+    /// is not the owner's to resolve.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn send(&self, data: &[u8], target: &Target) -> io::Result<()> {
+        match target {
+            Target::Peer => socket::send(self.link.fd(), data)?,
+            Target::Address(address) => socket::send_to(self.link.fd(), data, address)?,
+            Target::Owner => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok(())
+    }
+
+    /// Queues a datagram. Owner only. Returns buffers to drop.
+    #[must_use]
+    pub fn enqueue(&self, buffer: B, target: Target) -> Vec<B> {
+        let mut outgoing = self.outgoing.lock();
+        let outgoing = outgoing.get_or_insert_default();
+        self.link.set_queued(self.queued() + buffer.bytes().len() + HEADER);
+        outgoing.queue.push_back((buffer, target));
+        self.state().set_queued(true);
+        std::mem::take(&mut outgoing.spent)
+    }
+
+    /// Takes the first datagram from the queue. Under its lock.
+    fn pop(&self, outgoing: &mut Outgoing<B>) {
+        if let Some((buffer, _)) = outgoing.queue.pop_front() {
+            self.link.set_queued(self.queued() - buffer.bytes().len() - HEADER);
+            outgoing.spent.push(buffer);
+        }
+        if outgoing.queue.is_empty() {
+            self.state().set_queued(false);
+        }
+    }
+
+    /// Sends what is queued until it is gone, the kernel is full, or others are to have a turn. The
+    /// holder of the claim to write; the caller gives it back.
+    fn send_queued(&self, registrar: &dyn Registrar) -> (u64, Stop) {
+        let mut bytes = 0;
+        for _ in 0..config::DATAGRAM_BUDGET {
+            let (data, target): (&[u8], Target) = {
+                let outgoing = self.outgoing.lock();
+                let first = outgoing.as_ref().and_then(|outgoing| outgoing.queue.front());
+                let Some((buffer, target)) = first else { return (bytes, Stop::Empty) };
+                if *target == Target::Owner || self.state().bits().is_dead() {
+                    return (bytes, Stop::Room);
+                }
+                let data = buffer.bytes();
+                // SAFETY: the memory stays where it is while the buffer lives, by its contract, and
+                // only the holder of the claim drops it: it takes it from the queue below, or, once
+                // no claim is held, the owner does.
+                let data = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
+                (data, target.clone())
+            };
+            let sent = self.send(data, &target);
+            let failure = match sent {
+                Ok(()) => {
+                    bytes += data.len() as u64;
+                    None
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.link.arm_write(registrar) {
+                        Ok(()) => return (bytes, Stop::Full),
+                        Err(error) => Some(error),
+                    }
+                }
+                Err(error) => Some(error),
+            };
+            let mut outgoing = self.outgoing.lock();
+            let outgoing = outgoing.get_or_insert_default();
+            self.pop(outgoing);
+            if let Some(failure) = failure {
+                outgoing.failures.push(failure);
+                return (bytes, Stop::Room);
+            }
+        }
+        (bytes, Stop::Room)
+    }
+
+    /// Sends what is queued, as far as the kernel takes it and up to the first failure. Owner only.
+    /// `None` if another thread is at it, if nothing is queued, or if the kernel has no room.
+    pub fn flush(&self, registrar: &dyn Registrar) -> Option<Delivered<B>> {
+        if !self.state().claim_write() {
+            return None;
+        }
+        let (bytes, stop) = self.send_queued(registrar);
+        let delivered = self.take_news();
+        self.state().release_write_in_turn(stop != Stop::Full);
+        Some(Delivered { bytes, ..delivered })
+    }
+
+    fn send_ahead(&self, bench: &Bench<'_>, report: &mut Report) {
+        let before = self.queued();
+        let (bytes, stop) = self.send_queued(bench.registrar);
+        report.bytes_out += bytes;
+        let room = stop != Stop::Full;
+        let news = {
+            let outgoing = self.outgoing.lock();
+            let failed = outgoing.as_ref().is_some_and(|all| !all.failures.is_empty());
+            let first = outgoing.as_ref().and_then(|all| all.queue.front());
+            let next = first.map(|(_, target)| target);
+            report.again |= stop == Stop::Room && !failed && next != Some(&Target::Owner);
+            // The owner knows what to do about an address that the kernel says nothing of.
+            let untold = !room && next != Some(&Target::Peer);
+            let is_below = self.queued() < before && self.link.is_below();
+            stop == Stop::Empty || failed || next == Some(&Target::Owner) || untold || is_below
+        };
+        report.tell_owner |= self.state().release_write(room, news) == Schedule::Needed;
+    }
+
+    /// What sending by other threads came to. Owner only.
+    pub fn take_news(&self) -> Delivered<B> {
+        match &mut *self.outgoing.lock() {
+            None => Delivered { bytes: 0, failures: Vec::new(), spent: Vec::new() },
+            Some(outgoing) => Delivered {
+                bytes: 0,
+                failures: std::mem::take(&mut outgoing.failures),
+                spent: std::mem::take(&mut outgoing.spent),
+            },
+        }
+    }
+
+    /// Whether the next datagram to send is one that the owner sends itself.
+    pub fn own_is_next(&self) -> bool {
+        self.with_first(|_, target| *target == Target::Owner) == Some(true)
+    }
+
+    /// Whether the next datagram to send goes to an address of its own.
+    pub fn next_has_address(&self) -> bool {
+        self.with_first(|_, target| *target != Target::Peer) == Some(true)
+    }
+
+    /// Calls `f` with the next datagram to send, under the queue's lock.
+    pub fn with_first<R>(&self, f: impl FnOnce(&B, &Target) -> R) -> Option<R> {
+        let outgoing = self.outgoing.lock();
+        let (buffer, target) = outgoing.as_ref()?.queue.front()?;
+        Some(f(buffer, target))
+    }
+
+    /// Takes the next datagram from the queue, which the owner has sent itself. Returns buffers to
+    /// drop.
+    pub fn pop_own(&self) -> Vec<B> {
+        let mut outgoing = self.outgoing.lock();
+        let Some(outgoing) = &mut *outgoing else { return Vec::new() };
+        if matches!(outgoing.queue.front(), Some((_, Target::Owner))) {
+            self.pop(outgoing);
+        }
+        std::mem::take(&mut outgoing.spent)
+    }
+
+    /// Notes that the kernel was full when the owner sent the next datagram itself. If it has had
+    /// room since, it says so again.
+    ///
+    /// # Errors
+    /// Those of the reactor.
+    pub fn blocked(&self, registrar: &dyn Registrar) -> io::Result<()> {
+        if !self.state().claim_write() {
+            return Ok(());
+        }
+        let armed = self.link.rearm(registrar);
+        self.state().release_write_in_turn(armed.is_err());
+        armed
+    }
+
+    /// Lets what found the kernel full be tried again. Owner only.
+    pub fn retry(&self) -> Schedule {
+        let token = self.link.token().unwrap_or(IoToken::new(0, 0));
+        self.state().ready(Ready { token, readable: false, writable: true, ended: false })
+    }
+}
+
+impl<B: Buffer + 'static> Port for Datagrams<B> {
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn register(&self, token: IoToken, registrar: &dyn Registrar) -> io::Result<()> {
+        self.link.register(token, Edges::Read, registrar)
+    }
+
+    fn tell_below(&self, bytes: usize) {
+        let _outgoing = self.outgoing.lock();
+        self.link.set_tell_below(bytes);
+    }
+
+    fn forget(&self) {
+        debug_assert!(!self.state().bits().is_claimed());
+        let outgoing = {
+            let mut outgoing = self.outgoing.lock();
+            self.state().set_queued(false);
+            self.link.set_queued(0);
+            outgoing.take()
+        };
+        drop((outgoing, self.take_ahead()));
+    }
+}
+
+impl<B: Buffer> Source for Datagrams<B> {
+    fn ready(&self, ready: Ready) -> Schedule {
+        self.state().ready(ready)
+    }
+
+    fn bits(&self) -> Bits {
+        self.state().bits()
+    }
+
+    fn read_ahead(&self) -> usize {
+        self.ahead_bytes.load(Relaxed)
+    }
+
+    fn run(&self, bench: &mut Bench<'_>) -> Report {
+        let mut report = Report::default();
+        if !self.own_is_next() && self.state().claim_write() {
+            report.worked = true;
+            self.send_ahead(bench, &mut report);
+        }
+        if self.may_receive_ahead() && self.state().claim_read() {
+            report.worked = true;
+            self.receive_ahead(bench, &mut report);
+        }
+        report
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
