@@ -12,7 +12,7 @@ private name                                use here
 ``futures._set_result_unless_cancelled``    wakes whoever waits for a connection
 ``constants._SendfileMode``                 how a transport takes part in ``sendfile``
 ``Server._attach``, ``Server._detach``      a server knows its open connections
-``Server._clients``                         a plain set meanwhile: see ``keep_clients``
+``Server._clients``                         a set of ours: see ``_Clients``
 ``_check_thread``                           debug mode refuses calls from another thread
 ``_accept_connection2``                     asyncio's own coroutine for a TLS connection
 ==========================================  ======================================================
@@ -44,19 +44,59 @@ def detach(server: Any, transport: asyncio.BaseTransport) -> None:
     server._detach(transport)
 
 
-def keep_clients(server: Any) -> None:
-    """Let a server that has no connection yet keep them in a set.
+class _Clients(set[Any]):
+    """The open connections of a server: strongly, but for those that its loop keeps weakly.
 
-    The loop keeps a connection alive as long as it is open: weak references to it, which are a
-    tenth of what it takes, would say nothing that these do not.
+    Weak references to all, as asyncio has them, are a tenth of what an idle connection takes.
     """
+
+    _weakly: weakref.WeakSet[Any] | None = None
+
+    def keep(self, transport: asyncio.BaseTransport, strongly: bool) -> None:
+        """Keep one strongly, or weakly."""
+        if strongly:
+            if self._weakly is not None:
+                self._weakly.discard(transport)
+            super().add(transport)
+        else:
+            if self._weakly is None:
+                self._weakly = weakref.WeakSet()
+            self._weakly.add(transport)
+            super().discard(transport)
+
+    def discard(self, transport: asyncio.BaseTransport) -> None:
+        """Forget one."""
+        super().discard(transport)
+        if self._weakly is not None:
+            self._weakly.discard(transport)
+
+    def copy(self) -> set[Any]:
+        """Return all, in a set of their own."""
+        return set(self) | set(self._weakly or ())
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._weakly or ())
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+
+def keep_clients(server: Any) -> None:
+    """Let a server that has no connection yet keep them in a set of ours."""
     if not server._clients:
-        server._clients = set()
+        server._clients = _Clients()
+
+
+def keep_client(server: Any, transport: asyncio.BaseTransport, strongly: bool) -> None:
+    """Let a server keep a connection strongly, or weakly."""
+    clients = server._clients
+    if isinstance(clients, _Clients):
+        clients.keep(transport, strongly)
 
 
 def let_clients_go(server: Any) -> None:
     """Undo ``keep_clients`` when the loop closes, which keeps its connections no more."""
-    server._clients = weakref.WeakSet(server._clients)
+    server._clients = weakref.WeakSet(server._clients.copy())
 
 
 def check_thread(loop: asyncio.AbstractEventLoop) -> None:

@@ -203,6 +203,12 @@ class Base(_Parent):
     def _is_closed(self) -> bool:
         return self._sock is None
 
+    def _kept(self, strongly: bool) -> None:
+        """Let the server do as the loop, which now keeps the transport strongly, or weakly."""
+        server = self._server
+        if server is not None:
+            _private.keep_client(server, self, strongly)
+
     # -- reading ---------------------------------------------------------------------------------
 
     def _read_end(self) -> None:

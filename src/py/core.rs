@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::callback::Callback;
 use super::handle_types;
 use super::io::{self, lock_attached};
+use super::kept;
 use super::pool::PoolCore;
 use super::sock;
 use super::sock_work::Sendfile;
@@ -162,9 +163,10 @@ impl LoopCore {
     /// The transport on a descriptor, or `None`. Any thread.
     fn _transport_at(&self, py: Python<'_>, fd: i32) -> Option<Py<PyAny>> {
         let sources = lock_attached(py, &self.event_loop.shared().sources);
-        let cookie = sources.at(fd)?.cookie as *mut pyo3::ffi::PyObject;
-        // SAFETY: the table holds a strong reference, and we hold the table.
-        Some(unsafe { Bound::from_borrowed_ptr(py, cookie) }.unbind())
+        // SAFETY: the table holds the reference, and we hold the table.
+        let object = unsafe { kept::object(py, sources.at(fd)?.cookie)? };
+        drop(sources);
+        Some(object.as_py().clone_ref(py))
     }
 
     /// Calls `sock.method(argument)`, or with both arguments; returns what it returns, or the
@@ -270,7 +272,7 @@ impl LoopCore {
         for entry in sources {
             // SAFETY: the table's own reference. The transport is closed by its finalizer, if
             // nobody else does it.
-            drop(unsafe { Bound::from_owned_ptr(py, entry.cookie as *mut pyo3::ffi::PyObject) });
+            unsafe { kept::give_up(py, entry.cookie) };
         }
         Ok(())
     }
@@ -372,9 +374,8 @@ impl LoopCore {
         // Other threads look into the table without Python; see `EventLoop::for_each_local`.
         if let Some(sources) = self.event_loop.shared().sources.lock_for_collector() {
             for (_, entry) in sources.iter() {
-                // SAFETY: the table holds a strong reference, which it does not give away meanwhile.
-                let at = unsafe { &*(&raw const entry.cookie).cast::<Py<PyAny>>() };
-                visit.call(at)?;
+                // SAFETY: the table holds the reference, which it does not give away meanwhile.
+                unsafe { kept::visit(entry.cookie, &visit)? };
             }
         }
         let mut result = Ok(());

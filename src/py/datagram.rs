@@ -12,6 +12,7 @@ use super::core::LoopCore;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
+use super::transport::loop_of;
 use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED};
 use super::transport_methods::{is_here, pause_if_above, schedule};
 use crate::sys::address::Family;
@@ -144,7 +145,9 @@ impl DatagramCore {
     fn enqueue(&self, transport: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
         let data = Payload::Bytes(Ref::from(data.clone().into_any()));
         drop(self.datagrams.enqueue(data, Target::Owner));
-        pause_if_above(transport, self)
+        // SAFETY: our caller is the transport, which is alive.
+        let loop_ = unsafe { loop_of(transport.py(), transport.as_ptr()) };
+        pause_if_above(loop_, transport, self)
     }
 
     /// The next datagram, if it is one that the Python half sends itself.

@@ -212,7 +212,7 @@ fn queue(
     if core.waits_untold() {
         transport.call_method0(intern!(transport.py(), "_retry_later"))?;
     }
-    pause_if_above(transport, core)?;
+    pause_if_above(loop_, transport, core)?;
     schedule(loop_, transport.as_ptr(), core.common().look_below(core.link()));
     Ok(())
 }
@@ -231,7 +231,7 @@ fn queue_for_helper(
     if !was_queued {
         leave_to_helper(loop_, transport.as_ptr(), &core.datagrams);
     }
-    pause_if_above(transport, core)?;
+    pause_if_above(loop_, transport, core)?;
     schedule(loop_, transport.as_ptr(), core.common().look_below(core.link()));
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
 use super::transport::{start, tell_protocol};
-use super::transport_core::{CLOSING, Half, LOST, PROTOCOL_PAUSED};
+use super::transport_core::{CLOSING, Half, LOST, PROTOCOL_PAUSED, keep_as_needed};
 use crate::sys::address::SocketAddress;
 use crate::transport::{Arrival, Datagrams, Delivered, Schedule};
 
@@ -56,7 +56,7 @@ pub(super) fn run(
     if state.end_turn() == Schedule::Needed {
         loop_.get().schedule(Callback::from_native(transport.clone().into()));
     }
-    result
+    result.and(keep_as_needed(core, loop_, transport))
 }
 
 impl Turn<'_, '_> {

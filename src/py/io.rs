@@ -12,6 +12,7 @@ use pyo3::types::{PyInt, PyTuple};
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
+use super::kept;
 use super::object::Ref;
 use super::state::state;
 use crate::config;
@@ -292,8 +293,9 @@ pub(super) fn collect(
                 levels = true;
             } else if let Some(entry) = sources.get(event.token)
                 && entry.source.ready(*event) == Schedule::Needed
+                && let Some(callback) = entry_of(py, entry)
             {
-                ready(Found::Edge(entry_of(entry)));
+                ready(Found::Edge(callback));
             }
         }
     }
@@ -323,10 +325,10 @@ pub(super) fn offer(py: Python<'_>, core: &LoopCore, hand: &Hand, found: &[Ready
     hand.offer(jobs.into_iter());
 }
 
-/// The queue entry of a transport.
-fn entry_of(entry: &Entry) -> Callback {
-    // SAFETY: the table holds a strong reference of which this is the address, and we are attached.
-    Callback::from_native(unsafe { Ref::from_borrowed(entry.cookie as *mut ffi::PyObject) })
+/// The queue entry of a transport, unless nobody keeps it any more.
+fn entry_of(py: Python<'_>, entry: &Entry) -> Option<Callback> {
+    // SAFETY: the table holds the reference, and our caller the table.
+    unsafe { kept::object(py, entry.cookie) }.map(Callback::from_native)
 }
 
 fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: impl FnMut(Found)) {
@@ -368,16 +370,17 @@ pub(super) fn collect_completions(
         let sources = lock_attached(py, &shared.sources);
         match completion {
             Completion::Turn(token) => {
-                if let Some(entry) = sources.get(token) {
-                    ready(entry_of(entry));
+                if let Some(callback) = sources.get(token).and_then(|entry| entry_of(py, entry)) {
+                    ready(callback);
                 }
             }
             Completion::Accepted(token, connection, peer) => {
                 shared.metrics.arriving.sub_shared(1);
                 if let Some(entry) = sources.get(token)
                     && entry.source.arrived((connection, peer)) == Schedule::Needed
+                    && let Some(callback) = entry_of(py, entry)
                 {
-                    ready(entry_of(entry));
+                    ready(callback);
                 }
             }
         }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
+use super::kept;
 use super::pool::ServerCore;
 use super::stream::StreamCore;
 use super::transport::ends_the_program;
@@ -54,8 +54,8 @@ impl ListenerCore {
         let fd = this.listener.fd();
         let source: Arc<dyn Source> = this.listener.clone();
         // The table's own reference, given back by `stop`.
-        let cookie = slf.clone().into_ptr();
-        let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie as usize);
+        let cookie = kept::strongly(slf.clone().into_any());
+        let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie);
         let result = match inserted {
             None => Err(PyRuntimeError::new_err(format!(
                 "File descriptor {fd} is used by another transport"
@@ -70,7 +70,7 @@ impl ListenerCore {
         };
         if result.is_err() {
             // SAFETY: the reference made above, which the table has not, or not any more.
-            drop(unsafe { Bound::from_owned_ptr(py, cookie) });
+            unsafe { kept::give_up(py, cookie) };
             return result;
         }
         schedule(loop_, slf, this.listener.state().start());
@@ -102,7 +102,7 @@ impl ListenerCore {
         if let Some(entry) = entry {
             let _ = shared.with_handle(|handle| handle.deregister(token));
             // SAFETY: the table's own reference.
-            drop(unsafe { Bound::from_owned_ptr(py, entry.cookie as *mut ffi::PyObject) });
+            unsafe { kept::give_up(py, entry.cookie) };
         }
     }
 

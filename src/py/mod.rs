@@ -20,6 +20,7 @@ mod handle;
 mod handle_types;
 mod hot;
 mod io;
+mod kept;
 mod listener;
 mod native;
 mod object;

@@ -185,7 +185,7 @@ fn queue(
         }
         schedule(loop_, slf, stream.state().end_turn());
     }
-    pause_if_above(&transport, core)?;
+    pause_if_above(loop_, &transport, core)?;
     schedule(loop_, slf, core.common().look_below(core.link()));
     Ok(none())
 }
@@ -207,7 +207,7 @@ fn queue_for_helper(
     }
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    pause_if_above(&transport, core)?;
+    pause_if_above(loop_, &transport, core)?;
     schedule(loop_, slf, core.common().look_below(core.link()));
     Ok(none())
 }

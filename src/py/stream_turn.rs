@@ -13,7 +13,9 @@ use super::object::Ref;
 use super::payload::{Borrowed, Payload};
 use super::stream::StreamCore;
 use super::transport::{call_protocol, fatal_error, start, tell_protocol};
-use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED};
+use super::transport_core::{
+    BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED, keep_as_needed,
+};
 use crate::sys::socket::Channel;
 use crate::transport::{Ahead, Flushed, Input, Schedule};
 
@@ -58,7 +60,7 @@ pub(super) fn run(
     if state.end_turn() == Schedule::Needed {
         loop_.get().schedule(Callback::from_native(transport.clone().into()));
     }
-    result
+    result.and(keep_as_needed(core, loop_, transport))
 }
 
 impl Turn<'_, '_> {

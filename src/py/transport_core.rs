@@ -8,12 +8,13 @@ use std::sync::atomic::{
 };
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
+use super::kept;
 use crate::transport::{Link, Port, Schedule, Source};
 
 /// `close` was called, or the connection is being torn down.
@@ -30,6 +31,8 @@ pub(super) const EMPTY_WAITER: u32 = 1 << 4;
 pub(super) const LOST: u32 = 1 << 5;
 /// What is written is dropped: of a pipe that is closing.
 pub(super) const DROPS_WRITES: u32 = 1 << 6;
+/// The loop keeps the transport weakly.
+pub(super) const LOOSE: u32 = 1 << 7;
 
 /// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
 #[derive(Debug)]
@@ -137,10 +140,10 @@ pub(super) fn register<P: Port + 'static>(
     let fd = port.link().fd();
     let source: Arc<dyn Source> = port.clone();
     // The table's own reference, given back by `retire`.
-    let cookie = transport.clone().into_ptr();
-    let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie as usize);
+    let cookie = kept::strongly(transport.clone());
+    let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie);
     // SAFETY: the reference made above, which the table did not take.
-    let give_back = || drop(unsafe { Bound::from_owned_ptr(py, cookie) });
+    let give_back = || unsafe { kept::give_up(py, cookie) };
     let Some(token) = inserted else {
         give_back();
         let used = format!("File descriptor {fd} is used by another transport");
@@ -160,6 +163,43 @@ pub(super) fn register<P: Port + 'static>(
     Ok(is_watched)
 }
 
+/// Lets the loop keep a transport weakly while it waits for nothing that the loop could bring it, as
+/// asyncio does: reading is paused, and nothing is to be written. Nobody else may keep such a
+/// transport; it is then collected, and its connection closed. On the loop's thread, when that may
+/// have changed.
+#[inline(always)]
+pub(super) fn keep_as_needed<H: Half>(
+    core: &H,
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let bits = core.link().state().bits();
+    let is_loose = core.common().has(LOOSE);
+    let may_be = bits.is_paused() && !bits.is_queued() && !bits.is_unstarted();
+    if is_loose == may_be { Ok(()) } else { keep(core, loop_, transport, may_be) }
+}
+
+#[cold]
+fn keep<H: Half>(
+    core: &H,
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    loose: bool,
+) -> PyResult<()> {
+    let py = loop_.py();
+    let Some(token) = core.link().token() else { return Ok(()) };
+    let cookie = if loose { kept::weakly(transport)? } else { kept::strongly(transport.clone()) };
+    let shared = loop_.get().event_loop.shared();
+    let before = lock_attached(py, &shared.sources).replace(token, cookie);
+    // SAFETY: the table took the one and gave the other away, or took none.
+    unsafe { kept::give_up(py, before.unwrap_or(cookie)) };
+    if before.is_some() {
+        core.common().put(LOOSE, loose);
+        transport.call_method1(intern!(py, "_kept"), (!loose,))?;
+    }
+    Ok(())
+}
+
 /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the descriptor
 /// may be closed.
 pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
@@ -172,7 +212,7 @@ pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
         // The kernel may have forgotten a descriptor that the program closed behind our back.
         let _ = shared.with_handle(|handle| handle.deregister(token));
         // SAFETY: the table's own reference.
-        drop(unsafe { Bound::from_owned_ptr(py, entry.cookie as *mut ffi::PyObject) });
+        unsafe { kept::give_up(py, entry.cookie) };
     }
 }
 

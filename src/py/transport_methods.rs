@@ -15,7 +15,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::object::Ref;
 use super::transport::{cast, core_of, loop_of};
-use super::transport_core::{CLOSING, Half, PROTOCOL_PAUSED};
+use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED};
 use crate::event_loop::Job;
 use crate::transport::{Port, Schedule, Source};
 
@@ -157,6 +157,7 @@ unsafe extern "C" fn pause_reading<C: Half + PyClass<Frozen = True> + Sync>(
             let state = core.link().state();
             if !core.common().has(CLOSING) && !state.bits().is_paused() {
                 state.pause();
+                transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
                         .call_method1(intern!(py, "_log"), ("%r pauses reading",))?;
@@ -181,6 +182,7 @@ unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
             let state = core.link().state();
             if !core.common().has(CLOSING) && state.bits().is_paused() {
                 schedule(loop_, slf, state.resume());
+                transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
                         .call_method1(intern!(py, "_log"), ("%r resumes reading",))?;
@@ -191,8 +193,13 @@ unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
     }
 }
 
-/// Tells the protocol to pause if too much is queued.
-pub(super) fn pause_if_above(transport: &Bound<'_, PyAny>, core: &impl Half) -> PyResult<()> {
+/// Goes on after something was queued: tells the protocol to pause if it is too much.
+pub(super) fn pause_if_above(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    core: &impl Half,
+) -> PyResult<()> {
+    transport_core::keep_as_needed(core, loop_, transport)?;
     let common = core.common();
     if common.is_above_high_water(core.link()) && !common.has(PROTOCOL_PAUSED) {
         transport.call_method0(intern!(transport.py(), "_pause_protocol"))?;

@@ -81,7 +81,7 @@ pub trait AcceptSink: Send + Sync + fmt::Debug {
 pub struct Entry {
     /// The transport.
     pub source: Arc<dyn Source>,
-    /// What the owner needs to find its own half, opaque here: a strong reference of the owner's.
+    /// What the owner needs to find its own half, opaque here: a reference of the owner's.
     pub cookie: usize,
     generation: u32,
 }
@@ -135,6 +135,14 @@ impl SourceTable {
     #[must_use]
     pub fn at(&self, fd: RawFd) -> Option<&Entry> {
         self.entries.get(usize::try_from(fd).ok()?)?.as_ref()
+    }
+
+    /// Gives a transport another cookie, and its old one back. `None` if it is not the one that is
+    /// registered.
+    pub fn replace(&mut self, token: IoToken, cookie: usize) -> Option<usize> {
+        self.get(token)?;
+        let entry = self.entries[usize::try_from(token.fd()).ok()?].as_mut()?;
+        Some(std::mem::replace(&mut entry.cookie, cookie))
     }
 
     /// Takes a transport out. `None` if it is not the one that is registered.
