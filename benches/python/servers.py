@@ -234,6 +234,9 @@ def serve_in_pool(options: Options) -> None:
             server = await loop_pool.spawn(listen(sock), loop=where)
         if options.stuck:
             loops[-1].call_soon_threadsafe(block_regularly, options.stuck)
+            # The connections come to a server of which one loop has been stuck before.
+            while not stuck_times:
+                await asyncio.sleep(STUCK_PERIOD / 10)
         await serve_on(server, port)
 
     # `steal` is named only where it is asked for: not every version knows it.
@@ -275,6 +278,8 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
         started = threading.Event()
         threading.Thread(target=run, args=(number, started), daemon=True).start()
         started.wait()
+    while options.stuck and not stuck_times:
+        time.sleep(STUCK_PERIOD / 10)
     announce(port)
     threading.Event().wait()
 

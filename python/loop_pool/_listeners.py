@@ -100,7 +100,7 @@ class Listener:
         """Let asyncio's own coroutine do what TLS needs."""
         loop = self._loop
         _, peer = core.names()
-        conn = _socket_of(core, self._sock)
+        conn = _socket_of(core)
         handshake_timeout, shutdown_timeout = self._timeouts
         options: dict[str, Any] = {}
         if self._given_context is not None:
@@ -133,9 +133,12 @@ class Listener:
         )
 
 
-def _socket_of(core: _core.StreamCore, like: socket.socket) -> socket.socket:
-    """Return the socket object of an accepted connection, which closes it from then on."""
-    sock = socket.socket(like.family, like.type, like.proto, fileno=core.fd)
+def _socket_of(core: _core.StreamCore) -> socket.socket:
+    """Return the socket object of an accepted connection, which closes it from then on.
+
+    Another listener of the same server, of another family, may have accepted it.
+    """
+    sock = socket.socket(fileno=core.fd)
     core.give_descriptor()
     sock.setblocking(False)
     return sock

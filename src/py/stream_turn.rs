@@ -305,10 +305,14 @@ impl Turn<'_, '_> {
     fn flushed(&self, flushed: Flushed<Payload>) -> PyResult<()> {
         let py = self.transport.py();
         drop(flushed.spent);
+        let core = self.core;
+        if core.stream.state().bits().is_dead() {
+            // The protocol gave the connection up in this very turn.
+            return Ok(());
+        }
         if let Some(error) = flushed.failure {
             return write_failed(self.transport, &error);
         }
-        let core = self.core;
         if core.common().has(PROTOCOL_PAUSED) && core.common().is_below_low_water(core.link()) {
             self.transport.call_method0(intern!(py, "_resume_protocol"))?;
         }

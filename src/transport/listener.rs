@@ -72,8 +72,7 @@ impl Listener {
                     None => keep((connection, peer)),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (false, None),
-                // It was closed by its peer before it was accepted.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => return (true, Some(error)),
             }
         }
@@ -98,6 +97,28 @@ impl Listener {
         let mut arrived = self.arrived.lock();
         (std::mem::take(&mut arrived.connections), arrived.failure.take())
     }
+}
+
+/// Whether it was a connection that failed, before it was accepted, and not the listener: `accept(2)`
+/// hands on what the network had to say of it.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if error.raw_os_error() == Some(libc::ENONET) {
+        return true;
+    }
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT
+        )
+    )
 }
 
 impl Source for Listener {
@@ -161,6 +182,15 @@ mod tests {
 
     fn ready() -> Ready {
         Ready { token: IoToken::new(0, 0), readable: true, writable: false, ended: false }
+    }
+
+    #[test]
+    fn what_the_network_says_of_one_connection_is_no_failure_of_the_listener() {
+        let is_of_one = |code| is_of_one_connection(&io::Error::from_raw_os_error(code));
+        assert!([libc::ECONNABORTED, libc::EPROTO, libc::EHOSTUNREACH].into_iter().all(is_of_one));
+        assert!(
+            ![libc::EMFILE, libc::ENOMEM, libc::EBADF, libc::EINVAL].into_iter().any(is_of_one)
+        );
     }
 
     #[test]

@@ -260,6 +260,40 @@ def test_a_stuck_loop_s_protocol_is_resumed_when_it_is_free() -> None:
     run(main)
 
 
+def test_a_protocol_that_aborts_in_data_received_is_not_resumed_after_it() -> None:
+    calls: list[str] = []
+
+    class Aborting(Keeper):
+        def data_received(self, data: bytes) -> None:
+            calls.append("abort")
+            self.transport.abort()
+
+        def resume_writing(self) -> None:
+            calls.append("resume_writing")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            calls.append("connection_lost")
+            super().connection_lost(exc)
+
+    async def main() -> None:
+        async def connect() -> Any:
+            _, protocol = await asyncio.get_running_loop().create_connection(Aborting, sock=near)
+            return protocol, await _write_much(protocol, 1 << 20)
+
+        loop = loop_pool.current_pool().loops[1]
+        near, far = stream_sockets("tcp")
+        with far:
+            protocol, written = await loop_pool.spawn(connect(), loop=loop)
+            async with stuck():
+                await asyncio.to_thread(receive, far, len(written))
+                far.sendall(b"data")
+                await eventually(lambda: stats().read_ahead == 4, "they are read ahead")
+            await eventually(protocol.lost.is_set, "it ends")
+        assert calls == ["abort", "connection_lost"]
+
+    run(main)
+
+
 def test_a_stuck_loop_s_reads_go_on_up_to_a_bound() -> None:
     content = os.urandom(8 << 20)
 
