@@ -127,6 +127,12 @@ def block_regularly(seconds: float) -> None:
     loop.call_later(STUCK_PERIOD, block)
 
 
+def wait_stuck() -> None:
+    """Block until some loop has been stuck once."""
+    while not stuck_times:
+        time.sleep(STUCK_PERIOD / 10)
+
+
 def bind(*, reuse_port: bool = False, port: int = 0) -> socket.socket:
     """Return a socket bound to `port`; 0: a free one."""
     sock = socket.socket()
@@ -235,8 +241,7 @@ def serve_in_pool(options: Options) -> None:
         if options.stuck:
             loops[-1].call_soon_threadsafe(block_regularly, options.stuck)
             # The connections come to a server of which one loop has been stuck before.
-            while not stuck_times:
-                await asyncio.sleep(STUCK_PERIOD / 10)
+            await asyncio.to_thread(wait_stuck)
         await serve_on(server, port)
 
     # `steal` is named only where it is asked for: not every version knows it.
@@ -278,8 +283,8 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
         started = threading.Event()
         threading.Thread(target=run, args=(number, started), daemon=True).start()
         started.wait()
-    while options.stuck and not stuck_times:
-        time.sleep(STUCK_PERIOD / 10)
+    if options.stuck:
+        wait_stuck()
     announce(port)
     threading.Event().wait()
 

@@ -64,7 +64,7 @@ class _Clients(set[Any]):
             self._weakly.add(transport)
             super().discard(transport)
 
-    def discard(self, transport: asyncio.BaseTransport) -> None:
+    def discard(self, transport: object) -> None:
         """Forget one."""
         super().discard(transport)
         if self._weakly is not None:

@@ -28,8 +28,8 @@ def abandoned() -> Iterator[None]:
     """
     gc.disable()
     try:
+        yield
         with pytest.warns(ResourceWarning, match="unclosed transport"):
-            yield
             gc.collect()
     finally:
         gc.enable()
@@ -136,11 +136,11 @@ def test_an_abandoned_connection_to_a_server_is_closed_and_no_longer_waited_for(
 
         server = await loop.create_server(lambda: Recorder(connection_made=made), "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
-        with abandoned(), socket.create_connection(address, HANG) as client:
-            await eventually(lambda: bool(seen), "a connection")
-            await turns()
-            server.close()
-            gc.collect()
+        with socket.create_connection(address, HANG) as client:
+            with abandoned():
+                await eventually(lambda: bool(seen), "a connection")
+                await turns()
+                server.close()
             await asyncio.wait_for(server.wait_closed(), HANG)
             assert client.recv(1) == b""
 
