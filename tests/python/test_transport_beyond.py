@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from _support import HANG, Recorder, connected, eventually, receive, run_main, stuff
+from _support import HANG, Recorder, connected, eventually, receive, run_main, stuff, turns
 
 pytestmark = pytest.mark.loop_pool_only
 
@@ -154,3 +154,47 @@ def test_an_end_refused_in_debug_mode_has_not_begun(loop: Loop) -> None:
             await protocol.got(1)
 
     run_main(loop, main())
+
+
+def test_abort_after_close_of_a_write_pipe_is_one_end(loop: Loop, logged_errors: list[str]) -> None:
+    async def main() -> None:
+        reading, writing = os.pipe()
+        with open(reading, "rb", 0), open(writing, "wb", 0) as pipe:
+            transport, protocol = await loop.connect_write_pipe(Recorder, pipe)
+            transport.close()
+            transport.abort()
+            assert await protocol.ended() is None
+
+    run_main(loop, main())
+    assert not logged_errors
+
+
+class _Endpoint(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def error_received(self, exc: Exception) -> None:
+        self.calls.append(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.calls.append(exc)
+
+
+def test_a_closed_endpoint_that_is_aborted_ends_once_and_drops_what_is_sent(
+    loop: Loop, logged_errors: list[str]
+) -> None:
+    async def main() -> None:
+        transport, protocol = await loop.create_datagram_endpoint(
+            _Endpoint, local_addr=("127.0.0.1", 0)
+        )
+        own = transport.get_extra_info("sockname")
+        transport.sendto(b"to itself", own)
+        transport.close()
+        transport.abort()
+        await eventually(lambda: bool(protocol.calls), "the end")
+        transport.sendto(b"dropped", own)
+        await turns()
+        assert protocol.calls == [None]
+
+    run_main(loop, main())
+    assert not logged_errors
