@@ -47,6 +47,9 @@ pub const ACCEPT_BUDGET: usize = 64;
 /// microseconds, more than it costs to wake an idle thread for a part of them.
 pub const BEHIND: usize = 16;
 
+/// Registered tasks looked at in one turn before the loop sleeps: some 10 microseconds.
+pub const SWEEP_PER_TURN: usize = 256;
+
 /// A sleeping loop that has done nothing of its own for this long is free to work for others. The
 /// loops of a pool under balanced load sleep often and shortly; stealing from each other then costs
 /// more than it brings (measured: 15 % more CPU per request).

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub turns: Counter,
     /// Polls of the reactor that asked the kernel.
     pub polls: Counter,
+    /// When the last poll ended, in nanoseconds of the clock.
+    pub polled_ns: Counter,
     /// Nanoseconds outside the kernel's wait, since the loop first ran.
     pub busy_ns: Counter,
     /// Nanoseconds in the kernel's wait.

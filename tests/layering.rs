@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("mio", "reactor"),
     ("crossbeam_deque", "scheduler"),
     ("num_cpus", "pool"),
+    ("dashmap", "pool"),
     ("pyo3", "py"),
     ("loom", "sync"),
 ];

@@ -7,6 +7,14 @@
 from ._core import __version__
 from ._event_loop import EventLoop, new_event_loop
 from ._pool import LoopStats, Pool, current_pool
+from ._registry import (
+    _enter_task,
+    _leave_task,
+    _register_task,
+    _unregister_task,
+    all_tasks,
+    current_task,
+)
 from ._runner import Runner, run
 from ._server import Server, create_server, start_server
 from ._task import PoolTask, spawn
@@ -19,8 +27,14 @@ __all__ = [
     "Runner",
     "Server",
     "__version__",
+    "_enter_task",
+    "_leave_task",
+    "_register_task",
+    "_unregister_task",
+    "all_tasks",
     "create_server",
     "current_pool",
+    "current_task",
     "new_event_loop",
     "run",
     "spawn",

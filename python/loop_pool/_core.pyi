@@ -24,13 +24,19 @@ __all__ = [
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
+    "_current_task",
+    "_enter",
     "_install_datagram_methods",
     "_install_hot_methods",
     "_install_stream_methods",
     "_learn_task_callbacks",
+    "_leave",
     "_loop_count",
     "_needs_gil",
+    "_register",
     "_stop_counting",
+    "_tasks",
+    "_unregister",
 ]
 
 __version__: str
@@ -625,12 +631,14 @@ def _needs_gil(module: object, /) -> bool:
     False for anything else, and for an extension module whose slots cannot be read.
     """
 
-def _learn_task_callbacks(step: object, wakeup: object) -> bool:
+def _learn_task_callbacks(step: object, wakeup: object, task: object, done: object) -> bool:
     """Teach every loop to recognise by a sample what the C task passes to `call_soon`.
 
     Args:
         step: what a new task passed.
         wakeup: what it passed when the future that it awaited was done.
+        task: that task.
+        done: its method of that name.
 
     Returns:
         Whether they were the C task's; others are not learnt.
@@ -644,6 +652,38 @@ def _stop_counting(*objects: object) -> int:
 
     Returns:
         How many of them are immortal now.
+    """
+
+def _tasks(loop_: LoopCore, /) -> list[tuple[Any, int, bool]]:
+    """Return the tasks of a loop as (task, nanoseconds of the clock when it was made, whether it
+    registered itself). Some may be done, and one may be there twice. Any thread.
+    """
+
+def _current_task(loop_: LoopCore, /) -> Any:
+    """Return the task that a loop is running, or None. Any thread."""
+
+def _register(loop_: LoopCore, task: object, /) -> None:
+    """Add a task that keeps itself visible to the registry, weakly. Any thread.
+
+    Raises:
+        TypeError: nothing can refer to the task weakly.
+    """
+
+def _unregister(loop_: LoopCore, task: object, /) -> None:
+    """Take a task out of the registry. Any thread."""
+
+def _enter(loop_: LoopCore, task: object, /) -> None:
+    """Show a task as its loop's current one. On the thread that runs the loop.
+
+    Raises:
+        RuntimeError: another task is, or another thread runs the loop.
+    """
+
+def _leave(loop_: LoopCore, task: object, /) -> None:
+    """Undo `_enter`. On the thread that runs the loop.
+
+    Raises:
+        RuntimeError: the task is not the current one, or another thread runs the loop.
     """
 
 def _install_hot_methods(class_: type[LoopCore], /) -> None:

@@ -154,6 +154,8 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         self._listeners: dict[int, Listener] = {}
         self._servers: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
+        key = id(self)
+        _open_loops[key] = weakref.ref(self, lambda _: _open_loops.pop(key, None))
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -188,6 +190,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
             super().close()
         finally:
             self._close_core()
+            _open_loops.pop(id(self), None)
 
     # -- signals ---------------------------------------------------------------------------------
 
@@ -416,6 +419,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Set the factory that ``create_task`` uses. As ``asyncio.loop.set_task_factory``."""
         super().set_task_factory(factory)
         self._has_task_factory = factory is not None
+        self._eager = factory is asyncio.eager_task_factory
 
     def _forget_default_executor(self) -> None:
         """Leave an executor that did not end in time to itself; closing does not wait for it."""
@@ -602,6 +606,16 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         self.call_exception_handler(context)
 
 
+_open_loops: dict[int, weakref.ref[EventLoop]] = {}
+"""Every loop that was made and not closed, by its identity. Any thread adds and removes."""
+
+
+def open_loops() -> list[EventLoop]:
+    """Return every loop of the process that is not closed. Any thread."""
+    loops = (reference() for reference in list(_open_loops.values()))
+    return [loop for loop in loops if loop is not None and not loop.is_closed()]
+
+
 _Socket = socket.socket
 _PLAIN = ("recv", "recv_into", "send", "sendmsg", "close", "fileno", "getpeername")
 _PLAIN_DATAGRAM = ("recvfrom", "send", "sendto", "close", "fileno", "getpeername", "getsockname")
@@ -683,7 +697,7 @@ def _learn_task_callbacks() -> None:
         events._set_running_loop(running)
         if current is not None:
             asyncio._enter_task(running, current)  # type: ignore[arg-type]
-    _core._learn_task_callbacks(step, wakeup)
+    _core._learn_task_callbacks(step, wakeup, task, task.done)
     _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
 
 

@@ -72,6 +72,10 @@ class LoopStats(NamedTuple):
     """Native transports open."""
     read_ahead: int
     """Bytes that other threads have read for it and that are not delivered yet."""
+    tasks: int
+    """Tasks in the registry: those that were suspended, the dead ones not yet found included."""
+    tasks_swept: int
+    """Dead tasks found in the registry."""
 
 
 class _Member:

@@ -1,8 +1,9 @@
 //! Models of inbox, park and ownership, checked over every interleaving. Run by `make test-loom`.
 
+use super::current::{Current, Farewell};
 use super::{Inbox, Owned};
 use crate::scheduler::{Idle, Park, Wake};
-use crate::sync::{Arc, Mutex, thread};
+use crate::sync::{Arc, Mutex, UnsafeCell, thread, yield_now};
 use loom::sync::Notify;
 
 /// The part of a loop that the protocol is about; `Notify` stands for the kernel's event counter:
@@ -151,5 +152,78 @@ fn loom_one_of_two_claims_in_earnest_is_refused_or_comes_after_the_other() {
         let claim = owned.claim().unwrap();
         // SAFETY: as above.
         assert!(matches!(unsafe { claim.local(|value| *value) }, 1 | 2));
+    });
+}
+
+/// A task that must not be touched once it is dropped: loom reports a touch beside the drop.
+#[derive(Default)]
+struct Task(UnsafeCell<bool>);
+
+impl Task {
+    fn take_reference(&self) {
+        // SAFETY: what the model is about.
+        self.0.with(|dropped| assert!(!unsafe { *dropped }, "a dropped task was taken"));
+    }
+
+    fn drop_last(&self) {
+        // SAFETY: as above.
+        self.0.with_mut(|dropped| unsafe { *dropped = true });
+    }
+}
+
+/// Shows task 1, and says farewell to it as the owner does.
+fn part(current: &Current, task: &Task) {
+    if current.leave(0) == Farewell::PutAside {
+        while !current.is_unread() {
+            yield_now();
+        }
+    }
+    task.drop_last();
+}
+
+#[test]
+fn loom_no_reader_takes_a_task_that_was_dropped() {
+    loom::model(|| {
+        let shared = Arc::new((Current::new(), Task::default()));
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.0.read(|current| {
+                    if current.shown() == 1 {
+                        shared.1.take_reference();
+                    }
+                });
+            })
+        };
+        shared.0.enter(1);
+        part(&shared.0, &shared.1);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_no_reader_takes_a_young_task_that_was_dropped() {
+    loom::model(|| {
+        let shared = Arc::new((Current::new(), Task::default(), Task::default()));
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.0.read(|current| {
+                    for (task, _) in current.shown_young() {
+                        if task == 1 { &shared.1 } else { &shared.2 }.take_reference();
+                    }
+                });
+            })
+        };
+        let (current, one, two) = &*shared;
+        assert!(current.add_young(1, 0));
+        current.enter(1);
+        assert!(current.add_young(2, 0));
+        assert_eq!(current.remove_young(1, |ns| ns), Some(0));
+        part(current, one);
+        current.enter(2);
+        assert_eq!(current.remove_young(2, |ns| ns), Some(0));
+        part(current, two);
+        reader.join().unwrap();
     });
 }

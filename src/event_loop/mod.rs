@@ -16,6 +16,7 @@
 //!
 //! Must never: call up, or hold a lock while the caller's code runs.
 
+mod current;
 mod inbox;
 mod lifecycle;
 mod owned;
@@ -26,6 +27,7 @@ mod turn;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
+pub use current::{Current, Farewell};
 pub use inbox::{Drain, Inbox};
 pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Drain, Inbox, Turned};
+use super::{Current, Drain, Inbox, Turned};
 use crate::error::LoopError;
 use crate::id::IoToken;
 use crate::metrics::{Counter, Metrics};
@@ -72,6 +72,8 @@ pub struct Shared {
     pub metrics: CachePadded<Metrics>,
     /// Callbacks begun: the owner writes it at each one, the monitor looks whether it moves.
     pub progress: CachePadded<Counter>,
+    /// The task that is running, and those that have yet to begin.
+    pub current: CachePadded<Current>,
     /// The thread that runs the loop, as the kernel names it; 0: none does. Its own to write.
     runner: AtomicU64,
     /// The transports. Held for a few instructions; nothing is dropped under it.
@@ -107,6 +109,7 @@ impl Shared {
             door: CachePadded::default(),
             metrics: CachePadded::default(),
             progress: CachePadded::default(),
+            current: CachePadded::new(Current::new()),
             runner: AtomicU64::new(0),
             sources: Mutex::new(SourceTable::default()),
             driver: Mutex::new(Some(driver)),

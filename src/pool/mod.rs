@@ -11,9 +11,11 @@
 mod builder;
 mod monitor;
 mod placement;
+mod registry;
 mod team;
 
 pub use builder::{InvalidLoopCount, loop_count};
 pub use monitor::Monitor;
 pub use placement::Placement;
+pub use registry::{OwnerKey, Registry, Roster, TaskKey};
 pub use team::{Hand, PoolAcceptor, Team, load_of};

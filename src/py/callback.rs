@@ -8,7 +8,9 @@ use super::handle::{self, Scheduled};
 use super::handle_types;
 use super::native;
 use super::object::{Ref, decref};
+use super::registry;
 use super::state::state;
+use crate::event_loop::Farewell;
 
 /// Something to run on the loop's thread. Three words.
 ///
@@ -16,6 +18,7 @@ use super::state::state;
 /// |---|---|---|
 /// | none | none | a handle |
 /// | set | none | a C task's step callback |
+/// | set | `None` | likewise, the first of its task |
 /// | set | set | a C task's wakeup callback, `arg` the future that is done |
 /// | none | set | a native object with I/O to do: see [`native`]; `arg` is `None` |
 ///
@@ -40,6 +43,14 @@ impl Callback {
     #[inline(always)]
     pub(super) fn from_task(step: Ref, arg: Option<Ref>, context: Ref) -> Self {
         Self { what: step, arg, context: Some(context) }
+    }
+
+    /// An entry for the first step of a task that the loop shows until then.
+    #[inline(always)]
+    pub(super) fn from_young_task(step: Ref, context: Ref) -> Self {
+        // SAFETY: `None` is immortal, and whoever makes an entry is attached.
+        let mark = unsafe { Ref::from_borrowed(ffi::Py_None()) };
+        Self { what: step, arg: Some(mark), context: Some(context) }
     }
 
     /// An entry for a native object that [`native::run`] knows.
@@ -89,40 +100,80 @@ impl Callback {
     #[inline(always)]
     pub(super) fn run(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         match (&self.context, &self.arg) {
-            (Some(context), _) => self.run_task(loop_, context),
+            (Some(_), _) => self.run_task(loop_),
             (None, None) => self.run_handle(loop_),
             (None, Some(_)) => native::run(loop_, self.what.as_py().bind(loop_.py())),
         }
     }
 
     #[inline(always)]
-    fn run_task(&self, loop_: &Bound<'_, LoopCore>, context: &Ref) -> PyResult<()> {
-        let py = loop_.py();
-        let step = self.what.as_ptr();
+    fn run_task(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let (py, core) = (loop_.py(), loop_.get());
+        let Some(context) = &self.context else { return Ok(()) };
+        let what = self.what.as_ptr();
+        let is_young = self.arg.as_ref().is_some_and(is_mark);
+        let future = if is_young { None } else { self.arg.as_ref() };
         // SAFETY: the kinds were checked when the callback was made, and with them the layouts: a
-        // step is called with no arguments, a wakeup is a C function of one.
+        // step keeps its task in a known place, a wakeup is a method of it.
+        let task = unsafe {
+            match future {
+                None => state().task_of_step(what),
+                Some(_) => (*what.cast::<ffi::PyCFunctionObject>()).m_self,
+            }
+        };
+        let current = &core.event_loop.shared().current;
+        let before = current.running();
+        current.enter(task as usize);
+        // SAFETY: as above: a step is called with no arguments, a wakeup is a C function of one.
         let done = unsafe {
-            in_context(context, || match &self.arg {
-                None => match (*ffi::Py_TYPE(step)).tp_call {
-                    Some(call) => call(step, state().empty_tuple.as_ptr(), std::ptr::null_mut()),
-                    None => ffi::PyObject_CallNoArgs(step),
+            in_context(context, || match future {
+                None => match (*ffi::Py_TYPE(what)).tp_call {
+                    Some(call) => call(what, state().empty_tuple.as_ptr(), std::ptr::null_mut()),
+                    None => ffi::PyObject_CallNoArgs(what),
                 },
                 Some(future) => {
-                    let function = step.cast::<ffi::PyCFunctionObject>();
-                    ((*(*function).m_ml).ml_meth.PyCFunction)((*function).m_self, future.as_ptr())
+                    let function = what.cast::<ffi::PyCFunctionObject>();
+                    ((*(*function).m_ml).ml_meth.PyCFunction)(task, future.as_ptr())
                 }
             })
         };
-        if done {
-            return Ok(());
+        let result = if done { Ok(()) } else { Err(PyErr::fetch(py)) };
+        if is_young {
+            registry::begun(py, core, task);
         }
-        let args = match &self.arg {
-            None => state().empty_tuple.clone_ref(py),
-            Some(future) => pyo3::types::PyTuple::new(py, [future.as_py()])?.into_any().into(),
+        let farewell = current.leave(before);
+        let result = result.or_else(|error| {
+            error.restore(py);
+            let args = match future {
+                None => state().empty_tuple.clone_ref(py),
+                Some(future) => pyo3::types::PyTuple::new(py, [future.as_py()])?.into_any().into(),
+            };
+            let (callback, context) = (self.what.clone_ref(py), context.clone_ref(py));
+            report(loop_, None, Scheduled { callback, args, context })
+        });
+        if farewell == Farewell::PutAside {
+            registry::put_aside(core, self);
+        }
+        result
+    }
+
+    /// Runs a task's first step inside of another callback.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt`, as the constructor of a task that starts at once.
+    pub(super) fn run_eagerly(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let Some(context) = &self.context else { return Ok(()) };
+        let Some(task) = registry::task_of(self.what.as_py().bind(loop_.py())) else {
+            return Ok(());
         };
-        let scheduled =
-            Scheduled { callback: self.what.clone_ref(py), args, context: context.clone_ref(py) };
-        report(loop_, None, scheduled)
+        registry::show(loop_, task.clone(), || {
+            // SAFETY: we are attached, and the step is alive.
+            let done =
+                unsafe { in_context(context, || ffi::PyObject_CallNoArgs(self.what.as_ptr())) };
+            let result = if done { Ok(()) } else { Err(PyErr::fetch(loop_.py())) };
+            registry::begun_eagerly(loop_.get(), &task);
+            result
+        })
     }
 
     #[inline(always)]
@@ -164,8 +215,11 @@ impl Callback {
     #[cold]
     fn run_debug(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let handle = self.what.as_py().bind(loop_.py());
-        loop_.call_method1("_run_handle_in_debug_mode", (handle,))?;
-        Ok(())
+        let run = || loop_.call_method1("_run_handle_in_debug_mode", (handle,)).map(drop);
+        match registry::task_of(&handle.getattr("_callback")?) {
+            Some(task) => registry::show(loop_, task, run),
+            None => run(),
+        }
     }
 }
 
@@ -204,6 +258,13 @@ unsafe fn run_slots(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> 
         unsafe { handle::put_back(loop_.py(), handle, &scheduled) };
     }
     report(loop_, Some(handle), scheduled)
+}
+
+/// Whether an argument is the mark of a first step.
+#[inline(always)]
+fn is_mark(arg: &Ref) -> bool {
+    // SAFETY: immortal.
+    std::ptr::eq(arg.as_ptr(), unsafe { ffi::Py_None() })
 }
 
 /// Calls `f` in `context`; whether it succeeded. If not, a Python exception is set.

@@ -17,13 +17,15 @@ use super::handle_types;
 use super::io::{self, lock_attached};
 use super::kept;
 use super::pool::PoolCore;
+use super::registry;
 use super::sock;
 use super::sock_work::Sendfile;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
 use crate::id::LoopId;
-use crate::pool::Hand;
+use crate::pool::{Hand, OwnerKey, Roster};
 use crate::reactor::Direction;
+use crate::sync::Mutex;
 
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
@@ -36,6 +38,17 @@ pub(super) struct LoopCore {
     debug: AtomicBool,
     /// Whether the attribute `_task_factory` holds a factory.
     has_task_factory: AtomicBool,
+    /// The loop as the owner of its tasks in the registry.
+    pub(super) owner_key: OwnerKey,
+    /// Its tasks there.
+    pub(super) roster: Mutex<Roster>,
+    /// Whether the task factory is asyncio's that starts tasks at once.
+    eager: AtomicBool,
+    /// A task is being made that is to start at once: its first step goes to `caught`.
+    catching: AtomicBool,
+    pub(super) caught: OwnerCell<Option<Callback>>,
+    /// Entries whose tasks somebody was reading when they had run.
+    pub(super) aside: OwnerCell<Vec<Callback>>,
 }
 
 /// A value that the loop's owner alone touches.
@@ -83,6 +96,12 @@ impl LoopCore {
             behind: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             has_task_factory: AtomicBool::new(false),
+            owner_key: registry::next_owner(),
+            roster: Mutex::new(Roster::default()),
+            eager: AtomicBool::new(false),
+            catching: AtomicBool::new(false),
+            caught: OwnerCell(UnsafeCell::new(None)),
+            aside: OwnerCell(UnsafeCell::new(Vec::new())),
         })
     }
 
@@ -269,6 +288,7 @@ impl LoopCore {
         let shared = self.event_loop.shared();
         drop(shared.drain_completions());
         let sources = lock_attached(py, &shared.sources).drain();
+        registry::forget(py, self);
         for entry in sources {
             // SAFETY: the table's own reference. The transport is closed by its finalizer, if
             // nobody else does it.
@@ -285,6 +305,10 @@ impl LoopCore {
             let sources = lock_attached(py, &self.event_loop.shared().sources);
             let ahead = sources.iter().map(|(_, entry)| entry.source.read_ahead()).sum::<usize>();
             (sources.len(), ahead)
+        };
+        let (tasks, tasks_swept) = {
+            let roster = lock_attached(py, &self.roster);
+            (roster.len() as u64, roster.swept())
         };
         let values = PyDict::new(py);
         for (name, value) in [
@@ -305,6 +329,8 @@ impl LoopCore {
             ("bytes_out", metrics.bytes_out.get() + metrics.bytes_out_helped.get()),
             ("transports", metrics.transports.get()),
             ("read_ahead", read_ahead as u64),
+            ("tasks", tasks),
+            ("tasks_swept", tasks_swept),
         ] {
             values.set_item(name, value)?;
         }
@@ -364,6 +390,12 @@ impl LoopCore {
         self.event_loop.set_closed(closed);
     }
 
+    /// Whether `create_task` starts tasks at once.
+    #[setter(_eager)]
+    fn set_eager(&self, eager: bool) {
+        self.eager.store(eager, Relaxed);
+    }
+
     /// Whether `create_task` has to call the attribute `_task_factory`.
     #[setter(_has_task_factory)]
     fn set_has_task_factory(&self, has: bool) {
@@ -417,6 +449,23 @@ impl LoopCore {
     #[inline(always)]
     pub(super) fn is_debug(&self) -> bool {
         self.debug.load(Relaxed)
+    }
+
+    /// Whether tasks start at once unless they are told not to.
+    #[inline(always)]
+    pub(super) fn starts_eagerly(&self) -> bool {
+        self.eager.load(Relaxed)
+    }
+
+    /// Whether the next task's first step is to be caught.
+    #[inline(always)]
+    pub(super) fn is_catching(&self) -> bool {
+        self.catching.load(Relaxed)
+    }
+
+    /// Says whether it is. On the loop's thread.
+    pub(super) fn set_catching(&self, catching: bool) {
+        self.catching.store(catching, Relaxed);
     }
 
     #[inline(always)]

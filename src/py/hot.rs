@@ -16,8 +16,10 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::eager;
 use super::handle;
 use super::object::{Ref, incref};
+use super::registry;
 use super::state::state;
 use crate::sys::clock;
 
@@ -182,15 +184,19 @@ unsafe extern "C" fn call_soon(
         core.check_open()?;
         let parsed = Parsed::new(py, "call_soon", ["callback"], args)?;
         let [callback] = parsed.required;
+        if core.is_catching() && eager::catch(core, callback, &parsed) {
+            return Ok(py.None().into_ptr());
+        }
         if core.is_debug() {
             check_in_debug_mode(loop_, callback, "call_soon", true)?;
+            registry::note_step_in_debug_mode(core, callback);
             let class = state().handle_type;
             let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
             core.schedule(Callback::from_handle(handle.clone().into()));
             return Ok(handle.into_ptr());
         }
         if let Some(context) = parsed.context
-            && let Some(task) = task_callback(callback, parsed.rest, context)
+            && let Some(task) = task_callback(core, callback, parsed.rest, context)
         {
             core.schedule(task);
             return Ok(py.None().into_ptr());
@@ -208,6 +214,7 @@ unsafe extern "C" fn call_soon(
 /// A C task's step or wakeup, which needs no handle.
 #[inline(always)]
 fn task_callback(
+    core: &LoopCore,
     callback: *mut ffi::PyObject,
     rest: &[*mut ffi::PyObject],
     context: *mut ffi::PyObject,
@@ -216,11 +223,14 @@ fn task_callback(
     // SAFETY: arguments are alive during the call.
     unsafe {
         match *rest {
-            [] if state.is_task_step(callback) => Some(Callback::from_task(
-                Ref::from_borrowed(callback),
-                None,
-                Ref::from_borrowed(context),
-            )),
+            [] if state.is_task_step(callback) => {
+                let (step, context) = (Ref::from_borrowed(callback), Ref::from_borrowed(context));
+                Some(if registry::note_step(core, callback) {
+                    Callback::from_young_task(step, context)
+                } else {
+                    Callback::from_task(step, None, context)
+                })
+            }
             [future] if state.is_task_wakeup(callback) => Some(Callback::from_task(
                 Ref::from_borrowed(callback),
                 Some(Ref::from_borrowed(future)),
@@ -367,6 +377,13 @@ unsafe extern "C" fn create_task(
         let py = loop_.py();
         let core = loop_.get();
         core.check_open()?;
+        if let &[coro] = args.positional
+            && (core.starts_eagerly() || !args.kwnames.is_null())
+            // SAFETY: called by the interpreter as the convention says.
+            && let Some(task) = unsafe { eager::create(loop_, coro, args)? }
+        {
+            return Ok(task);
+        }
         if let &[coro] = args.positional
             && !core.has_task_factory()
         {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{self, Found};
-use super::{handle, handle_types};
+use super::{handle, handle_types, registry};
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, Turned};
@@ -68,6 +68,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     let metrics = event_loop.metrics();
     metrics.turns.add(1);
 
+    registry::drop_aside(core);
     drain_posts(py, core, claim);
     // SAFETY: runs no Python.
     if unsafe { claim.local(Local::may_skip) } {
@@ -85,6 +86,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         Plan::Wait(limit) => {
             // Nothing is ready: placement looks at this while the loop sleeps.
             metrics.ready.set(0);
+            let limit = if registry::sweep(py, core) { Duration::ZERO } else { limit };
             poll(py, core, claim, began_ns, limit)?
         }
     };
@@ -291,6 +293,7 @@ fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {
 fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: Duration) {
     let metrics = core.event_loop.metrics();
     metrics.polls.add(1);
+    metrics.polled_ns.set(turned.now_ns);
     if last_ns != 0 {
         metrics.busy_ns.add(began_ns.saturating_sub(last_ns));
     }

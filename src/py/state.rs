@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicPtr,
+    AtomicPtr, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -56,16 +56,24 @@ pub(super) struct State {
     pub(super) future_class: Tracked,
     /// `asyncio.tasks.Task`, as it is at this moment.
     pub(super) task_class: Tracked,
+    /// `asyncio.tasks._swap_current_task`.
+    pub(super) swap_current_task: Ref,
     pub(super) empty_tuple: Ref,
     pub(super) kwnames_loop: Ref,
     pub(super) name_loop: Ref,
     pub(super) name_context: Ref,
     /// The keyword tuple by which `_asyncio` passes a context, once it has been seen.
     pub(super) context_kwnames: AtomicPtr<ffi::PyObject>,
+    /// The C task's type, or null if its callbacks were not recognised.
+    task_type: AtomicPtr<ffi::PyTypeObject>,
     /// The type of the C task's step callback, or null if it was not recognised.
     task_step_type: AtomicPtr<ffi::PyTypeObject>,
+    /// Where a step callback keeps its task, in bytes from its start.
+    step_task: AtomicUsize,
     /// The definition behind the C task's wakeup callback, or null.
     task_wakeup_def: AtomicPtr<ffi::PyMethodDef>,
+    /// The definition behind the C task's method `done`, known when the others are.
+    task_done_def: AtomicPtr<ffi::PyMethodDef>,
 }
 
 // SAFETY: the pointers are to types that are never freed; references are only read.
@@ -92,6 +100,37 @@ impl State {
         std::ptr::eq(kind, self.task_step_type.load(Relaxed))
     }
 
+    /// Whether tasks are made by the class whose callbacks were recognised.
+    pub(super) fn knows_task_class(&self) -> bool {
+        std::ptr::eq(self.task_class.get().cast(), self.task_type.load(Relaxed))
+    }
+
+    /// The task of a step callback, which holds it.
+    ///
+    /// # Safety
+    /// `step` is one, by [`is_task_step`](Self::is_task_step).
+    #[inline(always)]
+    pub(super) unsafe fn task_of_step(&self, step: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: found there in a sample of the same type, when it was learned.
+        unsafe { *step.byte_add(self.step_task.load(Relaxed)).cast() }
+    }
+
+    /// Whether a C task is done.
+    ///
+    /// # Safety
+    /// `task` is a live C task, one of whose callbacks was recognised; the thread is attached, and
+    /// no exception set.
+    #[inline(always)]
+    pub(super) unsafe fn is_done(&self, task: *mut ffi::PyObject) -> bool {
+        // SAFETY: the definition was learned with the callbacks, and is that of a method without
+        // arguments, which returns a boolean.
+        unsafe {
+            let done = (*self.task_done_def.load(Relaxed)).ml_meth.PyCFunction;
+            let answer = done(task, std::ptr::null_mut());
+            std::ptr::eq(answer, ffi::Py_True())
+        }
+    }
+
     /// Whether `callback` is a C task's wakeup by the future that it awaited.
     #[inline(always)]
     pub(super) fn is_task_wakeup(&self, callback: *mut ffi::PyObject) -> bool {
@@ -109,32 +148,52 @@ impl State {
 /// Teaches the loop to recognise the C task's callbacks by a sample of each.
 ///
 /// `step` is what a fresh task passes to `call_soon`, `wakeup` what a future passes when it wakes a
-/// task. Samples of another kind (a pure-Python task's) are left unrecognised: such tasks run
+/// task, `task` the task of both and `done` its method. Samples of another kind (a pure-Python task's) are left unrecognised: such tasks run
 /// through ordinary handles.
 #[pyfunction]
 #[pyo3(name = "_learn_task_callbacks")]
-pub(super) fn learn_task_callbacks(step: &Bound<'_, PyAny>, wakeup: &Bound<'_, PyAny>) -> bool {
+pub(super) fn learn_task_callbacks(
+    step: &Bound<'_, PyAny>,
+    wakeup: &Bound<'_, PyAny>,
+    task: &Bound<'_, PyAny>,
+    done: &Bound<'_, PyAny>,
+) -> bool {
     let state = state();
     let step_type = step.get_type();
     // SAFETY: reading the name of a live type.
     let name = unsafe { std::ffi::CStr::from_ptr((*step_type.as_type_ptr()).tp_name) };
     // SAFETY: the type check precedes the access to the layout.
-    let wakeup_def = unsafe {
-        if ffi::PyCFunction_CheckExact(wakeup.as_ptr()) == 0 {
-            return false;
-        }
-        (*wakeup.as_ptr().cast::<ffi::PyCFunctionObject>()).m_ml
+    let definition = |function: &Bound<'_, PyAny>| unsafe {
+        let function = function.as_ptr();
+        (ffi::PyCFunction_CheckExact(function) != 0)
+            .then(|| (*function.cast::<ffi::PyCFunctionObject>()).m_ml)
     };
-    // SAFETY: the definition of a live function. The loop calls it with one argument.
-    if unsafe { (*wakeup_def).ml_flags } != ffi::METH_O {
+    let (Some(wakeup_def), Some(done_def)) = (definition(wakeup), definition(done)) else {
+        return false;
+    };
+    // SAFETY: definitions of live functions. The loop calls them with one argument, and with none.
+    if unsafe { ((*wakeup_def).ml_flags, (*done_def).ml_flags) } != (ffi::METH_O, ffi::METH_NOARGS)
+    {
         return false;
     }
+    // SAFETY: a live type; the words of one of its instances.
+    let step_task = unsafe {
+        let size = (*step_type.as_type_ptr()).tp_basicsize.unsigned_abs();
+        (size_of::<ffi::PyObject>()..size).step_by(size_of::<usize>()).find(|offset| {
+            let word = *step.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>();
+            std::ptr::eq(word, task.as_ptr())
+        })
+    };
+    let Some(step_task) = step_task else { return false };
     if !name.to_bytes().starts_with(b"_asyncio.") {
         return false;
     }
     // The type lives as long as `_asyncio`, which is never unloaded; keep it alive all the same.
-    state.task_step_type.store(step_type.into_ptr().cast(), Relaxed);
+    state.task_done_def.store(done_def, Relaxed);
+    state.step_task.store(step_task, Relaxed);
     state.task_wakeup_def.store(wakeup_def, Relaxed);
+    state.task_type.store(task.get_type().into_ptr().cast(), Relaxed);
+    state.task_step_type.store(step_type.into_ptr().cast(), Relaxed);
     true
 }
 
@@ -185,13 +244,17 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         socket_type: socket_class.into_ptr().cast(),
         future_class: Tracked::new(&asyncio.getattr("futures")?, intern!(py, "Future"))?,
         task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
+        swap_current_task: asyncio.getattr("tasks")?.getattr("_swap_current_task")?.into(),
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
         name_loop: intern!(py, "loop").clone().into_any().into(),
         name_context: intern!(py, "context").clone().into_any().into(),
         context_kwnames: AtomicPtr::default(),
+        task_type: AtomicPtr::default(),
         task_step_type: AtomicPtr::default(),
+        step_task: AtomicUsize::new(0),
         task_wakeup_def: AtomicPtr::default(),
+        task_done_def: AtomicPtr::default(),
     };
     let (task_class, future_class) = (state.task_class.module, state.future_class.module);
     module.add("TimerHandle", timer_type)?;

@@ -1,0 +1,243 @@
+//! Which task a loop is running, and which it has yet to begin, for any thread to see.
+//!
+//! The owner shows a task that it keeps alive itself: by the queue's entry until its first step has
+//! run, and by the step during each step. A reader takes a reference of its own while the task is
+//! shown. Nobody waits for anybody:
+//!
+//! ```text
+//!   owner                                  reader, any thread
+//!   show the task                          readers += 1
+//!   ... run the step ...                   fence
+//!   show it no more                        is one shown? take a reference
+//!   fence                                  readers -= 1
+//!   readers == 0?  drop the task
+//!   else           put it aside, drop it later
+//! ```
+//!
+//! Of the two fences one comes first. If it is the owner's, a reader behind the other no longer finds
+//! the task. If it is the reader's, the owner finds a reader counted, or one that has its reference
+//! already. So no reader takes a reference to a task that the owner has dropped.
+//!
+//! What is shown is a number here: this layer neither counts references nor follows pointers.
+//!
+//! Must never: make the owner wait.
+
+use crate::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+
+/// Tasks that can be shown before their first step.
+#[cfg(not(loom))]
+const YOUNG: usize = 1024;
+#[cfg(loom)]
+const YOUNG: usize = 2;
+
+/// What the owner may do with a task that it has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Farewell {
+    /// Drop it: nobody is looking.
+    Drop,
+    /// Keep it until [`Current::is_unread`]: a reader may be about to count a reference.
+    PutAside,
+}
+
+#[derive(Debug)]
+struct Young {
+    /// 0: none.
+    task: AtomicUsize,
+    /// When it was made. A reader may find that of the next task in this place: its age is wrong by
+    /// less than the time it takes to read it.
+    created_ns: AtomicU64,
+}
+
+/// The tasks that a loop shows. On a cache line of its own: see `Shared`.
+#[derive(Debug)]
+pub struct Current {
+    /// The task whose step is running; 0: none.
+    running: AtomicUsize,
+    /// Threads that are reading.
+    readers: AtomicUsize,
+    /// The first of `young` in use, and the first free one, without end; owner's to write.
+    begin: AtomicUsize,
+    end: AtomicUsize,
+    young: Box<[Young]>,
+}
+
+impl Current {
+    pub(super) fn new() -> Self {
+        let young = || Young { task: AtomicUsize::new(0), created_ns: AtomicU64::new(0) };
+        Self {
+            running: AtomicUsize::new(0),
+            readers: AtomicUsize::new(0),
+            begin: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            young: std::iter::repeat_with(young).take(YOUNG).collect(),
+        }
+    }
+
+    // -- the owner -------------------------------------------------------------------------------
+
+    /// The task whose step is running; 0: none. Owner only.
+    #[inline(always)]
+    pub fn running(&self) -> usize {
+        self.running.load(Relaxed)
+    }
+
+    /// Shows the task whose step begins. Owner only.
+    #[inline(always)]
+    pub fn enter(&self, task: usize) {
+        self.running.store(task, Release);
+    }
+
+    /// Shows `before` again, which is what was shown when the step began, and says what to do with
+    /// the task that was shown. Owner only, before it drops the task.
+    #[inline(always)]
+    pub fn leave(&self, before: usize) -> Farewell {
+        #[cfg(not(loom))]
+        {
+            // The swap is the fence as well.
+            self.running.swap(before, SeqCst);
+        }
+        #[cfg(loom)]
+        {
+            self.running.store(before, Release);
+            fence(SeqCst);
+        }
+        if self.is_unread() { Farewell::Drop } else { Farewell::PutAside }
+    }
+
+    /// Whether nobody is reading: what was put aside before may be dropped. Owner only.
+    #[inline(always)]
+    pub fn is_unread(&self) -> bool {
+        // What a reader did with a task has happened before the owner drops it.
+        self.readers.load(Acquire) == 0
+    }
+
+    /// Shows a task that waits for its first step; whether there was room. Owner only.
+    #[inline]
+    pub fn add_young(&self, task: usize, created_ns: u64) -> bool {
+        let end = self.end.load(Relaxed);
+        if end.wrapping_sub(self.begin.load(Relaxed)) == YOUNG {
+            return false;
+        }
+        let place = &self.young[end % YOUNG];
+        place.created_ns.store(created_ns, Relaxed);
+        place.task.store(task, Release);
+        self.end.store(end.wrapping_add(1), Release);
+        true
+    }
+
+    /// Calls `f` with the time when a young task was made, and then shows it no more; `None` if it is
+    /// not shown. Owner only, when its first step has run, before [`leave`](Self::leave).
+    #[inline]
+    pub fn remove_young<R>(&self, task: usize, f: impl FnOnce(u64) -> R) -> Option<R> {
+        let (mut begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
+        // Tasks begin in the order in which they were made, unless somebody has reordered them.
+        let place = (0..end.wrapping_sub(begin))
+            .map(|offset| &self.young[begin.wrapping_add(offset) % YOUNG])
+            .find(|place| place.task.load(Relaxed) == task)?;
+        let result = f(place.created_ns.load(Relaxed));
+        place.task.store(0, Release);
+        while begin != end && self.young[begin % YOUNG].task.load(Relaxed) == 0 {
+            begin = begin.wrapping_add(1);
+        }
+        self.begin.store(begin, Release);
+        Some(result)
+    }
+
+    // -- readers ---------------------------------------------------------------------------------
+
+    /// Calls `f`, during which no task that it sees is dropped. Any thread. `f` is as short as can
+    /// be: it takes references, and nothing more.
+    pub fn read<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
+        self.readers.fetch_add(1, Relaxed);
+        fence(SeqCst);
+        let result = f(self);
+        self.readers.fetch_sub(1, Release);
+        result
+    }
+
+    /// The task whose step is running; 0: none. Within [`read`](Self::read).
+    pub fn shown(&self) -> usize {
+        self.running.load(Acquire)
+    }
+
+    /// The tasks that wait for their first step, and when they were made. Within
+    /// [`read`](Self::read).
+    pub fn shown_young(&self) -> impl Iterator<Item = (usize, u64)> {
+        let (begin, end) = (self.begin.load(Acquire), self.end.load(Acquire));
+        (0..end.wrapping_sub(begin).min(YOUNG)).filter_map(move |offset| {
+            let place = &self.young[begin.wrapping_add(offset) % YOUNG];
+            let task = place.task.load(Acquire);
+            (task != 0).then(|| (task, place.created_ns.load(Relaxed)))
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn young(current: &Current) -> Vec<usize> {
+        current.read(|current| current.shown_young().map(|(task, _)| task).collect())
+    }
+
+    #[test]
+    fn what_is_entered_is_shown_until_it_is_left() {
+        let current = Current::new();
+        assert_eq!(current.read(Current::shown), 0);
+        current.enter(10);
+        assert_eq!(current.read(Current::shown), 10);
+        // A task that begins inside of another's step.
+        current.enter(20);
+        assert_eq!(current.leave(10), Farewell::Drop);
+        assert_eq!(current.read(Current::shown), 10);
+        assert_eq!(current.leave(0), Farewell::Drop);
+        assert_eq!(current.read(Current::shown), 0);
+    }
+
+    #[test]
+    fn a_task_that_is_being_read_is_put_aside() {
+        let current = Current::new();
+        current.enter(10);
+        current.read(|current| {
+            assert_eq!(current.leave(0), Farewell::PutAside);
+            assert!(!current.is_unread());
+        });
+        assert!(current.is_unread());
+    }
+
+    #[test]
+    fn young_tasks_are_shown_in_their_order_and_may_begin_in_any() {
+        let current = Current::new();
+        for task in 1..=4 {
+            assert!(current.add_young(task, task as u64 * 100));
+        }
+        assert_eq!(young(&current), [1, 2, 3, 4]);
+        assert_eq!(current.remove_young(1, |ns| ns), Some(100));
+        assert_eq!(current.remove_young(3, |ns| ns), Some(300));
+        assert_eq!(young(&current), [2, 4]);
+        assert_eq!(current.remove_young(3, |ns| ns), None);
+        assert_eq!(current.remove_young(2, |ns| ns), Some(200));
+        assert_eq!(current.remove_young(4, |ns| ns), Some(400));
+        assert!(young(&current).is_empty());
+    }
+
+    #[test]
+    fn there_is_room_again_when_tasks_have_begun() {
+        let current = Current::new();
+        for round in 0..3 {
+            for task in 1..=YOUNG {
+                assert!(current.add_young(task, 0), "round {round}");
+            }
+            assert!(!current.add_young(YOUNG + 1, 0));
+            for task in 1..=YOUNG {
+                assert_eq!(current.remove_young(task, |ns| ns), Some(0));
+            }
+        }
+    }
+}

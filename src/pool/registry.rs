@@ -1,0 +1,314 @@
+//! Every task that has been suspended, of every loop of the process, held weakly.
+//!
+//! In: a task when it has not ended with its first step, or registers itself. Out: the tasks of a
+//! loop, to any thread. A task that waits for its first step is shown by its loop
+//! ([`Current`](crate::event_loop::Current)): most short tasks never come here.
+//!
+//! The table is sharded, and a loop keeps its tasks in one shard, so that loops do not fight over
+//! locks and cache lines. Whoever holds a shard's lock waits for nothing, attached to Python or not,
+//! so that a thread may wait for it attached; it drops nothing either.
+//!
+//! A dead task leaves its entry behind until it is looked at: one entry for each task that is added,
+//! so that the dead are never many more than the living, and all of them once the loop has done as
+//! many callbacks as it has entries ([`Roster`]).
+//!
+//! Must never: drop what it holds, or know what it is.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Place;
+
+/// Names one loop of the process among its tasks' owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerKey(pub u32);
+
+/// Names a task while it is registered: its owner, and the address of the object. Addresses are used
+/// again, so that a dead task's entry may give way to a new one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskKey {
+    /// The loop.
+    pub owner: OwnerKey,
+    /// The object's address.
+    pub address: usize,
+}
+
+const SHARDS: usize = 64;
+
+impl Hash for TaskKey {
+    /// dashmap takes the shard from the bits below the uppermost seven, and the place in the shard
+    /// from the lowest ones and those seven.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        const UPPERMOST: u32 = 57;
+        let mixed = (self.address as u64 >> 4).wrapping_mul(GOLDEN);
+        let shard = u64::from(self.owner.0) % SHARDS as u64;
+        let below = (1 << (UPPERMOST - SHARDS.ilog2())) - 1;
+        let place = mixed.rotate_right(40);
+        let uppermost = place & (0x7f << UPPERMOST);
+        state.write_u64(uppermost | shard << (UPPERMOST - SHARDS.ilog2()) | (place & below));
+    }
+}
+
+/// Takes a hash that is one already.
+#[derive(Debug, Default)]
+pub(super) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// One registered task.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// What leads to the task, and lets it die.
+    pub reference: T,
+    /// When it was made, in nanoseconds of the clock.
+    pub created_ns: u64,
+    /// Whether it registered itself.
+    pub foreign: bool,
+    serial: u64,
+}
+
+/// The registered tasks of a loop in the order in which they are looked at, to find the dead ones.
+#[derive(Debug, Default)]
+pub struct Roster {
+    queue: VecDeque<(usize, u64)>,
+    serial: u64,
+    /// How many are still to be looked at before the loop sleeps.
+    due: usize,
+    /// Callbacks that the loop had done when it last began to look at all.
+    looked_at: u64,
+    /// Entries of dead tasks removed.
+    swept: u64,
+}
+
+impl Roster {
+    /// Entries in the registry.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing is registered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Entries of dead tasks that were removed.
+    #[must_use]
+    pub fn swept(&self) -> u64 {
+        self.swept
+    }
+
+    /// How many to look at before the loop goes to sleep, at most `limit` at a time: all, in
+    /// portions, once it has done as many callbacks as it has entries.
+    pub fn due(&mut self, callbacks: u64, limit: usize) -> usize {
+        if self.due == 0 && callbacks.wrapping_sub(self.looked_at) >= self.queue.len() as u64 {
+            self.due = self.queue.len();
+            self.looked_at = callbacks;
+        }
+        let portion = self.due.min(limit).min(self.queue.len());
+        self.due = if portion == 0 { 0 } else { self.due - portion };
+        portion
+    }
+}
+
+/// The tasks of all loops.
+#[derive(Debug)]
+pub struct Registry<T> {
+    tasks: DashMap<TaskKey, Entry<T>, BuildHasherDefault<Hashed>>,
+}
+
+impl<T: Send + Sync> Default for Registry<T> {
+    fn default() -> Self {
+        Self { tasks: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS) }
+    }
+}
+
+impl<T: Send + Sync> Registry<T> {
+    /// Adds a task. Returns what a dead task has left under its address, to be dropped.
+    pub fn add(
+        &self,
+        key: TaskKey,
+        reference: T,
+        created_ns: u64,
+        foreign: bool,
+        roster: &mut Roster,
+    ) -> Option<T> {
+        roster.serial += 1;
+        let serial = roster.serial;
+        roster.queue.push_back((key.address, serial));
+        let entry = Entry { reference, created_ns, foreign, serial };
+        self.tasks.insert(key, entry).map(|entry| entry.reference)
+    }
+
+    /// Takes a task out. Its place in the roster is given up when its turn comes.
+    pub fn remove(&self, key: TaskKey) -> Option<T> {
+        self.tasks.remove(&key).map(|(_, entry)| entry.reference)
+    }
+
+    /// Calls `f` with a task's entry, under the shard's lock: it must not wait, drop or run Python.
+    pub fn with<R>(&self, key: TaskKey, f: impl FnOnce(&Entry<T>) -> R) -> Option<R> {
+        self.tasks.get(&key).map(|entry| f(&entry))
+    }
+
+    /// Calls `f` with the tasks of a loop, as [`with`](Self::with). One that is added or removed
+    /// meanwhile may be among them or not.
+    pub fn each(&self, owner: OwnerKey, mut f: impl FnMut(&Entry<T>)) {
+        for entry in self.tasks.iter().filter(|entry| entry.key().owner == owner) {
+            f(entry.value());
+        }
+    }
+
+    /// Looks at the next task of a roster. Returns what a dead one leaves, to be dropped. `is_dead` as
+    /// [`with`](Self::with).
+    pub fn sweep_one(
+        &self,
+        owner: OwnerKey,
+        roster: &mut Roster,
+        is_dead: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        let (address, serial) = roster.queue.pop_front()?;
+        match self.tasks.entry(TaskKey { owner, address }) {
+            Place::Occupied(place) if place.get().serial == serial => {
+                if is_dead(&place.get().reference) {
+                    roster.swept += 1;
+                    return Some(place.remove().reference);
+                }
+                roster.queue.push_back((address, serial));
+            }
+            // It was removed, or another has its address now, with a place of its own.
+            _ => {}
+        }
+        None
+    }
+
+    /// As [`sweep_one`](Self::sweep_one), `count` times.
+    pub fn sweep(
+        &self,
+        owner: OwnerKey,
+        roster: &mut Roster,
+        count: usize,
+        is_dead: impl Fn(&T) -> bool,
+    ) -> Vec<T> {
+        (0..count).filter_map(|_| self.sweep_one(owner, roster, &is_dead)).collect()
+    }
+
+    /// Takes all tasks of a roster out.
+    pub fn forget(&self, owner: OwnerKey, roster: &mut Roster) -> Vec<T> {
+        let gone = std::mem::take(&mut roster.queue).into_iter();
+        gone.filter_map(|(address, _)| self.remove(TaskKey { owner, address })).collect()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const OWNER: OwnerKey = OwnerKey(3);
+
+    fn key(address: usize) -> TaskKey {
+        TaskKey { owner: OWNER, address }
+    }
+
+    fn of(registry: &Registry<u32>, owner: OwnerKey) -> Vec<u32> {
+        let mut all = Vec::new();
+        registry.each(owner, |entry| all.push(entry.reference));
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn a_loop_sees_its_own_tasks() {
+        let registry = Registry::default();
+        let (mut one, mut other) = (Roster::default(), Roster::default());
+        for task in 1..=3 {
+            assert_eq!(registry.add(key(task as usize * 16), task, 0, false, &mut one), None);
+        }
+        let far = TaskKey { owner: OwnerKey(3 + SHARDS as u32), address: 16 };
+        assert_eq!(registry.add(far, 9, 0, false, &mut other), None);
+        assert_eq!(of(&registry, OWNER), [1, 2, 3]);
+        assert_eq!(of(&registry, far.owner), [9]);
+        assert_eq!(registry.remove(key(32)), Some(2));
+        assert_eq!(of(&registry, OWNER), [1, 3]);
+        assert_eq!(registry.forget(OWNER, &mut one).len(), 2);
+        assert_eq!(of(&registry, far.owner), [9]);
+    }
+
+    #[test]
+    fn the_dead_are_swept_and_the_living_stay() {
+        let (registry, mut roster) = (Registry::default(), Roster::default());
+        for task in 0..10 {
+            let _ = registry.add(key(task as usize * 16), task, 0, false, &mut roster);
+        }
+        let removed = registry.sweep(OWNER, &mut roster, 4, |task| task % 2 == 1);
+        assert_eq!(removed, [1, 3]);
+        let removed = registry.sweep(OWNER, &mut roster, 100, |task| task % 2 == 1);
+        assert_eq!(removed, [5, 7, 9]);
+        assert_eq!((roster.len(), roster.swept()), (5, 5));
+        assert_eq!(of(&registry, OWNER), [0, 2, 4, 6, 8]);
+    }
+
+    #[test]
+    fn an_address_that_is_used_again_has_one_place() {
+        let (registry, mut roster) = (Registry::default(), Roster::default());
+        assert_eq!(registry.add(key(16), 1, 0, false, &mut roster), None);
+        assert_eq!(registry.add(key(16), 2, 0, false, &mut roster), Some(1));
+        assert!(registry.sweep(OWNER, &mut roster, 2, |_| false).is_empty());
+        assert_eq!(roster.len(), 1);
+        assert_eq!(of(&registry, OWNER), [2]);
+    }
+
+    #[test]
+    fn all_are_due_once_as_many_callbacks_have_run() {
+        let (registry, mut roster) = (Registry::default(), Roster::default());
+        for task in 0..10 {
+            let _ = registry.add(key(task as usize * 16), task, 0, false, &mut roster);
+        }
+        assert_eq!(roster.due(9, 4), 0);
+        assert_eq!((roster.due(10, 4), roster.due(10, 4), roster.due(10, 4)), (4, 4, 2));
+        assert_eq!(roster.due(10, 4), 0);
+        assert_eq!(roster.due(20, 100), 10);
+    }
+
+    #[test]
+    fn each_loop_has_a_shard_and_tasks_are_spread_within_it() {
+        let hash = |owner: u32, address: usize| {
+            let mut hasher = Hashed::default();
+            TaskKey { owner: OwnerKey(owner), address }.hash(&mut hasher);
+            hasher.finish()
+        };
+        let (registry, mut roster) = (Registry::default(), Roster::default());
+        for owner in [0, 1, 63] {
+            let one = TaskKey { owner: OwnerKey(owner), address: 0x7f00_1000 };
+            let _ = registry.add(one, 1, 0, false, &mut roster);
+        }
+        // Who writes one entry locks its whole shard.
+        let held = registry.tasks.get_mut(&TaskKey { owner: OwnerKey(1), address: 0x7f00_1000 });
+        assert!(held.is_some());
+        let is_locked = |owner, address| {
+            registry.tasks.try_get(&TaskKey { owner: OwnerKey(owner), address }).is_locked()
+        };
+        assert!(is_locked(1, 0x7f99_8880) && is_locked(65, 0x10));
+        assert!(!is_locked(0, 0x7f00_1000) && !is_locked(63, 0x7f00_1000));
+        drop(held);
+        let low: std::collections::HashSet<_> =
+            (0..1024).map(|task| hash(1, 0x7f00_0000 + task * 352) & 1023).collect();
+        assert!(low.len() > 500, "{} places for 1024 tasks", low.len());
+    }
+}

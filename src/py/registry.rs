@@ -1,0 +1,368 @@
+//! The tasks of every loop, for any thread to see: how the run loop shows them, and how they are
+//! asked for. The protocol is [`Current`](crate::event_loop::Current)'s, the table
+//! [`Registry`]'s.
+
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyWeakrefReference;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::io::lock_attached;
+use super::object::{Ref, decref};
+use super::state::state;
+use crate::config;
+use crate::event_loop::{Current, Farewell};
+use crate::pool::{OwnerKey, Registry, TaskKey};
+use crate::sys::clock;
+
+/// A weak reference to a task, without a callback.
+#[derive(Debug)]
+struct Weak(Ref);
+
+// SAFETY: references may be counted from any attached thread; whoever drops one is attached.
+unsafe impl Send for Weak {}
+// SAFETY: as above; looking whether it is dead is safe from any thread.
+unsafe impl Sync for Weak {}
+
+unsafe extern "C" {
+    // Public C API since 3.14; pyo3 does not bind it.
+    fn PyWeakref_IsDead(reference: *mut ffi::PyObject) -> std::ffi::c_int;
+}
+
+impl Weak {
+    fn new(task: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self(PyWeakrefReference::new(task)?.into_any().into()))
+    }
+
+    fn is_dead(&self) -> bool {
+        // SAFETY: it is a weak reference, and the thread is attached.
+        unsafe { PyWeakref_IsDead(self.0.as_ptr()) != 0 }
+    }
+
+    /// The task, unless it is being destroyed.
+    fn get(&self) -> Option<Ref> {
+        let mut object = std::ptr::null_mut();
+        // SAFETY: it is a weak reference, and the thread is attached; the result is a new reference.
+        unsafe {
+            ffi::compat::PyWeakref_GetRef(self.0.as_ptr(), &raw mut object);
+            std::ptr::NonNull::new(object).map(|object| Ref::from_owned(object))
+        }
+    }
+}
+
+fn registry() -> &'static Registry<Weak> {
+    static REGISTRY: OnceLock<Registry<Weak>> = OnceLock::new();
+    REGISTRY.get_or_init(Registry::default)
+}
+
+fn key(core: &LoopCore, task: *mut ffi::PyObject) -> TaskKey {
+    TaskKey { owner: core.owner_key, address: task as usize }
+}
+
+/// When a task is made that is made now: of the loop's present turn, which saves a look at the clock.
+#[inline(always)]
+pub(super) fn now_ns(core: &LoopCore) -> u64 {
+    match core.event_loop.metrics().polled_ns.get() {
+        0 => clock::monotonic_ns(),
+        polled => polled,
+    }
+}
+
+/// Adds a task to the table. Any thread.
+///
+/// # Errors
+/// `TypeError` if nothing can refer to it weakly; `MemoryError`.
+#[cold]
+pub(super) fn add(
+    core: &LoopCore,
+    task: &Bound<'_, PyAny>,
+    created_ns: u64,
+    foreign: bool,
+) -> PyResult<()> {
+    let weak = Weak::new(task)?;
+    let key = key(core, task.as_ptr());
+    let (replaced, swept) = {
+        let mut roster = lock_attached(task.py(), &core.roster);
+        let replaced = registry().add(key, weak, created_ns, foreign, &mut roster);
+        (replaced, registry().sweep_one(key.owner, &mut roster, Weak::is_dead))
+    };
+    drop((replaced, swept));
+    Ok(())
+}
+
+/// Looks for dead tasks before the loop sleeps; whether there are more to look at.
+pub(super) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
+    let callbacks = core.event_loop.shared().progress.get();
+    let (swept, more) = {
+        let mut roster = lock_attached(py, &core.roster);
+        if roster.is_empty() {
+            return false;
+        }
+        let count = roster.due(callbacks, config::SWEEP_PER_TURN);
+        if count == 0 {
+            return false;
+        }
+        (registry().sweep(core.owner_key, &mut roster, count, Weak::is_dead), true)
+    };
+    drop(swept);
+    more
+}
+
+/// Forgets the tasks of a loop that is closed.
+pub(super) fn forget(py: Python<'_>, core: &LoopCore) {
+    let gone = registry().forget(core.owner_key, &mut lock_attached(py, &core.roster));
+    drop(gone);
+}
+
+// -- the run loop ------------------------------------------------------------------------------------
+
+/// Shows a C task that has just asked for its first step; whether its entry is to say so. Called with
+/// the callback of any step: a task that goes on after a bare yield is the one that is running.
+#[inline(always)]
+pub(super) fn note_step(core: &LoopCore, step: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller has checked that it is a task's step.
+    let task = unsafe { state().task_of_step(step) };
+    let current = &core.event_loop.shared().current;
+    if core.event_loop.is_owner() && task as usize != current.running() {
+        if current.add_young(task as usize, now_ns(core)) {
+            return true;
+        }
+        note_without_room(core, task);
+    } else if !core.event_loop.is_owner() {
+        note_without_room(core, task);
+    }
+    false
+}
+
+/// As [`note_step`] where entries are handles, in debug mode.
+pub(super) fn note_step_in_debug_mode(core: &LoopCore, callback: *mut ffi::PyObject) {
+    if state().is_task_step(callback) {
+        // SAFETY: just checked.
+        let task = unsafe { state().task_of_step(callback) };
+        if task as usize != core.event_loop.shared().current.running() {
+            note_without_room(core, task);
+        }
+    }
+}
+
+/// Adds a task to the table at once: it is made on another thread, or very many wait to begin.
+#[cold]
+fn note_without_room(core: &LoopCore, task: *mut ffi::PyObject) {
+    // SAFETY: the step holds the task, and a C method is called attached.
+    let task = unsafe { Bound::from_borrowed_ptr(Python::assume_attached(), task) };
+    if let Err(error) = add(core, &task, clock::monotonic_ns(), false) {
+        error.write_unraisable(task.py(), Some(&task));
+    }
+}
+
+/// Goes on with a task whose first step has run: it is shown no more, and unless it has ended, it is
+/// in the table from now on.
+#[inline(always)]
+pub(super) fn begun(py: Python<'_>, core: &LoopCore, task: *mut ffi::PyObject) {
+    let current = &core.event_loop.shared().current;
+    // SAFETY: the step holds the task.
+    let task = unsafe { Bound::from_borrowed_ptr(py, task) };
+    current.remove_young(task.as_ptr() as usize, |created_ns| {
+        // SAFETY: a live C task.
+        if !unsafe { state().is_done(task.as_ptr()) }
+            && let Err(error) = add(core, &task, created_ns, false)
+        {
+            error.write_unraisable(py, Some(&task));
+        }
+    });
+}
+
+/// As [`begun`], of a task that has started at once.
+pub(super) fn begun_eagerly(core: &LoopCore, task: &Bound<'_, PyAny>) {
+    // SAFETY: a live C task.
+    if !unsafe { state().is_done(task.as_ptr()) } {
+        note_without_room(core, task.as_ptr());
+    }
+}
+
+/// The C task whose step or wakeup a callback is.
+pub(super) fn task_of<'py>(callback: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let (state, callback) = (state(), callback.as_ptr());
+    // SAFETY: the kinds are checked, and with them the layouts; the callback holds its task.
+    unsafe {
+        let task = if state.is_task_step(callback) {
+            state.task_of_step(callback)
+        } else if state.is_task_wakeup(callback) {
+            (*callback.cast::<ffi::PyCFunctionObject>()).m_self
+        } else {
+            return None;
+        };
+        Some(Bound::from_borrowed_ptr(Python::assume_attached(), task))
+    }
+}
+
+/// Shows a task as the loop's current one during `f`. On the loop's thread.
+///
+/// # Errors
+/// Those of `f`.
+pub(super) fn show<R>(
+    loop_: &Bound<'_, LoopCore>,
+    task: Bound<'_, PyAny>,
+    f: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    let core = loop_.get();
+    let current = &core.event_loop.shared().current;
+    let before = current.running();
+    current.enter(task.as_ptr() as usize);
+    let result = f();
+    if current.leave(before) == Farewell::PutAside {
+        put_aside(core, Callback::from_handle(task.into()));
+    }
+    result
+}
+
+/// Drops what was put aside while somebody was reading.
+#[inline(always)]
+pub(super) fn drop_aside(core: &LoopCore) {
+    // SAFETY: our caller has the claim; no Python runs.
+    let aside = unsafe {
+        core.aside.with(|aside| {
+            if aside.is_empty() || !core.event_loop.shared().current.is_unread() {
+                return Vec::new();
+            }
+            std::mem::take(aside)
+        })
+    };
+    drop(aside);
+}
+
+/// Keeps an entry whose task somebody may be reading.
+#[cold]
+pub(super) fn put_aside(core: &LoopCore, entry: Callback) {
+    // SAFETY: our caller has the claim; no Python runs.
+    unsafe { core.aside.with(|aside| aside.push(entry)) };
+}
+
+// -- what is asked for --------------------------------------------------------------------------------
+
+/// A reference to the object at an address.
+///
+/// # Safety
+/// It is alive, and the thread attached.
+unsafe fn taken(address: usize) -> Option<Ref> {
+    // SAFETY: by our caller's word.
+    (address != 0).then(|| unsafe { Ref::from_borrowed(address as *mut ffi::PyObject) })
+}
+
+/// The task that a loop is running, or None. Any thread.
+#[pyfunction]
+#[pyo3(name = "_current_task", signature = (loop_, /))]
+pub(super) fn current_task(loop_: &Bound<'_, LoopCore>) -> Option<Py<PyAny>> {
+    let current = &loop_.get().event_loop.shared().current;
+    // SAFETY: what is shown is alive while we read.
+    let task = current.read(|current| unsafe { taken(current.shown()) })?;
+    Some(task.as_py().clone_ref(loop_.py()))
+}
+
+/// The tasks of a loop as (task, nanoseconds of the clock when it was made, whether it registered
+/// itself); some may be done, and one may be there twice. Any thread.
+#[pyfunction]
+#[pyo3(name = "_tasks", signature = (loop_, /))]
+pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> Vec<(Py<PyAny>, u64, bool)> {
+    let (py, core) = (loop_.py(), loop_.get());
+    let mut all = Vec::new();
+    // The young ones first: one that is suspended meanwhile is in the table before it is shown no
+    // more.
+    core.event_loop.shared().current.read(|current| {
+        all.extend(current.shown_young().filter_map(|(task, created_ns)| {
+            // SAFETY: what is shown is alive while we read.
+            unsafe { taken(task) }.map(|task| (task, created_ns, false))
+        }));
+    });
+    registry().each(core.owner_key, |entry| {
+        if let Some(task) = entry.reference.get() {
+            all.push((task, entry.created_ns, entry.foreign));
+        }
+    });
+    let running = core.event_loop.shared().current.read(|current: &Current| {
+        // SAFETY: as above.
+        unsafe { taken(current.shown()) }
+    });
+    let known = |task: &Ref| all.iter().any(|(other, _, _)| other.as_ptr() == task.as_ptr());
+    if let Some(task) = running.filter(|task| !known(task)) {
+        all.push((task, now_ns(core), false));
+    }
+    all.into_iter()
+        .map(|(task, created_ns, foreign)| (task.as_py().clone_ref(py), created_ns, foreign))
+        .collect()
+}
+
+/// Adds a task that keeps itself visible. Any thread.
+#[pyfunction]
+#[pyo3(name = "_register", signature = (loop_, task, /))]
+pub(super) fn register(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    add(loop_.get(), task, clock::monotonic_ns(), true)
+}
+
+/// Takes a task out that is about to end. Any thread.
+#[pyfunction]
+#[pyo3(name = "_unregister", signature = (loop_, task, /))]
+pub(super) fn unregister(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
+    drop(registry().remove(key(loop_.get(), task.as_ptr())));
+}
+
+/// Shows a task of a loop that runs in this thread as its current one, in the place of None.
+///
+/// # Errors
+/// `RuntimeError` if another is, or another thread runs the loop.
+#[pyfunction]
+#[pyo3(name = "_enter", signature = (loop_, task, /))]
+pub(super) fn enter(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let core = loop_.get();
+    check_owner(loop_)?;
+    let current = &core.event_loop.shared().current;
+    if current.running() != 0 {
+        return Err(PyRuntimeError::new_err("another task is being executed"));
+    }
+    // The reference that the loop holds, given back by `leave`.
+    current.enter(task.clone().into_ptr() as usize);
+    Ok(())
+}
+
+/// Undoes [`enter`].
+///
+/// # Errors
+/// `RuntimeError` if the task is not the one that was entered, or another thread runs the loop.
+#[pyfunction]
+#[pyo3(name = "_leave", signature = (loop_, task, /))]
+pub(super) fn leave(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let core = loop_.get();
+    check_owner(loop_)?;
+    let current = &core.event_loop.shared().current;
+    if current.running() != task.as_ptr() as usize {
+        return Err(PyRuntimeError::new_err("the task is not the current one"));
+    }
+    match current.leave(0) {
+        // SAFETY: the loop's own reference.
+        Farewell::Drop => unsafe { decref(task.as_ptr()) },
+        // SAFETY: as above.
+        Farewell::PutAside => put_aside(core, unsafe {
+            Callback::from_handle(Ref::from_owned_or_err(loop_.py(), task.as_ptr())?)
+        }),
+    }
+    Ok(())
+}
+
+fn check_owner(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    if loop_.get().event_loop.is_owner() {
+        return Ok(());
+    }
+    let text = format!("{} is not run by this thread", loop_.repr()?);
+    Err(PyRuntimeError::new_err(text))
+}
+
+/// Numbers the loops of the process.
+pub(super) fn next_owner() -> OwnerKey {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    OwnerKey(NEXT.fetch_add(1, Relaxed))
+}
