@@ -655,8 +655,10 @@ def _stop_counting(*objects: object) -> int:
     """
 
 def _tasks(loop_: LoopCore, /) -> list[tuple[Any, int, bool]]:
-    """Return the tasks of a loop as (task, nanoseconds of the clock when it was made, whether it
-    registered itself). Some may be done, and one may be there twice. Any thread.
+    """Return the tasks of a loop. Any thread.
+
+    Each is (task, nanoseconds of the clock when it was made, whether it registered itself). Some
+    may be done, and one may be there twice.
     """
 
 def _current_task(loop_: LoopCore, /) -> Any:

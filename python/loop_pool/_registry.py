@@ -1,8 +1,8 @@
 """The tasks of every loop, from any thread, without stopping one.
 
 The C task never calls ``asyncio``'s functions for tasks, so the run loop itself keeps each loop's
-current task, and its tasks are found as they ask for their steps. A task of another make keeps itself
-visible by the four functions here, which go on to asyncio's own.
+current task, and its tasks are found as they ask for their steps. A task of another make keeps
+itself visible by the four functions here, which go on to asyncio's own.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def _spawned(pool: Pool | None, loop: EventLoop) -> set[int]:
 def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
     """Return the tasks that are not done: of one loop, or of every open loop of this package.
 
-    As ``asyncio.all_tasks``, which it is for a loop of another kind; but from any thread, and for no
-    loop in particular. No loop is stopped for it, or waits. A task that is made or ends meanwhile may
-    be among them or not. A task that the program made by calling an asyncio task class itself, with
-    ``eager_start=True``, is not known here until it goes on without waiting for anything.
+    As ``asyncio.all_tasks``, which it is for a loop of another kind; but from any thread, and for
+    no loop in particular. No loop is stopped for it, or waits. A task that is made or ends
+    meanwhile may be among them or not. A task that the program starts at once by other means than
+    ``create_task`` (it calls a task class with ``eager_start=True``, or its own task factory does)
+    may be missing.
 
     Args:
         loop: whose tasks; None: those of all loops, of every pool in the process and of none.
@@ -103,7 +104,10 @@ def _register_task(task: Any) -> None:
 
 
 def _unregister_task(task: Any) -> None:
-    """Forget a task that is about to end. As ``asyncio._unregister_task``, which it calls. Any thread."""
+    """Forget a task that is about to end.
+
+    As ``asyncio._unregister_task``, which it calls. Any thread.
+    """
     asyncio._unregister_task(task)
     loop = _loop_of(task)
     if loop is not None:

@@ -8,8 +8,8 @@
 //! locks and cache lines. Whoever holds a shard's lock waits for nothing, attached to Python or not,
 //! so that a thread may wait for it attached; it drops nothing either.
 //!
-//! A dead task leaves its entry behind until it is looked at: one entry for each task that is added,
-//! so that the dead are never many more than the living, and all of them once the loop has done as
+//! A dead task leaves its entry behind until it is looked at: two entries for each task that is added,
+//! so that the dead never outnumber the living by much, and all of them once the loop has done as
 //! many callbacks as it has entries ([`Roster`]).
 //!
 //! Must never: drop what it holds, or know what it is.
@@ -157,7 +157,8 @@ impl<T: Send + Sync> Registry<T> {
         self.tasks.insert(key, entry).map(|entry| entry.reference)
     }
 
-    /// Takes a task out. Its place in the roster is given up when its turn comes.
+    /// Takes a task out; what led to it is to be dropped. Its place in the roster is given up when its turn comes.
+    #[must_use]
     pub fn remove(&self, key: TaskKey) -> Option<T> {
         self.tasks.remove(&key).map(|(_, entry)| entry.reference)
     }
@@ -226,7 +227,7 @@ mod tests {
         TaskKey { owner: OWNER, address }
     }
 
-    fn of(registry: &Registry<u32>, owner: OwnerKey) -> Vec<u32> {
+    fn of(registry: &Registry<usize>, owner: OwnerKey) -> Vec<usize> {
         let mut all = Vec::new();
         registry.each(owner, |entry| all.push(entry.reference));
         all.sort_unstable();
@@ -238,9 +239,9 @@ mod tests {
         let registry = Registry::default();
         let (mut one, mut other) = (Roster::default(), Roster::default());
         for task in 1..=3 {
-            assert_eq!(registry.add(key(task as usize * 16), task, 0, false, &mut one), None);
+            assert_eq!(registry.add(key(task * 16), task, 0, false, &mut one), None);
         }
-        let far = TaskKey { owner: OwnerKey(3 + SHARDS as u32), address: 16 };
+        let far = TaskKey { owner: OwnerKey(67), address: 16 };
         assert_eq!(registry.add(far, 9, 0, false, &mut other), None);
         assert_eq!(of(&registry, OWNER), [1, 2, 3]);
         assert_eq!(of(&registry, far.owner), [9]);
@@ -254,7 +255,7 @@ mod tests {
     fn the_dead_are_swept_and_the_living_stay() {
         let (registry, mut roster) = (Registry::default(), Roster::default());
         for task in 0..10 {
-            let _ = registry.add(key(task as usize * 16), task, 0, false, &mut roster);
+            let _ = registry.add(key(task * 16), task, 0, false, &mut roster);
         }
         let removed = registry.sweep(OWNER, &mut roster, 4, |task| task % 2 == 1);
         assert_eq!(removed, [1, 3]);
@@ -278,7 +279,7 @@ mod tests {
     fn all_are_due_once_as_many_callbacks_have_run() {
         let (registry, mut roster) = (Registry::default(), Roster::default());
         for task in 0..10 {
-            let _ = registry.add(key(task as usize * 16), task, 0, false, &mut roster);
+            let _ = registry.add(key(task * 16), task, 0, false, &mut roster);
         }
         assert_eq!(roster.due(9, 4), 0);
         assert_eq!((roster.due(10, 4), roster.due(10, 4), roster.due(10, 4)), (4, 4, 2));

@@ -51,11 +51,11 @@ unsafe fn eager_of<'a>(py: Python<'_>, args: &'a Arguments<'_>) -> Eager<'a> {
 /// Those of the constructor; `SystemExit` and `KeyboardInterrupt` from the step.
 ///
 /// # Safety
-/// The arguments are those of a vectorcall; `coro` is alive during the call.
+/// The arguments are those of a vectorcall; `coroutine` is alive during the call.
 #[cold]
 pub(super) unsafe fn create(
     loop_: &Bound<'_, LoopCore>,
-    coro: *mut ffi::PyObject,
+    coroutine: *mut ffi::PyObject,
     args: &Arguments<'_>,
 ) -> PyResult<Option<*mut ffi::PyObject>> {
     let (py, core, state) = (loop_.py(), loop_.get(), state());
@@ -84,12 +84,12 @@ pub(super) unsafe fn create(
         }
     }
     // SAFETY: as above; the class lives as long as the process.
-    let (class, coro) = unsafe {
+    let (class, coroutine) = unsafe {
         let class = state.task_class.get();
-        (Bound::from_borrowed_ptr(py, class), Bound::from_borrowed_ptr(py, coro))
+        (Bound::from_borrowed_ptr(py, class), Bound::from_borrowed_ptr(py, coroutine))
     };
     core.set_catching(true);
-    let task = class.call((coro,), Some(&kwargs));
+    let task = class.call((coroutine,), Some(&kwargs));
     core.set_catching(false);
     // SAFETY: we own the loop; no Python runs.
     let step = unsafe { core.caught.with(Option::take) };

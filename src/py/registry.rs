@@ -88,7 +88,9 @@ pub(super) fn add(
     let (replaced, swept) = {
         let mut roster = lock_attached(task.py(), &core.roster);
         let replaced = registry().add(key, weak, created_ns, foreign, &mut roster);
-        (replaced, registry().sweep_one(key.owner, &mut roster, Weak::is_dead))
+        // Two for one, or dead ones would pile up behind the living.
+        let mut swept = || registry().sweep_one(key.owner, &mut roster, Weak::is_dead);
+        (replaced, [swept(), swept()])
     };
     drop((replaced, swept));
     Ok(())
