@@ -4,7 +4,6 @@
 //! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
 //! `run`; here is what is seldom called.
 
-use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -16,6 +15,7 @@ use super::callback::Callback;
 use super::handle_types;
 use super::io::{self, lock_attached};
 use super::kept;
+use super::owner_cell::OwnerCell;
 use super::pool::PoolCore;
 use super::registry;
 use super::sock;
@@ -51,25 +51,6 @@ pub(super) struct LoopCore {
     pub(super) aside: OwnerCell<Vec<Callback>>,
 }
 
-/// A value that the loop's owner alone touches.
-pub(super) struct OwnerCell<T>(UnsafeCell<T>);
-
-// SAFETY: `with` demands a claim on the loop, which one thread at a time has.
-unsafe impl<T: Send> Sync for OwnerCell<T> {}
-
-impl<T> OwnerCell<T> {
-    /// Calls `f` with the value.
-    ///
-    /// # Safety
-    /// The caller owns the loop that the cell is of, and `f` neither reaches the cell again nor runs
-    /// Python.
-    #[inline(always)]
-    pub(super) unsafe fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: one owner, and no second reference, by the caller's word.
-        f(unsafe { &mut *self.0.get() })
-    }
-}
-
 /// The calling thread does not own the loop.
 #[derive(Debug)]
 pub(super) struct NotOwner;
@@ -92,7 +73,7 @@ impl LoopCore {
         let event_loop = EventLoop::new().map_err(|error| LoopError::Io("epoll", error))?;
         Ok(Self {
             event_loop,
-            hand: OwnerCell(UnsafeCell::new(None)),
+            hand: OwnerCell::new(None),
             behind: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             has_task_factory: AtomicBool::new(false),
@@ -100,8 +81,8 @@ impl LoopCore {
             roster: Mutex::new(Roster::default()),
             eager: AtomicBool::new(false),
             catching: AtomicBool::new(false),
-            caught: OwnerCell(UnsafeCell::new(None)),
-            aside: OwnerCell(UnsafeCell::new(Vec::new())),
+            caught: OwnerCell::new(None),
+            aside: OwnerCell::new(Vec::new()),
         })
     }
 
@@ -299,42 +280,7 @@ impl LoopCore {
 
     /// The counters and gauges of this loop by name, for `pool.stats()`. Any thread.
     fn _stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let metrics = self.event_loop.metrics();
-        let io = lock_attached(py, &self.event_loop.io).len();
-        let (sources, read_ahead) = {
-            let sources = lock_attached(py, &self.event_loop.shared().sources);
-            let ahead = sources.iter().map(|(_, entry)| entry.source.read_ahead()).sum::<usize>();
-            (sources.len(), ahead)
-        };
-        let (tasks, tasks_swept) = {
-            let roster = lock_attached(py, &self.roster);
-            (roster.len() as u64, roster.swept())
-        };
-        let values = PyDict::new(py);
-        for (name, value) in [
-            ("ready", metrics.ready.get()),
-            ("timers", metrics.timers.get()),
-            ("descriptors", (io + sources) as u64),
-            ("callbacks", self.event_loop.shared().progress.get()),
-            ("turns", metrics.turns.get()),
-            ("polls", metrics.polls.get()),
-            ("busy_ns", metrics.busy_ns.get()),
-            ("idle_ns", metrics.idle_ns.get()),
-            ("jobs", metrics.jobs.get()),
-            ("stolen_from", metrics.jobs_helped.get()),
-            ("stolen_by", metrics.stolen_by.get()),
-            ("handoffs", metrics.handoffs.get()),
-            ("wakes", metrics.wakes.get()),
-            ("bytes_in", metrics.bytes_in.get() + metrics.bytes_in_helped.get()),
-            ("bytes_out", metrics.bytes_out.get() + metrics.bytes_out_helped.get()),
-            ("transports", metrics.transports.get()),
-            ("read_ahead", read_ahead as u64),
-            ("tasks", tasks),
-            ("tasks_swept", tasks_swept),
-        ] {
-            values.set_item(name, value)?;
-        }
-        Ok(values)
+        super::stats::of_loop(self, py)
     }
 
     /// The handles that are ready and pending, for `_ready` and `_scheduled` as tools read them.

@@ -1,0 +1,47 @@
+//! What a loop counts and measures, by name.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::core::LoopCore;
+use super::io::lock_attached;
+
+/// The counters and gauges of one loop, for `pool.stats()`. Any thread.
+pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    let metrics = core.event_loop.metrics();
+    let io = lock_attached(py, &core.event_loop.io).len();
+    let (sources, read_ahead) = {
+        let sources = lock_attached(py, &core.event_loop.shared().sources);
+        let ahead = sources.iter().map(|(_, entry)| entry.source.read_ahead()).sum::<usize>();
+        (sources.len(), ahead)
+    };
+    let (tasks, tasks_swept) = {
+        let roster = lock_attached(py, &core.roster);
+        (roster.len() as u64, roster.swept())
+    };
+    let values = PyDict::new(py);
+    for (name, value) in [
+        ("ready", metrics.ready.get()),
+        ("timers", metrics.timers.get()),
+        ("descriptors", (io + sources) as u64),
+        ("callbacks", core.event_loop.shared().progress.get()),
+        ("turns", metrics.turns.get()),
+        ("polls", metrics.polls.get()),
+        ("busy_ns", metrics.busy_ns.get()),
+        ("idle_ns", metrics.idle_ns.get()),
+        ("jobs", metrics.jobs.get()),
+        ("stolen_from", metrics.jobs_helped.get()),
+        ("stolen_by", metrics.stolen_by.get()),
+        ("handoffs", metrics.handoffs.get()),
+        ("wakes", metrics.wakes.get()),
+        ("bytes_in", metrics.bytes_in.get() + metrics.bytes_in_helped.get()),
+        ("bytes_out", metrics.bytes_out.get() + metrics.bytes_out_helped.get()),
+        ("transports", metrics.transports.get()),
+        ("read_ahead", read_ahead as u64),
+        ("tasks", tasks),
+        ("tasks_swept", tasks_swept),
+    ] {
+        values.set_item(name, value)?;
+    }
+    Ok(values)
+}
