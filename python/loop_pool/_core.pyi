@@ -257,6 +257,12 @@ class LoopCore:
 
     @_has_task_factory.setter
     def _has_task_factory(self, has: bool) -> None: ...
+    @property
+    def _eager(self) -> Never:
+        """Whether `create_task` starts tasks at once. Can only be set."""
+
+    @_eager.setter
+    def _eager(self, eager: bool) -> None: ...
 
 @final
 class PoolCore:

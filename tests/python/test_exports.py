@@ -59,7 +59,8 @@ def test_nothing_else_looks_public() -> None:
         for name, value in vars(loop_pool).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-    assert shown == set(PUBLIC)
+    # A few of asyncio's names for makers of tasks begin with an underscore.
+    assert shown == {name for name in PUBLIC if not name.startswith("_")}
 
 
 def test_a_star_import_gives_what_all_says() -> None:
