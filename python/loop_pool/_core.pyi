@@ -7,17 +7,22 @@ import asyncio
 import contextvars
 import socket
 from asyncio import events
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Never, Self, final
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
+
+from ._event_loop import EventLoop
+from ._task import PoolTask
 
 __all__ = [
     "DatagramCore",
     "ListenerCore",
     "LoopCore",
     "PoolCore",
+    "PoolTaskCore",
+    "PoolTaskWait",
     "ServerCore",
     "SocketOperation",
     "StreamCore",
@@ -34,6 +39,8 @@ __all__ = [
     "_loop_count",
     "_needs_gil",
     "_register",
+    "_set_pool_task_class",
+    "_spawn_on",
     "_stop_counting",
     "_tasks",
     "_unregister",
@@ -205,6 +212,15 @@ class LoopCore:
         Raises:
             RuntimeError: the loop is running.
         """
+
+    def _refuse_spawned(self) -> None:
+        """Let no further task of `spawn` in but those of the shutdown. Any thread."""
+
+    def _shut_spawned(self) -> list[PoolTask[Any]]:
+        """Let nobody in any more, and return the tasks of `spawn` that have not ended."""
+
+    def _spawned(self) -> list[asyncio.Task[Any]]:
+        """Return the asyncio tasks of `spawn` that have begun here and not ended. Any thread."""
 
     def _join(self, pool: PoolCore, index: int) -> None:
         """Take a place among the loops that do each other's socket work. Before the loop runs.
@@ -560,6 +576,129 @@ class DatagramCore:
     def retry(self, loop_: LoopCore, transport: object) -> None:
         """Let what found the kernel full be tried again."""
 
+@disjoint_base
+class PoolTaskCore[T]:
+    """A coroutine that runs on a loop of the pool. Use `loop_pool.PoolTask`.
+
+    Every method may be called from any thread.
+
+    Raises:
+        TypeError: it is called: `loop_pool.spawn` makes tasks.
+    """
+
+    def __new__(cls) -> Self: ...
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any:
+        """As of a generic class."""
+
+    @property
+    def loop(self) -> EventLoop | None:
+        """The loop that the coroutine runs on; None until it has begun, if none was asked for."""
+
+    @property
+    def _asyncio_future_blocking(self) -> bool:
+        """As asyncio asks whether something is a future: True at all times."""
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, _blocking: bool) -> None: ...
+    @property
+    def _cancel_message(self) -> Any:
+        """The message of a task that was cancelled, as `asyncio.gather` asks for it."""
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the end, from any loop; return the result, or raise as `result`.
+
+        When the coroutine that awaits it is cancelled, so is the task.
+        """
+
+    def done(self) -> bool:
+        """Whether it has a result, an exception, or was cancelled."""
+
+    def cancelled(self) -> bool:
+        """Whether it ended by cancellation."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Ask the coroutine to stop, as `asyncio.Task.cancel`.
+
+        Returns:
+            False if it is done already.
+        """
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the coroutine's result; a thread that runs no loop waits for it.
+
+        Args:
+            timeout: seconds to wait; None: without limit.
+
+        Raises:
+            asyncio.InvalidStateError: it is not done, and waiting here would stop a loop.
+            TimeoutError: it was not done in time.
+            asyncio.CancelledError: it was cancelled.
+            BaseException: whatever the coroutine raised.
+        """
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the coroutine's exception, or None. Waits and raises as `result`."""
+
+    def add_done_callback(
+        self, fn: Callable[[Self], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Call `fn(self)` when it is done, as `asyncio.Future.add_done_callback`.
+
+        It is called by the loop that runs in the calling thread. Added in a thread that runs none,
+        it is called in the thread that ends the task, or at once if it is done; it should be short
+        then, and what it raises is logged, as with `concurrent.futures.Future`.
+
+        Args:
+            fn: called with the task alone.
+            context: the context to call it in; None: a copy of the current one.
+        """
+
+    def remove_done_callback(self, fn: Callable[[Self], object]) -> int:
+        """Take back what `add_done_callback` was given, and return how often that was."""
+
+    def get_name(self) -> str:
+        """Return the task's name. One is made up if none was given."""
+
+    def set_name(self, value: object) -> None:
+        """Give it another name, as `asyncio.Task.set_name`."""
+
+    def get_coro(self) -> Coroutine[Any, Any, T] | None:
+        """Return the coroutine; None when it has ended."""
+
+    def get_context(self) -> contextvars.Context:
+        """Return the context that it runs in."""
+
+    def get_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop that runs in this thread, on which the task may be awaited.
+
+        In a thread that runs none: `loop`.
+        """
+
+    def _cancel_here(self, message: object) -> None:
+        """Cancel it, on its own loop's thread."""
+
+    def _make_cancelled_error(self) -> asyncio.CancelledError:
+        """Make the error of a cancelled task, as `asyncio.gather` asks for it."""
+
+    def _abandon(self, exception: BaseException) -> None:
+        """End it by an exception, as its loop has ended. Nothing if it is done."""
+
+@final
+class PoolTaskWait:
+    """What `await` of a `PoolTask` drives. Made by it."""
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+
+    def __next__(self) -> Any:
+        """Yield the task once, unless it is done, and then stop with its result.
+
+        Raises:
+            StopIteration: with the result.
+            BaseException: whatever the coroutine raised.
+        """
+
 @final
 class SocketOperation:
     """A `loop.sock_*` call that waits for its socket. Made by `LoopCore`; to be awaited once.
@@ -669,6 +808,31 @@ def _tasks(loop_: LoopCore, /) -> list[tuple[Any, int, bool]]:
 
 def _current_task(loop_: LoopCore, /) -> Any:
     """Return the task that a loop is running, or None. Any thread."""
+
+def _set_pool_task_class(class_: type[PoolTaskCore[Any]], /) -> None:
+    """Make the class known whose instances `_spawn_on` makes. Once, at import."""
+
+def _spawn_on[T](
+    loop_: LoopCore,
+    coro: Coroutine[Any, Any, T],
+    name: object,
+    context: contextvars.Context | None,
+    closing: bool,
+    /,
+) -> PoolTask[T]:
+    """Give a coroutine to a loop, which begins it in its own thread. Any thread.
+
+    Args:
+        loop_: the loop.
+        coro: a coroutine object, not yet started. It is left as it is if this fails.
+        name: the task's name, or None.
+        context: the context to run it in; None: a copy of the current one.
+        closing: also while the loop takes on nothing but what its shutdown needs.
+
+    Raises:
+        TypeError: `coro` is no coroutine.
+        RuntimeError: the loop takes on no new work.
+    """
 
 def _register(loop_: LoopCore, task: object, /) -> None:
     """Add a task that keeps itself visible to the registry, weakly. Any thread.

@@ -157,6 +157,10 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         key = id(self)
         _open_loops[key] = weakref.ref(self, lambda _: _open_loops.pop(key, None))
 
+    def _name(self) -> str:
+        """What logs call it: ``loop-pool-0`` and so on."""
+        return repr(self) if self._pool is None else f"loop-pool-{self._pool_index}"
+
     # -- running ---------------------------------------------------------------------------------
 
     def run_forever(self) -> None:

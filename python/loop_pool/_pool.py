@@ -14,13 +14,10 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import NamedTuple, final
 
 from . import _core
 from ._event_loop import EventLoop
-
-if TYPE_CHECKING:
-    from ._task import PoolTask
 
 logger = logging.getLogger("loop_pool")
 
@@ -86,8 +83,6 @@ class _Member:
         self.index = index
         self.name = f"loop-pool-{index}"
         self.loop: EventLoop
-        self.tasks: set[PoolTask[Any]] = set()
-        """Tasks posted to the loop and not done. Any thread adds, the loop's removes."""
         self.thread: threading.Thread | None = None
         # Held while something is posted to the loop, and to refuse posts from then on: what was
         # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
@@ -163,8 +158,9 @@ class _Member:
         with self.door:
             self.accepting = False
             self.ended = True
-        for task in tuple(self.tasks):
-            task._abandon(f"{self.name} ended before {task!r} was done")
+        loop = getattr(self, "loop", None)
+        for task in [] if loop is None else loop._shut_spawned():
+            task._abandon(RuntimeError(f"{self.name} ended before {task!r} was done"))
 
     def stop(self) -> None:
         """End the thread, from any other, however far it has come."""
@@ -253,6 +249,9 @@ class Pool:
         for member in self._members:
             with member.door:
                 member.accepting = False
+                loop = getattr(member, "loop", None)
+            if loop is not None:
+                loop._refuse_spawned()
 
     def _stop(self, deadline: float | None) -> list[_Member]:
         """Stop and join the threads; return the members whose threads did not end in time."""

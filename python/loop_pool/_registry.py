@@ -46,10 +46,7 @@ def tasks(loop: EventLoop | None = None) -> list[TaskRecord]:
 
 
 def _spawned(pool: Pool | None, loop: EventLoop) -> set[int]:
-    if pool is None:
-        return set()
-    member = pool._members[loop._pool_index]
-    return {id(pool_task._task) for pool_task in member.tasks.copy()}
+    return set() if pool is None else {id(task) for task in loop._spawned()}
 
 
 def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:

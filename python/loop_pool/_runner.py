@@ -16,7 +16,6 @@ executor by asyncio's ``RuntimeWarning``).
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
 import time
@@ -26,7 +25,7 @@ from . import _core
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
 from ._pool import GRACE, Pool, _open_pools
-from ._task import spawn_in, wake
+from ._task import spawn_in
 
 if TYPE_CHECKING:
     import contextvars
@@ -233,26 +232,21 @@ async def _on_every_loop(
     phase: Callable[[_Member, float | None], Coroutine[Any, Any, None]],
     deadline: float | None,
 ) -> None:
-    here = asyncio.get_running_loop()
-    running: dict[asyncio.Future[None], tuple[_Member, PoolTask[None]]] = {}
+    running: dict[PoolTask[None], _Member] = {}
     for member in pool._members:
         try:
             task = spawn_in(pool, phase(member, deadline), loop=member.loop, closing=True)
         except RuntimeError:  # its thread ended by an error of its own, which has been logged
             continue
-        # Not `await task`: to give that up would mean to wait for what does not end.
-        ended = here.create_future()
-        task.add_done_callback(functools.partial(wake, here, ended))
-        running[ended] = (member, task)
+        running[task] = member
     # A loop that keeps its deadline answers a little after it; one that does not is stuck.
     grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + GRACE
-    done, pending = await asyncio.wait(running, timeout=grace)
-    for ended in pending:
-        logger.error("%s: %s did not end in time", running[ended][0].name, _NAMES[phase])
-    for ended in done:
-        member, task = running[ended]
+    done, pending = await asyncio.wait(running, timeout=grace)  # type: ignore[type-var]
+    for task in pending:
+        logger.error("%s: %s did not end in time", running[task].name, _NAMES[phase])
+    for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: %s failed", member.name, _NAMES[phase], exc_info=error)
+            logger.error("%s: %s failed", running[task].name, _NAMES[phase], exc_info=error)
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:

@@ -20,6 +20,7 @@ use super::pool::PoolCore;
 use super::registry;
 use super::sock;
 use super::sock_work::Sendfile;
+use super::spawn::{self, Book};
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
 use crate::id::LoopId;
@@ -47,6 +48,8 @@ pub(super) struct LoopCore {
     /// A task is being made that is to start at once: its first step goes to `caught`.
     catching: AtomicBool,
     pub(super) caught: OwnerCell<Option<Callback>>,
+    /// The tasks of `spawn` that were given to it.
+    pub(super) book: Mutex<Book>,
     /// Entries whose tasks somebody was reading when they had run.
     pub(super) aside: OwnerCell<Vec<Callback>>,
 }
@@ -82,6 +85,7 @@ impl LoopCore {
             eager: AtomicBool::new(false),
             catching: AtomicBool::new(false),
             caught: OwnerCell::new(None),
+            book: Mutex::new(Book::default()),
             aside: OwnerCell::new(Vec::new()),
         })
     }
@@ -158,6 +162,21 @@ impl LoopCore {
         }
         drop(claim);
         Ok(())
+    }
+
+    /// Lets no further task of `spawn` in but those of the shutdown. Any thread.
+    fn _refuse_spawned(&self, py: Python<'_>) {
+        spawn::refuse(py, self);
+    }
+
+    /// Lets nobody in any more, and returns the tasks of `spawn` that have not ended.
+    fn _shut_spawned(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        spawn::shut(py, self)
+    }
+
+    /// The `asyncio` tasks that `spawn` has begun here and that have not ended. Any thread.
+    fn _spawned(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        spawn::running(py, self)
     }
 
     /// The transport on a descriptor, or `None`. Any thread.
@@ -270,6 +289,7 @@ impl LoopCore {
         drop(shared.drain_completions());
         let sources = lock_attached(py, &shared.sources).drain();
         registry::forget(py, self);
+        drop(spawn::shut(py, self));
         for entry in sources {
             // SAFETY: the table's own reference. The transport is closed by its finalizer, if
             // nobody else does it.
@@ -355,6 +375,9 @@ impl LoopCore {
                 // SAFETY: the table holds the reference, which it does not give away meanwhile.
                 unsafe { kept::visit(entry.cookie, &visit)? };
             }
+        }
+        if let Some(book) = self.book.lock_for_collector() {
+            book.tasks().try_for_each(|task| visit.call(task.as_py()))?;
         }
         let mut result = Ok(());
         let mut each = |callback: &Callback| {

@@ -11,14 +11,16 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::PyType;
 
 use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::create_task;
 use super::eager;
 use super::handle;
-use super::object::{Ref, incref};
+use super::object::Ref;
+use super::pool_task_run;
 use super::registry;
 use super::state::state;
 use crate::sys::clock;
@@ -186,6 +188,15 @@ unsafe extern "C" fn call_soon(
         let [callback] = parsed.required;
         if core.is_catching() && eager::catch(core, callback, &parsed) {
             return Ok(py.None().into_ptr());
+        }
+        if let &[task] = parsed.rest
+            && let Some(pool_task) = pool_task_run::settled_by(py, callback)
+        {
+            // SAFETY: an argument is alive during the call.
+            let task = unsafe { Bound::from_borrowed_ptr(py, task) };
+            if pool_task_run::settle_returned(&pool_task, &task) {
+                return Ok(py.None().into_ptr());
+            }
         }
         if core.is_debug() {
             check_in_debug_mode(loop_, callback, "call_soon", true)?;
@@ -400,90 +411,10 @@ unsafe extern "C" fn create_task(
                 };
                 return if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) };
             }
-            return create_task_with_keywords(py, slf, coro, args);
+            return create_task::with_keywords(py, slf, coro, args);
         }
-        create_task_by_dict(loop_, args)
+        create_task::by_dict(loop_, args)
     };
     // SAFETY: called by the interpreter as the convention says.
     unsafe { enter(slf, args, count, kwnames, body) }
-}
-
-/// The common form `create_task(coro, name=..., context=..., eager_start=...)`, without a dict.
-fn create_task_with_keywords(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    coro: *mut ffi::PyObject,
-    args: &Arguments<'_>,
-) -> PyResult<*mut ffi::PyObject> {
-    let state = state();
-    // SAFETY: names are a tuple; the values follow the positional arguments.
-    unsafe {
-        let given = ffi::PyTuple_GET_SIZE(args.kwnames);
-        let names = ffi::PyTuple_New(given + 1);
-        let names = Ref::from_owned_or_err(py, names)?;
-        let mut values = Vec::with_capacity(given.unsigned_abs() + 2);
-        values.push(coro);
-        values.push(slf);
-        ffi::PyTuple_SET_ITEM(names.as_ptr(), 0, state.name_loop.clone_ref(py).into_ptr());
-        for index in 0..given {
-            let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
-            incref(name);
-            ffi::PyTuple_SET_ITEM(names.as_ptr(), index + 1, name);
-            values.push(*args.values.add(index.unsigned_abs()));
-        }
-        let task =
-            ffi::PyObject_Vectorcall(state.task_class.get(), values.as_ptr(), 1, names.as_ptr());
-        if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
-    }
-}
-
-/// With a task factory, or with arguments in an unusual form: as asyncio's own `create_task`.
-#[cold]
-fn create_task_by_dict(
-    loop_: &Bound<'_, LoopCore>,
-    args: &Arguments<'_>,
-) -> PyResult<*mut ffi::PyObject> {
-    let py = loop_.py();
-    let kwargs = PyDict::new(py);
-    if !args.kwnames.is_null() {
-        // SAFETY: names are a tuple.
-        let names: Bound<'_, PyTuple> =
-            unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() };
-        for (index, name) in names.iter().enumerate() {
-            // SAFETY: the values of the keywords follow the positional arguments.
-            let value = unsafe { Bound::from_borrowed_ptr(py, *args.values.add(index)) };
-            kwargs.set_item(name, value)?;
-        }
-    }
-    let coro = match *args.positional {
-        // SAFETY: an argument is alive during the call.
-        [coro] => unsafe { Bound::from_borrowed_ptr(py, coro) },
-        [] => match kwargs.get_item("coro")? {
-            Some(coro) => {
-                kwargs.del_item("coro")?;
-                coro
-            }
-            None => {
-                return Err(PyTypeError::new_err(
-                    "create_task() missing required argument: 'coro'",
-                ));
-            }
-        },
-        _ => {
-            return Err(PyTypeError::new_err(format!(
-                "create_task() takes 1 positional argument but {} were given",
-                args.positional.len()
-            )));
-        }
-    };
-    let task = if loop_.get().has_task_factory() {
-        let factory = loop_.getattr(intern!(py, "_task_factory"))?;
-        factory.call((loop_, coro), Some(&kwargs))?
-    } else {
-        kwargs.set_item(intern!(py, "loop"), loop_)?;
-        // SAFETY: the class is never freed.
-        let class = unsafe { Bound::from_borrowed_ptr(py, state().task_class.get()) };
-        class.call((coro,), Some(&kwargs))?
-    };
-    Ok(task.into_ptr())
 }

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use super::core::LoopCore;
 use super::datagram::DatagramCore;
 use super::listener::{self, ListenerCore};
+use super::pool_task_run;
 use super::sock::{self, SocketOperation};
 use super::stream::StreamCore;
 use super::{datagram_turn, stream_turn, transport};
@@ -31,6 +32,9 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyR
 
 #[inline(always)]
 fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Some(task) = pool_task_run::cast(object) {
+        return pool_task_run::begin(loop_, task);
+    }
     if let Ok(operation) = object.cast_exact::<SocketOperation>() {
         return sock::ready(loop_, operation);
     }

@@ -86,6 +86,8 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         Plan::Wait(limit) => {
             // Nothing is ready: placement looks at this while the loop sleeps.
             metrics.ready.set(0);
+            // SAFETY: runs no Python.
+            metrics.timers.set(unsafe { claim.local(|local| local.timers.len() as u64) });
             let limit = if registry::sweep(py, core) { Duration::ZERO } else { limit };
             poll(py, core, claim, began_ns, limit)?
         }

@@ -58,8 +58,13 @@ pub(super) struct State {
     pub(super) task_class: Tracked,
     /// `asyncio.tasks._swap_current_task`.
     pub(super) swap_current_task: Ref,
+    /// `asyncio._get_running_loop`.
+    pub(super) get_running_loop: Ref,
     pub(super) empty_tuple: Ref,
     pub(super) kwnames_loop: Ref,
+    pub(super) kwnames_context: Ref,
+    pub(super) kwnames_task: Ref,
+    pub(super) kwnames_named_task: Ref,
     pub(super) name_loop: Ref,
     pub(super) name_context: Ref,
     /// The keyword tuple by which `_asyncio` passes a context, once it has been seen.
@@ -245,8 +250,19 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         future_class: Tracked::new(&asyncio.getattr("futures")?, intern!(py, "Future"))?,
         task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
         swap_current_task: asyncio.getattr("tasks")?.getattr("_swap_current_task")?.into(),
+        get_running_loop: events.getattr("_get_running_loop")?.into(),
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
+        kwnames_context: PyTuple::new(py, [intern!(py, "context")])?.into_any().into(),
+        kwnames_task: PyTuple::new(py, [intern!(py, "loop"), intern!(py, "context")])?
+            .into_any()
+            .into(),
+        kwnames_named_task: PyTuple::new(
+            py,
+            [intern!(py, "loop"), intern!(py, "context"), intern!(py, "name")],
+        )?
+        .into_any()
+        .into(),
         name_loop: intern!(py, "loop").clone().into_any().into(),
         name_context: intern!(py, "context").clone().into_any().into(),
         context_kwnames: AtomicPtr::default(),

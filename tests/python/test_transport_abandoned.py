@@ -25,7 +25,7 @@ def abandoned() -> Iterator[None]:
     """Checks that a transport is collected at the end, which an open one warns of.
 
     Its protocol keeps it, so nothing but the collector finds it, and here: warnings are counted by
-    context, and the loop would have another one. Its socket may be found before it, and warn as well.
+    context, and the loop would have another one. Its socket may be found first, and warn as well.
     """
     gc.disable()
     try:

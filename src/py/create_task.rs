@@ -1,0 +1,128 @@
+//! The ways in which a loop makes an `asyncio.Task`, but for the commonest, which is in `hot`.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::arguments::Arguments;
+use super::core::LoopCore;
+use super::object::{Ref, incref};
+use super::state::state;
+
+/// Makes a task of a coroutine, as `create_task(coro, name=..., context=...)`.
+pub(super) fn new_task<'py>(
+    loop_: &Bound<'py, LoopCore>,
+    coro: &Ref,
+    name: Option<&Ref>,
+    context: Option<&Ref>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (loop_.py(), state());
+    if let Some(context) = context
+        && !(loop_.get().has_task_factory() || loop_.get().starts_eagerly())
+    {
+        loop_.get().check_open()?;
+        let names = if name.is_some() { &state.kwnames_named_task } else { &state.kwnames_task };
+        let args = [
+            coro.as_ptr(),
+            loop_.as_ptr(),
+            context.as_ptr(),
+            name.map_or(std::ptr::null_mut(), Ref::as_ptr),
+        ];
+        // SAFETY: one argument, and the values of the keywords that are named.
+        return unsafe {
+            let class = state.task_class.get();
+            let task = ffi::PyObject_Vectorcall(class, args.as_ptr(), 1, names.as_ptr());
+            Bound::from_owned_ptr_or_err(py, task)
+        };
+    }
+    let keywords = PyDict::new(py);
+    if let Some(name) = name {
+        keywords.set_item(intern!(py, "name"), name.as_py())?;
+    }
+    if let Some(context) = context {
+        keywords.set_item(intern!(py, "context"), context.as_py())?;
+    }
+    loop_.call_method(intern!(py, "create_task"), (coro.as_py(),), Some(&keywords))
+}
+
+/// The common form `create_task(coro, name=..., context=..., eager_start=...)`, without a dict.
+pub(super) fn with_keywords(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    coro: *mut ffi::PyObject,
+    args: &Arguments<'_>,
+) -> PyResult<*mut ffi::PyObject> {
+    let state = state();
+    // SAFETY: names are a tuple; the values follow the positional arguments.
+    unsafe {
+        let given = ffi::PyTuple_GET_SIZE(args.kwnames);
+        let names = ffi::PyTuple_New(given + 1);
+        let names = Ref::from_owned_or_err(py, names)?;
+        let mut values = Vec::with_capacity(given.unsigned_abs() + 2);
+        values.push(coro);
+        values.push(slf);
+        ffi::PyTuple_SET_ITEM(names.as_ptr(), 0, state.name_loop.clone_ref(py).into_ptr());
+        for index in 0..given {
+            let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
+            incref(name);
+            ffi::PyTuple_SET_ITEM(names.as_ptr(), index + 1, name);
+            values.push(*args.values.add(index.unsigned_abs()));
+        }
+        let task =
+            ffi::PyObject_Vectorcall(state.task_class.get(), values.as_ptr(), 1, names.as_ptr());
+        if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
+    }
+}
+
+/// With a task factory, or with arguments in an unusual form: as asyncio's own `create_task`.
+#[cold]
+pub(super) fn by_dict(
+    loop_: &Bound<'_, LoopCore>,
+    args: &Arguments<'_>,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = loop_.py();
+    let kwargs = PyDict::new(py);
+    if !args.kwnames.is_null() {
+        // SAFETY: names are a tuple.
+        let names: Bound<'_, PyTuple> =
+            unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() };
+        for (index, name) in names.iter().enumerate() {
+            // SAFETY: the values of the keywords follow the positional arguments.
+            let value = unsafe { Bound::from_borrowed_ptr(py, *args.values.add(index)) };
+            kwargs.set_item(name, value)?;
+        }
+    }
+    let coro = match *args.positional {
+        // SAFETY: an argument is alive during the call.
+        [coro] => unsafe { Bound::from_borrowed_ptr(py, coro) },
+        [] => match kwargs.get_item("coro")? {
+            Some(coro) => {
+                kwargs.del_item("coro")?;
+                coro
+            }
+            None => {
+                return Err(PyTypeError::new_err(
+                    "create_task() missing required argument: 'coro'",
+                ));
+            }
+        },
+        _ => {
+            return Err(PyTypeError::new_err(format!(
+                "create_task() takes 1 positional argument but {} were given",
+                args.positional.len()
+            )));
+        }
+    };
+    let task = if loop_.get().has_task_factory() {
+        let factory = loop_.getattr(intern!(py, "_task_factory"))?;
+        factory.call((loop_, coro), Some(&kwargs))?
+    } else {
+        kwargs.set_item(intern!(py, "loop"), loop_)?;
+        // SAFETY: the class is never freed.
+        let class = unsafe { Bound::from_borrowed_ptr(py, state().task_class.get()) };
+        class.call((coro,), Some(&kwargs))?
+    };
+    Ok(task.into_ptr())
+}

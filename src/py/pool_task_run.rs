@@ -1,0 +1,400 @@
+//! What happens to a `PoolTask` on its own loop: it begins as an `asyncio.Task` that the loop makes
+//! itself, and when that ends, whoever awaits it is told, each on his own loop.
+//!
+//! A C task that ends calls `call_soon(settler, task)`, and if it has a result, the loop settles at
+//! once: the queue would only lead back to the same few instructions. An exception goes through the
+//! queue, as the C task marks it as not yet fetched after that call.
+
+use std::ffi::c_char;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+
+use super::arguments::raise;
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::create_task;
+use super::io::lock_attached;
+use super::object::Ref;
+use super::pool_task::{Phase, PoolTaskCore, Watcher, running_loop};
+use super::spawn;
+use super::state::state;
+use super::transport::ends_the_program;
+
+/// `loop_pool.PoolTask`, or null until it is known.
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Makes the Python class known whose instances `spawn` makes. Once, at import.
+#[pyfunction]
+#[pyo3(name = "_set_pool_task_class", signature = (class, /))]
+pub(super) fn set_class(class: &Bound<'_, PyType>) -> PyResult<()> {
+    if !class.is_subclass_of::<PoolTaskCore>()? {
+        return Err(PyRuntimeError::new_err(format!("{class:?} is no PoolTaskCore")));
+    }
+    let kind = class.clone().into_ptr().cast::<ffi::PyTypeObject>();
+    // SAFETY: a live heap type of this package, of which there is no instance yet. A method
+    // `__del__` would be looked up and called for every task that dies.
+    unsafe { (*kind).tp_finalize = Some(finalize) };
+    CLASS.store(kind, Relaxed);
+    Ok(())
+}
+
+/// The class, which is never freed.
+#[inline(always)]
+pub(super) fn class(_py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
+    let class = CLASS.load(Relaxed);
+    if class.is_null() {
+        return Err(PyRuntimeError::new_err("loop_pool.PoolTask is not known yet"));
+    }
+    Ok(class)
+}
+
+/// The task, if `object` is one.
+#[inline(always)]
+pub(super) fn cast<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PoolTaskCore>> {
+    // SAFETY: a live object; one of that class inherits `PoolTaskCore`.
+    unsafe {
+        std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), CLASS.load(Relaxed))
+            .then(|| object.cast_unchecked::<PoolTaskCore>())
+    }
+}
+
+/// As `asyncio.Future.__del__`: nobody fetched the exception.
+unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter calls this attached, with an instance that is alive meanwhile.
+    unsafe {
+        let py = Python::assume_attached();
+        let object = Bound::from_borrowed_ptr(py, object);
+        let Some(task) = cast(&object) else { return };
+        if let Some(exception) = task.get().take_unfetched(py) {
+            // What was raised goes on being raised behind the finalizer's back.
+            let raised = PyErr::take(py);
+            if let Err(error) =
+                task.call_method1(intern!(py, "_report_unfetched"), (exception.as_py(),))
+            {
+                error.write_unraisable(py, Some(task.as_any()));
+            }
+            if let Some(raised) = raised {
+                raised.restore(py);
+            }
+        }
+    }
+}
+
+/// Begins the coroutine on the loop, unless it was cancelled before.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` of a task that starts at once.
+pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
+    let py = loop_.py();
+    let this = slf.get();
+    let (coro, name, context, cancelled) = {
+        let mut parts = lock_attached(py, &this.parts);
+        let Some(coro) = parts.coro.take() else { return Ok(()) };
+        let copy = |part: &Option<Ref>| part.as_ref().map(|object| object.clone_ref(py));
+        (coro, copy(&parts.name), copy(&parts.context), parts.cancel.take())
+    };
+    if let Some(message) = cancelled {
+        return end_unbegun(slf, &coro, &message);
+    }
+    let begun =
+        create_task::new_task(loop_, &coro, name.as_ref(), context.as_ref()).and_then(|task| {
+            let done = task.call_method0(intern!(py, "done"))?.is_truthy()?;
+            if !done {
+                {
+                    let mut parts = lock_attached(py, &this.parts);
+                    parts.task = Some(task.clone().into());
+                }
+                watch(slf, &task, context.as_ref())?;
+            }
+            Ok((task, done))
+        });
+    match begun {
+        Ok((task, true)) => settle(slf, &task),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // Whoever awaits it is told. A coroutine that nothing has begun is closed.
+            let closed = coro.as_py().call_method0(py, intern!(py, "close"));
+            let ends = ends_the_program(py, &error);
+            let value = error.clone_ref(py).into_value(py).into_any();
+            end(slf, Phase::Raised, value.into_bound(py).into(), None);
+            closed?;
+            if ends { Err(error) } else { Ok(()) }
+        }
+    }
+}
+
+/// Ends a task whose coroutine has not begun, as cancelled.
+pub(super) fn end_unbegun(
+    slf: &Bound<'_, PoolTaskCore>,
+    coro: &Ref,
+    message: &Ref,
+) -> PyResult<()> {
+    let py = slf.py();
+    let closed = coro.as_py().call_method0(py, intern!(py, "close"));
+    let message = message.as_py().bind(py);
+    let args = if message.is_none() {
+        pyo3::types::PyTuple::empty(py)
+    } else {
+        pyo3::types::PyTuple::new(py, [message])?
+    };
+    end(slf, Phase::Cancelled, args.into_any().into(), None);
+    closed.map(drop)
+}
+
+/// Has `task` call the settler when it ends.
+fn watch(
+    slf: &Bound<'_, PoolTaskCore>,
+    task: &Bound<'_, PyAny>,
+    context: Option<&Ref>,
+) -> PyResult<()> {
+    let py = slf.py();
+    // SAFETY: the definition lives as long as the process; the result is a new reference or null
+    // with an exception set.
+    let settler = unsafe {
+        let definition = (&raw const SETTLER.0).cast_mut();
+        let made = ffi::PyCFunction_NewEx(definition, slf.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, made)?
+    };
+    let name = intern!(py, "add_done_callback");
+    let args = [task.as_ptr(), settler.as_ptr(), context.map_or(std::ptr::null_mut(), Ref::as_ptr)];
+    let keywords =
+        if context.is_some() { state().kwnames_context.as_ptr() } else { std::ptr::null_mut() };
+    // SAFETY: the object, one argument, and as many keywords as are named.
+    let answer =
+        unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), args.as_ptr(), 2, keywords) };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, answer) }.map(drop)
+}
+
+/// The method definition of the settler; its `self` is the `PoolTask`.
+struct Definition(ffi::PyMethodDef);
+
+// SAFETY: it is never written.
+unsafe impl Sync for Definition {}
+
+static SETTLER: Definition = Definition(ffi::PyMethodDef {
+    ml_name: c"_settle".as_ptr().cast::<c_char>(),
+    ml_meth: ffi::PyMethodDefPointer { PyCFunction: settler },
+    ml_flags: ffi::METH_O,
+    ml_doc: std::ptr::null(),
+});
+
+/// Called with the `asyncio.Task` that has ended.
+unsafe extern "C" fn settler(
+    slf: *mut ffi::PyObject,
+    task: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: the interpreter calls this attached, with live objects; `watch` gave it a task.
+        let (slf, task) = unsafe {
+            let slf = Bound::from_borrowed_ptr(py, slf).cast_into_unchecked::<PoolTaskCore>();
+            (slf, Bound::from_borrowed_ptr(py, task))
+        };
+        settle(&slf, &task)?;
+        Ok(py.None().into_ptr())
+    })
+}
+
+/// The `PoolTask` to settle, if `callback` is a settler.
+#[inline(always)]
+pub(super) fn settled_by(
+    py: Python<'_>,
+    callback: *mut ffi::PyObject,
+) -> Option<Bound<'_, PoolTaskCore>> {
+    // SAFETY: the object is alive; its exact type is checked before its layout is used.
+    unsafe {
+        let function = callback.cast::<ffi::PyCFunctionObject>();
+        (ffi::PyCFunction_CheckExact(callback) != 0
+            && std::ptr::eq((*function).m_ml, &raw const SETTLER.0))
+        .then(|| Bound::from_borrowed_ptr(py, (*function).m_self).cast_into_unchecked())
+    }
+}
+
+/// Takes over the result of an `asyncio.Task` that is ending, on its loop's thread. False, and
+/// nothing is done, if it has none.
+pub(super) fn settle_returned(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) -> bool {
+    let py = slf.py();
+    // Asked for its result, a task that has failed would forget the traceback.
+    let failed = match task.call_method0(intern!(py, "exception")) {
+        Ok(exception) => !exception.is_none(),
+        Err(_) => true,
+    };
+    if failed {
+        return false;
+    }
+    let (Ok(result), Ok(name)) = (task.call_method0(intern!(py, "result")), name_of(task)) else {
+        return false;
+    };
+    end(slf, Phase::Returned, result.into(), Some(name));
+    true
+}
+
+/// The name that a task had, which is lost with it.
+fn name_of(task: &Bound<'_, PyAny>) -> PyResult<Ref> {
+    Ok(task.call_method0(intern!(task.py(), "get_name"))?.into())
+}
+
+/// Takes over how the `asyncio.Task` ended. On its loop's thread.
+///
+/// # Errors
+/// Those of telling whoever awaits it.
+pub(super) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = slf.py();
+    let (phase, outcome) = match task.call_method0(intern!(py, "exception")) {
+        Ok(exception) if exception.is_none() => {
+            (Phase::Returned, Ref::from(task.call_method0(intern!(py, "result"))?))
+        }
+        Ok(exception) => (Phase::Raised, exception.into()),
+        Err(error) => {
+            let error = error.into_value(py).into_bound(py);
+            (Phase::Cancelled, error.getattr(intern!(py, "args"))?.into())
+        }
+    };
+    end(slf, phase, outcome, Some(name_of(task)?));
+    Ok(())
+}
+
+/// Notes how it ended, and tells whoever wants to know. Nothing if it had ended before.
+fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<Ref>) {
+    let py = slf.py();
+    let this = slf.get();
+    let traceback = (phase == Phase::Raised)
+        // SAFETY: an exception; the result is a new reference or null.
+        .then(|| unsafe {
+            let traceback = ffi::PyException_GetTraceback(outcome.as_ptr());
+            std::ptr::NonNull::new(traceback).map(|traceback| Ref::from_owned(traceback))
+        })
+        .flatten();
+    let mut dropped = (None, None);
+    let (watchers, home) = {
+        let mut parts = lock_attached(py, &this.parts);
+        if this.done() {
+            drop(parts);
+            return;
+        }
+        parts.outcome = Some(outcome);
+        parts.traceback = traceback;
+        if name.is_some() {
+            dropped.0 = std::mem::replace(&mut parts.name, name);
+        }
+        dropped.1 = parts.task.take();
+        this.set_phase(phase);
+        let home = parts.loop_.as_ref().map(|loop_| (loop_.clone_ref(py), parts.place));
+        (std::mem::take(&mut parts.watchers), home)
+    };
+    drop(dropped);
+    if let Some((loop_, place)) = home {
+        spawn::leave(py, loop_.get(), place, slf);
+    }
+    for watcher in watchers {
+        if let Err(error) = notify(slf, watcher) {
+            error.write_unraisable(py, Some(slf.as_any()));
+        }
+    }
+}
+
+/// Tells one who wants to know of the end. Any thread.
+///
+/// # Errors
+/// What the loop's `call_soon_threadsafe` raises.
+pub(super) fn notify(slf: &Bound<'_, PoolTaskCore>, watcher: Watcher) -> PyResult<()> {
+    let py = slf.py();
+    let Watcher { loop_, callback, context } = watcher;
+    let Some(loop_) = loop_ else {
+        return notify_here(slf, &callback, context.as_ref());
+    };
+    let loop_ = loop_.as_py().bind(py);
+    if let (Ok(ours), Some(context)) = (loop_.cast::<LoopCore>(), &context)
+        && !ours.get().is_debug()
+        && state().is_task_wakeup(callback.as_ptr())
+    {
+        // A closed loop has nobody left who waits.
+        if !ours.get().event_loop.is_closed() {
+            let future = slf.clone().into_any().into();
+            ours.get().schedule(Callback::from_task(callback, Some(future), context.clone_ref(py)));
+        }
+        return Ok(());
+    }
+    let keywords = PyDict::new(py);
+    if let Some(context) = &context {
+        keywords.set_item(intern!(py, "context"), context.as_py())?;
+    }
+    let name = if running_loop(py)?.is_some_and(|running| running.is(loop_)) {
+        intern!(py, "call_soon")
+    } else {
+        intern!(py, "call_soon_threadsafe")
+    };
+    match loop_.call_method(name, (callback.as_py(), slf), Some(&keywords)) {
+        Err(error) if loop_.call_method0(intern!(py, "is_closed"))?.is_truthy()? => {
+            drop(error);
+            Ok(())
+        }
+        result => result.map(drop),
+    }
+}
+
+/// Calls a callback that was added in a thread without a loop, in this one.
+fn notify_here(
+    slf: &Bound<'_, PoolTaskCore>,
+    callback: &Ref,
+    context: Option<&Ref>,
+) -> PyResult<()> {
+    let py = slf.py();
+    let called = match context {
+        Some(context) => {
+            context.as_py().call_method1(py, intern!(py, "run"), (callback.as_py(), slf))
+        }
+        None => callback.as_py().call1(py, (slf,)),
+    };
+    match called {
+        Err(error) if !ends_the_program(py, &error) => slf
+            .call_method1(intern!(py, "_report_callback"), (callback.as_py(), error.into_value(py)))
+            .map(drop),
+        result => result.map(drop),
+    }
+}
+
+/// Asks a task that has begun to stop, on its own loop; whether it could.
+pub(super) fn cancel(
+    slf: &Bound<'_, PoolTaskCore>,
+    loop_: &Bound<'_, LoopCore>,
+    message: &Ref,
+) -> PyResult<bool> {
+    let py = slf.py();
+    let here = running_loop(py)?.is_some_and(|running| running.is(loop_));
+    let task = if here {
+        let parts = lock_attached(py, &slf.get().parts);
+        parts.task.as_ref().map(|task| task.clone_ref(py))
+    } else {
+        None
+    };
+    if let Some(task) = task {
+        return task
+            .as_py()
+            .call_method1(py, intern!(py, "cancel"), (message.as_py(),))?
+            .is_truthy(py);
+    }
+    let method = slf.getattr(intern!(py, "_cancel_here"))?;
+    match loop_.call_method1(intern!(py, "call_soon_threadsafe"), (method, message.as_py())) {
+        Ok(_) => Ok(true),
+        // It has closed meanwhile, and the task with it.
+        Err(error) if error.is_instance_of::<PyRuntimeError>(py) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends a task that will not go on, by an exception; a coroutine that has not begun is closed.
+pub(super) fn abandon(slf: &Bound<'_, PoolTaskCore>, exception: Bound<'_, PyAny>) -> PyResult<()> {
+    let py = slf.py();
+    let coro = lock_attached(py, &slf.get().parts).coro.take();
+    let closed = coro.map(|coro| coro.as_py().call_method0(py, intern!(py, "close")));
+    end(slf, Phase::Raised, exception.into(), None);
+    // It says why the pool ended, not what the program did.
+    slf.get().take_unfetched(py);
+    closed.transpose().map(drop)
+}

@@ -1,0 +1,188 @@
+//! `spawn`: coroutines that begin on a loop of the pool.
+//!
+//! Each loop has a [`Book`] of the tasks that were given to it and have not ended: it keeps them
+//! alive, and when the loop ends, whoever awaits one is told. The book's lock is also the door: what
+//! was let in before it shut is seen by the shutdown that follows.
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::io::{copy_context, lock_attached};
+use super::object::Ref;
+use super::pool_task::{self, PoolTaskCore};
+
+/// Who is let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Door {
+    /// Every task.
+    #[default]
+    Open,
+    /// Those of the shutdown itself.
+    Refuses,
+    /// Nobody: the loop has ended.
+    Shut,
+}
+
+/// The tasks of one loop that have not ended.
+#[derive(Default)]
+pub(super) struct Book {
+    door: Door,
+    tasks: Vec<Option<Ref>>,
+    free: Vec<usize>,
+}
+
+impl Book {
+    fn enter(&mut self, task: Ref) -> usize {
+        if let Some(place) = self.free.pop() {
+            self.tasks[place] = Some(task);
+            return place;
+        }
+        self.tasks.push(Some(task));
+        self.tasks.len() - 1
+    }
+
+    /// Takes `task` out of its place; `None` if it is not there any more.
+    fn leave(&mut self, place: usize, task: *mut ffi::PyObject) -> Option<Ref> {
+        let entry = self.tasks.get_mut(place)?;
+        if !std::ptr::eq(entry.as_ref()?.as_ptr(), task) {
+            return None;
+        }
+        self.free.push(place);
+        entry.take()
+    }
+
+    /// The tasks, in no order.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &Ref> {
+        self.tasks.iter().flatten()
+    }
+
+    fn take_all(&mut self) -> Vec<Ref> {
+        self.free.clear();
+        self.tasks.drain(..).flatten().collect()
+    }
+}
+
+/// Gives `coro` to a loop, which begins it in its own thread. Any thread.
+///
+/// # Errors
+/// `RuntimeError` if the loop accepts no new work; `TypeError` for what is no coroutine. The
+/// coroutine is left as it is.
+#[pyfunction]
+#[pyo3(name = "_spawn_on", signature = (loop_, coro, name, context, closing, /))]
+pub(super) fn spawn_on<'py>(
+    loop_: &Bound<'py, LoopCore>,
+    coro: &Bound<'py, PyAny>,
+    name: Option<Bound<'py, PyAny>>,
+    context: Option<Bound<'py, PyAny>>,
+    closing: bool,
+) -> PyResult<Bound<'py, PoolTaskCore>> {
+    let task = new_task(coro, name, context)?;
+    enter(loop_, &task, closing)?;
+    loop_.get().schedule(Callback::from_native(task.clone().into_any().into()));
+    Ok(task)
+}
+
+/// Makes a task of a coroutine.
+fn new_task<'py>(
+    coro: &Bound<'py, PyAny>,
+    name: Option<Bound<'py, PyAny>>,
+    context: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PoolTaskCore>> {
+    let py = coro.py();
+    check_coroutine(coro)?;
+    let name = match name {
+        Some(name) => Some(name.str()?.into_any().into()),
+        None => None,
+    };
+    let context = match context {
+        Some(context) => context.into(),
+        None => copy_context(py)?,
+    };
+    pool_task::make(py, coro.clone().into(), name, context)
+}
+
+fn check_coroutine(coro: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = coro.py();
+    // SAFETY: a live object.
+    if unsafe { ffi::PyCoro_CheckExact(coro.as_ptr()) } != 0 {
+        return Ok(());
+    }
+    let asyncio = py.import(intern!(py, "asyncio"))?;
+    if asyncio.call_method1(intern!(py, "iscoroutine"), (coro,))?.is_truthy()? {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!("a coroutine was expected, got {coro:?}")))
+}
+
+/// Writes a task into a loop's book.
+fn enter(
+    loop_: &Bound<'_, LoopCore>,
+    task: &Bound<'_, PoolTaskCore>,
+    closing: bool,
+) -> PyResult<()> {
+    let py = loop_.py();
+    let entry = Ref::from(task.clone().into_any());
+    let mut entry = Some(entry);
+    let (door, place) = {
+        let mut book = lock_attached(py, &loop_.get().book);
+        let allowed = if closing { Door::Refuses } else { Door::Open };
+        let place =
+            if book.door <= allowed { entry.take().map(|entry| book.enter(entry)) } else { None };
+        (book.door, place)
+    };
+    let Some(place) = place else {
+        let name = loop_.call_method0(intern!(py, "_name"))?;
+        return Err(PyRuntimeError::new_err(match door {
+            Door::Shut => format!("{name} has ended"),
+            _ => format!("{name} accepts no new work: the pool is closing"),
+        }));
+    };
+    let mut parts = lock_attached(py, &task.get().parts);
+    parts.loop_ = Some(loop_.clone().unbind());
+    parts.place = place;
+    drop(parts);
+    Ok(())
+}
+
+/// Takes a task that has ended out of its loop's book. Any thread.
+pub(super) fn leave(py: Python<'_>, core: &LoopCore, place: usize, task: &Bound<'_, PoolTaskCore>) {
+    let left = lock_attached(py, &core.book).leave(place, task.as_ptr());
+    drop(left);
+}
+
+/// Lets no further task in but those of the shutdown. Any thread.
+pub(super) fn refuse(py: Python<'_>, core: &LoopCore) {
+    let mut book = lock_attached(py, &core.book);
+    book.door = book.door.max(Door::Refuses);
+}
+
+/// Lets nobody in any more, and returns those that have not ended.
+pub(super) fn shut(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
+    let left = {
+        let mut book = lock_attached(py, &core.book);
+        book.door = Door::Shut;
+        book.take_all()
+    };
+    left.iter().map(|task| task.as_py().clone_ref(py)).collect()
+}
+
+/// The `asyncio` tasks among a loop's tasks. Any thread.
+pub(super) fn running(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
+    let tasks: Vec<Ref> = {
+        let book = lock_attached(py, &core.book);
+        book.tasks().map(|task| task.clone_ref(py)).collect()
+    };
+    tasks
+        .iter()
+        .filter_map(|task| {
+            // SAFETY: the book holds nothing else.
+            let task = unsafe { task.as_py().bind(py).cast_unchecked::<PoolTaskCore>() };
+            let parts = lock_attached(py, &task.get().parts);
+            parts.task.as_ref().map(|task| task.as_py().clone_ref(py))
+        })
+        .collect()
+}
