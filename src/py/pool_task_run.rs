@@ -219,12 +219,13 @@ pub(super) fn settled_by(
 /// nothing is done, if it has none.
 pub(super) fn settle_returned(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) -> bool {
     let py = slf.py();
-    // Asked for its result, a task that has failed would forget the traceback.
-    let failed = match task.call_method0(intern!(py, "exception")) {
-        Ok(exception) => !exception.is_none(),
-        Err(_) => true,
-    };
-    if failed {
+    // Asked too early, a task that failed would forget the traceback, and one that was cancelled the
+    // message.
+    let asked = |question| task.call_method0(question);
+    let cancelled = asked(intern!(py, "cancelled")).and_then(|answer| answer.is_truthy());
+    if !matches!(cancelled, Ok(false))
+        || !asked(intern!(py, "exception")).is_ok_and(|exception| exception.is_none())
+    {
         return false;
     }
     let (Ok(result), Ok(name)) = (task.call_method0(intern!(py, "result")), name_of(task)) else {

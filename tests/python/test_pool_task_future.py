@@ -298,7 +298,7 @@ def test_one_that_refers_to_itself_is_collected() -> None:
             return (holder[0],)
 
         holder: list[Any] = []
-        holder.append(loop_pool.spawn(answer(), loop=loops()[1]))
+        holder.append(loop_pool.spawn(answer(), loop=loops()[0]))
         assert (await holder[0])[0] is holder[0]
         return weakref.ref(holder[0])
 
