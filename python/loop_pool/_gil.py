@@ -33,13 +33,19 @@ def _explanation() -> str:
     )
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return f"this Python has a global interpreter lock: {consequence}"
+    return (
+        f"the global interpreter lock is on in this free-threaded Python ({why_it_is_on()}): "
+        f"{consequence}"
+    )
+
+
+def why_it_is_on() -> str:
+    """Return why the GIL of a free-threaded Python is on, as far as it can be known. Any thread."""
     if sys.flags.gil:
-        why = "it was asked for by -X gil=1 or PYTHON_GIL=1"
-    elif culprits := modules_that_need_the_gil():
-        why = "it was switched on by the import of " + ", ".join(culprits)
-    else:
-        why = "which module switched it on cannot be known"
-    return f"the global interpreter lock is on in this free-threaded Python ({why}): {consequence}"
+        return "it was asked for by -X gil=1 or PYTHON_GIL=1"
+    if culprits := modules_that_need_the_gil():
+        return "it was switched on by the import of " + ", ".join(culprits)
+    return "which module switched it on cannot be known"
 
 
 def modules_that_need_the_gil() -> list[str]:

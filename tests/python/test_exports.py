@@ -275,7 +275,7 @@ def names_bound_in(tree: ast.AST) -> Iterator[str]:
 def foreign_attributes(tree: ast.Module, own: set[str]) -> set[str]:
     """The underscore attributes that a module reads and that nobody in the package defines.
 
-    The interpreter's own `sys._is_gil_enabled` and its like are documented.
+    The interpreter's own `sys._is_gil_enabled`, `os._exit` and their like are documented.
     """
     return {
         node.attr
@@ -283,7 +283,7 @@ def foreign_attributes(tree: ast.Module, own: set[str]) -> set[str]:
         if isinstance(node, ast.Attribute)
         and is_private(node.attr)
         and node.attr not in own
-        and ast.unparse(node.value) != "sys"
+        and ast.unparse(node.value) not in {"os", "sys"}
     }
 
 

@@ -1,0 +1,84 @@
+"""The metrics of a pool for OpenTelemetry, by its API alone.
+
+::
+
+    loop_pool.metrics.opentelemetry.instrument(loop_pool.current_pool())
+
+Names are ``loop_pool.`` and the name in :data:`loop_pool.metrics.METRICS`, with its unit:
+``loop_pool.callbacks``, ``loop_pool.busy`` in ``s``, ``loop_pool.read`` in ``By``. Each observation
+has the attribute ``loop``, ``loop-pool-0`` and so on.
+
+Counters are observable counters. Gauges are observable up-down counters: unlike OpenTelemetry's
+gauges, they are quantities whose sum over the loops means something.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from .. import _core
+from . import METRICS, missing, read
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+
+    from .._pool import Pool
+
+__all__ = ["instrument"]
+
+_lock = threading.Lock()
+_numbers: weakref.WeakKeyDictionary[Pool, int] = weakref.WeakKeyDictionary()
+"""The pools that are instrumented, numbered from 0. Under `_lock`."""
+_next_number = itertools.count()
+
+
+def instrument(pool: Pool, meter_provider: MeterProvider | None = None) -> None:
+    """Let each collection of a provider's readers observe a pool. Any thread.
+
+    The pool is read when a reader collects, on the reader's thread, once for each instrument; in
+    between, and where no provider is set, nothing is computed. It is referred to weakly: a pool
+    that is closed has no observations any more. A second call for the same pool changes nothing.
+
+    The instrumentation scope is ``loop_pool``, with the version of the package, and with the
+    attribute ``pool`` that numbers the pools of the process from 0: the SDK drops an instrument
+    that is in a scope already, and so would drop those of a second pool.
+
+    Args:
+        pool: the pool, from :func:`loop_pool.current_pool` or ``Runner.get_pool()``.
+        meter_provider: ``None``: the global one, also if it is set later.
+
+    Raises:
+        ImportError: ``opentelemetry-api`` is not installed.
+    """
+    try:
+        from opentelemetry.metrics import get_meter
+    except ModuleNotFoundError as error:
+        raise missing("opentelemetry-api") from error
+    with _lock:
+        number = _numbers.get(pool)
+        if number is None:
+            number = _numbers[pool] = next(_next_number)
+    meter = get_meter("loop_pool", _core.__version__, meter_provider, attributes={"pool": number})
+    reference = weakref.ref(pool)
+    for metric in METRICS:
+        create = (
+            meter.create_observable_counter
+            if metric.kind == "counter"
+            else meter.create_observable_up_down_counter
+        )
+        create(
+            f"loop_pool.{metric.name}",
+            [functools.partial(_observe, reference, metric.field)],
+            unit=metric.unit,
+            description=metric.description,
+        )
+
+
+def _observe(pool: weakref.ref[Pool], field: str, options: CallbackOptions) -> list[Observation]:
+    from opentelemetry.metrics import Observation
+
+    return [Observation(getattr(record, field), {"loop": record.name}) for record in read(pool)]

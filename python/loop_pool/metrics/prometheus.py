@@ -1,0 +1,83 @@
+"""The metrics of a pool for Prometheus, by ``prometheus_client``.
+
+::
+
+    registry.register(loop_pool.metrics.prometheus.Collector(loop_pool.current_pool()))
+
+Names are ``loop_pool_``, the name in :data:`loop_pool.metrics.METRICS`, the unit, and for counters
+``_total``: ``loop_pool_callbacks_total``, ``loop_pool_busy_seconds_total``, ``loop_pool_ready``.
+Each sample has the label ``loop``, ``loop-pool-0`` and so on.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, final
+
+from . import METRICS, missing, read
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    from .._pool import Pool
+    from . import Metric
+
+    type _Family = CounterMetricFamily | GaugeMetricFamily
+
+__all__ = ["Collector"]
+
+_UNITS = {"s": "seconds", "By": "bytes"}
+
+
+@final
+class Collector:
+    """Reads a pool at each scrape. Register it: ``registry.register(Collector(pool))``.
+
+    It does nothing between scrapes, and refers to the pool weakly. A pool that is closed has no
+    samples any more; to register one for the next pool, unregister this one first. Two pools at the
+    same time need a registry each, as their metrics have the same names and labels.
+
+    Args:
+        pool: the pool, from :func:`loop_pool.current_pool` or ``Runner.get_pool()``.
+
+    Raises:
+        ImportError: ``prometheus_client`` is not installed.
+
+    Threads: made and used in any.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        try:
+            from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        except ModuleNotFoundError as error:
+            raise missing("prometheus-client") from error
+        self._families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+        self._pool = weakref.ref(pool)
+
+    def describe(self) -> list[_Family]:
+        """Return the metrics without samples, for the registry to see names that clash."""
+        return [self._family(metric) for metric in METRICS]
+
+    def collect(self) -> list[_Family]:
+        """Return the metrics, with a sample for each loop; none if the pool is closed.
+
+        All are from one reading of the pool. Any thread.
+        """
+        records = read(self._pool)
+        if not records:
+            return []
+        families = []
+        for metric in METRICS:
+            family = self._family(metric)
+            for record in records:
+                family.add_metric([record.name], getattr(record, metric.field))
+            families.append(family)
+        return families
+
+    def _family(self, metric: Metric) -> _Family:
+        unit = _UNITS.get(metric.unit, "")
+        name = f"loop_pool_{metric.name}"
+        family: _Family = self._families[metric.kind](
+            name, metric.description, labels=["loop"], unit=unit
+        )
+        return family
