@@ -394,10 +394,6 @@ class StreamCore:
         """Whether `connection_lost` is on its way, or was called."""
 
     @property
-    def paused(self) -> bool:
-        """Whether reading is paused."""
-
-    @property
     def reading(self) -> bool:
         """Whether it reads what comes."""
 
@@ -452,6 +448,9 @@ class StreamCore:
 
     def retire(self, loop_: LoopCore) -> None:
         """End all work on the descriptor, after which it may be closed. Any thread."""
+
+    def leave(self, loop_: LoopCore) -> None:
+        """Take the transport from its loop, of which nothing is to be brought any more."""
 
     def suspend(self, loop_: LoopCore) -> None:
         """Give up the registration for a while."""
@@ -544,6 +543,9 @@ class DatagramCore:
     def retire(self, loop_: LoopCore) -> None:
         """End all work on the socket, after which it may be closed. Any thread."""
 
+    def leave(self, loop_: LoopCore) -> None:
+        """Take the transport from its loop, of which nothing is to be brought any more."""
+
     def kill(self) -> None:
         """Stop all work, now; what is queued is forgotten."""
 
@@ -557,8 +559,18 @@ class DatagramCore:
     def is_here(loop_: LoopCore) -> bool:
         """Whether the calling thread may change the transport: it runs the loop, or nobody does."""
 
-    def enqueue(self, transport: object, data: bytes) -> None:
-        """Queue a datagram that the Python half sends itself when `_send_next` is called."""
+    def enqueue(self, transport: object, data: bytes, full: bool) -> None:
+        """Queue a datagram that the Python half sends itself when `_send_next` is called.
+
+        Args:
+            transport: the Python half.
+            data: the datagram.
+            full: whether the kernel had no room for it.
+        """
+
+    @staticmethod
+    def count_sent(loop_: LoopCore, count: int) -> None:
+        """Count bytes that the Python half has sent itself."""
 
     def next_own(self) -> bytes | None:
         """Return the next datagram to send, if the Python half sends it itself."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import socket
 from asyncio import trsock
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,17 @@ from . import _core, _private
 from ._transports import SLOTS, Writing
 
 if TYPE_CHECKING:
+    import socket
+
     from ._core import DatagramCore
     from ._event_loop import EventLoop
 
 _FATAL = "Fatal write error on datagram transport"
 
 _RETRY_DELAY = 0.001
-"""Seconds until a full unix socket of another process is tried again: the kernel does not tell when
-it has room, unless the own socket is connected to it. asyncio tries at every turn of its loop."""
+"""Seconds until a full unix socket is tried again: the kernel does not tell when it has room,
+unless the own socket is connected to it. asyncio's loop does not sleep meanwhile: the kernel wakes
+it after each datagram that was refused."""
 
 
 class DatagramTransport(Writing, _private.FlowControlMixin, asyncio.DatagramTransport):
@@ -79,17 +81,17 @@ class DatagramTransport(Writing, _private.FlowControlMixin, asyncio.DatagramTran
 
     # -- what the native half does not send ------------------------------------------------------
 
-    def _send_itself(self, data: Any, address: Any) -> None:
+    def _send_itself(self, data: bytes, address: Any) -> None:
         """Send a datagram by the socket's own method, or queue it."""
         core = self._core
         if self._address:
             address = self._address
-        blocked = False
+        full = False
         if not core.queued:
             try:
-                self._sock.sendto(data, address)
+                sent = self._sock.sendto(data, address)
             except BlockingIOError, InterruptedError:
-                blocked = True
+                full = True
             except OSError as exc:
                 self._protocol.error_received(exc)
                 return
@@ -99,38 +101,44 @@ class DatagramTransport(Writing, _private.FlowControlMixin, asyncio.DatagramTran
                 self._fatal_error(exc, _FATAL)
                 return
             else:
+                core.count_sent(self._loop, sent)
                 return
         if self._addresses is None:
             self._addresses = collections.deque()
         self._addresses.append(address)
-        core.enqueue(self, bytes(data))
-        if blocked:
-            core.blocked(self._loop)
-            if self._sock.family == socket.AF_UNIX:
-                self._retry_later()
+        core.enqueue(self, data, full)
 
-    def _send_next(self) -> None:
-        """Send the first of those that were queued."""
+    def _send_next(self) -> OSError | None:
+        """Send the first of those that were queued.
+
+        Returns:
+            What the protocol is to be told by ``error_received``.
+        """
         core, addresses = self._core, self._addresses
         data = core.next_own()
         if data is None or not addresses:
-            return
-        error: BaseException | None = None
+            self._fatal_error(RuntimeError("a queued datagram has lost its address"), _FATAL)
+            return None
+        failure: BaseException | None = None
         try:
-            self._sock.sendto(data, addresses[0])
+            core.count_sent(self._loop, self._sock.sendto(data, addresses[0]))
         except BlockingIOError, InterruptedError:
-            core.blocked(self._loop)
-            return
+            try:
+                core.blocked(self._loop)
+            except OSError as exc:
+                failure = exc
+            else:
+                return None
         except SystemExit, KeyboardInterrupt:
             raise
         except BaseException as exc:
-            error = exc
+            failure = exc
         addresses.popleft()
         core.pop_own()
-        if isinstance(error, OSError):
-            self._context.run(self._protocol.error_received, error)
-        elif error is not None:
-            self._fatal_error(error, _FATAL)
+        if failure is None or isinstance(failure, OSError):
+            return failure
+        self._fatal_error(failure, _FATAL)
+        return None
 
     def _retry_later(self) -> None:
         """Try again in a moment, as the kernel will not say when."""

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 import sys
-from asyncio import constants
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
@@ -55,10 +54,12 @@ class _Pipe(Base):
         self._join()
 
     def _close_descriptor(self) -> None:
-        super()._close_descriptor()
-        if self._duplicate != -1:
-            fd, self._duplicate = self._duplicate, -1
-            os.close(fd)
+        try:
+            super()._close_descriptor()
+        finally:
+            if self._duplicate != -1:
+                fd, self._duplicate = self._duplicate, -1
+                os.close(fd)
 
     def __repr__(self) -> str:
         core = getattr(self, "_core", None)
@@ -115,14 +116,18 @@ class ReadPipeTransport(_Pipe, _ReadTransport):
         if not self._core.register(self._loop, self):
             # A device such as /dev/null, of which nothing can be waited for. As in asyncio, the
             # protocol gets its transport, and the exception handler the error.
-            self._loop.call_soon(_refuse)
+            self._loop.call_soon(self._add_reader)
+
+    def _add_reader(self) -> None:
+        if self.is_reading():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def _log_end(self) -> None:
+        logger.info("%r was closed by peer", self)
 
     def _read_end(self) -> None:
-        loop = self._loop
-        if loop.get_debug():
-            logger.info("%r was closed by peer", self)
         self._core.begin_close()
-        loop.call_soon(self._protocol.eof_received, context=self._context)
+        self._loop.call_soon(self._protocol.eof_received, context=self._context)
         self._schedule_lost(None)
 
     def _fatal_error(
@@ -148,6 +153,8 @@ class WritePipeTransport(_Pipe, Writing, _private.FlowControlMixin):
 
     __slots__ = SLOTS
 
+    _lost_writes = 0
+    _lost_write_warning = "pipe closed by peer or os.write(pipe, data) raised exception."
     _write_error = "Fatal write error on pipe transport"
 
     def __init__(
@@ -192,11 +199,6 @@ class WritePipeTransport(_Pipe, Writing, _private.FlowControlMixin):
         self._lost_writes += 1
         super()._write_failed(exc)
 
-    def _lost_write(self) -> None:
-        if self._lost_writes >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
-            logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
-        self._lost_writes += 1
-
     def _describe(self) -> list[str]:
         state = "polling" if self._core.queued else "idle"
         return [state, f"bufsize={self.get_write_buffer_size()}"]
@@ -208,10 +210,6 @@ def _tells_of_its_reader(status: os.stat_result) -> bool:
         return False
     is_named = status.st_nlink > 0
     return not (is_named and sys.platform in {"darwin", "ios", "tvos", "watchos", "sunos5"})
-
-
-def _refuse() -> None:
-    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 _core._install_stream_methods(ReadPipeTransport, reads=True, writes=False)

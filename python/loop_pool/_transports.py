@@ -162,11 +162,16 @@ class Base(_Parent):
     def _force_close(self, exc: BaseException | None) -> None:
         if not self._core.lost:
             self._core.kill()
-            self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
+            self._lose_soon(exc)
 
     def _schedule_lost(self, exc: BaseException | None) -> None:
         if self._core.begin_lost():
-            self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
+            self._lose_soon(exc)
+
+    def _lose_soon(self, exc: BaseException | None) -> None:
+        self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
+        # The program may close the descriptor itself, and its number may be another's at once.
+        self._core.leave(self._loop)
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         self._remember_names()
@@ -175,11 +180,13 @@ class Base(_Parent):
             if self._protocol is not None:
                 self._protocol.connection_lost(exc)
         finally:
-            self._close_descriptor()
-            self._protocol = None
-            server, self._server = self._server, None
-            if server is not None:
-                _private.detach(server, self)
+            try:
+                self._close_descriptor()
+            finally:
+                self._protocol = None
+                server, self._server = self._server, None
+                if server is not None:
+                    _private.detach(server, self)
 
     def _remember_names(self) -> None:
         """Note what cannot be asked of a closed descriptor."""
@@ -213,8 +220,6 @@ class Base(_Parent):
 
     def _read_end(self) -> None:
         """Tell the protocol that nothing more will come, and close if it does not object."""
-        if self._loop.get_debug():
-            logger.debug("%r received EOF", self)
         try:
             keep_open = self._context.run(self._protocol.eof_received)
         except SystemExit, KeyboardInterrupt:
@@ -239,17 +244,21 @@ class Base(_Parent):
     def _log(self, message: str) -> None:
         logger.debug(message, self)
 
+    def _log_end(self) -> None:
+        logger.debug("%r received EOF", self)
+
     def __repr__(self) -> str:
         core = getattr(self, "_core", None)
         if core is None:
             return f"<{type(self).__name__} uninitialised>"
         info = [type(self).__name__]
-        if self._is_closed():
+        is_closed = self._is_closed()
+        if is_closed:
             info.append("closed")
         elif core.closing:
             info.append("closing")
         info.append(f"fd={core.fd}")
-        if not self._loop.is_closed():
+        if not (is_closed or self._loop.is_closed()):
             info.extend(self._describe())
         return f"<{' '.join(info)}>"
 
@@ -264,7 +273,9 @@ class Writing(Base):
         __slots__ = ()
 
     _empty_waiter: asyncio.Future[None] | None = None
-    _lost_writes = 0
+    _lost_writes = 1
+    """Calls that found the connection gone; the one that lost it is the first."""
+    _lost_write_warning = "socket.send() raised exception."
     _write_error = "Fatal write error on socket transport"
 
     def abort(self) -> None:
@@ -298,9 +309,9 @@ class Writing(Base):
 
     def _lost_write(self) -> None:
         """Warn of writes to a connection that is gone, once they become many, as asyncio does."""
-        self._lost_writes += 1
         if self._lost_writes >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
-            logger.warning("socket.send() raised exception.")
+            logger.warning(self._lost_write_warning)
+        self._lost_writes += 1
 
     @property
     def _protocol_paused(self) -> bool:

@@ -48,20 +48,6 @@ pub(super) const fn method_def(
     }
 }
 
-/// The definition of a C method with one argument.
-pub(super) const fn one_def(
-    name: &'static CStr,
-    function: ffi::PyCFunction,
-    doc: &'static CStr,
-) -> ffi::PyMethodDef {
-    ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
-        ml_flags: ffi::METH_O,
-        ml_doc: doc.as_ptr(),
-    }
-}
-
 /// The definition of a C method with the vectorcall convention.
 pub(super) const fn fast_def(
     name: &'static CStr,
@@ -104,6 +90,57 @@ impl Arguments<'_> {
             }
         };
         Self { positional, values, kwnames }
+    }
+
+    /// The arguments of a method that takes `names`, by position or by keyword; null for one that was
+    /// not given. The first `required` have to be.
+    ///
+    /// # Errors
+    /// `TypeError`, in the words of a Python function of the object's class.
+    #[cold]
+    pub(super) fn named<const N: usize>(
+        &self,
+        object: &Bound<'_, PyAny>,
+        method: &str,
+        names: [&str; N],
+        required: usize,
+    ) -> PyResult<[*mut ffi::PyObject; N]> {
+        let py = object.py();
+        let class = object.get_type().name()?;
+        let error = |text: String| Err(PyTypeError::new_err(format!("{class}.{method}() {text}")));
+        let mut found = [ptr::null_mut(); N];
+        let given = self.positional.len();
+        if given > N {
+            let (least, most, given) = (required + 1, N + 1, given + 1);
+            let takes =
+                if least == most { most.to_string() } else { format!("from {least} to {most}") };
+            return error(format!("takes {takes} positional arguments but {given} were given"));
+        }
+        found[..given].copy_from_slice(self.positional);
+        let keywords: Bound<'_, PyTuple> = if self.kwnames.is_null() {
+            PyTuple::empty(py)
+        } else {
+            // SAFETY: `kwnames` is a tuple.
+            unsafe { Bound::from_borrowed_ptr(py, self.kwnames).cast_into_unchecked() }
+        };
+        for (index, keyword) in keywords.iter().enumerate() {
+            let keyword = keyword.cast_into::<PyString>()?;
+            let keyword = keyword.to_str()?;
+            let Some(place) = names.iter().position(|name| *name == keyword) else {
+                return error(format!("got an unexpected keyword argument '{keyword}'"));
+            };
+            if !found[place].is_null() {
+                return error(format!("got multiple values for argument '{keyword}'"));
+            }
+            // SAFETY: the values of the keywords follow the positional arguments.
+            found[place] = unsafe { *self.values.add(index) };
+        }
+        for (name, value) in names.iter().zip(&found[..required]) {
+            if value.is_null() {
+                return error(format!("missing 1 required positional argument: '{name}'"));
+            }
+        }
+        Ok(found)
     }
 
     /// The value of `context`, if that is the only keyword.

@@ -9,14 +9,15 @@ use pyo3::types::PyBytes;
 
 use super::address;
 use super::core::LoopCore;
+use super::datagram_methods::queue;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
 use super::transport::loop_of;
 use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED};
-use super::transport_methods::{is_here, pause_if_above, schedule};
+use super::transport_methods::{is_here, schedule};
 use crate::sys::address::Family;
-use crate::transport::{Buffer, Datagrams, Link, Port, Target};
+use crate::transport::{Datagrams, Link, Port, Target};
 
 /// The native half of a datagram transport. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, module = "loop_pool._core")]
@@ -50,9 +51,11 @@ impl DatagramCore {
             Some(address) => Some(target_of(family, address)),
             None => None,
         };
+        let datagrams = Datagrams::new(fd);
+        let is_untold = family == Family::Unix && !connected;
         Ok(Self {
-            datagrams: Arc::new(Datagrams::new(fd)),
-            common: Common::new(),
+            datagrams: Arc::new(if is_untold { datagrams.untold() } else { datagrams }),
+            common: Common::new(0),
             family,
             has_address: address.is_some(),
             default_target,
@@ -74,6 +77,11 @@ impl DatagramCore {
     /// be closed.
     fn retire(&self, loop_: &Bound<'_, LoopCore>) {
         transport_core::retire(&self.datagrams, loop_);
+    }
+
+    /// Takes the transport from its loop, when `connection_lost` is on its way.
+    fn leave(&self, loop_: &Bound<'_, LoopCore>) {
+        transport_core::leave(&self.datagrams, loop_);
     }
 
     /// Stops all work, now. What is queued is forgotten.
@@ -106,7 +114,7 @@ impl DatagramCore {
     /// Whether the transport receives what comes.
     #[getter]
     fn reading(&self) -> bool {
-        transport_core::is_reading(self.link())
+        transport_core::is_reading(self)
     }
 
     /// Whether the calling thread may change the transport: it runs the loop, or nobody does.
@@ -141,13 +149,24 @@ impl DatagramCore {
         self.common.set_limits(&*self.datagrams, limits);
     }
 
-    /// Queues a datagram that the Python half sends itself when its turn comes. On the loop's thread.
-    fn enqueue(&self, transport: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+    /// Queues a datagram that the Python half sends itself when its turn comes; `full`: the kernel had
+    /// no room for it. On the loop's thread.
+    fn enqueue(
+        &self,
+        transport: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyBytes>,
+        full: bool,
+    ) -> PyResult<()> {
         let data = Payload::Bytes(Ref::from(data.clone().into_any()));
-        drop(self.datagrams.enqueue(data, Target::Owner));
         // SAFETY: our caller is the transport, which is alive.
         let loop_ = unsafe { loop_of(transport.py(), transport.as_ptr()) };
-        pause_if_above(loop_, transport, self)
+        queue(transport, self, loop_, data, Target::Owner, full)
+    }
+
+    /// Counts bytes that the Python half has sent itself.
+    #[staticmethod]
+    fn count_sent(loop_: &Bound<'_, LoopCore>, count: u64) {
+        loop_.get().event_loop.metrics().bytes_out.add(count);
     }
 
     /// The next datagram, if it is one that the Python half sends itself.
@@ -193,16 +212,6 @@ impl DatagramCore {
             (None, None) => Target::Owner,
         }
     }
-
-    /// Whether the kernel, which was full, may have room without a word: a unix socket that is not
-    /// connected waits for the queues of others, and is not told of them.
-    pub(super) fn waits_untold(&self) -> bool {
-        let bits = self.link().state().bits();
-        self.family == Family::Unix
-            && bits.is_queued()
-            && !bits.may_write()
-            && self.datagrams.next_has_address()
-    }
 }
 
 impl Half for DatagramCore {
@@ -232,9 +241,4 @@ pub(super) fn bytes_from(py: Python<'_>, data: &[u8]) -> PyResult<Ref> {
         let object = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), length);
         Ref::from_owned_or_err(py, object)
     }
-}
-
-/// Bytes that a datagram brings.
-pub(super) fn size_of(data: &Payload) -> u64 {
-    data.bytes().len() as u64
 }

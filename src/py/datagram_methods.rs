@@ -4,16 +4,16 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyTuple, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
 use super::arguments::{Arguments, fast_def};
 use super::core::LoopCore;
-use super::datagram::{DatagramCore, size_of};
+use super::datagram::DatagramCore;
 use super::hot::add_methods;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
-use super::transport::{learn, loop_of};
+use super::transport::{both, learn, loop_of};
 use super::transport_core::{Half, LOST};
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, is_here, leave_to_helper, none, pause_if_above, schedule,
@@ -50,15 +50,19 @@ unsafe extern "C" fn sendto(
     // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
     unsafe {
         enter(slf, |py, core: &DatagramCore| {
+            let transport = Bound::from_borrowed_ptr(py, slf);
             let arguments = Arguments::new(args, count, kwnames);
             let (data, address) = match *arguments.positional {
                 [data] if kwnames.is_null() => (data, ffi::Py_None()),
                 [data, address] if kwnames.is_null() => (data, address),
-                _ => with_keywords(py, &arguments)?,
+                _ => {
+                    let [data, address] =
+                        arguments.named(&transport, "sendto", ["data", "addr"], 1)?;
+                    (data, if address.is_null() { ffi::Py_None() } else { address })
+                }
             };
             let data = Bound::from_borrowed_ptr(py, data);
             let address = Bound::from_borrowed_ptr(py, address);
-            let transport = Bound::from_borrowed_ptr(py, slf);
             let address = (!address.is_none()).then_some(&address);
             send(&transport, core, loop_of(py, slf), &data, address)?;
             Ok(none())
@@ -66,64 +70,16 @@ unsafe extern "C" fn sendto(
     }
 }
 
-/// The seldom forms: arguments by keyword, too few or too many.
-///
-/// # Safety
-/// The arguments are those of a vectorcall.
-#[cold]
-unsafe fn with_keywords(
-    py: Python<'_>,
-    arguments: &Arguments<'_>,
-) -> PyResult<(*mut ffi::PyObject, *mut ffi::PyObject)> {
-    let mut found = [std::ptr::null_mut(); 2];
-    let given = arguments.positional.len();
-    if given > found.len() {
-        let text = format!("sendto() takes 1 or 2 arguments but {given} were given");
-        return Err(PyTypeError::new_err(text));
-    }
-    found[..given].copy_from_slice(arguments.positional);
-    if !arguments.kwnames.is_null() {
-        // SAFETY: it is a tuple of strings.
-        let names: Bound<'_, PyTuple> =
-            unsafe { Bound::from_borrowed_ptr(py, arguments.kwnames).cast_into_unchecked() };
-        for (index, name) in names.iter().enumerate() {
-            let name = name.cast_into::<PyString>()?;
-            let place = match name.to_str()? {
-                "data" => 0,
-                "addr" => 1,
-                other => {
-                    let text = format!("sendto() got an unexpected keyword argument '{other}'");
-                    return Err(PyTypeError::new_err(text));
-                }
-            };
-            if !found[place].is_null() {
-                let text = format!("sendto() got multiple values for argument '{name}'");
-                return Err(PyTypeError::new_err(text));
-            }
-            // SAFETY: the values of the keywords follow the positional arguments.
-            found[place] = unsafe { *arguments.values.add(index) };
-        }
-    }
-    match found {
-        [data, _] if data.is_null() => {
-            Err(PyTypeError::new_err("sendto() missing 1 required positional argument: 'data'"))
-        }
-        // SAFETY: immortal.
-        [data, address] if address.is_null() => Ok((data, unsafe { ffi::Py_None() })),
-        [data, address] => Ok((data, address)),
-    }
-}
-
-/// The data as they can be queued: bytes by reference, anything else as a copy.
-fn payload_of(py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Payload> {
+/// The data as bytes that nobody can change: a bytes object itself, of anything else a copy.
+fn as_bytes<'py>(py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if data.is_exact_instance_of::<PyBytes>() {
-        return Ok(Payload::Bytes(Ref::from(data.clone())));
+        return Ok(data.clone());
     }
     if data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()
     {
-        return Ok(Payload::Bytes(Ref::from(copy_of(py, data)?)));
+        return copy_of(py, data);
     }
     Err(PyTypeError::new_err(format!(
         "data argument must be a bytes-like object, not {}",
@@ -139,14 +95,10 @@ fn send(
     address: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let py = transport.py();
-    let payload = payload_of(py, data)?;
+    let data = as_bytes(py, data)?;
     if !is_here(loop_.get()) {
-        let copy = match &payload {
-            Payload::Bytes(object) => object.as_py().bind(py).clone(),
-            Payload::Copy(bytes) => PyBytes::new(py, bytes).into_any(),
-        };
         let none = py.None().into_bound(py);
-        let arguments = [&copy, address.unwrap_or(&none)];
+        let arguments = [&data, address.unwrap_or(&none)];
         return elsewhere(py, transport.as_ptr(), "sendto", &arguments).map(drop);
     }
     if core.has_address()
@@ -164,20 +116,23 @@ fn send(
         transport.call_method1(intern!(py, "_send_itself"), (data, address))?;
         return Ok(());
     }
+    let payload = Payload::Bytes(Ref::from(data));
     if loop_.get().is_behind() {
         return queue_for_helper(transport, core, loop_, payload, target);
     }
-    if !state.bits().is_queued() {
-        match core.datagrams.send(payload.bytes(), &target) {
-            Ok(()) => {
-                loop_.get().event_loop.metrics().bytes_out.add(size_of(&payload));
-                return Ok(());
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return failed(transport, &error),
-        }
+    if state.bits().is_queued() {
+        return queue(transport, core, loop_, payload, target, false);
     }
-    queue(transport, core, loop_, payload, target)
+    match core.datagrams.send(payload.bytes(), &target) {
+        Ok(()) => {
+            loop_.get().event_loop.metrics().bytes_out.add(payload.bytes().len() as u64);
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            queue(transport, core, loop_, payload, target, true)
+        }
+        Err(error) => failed(transport, &error),
+    }
 }
 
 /// Tells the protocol at once, as asyncio does: whatever it raises is the caller's.
@@ -189,32 +144,34 @@ fn failed(transport: &Bound<'_, PyAny>, error: &std::io::Error) -> PyResult<()> 
     Ok(())
 }
 
-/// Queues what the kernel did not take, and asks to be told when it has room.
+/// Queues a datagram behind others, or because the kernel was `full`: then it asks to be told when
+/// there is room. Sends none, as the failure of an earlier one is not the caller's.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` from the protocol. The datagram is queued all the same.
 #[cold]
-fn queue(
+pub(super) fn queue(
     transport: &Bound<'_, PyAny>,
     core: &DatagramCore,
     loop_: &Bound<'_, LoopCore>,
     payload: Payload,
     target: Target,
+    full: bool,
 ) -> PyResult<()> {
+    let py = transport.py();
     let datagrams = &core.datagrams;
-    let event_loop = &loop_.get().event_loop;
     drop(datagrams.enqueue(payload, target));
-    if let Some(delivered) = datagrams.flush(&**event_loop.shared()) {
-        event_loop.metrics().bytes_out.add(delivered.bytes);
-        drop(delivered.spent);
-        schedule(loop_, transport.as_ptr(), datagrams.state().end_turn());
-        for error in &delivered.failures {
-            failed(transport, error)?;
-        }
+    if full {
+        // What cannot wait is tried again in the next turn, which tells of the failure.
+        let _ = datagrams.blocked(&**loop_.get().event_loop.shared());
     }
-    if core.waits_untold() {
-        transport.call_method0(intern!(transport.py(), "_retry_later"))?;
+    // Another thread may have sent what was queued before, and have found nothing more to do.
+    schedule(loop_, transport.as_ptr(), datagrams.state().end_turn());
+    let mut result = Ok(());
+    if datagrams.waits_untold() {
+        result = transport.call_method0(intern!(py, "_retry_later")).map(drop);
     }
-    pause_if_above(loop_, transport, core)?;
-    schedule(loop_, transport.as_ptr(), core.common().look_below(core.link()));
-    Ok(())
+    both(py, result, queued(transport, core, loop_))
 }
 
 /// Queues a datagram without trying to send it.
@@ -228,10 +185,22 @@ fn queue_for_helper(
 ) -> PyResult<()> {
     let was_queued = core.link().state().bits().is_queued();
     drop(core.datagrams.enqueue(payload, target));
-    if !was_queued {
+    if was_queued {
+        // Another thread may have sent all that by now, and have found nothing more to do.
+        schedule(loop_, transport.as_ptr(), core.link().state().end_turn());
+    } else {
         leave_to_helper(loop_, transport.as_ptr(), &core.datagrams);
     }
-    pause_if_above(loop_, transport, core)?;
+    queued(transport, core, loop_)
+}
+
+/// Goes on after a datagram was queued: tells the protocol to pause if it is too much.
+fn queued(
+    transport: &Bound<'_, PyAny>,
+    core: &DatagramCore,
+    loop_: &Bound<'_, LoopCore>,
+) -> PyResult<()> {
+    let paused = pause_if_above(loop_, transport, core);
     schedule(loop_, transport.as_ptr(), core.common().look_below(core.link()));
-    Ok(())
+    paused
 }

@@ -3,6 +3,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use super::address;
 use super::callback::Callback;
@@ -11,8 +12,8 @@ use super::datagram::{DatagramCore, bytes_from};
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
-use super::transport::{start, tell_protocol};
-use super::transport_core::{CLOSING, Half, LOST, PROTOCOL_PAUSED, keep_as_needed};
+use super::transport::{both, start, tell_protocol};
+use super::transport_core::{CLOSING, Half, LOST, keep_as_needed};
 use crate::sys::address::SocketAddress;
 use crate::transport::{Arrival, Datagrams, Delivered, Schedule};
 
@@ -51,12 +52,12 @@ pub(super) fn run(
         } else {
             Ok(())
         };
-        received.and(turn.send(begun.bits.has_news()))
+        both(loop_.py(), received, turn.send(begun.bits.has_news()))
     };
     if state.end_turn() == Schedule::Needed {
         loop_.get().schedule(Callback::from_native(transport.clone().into()));
     }
-    result.and(keep_as_needed(core, loop_, transport))
+    both(loop_.py(), result, keep_as_needed(core, loop_, transport))
 }
 
 impl Turn<'_, '_> {
@@ -101,7 +102,12 @@ impl Turn<'_, '_> {
     #[cold]
     fn failed(&self, error: &std::io::Error) -> PyResult<()> {
         let py = self.transport.py();
-        let error = Ref::from(os_error(py, error).into_value(py).into_bound(py).into_any());
+        self.tell_error(os_error(py, error).into_value(py).into_bound(py).into_any())
+    }
+
+    fn tell_error(&self, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = self.transport.py();
+        let error = Ref::from(error);
         tell_protocol(self.loop_, self.transport, intern!(py, "error_received"), [&error])
     }
 
@@ -131,33 +137,48 @@ impl Turn<'_, '_> {
 
     /// Sends what is queued and can be, and goes on with what other threads have sent.
     fn send(&self, news: bool) -> PyResult<()> {
+        let py = self.transport.py();
         let datagrams = &self.core.datagrams;
+        let mut result = Ok(());
         if news {
-            self.delivered(datagrams.take_news())?;
+            result = self.delivered(datagrams.take_news());
         }
         if datagrams.state().bits().may_write() {
-            let py = self.transport.py();
             let event_loop = &self.loop_.get().event_loop;
             if datagrams.own_is_next() {
-                self.transport.call_method0(intern!(py, "_send_next"))?;
-                self.settle()?;
+                result = both(py, result, self.send_own());
             } else if let Some(delivered) = datagrams.flush(&**event_loop.shared()) {
                 event_loop.metrics().bytes_out.add(delivered.bytes);
-                self.delivered(delivered)?;
+                result = both(py, result, self.delivered(delivered));
             }
         }
-        if self.core.waits_untold() {
-            self.transport.call_method0(intern!(self.transport.py(), "_retry_later"))?;
+        if datagrams.waits_untold() {
+            result = both(py, result, self.call(intern!(py, "_retry_later")));
         }
-        Ok(())
+        result
+    }
+
+    /// Lets the Python half send the next datagram.
+    fn send_own(&self) -> PyResult<()> {
+        let py = self.transport.py();
+        let sent = self.transport.call_method0(intern!(py, "_send_next"));
+        let told =
+            sent.and_then(|error| if error.is_none() { Ok(()) } else { self.tell_error(error) });
+        both(py, told, self.settle())
     }
 
     fn delivered(&self, delivered: Delivered<Payload>) -> PyResult<()> {
+        let py = self.transport.py();
         drop(delivered.spent);
+        let mut result = Ok(());
         for error in &delivered.failures {
-            self.failed(error)?;
+            result = both(py, result, self.failed(error));
         }
-        self.settle()
+        both(py, result, self.settle())
+    }
+
+    fn call(&self, method: &Bound<'_, PyString>) -> PyResult<()> {
+        self.transport.call_method0(method).map(drop)
     }
 
     /// Goes on when less is queued, or nothing any more.
@@ -167,12 +188,13 @@ impl Turn<'_, '_> {
         if link.state().bits().is_dead() {
             return Ok(());
         }
-        if common.has(PROTOCOL_PAUSED) && common.is_below_low_water(link) {
-            self.transport.call_method0(intern!(py, "_resume_protocol"))?;
+        let mut result = Ok(());
+        if common.resumes(link) {
+            result = self.call(intern!(py, "_resume_protocol"));
         }
         if !link.state().bits().is_queued() && common.has(CLOSING) {
-            self.transport.call_method0(intern!(py, "_drained"))?;
+            result = both(py, result, self.call(intern!(py, "_drained")));
         }
-        Ok(())
+        result
     }
 }

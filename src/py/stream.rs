@@ -11,7 +11,7 @@ use super::io::{lock_attached, os_error};
 use super::payload::Payload;
 use super::transport_core::{
     self, BUFFERED, CLOSING, Common, DROPS_WRITES, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED,
-    WRITE_EOF,
+    RESUMES_EMPTY, UNWATCHED, WRITE_EOF,
 };
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
@@ -101,13 +101,20 @@ impl StreamCore {
     /// whether the reactor watches it: it cannot watch every device.
     fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
         let unwatched = self.stream.channel() == Channel::Pipe;
-        transport_core::register(&self.stream, loop_, transport, unwatched)
+        let is_watched = transport_core::register(&self.stream, loop_, transport, unwatched)?;
+        self.common.put(UNWATCHED, !is_watched);
+        Ok(is_watched)
     }
 
     /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the
     /// descriptor may be closed.
     fn retire(&self, loop_: &Bound<'_, LoopCore>) {
         transport_core::retire(&self.stream, loop_);
+    }
+
+    /// Takes the transport from its loop, when `connection_lost` is on its way.
+    fn leave(&self, loop_: &Bound<'_, LoopCore>) {
+        transport_core::leave(&self.stream, loop_);
     }
 
     /// Gives up the registration for a while, for somebody else who uses the descriptor.
@@ -161,15 +168,10 @@ impl StreamCore {
         self.common.has(LOST)
     }
 
-    #[getter]
-    fn paused(&self) -> bool {
-        self.stream.state().bits().is_paused()
-    }
-
     /// Whether the transport reads what comes.
     #[getter]
     fn reading(&self) -> bool {
-        transport_core::is_reading(self.stream.link())
+        transport_core::is_reading(self)
     }
 
     /// Whether the calling thread may change the transport: it runs the loop, or nobody does.
@@ -228,7 +230,8 @@ impl StreamCore {
 
 impl StreamCore {
     fn with_stream(stream: Stream<Payload>) -> Self {
-        Self { stream: Arc::new(stream), common: Common::new(), accepted: Mutex::new(None) }
+        let flags = if stream.channel() == Channel::Pipe { RESUMES_EMPTY } else { 0 };
+        Self { stream: Arc::new(stream), common: Common::new(flags), accepted: Mutex::new(None) }
     }
 
     /// Of a connection that was accepted.

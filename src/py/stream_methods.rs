@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
-use super::arguments::one_def;
+use super::arguments::{Arguments, fast_def};
 use super::core::LoopCore;
 use super::hot::add_methods;
 use super::object::Ref;
@@ -34,10 +34,10 @@ pub(super) fn install(class: &Bound<'_, PyType>, reads: bool, writes: bool) -> P
     }
     if writes {
         methods.push(transport_methods::writing::<StreamCore>());
-        methods.push(one_def(
+        methods.push(fast_def(
             c"write",
             write,
-            c"write($self, data, /)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
+            c"write($self, /, data)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
               What the kernel does not take at once is queued: bytes by reference, anything \
               else as a copy. As asyncio.WriteTransport.write.",
         ));
@@ -47,12 +47,19 @@ pub(super) fn install(class: &Bound<'_, PyType>, reads: bool, writes: bool) -> P
 
 unsafe extern "C" fn write(
     slf: *mut ffi::PyObject,
-    data: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type; the argument is alive during the call.
+    // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
     unsafe {
         enter(slf, |py, core: &StreamCore| {
             let loop_ = loop_of(py, slf);
+            let data = if count == 1 && kwnames.is_null() {
+                *args
+            } else {
+                named_data(py, slf, &Arguments::new(args, count, kwnames))?
+            };
             if ffi::PyBytes_CheckExact(data) != 0 {
                 write_bytes(py, slf, core, loop_, data, bytes_of(data), || {
                     Payload::Bytes(Ref::from_borrowed(data))
@@ -62,6 +69,19 @@ unsafe extern "C" fn write(
             }
         })
     }
+}
+
+/// The argument of `write`, given by its name, or missing.
+#[cold]
+#[inline(never)]
+fn named_data(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    arguments: &Arguments<'_>,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: `slf` is alive during the call.
+    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    arguments.named(&transport, "write", ["data"], 1).map(|[data]| data)
 }
 
 /// Writes what may change when the call is over.
@@ -185,9 +205,9 @@ fn queue(
         }
         schedule(loop_, slf, stream.state().end_turn());
     }
-    pause_if_above(loop_, &transport, core)?;
+    let paused = pause_if_above(loop_, &transport, core);
     schedule(loop_, slf, core.common().look_below(core.link()));
-    Ok(none())
+    paused.map(|()| none())
 }
 
 /// Queues data without trying to send them.
@@ -202,14 +222,17 @@ fn queue_for_helper(
     let stream = &core.stream;
     let was_queued = stream.state().bits().is_queued();
     drop(stream.enqueue(payload, 0));
-    if !was_queued {
+    if was_queued {
+        // Another thread may have written all that by now, and have found nothing more to do.
+        schedule(loop_, slf, stream.state().end_turn());
+    } else {
         leave_to_helper(loop_, slf, stream);
     }
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    pause_if_above(loop_, &transport, core)?;
+    let paused = pause_if_above(loop_, &transport, core);
     schedule(loop_, slf, core.common().look_below(core.link()));
-    Ok(none())
+    paused.map(|()| none())
 }
 
 /// Why nothing may be written now.

@@ -5,6 +5,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use super::callback::Callback;
 use super::core::LoopCore;
@@ -12,10 +13,8 @@ use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
 use super::stream::StreamCore;
-use super::transport::{call_protocol, fatal_error, start, tell_protocol};
-use super::transport_core::{
-    BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED, keep_as_needed,
-};
+use super::transport::{both, call_protocol, fatal_error, start, tell_protocol};
+use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, keep_as_needed};
 use crate::sys::socket::Channel;
 use crate::transport::{Ahead, Flushed, Input, Schedule};
 
@@ -55,12 +54,12 @@ pub(super) fn run(
         } else {
             Ok(())
         };
-        read.and(turn.write(begun.bits.has_news()))
+        both(loop_.py(), read, turn.write(begun.bits.has_news()))
     };
     if state.end_turn() == Schedule::Needed {
         loop_.get().schedule(Callback::from_native(transport.clone().into()));
     }
-    result.and(keep_as_needed(core, loop_, transport))
+    both(loop_.py(), result, keep_as_needed(core, loop_, transport))
 }
 
 impl Turn<'_, '_> {
@@ -139,9 +138,12 @@ impl Turn<'_, '_> {
     #[cold]
     fn end(&self) -> PyResult<()> {
         let py = self.transport.py();
+        let log = intern!(py, "_log_end");
+        // While it is still said to read, as in asyncio.
+        let is_debug = self.loop_.get().is_debug();
+        let logged = if is_debug { self.call(log) } else { Ok(()) };
         self.core.stream.state().close_read();
-        self.transport.call_method0(intern!(py, "_read_end"))?;
-        Ok(())
+        both(py, logged, self.call(intern!(py, "_read_end")))
     }
 
     /// Nobody reads what is written any more.
@@ -288,17 +290,22 @@ impl Turn<'_, '_> {
     #[inline]
     fn write(&self, news: bool) -> PyResult<()> {
         let stream = &self.core.stream;
+        let mut result = Ok(());
         if news {
-            self.flushed(stream.take_news())?;
+            result = self.flushed(stream.take_news());
         }
         if stream.state().bits().may_write() {
             let event_loop = &self.loop_.get().event_loop;
             if let Some(flushed) = stream.flush(&**event_loop.shared()) {
                 event_loop.metrics().bytes_out.add(flushed.bytes);
-                self.flushed(flushed)?;
+                result = both(self.transport.py(), result, self.flushed(flushed));
             }
         }
-        Ok(())
+        result
+    }
+
+    fn call(&self, method: &Bound<'_, PyString>) -> PyResult<()> {
+        self.transport.call_method0(method).map(drop)
     }
 
     #[cold]
@@ -313,13 +320,14 @@ impl Turn<'_, '_> {
         if let Some(error) = flushed.failure {
             return write_failed(self.transport, &error);
         }
-        if core.common().has(PROTOCOL_PAUSED) && core.common().is_below_low_water(core.link()) {
-            self.transport.call_method0(intern!(py, "_resume_protocol"))?;
+        let mut result = Ok(());
+        if core.common().resumes(core.link()) {
+            result = self.call(intern!(py, "_resume_protocol"));
         }
         if !core.stream.state().bits().is_queued() && core.common().has(CLOSING | EMPTY_WAITER) {
-            self.transport.call_method0(intern!(py, "_drained"))?;
+            result = both(py, result, self.call(intern!(py, "_drained")));
         }
-        Ok(())
+        result
     }
 }
 

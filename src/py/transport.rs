@@ -156,7 +156,10 @@ pub(super) fn tell_protocol<const N: usize>(
     let py = transport.py();
     let args = PyTuple::new(py, arguments.map(Ref::as_py))?;
     let protocol = transport.getattr(intern!(py, "_protocol"))?;
-    let callback = protocol.getattr(method).unwrap_or(protocol);
+    let (callback, args) = match protocol.getattr(method) {
+        Ok(callback) => (callback, args),
+        Err(_) => missing(&protocol, method, &args)?,
+    };
     let context = transport.getattr(intern!(py, "_context"))?;
     error.restore(py);
     let scheduled = Scheduled {
@@ -165,6 +168,21 @@ pub(super) fn tell_protocol<const N: usize>(
         context: context.into(),
     };
     report(loop_, None, scheduled)
+}
+
+/// A call of a method that the protocol does not have, as a callback and its arguments, so that the
+/// report of it names the method.
+#[cold]
+fn missing<'py>(
+    protocol: &Bound<'py, PyAny>,
+    method: &Bound<'py, PyString>,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+    let py = protocol.py();
+    let caller = py.import("operator")?.getattr("methodcaller")?;
+    let all = std::iter::once(method.clone().into_any()).chain(args.iter());
+    let callback = caller.call1(PyTuple::new(py, all.collect::<Vec<_>>())?)?;
+    Ok((callback, PyTuple::new(py, [protocol])?))
 }
 
 /// Introduces the transport to its protocol, and lets it begin.
@@ -186,12 +204,31 @@ pub(super) fn start(
     if state.start() == Schedule::Needed {
         loop_.get().schedule(Callback::from_native(transport.clone().into()));
     }
-    told.and(woken.map(drop))
+    both(py, told, woken.map(drop))
 }
 
 /// Whether the exception is one that ends the program, and not only the connection.
 pub(super) fn ends_the_program(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// The outcome of two steps that were both made: the first error, or the one that ends the program,
+/// with the other as its context.
+pub(super) fn both(py: Python<'_>, first: PyResult<()>, second: PyResult<()>) -> PyResult<()> {
+    match (first, second) {
+        (Err(first), Err(second)) => Err(chain(py, first, second)),
+        (first, second) => first.and(second),
+    }
+}
+
+#[cold]
+fn chain(py: Python<'_>, first: PyErr, second: PyErr) -> PyErr {
+    let second_wins = ends_the_program(py, &second) && !ends_the_program(py, &first);
+    let (kept, other) = if second_wins { (second, first) } else { (first, second) };
+    if kept.context(py).is_none() && !kept.value(py).is(other.value(py)) {
+        kept.set_context(py, Some(other));
+    }
+    kept
 }
 
 /// Ends the connection by an error, as asyncio's `_fatal_error`.

@@ -33,6 +33,10 @@ pub(super) const LOST: u32 = 1 << 5;
 pub(super) const DROPS_WRITES: u32 = 1 << 6;
 /// The loop keeps the transport weakly.
 pub(super) const LOOSE: u32 = 1 << 7;
+/// A paused protocol goes on when nothing is queued any more, whatever the low-water mark: of a pipe.
+pub(super) const RESUMES_EMPTY: u32 = 1 << 8;
+/// The reactor cannot watch the descriptor: nothing is ever read from it.
+pub(super) const UNWATCHED: u32 = 1 << 9;
 
 /// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
 #[derive(Debug)]
@@ -49,9 +53,9 @@ pub(super) trait Half {
 }
 
 impl Common {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(flags: u32) -> Self {
         Self {
-            flags: AtomicU32::new(0),
+            flags: AtomicU32::new(flags),
             high_water: AtomicUsize::new(64 * 1024),
             low_water: AtomicUsize::new(16 * 1024),
         }
@@ -85,14 +89,21 @@ impl Common {
         link.queued() > self.high_water.load(Relaxed)
     }
 
+    /// With no more queued than this a paused protocol goes on.
     #[inline(always)]
-    pub(super) fn is_below_low_water(&self, link: &Link) -> bool {
-        link.queued() <= self.low_water.load(Relaxed)
+    fn resume_mark(&self) -> usize {
+        if self.has(RESUMES_EMPTY) { 0 } else { self.low_water.load(Relaxed) }
+    }
+
+    /// Whether a paused protocol is to go on.
+    #[inline(always)]
+    pub(super) fn resumes(&self, link: &Link) -> bool {
+        self.has(PROTOCOL_PAUSED) && link.queued() <= self.resume_mark()
     }
 
     pub(super) fn set_protocol_paused(&self, port: &impl Port, paused: bool) {
         self.put(PROTOCOL_PAUSED, paused);
-        port.tell_below(if paused { self.low_water.load(Relaxed) } else { 0 });
+        port.tell_below(if paused { self.resume_mark() } else { 0 });
     }
 
     /// The marks as (low, high).
@@ -104,23 +115,23 @@ impl Common {
         self.low_water.store(low, Relaxed);
         self.high_water.store(high, Relaxed);
         if self.has(PROTOCOL_PAUSED) {
-            port.tell_below(low);
+            port.tell_below(self.resume_mark());
         }
     }
 
     /// Lets a turn go on with what was written, if somebody waits for what has come true: outside of
     /// a turn, or by another thread before it knew that it was to tell.
     pub(super) fn look_below(&self, link: &Link) -> Schedule {
-        let resumes = self.has(PROTOCOL_PAUSED) && self.is_below_low_water(link);
         let ends = self.has(CLOSING) && link.queued() == 0;
-        if resumes || ends { link.state().note_news() } else { Schedule::Unneeded }
+        if ends || self.resumes(link) { link.state().note_news() } else { Schedule::Unneeded }
     }
 }
 
 /// Whether the transport reads what comes.
-pub(super) fn is_reading(link: &Link) -> bool {
-    let bits = link.state().bits();
-    !(bits.is_paused() || bits.is_unstarted() || bits.is_read_closed())
+pub(super) fn is_reading(core: &impl Half) -> bool {
+    let bits = core.link().state().bits();
+    let is_closed = bits.is_read_closed() || core.common().has(UNWATCHED);
+    !(bits.is_paused() || bits.is_unstarted() || is_closed)
 }
 
 /// Registers a transport with its loop's reactor, and lets it begin in the next turn. Returns whether
@@ -203,8 +214,14 @@ fn keep<H: Half>(
 /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the descriptor
 /// may be closed.
 pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
+    give_up(loop_.py(), port);
+    leave(port, loop_);
+}
+
+/// Takes the transport from its loop, unless it has left already. Of one that nothing will come to and
+/// nothing has to leave any more: its descriptor's number is then free for another transport.
+pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
     let (py, shared) = (loop_.py(), loop_.get().event_loop.shared());
-    give_up(py, port);
     let Some(token) = port.link().token() else { return };
     let entry = lock_attached(py, &shared.sources).remove(token);
     if let Some(entry) = entry {

@@ -13,9 +13,10 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use super::arguments::{method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::io::os_error;
 use super::object::Ref;
-use super::transport::{cast, core_of, loop_of};
-use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED};
+use super::transport::{both, cast, core_of, loop_of};
+use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED, UNWATCHED};
 use crate::event_loop::Job;
 use crate::transport::{Port, Schedule, Source};
 
@@ -183,6 +184,9 @@ unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
             if !core.common().has(CLOSING) && state.bits().is_paused() {
                 schedule(loop_, slf, state.resume());
                 transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
+                if core.common().has(UNWATCHED) {
+                    return Err(os_error(py, &std::io::Error::from_raw_os_error(libc::EPERM)));
+                }
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
                         .call_method1(intern!(py, "_log"), ("%r resumes reading",))?;
@@ -199,12 +203,14 @@ pub(super) fn pause_if_above(
     transport: &Bound<'_, PyAny>,
     core: &impl Half,
 ) -> PyResult<()> {
-    transport_core::keep_as_needed(core, loop_, transport)?;
+    let py = transport.py();
+    let kept = transport_core::keep_as_needed(core, loop_, transport);
     let common = core.common();
     if common.is_above_high_water(core.link()) && !common.has(PROTOCOL_PAUSED) {
-        transport.call_method0(intern!(transport.py(), "_pause_protocol"))?;
+        let paused = transport.call_method0(intern!(py, "_pause_protocol"));
+        return both(py, kept, paused.map(drop));
     }
-    Ok(())
+    kept
 }
 
 /// Offers an idle thread to write what was just queued: more callbacks wait than the loop gets to

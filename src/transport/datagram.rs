@@ -86,6 +86,8 @@ enum Stop {
 #[derive(Debug)]
 pub struct Datagrams<B> {
     link: Link,
+    /// Whether the kernel does not tell when there is room for a datagram.
+    untold: bool,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
     /// Locked for a few instructions. In a box, as few sockets ever have any.
@@ -103,11 +105,21 @@ impl<B: Buffer> Datagrams<B> {
     pub fn new(fd: RawFd) -> Self {
         Self {
             link: Link::new(fd),
+            untold: false,
             outgoing: Mutex::new(None),
             ahead: Mutex::new(None),
             ahead_bytes: AtomicUsize::new(0),
             ahead_count: AtomicUsize::new(0),
         }
+    }
+
+    /// Of a unix socket that is not connected: a datagram waits for room in the queue of the socket
+    /// that it goes to. The kernel does not tell of that room, and what it does tell, after each
+    /// datagram that it refused, is not about it. So it is not asked, and [`retry`](Self::retry)
+    /// alone lets sending go on.
+    #[must_use]
+    pub fn untold(self) -> Self {
+        Self { untold: true, ..self }
     }
 
     /// The state word.
@@ -262,6 +274,9 @@ impl<B: Buffer> Datagrams<B> {
                     None
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.untold {
+                        return (bytes, Stop::Full);
+                    }
                     match self.link.arm_write(registrar) {
                         Ok(()) => return (bytes, Stop::Full),
                         Err(error) => Some(error),
@@ -303,8 +318,8 @@ impl<B: Buffer> Datagrams<B> {
             let first = outgoing.as_ref().and_then(|all| all.queue.front());
             let next = first.map(|(_, target)| target);
             report.again |= stop == Stop::Room && !failed && next != Some(&Target::Owner);
-            // The owner knows what to do about an address that the kernel says nothing of.
-            let untold = !room && next != Some(&Target::Peer);
+            // The owner tries again in a while.
+            let untold = !room && self.untold;
             let is_below = self.queued() < before && self.link.is_below();
             stop == Stop::Empty || failed || next == Some(&Target::Owner) || untold || is_below
         };
@@ -328,9 +343,11 @@ impl<B: Buffer> Datagrams<B> {
         self.with_first(|_, target| *target == Target::Owner) == Some(true)
     }
 
-    /// Whether the next datagram to send goes to an address of its own.
-    pub fn next_has_address(&self) -> bool {
-        self.with_first(|_, target| *target != Target::Peer) == Some(true)
+    /// Whether the kernel, which was full, may have room without a word, so that the owner has to
+    /// [`retry`](Self::retry).
+    pub fn waits_untold(&self) -> bool {
+        let bits = self.state().bits();
+        self.untold && bits.is_queued() && !bits.may_write() && !bits.is_dead()
     }
 
     /// Calls `f` with the next datagram to send, under the queue's lock.
@@ -351,8 +368,8 @@ impl<B: Buffer> Datagrams<B> {
         std::mem::take(&mut outgoing.spent)
     }
 
-    /// Notes that the kernel was full when the owner sent the next datagram itself. If it has had
-    /// room since, it says so again.
+    /// Notes that the kernel was full when the owner sent a datagram itself, which is the next in the
+    /// queue. If it has had room since, it says so again. After an error it may be tried at once.
     ///
     /// # Errors
     /// Those of the reactor.
@@ -360,7 +377,7 @@ impl<B: Buffer> Datagrams<B> {
         if !self.state().claim_write() {
             return Ok(());
         }
-        let armed = self.link.rearm(registrar);
+        let armed = if self.untold { Ok(()) } else { self.link.rearm(registrar) };
         self.state().release_write_in_turn(armed.is_err());
         armed
     }
@@ -400,7 +417,8 @@ impl<B: Buffer + 'static> Port for Datagrams<B> {
 
 impl<B: Buffer> Source for Datagrams<B> {
     fn ready(&self, ready: Ready) -> Schedule {
-        self.state().ready(ready)
+        let writable = ready.writable && !self.untold;
+        self.state().ready(Ready { writable, ..ready })
     }
 
     fn bits(&self) -> Bits {

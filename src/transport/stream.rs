@@ -315,7 +315,9 @@ impl<B: Buffer> Stream<B> {
             return None;
         }
         let (mut flushed, room) = self.write_queued(registrar);
-        flushed.spent = self.take_spent();
+        // After a failure nothing that is queued will ever be written.
+        let failed = flushed.failure.is_some();
+        flushed.spent = if failed { self.empty_queue() } else { self.take_spent() };
         self.state().release_write_in_turn(room);
         Some(flushed)
     }
@@ -360,6 +362,11 @@ impl<B: Buffer> Stream<B> {
     /// program gave it up. Owner only.
     pub fn take_queue(&self) -> Vec<B> {
         debug_assert!(!self.state().bits().is_claimed());
+        self.empty_queue()
+    }
+
+    /// Takes everything that was queued. The owner, if nobody else holds the claim to write.
+    fn empty_queue(&self) -> Vec<B> {
         let mut outgoing = self.outgoing.lock();
         self.state().set_queued(false);
         self.link.set_queued(0);

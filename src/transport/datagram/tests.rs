@@ -176,6 +176,29 @@ fn a_full_kernel_keeps_the_rest_until_it_has_room() {
 }
 
 #[test]
+fn room_that_the_kernel_does_not_tell_of_is_tried_again_by_the_owner_alone() {
+    let (datagrams, _near, far) = pair();
+    let datagrams = datagrams.untold();
+    let sent = fill(&datagrams);
+    let _ = datagrams.enqueue(b"y".to_vec(), Target::Peer);
+    assert!(!datagrams.waits_untold(), "it was not tried yet");
+    let report = run(&datagrams);
+    assert!(report.tell_owner, "the owner has to try again");
+    assert!(datagrams.waits_untold());
+    assert!(!datagrams.state().begin_turn().bits.may_write());
+    assert_eq!(datagrams.ready(event(false, true)), Schedule::Unneeded);
+    assert!(datagrams.flush(&NoReactor).is_none(), "that was about something else");
+    assert_eq!(datagrams.retry(), Schedule::Needed);
+    assert!(datagrams.flush(&NoReactor).is_some());
+    assert!(datagrams.waits_untold(), "it is full as before");
+    assert_eq!(drain(&far).len(), sent);
+    let _ = datagrams.retry();
+    assert_eq!(datagrams.flush(&NoReactor).unwrap().bytes, 1);
+    assert!(!datagrams.waits_untold());
+    assert_eq!(drain(&far), [b"y"]);
+}
+
+#[test]
 fn a_datagram_that_cannot_be_sent_is_told_and_the_next_one_goes() {
     let (datagrams, _near, far) = pair();
     let nowhere = Target::Address(SocketAddress::Unix(b"/nonexistent/socket".as_slice().into()));
