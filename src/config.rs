@@ -50,6 +50,10 @@ pub const BEHIND: usize = 16;
 /// Registered tasks looked at in one turn before the loop sleeps: some 10 microseconds.
 pub const SWEEP_PER_TURN: usize = 256;
 
+/// For how long, at least, a loop keeps a task that another thread was handed: who only looks at it
+/// has let go of it by then.
+pub const LENT_FOR: Duration = Duration::from_millis(250);
+
 /// A sleeping loop that has done nothing of its own for this long is free to work for others. The
 /// loops of a pool under balanced load sleep often and shortly; stealing from each other then costs
 /// more than it brings (measured: 15 % more CPU per request).

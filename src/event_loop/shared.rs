@@ -128,6 +128,11 @@ impl Shared {
         self.runner.store(runner, Relaxed);
     }
 
+    /// Whether some thread runs the loop.
+    pub fn is_running(&self) -> bool {
+        self.runner.load(Relaxed) != 0
+    }
+
     /// The thread that runs the loop and neither sleeps nor is being woken: it could be stuck.
     pub fn awake_runner(&self) -> Option<ThreadId> {
         let runner = ThreadId::from_bits(self.runner.load(Relaxed))?;

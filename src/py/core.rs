@@ -15,6 +15,7 @@ use super::callback::Callback;
 use super::handle_types;
 use super::io::{self, lock_attached};
 use super::kept;
+use super::lent::Lent;
 use super::owner_cell::OwnerCell;
 use super::pool::PoolCore;
 use super::registry;
@@ -48,6 +49,8 @@ pub(super) struct LoopCore {
     /// A task is being made that is to start at once: its first step goes to `caught`.
     catching: AtomicBool,
     pub(super) caught: OwnerCell<Option<Callback>>,
+    /// Its tasks that other threads were handed.
+    pub(super) lent: Lent,
     /// The tasks of `spawn` that were given to it.
     pub(super) book: Mutex<Book>,
     /// Entries whose tasks somebody was reading when they had run.
@@ -85,6 +88,7 @@ impl LoopCore {
             eager: AtomicBool::new(false),
             catching: AtomicBool::new(false),
             caught: OwnerCell::new(None),
+            lent: Lent::new(),
             book: Mutex::new(Book::default()),
             aside: OwnerCell::new(Vec::new()),
         })
@@ -289,6 +293,7 @@ impl LoopCore {
         drop(shared.drain_completions());
         let sources = lock_attached(py, &shared.sources).drain();
         registry::forget(py, self);
+        self.lent.clear(py);
         drop(spawn::shut(py, self));
         for entry in sources {
             // SAFETY: the table's own reference. The transport is closed by its finalizer, if
@@ -376,6 +381,7 @@ impl LoopCore {
                 unsafe { kept::visit(entry.cookie, &visit)? };
             }
         }
+        self.lent.traverse(&visit)?;
         if let Some(book) = self.book.lock_for_collector() {
             book.tasks().try_for_each(|task| visit.call(task.as_py()))?;
         }

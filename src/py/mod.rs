@@ -23,6 +23,7 @@ mod handle_types;
 mod hot;
 mod io;
 mod kept;
+mod lent;
 mod listener;
 mod native;
 mod object;

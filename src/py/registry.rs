@@ -255,6 +255,14 @@ unsafe fn taken(address: usize) -> Option<Ref> {
     (address != 0).then(|| unsafe { Ref::from_borrowed(address as *mut ffi::PyObject) })
 }
 
+/// Has the loop that runs in another thread keep its tasks for as long as a look at them takes.
+fn lend<'a>(loop_: &Bound<'_, LoopCore>, tasks: impl Iterator<Item = &'a Ref>) {
+    let core = loop_.get();
+    if !core.event_loop.is_owner() && core.event_loop.shared().is_running() {
+        core.lent.add(loop_.py(), tasks);
+    }
+}
+
 /// The task that a loop is running, or None. Any thread.
 #[pyfunction]
 #[pyo3(name = "_current_task", signature = (loop_, /))]
@@ -262,6 +270,7 @@ pub(super) fn current_task(loop_: &Bound<'_, LoopCore>) -> Option<Py<PyAny>> {
     let current = &loop_.get().event_loop.shared().current;
     // SAFETY: what is shown is alive while we read.
     let task = current.read(|current| unsafe { taken(current.shown()) })?;
+    lend(loop_, std::iter::once(&task));
     Some(task.as_py().clone_ref(loop_.py()))
 }
 
@@ -293,6 +302,7 @@ pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> Vec<(Py<PyAny>, u64, bool)> 
     if let Some(task) = running.filter(|task| !known(task)) {
         all.push((task, now_ns(core), false));
     }
+    lend(loop_, all.iter().map(|(task, _, _)| task));
     all.into_iter()
         .map(|(task, created_ns, foreign)| (task.as_py().clone_ref(py), created_ns, foreign))
         .collect()

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{self, Found};
-use super::{handle, handle_types, registry};
+use super::{handle, handle_types, lent, registry};
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, Turned};
@@ -69,6 +69,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     metrics.turns.add(1);
 
     registry::drop_aside(core);
+    lent::drop_some(py, core);
     drain_posts(py, core, claim);
     // SAFETY: runs no Python.
     if unsafe { claim.local(Local::may_skip) } {
@@ -89,6 +90,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
             // SAFETY: runs no Python.
             metrics.timers.set(unsafe { claim.local(|local| local.timers.len() as u64) });
             let limit = if registry::sweep(py, core) { Duration::ZERO } else { limit };
+            let limit = lent::limit(core, limit);
             poll(py, core, claim, began_ns, limit)?
         }
     };
