@@ -62,6 +62,9 @@ pub const FREE_AFTER: Duration = Duration::from_millis(1);
 /// A loop that has been inside one callback for this long is called stuck.
 pub const STUCK_AFTER: Duration = Duration::from_millis(1);
 
+/// Seconds from which on a callback is called slow, unless the program says otherwise: asyncio's.
+pub const SLOW_AFTER: f64 = 0.1;
+
 /// How soon the pool forgets that a loop was stuck: after this time it counts a third.
 pub const STUCK_MEMORY: Duration = Duration::from_secs(1);
 
@@ -71,6 +74,10 @@ pub const STUCK_STEP: Duration = Duration::from_millis(16);
 
 /// How often the monitor looks while any loop of its pool is awake.
 pub const MONITOR_TICK: Duration = Duration::from_millis(1);
+
+/// Incidents that may wait to be reported, from which on no further one begins: some seconds' worth of
+/// them, for a reporter that a program's callback holds up.
+pub const INCIDENTS_WAITING: usize = 1024;
 
 /// Looks at a pool whose loops all sleep after which the monitor sleeps too, until one wakes.
 pub const MONITOR_PATIENCE: u32 = 4;

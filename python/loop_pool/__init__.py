@@ -17,6 +17,7 @@ from ._registry import (
 )
 from ._runner import Runner, run
 from ._server import Server, create_server, start_server
+from ._stuck import StuckLoop
 from ._task import PoolTask, spawn
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PoolTask",
     "Runner",
     "Server",
+    "StuckLoop",
     "__version__",
     "_enter_task",
     "_leave_task",

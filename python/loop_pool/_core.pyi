@@ -8,6 +8,7 @@ import contextvars
 import socket
 from asyncio import events
 from collections.abc import Callable, Coroutine, Generator
+from types import CodeType
 from typing import Any, Never, Self, final
 
 from _typeshed import FileDescriptorLike
@@ -34,6 +35,7 @@ __all__ = [
     "_install_datagram_methods",
     "_install_hot_methods",
     "_install_stream_methods",
+    "_is_blocked",
     "_learn_task_callbacks",
     "_leave",
     "_loop_count",
@@ -41,6 +43,7 @@ __all__ = [
     "_register",
     "_set_pool_task_class",
     "_spawn_on",
+    "_stack",
     "_stop_counting",
     "_tasks",
     "_unregister",
@@ -255,6 +258,13 @@ class LoopCore:
 
     @_debug.setter
     def _debug(self, enabled: object) -> None: ...
+    slow_callback_duration: float
+    """As `BaseEventLoop.slow_callback_duration`, in seconds. Any thread.
+
+    Raises:
+        TypeError: it is set to what is no real number.
+    """
+
     @property
     def _stopping(self) -> bool:
         """As `BaseEventLoop._stopping`. Setting it wakes a loop that sleeps. Any thread."""
@@ -302,7 +312,34 @@ class PoolCore:
         """
 
     def stop_monitor(self) -> None:
-        """End that thread and wait for it; nothing if there is none. Any thread."""
+        """End that thread and wait for it; nothing if there is none. Any thread.
+
+        What it has told before is still handed out by `wait_incidents`.
+        """
+
+    def watch(self, limit: float | None) -> None:
+        """Have that thread, started if need be, tell of callbacks that take too long. Any thread.
+
+        Not once `stop_monitor` was called.
+
+        Args:
+            limit: seconds that a callback may take; None: its loop's `slow_callback_duration`.
+
+        Raises:
+            OSError: the process is out of descriptors or threads.
+        """
+
+    def unwatch(self) -> None:
+        """Have it tell no more, but for the end of what it has told. Any thread."""
+
+    def wait_incidents(self) -> list[tuple[int, int, float, bool]]:
+        """Wait, detached, until something is told. One thread, after `watch`.
+
+        Returns:
+            What was told, oldest first: the loop's index, the callback's number on that loop, for
+            how many seconds it has been under way, and whether it has ended. Nothing: the pool has
+            ended.
+        """
 
     def place(self, loops: tuple[LoopCore, ...]) -> int:
         """Return the index of the loop for the next coroutine. Any thread.
@@ -844,6 +881,20 @@ def _spawn_on[T](
     Raises:
         TypeError: `coro` is no coroutine.
         RuntimeError: the loop takes on no new work.
+    """
+
+def _is_blocked(loop_: LoopCore, callback: int) -> bool | None:
+    """Return whether the thread of a loop waits in the kernel, rather than runs.
+
+    None if the loop is not inside its callback of that number any more. Any thread.
+    """
+
+def _stack(loop_: LoopCore, callback: int) -> list[tuple[CodeType, int]] | None:
+    """Return the calls that a loop is in, the outermost first, with the lines being run.
+
+    None if it is not inside its callback of that number any more. Every thread stands still
+    while they are read, as soon as each can be interrupted: native code that is attached cannot.
+    Any thread.
     """
 
 def _register(loop_: LoopCore, task: object, /) -> None:

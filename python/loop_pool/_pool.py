@@ -14,10 +14,16 @@ import logging
 import os
 import threading
 import time
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from . import _core
 from ._event_loop import EventLoop
+from ._stuck import Probes, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._stuck import StuckLoop
 
 logger = logging.getLogger("loop_pool")
 
@@ -84,6 +90,7 @@ class _Member:
         self.name = f"loop-pool-{index}"
         self.loop: EventLoop
         self.thread: threading.Thread | None = None
+        self.probes: Probes
         # Held while something is posted to the loop, and to refuse posts from then on: what was
         # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
         # finalizer may post while this thread does.
@@ -98,6 +105,7 @@ class _Member:
         loop._pool = self.pool
         loop._pool_index = self.index
         loop._join(self.pool._core, self.index)
+        self.probes = Probes()
         with self.door:
             self.loop = loop
             self.accepting = not self._stopping
@@ -175,11 +183,14 @@ class _Member:
 class Pool:
     """The loops of one ``run``. Made by :class:`Runner`; found by :func:`current_pool`."""
 
-    def __init__(self, loops: int, debug: bool | None, steal: bool) -> None:
+    def __init__(
+        self, loops: int, debug: bool | None, steal: bool, stuck_after: float | None
+    ) -> None:
         self._core = _core.PoolCore(loops, steal=steal)
         self._debug = debug
         self._members = [_Member(self, index) for index in range(loops)]
         self._loops: tuple[EventLoop, ...] = ()
+        self._watch = Watch(self, stuck_after)
         self._interrupted = False
 
     def __repr__(self) -> str:
@@ -205,6 +216,35 @@ class Pool:
         self._check_open()
         return [_stats_of(member) for member in self._members]
 
+    def on_stuck(self, callback: Callable[[StuckLoop], object]) -> Callable[[], None]:
+        """Have ``callback`` called when a loop gets stuck inside a callback, and when it gets out.
+
+        Stuck is a loop that has been inside one callback for longer than ``stuck_after`` of
+        :func:`run`, or without it than the loop's own ``slow_callback_duration``. A thread that
+        only waits for a processor is not; neither is a loop that sleeps, or runs many short
+        callbacks.
+
+        Args:
+            callback: called with one :class:`StuckLoop` as soon as that is noticed, and with
+                another, whose ``ended`` is true, when the loop has left its callback. A loop that
+                is still stuck when the pool ends has no end. It is called in the thread
+                ``loop-pool-watch``, for one incident after another, so it should be short: what
+                happens meanwhile is told later. It may post to a loop by
+                ``call_soon_threadsafe``. An exception in it is logged.
+
+        Returns:
+            A function that ends this, from any thread, once and for all; a call under way goes on.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this process.
+            TypeError: ``callback`` cannot be called.
+            OSError: the process is out of descriptors.
+
+        Any thread may register.
+        """
+        self._check_open()
+        return self._watch.on_stuck(callback)
+
     # -- for Runner ------------------------------------------------------------------------------
 
     def _open(self, loop: EventLoop) -> None:
@@ -222,6 +262,7 @@ class Pool:
                 member.start(self._debug)
             self._loops = tuple(member.loop for member in self._members)
             self._core.start_monitor()
+            self._watch.start()
         except BaseException:
             self._stop(None)
             raise
@@ -270,7 +311,9 @@ class Pool:
                 thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 stuck.append(member)
+        self._watch.refuse()
         self._core.stop_monitor()
+        self._watch.join(None if deadline is None else max(deadline, time.monotonic() + GRACE))
         return stuck
 
     # -- checks ----------------------------------------------------------------------------------

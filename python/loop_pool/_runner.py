@@ -52,9 +52,15 @@ class Runner:
             which loop did not end, and leaves it; ``None``: wait for ever.
         steal: whether idle loops do the socket work that a busy or stuck loop does not get to; off,
             each loop does its own alone.
+        stuck_after: seconds after which a loop that is still inside one callback is called stuck:
+            it is logged at once, by ``loop_pool``, with its task and stack, and once more when it
+            is over. Not below two milliseconds in effect. ``None``: in debug mode the
+            ``slow_callback_duration`` of each loop, and otherwise never. See also
+            :meth:`Pool.on_stuck`.
 
     Raises:
-        ValueError: ``loops`` is below 1 or above 4096, or ``shutdown_timeout`` is negative.
+        ValueError: ``loops`` is below 1 or above 4096, ``shutdown_timeout`` is negative, or
+            ``stuck_after`` is not above zero.
         TypeError: ``loops`` is not an integer.
 
     Threads: made, used and closed in one thread, which runs loop 0.
@@ -67,12 +73,16 @@ class Runner:
         debug: bool | None = None,
         shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
         steal: bool = True,
+        stuck_after: float | None = None,
     ) -> None:
         if shutdown_timeout is not None and shutdown_timeout < 0:
             raise ValueError(f"shutdown_timeout must not be negative, got {shutdown_timeout}")
+        if stuck_after is not None and not stuck_after > 0:
+            raise ValueError(f"stuck_after must be above zero, got {stuck_after}")
         self._loops = _core._loop_count(loops)
         self._debug = debug
         self._steal = steal
+        self._stuck_after = stuck_after
         self._shutdown_timeout = shutdown_timeout
         self._runner = asyncio.Runner(debug=debug, loop_factory=EventLoop)
         self._pool: Pool | None = None
@@ -143,7 +153,7 @@ class Runner:
         if self._pool is None:
             loop = self._runner.get_loop()
             assert isinstance(loop, EventLoop)
-            pool = Pool(self._loops, self._debug, self._steal)
+            pool = Pool(self._loops, self._debug, self._steal, self._stuck_after)
             try:
                 warn_if_serial(self._loops)
                 pool._open(loop)
@@ -163,6 +173,7 @@ def run[T](
     debug: bool | None = None,
     shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
     steal: bool = True,
+    stuck_after: float | None = None,
 ) -> T:
     """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
 
@@ -175,15 +186,22 @@ def run[T](
         debug: asyncio's debug mode for every loop; ``None``: as the environment says.
         shutdown_timeout: see :class:`Runner`.
         steal: see :class:`Runner`.
+        stuck_after: see :class:`Runner`.
 
     Raises:
         RuntimeError: called in a running loop.
         TypeError: ``main`` is not awaitable, or ``loops`` not an integer.
-        ValueError: ``loops`` is below 1 or above 4096.
+        ValueError: ``loops`` is below 1 or above 4096, or ``stuck_after`` not above zero.
     """
     _check_not_running("loop_pool.run()")
     _check_awaitable(main)
-    with Runner(loops=loops, debug=debug, shutdown_timeout=shutdown_timeout, steal=steal) as runner:
+    with Runner(
+        loops=loops,
+        debug=debug,
+        shutdown_timeout=shutdown_timeout,
+        steal=steal,
+        stuck_after=stuck_after,
+    ) as runner:
         return runner.run(main)
 
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Current, Drain, Inbox, Turned};
+use super::{Current, Drain, Inbox, Progress, Turned};
+use crate::config;
 use crate::error::LoopError;
 use crate::id::IoToken;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::Metrics;
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -70,12 +71,15 @@ pub struct Shared {
     door: CachePadded<Door>,
     /// Counters and gauges; the owner writes them, but for those that say otherwise.
     pub metrics: CachePadded<Metrics>,
-    /// Callbacks begun: the owner writes it at each one, the monitor looks whether it moves.
-    pub progress: CachePadded<Counter>,
     /// The task that is running, and those that have yet to begin.
     pub current: CachePadded<Current>,
+    /// The callback that the owner is in: it writes it at each one, the monitor looks whether it
+    /// moves.
+    pub progress: CachePadded<Progress>,
     /// The thread that runs the loop, as the kernel names it; 0: none does. Its own to write.
     runner: AtomicU64,
+    /// Seconds from which on the program calls a callback slow, as the bits of a float.
+    slow_after: AtomicU64,
     /// The transports. Held for a few instructions; nothing is dropped under it.
     pub sources: Mutex<SourceTable>,
     /// `None` when the loop is closed. Held by whoever polls: the owner in its turn, from before it
@@ -111,6 +115,7 @@ impl Shared {
             progress: CachePadded::default(),
             current: CachePadded::new(Current::new()),
             runner: AtomicU64::new(0),
+            slow_after: AtomicU64::new(config::SLOW_AFTER.to_bits()),
             sources: Mutex::new(SourceTable::default()),
             driver: Mutex::new(Some(driver)),
             handle: RwLock::new(Some(handle)),
@@ -137,6 +142,16 @@ impl Shared {
     pub fn awake_runner(&self) -> Option<ThreadId> {
         let runner = ThreadId::from_bits(self.runner.load(Relaxed))?;
         self.door.idle.is_awake().then_some(runner)
+    }
+
+    /// Seconds from which on the program calls a callback slow. Any thread.
+    pub fn slow_after(&self) -> f64 {
+        f64::from_bits(self.slow_after.load(Relaxed))
+    }
+
+    /// See [`slow_after`](Self::slow_after). Any thread.
+    pub fn set_slow_after(&self, seconds: f64) {
+        self.slow_after.store(seconds.to_bits(), Relaxed);
     }
 
     /// Waits for the right to poll. Detached, and only while the owner is not stuck.

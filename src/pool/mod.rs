@@ -2,19 +2,26 @@
 //! socket work.
 //!
 //! In: the number of loops asked for, each loop's load, jobs that a loop does not get to. Out: a
-//! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; jobs done. The loops' threads
+//! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; jobs done; which loop is
+//! inside one callback for too long ([`Incidents`]). The loops' threads
 //! are Python's (`python/loop_pool/_pool.py`): they are named, joined and seen by `threading` like
 //! any others. Only the [`Monitor`]'s is our own, and knows no Python.
 //!
 //! Must never: own a loop, or know Python.
 
 mod builder;
+mod incidents;
 mod monitor;
 mod placement;
 mod registry;
+mod suspect;
 mod team;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
+
 pub use builder::{InvalidLoopCount, loop_count};
+pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::Placement;
 pub use registry::{OwnerKey, Registry, Roster, TaskKey};

@@ -1,21 +1,28 @@
-//! The monitor: one thread of a pool, without Python, that does the socket work of loops that are
-//! stuck inside a callback.
+//! The monitor: one thread of a pool, without Python, that looks whether loops are stuck inside a
+//! callback; it does the socket work of those that are, and tells of those that are for long.
 //!
 //! While any loop of the pool is awake it looks every [`config::MONITOR_TICK`] whether each has begun
 //! a callback since. A loop that has not is stuck: its reactor is handed over, that is, the monitor
 //! polls it whenever the right to poll is free, and offers the work it finds to the idle threads and
 //! does the rest itself. The stuck loop's epoll is watched by the monitor's own, so nothing waits for
-//! the next look. When the loop moves on, it polls for itself again.
+//! the next look. When the loop moves on, it polls for itself again. All this only in a pool whose
+//! loops work for each other.
+//!
+//! A callback that lasts for longer than the pool's limit, if there is one, is told of when it
+//! reaches the limit and when it ends (`incidents`, `suspect`).
 //!
 //! When all loops sleep, so does the monitor: it publishes so, looks once more, and is woken by the
 //! first loop that wakes ([`Team::awake`]); the argument is that of parking in
-//! `src/scheduler/README.md`.
+//! `src/scheduler/README.md`. It also sleeps while there is nothing for it to do, until
+//! [`Team::set_limit`] wakes it through the kernel, which remembers a wake that comes first.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Team;
+use super::incidents::{Incident, Limit};
+use super::suspect::{Look, Suspect, Verdict};
 use crate::config;
 use crate::event_loop::{Job, Shared};
 use crate::id::IoToken;
@@ -50,6 +57,7 @@ impl Monitor {
             driver,
             stopping: Arc::clone(&stopping),
             seen: team.loops.iter().map(|_| Seen::default()).collect(),
+            suspects: team.loops.iter().map(|_| Suspect::default()).collect(),
             team: Arc::clone(&team),
             looked_ns: clock::monotonic_ns(),
             quiet: 0,
@@ -74,7 +82,7 @@ impl Monitor {
     }
 }
 
-/// What the monitor knows of one loop.
+/// What the monitor knows of one loop that it may have to work for.
 #[derive(Debug, Default)]
 struct Seen {
     progress: u64,
@@ -102,7 +110,10 @@ struct Watch {
     team: Arc<Team>,
     stopping: Arc<AtomicBool>,
     driver: Driver,
+    /// For the sake of handing over.
     seen: Box<[Seen]>,
+    /// For the sake of telling.
+    suspects: Box<[Suspect]>,
     /// When it looked last.
     looked_ns: u64,
     /// Looks in a row at which every loop slept.
@@ -115,7 +126,9 @@ struct Watch {
 impl Watch {
     fn run(mut self) {
         while !self.stopping.load(Relaxed) {
-            let wait = if self.quiet < config::MONITOR_PATIENCE {
+            let wait = if !self.has_duties() {
+                config::MAX_WAIT
+            } else if self.quiet < config::MONITOR_PATIENCE {
                 config::MONITOR_TICK
             } else {
                 self.go_to_sleep()
@@ -128,6 +141,20 @@ impl Watch {
             self.team.monitor_sleeps.store(false, Relaxed);
             self.look(wait > config::MONITOR_TICK);
         }
+        // The loops have ended since the last look, and with them what they were in. One that has not
+        // is not told of any more.
+        self.team.set_limit(Limit::Off);
+        let now_ns = clock::monotonic_ns();
+        for (seat, shared) in Arc::clone(&self.team).loops() {
+            self.watch(seat, shared, shared.awake_runner(), None, now_ns);
+        }
+    }
+
+    /// Whether there is anything to look for while loops are awake.
+    fn has_duties(&self) -> bool {
+        self.team.steals()
+            || self.team.limit() != Limit::Off
+            || self.suspects.iter().any(Suspect::is_told)
     }
 
     /// Publishes that the monitor sleeps, and looks once more whether it may.
@@ -143,45 +170,91 @@ impl Watch {
         config::MAX_WAIT
     }
 
-    /// Looks at every loop, and works for those that are stuck.
+    /// Looks at every loop, tells of those that are inside a callback for long, and works for those
+    /// that are stuck.
     fn look(&mut self, slept: bool) {
         let team = Arc::clone(&self.team);
         let now_ns = clock::monotonic_ns();
-        let passed = clock::seconds(now_ns.saturating_sub(self.looked_ns));
+        let seconds = clock::seconds(now_ns.saturating_sub(self.looked_ns));
         self.looked_ns = now_ns;
-        let fading = (-passed / config::STUCK_MEMORY.as_secs_f64()).exp();
+        let fading = (-seconds / config::STUCK_MEMORY.as_secs_f64()).exp();
         let mut awake = false;
         for (seat, shared) in team.loops() {
-            self.seen[seat].fade(fading, shared);
             let runner = shared.awake_runner();
             awake |= runner.is_some();
-            let progress = shared.progress.get();
-            let seen = &mut self.seen[seat];
-            // While the monitor slept, the loop may have as well.
-            let followed = !slept && progress == seen.progress;
-            let Some(runner) = runner.filter(|_| followed) else {
-                seen.progress = progress;
-                seen.since_ns = now_ns;
-                seen.had = runner.and_then(ThreadId::processor_time);
-                self.release(seat);
-                continue;
-            };
-            let stuck_for = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
-            if seen.stuck.is_none()
-                && (stuck_for < config::STUCK_AFTER || !is_held_up(runner, seen.had, stuck_for))
-            {
-                continue;
+            let had = runner.and_then(ThreadId::processor_time);
+            self.watch(seat, shared, runner, had, now_ns);
+            if team.steals() {
+                self.seen[seat].fade(fading, shared);
+                self.relieve(seat, shared, runner, had, Passed { now_ns, seconds, slept });
             }
-            seen.recently += passed;
-            // Nothing is to be placed on it now, however short it has been.
-            let at_least = u64::try_from(config::STUCK_STEP.as_micros()).unwrap_or(u64::MAX);
-            shared.metrics.stuck_us.set(shared.metrics.stuck_us.get().max(at_least));
-            if seen.stuck.is_none() {
-                self.take(seat, shared);
-            }
-            self.work(shared);
         }
         self.quiet = if awake { 0 } else { self.quiet.saturating_add(1) };
+    }
+
+    /// Tells of a loop that is inside one callback for too long, or is no more.
+    fn watch(
+        &mut self,
+        seat: usize,
+        shared: &Shared,
+        runner: Option<ThreadId>,
+        had: Option<Duration>,
+        now_ns: u64,
+    ) {
+        let Some(incidents) = self.team.incidents() else { return };
+        let present = runner.and_then(|_| shared.progress.present());
+        let limit = incidents.limit().of(shared);
+        let suspect = &mut self.suspects[seat];
+        let is_blocked = || runner.and_then(ThreadId::is_blocked);
+        match suspect.look(Look { present, now_ns, had, limit }, is_blocked) {
+            Verdict::Quiet => {}
+            Verdict::Due(stint, lasted) => {
+                let incident = Incident { seat, stint, lasted, ended: false };
+                if incidents.tell(incident).is_ok() {
+                    suspect.told();
+                }
+            }
+            Verdict::Ended(stint, lasted) => {
+                let told = incidents.tell(Incident { seat, stint, lasted, ended: true });
+                debug_assert!(told.is_ok(), "there is always room for an end");
+            }
+        }
+    }
+
+    /// Works for a loop that is stuck.
+    fn relieve(
+        &mut self,
+        seat: usize,
+        shared: &Arc<Shared>,
+        runner: Option<ThreadId>,
+        had: Option<Duration>,
+        Passed { now_ns, seconds, slept }: Passed,
+    ) {
+        let progress = shared.progress.callbacks();
+        let seen = &mut self.seen[seat];
+        // While the monitor slept, the loop may have as well.
+        let followed = !slept && progress == seen.progress;
+        let Some(runner) = runner.filter(|_| followed) else {
+            seen.progress = progress;
+            seen.since_ns = now_ns;
+            seen.had = had;
+            self.release(seat);
+            return;
+        };
+        let stuck_for = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
+        if seen.stuck.is_none()
+            && (stuck_for < config::STUCK_AFTER || !is_held_up(runner, seen.had, had, stuck_for))
+        {
+            return;
+        }
+        seen.recently += seconds;
+        // Nothing is to be placed on it now, however short it has been.
+        let at_least = u64::try_from(config::STUCK_STEP.as_micros()).unwrap_or(u64::MAX);
+        shared.metrics.stuck_us.set(shared.metrics.stuck_us.get().max(at_least));
+        if seen.stuck.is_none() {
+            self.take(seat, shared);
+        }
+        self.work(shared);
     }
 
     /// Begins to work for a stuck loop: for what its owner has not got to, and for what its reactor
@@ -231,10 +304,26 @@ impl Watch {
     }
 }
 
+/// When a look takes place.
+#[derive(Clone, Copy)]
+struct Passed {
+    now_ns: u64,
+    /// Since the look before.
+    seconds: f64,
+    /// Whether the monitor slept in between.
+    slept: bool,
+}
+
 /// Whether a thread that has not moved on is really in its callback, and does not merely wait for a
-/// processor: then others would only take one from it.
-fn is_held_up(runner: ThreadId, had: Option<Duration>, stuck_for: Duration) -> bool {
-    match (runner.processor_time(), had) {
+/// processor: then others would only take one from it. `had` and `has`: its processor time, before
+/// and now.
+fn is_held_up(
+    runner: ThreadId,
+    had: Option<Duration>,
+    has: Option<Duration>,
+    stuck_for: Duration,
+) -> bool {
+    match (has, had) {
         (Some(has), Some(had)) if has.saturating_sub(had) >= config::STUCK_AFTER => true,
         (Some(_), Some(_)) => runner.is_blocked().unwrap_or(true),
         // It cannot be asked: a thread seldom waits that long for a processor.

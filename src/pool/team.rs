@@ -2,10 +2,11 @@
 //! which loop gets a new connection.
 
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::Placement;
+use super::{Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Completion, Job, Shared};
 use crate::id::{IoToken, LoopId};
@@ -34,6 +35,8 @@ pub struct Team {
     pub(super) monitor_sleeps: AtomicBool,
     /// The monitor's reactor, while there is a monitor.
     monitor: RwLock<Option<Handle>>,
+    /// Where it tells of loops that are inside one callback for too long, once somebody has asked.
+    incidents: OnceLock<Incidents>,
     placement: Placement,
 }
 
@@ -80,8 +83,41 @@ impl Team {
             workers: Mutex::new(workers.into_iter().map(Some).collect()),
             monitor_sleeps: AtomicBool::new(false),
             monitor: RwLock::new(None),
+            incidents: OnceLock::new(),
             placement: Placement::new(u32::try_from(loops).unwrap_or(u32::MAX)),
         })
+    }
+
+    /// Where the monitor tells of stuck loops; made at the first call.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn make_incidents(&self) -> io::Result<&Incidents> {
+        if self.incidents.get().is_none() {
+            // Who comes second drops his own.
+            let _ = self.incidents.set(Incidents::new()?);
+        }
+        self.incidents().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// Where the monitor tells of stuck loops, if anybody has asked.
+    #[must_use]
+    pub fn incidents(&self) -> Option<&Incidents> {
+        self.incidents.get()
+    }
+
+    /// Sets how long a callback may take before it is told of. Nothing before `make_incidents`.
+    pub fn set_limit(&self, limit: Limit) {
+        if let Some(incidents) = self.incidents() {
+            incidents.set_limit(limit);
+            // It may have slept because there was nothing for it to do.
+            self.wake_monitor();
+        }
+    }
+
+    /// How long a callback may take before it is told of.
+    pub(super) fn limit(&self) -> Limit {
+        self.incidents().map_or(Limit::Off, Incidents::limit)
     }
 
     /// Takes a loop's place; `None` if it is taken, or there is none of that number.

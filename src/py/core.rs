@@ -4,15 +4,15 @@
 //! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
 //! `run`; here is what is seldom called.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::callback::Callback;
-use super::handle_types;
 use super::io::{self, lock_attached};
 use super::kept;
 use super::lent::Lent;
@@ -55,11 +55,10 @@ pub(super) struct LoopCore {
     pub(super) book: Mutex<Book>,
     /// Entries whose tasks somebody was reading when they had run.
     pub(super) aside: OwnerCell<Vec<Callback>>,
+    /// The interpreter's state of the thread that runs the loop, or null. Its own to write; to be used
+    /// while the loop is known to be inside a callback.
+    pub(super) thread: AtomicPtr<ffi::PyThreadState>,
 }
-
-/// The calling thread does not own the loop.
-#[derive(Debug)]
-pub(super) struct NotOwner;
 
 impl From<LoopError> for PyErr {
     fn from(error: LoopError) -> Self {
@@ -91,6 +90,7 @@ impl LoopCore {
             lent: Lent::new(),
             book: Mutex::new(Book::default()),
             aside: OwnerCell::new(Vec::new()),
+            thread: AtomicPtr::default(),
         })
     }
 
@@ -153,17 +153,15 @@ impl LoopCore {
         io::registered(slf, fd)
     }
 
-    /// Takes a place among the loops that do each other's socket work. Before the loop runs.
+    /// Takes a place among the loops of a pool. Before the loop runs.
     fn _join(&self, pool: &Bound<'_, PoolCore>, index: u32) -> PyResult<()> {
-        let Some(team) = pool.get().team() else { return Ok(()) };
+        let team = pool.get().team();
         let claim = self.event_loop.claim()?;
         let hand = team
             .join(LoopId(index), self.event_loop.shared())
             .ok_or_else(|| PyRuntimeError::new_err(format!("loop {index} has joined already")))?;
-        if team.steals() {
-            // SAFETY: we own the loop, by the claim, and run no Python.
-            unsafe { self.hand.with(|place| *place = Some(Box::new(hand))) };
-        }
+        // SAFETY: we own the loop, by the claim, and run no Python.
+        unsafe { self.hand.with(|place| *place = Some(Box::new(hand))) };
         drop(claim);
         Ok(())
     }
@@ -339,6 +337,17 @@ impl LoopCore {
         Ok(())
     }
 
+    /// As `BaseEventLoop.slow_callback_duration`, in seconds; the pool's monitor reads it too.
+    #[getter(slow_callback_duration)]
+    fn slow_after(&self) -> f64 {
+        self.event_loop.shared().slow_after()
+    }
+
+    #[setter(slow_callback_duration)]
+    fn set_slow_after(&self, seconds: f64) {
+        self.event_loop.shared().set_slow_after(seconds);
+    }
+
     /// As `BaseEventLoop._stopping`; setting it wakes a loop that sleeps.
     #[getter(_stopping)]
     fn stopping(&self) -> bool {
@@ -453,50 +462,5 @@ impl LoopCore {
     #[inline(always)]
     pub(super) fn check_open(&self) -> PyResult<()> {
         if self.event_loop.is_closed() { Err(LoopError::Closed.into()) } else { Ok(()) }
-    }
-
-    /// Makes a callback ready: at once on the loop's thread, through the inbox from any other.
-    #[inline(always)]
-    pub(super) fn schedule(&self, callback: Callback) {
-        // SAFETY: pushing runs no Python.
-        let refused = unsafe {
-            self.event_loop.give_owner(callback, |local, callback| local.ready.push(callback))
-        };
-        if let Err(callback) = refused {
-            self.event_loop.post(Post::Call(callback));
-        }
-    }
-
-    /// Makes a timer pending, as `schedule`.
-    pub(super) fn schedule_at(&self, when: f64, timer: Callback) {
-        // SAFETY: inserting and writing the key run no Python.
-        let refused = unsafe {
-            self.event_loop.give_owner(timer, |local, timer| Self::put_timer(local, when, timer))
-        };
-        if let Err(timer) = refused {
-            self.event_loop.post(Post::Timer(when, timer));
-        }
-    }
-
-    /// Puts a timer into the heap and notes its key in the handle.
-    pub(super) fn put_timer(local: &mut Local<Callback>, when: f64, timer: Callback) {
-        let handle = timer.handle();
-        let key = local.timers.insert(when, timer);
-        // SAFETY: the heap keeps the handle alive, and timers are handles of our timer type.
-        unsafe { handle_types::set_timer_key(handle, key) };
-    }
-
-    /// Takes a timer out of the heap, if it is there, to be dropped by the caller.
-    pub(super) fn take_timer(local: &mut Local<Callback>, timer: &Callback) -> Option<Callback> {
-        handle_types::take_timer_key(timer).and_then(|key| local.timers.remove(key))
-    }
-
-    /// As [`take_timer`](Self::take_timer), on the loop's own thread.
-    ///
-    /// # Errors
-    /// [`NotOwner`] if this thread is not the owner.
-    pub(super) fn forget_timer(&self, timer: &Callback) -> Result<Option<Callback>, NotOwner> {
-        // SAFETY: taking out runs no Python.
-        unsafe { self.event_loop.if_owner(|local| Self::take_timer(local, timer)) }.ok_or(NotOwner)
     }
 }

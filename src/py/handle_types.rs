@@ -12,10 +12,10 @@ use pyo3::types::PyType;
 
 use super::arguments::{method_def, raise};
 use super::callback::Callback;
-use super::core::NotOwner;
 use super::handle::{is_cancelled, keep_repr, loop_of, mark_cancelled, slot};
 use super::object::Ref;
 use super::run;
+use super::scheduling::NotOwner;
 use super::state::state;
 use crate::id::TimerKey;
 use crate::sync::thread_token;

@@ -10,7 +10,7 @@ use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
 use super::listener::ListenerCore;
 use crate::id::{IoToken, LoopId};
-use crate::pool::{self, Monitor, PoolAcceptor, Team};
+use crate::pool::{self, Incident, Limit, Monitor, PoolAcceptor, Team};
 use crate::sync::Mutex;
 
 /// The number of loops for what was asked; `None`: one for each core this process may use.
@@ -38,13 +38,17 @@ pub(super) fn loop_count(loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(super) struct PoolCore {
     placement: pool::Placement,
-    /// How the loops work for each other; `None` if they do not.
-    team: Option<Arc<Team>>,
+    /// How the loops see each other.
+    team: Arc<Team>,
     monitor: Mutex<Option<Monitor>>,
     loops: u32,
     /// The process that made the pool; its threads do not exist in a forked child.
     process: u32,
 }
+
+/// What `wait_incidents` says of each: the loop's index, the callback's number, for how many seconds
+/// it has been under way, and whether that is all.
+type Told = (usize, u64, f64, bool);
 
 #[pymethods]
 impl PoolCore {
@@ -54,7 +58,7 @@ impl PoolCore {
         Self {
             placement: pool::Placement::new(loops),
             // With one loop there is nobody to work for it.
-            team: (loops > 1).then(|| Team::new(loops as usize, steal)),
+            team: Team::new(loops.max(1) as usize, steal && loops > 1),
             monitor: Mutex::new(None),
             loops,
             process: std::process::id(),
@@ -63,23 +67,49 @@ impl PoolCore {
 
     /// Starts the monitor, if the loops work for each other.
     fn start_monitor(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(team) = self.team.as_ref().filter(|team| team.steals()) {
-            let monitor = py
-                .detach(|| Monitor::start(Arc::clone(team)))
-                .map_err(|error| os_error(py, &error))?;
-            *lock_attached(py, &self.monitor) = Some(monitor);
+        if self.team.steals() { self.need_monitor(py) } else { Ok(()) }
+    }
+
+    /// Ends the monitor's thread and waits for it. Nothing if there is none. Then nothing is told any
+    /// more.
+    fn stop_monitor(&self, py: Python<'_>) {
+        let monitor = lock_attached(py, &self.monitor).take();
+        if self.forked() {
+            return;
         }
+        if let Some(monitor) = monitor {
+            py.detach(|| monitor.stop());
+        }
+        if let Some(incidents) = self.team.incidents() {
+            incidents.end();
+        }
+    }
+
+    /// Has the monitor, started if need be, tell of callbacks that last for longer than so many
+    /// seconds, or with `None` than each loop's `slow_callback_duration`. Before the pool ends.
+    fn watch(&self, py: Python<'_>, limit: Option<f64>) -> PyResult<()> {
+        self.team.make_incidents().map_err(|error| os_error(py, &error))?;
+        self.need_monitor(py)?;
+        self.team.set_limit(limit.map_or(Limit::Own, Limit::Seconds));
         Ok(())
     }
 
-    /// Ends the monitor's thread and waits for it. Nothing if there is none.
-    fn stop_monitor(&self, py: Python<'_>) {
-        let monitor = lock_attached(py, &self.monitor).take();
-        if let Some(monitor) = monitor
-            && !self.forked()
-        {
-            py.detach(|| monitor.stop());
+    /// Undoes `watch`, but for the end of what has been told. Any thread.
+    fn unwatch(&self) {
+        if !self.forked() {
+            self.team.set_limit(Limit::Off);
         }
+    }
+
+    /// Waits until the monitor tells something, and returns it, oldest first; nothing: the pool has
+    /// ended. One thread, after `watch`.
+    fn wait_incidents(&self, py: Python<'_>) -> Vec<Told> {
+        let Some(incidents) = self.team.incidents() else { return Vec::new() };
+        let told = py.detach(|| incidents.wait()).unwrap_or_default();
+        let as_tuple = |each: Incident| {
+            (each.seat, each.stint.number(), each.lasted.as_secs_f64(), each.ended)
+        };
+        told.into_iter().map(as_tuple).collect()
     }
 
     /// The index of the loop for the next coroutine. Any thread.
@@ -98,8 +128,20 @@ impl PoolCore {
 }
 
 impl PoolCore {
-    pub(super) fn team(&self) -> Option<&Arc<Team>> {
-        self.team.as_ref()
+    pub(super) fn team(&self) -> &Arc<Team> {
+        &self.team
+    }
+
+    /// Starts the monitor unless there is one.
+    fn need_monitor(&self, py: Python<'_>) -> PyResult<()> {
+        let started = py.detach(|| {
+            let mut monitor = self.monitor.lock();
+            if monitor.is_none() {
+                *monitor = Some(Monitor::start(Arc::clone(&self.team))?);
+            }
+            Ok(())
+        });
+        started.map_err(|error: std::io::Error| os_error(py, &error))
     }
 }
 
@@ -114,10 +156,11 @@ impl ServerCore {
     #[new]
     fn new(pool: &Bound<'_, PoolCore>) -> PyResult<Self> {
         let pool = pool.get();
-        let team = pool.team().ok_or_else(|| {
-            PyValueError::new_err(format!("a pool of {} loop places nothing", pool.loops))
-        })?;
-        Ok(Self { acceptor: Arc::new(PoolAcceptor::new(Arc::clone(team))) })
+        if pool.loops < 2 {
+            let text = format!("a pool of {} loop places nothing", pool.loops);
+            return Err(PyValueError::new_err(text));
+        }
+        Ok(Self { acceptor: Arc::new(PoolAcceptor::new(Arc::clone(&pool.team))) })
     }
 
     /// Lets connections be placed on a loop, by its listener. Any thread.

@@ -98,7 +98,7 @@ pub(super) fn add(
 
 /// Looks for dead tasks before the loop sleeps; whether there are more to look at.
 pub(super) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
-    let callbacks = core.event_loop.shared().progress.get();
+    let callbacks = core.event_loop.shared().progress.callbacks();
     let (swept, more) = {
         let mut roster = lock_attached(py, &core.roster);
         if roster.is_empty() {

@@ -1,7 +1,9 @@
 //! The run loop: the turn of `docs/architecture.md`, on the thread that called `run_forever`.
 
+use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
@@ -35,11 +37,13 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     }
 }
 
-/// Shows the pool's monitor that the loop runs, until it is dropped.
+/// Shows the pool's monitor that the loop runs, and others its thread, until it is dropped.
 struct Running<'a>(&'a LoopCore);
 
 impl<'a> Running<'a> {
     fn new(core: &'a LoopCore) -> Self {
+        // SAFETY: the thread is attached.
+        core.thread.store(unsafe { ffi::PyThreadState_Get() }, Release);
         core.event_loop.shared().set_running(true);
         // SAFETY: the caller has the claim; no Python runs.
         unsafe {
@@ -55,9 +59,12 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // A callback that ended the run has left it as it was.
+        // A callback that ended the run has left both as they were.
         self.0.set_behind(false);
-        self.0.event_loop.shared().set_running(false);
+        let shared = self.0.event_loop.shared();
+        shared.progress.rest();
+        shared.set_running(false);
+        self.0.thread.store(std::ptr::null_mut(), Release);
     }
 }
 
@@ -129,12 +136,14 @@ fn run_callbacks(
         for _ in 0..batch {
             // SAFETY: runs no Python.
             let Some(callback) = (unsafe { claim.local(|local| local.ready.pop()) }) else {
+                progress.rest();
                 return Ok(());
             };
             // The monitor looks whether it moves.
-            progress.add(1);
+            progress.begin();
             callback.run(slf)?;
         }
+        progress.rest();
         if todo > 0 {
             drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();
@@ -190,13 +199,20 @@ fn poll(
         unsafe { claim.local(|local| (std::mem::take(&mut local.found), local.last_poll_ns())) };
     // SAFETY: the claim; no Python runs.
     let mut hand = unsafe { core.hand.with(Option::take) };
-    let mut scratch = match &hand {
-        // SAFETY: runs no Python.
-        Some(_) => unsafe { claim.local(Local::take_scratch) },
-        None => Vec::new(),
-    };
+    let lends = hand.as_ref().is_some_and(|hand| hand.team().steals());
+    // SAFETY: runs no Python.
+    let mut scratch = if lends { unsafe { claim.local(Local::take_scratch) } } else { Vec::new() };
     let polled = py.detach(|| match &mut hand {
-        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, limit, &mut found),
+        Some(hand) if hand.team().steals() => {
+            wait_and_help(event_loop, hand, &mut scratch, limit, &mut found)
+        }
+        Some(hand) => {
+            let waited = wait(event_loop, limit, || false, &mut found);
+            if !limit.is_zero() {
+                hand.team().awake();
+            }
+            waited
+        }
         None => wait(event_loop, limit, || false, &mut found),
     });
     if let Ok(turned) = &polled {
@@ -225,7 +241,7 @@ fn poll(
     }
     // SAFETY: runs no Python.
     unsafe {
-        if hand.is_some() {
+        if lends {
             claim.local(|local| local.give_scratch(scratch));
         }
         core.hand.with(|place| *place = hand);

@@ -24,7 +24,7 @@ pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
         ("ready", metrics.ready.get()),
         ("timers", metrics.timers.get()),
         ("descriptors", (io + sources) as u64),
-        ("callbacks", core.event_loop.shared().progress.get()),
+        ("callbacks", core.event_loop.shared().progress.callbacks()),
         ("turns", metrics.turns.get()),
         ("polls", metrics.polls.get()),
         ("busy_ns", metrics.busy_ns.get()),

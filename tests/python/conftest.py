@@ -28,6 +28,8 @@ from _support import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _stuck_support import Records
+
 collect_ignore_glob = ["test_pool_*.py"] if ORACLE_ONLY else []
 
 _gil_culprit = pytest.StashKey[str]()
@@ -98,6 +100,19 @@ def clean_process(logged_errors: list[str], no_descriptor_leak: None) -> Iterato
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) == before
+
+
+@pytest.fixture
+def log() -> Iterator[Records]:
+    """What `loop_pool` logs. Nothing but warnings and errors."""
+    from _stuck_support import Records
+
+    logger = logging.getLogger("loop_pool")
+    handler = Records()
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    assert {record.levelname for record in handler.records} <= {"WARNING", "ERROR"}
 
 
 @pytest.fixture

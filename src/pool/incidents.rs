@@ -1,0 +1,315 @@
+//! From the monitor to the reporter: which loop is inside one callback for too long, and when it is
+//! out again. Only the reporter, a thread of Python's, knows what to do with it.
+//!
+//! ```text
+//! monitor                                 reporter
+//! M1  push the incident                   R1  state = PARKED
+//! M2  fence SeqCst                        R2  fence SeqCst
+//! M3  if the reporter sleeps: wake it     R3  look: told, over
+//!                                         R4  if nothing: sleep in the kernel
+//! end of the pool                         R5  over = look whether it is over
+//! E1  over = true                         R6  take out what was told
+//! E2  M2 and M3                           R7  nothing, and over at R5: the end
+//! ```
+//!
+//! *Nothing told is slept through.* M1 to M3 and R1 to R4 are parking, word for word
+//! (`src/scheduler/README.md`), and so are E1 and E2.
+//!
+//! *Nothing told is lost at the end.* The monitor has told all when E1 comes. R5 looks before R6
+//! takes: if it is over at R5, all has been pushed, and R6 finds it; it is the end only if R6 finds
+//! nothing. The other way round, an incident pushed between the two would be lost.
+//!
+//! *The order is kept.* One thread tells, and the inbox keeps the order of one poster.
+//!
+//! *It is bounded.* A reporter that does not get on leaves the monitor no room for further begins. A
+//! callback that finds none stays due and is told of later, if it lasts. An end always has room, so
+//! every begin that was told gets its end; there is one callback for each loop at most.
+
+use std::io;
+use std::time::Duration;
+
+use crate::config;
+use crate::event_loop::{Inbox, Shared, Stint};
+use crate::reactor::{Driver, Handle};
+use crate::scheduler::{Idle, Park, Wake};
+use crate::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use crate::sync::{Mutex, RwLock};
+
+/// A loop is inside one callback for longer than its limit, or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// Which loop of the pool.
+    pub seat: usize,
+    /// Which callback.
+    pub stint: Stint,
+    /// For how long by now, or if it has ended, in all.
+    pub lasted: Duration,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// How long a callback may take before it is told of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// Nobody wants to know.
+    Off,
+    /// What each loop says itself: [`Shared::slow_after`].
+    Own,
+    /// The same for all loops, in seconds.
+    Seconds(f64),
+}
+
+/// [`Limit`] as one word: a float's bits, or one of two that are no limit.
+const OFF: u64 = u64::MAX;
+const OWN: u64 = u64::MAX - 1;
+
+impl Limit {
+    fn to_bits(self) -> u64 {
+        match self {
+            Self::Off => OFF,
+            Self::Own => OWN,
+            Self::Seconds(seconds) => seconds.to_bits(),
+        }
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        match bits {
+            OFF => Self::Off,
+            OWN => Self::Own,
+            bits => Self::Seconds(f64::from_bits(bits)),
+        }
+    }
+
+    /// The limit for one loop. What is no number and what is endless is never reached.
+    pub(super) fn of(self, shared: &Shared) -> Option<Duration> {
+        let seconds = match self {
+            Self::Off => return None,
+            Self::Own => shared.slow_after(),
+            Self::Seconds(seconds) => seconds,
+        };
+        if seconds <= 0.0 {
+            return Some(Duration::ZERO);
+        }
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+/// What was told and not yet taken: the protocol without the kernel's part.
+#[derive(Debug)]
+pub(super) struct Told {
+    queue: Inbox<Incident>,
+    idle: Idle,
+    over: AtomicBool,
+    /// Incidents told and not yet taken.
+    waiting: AtomicUsize,
+    /// With so many there is no room for further begins.
+    room: usize,
+}
+
+impl Told {
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            queue: Inbox::default(),
+            idle: Idle::default(),
+            over: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            room,
+        }
+    }
+
+    /// Tells the reporter. Monitor only.
+    ///
+    /// # Errors
+    /// [`NoRoom`] for a begin, while the reporter is too far behind.
+    pub(super) fn tell(&self, incident: Incident) -> Result<Wake, NoRoom> {
+        if !incident.ended && self.waiting.load(Relaxed) >= self.room {
+            return Err(NoRoom);
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        self.queue.push(incident);
+        Ok(self.idle.posted())
+    }
+
+    /// Says that nothing will be told any more, after the last `tell`.
+    pub(super) fn end(&self) -> Wake {
+        self.over.store(true, Release);
+        self.idle.posted()
+    }
+
+    /// Whether the reporter may sleep.
+    pub(super) fn park(&self) -> Park<'_> {
+        self.idle.park(|| !self.queue.is_empty() || self.over.load(Relaxed))
+    }
+
+    /// Takes out what was told, oldest first. `None`: nothing was, and nothing will be.
+    pub(super) fn take(&self) -> Option<Vec<Incident>> {
+        let over = self.over.load(Acquire);
+        let taken: Vec<_> = self.queue.drain().collect();
+        self.waiting.fetch_sub(taken.len(), Relaxed);
+        (!taken.is_empty() || !over).then_some(taken)
+    }
+}
+
+/// The reporter is too far behind to be told of another callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+/// The way from the monitor to the reporter.
+#[derive(Debug)]
+pub struct Incidents {
+    told: Told,
+    /// A [`Limit`].
+    limit: AtomicU64,
+    /// By which the reporter sleeps: held by it while it waits. `None` after the end.
+    driver: Mutex<Option<Driver>>,
+    /// By which it is woken. Written once, by `give_back`.
+    handle: RwLock<Option<Handle>>,
+}
+
+impl Incidents {
+    /// With nothing to tell yet.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new() -> io::Result<Self> {
+        let (driver, handle) = Driver::new()?;
+        Ok(Self {
+            told: Told::new(config::INCIDENTS_WAITING),
+            limit: AtomicU64::new(OFF),
+            driver: Mutex::new(Some(driver)),
+            handle: RwLock::new(Some(handle)),
+        })
+    }
+
+    /// How long a callback may take. Any thread.
+    pub fn limit(&self) -> Limit {
+        Limit::from_bits(self.limit.load(Relaxed))
+    }
+
+    /// Sets it; the monitor is to be woken after it, as it sleeps while it has nothing to do.
+    pub(super) fn set_limit(&self, limit: Limit) {
+        self.limit.store(limit.to_bits(), Release);
+    }
+
+    /// Tells the reporter. Monitor only.
+    ///
+    /// # Errors
+    /// [`NoRoom`] for a begin, while the reporter is too far behind.
+    pub(super) fn tell(&self, incident: Incident) -> Result<(), NoRoom> {
+        let wake = self.told.tell(incident)?;
+        self.wake(wake);
+        Ok(())
+    }
+
+    /// Says that nothing will be told any more, when the monitor has ended. Any thread.
+    pub fn end(&self) {
+        self.wake(self.told.end());
+    }
+
+    fn wake(&self, wake: Wake) {
+        // The lock is only ever written by `wait`, which then needs no waking.
+        if wake == Wake::Needed
+            && let Some(handle) = self.handle.try_read()
+            && let Some(handle) = &*handle
+        {
+            let woken = handle.wake();
+            debug_assert!(woken.is_ok(), "the waker is open while its lock is held");
+        }
+    }
+
+    /// Waits until something is told, and takes it out, oldest first. `None` after the end, when the
+    /// descriptors have been given back. The reporter only, detached.
+    pub fn wait(&self) -> Option<Vec<Incident>> {
+        let mut place = self.driver.lock();
+        let mut found = Vec::new();
+        loop {
+            let driver = place.as_mut()?;
+            if let Park::Sleep(_parked) = self.told.park() {
+                // Nothing can fail but by a signal, after which we look again.
+                let _ = driver.poll(config::MAX_WAIT, &mut found);
+            }
+            match self.told.take() {
+                Some(taken) if taken.is_empty() => {}
+                None => {
+                    drop((place.take(), self.handle.replace(None)));
+                    return None;
+                }
+                some => return some,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sync::thread;
+
+    fn incident(number: u64, ended: bool) -> Incident {
+        Incident { seat: 0, stint: Stint::from_number(number), lasted: Duration::ZERO, ended }
+    }
+
+    #[test]
+    fn a_begin_needs_room_and_an_end_does_not() {
+        let told = Told::new(1);
+        assert_eq!(told.tell(incident(1, false)), Ok(Wake::Unneeded));
+        assert_eq!(told.tell(incident(2, false)), Err(NoRoom));
+        assert_eq!(told.tell(incident(1, true)), Ok(Wake::Unneeded));
+        assert_eq!(told.take(), Some(vec![incident(1, false), incident(1, true)]));
+        assert_eq!(told.tell(incident(2, false)), Ok(Wake::Unneeded));
+    }
+
+    #[test]
+    fn what_was_told_before_the_end_is_taken_after_it() {
+        let told = Told::new(1);
+        assert_eq!(told.take(), Some(vec![]));
+        assert_eq!(told.tell(incident(1, false)), Ok(Wake::Unneeded));
+        assert_eq!(told.end(), Wake::Unneeded);
+        assert_eq!(told.take(), Some(vec![incident(1, false)]));
+        assert_eq!(told.take(), None);
+    }
+
+    #[test]
+    fn a_reporter_hears_all_and_then_the_end() {
+        let incidents = Arc::new(Incidents::new().unwrap());
+        let reporter = {
+            let incidents = Arc::clone(&incidents);
+            #[allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
+            thread::spawn(move || {
+                let mut heard = Vec::new();
+                while let Some(mut taken) = incidents.wait() {
+                    heard.append(&mut taken);
+                }
+                heard
+            })
+        };
+        let all: Vec<_> = (1..=100).map(|number| incident(number, true)).collect();
+        for each in &all {
+            incidents.tell(*each).unwrap();
+        }
+        incidents.end();
+        assert_eq!(reporter.join().unwrap(), all);
+        assert_eq!(incidents.wait(), None);
+    }
+
+    #[test]
+    fn a_limit_is_one_word() {
+        let shared = crate::event_loop::EventLoop::<u32>::new().unwrap();
+        let of = |limit| {
+            assert_eq!(Limit::from_bits(Limit::to_bits(limit)), limit);
+            limit.of(shared.shared())
+        };
+        assert_eq!(of(Limit::Off), None);
+        assert_eq!(of(Limit::Own), Some(Duration::from_millis(100)));
+        shared.shared().set_slow_after(-1.0);
+        assert_eq!(of(Limit::Own), Some(Duration::ZERO));
+        assert_eq!(of(Limit::Seconds(0.25)), Some(Duration::from_millis(250)));
+        assert_eq!(of(Limit::Seconds(f64::INFINITY)), None);
+        assert_eq!(Limit::Seconds(f64::NAN).of(shared.shared()), None);
+    }
+}
