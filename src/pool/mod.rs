@@ -24,5 +24,5 @@ pub use builder::{InvalidLoopCount, loop_count};
 pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::Placement;
-pub use registry::{OwnerKey, Registry, Roster, TaskKey};
+pub use registry::{OwnerKey, Registry, Roster};
 pub use team::{Hand, PoolAcceptor, Team, load_of};

@@ -4,9 +4,12 @@
 //! loop, to any thread. A task that waits for its first step is shown by its loop
 //! ([`Current`](crate::event_loop::Current)): most short tasks never come here.
 //!
-//! The table is sharded, and a loop keeps its tasks in one shard, so that loops do not fight over
-//! locks and cache lines. Whoever holds a shard's lock waits for nothing, attached to Python or not,
-//! so that a thread may wait for it attached; it drops nothing either.
+//! The table is sharded, and a loop keeps its tasks in shards of its own, so that loops do not fight
+//! over locks and cache lines. Whoever holds a shard's lock waits for nothing, attached to Python or
+//! not, so that a thread may wait for it attached; it drops nothing either.
+//!
+//! But the operating system may take the processor from a reader that holds a lock. So a loop has
+//! several shards, and puts a task where nobody is reading; it waits only if each is being read.
 //!
 //! A dead task leaves its entry behind until it is looked at: two entries for each task that is added,
 //! so that the dead never outnumber the living by much, and all of them once the loop has done as
@@ -27,14 +30,30 @@ pub struct OwnerKey(pub u32);
 /// Names a task while it is registered: its owner, and the address of the object. Addresses are used
 /// again, so that a dead task's entry may give way to a new one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TaskKey {
+struct TaskKey {
     /// The loop.
-    pub owner: OwnerKey,
+    owner: OwnerKey,
     /// The object's address.
-    pub address: usize,
+    address: usize,
+    /// In which of its owner's shards it is.
+    part: u8,
 }
 
-const SHARDS: usize = 64;
+impl TaskKey {
+    fn new(owner: OwnerKey, address: usize, part: u8) -> Self {
+        Self { owner, address, part }
+    }
+}
+
+/// The shards of one loop. More readers than these must hold a lock each before the loop waits.
+const PARTS: u8 = 8;
+
+const SHARDS: usize = 512;
+
+/// Which shard a part is.
+fn shard_of(owner: OwnerKey, part: u8) -> usize {
+    (owner.0 as usize * usize::from(PARTS) + usize::from(part)) % SHARDS
+}
 
 impl Hash for TaskKey {
     /// dashmap takes the shard from the bits below the uppermost seven, and the place in the shard
@@ -43,7 +62,7 @@ impl Hash for TaskKey {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         const UPPERMOST: u32 = 57;
         let mixed = (self.address as u64 >> 4).wrapping_mul(GOLDEN);
-        let shard = u64::from(self.owner.0) % SHARDS as u64;
+        let shard = shard_of(self.owner, self.part) as u64;
         let below = (1 << (UPPERMOST - SHARDS.ilog2())) - 1;
         let place = mixed.rotate_right(40);
         let uppermost = place & (0x7f << UPPERMOST);
@@ -83,10 +102,20 @@ pub struct Entry<T> {
     serial: u64,
 }
 
+/// One registered task in its loop's roster.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    address: usize,
+    serial: u64,
+    part: u8,
+}
+
 /// The registered tasks of a loop in the order in which they are looked at, to find the dead ones.
 #[derive(Debug, Default)]
 pub struct Roster {
-    queue: VecDeque<(usize, u64)>,
+    queue: VecDeque<Listed>,
+    /// Where the last task was added.
+    part: u8,
     serial: u64,
     /// How many are still to be looked at before the loop sleeps.
     due: usize,
@@ -144,7 +173,8 @@ impl<T: Send + Sync> Registry<T> {
     /// Adds a task. Returns what a dead task has left under its address, to be dropped.
     pub fn add(
         &self,
-        key: TaskKey,
+        owner: OwnerKey,
+        address: usize,
         reference: T,
         created_ns: u64,
         foreign: bool,
@@ -152,49 +182,71 @@ impl<T: Send + Sync> Registry<T> {
     ) -> Option<T> {
         roster.serial += 1;
         let serial = roster.serial;
-        roster.queue.push_back((key.address, serial));
+        let first = roster.part;
+        let free = (0..PARTS).map(|step| (first + step) % PARTS).find_map(|part| {
+            Some((part, self.tasks.try_entry(TaskKey::new(owner, address, part))?))
+        });
+        let (part, place) = free.unwrap_or_else(|| {
+            // Each is being read.
+            (first, self.tasks.entry(TaskKey::new(owner, address, first)))
+        });
+        roster.part = part;
+        roster.queue.push_back(Listed { address, serial, part });
         let entry = Entry { reference, created_ns, foreign, serial };
-        self.tasks.insert(key, entry).map(|entry| entry.reference)
-    }
-
-    /// Takes a task out; what led to it is to be dropped. Its place in the roster is given up when its turn comes.
-    #[must_use]
-    pub fn remove(&self, key: TaskKey) -> Option<T> {
-        self.tasks.remove(&key).map(|(_, entry)| entry.reference)
-    }
-
-    /// Calls `f` with a task's entry, under the shard's lock: it must not wait, drop or run Python.
-    pub fn with<R>(&self, key: TaskKey, f: impl FnOnce(&Entry<T>) -> R) -> Option<R> {
-        self.tasks.get(&key).map(|entry| f(&entry))
-    }
-
-    /// Calls `f` with the tasks of a loop, as [`with`](Self::with). One that is added or removed
-    /// meanwhile may be among them or not.
-    pub fn each(&self, owner: OwnerKey, mut f: impl FnMut(&Entry<T>)) {
-        for entry in self.tasks.iter().filter(|entry| entry.key().owner == owner) {
-            f(entry.value());
+        match place {
+            Place::Occupied(mut place) => Some(place.insert(entry).reference),
+            Place::Vacant(place) => {
+                let _ = place.insert(entry);
+                None
+            }
         }
     }
 
-    /// Looks at the next task of a roster. Returns what a dead one leaves, to be dropped. `is_dead` as
-    /// [`with`](Self::with).
+    /// Takes a task out, with what dead ones have left under its address; all this is to be dropped.
+    /// Its place in the roster is given up when its turn comes.
+    #[must_use]
+    pub fn remove(&self, owner: OwnerKey, address: usize) -> Vec<T> {
+        let part = |part| self.tasks.remove(&TaskKey::new(owner, address, part));
+        (0..PARTS).filter_map(part).map(|(_, entry)| entry.reference).collect()
+    }
+
+    /// Calls `f` with the tasks of a loop, under a shard's lock: it must not wait, drop or run Python.
+    /// One that is added or removed meanwhile may be among them or not.
+    pub fn each(&self, owner: OwnerKey, mut f: impl FnMut(&Entry<T>)) {
+        for part in 0..PARTS {
+            let shard = self.tasks.shards()[shard_of(owner, part)].read();
+            // SAFETY: the table is locked while its entries are looked at.
+            for place in unsafe { shard.iter() } {
+                // SAFETY: as above.
+                let (key, entry) = unsafe { place.as_ref() };
+                if key.owner == owner {
+                    f(entry.get());
+                }
+            }
+        }
+    }
+
+    /// Looks at the next task of a roster, unless it is being read. Returns what a dead one leaves, to
+    /// be dropped. `is_dead` as `f` of [`each`](Self::each).
     pub fn sweep_one(
         &self,
         owner: OwnerKey,
         roster: &mut Roster,
         is_dead: impl Fn(&T) -> bool,
     ) -> Option<T> {
-        let (address, serial) = roster.queue.pop_front()?;
-        match self.tasks.entry(TaskKey { owner, address }) {
-            Place::Occupied(place) if place.get().serial == serial => {
+        let listed = roster.queue.pop_front()?;
+        match self.tasks.try_entry(TaskKey::new(owner, listed.address, listed.part)) {
+            Some(Place::Occupied(place)) if place.get().serial == listed.serial => {
                 if is_dead(&place.get().reference) {
                     roster.swept += 1;
                     return Some(place.remove().reference);
                 }
-                roster.queue.push_back((address, serial));
+                roster.queue.push_back(listed);
             }
             // It was removed, or another has its address now, with a place of its own.
-            _ => {}
+            Some(_) => {}
+            // It is being read.
+            None => roster.queue.push_back(listed),
         }
         None
     }
@@ -213,7 +265,7 @@ impl<T: Send + Sync> Registry<T> {
     /// Takes all tasks of a roster out.
     pub fn forget(&self, owner: OwnerKey, roster: &mut Roster) -> Vec<T> {
         let gone = std::mem::take(&mut roster.queue).into_iter();
-        gone.filter_map(|(address, _)| self.remove(TaskKey { owner, address })).collect()
+        gone.flat_map(|listed| self.remove(owner, listed.address)).collect()
     }
 }
 
@@ -222,10 +274,6 @@ mod tests {
     use super::*;
 
     const OWNER: OwnerKey = OwnerKey(3);
-
-    fn key(address: usize) -> TaskKey {
-        TaskKey { owner: OWNER, address }
-    }
 
     fn of(registry: &Registry<usize>, owner: OwnerKey) -> Vec<usize> {
         let mut all = Vec::new();
@@ -239,23 +287,24 @@ mod tests {
         let registry = Registry::default();
         let (mut one, mut other) = (Roster::default(), Roster::default());
         for task in 1..=3 {
-            assert_eq!(registry.add(key(task * 16), task, 0, false, &mut one), None);
+            assert_eq!(registry.add(OWNER, task * 16, task, 0, false, &mut one), None);
         }
-        let far = TaskKey { owner: OwnerKey(67), address: 16 };
-        assert_eq!(registry.add(far, 9, 0, false, &mut other), None);
+        let far = OwnerKey(67);
+        assert_eq!(shard_of(far, 0), shard_of(OWNER, 0));
+        assert_eq!(registry.add(far, 16, 9, 0, false, &mut other), None);
         assert_eq!(of(&registry, OWNER), [1, 2, 3]);
-        assert_eq!(of(&registry, far.owner), [9]);
-        assert_eq!(registry.remove(key(32)), Some(2));
+        assert_eq!(of(&registry, far), [9]);
+        assert_eq!(registry.remove(OWNER, 32), [2]);
         assert_eq!(of(&registry, OWNER), [1, 3]);
         assert_eq!(registry.forget(OWNER, &mut one).len(), 2);
-        assert_eq!(of(&registry, far.owner), [9]);
+        assert_eq!(of(&registry, far), [9]);
     }
 
     #[test]
     fn the_dead_are_swept_and_the_living_stay() {
         let (registry, mut roster) = (Registry::default(), Roster::default());
         for task in 0..10 {
-            let _ = registry.add(key(task * 16), task, 0, false, &mut roster);
+            let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
         }
         let removed = registry.sweep(OWNER, &mut roster, 4, |task| task % 2 == 1);
         assert_eq!(removed, [1, 3]);
@@ -268,8 +317,8 @@ mod tests {
     #[test]
     fn an_address_that_is_used_again_has_one_place() {
         let (registry, mut roster) = (Registry::default(), Roster::default());
-        assert_eq!(registry.add(key(16), 1, 0, false, &mut roster), None);
-        assert_eq!(registry.add(key(16), 2, 0, false, &mut roster), Some(1));
+        assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut roster), None);
+        assert_eq!(registry.add(OWNER, 16, 2, 0, false, &mut roster), Some(1));
         assert!(registry.sweep(OWNER, &mut roster, 2, |_| false).is_empty());
         assert_eq!(roster.len(), 1);
         assert_eq!(of(&registry, OWNER), [2]);
@@ -279,7 +328,7 @@ mod tests {
     fn all_are_due_once_as_many_callbacks_have_run() {
         let (registry, mut roster) = (Registry::default(), Roster::default());
         for task in 0..10 {
-            let _ = registry.add(key(task * 16), task, 0, false, &mut roster);
+            let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
         }
         assert_eq!(roster.due(9, 4), 0);
         assert_eq!((roster.due(10, 4), roster.due(10, 4), roster.due(10, 4)), (4, 4, 2));
@@ -288,28 +337,53 @@ mod tests {
     }
 
     #[test]
-    fn each_loop_has_a_shard_and_tasks_are_spread_within_it() {
-        let hash = |owner: u32, address: usize| {
+    fn each_loop_has_its_shards_and_tasks_are_spread_within_them() {
+        let hash = |address: usize| {
             let mut hasher = Hashed::default();
-            TaskKey { owner: OwnerKey(owner), address }.hash(&mut hasher);
+            TaskKey::new(OwnerKey(1), address, 0).hash(&mut hasher);
             hasher.finish()
         };
-        let (registry, mut roster) = (Registry::default(), Roster::default());
-        for owner in [0, 1, 63] {
-            let one = TaskKey { owner: OwnerKey(owner), address: 0x7f00_1000 };
-            let _ = registry.add(one, 1, 0, false, &mut roster);
+        let registry = Registry::<usize>::default();
+        for owner in [0, 1, 63, 64, 1000].map(OwnerKey) {
+            for part in 0..PARTS {
+                let key = TaskKey::new(owner, 0x7f00_1000, part);
+                assert_eq!(registry.tasks.determine_map(&key), shard_of(owner, part));
+            }
         }
-        // Who writes one entry locks its whole shard.
-        let held = registry.tasks.get_mut(&TaskKey { owner: OwnerKey(1), address: 0x7f00_1000 });
-        assert!(held.is_some());
-        let is_locked = |owner, address| {
-            registry.tasks.try_get(&TaskKey { owner: OwnerKey(owner), address }).is_locked()
-        };
-        assert!(is_locked(1, 0x7f99_8880) && is_locked(65, 0x10));
-        assert!(!is_locked(0, 0x7f00_1000) && !is_locked(63, 0x7f00_1000));
-        drop(held);
         let low: std::collections::HashSet<_> =
-            (0..1024).map(|task| hash(1, 0x7f00_0000 + task * 352) & 1023).collect();
+            (0..1024).map(|task| hash(0x7f00_0000 + task * 352) & 1023).collect();
         assert!(low.len() > 500, "{} places for 1024 tasks", low.len());
+    }
+
+    #[test]
+    fn a_loop_does_not_wait_for_those_who_read_its_tasks() {
+        let (registry, mut roster) = (Registry::default(), Roster::default());
+        assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut roster), None);
+        let read = |part| registry.tasks.shards()[shard_of(OWNER, part)].read();
+        {
+            let _readers: Vec<_> = (0..PARTS - 1).map(read).collect();
+            assert_eq!(registry.add(OWNER, 32, 2, 0, false, &mut roster), None);
+            assert_eq!(registry.add(OWNER, 16, 3, 0, false, &mut roster), None);
+            // What is being read is looked at another time; what is not, is looked at.
+            assert_eq!(registry.sweep(OWNER, &mut roster, 3, |_| true), [2, 3]);
+            assert_eq!(roster.len(), 1);
+        }
+        assert_eq!(of(&registry, OWNER), [1]);
+        assert_eq!(registry.sweep(OWNER, &mut roster, 3, |_| true), [1]);
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_from_every_shard() {
+        let (registry, mut roster) = (Registry::default(), Roster::default());
+        let _ = registry.add(OWNER, 16, 1, 0, false, &mut roster);
+        {
+            let _reader = registry.tasks.shards()[shard_of(OWNER, 0)].read();
+            let _ = registry.add(OWNER, 16, 2, 0, false, &mut roster);
+        }
+        assert_eq!(of(&registry, OWNER), [1, 2]);
+        assert_eq!(registry.remove(OWNER, 16), [1, 2]);
+        assert_eq!(of(&registry, OWNER), []);
+        assert!(registry.sweep(OWNER, &mut roster, 9, |_| true).is_empty());
+        assert!(roster.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use super::object::{Ref, decref};
 use super::state::state;
 use crate::config;
 use crate::event_loop::{Current, Farewell};
-use crate::pool::{OwnerKey, Registry, TaskKey};
+use crate::pool::{OwnerKey, Registry};
 use crate::sys::clock;
 
 /// A weak reference to a task, without a callback.
@@ -59,10 +59,6 @@ fn registry() -> &'static Registry<Weak> {
     REGISTRY.get_or_init(Registry::default)
 }
 
-fn key(core: &LoopCore, task: *mut ffi::PyObject) -> TaskKey {
-    TaskKey { owner: core.owner_key, address: task as usize }
-}
-
 /// When a task is made that is made now: of the loop's present turn, which saves a look at the clock.
 #[inline(always)]
 pub(super) fn now_ns(core: &LoopCore) -> u64 {
@@ -84,12 +80,12 @@ pub(super) fn add(
     foreign: bool,
 ) -> PyResult<()> {
     let weak = Weak::new(task)?;
-    let key = key(core, task.as_ptr());
+    let (owner, address) = (core.owner_key, task.as_ptr() as usize);
     let (replaced, swept) = {
         let mut roster = lock_attached(task.py(), &core.roster);
-        let replaced = registry().add(key, weak, created_ns, foreign, &mut roster);
+        let replaced = registry().add(owner, address, weak, created_ns, foreign, &mut roster);
         // Two for one, or dead ones would pile up behind the living.
-        let mut swept = || registry().sweep_one(key.owner, &mut roster, Weak::is_dead);
+        let mut swept = || registry().sweep_one(owner, &mut roster, Weak::is_dead);
         (replaced, [swept(), swept()])
     };
     drop((replaced, swept));
@@ -319,7 +315,7 @@ pub(super) fn register(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> 
 #[pyfunction]
 #[pyo3(name = "_unregister", signature = (loop_, task, /))]
 pub(super) fn unregister(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
-    drop(registry().remove(key(loop_.get(), task.as_ptr())));
+    drop(registry().remove(loop_.get().owner_key, task.as_ptr() as usize));
 }
 
 /// Shows a task of a loop that runs in this thread as its current one, in the place of None.
