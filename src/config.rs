@@ -50,6 +50,13 @@ pub const BEHIND: usize = 16;
 /// Registered tasks looked at in one turn before the loop sleeps: some 10 microseconds.
 pub const SWEEP_PER_TURN: usize = 256;
 
+/// Coroutines of `spawn` that a loop begins in one turn, as far as they take less than
+/// [`ERRANDS_FOR`]: in between it asks the kernel.
+pub const ERRANDS_PER_TURN: usize = 64;
+
+/// After this long in one turn a loop begins no further coroutine.
+pub const ERRANDS_FOR: Duration = Duration::from_micros(250);
+
 /// For how long, at least, a loop keeps a task that another thread was handed: who only looks at it
 /// has let go of it by then.
 pub const LENT_FOR: Duration = Duration::from_millis(250);

@@ -73,6 +73,10 @@ pub struct Metrics {
     pub jobs: Counter,
     /// Jobs of other loops that the owner did.
     pub stolen_by: Counter,
+    /// Coroutines of `spawn` that the owner began.
+    pub errands: Counter,
+    /// Coroutines of `spawn` that the owner took over from other loops.
+    pub errands_stolen: Counter,
     /// Bytes that the owner read.
     pub bytes_in: Counter,
     /// Bytes that the owner wrote.

@@ -67,6 +67,10 @@ class LoopStats(NamedTuple):
     """Times that it was stuck inside a callback and its reactor was handed over."""
     wakes: int
     """Times that another thread woke its thread through the kernel."""
+    spawned: int
+    """Coroutines of ``spawn`` that were left to any loop and begun here."""
+    spawned_stolen: int
+    """Coroutines of ``spawn`` taken over from other loops."""
     bytes_in: int
     """Bytes read by its native transports."""
     bytes_out: int
@@ -331,13 +335,6 @@ class Pool:
         if isinstance(loop, EventLoop) and loop._pool is self:
             return self._members[loop._pool_index]
         raise RuntimeError(f"{loop!r} does not belong to {self!r}")
-
-    def _place(self) -> _Member:
-        member = self._members[self._core.place(self._loops)]
-        if member.accepting:
-            return member
-        # Its loop has ended by an error of its own: loop 0 is there as long as the pool is.
-        return self._members[0]
 
 
 _FORKED = (

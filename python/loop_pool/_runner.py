@@ -274,6 +274,7 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
     peace, as ``asyncio.run`` leaves them. Whatever is there when it has ended is the next round.
     """
     loop = member.loop
+    loop._cancel_errands()
     while tasks := {task for task in asyncio.all_tasks() if not _is_ours(task)}:
         for task in tasks:
             task.cancel()

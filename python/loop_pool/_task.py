@@ -91,20 +91,23 @@ def spawn_in[T](
     pool: Pool,
     coro: Coroutine[Any, Any, T],
     *,
-    loop: asyncio.AbstractEventLoop | None = None,
+    loop: asyncio.AbstractEventLoop,
     name: str | None = None,
     context: contextvars.Context | None = None,
     closing: bool = False,
 ) -> PoolTask[T]:
-    """As :func:`spawn`, in a given pool. ``closing``: also while the pool refuses new work."""
+    """As :func:`spawn`, on a loop of a given pool. ``closing``: also while the pool refuses new work."""
     try:
-        member = pool._place() if loop is None else pool._member_of(loop)
-        task: PoolTask[T] = _core._spawn_on(member.loop, coro, name, context, closing)
+        member = pool._member_of(loop)
+        return _core._spawn_on(member.loop, coro, name, context, closing)
     except BaseException:
-        if asyncio.iscoroutine(coro):
-            coro.close()
+        _close(coro)
         raise
-    return task
+
+
+def _close(coro: object) -> None:
+    if asyncio.iscoroutine(coro):
+        coro.close()
 
 
 def spawn[T](
@@ -118,7 +121,8 @@ def spawn[T](
 
     Args:
         coro: a coroutine object, not yet started.
-        loop: the loop to run it on; ``None``: in turn, the less loaded of two.
+        loop: the loop to run it on; ``None``: whichever gets to it first, an idle one if there is
+            one. Once it has begun, it stays there.
         name: the task's name, as for ``asyncio.create_task``.
         context: the context to run in; ``None``: a copy of the current one.
 
@@ -128,9 +132,14 @@ def spawn[T](
             closing. The coroutine is closed, not lost.
     """
     try:
+        if loop is None:
+            task: PoolTask[T] | None = _core._spawn(coro, name, context)
+            if task is not None:
+                return task
         pool = current_pool()
-    except RuntimeError:
-        if asyncio.iscoroutine(coro):
-            coro.close()
+    except BaseException:
+        _close(coro)
         raise
-    return spawn_in(pool, coro, loop=loop, name=name, context=context)
+    # The loop that runs here takes it itself where it cannot leave it to all.
+    here = asyncio.get_running_loop() if loop is None else loop
+    return spawn_in(pool, coro, loop=here, name=name, context=context)

@@ -25,4 +25,4 @@ pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::Placement;
 pub use registry::{OwnerKey, Registry, Roster};
-pub use team::{Hand, PoolAcceptor, Team, load_of};
+pub use team::{Errand, Hand, PoolAcceptor, Team, load_of};

@@ -11,7 +11,7 @@ use crate::config;
 use crate::event_loop::{Completion, Job, Shared};
 use crate::id::{IoToken, LoopId};
 use crate::reactor::Handle;
-use crate::scheduler::{Crew, Found, Seat, Sleepers, Worker};
+use crate::scheduler::{Crew, CrewId, Found, Seat, Sleepers, Source, Worker};
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -25,12 +25,14 @@ use crate::transport::AcceptSink;
 /// What the threads of one pool share to work for each other.
 pub struct Team {
     crew: Arc<Crew<Job>>,
+    /// Coroutines that have not begun, for whichever loop gets to them first.
+    starts: Arc<Crew<Errand>>,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
     /// The loops, set when each one's thread has begun.
     pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
     /// Shares in the crew that no thread has taken yet.
-    workers: Mutex<Vec<Option<Worker<Job>>>>,
+    workers: Mutex<Vec<Option<(Worker<Job>, Worker<Errand>)>>>,
     /// The monitor sleeps until a loop wakes it.
     pub(super) monitor_sleeps: AtomicBool,
     /// The monitor's reactor, while there is a monitor.
@@ -62,12 +64,60 @@ impl Sleepers for Team {
 
     fn summon(&self, seat: Seat) -> bool {
         let Some(shared) = self.loops[seat.0].get() else { return false };
-        let summoned = shared.idle().summon();
-        if summoned {
-            shared.metrics.wakes.add_shared(1);
-            shared.wake();
-        }
-        summoned
+        summon(shared, HELPERS)
+    }
+}
+
+/// The numbers of the crews.
+const HELPERS: CrewId = CrewId(0);
+const STARTERS: CrewId = CrewId(1);
+
+fn summon(shared: &Shared, crew: CrewId) -> bool {
+    let summoned = shared.idle().summon(crew);
+    if summoned {
+        shared.metrics.wakes.add_shared(1);
+        shared.wake();
+    }
+    summoned
+}
+
+/// The loops as they begin each other's coroutines: each that sleeps may be woken for one.
+struct Starters<'a>(&'a Team);
+
+impl Sleepers for Starters<'_> {
+    fn is_parked(&self, seat: Seat) -> bool {
+        self.0.loops[seat.0].get().is_some_and(|shared| shared.idle().is_parked())
+    }
+
+    fn summon(&self, seat: Seat) -> bool {
+        self.0.loops[seat.0].get().is_some_and(|shared| summon(shared, STARTERS))
+    }
+}
+
+/// A coroutine that has not begun: a reference that the layer above has given away, which it gets
+/// back as it is.
+#[derive(Debug)]
+#[must_use = "a coroutine that is dropped here is lost"]
+pub struct Errand(usize);
+
+impl Errand {
+    /// Of a reference that is given away.
+    pub fn new(reference: usize) -> Self {
+        Self(reference)
+    }
+
+    /// The reference, to be owned again.
+    #[must_use]
+    pub fn into_reference(self) -> usize {
+        let reference = self.0;
+        std::mem::forget(self);
+        reference
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        debug_assert!(false, "a coroutine was lost");
     }
 }
 
@@ -76,11 +126,13 @@ impl Team {
     #[must_use]
     pub fn new(loops: usize, steals: bool) -> Arc<Self> {
         let (crew, workers) = Crew::new(loops);
+        let (starts, starters) = Crew::new(loops);
         Arc::new(Self {
             crew,
+            starts,
             steals,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
-            workers: Mutex::new(workers.into_iter().map(Some).collect()),
+            workers: Mutex::new(workers.into_iter().zip(starters).map(Some).collect()),
             monitor_sleeps: AtomicBool::new(false),
             monitor: RwLock::new(None),
             incidents: OnceLock::new(),
@@ -123,9 +175,9 @@ impl Team {
     /// Takes a loop's place; `None` if it is taken, or there is none of that number.
     pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
         let seat = id.0 as usize;
-        let worker = self.workers.lock().get_mut(seat)?.take()?;
+        let (worker, starts) = self.workers.lock().get_mut(seat)?.take()?;
         self.loops[seat].set(Arc::clone(shared)).ok()?;
-        Some(Hand { worker, team: Arc::clone(self) })
+        Some(Hand { worker, starts, found: None, team: Arc::clone(self) })
     }
 
     /// Whether the threads do each other's work.
@@ -185,6 +237,9 @@ impl Team {
 #[derive(Debug)]
 pub struct Hand {
     worker: Worker<Job>,
+    starts: Worker<Errand>,
+    /// One that was found in a search, to begin next.
+    found: Option<Errand>,
     team: Arc<Team>,
 }
 
@@ -223,10 +278,72 @@ impl Hand {
         self.run_found(own, scratch, found)
     }
 
+    // -- coroutines that have not begun ----------------------------------------------------------
+
+    /// Leaves a coroutine to whichever loop gets to it first, and wakes one that sleeps.
+    pub fn leave_to_all(&self, errand: Errand) {
+        self.starts.push(errand);
+        self.team.starts.wake_one(&Starters(&self.team));
+    }
+
+    /// Whether coroutines wait anywhere that nobody is on the way to: asked on the last look before a
+    /// sleep.
+    #[must_use]
+    pub fn has_errands(&self) -> bool {
+        self.team.starts.has_work() && !self.team.starts.is_searching()
+    }
+
+    /// Looks for a coroutine of any loop's, for [`next_errand`](Self::next_errand).
+    pub fn seek_errand(&mut self, own: &Shared) {
+        if self.found.is_none() {
+            let found = self.starts.find(&Starters(&self.team));
+            self.note_found(own, found);
+        }
+    }
+
+    /// The coroutine to begin next. The last one is left to a loop that has been woken for it: that
+    /// has nothing else to do.
+    pub fn next_errand(&mut self) -> Option<Errand> {
+        if self.found.is_some() {
+            return self.found.take();
+        }
+        match self.starts.len() {
+            0 => None,
+            1 if self.team.starts.is_searching() => None,
+            _ => self.starts.pop(),
+        }
+    }
+
+    /// Takes all out that wait here, as the loop ends.
+    pub fn take_errands(&mut self) -> Vec<Errand> {
+        let found = self.found.take();
+        found.into_iter().chain(std::iter::from_fn(|| self.starts.pop())).collect()
+    }
+
+    fn note_found(&mut self, own: &Shared, found: Option<Found<Errand>>) {
+        let Some(Found { job, from, taken }) = found else { return };
+        if let Source::Seat(_) = from {
+            own.metrics.errands_stolen.add(taken as u64);
+        }
+        self.found = Some(job);
+    }
+
+    // -- answering -------------------------------------------------------------------------------
+
     /// Answers a summons, if there was one, after the owner's wait. `busy`: the loop has work of its
     /// own. Returns whether a job was done.
     pub fn answer(&mut self, own: &Arc<Shared>, scratch: &mut [u8], busy: bool) -> bool {
         let Some(summons) = own.idle().take_summons() else { return false };
+        if summons.crew() == STARTERS {
+            let sleepers = Starters(&self.team);
+            if busy || self.found.is_some() {
+                self.starts.decline(summons, &sleepers);
+            } else {
+                let found = self.starts.answer(summons, &sleepers);
+                self.note_found(own, found);
+            }
+            return false;
+        }
         if busy {
             self.worker.decline(summons, &*self.team);
             return false;
@@ -259,12 +376,14 @@ impl Hand {
         }
     }
 
-    /// Does all that is left, before the thread ends: nobody else may know of it.
-    pub fn leave(mut self, own: &Arc<Shared>) {
+    /// Does all that is left, before the thread ends: nobody else may know of it. Returns the
+    /// coroutines that have not begun.
+    pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Errand> {
         if !self.worker.is_empty() {
             let mut scratch = vec![0; config::READ_SIZE];
             while self.run_own(own, &mut scratch) {}
         }
+        self.take_errands()
     }
 }
 

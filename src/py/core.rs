@@ -176,6 +176,11 @@ impl LoopCore {
         spawn::shut(py, self)
     }
 
+    /// Cancels what was left to all loops and waits on this one. On its thread.
+    fn _cancel_errands(&self, py: Python<'_>) {
+        spawn::cancel_errands(py, self);
+    }
+
     /// The `asyncio` tasks that `spawn` has begun here and that have not ended. Any thread.
     fn _spawned(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
         spawn::running(py, self)
@@ -261,6 +266,7 @@ impl LoopCore {
     /// Takes everything out of a loop that does not run, and gives its descriptors back.
     #[pyo3(name = "_close_core")]
     fn close_core(&self, py: Python<'_>) -> PyResult<()> {
+        let mut errands = Vec::new();
         let held = {
             let claim = self
                 .event_loop
@@ -269,7 +275,7 @@ impl LoopCore {
             self.event_loop.set_closed(true);
             // SAFETY: the claim; no Python runs.
             if let Some(hand) = unsafe { self.hand.with(Option::take) } {
-                hand.leave(self.event_loop.shared());
+                errands = hand.leave(self.event_loop.shared());
             }
             self.event_loop.close_reactor(&claim);
             // SAFETY: moving callbacks out runs no Python.
@@ -287,6 +293,7 @@ impl LoopCore {
             held
         };
         drop(held);
+        spawn::cancel(py, errands);
         let shared = self.event_loop.shared();
         drop(shared.drain_completions());
         let sources = lock_attached(py, &shared.sources).drain();

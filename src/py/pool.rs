@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
-use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
 use super::listener::ListenerCore;
 use crate::id::{IoToken, LoopId};
@@ -37,7 +35,6 @@ pub(super) fn loop_count(loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
 /// The shared part of a pool. Use `loop_pool.Pool`.
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(super) struct PoolCore {
-    placement: pool::Placement,
     /// How the loops see each other.
     team: Arc<Team>,
     monitor: Mutex<Option<Monitor>>,
@@ -56,7 +53,6 @@ impl PoolCore {
     #[pyo3(signature = (loops, *, steal))]
     fn new(loops: u32, steal: bool) -> Self {
         Self {
-            placement: pool::Placement::new(loops),
             // With one loop there is nobody to work for it.
             team: Team::new(loops.max(1) as usize, steal && loops > 1),
             monitor: Mutex::new(None),
@@ -110,15 +106,6 @@ impl PoolCore {
             (each.seat, each.stint.number(), each.lasted.as_secs_f64(), each.ended)
         };
         told.into_iter().map(as_tuple).collect()
-    }
-
-    /// The index of the loop for the next coroutine. Any thread.
-    fn place(&self, loops: &Bound<'_, PyTuple>) -> u32 {
-        let load = |id: crate::id::LoopId| {
-            let member = loops.get_borrowed_item(id.0 as usize).ok()?;
-            Some(pool::load_of(member.cast::<LoopCore>().ok()?.get().event_loop.shared()))
-        };
-        self.placement.next(|id| load(id).unwrap_or(u64::MAX)).0
     }
 
     /// Whether this process is a fork of the one that made the pool.

@@ -9,11 +9,11 @@ use pyo3::prelude::*;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{self, Found};
-use super::{handle, handle_types, lent, registry};
+use super::{handle, handle_types, lent, registry, spawn};
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, Turned};
-use crate::pool::Hand;
+use crate::pool::{Errand, Hand};
 use crate::reactor::{PollEnd, Ready};
 use crate::scheduler::Park;
 use crate::sys::clock;
@@ -83,7 +83,8 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
         metrics.ready.set(todo as u64);
-        return run_callbacks(slf, claim, todo);
+        run_callbacks(slf, claim, todo)?;
+        return begin_errands(slf, claim);
     }
     let began_ns = clock::monotonic_ns();
     // SAFETY: runs no Python.
@@ -115,6 +116,55 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     run_callbacks(slf, claim, todo)?;
     // SAFETY: runs no Python.
     unsafe { claim.local(|local| local.ready.trim()) };
+    begin_errands(slf, claim)
+}
+
+/// Begins coroutines of `spawn` that wait here for whichever loop gets to them first: one after
+/// another, each with its first step, so that the others may be taken by idle loops meanwhile.
+#[inline(always)]
+fn begin_errands(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
+    // SAFETY: the claim; no Python runs.
+    match unsafe { slf.get().hand.with(next_errand) } {
+        Some(errand) => begin_errands_from(slf, claim, errand),
+        None => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn next_errand(hand: &mut Option<Box<Hand>>) -> Option<Errand> {
+    hand.as_mut()?.next_errand()
+}
+
+fn begin_errands_from(
+    slf: &Bound<'_, LoopCore>,
+    claim: &Claim<'_, Local<Callback>>,
+    first: Errand,
+) -> PyResult<()> {
+    let core = slf.get();
+    let shared = core.event_loop.shared();
+    let began_ns = clock::monotonic_ns();
+    let mut next = Some(first);
+    let mut left = config::ERRANDS_PER_TURN;
+    while let Some(errand) = next {
+        shared.progress.begin();
+        shared.metrics.errands.add(1);
+        let begun = spawn::begin(slf, errand);
+        shared.progress.rest();
+        begun?;
+        // SAFETY: runs no Python.
+        let todo = unsafe { claim.local(|local| local.ready.len()) };
+        run_callbacks(slf, claim, todo)?;
+        let passed = clock::monotonic_ns().saturating_sub(began_ns);
+        left -= 1;
+        if left == 0
+            || core.event_loop.is_stopping()
+            || u128::from(passed) > config::ERRANDS_FOR.as_nanos()
+        {
+            break;
+        }
+        // SAFETY: the claim; no Python runs.
+        next = unsafe { core.hand.with(next_errand) };
+    }
     Ok(())
 }
 
@@ -203,16 +253,7 @@ fn poll(
     // SAFETY: runs no Python.
     let mut scratch = if lends { unsafe { claim.local(Local::take_scratch) } } else { Vec::new() };
     let polled = py.detach(|| match &mut hand {
-        Some(hand) if hand.team().steals() => {
-            wait_and_help(event_loop, hand, &mut scratch, limit, &mut found)
-        }
-        Some(hand) => {
-            let waited = wait(event_loop, limit, || false, &mut found);
-            if !limit.is_zero() {
-                hand.team().awake();
-            }
-            waited
-        }
+        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, limit, &mut found),
         None => wait(event_loop, limit, || false, &mut found),
     });
     if let Ok(turned) = &polled {
@@ -272,7 +313,8 @@ fn wait(
 }
 
 /// As [`wait`], in a pool: does what the loop has left lying, then what others have, and waits only
-/// if there is nothing; and searches once more if it is woken for that.
+/// if there is nothing; and searches once more if it is woken for that. A coroutine that it finds is
+/// begun at the end of the turn.
 fn wait_and_help(
     event_loop: &EventLoop<Callback>,
     hand: &mut Hand,
@@ -281,22 +323,27 @@ fn wait_and_help(
     found: &mut Vec<Ready>,
 ) -> Result<Turned, LoopError> {
     let shared = event_loop.shared();
-    if hand.run_own(shared, scratch) || limit.is_zero() {
+    let steals = hand.team().steals();
+    if (steals && hand.run_own(shared, scratch)) || limit.is_zero() {
         return wait(event_loop, Duration::ZERO, || false, found);
     }
-    let mut work = false;
+    let (mut work, mut errands) = (false, false);
     let waited = wait(
         event_loop,
         limit,
         || {
-            work = hand.has_work();
-            work
+            work = steals && hand.has_work();
+            errands = hand.has_errands();
+            work || errands
         },
         found,
     );
     hand.team().awake();
     let busy = !found.is_empty() || event_loop.has_posts();
     let helped = hand.answer(shared, scratch, busy);
+    if errands && !busy {
+        hand.seek_errand(shared);
+    }
     if work && !busy && !helped {
         hand.help(shared, scratch);
     }

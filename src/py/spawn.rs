@@ -14,6 +14,8 @@ use super::core::LoopCore;
 use super::io::{copy_context, lock_attached};
 use super::object::Ref;
 use super::pool_task::{self, PoolTaskCore};
+use super::pool_task_run;
+use crate::pool::Errand;
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +86,110 @@ pub(super) fn spawn_on<'py>(
     enter(loop_, &task, closing)?;
     loop_.get().schedule(Callback::from_native(task.clone().into_any().into()));
     Ok(task)
+}
+
+/// Leaves `coro` to whichever loop of the pool gets to it first. `None`: no loop of an open pool runs
+/// in this thread, or it cannot do it now.
+///
+/// # Errors
+/// `TypeError` for what is no coroutine. It is left as it is.
+#[pyfunction]
+#[pyo3(name = "_spawn", signature = (coro, name, context, /))]
+pub(super) fn spawn<'py>(
+    coro: &Bound<'py, PyAny>,
+    name: Option<Bound<'py, PyAny>>,
+    context: Option<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PoolTaskCore>>> {
+    let py = coro.py();
+    let Some(running) = pool_task::running_loop(py)? else { return Ok(None) };
+    let Ok(loop_) = running.cast::<LoopCore>() else { return Ok(None) };
+    let core = loop_.get();
+    if !core.event_loop.is_owner() {
+        return Ok(None);
+    }
+    let task = new_task(coro, name, context)?;
+    // What the task's making ran may have closed the door. From here on no Python runs.
+    if lock_attached(py, &core.book).door != Door::Open {
+        return refused(&task);
+    }
+    let errand = Errand::new(task.clone().into_ptr() as usize);
+    // SAFETY: we own the loop; no Python runs.
+    let left = unsafe {
+        core.hand.with(|hand| match hand {
+            Some(hand) => {
+                hand.leave_to_all(errand);
+                None
+            }
+            None => Some(errand),
+        })
+    };
+    match left {
+        None => Ok(Some(task)),
+        Some(errand) => {
+            drop(task_of(py, errand));
+            refused(&task)
+        }
+    }
+}
+
+/// Gives the coroutine back that a task was made of.
+fn refused<'py>(task: &Bound<'py, PoolTaskCore>) -> PyResult<Option<Bound<'py, PoolTaskCore>>> {
+    let coro = lock_attached(task.py(), &task.get().parts).coro.take();
+    drop(coro);
+    Ok(None)
+}
+
+/// The task that an errand is.
+fn task_of(py: Python<'_>, errand: Errand) -> Bound<'_, PoolTaskCore> {
+    // SAFETY: the reference that `spawn` gave away.
+    unsafe {
+        Bound::from_owned_ptr(py, errand.into_reference() as *mut ffi::PyObject)
+            .cast_into_unchecked()
+    }
+}
+
+/// Begins a coroutine that was left to all, on the loop that got to it. While the loop takes on
+/// nothing more, it is cancelled.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` of a task that starts at once.
+pub(super) fn begin(loop_: &Bound<'_, LoopCore>, errand: Errand) -> PyResult<()> {
+    let task = task_of(loop_.py(), errand);
+    if enter(loop_, &task, false).is_err() {
+        cancel_unbegun(&task);
+        return Ok(());
+    }
+    pool_task_run::begin(loop_, &task)
+}
+
+/// Cancels what was left to all and waits on this loop. On its thread.
+pub(super) fn cancel_errands(py: Python<'_>, core: &LoopCore) {
+    if !core.event_loop.is_owner() {
+        return;
+    }
+    // SAFETY: we own the loop; no Python runs.
+    let errands = unsafe {
+        core.hand.with(|hand| hand.as_mut().map_or_else(Vec::new, |hand| hand.take_errands()))
+    };
+    cancel(py, errands);
+}
+
+/// Cancels coroutines that have not begun.
+pub(super) fn cancel(py: Python<'_>, errands: Vec<Errand>) {
+    for errand in errands {
+        cancel_unbegun(&task_of(py, errand));
+    }
+}
+
+fn cancel_unbegun(task: &Bound<'_, PoolTaskCore>) {
+    let py = task.py();
+    let coro = lock_attached(py, &task.get().parts).coro.take();
+    if let Some(coro) = coro
+        && let Err(error) =
+            pool_task_run::end_unbegun(task, &coro, &py.None().into_bound(py).into())
+    {
+        error.write_unraisable(py, Some(task.as_any()));
+    }
 }
 
 /// Makes a task of a coroutine.

@@ -104,6 +104,15 @@ impl<J: Send> Crew<J> {
         !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
     }
 
+    /// Whether somebody is woken to search, or searches on a summons. Any thread.
+    ///
+    /// A thread that has published that it sleeps, and sees this behind the fence, may sleep on jobs:
+    /// whoever ends the search looks once more, and wakes it for what is left.
+    #[must_use]
+    pub fn is_searching(&self) -> bool {
+        self.searching.load(Relaxed) & UNDER_WAY != 0
+    }
+
     /// Wakes one thread to search, if one sleeps and none has been woken for it already. To be
     /// called after a push or an injection, once for several that follow each other. Any thread.
     pub fn wake_one(&self, sleepers: &impl Sleepers) {

@@ -12,9 +12,16 @@ const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
 /// Somebody has undertaken to wake the parked owner; others need not.
 const NOTIFIED: u32 = 2;
-/// Somebody has undertaken to wake the owner and has counted it as searching. The word keeps this
-/// beyond the end of the sleep, until the owner takes the summons.
+/// Somebody has undertaken to wake the owner and has counted it as searching in one of its crews: the
+/// crew's number stands above. The word keeps this beyond the end of the sleep, until the owner takes
+/// the summons.
 const SUMMONED: u32 = 3;
+const STATE: u32 = 3;
+const CREW: u32 = 2;
+
+/// Which of the crews that a thread is in, if there are several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrewId(pub u32);
 
 /// What the owner may do after its last look.
 #[derive(Debug)]
@@ -40,7 +47,15 @@ pub enum Wake {
 /// does, it wakes nobody else. `Worker::answer` or `Worker::decline` takes it.
 #[derive(Debug)]
 #[must_use = "the crew wakes nobody else until it is answered or declined"]
-pub struct Summons(());
+pub struct Summons(CrewId);
+
+impl Summons {
+    /// Of which crew it is.
+    #[must_use]
+    pub fn crew(&self) -> CrewId {
+        self.0
+    }
+}
 
 /// Proof that the owner has published that it sleeps. Dropping it publishes that it is awake; a
 /// summons that came meanwhile stays for [`Idle::take_summons`].
@@ -68,7 +83,7 @@ impl Idle {
     /// Publishes that the owner is about to sleep, then looks once more by `has_work`. With a
     /// summons not yet taken it does not sleep. Owner thread only.
     pub fn park(&self, has_work: impl FnOnce() -> bool) -> Park<'_> {
-        if self.state.load(Relaxed) == SUMMONED {
+        if self.state.load(Relaxed) & STATE == SUMMONED {
             return Park::Work;
         }
         self.state.store(PARKED, Relaxed);
@@ -108,12 +123,13 @@ impl Idle {
         self.state.load(Relaxed) == PARKED
     }
 
-    /// Counts a parked owner as searching. If it returns true, the caller has to wake it. Only
+    /// Counts a parked owner as searching in a crew. If it returns true, the caller has to wake it. Only
     /// from [`Sleepers::summon`](super::Sleepers::summon). Any thread.
     #[must_use = "the owner has to be woken"]
-    pub fn summon(&self) -> bool {
+    pub fn summon(&self, crew: CrewId) -> bool {
         // Release, for `take_summons`: the search then sees what was pushed before the summons.
-        self.state.compare_exchange(PARKED, SUMMONED, Release, Relaxed).is_ok()
+        let summoned = SUMMONED | crew.0 << CREW;
+        self.state.compare_exchange(PARKED, summoned, Release, Relaxed).is_ok()
     }
 
     /// Takes the summons, if there is one: after each park, whatever its verdict and however its
@@ -121,17 +137,20 @@ impl Idle {
     /// Owner thread only.
     #[inline]
     pub fn take_summons(&self) -> Option<Summons> {
-        if self.state.load(Acquire) != SUMMONED {
+        let state = self.state.load(Acquire);
+        if state & STATE != SUMMONED {
             return None;
         }
         self.state.store(AWAKE, Relaxed);
-        Some(Summons(()))
+        Some(Summons(CrewId(state >> CREW)))
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    const CREW_ONE: CrewId = CrewId(1);
 
     fn sleep(idle: &Idle) -> Parked<'_> {
         let Park::Sleep(parked) = idle.park(|| false) else { panic!("nothing was posted") };
@@ -159,11 +178,11 @@ mod tests {
     #[test]
     fn only_a_sleeper_whom_nobody_wakes_is_summoned() {
         let idle = Idle::default();
-        assert!(!idle.is_parked() && !idle.summon());
+        assert!(!idle.is_parked() && !idle.summon(CREW_ONE));
         let parked = sleep(&idle);
         assert!(idle.is_parked());
         assert_eq!(idle.posted(), Wake::Needed);
-        assert!(!idle.is_parked() && !idle.summon());
+        assert!(!idle.is_parked() && !idle.summon(CREW_ONE));
         drop(parked);
         assert!(idle.take_summons().is_none());
     }
@@ -172,11 +191,11 @@ mod tests {
     fn a_summons_is_taken_once_and_spares_a_poster_the_wake() {
         let idle = Idle::default();
         let parked = sleep(&idle);
-        assert!(idle.summon());
-        assert!(!idle.summon());
+        assert!(idle.summon(CREW_ONE));
+        assert!(!idle.summon(CrewId(0)));
         assert_eq!(idle.posted(), Wake::Unneeded);
         drop(parked);
-        assert!(idle.take_summons().is_some());
+        assert_eq!(idle.take_summons().map(|summons| summons.crew()), Some(CREW_ONE));
         assert!(idle.take_summons().is_none());
         drop(sleep(&idle));
     }
@@ -184,7 +203,7 @@ mod tests {
     #[test]
     fn a_summons_that_comes_before_the_last_look_is_kept() {
         let idle = Idle::default();
-        let verdict = idle.park(|| idle.summon());
+        let verdict = idle.park(|| idle.summon(CREW_ONE));
         assert!(matches!(verdict, Park::Work));
         assert!(idle.take_summons().is_some());
     }
@@ -193,7 +212,7 @@ mod tests {
     fn nobody_sleeps_on_a_summons() {
         let idle = Idle::default();
         let parked = sleep(&idle);
-        assert!(idle.summon());
+        assert!(idle.summon(CREW_ONE));
         drop(parked);
         assert!(matches!(idle.park(|| false), Park::Work));
         assert!(idle.take_summons().is_some());

@@ -16,4 +16,4 @@ mod idle;
 mod loom_tests;
 
 pub use crew::{Crew, Found, Seat, Sleepers, Source, Worker};
-pub use idle::{Idle, Park, Parked, Summons, Wake};
+pub use idle::{CrewId, Idle, Park, Parked, Summons, Wake};

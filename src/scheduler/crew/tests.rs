@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::super::{Idle, Park, Parked, Summons};
+use super::super::{CrewId, Idle, Park, Parked, Summons};
 use super::*;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Arc, thread};
@@ -50,7 +50,7 @@ impl Sleepers for Beds {
     }
 
     fn summon(&self, seat: Seat) -> bool {
-        let summoned = self.idle[seat.0].summon();
+        let summoned = self.idle[seat.0].summon(CrewId::default());
         if summoned {
             self.woken.borrow_mut().push(seat.0);
         }
