@@ -42,6 +42,7 @@ __all__ = [
     "_needs_gil",
     "_register",
     "_set_pool_task_class",
+    "_spawn",
     "_spawn_on",
     "_stack",
     "_stop_counting",
@@ -222,6 +223,9 @@ class LoopCore:
     def _shut_spawned(self) -> list[PoolTask[Any]]:
         """Let nobody in any more, and return the tasks of `spawn` that have not ended."""
 
+    def _cancel_errands(self) -> None:
+        """Cancel what `_spawn` left to all loops and waits on this one. On its thread."""
+
     def _spawned(self) -> list[asyncio.Task[Any]]:
         """Return the asyncio tasks of `spawn` that have begun here and not ended. Any thread."""
 
@@ -339,13 +343,6 @@ class PoolCore:
             What was told, oldest first: the loop's index, the callback's number on that loop, for
             how many seconds it has been under way, and whether it has ended. Nothing: the pool has
             ended.
-        """
-
-    def place(self, loops: tuple[LoopCore, ...]) -> int:
-        """Return the index of the loop for the next coroutine. Any thread.
-
-        Args:
-            loops: the loops of this pool, whose loads are compared.
         """
 
     def forked(self) -> bool:
@@ -860,6 +857,23 @@ def _current_task(loop_: LoopCore, /) -> Any:
 
 def _set_pool_task_class(class_: type[PoolTaskCore[Any]], /) -> None:
     """Make the class known whose instances `_spawn_on` makes. Once, at import."""
+
+def _spawn[T](
+    coro: Coroutine[Any, Any, T], name: object, context: contextvars.Context | None, /
+) -> PoolTask[T] | None:
+    """Leave a coroutine to whichever loop of the pool gets to it first. On a loop's thread.
+
+    Args:
+        coro: a coroutine object, not yet started. It is left as it is if this fails.
+        name: the task's name, or None.
+        context: the context to run it in; None: a copy of the current one.
+
+    Returns:
+        None if no loop of an open pool runs in this thread, or it cannot do it now.
+
+    Raises:
+        TypeError: `coro` is no coroutine.
+    """
 
 def _spawn_on[T](
     loop_: LoopCore,

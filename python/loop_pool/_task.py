@@ -96,7 +96,10 @@ def spawn_in[T](
     context: contextvars.Context | None = None,
     closing: bool = False,
 ) -> PoolTask[T]:
-    """As :func:`spawn`, on a loop of a given pool. ``closing``: also while the pool refuses new work."""
+    """As :func:`spawn`, on a loop of a given pool.
+
+    ``closing``: also while the pool refuses new work.
+    """
     try:
         member = pool._member_of(loop)
         return _core._spawn_on(member.loop, coro, name, context, closing)

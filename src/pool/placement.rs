@@ -1,4 +1,4 @@
-//! Which loop gets the next coroutine that was not meant for a particular one.
+//! Which loop gets the next connection.
 
 use crate::id::LoopId;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -20,7 +20,7 @@ impl Placement {
         Self { loops: loops.max(1), turn: AtomicU32::new(0) }
     }
 
-    /// The loop for the next coroutine, given a way to ask for a loop's load. Any thread.
+    /// The loop for the next connection, given a way to ask for a loop's load. Any thread.
     pub fn next(&self, load: impl Fn(LoopId) -> u64) -> LoopId {
         let turn = self.turn.fetch_add(1, Relaxed);
         let first = LoopId(turn % self.loops);

@@ -22,6 +22,9 @@ use crate::sys::address::SocketAddress;
 use crate::sys::clock;
 use crate::transport::AcceptSink;
 
+/// One thread's share in the two crews.
+type Share = (Worker<Job>, Worker<Errand>);
+
 /// What the threads of one pool share to work for each other.
 pub struct Team {
     crew: Arc<Crew<Job>>,
@@ -32,7 +35,7 @@ pub struct Team {
     /// The loops, set when each one's thread has begun.
     pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
     /// Shares in the crew that no thread has taken yet.
-    workers: Mutex<Vec<Option<(Worker<Job>, Worker<Errand>)>>>,
+    workers: Mutex<Vec<Option<Share>>>,
     /// The monitor sleeps until a loop wakes it.
     pub(super) monitor_sleeps: AtomicBool,
     /// The monitor's reactor, while there is a monitor.

@@ -103,19 +103,20 @@ pub(super) fn spawn<'py>(
     let py = coro.py();
     let Some(running) = pool_task::running_loop(py)? else { return Ok(None) };
     let Ok(loop_) = running.cast::<LoopCore>() else { return Ok(None) };
-    let core = loop_.get();
-    if !core.event_loop.is_owner() {
+    let owner = loop_.get();
+    if !owner.event_loop.is_owner() {
         return Ok(None);
     }
     let task = new_task(coro, name, context)?;
     // What the task's making ran may have closed the door. From here on no Python runs.
-    if lock_attached(py, &core.book).door != Door::Open {
-        return refused(&task);
+    if lock_attached(py, &owner.book).door != Door::Open {
+        give_back(&task);
+        return Ok(None);
     }
     let errand = Errand::new(task.clone().into_ptr() as usize);
     // SAFETY: we own the loop; no Python runs.
     let left = unsafe {
-        core.hand.with(|hand| match hand {
+        owner.hand.with(|hand| match hand {
             Some(hand) => {
                 hand.leave_to_all(errand);
                 None
@@ -127,16 +128,16 @@ pub(super) fn spawn<'py>(
         None => Ok(Some(task)),
         Some(errand) => {
             drop(task_of(py, errand));
-            refused(&task)
+            give_back(&task);
+            Ok(None)
         }
     }
 }
 
 /// Gives the coroutine back that a task was made of.
-fn refused<'py>(task: &Bound<'py, PoolTaskCore>) -> PyResult<Option<Bound<'py, PoolTaskCore>>> {
+fn give_back(task: &Bound<'_, PoolTaskCore>) {
     let coro = lock_attached(task.py(), &task.get().parts).coro.take();
     drop(coro);
-    Ok(None)
 }
 
 /// The task that an errand is.

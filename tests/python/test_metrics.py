@@ -34,6 +34,12 @@ NAMES = {
     "jobs": ("loop_pool_jobs_total", "loop_pool.jobs", "{job}"),
     "stolen_by": ("loop_pool_stolen_by_total", "loop_pool.stolen_by", "{job}"),
     "stolen_from": ("loop_pool_stolen_from_total", "loop_pool.stolen_from", "{job}"),
+    "spawned": ("loop_pool_spawned_total", "loop_pool.spawned", "{task}"),
+    "spawned_stolen": (
+        "loop_pool_spawned_stolen_total",
+        "loop_pool.spawned_stolen",
+        "{task}",
+    ),
     "handoffs": ("loop_pool_handoffs_total", "loop_pool.handoffs", "{handoff}"),
     "wakes": ("loop_pool_wakes_total", "loop_pool.wakes", "{wake}"),
     "tasks": ("loop_pool_tasks", "loop_pool.tasks", "{task}"),

@@ -120,6 +120,20 @@ METRICS = (
         "Pieces of the loop's socket work that other threads have done.",
     ),
     Metric(
+        "spawned",
+        "spawned",
+        "counter",
+        "{task}",
+        "Coroutines of spawn that were left to any loop and begun here.",
+    ),
+    Metric(
+        "spawned_stolen",
+        "spawned_stolen",
+        "counter",
+        "{task}",
+        "Coroutines of spawn taken over from other loops.",
+    ),
+    Metric(
         "handoffs",
         "handoffs",
         "counter",
