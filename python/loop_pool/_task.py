@@ -7,6 +7,7 @@ thread (a C task that ended in another thread than the one that made it would st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, final
@@ -77,8 +78,13 @@ class PoolTask[T](_core.PoolTaskCore[T]):
         loop = self.loop
         if loop is None:
             logger.error("%s: %r", context["message"], self, exc_info=exception)
-        else:
-            loop.call_exception_handler(context)
+            return
+        if loop is not asyncio._get_running_loop():
+            # Its handler runs in the task's context, which its own thread may not have left yet.
+            with contextlib.suppress(RuntimeError):  # closed: nobody is in the context any more
+                loop.call_soon_threadsafe(loop.call_exception_handler, context)
+                return
+        loop.call_exception_handler(context)
 
     def _report_callback(self, callback: object, exception: BaseException) -> None:
         logger.error("%r, called at the end of %r, failed", callback, self, exc_info=exception)

@@ -287,6 +287,36 @@ def test_results_of_every_kind_come_through_await() -> None:
     run(main)
 
 
+def test_a_report_waits_until_the_task_has_left_its_context(logged_errors: list[str]) -> None:
+    async def main() -> None:
+        inside, leave = threading.Event(), threading.Event()
+        context = contextvars.copy_context()
+
+        def stay(_: object) -> None:
+            inside.set()
+            leave.wait(HANG)
+
+        async def fail() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            # Runs in the task's context when the pool's task has been told of its end.
+            task.add_done_callback(stay, context=context)
+            raise ZeroDivisionError
+
+        task = loop_pool.spawn(fail(), loop=loops()[1], context=context)
+        await asyncio.to_thread(inside.wait, HANG)
+        await eventually(task.done, "it has ended")
+        del task
+        gc.collect()
+        leave.set()
+        await eventually(lambda: bool(logged_errors), "the report")
+
+    run(main)
+    assert len(logged_errors) == 1
+    assert "PoolTask exception was never retrieved" in logged_errors[0]
+    logged_errors.clear()
+
+
 def test_nobody_else_makes_one() -> None:
     with pytest.raises(TypeError, match=r"made by loop_pool\.spawn"):
         loop_pool.PoolTask()
