@@ -287,7 +287,9 @@ def test_results_of_every_kind_come_through_await() -> None:
     run(main)
 
 
-def test_a_report_waits_until_the_task_has_left_its_context(logged_errors: list[str]) -> None:
+def test_a_report_waits_until_the_task_has_left_its_context() -> None:
+    reported: list[dict[str, Any]] = []
+
     async def main() -> None:
         inside, leave = threading.Event(), threading.Event()
         context = contextvars.copy_context()
@@ -299,6 +301,9 @@ def test_a_report_waits_until_the_task_has_left_its_context(logged_errors: list[
         async def fail() -> None:
             task = asyncio.current_task()
             assert task is not None
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, report: reported.append(report)
+            )
             # Runs in the task's context when the pool's task has been told of its end.
             task.add_done_callback(stay, context=context)
             raise ZeroDivisionError
@@ -309,12 +314,12 @@ def test_a_report_waits_until_the_task_has_left_its_context(logged_errors: list[
         del task
         gc.collect()
         leave.set()
-        await eventually(lambda: bool(logged_errors), "the report")
+        await eventually(lambda: bool(reported), "the report")
 
     run(main)
-    assert len(logged_errors) == 1
-    assert "PoolTask exception was never retrieved" in logged_errors[0]
-    logged_errors.clear()
+    assert len(reported) == 1
+    assert reported[0]["message"] == "PoolTask exception was never retrieved"
+    assert isinstance(reported[0]["exception"], ZeroDivisionError)
 
 
 def test_nobody_else_makes_one() -> None:
