@@ -19,7 +19,8 @@ private name                                use here
 ``_debug``, ``_stopping``, ``_closed``      overridden: native properties
 ``_run_forever_setup``,                     called around the native run loop
 ``_run_forever_cleanup``
-``_check_thread``, ``_check_callback``      called by the native half in debug mode
+``_check_thread``, ``_check_callback``      called by the native half in debug mode; the first is
+                                            overridden, for its message
 ``_ensure_fd_no_transport``,                called, and looked at, before a socket is waited for
 ``_transports``
 ``_ensure_resolved``,                       called by ``sock_connect`` and its like, as asyncio's do
@@ -58,7 +59,7 @@ import weakref
 from asyncio import base_events, constants, events, format_helpers, sslproto
 from typing import TYPE_CHECKING, Any
 
-from . import _core, _private
+from . import _core, _foreign, _private
 from ._core import SocketOperation as _SocketOperation
 from ._datagrams import DatagramTransport
 from ._listeners import Listener
@@ -195,6 +196,21 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         finally:
             self._close_core()
             _open_loops.pop(id(self), None)
+
+    # -- debug mode ------------------------------------------------------------------------------
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode on or off. As ``asyncio.loop.set_debug``."""
+        super().set_debug(enabled)
+        if enabled:
+            _foreign.watch()
+
+    def _check_thread(self) -> None:
+        try:
+            super()._check_thread()  # type: ignore[misc]
+        except RuntimeError as error:
+            _foreign.explain_thread(error, self, sys._getframe(1))
+            raise
 
     # -- signals ---------------------------------------------------------------------------------
 
@@ -575,6 +591,8 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         """Run a handle as ``BaseEventLoop._run_once`` does in debug mode: timed and named."""
         if handle._cancelled:
             return
+        if type(handle._callback) is _TaskStep:  # type: ignore[attr-defined]
+            _foreign.explain_step(handle._callback)  # type: ignore[attr-defined]
         try:
             self._current_handle = handle
             began = self.time()
@@ -654,8 +672,10 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-def _learn_task_callbacks() -> None:
+def _learn_task_callbacks() -> type:
     """Show the core what the C ``Task`` passes to ``call_soon``, by running one on a fake loop.
+
+    Return the class of its steps.
 
     If a Python version changes it, tasks are run through handles like any callback: slower, and
     right.
@@ -703,7 +723,8 @@ def _learn_task_callbacks() -> None:
             asyncio._enter_task(running, current)  # type: ignore[arg-type]
     _core._learn_task_callbacks(step, wakeup, task, task.done)
     _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
+    return type(step)
 
 
 _core._install_hot_methods(EventLoop)
-_learn_task_callbacks()
+_TaskStep = _learn_task_callbacks()

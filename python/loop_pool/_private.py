@@ -15,6 +15,8 @@ private name                                use here
 ``Server._clients``                         a set of ours: see ``_Clients``
 ``_check_thread``                           debug mode refuses calls from another thread
 ``_accept_connection2``                     asyncio's own coroutine for a TLS connection
+``mixins._LoopBoundMixin._get_loop``,       in debug mode: the function that finds a primitive on
+and the ``_loop`` of a primitive            another loop than its own; and which that is
 ==========================================  ======================================================
 """
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from asyncio import base_events, constants, futures, transports
+from asyncio import base_events, constants, futures, mixins, transports
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 FlowControlMixin = transports._FlowControlMixin
 SendfileMode = constants._SendfileMode
+get_loop_code = mixins._LoopBoundMixin._get_loop.__code__  # type: ignore[attr-defined]
 set_nodelay = base_events._set_nodelay  # type: ignore[attr-defined]
 set_result_unless_cancelled = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 
@@ -116,3 +119,9 @@ def accept_with_tls(
         *args, **kwargs
     )
     return coroutine
+
+
+def loop_of(primitive: Any) -> asyncio.AbstractEventLoop | None:
+    """The loop that a primitive of asyncio's is bound to; ``None``: not yet to any."""
+    loop: asyncio.AbstractEventLoop | None = primitive._loop
+    return loop

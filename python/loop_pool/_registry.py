@@ -37,8 +37,10 @@ def tasks(loop: EventLoop | None = None) -> list[TaskRecord]:
     records = {}
     for each in open_loops() if loop is None else (loop,):
         spawned = _spawned(each._pool, each)
+        running = _core._current_task(each)
         for task, created_ns, foreign in _core._tasks(each):
-            if not task.done():
+            # A task that is inside a step keeps whoever asks it waiting until the step ends.
+            if task is running or not task.done():
                 origin = "registered" if foreign else "create_task"
                 origin = "spawn" if id(task) in spawned else origin
                 records[id(task)] = TaskRecord(task, each, created_ns / 1e9, origin)

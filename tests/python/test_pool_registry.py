@@ -360,3 +360,30 @@ def test_readers_and_loops_do_not_disturb_each_other() -> None:
 def test_readers_and_loops_do_not_disturb_each_other_for_long() -> None:
     seen = _fight(loops=8, readers=4, seconds=20)
     assert seen["sure"] > 100
+
+
+def test_a_task_inside_a_long_step_keeps_nobody_waiting() -> None:
+    leave = threading.Event()
+
+    async def stay() -> None:
+        # A step that waits would let go of its task.
+        until = time.monotonic() + HANG
+        while not leave.is_set() and time.monotonic() < until:
+            pass
+
+    async def main() -> None:
+        pool = loop_pool.current_pool()
+        inside = loop_pool.spawn(stay(), loop=pool.loops[1], name="inside")
+        try:
+            await eventually(
+                lambda: loop_pool.current_task(pool.loops[1]) is not None, "the step runs"
+            )
+            began = time.monotonic()
+            found = loop_pool.all_tasks(pool.loops[1])
+            assert time.monotonic() - began < HANG / 2
+            assert loop_pool.current_task(pool.loops[1]) in found
+        finally:
+            leave.set()
+        await inside
+
+    run(main, loops=2)
