@@ -17,6 +17,9 @@ private name                                use here
 ``_accept_connection2``                     asyncio's own coroutine for a TLS connection
 ``mixins._LoopBoundMixin._get_loop``,       in debug mode: the function that finds a primitive on
 and the ``_loop`` of a primitive            another loop than its own; and which that is
+``Task._fut_waiter``,                       what a task waits for, and who waits for a future: for
+``Future._asyncio_awaited_by``,             ``loop-pool ps``, on the thread of the task's loop
+``_GatheringFuture._children``
 ==========================================  ======================================================
 """
 
@@ -125,3 +128,28 @@ def loop_of(primitive: Any) -> asyncio.AbstractEventLoop | None:
     """The loop that a primitive of asyncio's is bound to; ``None``: not yet to any."""
     loop: asyncio.AbstractEventLoop | None = primitive._loop
     return loop
+
+
+def awaited(task: Any) -> Any:
+    """Return the future that a task waits for, or None. On the thread of the task's loop.
+
+    Raises:
+        AttributeError: it is a task of another make, which does not tell.
+    """
+    return task._fut_waiter
+
+
+def awaiters(future: Any) -> frozenset[Any]:
+    """Return the futures and tasks that wait for one. On the thread of the future's loop."""
+    try:
+        return future._asyncio_awaited_by or frozenset()
+    except AttributeError:
+        return frozenset()
+
+
+def gathered(future: Any) -> list[Any] | None:
+    """Return the futures that ``asyncio.gather`` waits for, if this is its future."""
+    try:
+        return list(future._children)
+    except AttributeError:
+        return None

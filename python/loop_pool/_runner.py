@@ -21,7 +21,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, final
 
-from . import _core
+from . import _core, _inspect
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
 from ._pool import GRACE, Pool, _open_pools
@@ -57,6 +57,10 @@ class Runner:
             is over. Not below two milliseconds in effect. ``None``: in debug mode the
             ``slow_callback_duration`` of each loop, and otherwise never. See also
             :meth:`Pool.on_stuck`.
+        inspect: whether ``loop-pool ps`` and ``top`` may look at this pool, which are processes of
+            the same user or of root: it answers them on a unix socket in a folder that is closed to
+            others. ``None``: if the environment variable ``LOOP_POOL_INSPECT`` is 1; if the socket
+            cannot be made then, the pool goes on without, and its log says why.
 
     Raises:
         ValueError: ``loops`` is below 1 or above 4096, ``shutdown_timeout`` is negative, or
@@ -74,6 +78,7 @@ class Runner:
         shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
         steal: bool = True,
         stuck_after: float | None = None,
+        inspect: bool | None = None,
     ) -> None:
         if shutdown_timeout is not None and shutdown_timeout < 0:
             raise ValueError(f"shutdown_timeout must not be negative, got {shutdown_timeout}")
@@ -83,6 +88,8 @@ class Runner:
         self._debug = debug
         self._steal = steal
         self._stuck_after = stuck_after
+        self._inspect = inspect
+        self._inspector: _inspect.Inspector | None = None
         self._shutdown_timeout = shutdown_timeout
         self._runner = asyncio.Runner(debug=debug, loop_factory=EventLoop)
         self._pool: Pool | None = None
@@ -144,8 +151,12 @@ class Runner:
                     logger.error("%s did not stop: %s", member.name, _where(member))
             finally:
                 _open_pools.discard(pool)
-                pool._members[0].end()
-                self._runner.close()
+                try:
+                    if self._inspector is not None:
+                        self._inspector.stop()
+                finally:
+                    pool._members[0].end()
+                    self._runner.close()
 
     def _start(self) -> Pool:
         if self._closed:
@@ -157,6 +168,11 @@ class Runner:
             try:
                 warn_if_serial(self._loops)
                 pool._open(loop)
+                try:
+                    self._inspector = _inspect.start(pool, self._inspect)
+                except BaseException:
+                    pool._stop(None)
+                    raise
             except BaseException:
                 self._closed = True
                 self._runner.close()
@@ -174,6 +190,7 @@ def run[T](
     shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
     steal: bool = True,
     stuck_after: float | None = None,
+    inspect: bool | None = None,
 ) -> T:
     """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
 
@@ -187,11 +204,13 @@ def run[T](
         shutdown_timeout: see :class:`Runner`.
         steal: see :class:`Runner`.
         stuck_after: see :class:`Runner`.
+        inspect: see :class:`Runner`.
 
     Raises:
         RuntimeError: called in a running loop.
         TypeError: ``main`` is not awaitable, or ``loops`` not an integer.
         ValueError: ``loops`` is below 1 or above 4096, or ``stuck_after`` not above zero.
+        OSError: ``inspect`` is true and the socket for it cannot be made.
     """
     _check_not_running("loop_pool.run()")
     _check_awaitable(main)
@@ -201,6 +220,7 @@ def run[T](
         shutdown_timeout=shutdown_timeout,
         steal=steal,
         stuck_after=stuck_after,
+        inspect=inspect,
     ) as runner:
         return runner.run(main)
 

@@ -275,7 +275,8 @@ def names_bound_in(tree: ast.AST) -> Iterator[str]:
 def foreign_attributes(tree: ast.Module, own: set[str]) -> set[str]:
     """The underscore attributes that a module reads and that nobody in the package defines.
 
-    The interpreter's own `sys._is_gil_enabled`, `os._exit` and their like are documented.
+    The interpreter's own `sys._is_gil_enabled`, `os._exit` and their like are documented, and so
+    are the methods of named tuples.
     """
     return {
         node.attr
@@ -283,6 +284,7 @@ def foreign_attributes(tree: ast.Module, own: set[str]) -> set[str]:
         if isinstance(node, ast.Attribute)
         and is_private(node.attr)
         and node.attr not in own
+        and node.attr not in {"_asdict", "_replace"}
         and ast.unparse(node.value) not in {"os", "sys"}
     }
 
