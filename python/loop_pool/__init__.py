@@ -4,8 +4,12 @@
 ``loop_pool.new_event_loop`` is a single loop, for anything that takes a ``loop_factory``.
 """
 
+from ._bulk import as_completed, broadcast, call, gather, map  # noqa: A004
 from ._core import __version__
 from ._event_loop import EventLoop, new_event_loop
+from ._executor import PoolExecutor, submit
+from ._groups import TaskGroup
+from ._local import LoopLocal
 from ._pool import LoopStats, Pool, current_pool
 from ._registry import (
     _enter_task,
@@ -22,23 +26,32 @@ from ._task import PoolTask, spawn
 
 __all__ = [
     "EventLoop",
+    "LoopLocal",
     "LoopStats",
     "Pool",
+    "PoolExecutor",
     "PoolTask",
     "Runner",
     "Server",
     "StuckLoop",
+    "TaskGroup",
     "__version__",
     "_enter_task",
     "_leave_task",
     "_register_task",
     "_unregister_task",
     "all_tasks",
+    "as_completed",
+    "broadcast",
+    "call",
     "create_server",
     "current_pool",
     "current_task",
+    "gather",
+    "map",
     "new_event_loop",
     "run",
     "spawn",
     "start_server",
+    "submit",
 ]

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from . import _core
 from ._event_loop import EventLoop
+from ._local_values import Locals
 from ._stuck import Probes, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._stuck import StuckLoop
+    from ._work import Work
 
 logger = logging.getLogger("loop_pool")
 
@@ -95,6 +97,7 @@ class _Member:
         self.loop: EventLoop
         self.thread: threading.Thread | None = None
         self.probes: Probes
+        self.locals = Locals()
         # Held while something is posted to the loop, and to refuse posts from then on: what was
         # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
         # finalizer may post while this thread does.
@@ -196,6 +199,10 @@ class Pool:
         self._loops: tuple[EventLoop, ...] = ()
         self._watch = Watch(self, stuck_after)
         self._interrupted = False
+        # Under the lock: what executors have the loops do; None when the pool has refused them.
+        # Re-entrant, as a finalizer may end an executor meanwhile.
+        self._works_lock = threading.RLock()
+        self._works: dict[object, Work] | None = {}
 
     def __repr__(self) -> str:
         state = "open" if self._members[0].accepting else "closed"
@@ -284,6 +291,31 @@ class Pool:
             return
         self._interrupted = True
         self._members[0].loop.call_soon_threadsafe(propagate)
+
+    def _add_work(self, key: object, make: Callable[[], Work]) -> Work:
+        """Return the work of an executor, which the end of the pool ends. Any thread.
+
+        Raises:
+            RuntimeError: the pool is closing.
+        """
+        with self._works_lock:
+            if self._works is not None:
+                work = self._works.get(key)
+                if work is None:
+                    work = self._works[key] = make()
+                return work
+        raise RuntimeError(f"{self!r} is closed")
+
+    def _drop_work(self, key: object) -> None:
+        with self._works_lock:
+            if self._works is not None:
+                self._works.pop(key, None)
+
+    def _take_works(self) -> list[Work]:
+        """Refuse the work of executors from then on, and return what there is."""
+        with self._works_lock:
+            works, self._works = self._works, None
+        return list((works or {}).values())
 
     def _begin_run(self) -> None:
         """Let an error on another loop end the ``run`` that begins, as it did an earlier one."""

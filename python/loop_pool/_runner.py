@@ -4,12 +4,16 @@ How a pool ends, in phases that each finish on every loop before the next begins
 
 1. refuse new work;
 2. cancel the tasks of every loop, wait for them, report their exceptions;
-3. shut down the asynchronous generators of every loop;
-4. shut down the default executor of every loop;
-5. stop the threads and join them, each closing its own loop;
-6. close loop 0.
+3. close what :class:`LoopLocal` made on every loop;
+4. shut down the asynchronous generators of every loop;
+5. shut down the default executor of every loop;
+6. stop the threads and join them, each closing its own loop;
+7. close loop 0.
 
-Phases 2 to 5 share one deadline. What has not ended by then is named in the log, with its loop (an
+With the first, calls of :func:`submit` and :class:`PoolExecutor` that no loop has begun are
+cancelled.
+
+Phases 2 to 6 share one deadline. What has not ended by then is named in the log, with its loop (an
 executor by asyncio's ``RuntimeWarning``).
 """
 
@@ -24,6 +28,7 @@ from typing import TYPE_CHECKING, Any, final
 from . import _core, _inspect
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
+from ._local import close_locals
 from ._pool import GRACE, Pool, _open_pools
 from ._task import spawn_in
 
@@ -143,6 +148,9 @@ class Runner:
         timeout = self._shutdown_timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         pool._refuse()
+        works = pool._take_works()
+        for work in works:
+            work.end()
         try:
             _run_to_its_end(_shut_down(pool, deadline), self._runner.get_loop())
         finally:
@@ -150,6 +158,8 @@ class Runner:
                 for member in pool._stop(deadline):
                     logger.error("%s did not stop: %s", member.name, _where(member))
             finally:
+                for work in works:
+                    work.abandon()
                 _open_pools.discard(pool)
                 try:
                     if self._inspector is not None:
@@ -195,7 +205,8 @@ def run[T](
     """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
 
     ``main`` runs on loop 0, in the calling thread. At the end every loop's tasks are cancelled and
-    awaited, and its asynchronous generators and executor shut down.
+    awaited, its values of :class:`LoopLocal` closed, and its asynchronous generators and executor
+    shut down.
 
     Args:
         main: a coroutine.
@@ -257,8 +268,8 @@ def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractE
 
 
 async def _shut_down(pool: Pool, deadline: float | None) -> None:
-    """Phases 2 to 4, on loop 0."""
-    for phase in (_cancel_tasks, _shut_down_asyncgens, _shut_down_executor):
+    """Phases 2 to 5, on loop 0."""
+    for phase in (_cancel_tasks, close_locals, _shut_down_asyncgens, _shut_down_executor):
         await _on_every_loop(pool, phase, deadline)
     # What did not keep the deadline has been named. Nobody is to wait for it any longer.
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -336,6 +347,7 @@ async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
 
 _NAMES: dict[Callable[[_Member, float | None], Coroutine[Any, Any, None]], str] = {
     _cancel_tasks: "cancelling its tasks",
+    close_locals: "closing its values of LoopLocal",
     _shut_down_asyncgens: "closing its asynchronous generators",
     _shut_down_executor: "shutting down its executor",
 }

@@ -1,0 +1,259 @@
+"""`loop_pool.map`: calls on every loop of the pool, their results in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+import loop_pool
+from _support import HANG, eventually
+
+pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
+
+
+@pytest.fixture(params=[1, 2, 8])
+def count(request: pytest.FixtureRequest) -> int:
+    """How many loops the pool has."""
+    return int(request.param)
+
+
+def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int) -> T:
+    """Runs `main` with a pool; a hang is a failure."""
+    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
+
+
+def loops() -> tuple[loop_pool.EventLoop, ...]:
+    """The loops of the pool that runs here."""
+    return loop_pool.current_pool().loops
+
+
+async def _answer[T](value: T) -> T:
+    await asyncio.sleep(0)
+    return value
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+class Gauge:
+    """How many calls are under way, and how many there were at most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = self.most = self.ended = 0
+
+    async def through(self, value: Any, steps: int = 3) -> Any:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            return value
+        finally:
+            with self._lock:
+                self.now -= 1
+                self.ended += 1
+
+
+async def _numbers(end: int) -> AsyncIterator[int]:
+    for number in range(end):
+        await asyncio.sleep(0)
+        yield number
+
+
+@pytest.mark.parametrize("limit", [1, 3, None])
+def test_map_gives_results_in_the_order_of_the_items(count: int, limit: int | None) -> None:
+    async def main() -> None:
+        gauge = Gauge()
+
+        async def work(number: int) -> int:
+            return int(await gauge.through(number * 2, steps=number % 5))
+
+        results = [result async for result in loop_pool.map(work, range(200), limit=limit)]
+        assert results == list(range(0, 400, 2))
+        assert gauge.most <= (limit or 8 * count)
+
+    run(main, count)
+
+
+def test_map_has_as_many_calls_under_way_as_it_may(count: int) -> None:
+    async def main() -> None:
+        begun: list[int] = []
+
+        async def meet(number: int) -> int:
+            begun.append(number)
+            await eventually(lambda: len(begun) >= 5, "five are under way at once")
+            return number
+
+        assert [n async for n in loop_pool.map(meet, range(5), limit=5)] == list(range(5))
+
+    run(main, count)
+
+
+def test_map_takes_asynchronous_and_plain_iterables_to_the_shortest(count: int) -> None:
+    def add(one: int, other: int) -> tuple[int, bool]:
+        return one + other, asyncio.get_running_loop() in loops()
+
+    async def main() -> None:
+        results = [r async for r in loop_pool.map(add, _numbers(10), range(100, 200))]
+        assert results == [(100 + 2 * n, True) for n in range(10)]
+        assert [r async for r in loop_pool.map(add, [], _numbers(3))] == []
+
+    run(main, count)
+
+
+def test_map_reads_no_further_ahead_than_it_says(count: int) -> None:
+    async def main() -> None:
+        read: list[int] = []
+
+        def items() -> Iterator[int]:
+            for number in range(1000):
+                read.append(number)
+                yield number
+
+        results = loop_pool.map(_answer, items(), limit=3)
+        assert not read
+        async for result in results:
+            for _ in range(5):  # it reads as far as it may
+                await loop_pool.broadcast(asyncio.sleep, 0)
+            # Those before it, and two times the limit.
+            assert len(read) <= result + 1 + 2 * 3
+            if result == 50:
+                break
+        await results.aclose()
+        assert len(read) < 60
+
+    run(main, count)
+
+
+def test_a_slow_source_does_not_hold_back_what_is_done(count: int) -> None:
+    async def main() -> None:
+        async def items() -> AsyncIterator[int]:
+            yield 1
+            await _for_ever()
+
+        results = loop_pool.map(_answer, items())
+        assert await anext(results) == 1
+        await results.aclose()
+
+    run(main, count)
+
+
+def test_closing_a_map_cancels_what_is_under_way_and_waits_for_it(count: int) -> None:
+    async def main() -> None:
+        gauge = Gauge()
+
+        async def work(number: int) -> int:
+            return int(await gauge.through(number, steps=0 if number == 0 else 1_000_000_000))
+
+        results = loop_pool.map(work, range(100), limit=4)
+        assert await anext(results) == 0
+        await eventually(lambda: gauge.now == 4, "all that may be are under way")
+        await results.aclose()
+        assert gauge.now == 0
+        assert gauge.ended == 5
+
+    run(main, count)
+
+
+def test_a_map_that_was_left_early_is_closed_by_its_loop(count: int) -> None:
+    async def main() -> None:
+        gauge = Gauge()
+
+        async def work(number: int) -> int:
+            return int(await gauge.through(number, steps=0 if number == 0 else 1_000_000_000))
+
+        async for _ in loop_pool.map(work, range(100), limit=4):
+            break
+        gc.collect()
+        await eventually(lambda: gauge.ended > 1 and gauge.now == 0, "it is closed")
+
+    run(main, count)
+
+
+def test_cancelling_who_iterates_cancels_the_calls(count: int) -> None:
+    async def main() -> None:
+        gauge = Gauge()
+
+        async def work(number: int) -> int:
+            return int(await gauge.through(number, steps=1_000_000_000))
+
+        async def iterate() -> None:
+            async for _ in loop_pool.map(work, range(100), limit=4):
+                pass
+
+        task = asyncio.create_task(iterate())
+        await eventually(lambda: gauge.now == 4, "all that may be are under way")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert gauge.now == 0
+
+    run(main, count)
+
+
+def test_an_exception_of_a_call_comes_in_its_place(count: int) -> None:
+    async def main() -> None:
+        gauge = Gauge()
+
+        async def work(number: int) -> int:
+            if number == 3:
+                raise ZeroDivisionError("third")
+            return int(await gauge.through(number, steps=0 if number < 3 else 1_000_000_000))
+
+        results = loop_pool.map(work, range(100), limit=4)
+        assert [await anext(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(ZeroDivisionError, match="third"):
+            await anext(results)
+        assert gauge.now == 0
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+
+    run(main, count)
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, asyncio.QueueShutDown])
+def test_any_exception_of_a_call_is_raised(count: int, kind: type[Exception]) -> None:
+    async def main() -> None:
+        async def work(number: int) -> int:
+            raise kind
+
+        with pytest.raises(kind):
+            await anext(loop_pool.map(work, [1]))
+
+    run(main, count)
+
+
+def test_an_exception_of_an_iterable_comes_after_the_results_before_it(count: int) -> None:
+    async def main() -> None:
+        def items() -> Iterator[int]:
+            yield 1
+            raise ZeroDivisionError("of the source")
+
+        results = loop_pool.map(_answer, items())
+        assert await anext(results) == 1
+        with pytest.raises(ZeroDivisionError, match="of the source"):
+            await anext(results)
+
+    run(main, count)
+
+
+def test_map_refuses_what_makes_no_sense(count: int) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+            loop_pool.map(_answer, [1], limit=0)
+        with pytest.raises(TypeError, match=r"limit must be an integer, got 1\.5"):
+            loop_pool.map(_answer, [1], limit=1.5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="at least one iterable"):
+            loop_pool.map(_answer)
+        with pytest.raises(TypeError, match="not iterable"):
+            loop_pool.map(_answer, 7)  # type: ignore[arg-type]
+
+    run(main, count)
