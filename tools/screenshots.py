@@ -124,9 +124,15 @@ def picture_ps(pid):
 
     from loop_pool import _ps
 
-    first = read(pid, "stats")
-    time.sleep(_ps.BETWEEN)
-    reading = read(pid, "snapshot")
+    deadline = time.monotonic() + 60
+    while True:
+        first = read(pid, "stats")
+        time.sleep(_ps.BETWEEN)
+        reading = read(pid, "snapshot")
+        if any(loop.stack for loop in reading.loops):
+            break
+        if time.monotonic() > deadline:
+            raise TimeoutError("no loop is stuck")
     console = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
     _ps.print_rich(console, reading, reading.rates(first), stacks=False)
     return console.export_svg(title="loop-pool ps")

@@ -112,9 +112,14 @@ def _read_line(sock: socket.socket, pid: int, deadline: float) -> bytes:
             raise InspectError(f"process {pid} sent garbage: more than {MAX_ANSWER} bytes")
 
 
+def _refuse_constant(name: str) -> Any:
+    # NaN and the infinities, which JSON itself does not know.
+    raise ValueError(name)
+
+
 def _understand(pid: int, line: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(line)
+        answer = json.loads(line, parse_constant=_refuse_constant)
         version = answer["version"]
     except ValueError, RecursionError, KeyError, TypeError:
         raise InspectError(f"process {pid} sent garbage instead of an answer") from None

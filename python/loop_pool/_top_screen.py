@@ -388,7 +388,6 @@ class Top(App[int]):
         sorting = self._sorting[table.id or ""]
         for key, column in table.columns.items():
             column.label = _label(table, str(key.value), sorting)
-        table.notify_style_update()
         table.refresh()
 
     def _sort_by(self, table: DataTable[Cell], sorting: Sorting) -> None:

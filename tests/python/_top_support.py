@@ -120,6 +120,10 @@ class Screen:
     def text(self, name: str) -> str:
         return str(self.app.screen_stack[0].query_one(f"#{name}", Static).content)
 
+    def picture(self) -> str:
+        """The whole screen as an image that is text."""
+        return self.app.export_screenshot()
+
     def table(self, name: str) -> DataTable[Any]:
         return self.app.screen_stack[0].query_one(f"#{name}", DataTable)
 

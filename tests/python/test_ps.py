@@ -244,6 +244,10 @@ sys.stdin.read()
         (r"peer.sendall(b'\x00\xff\n')", "sent garbage instead of an answer"),
         (r"peer.sendall(b'{}\n')", "sent garbage instead of an answer"),
         (r"""peer.sendall(b'{"version": 1, "loops": 3}\n')""", "sent garbage"),
+        (
+            r"""peer.sendall(b'{"version": 1, "uptime": NaN}\n')""",
+            "sent garbage instead of an answer",
+        ),
         (r"""peer.sendall(b'{"version": 9}\n')""", "speaks version 9"),
         (r"""peer.sendall(b'{"version": 1, "error": "no\\u001b"}\n')""", r"refused: no\x1b"),
         ("peer.close()", "broke off"),
