@@ -160,7 +160,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
 
     def _name(self) -> str:
         """What logs call it: ``loop-pool-0`` and so on."""
-        return repr(self) if self._pool is None else f"loop-pool-{self._pool_index}"
+        return repr(self) if self._pool is None else self._pool._members[self._pool_index].name
 
     # -- running ---------------------------------------------------------------------------------
 

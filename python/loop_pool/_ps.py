@@ -30,13 +30,18 @@ def add_parser(subparsers: Any) -> None:
         "that it awaits. The pool must have been started with LOOP_POOL_INSPECT=1 in the "
         "environment, or by loop_pool.run(..., inspect=True).",
     )
+    add_target(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument("--stacks", action="store_true", help="where each task stands")
+    parser.set_defaults(func=run)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which pool a command is about."""
     parser.add_argument("pid", metavar="PID", type=process_number, help="the pool's process")
     parser.add_argument(
         "--pool", metavar="N", type=int, help="which pool of a process that has several (from 1)"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
-    parser.add_argument("--stacks", action="store_true", help="where each task stands")
-    parser.set_defaults(func=run)
 
 
 def process_number(text: str) -> int:

@@ -169,7 +169,7 @@ def _describe(waiter: Any, stack: list[str]) -> str:
 def place_of(pool_task: PoolTask[Any]) -> str:
     """Say which loop a task of ``spawn`` is on. Any thread."""
     loop = pool_task.loop
-    return "that no loop has begun" if loop is None else f"of loop-pool-{loop._pool_index}"
+    return "that no loop has begun" if loop is None else f"of {loop._name()}"
 
 
 def identify(pool_task: PoolTask[Any]) -> tuple[int | None, str]:

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ._inspect_client import InspectError, pools, read
-from ._ps import process_number
+from ._ps import add_target
 
 INTERVAL = 1.0
 """Seconds between two readings, unless the user wants others."""
@@ -56,10 +56,7 @@ def add_parser(subparsers: Any) -> None:
         "The pool must have been started with LOOP_POOL_INSPECT=1 in the environment, or by "
         "loop_pool.run(..., inspect=True). Needs the extra: pip install 'loop_pool[cli]'.",
     )
-    parser.add_argument("pid", metavar="PID", type=process_number, help="the pool's process")
-    parser.add_argument(
-        "--pool", metavar="N", type=int, help="which pool of a process that has several (from 1)"
-    )
+    add_target(parser)
     parser.add_argument(
         "--interval",
         metavar="S",

@@ -227,6 +227,12 @@ impl Drop for Ref {
     }
 }
 
+/// A second strong reference to what may be there. The caller is attached.
+#[inline(always)]
+pub(super) fn copied(py: Python<'_>, reference: Option<&Ref>) -> Option<Ref> {
+    reference.map(|reference| reference.clone_ref(py))
+}
+
 impl From<Bound<'_, PyAny>> for Ref {
     fn from(object: Bound<'_, PyAny>) -> Self {
         Self(ManuallyDrop::new(object.unbind()))

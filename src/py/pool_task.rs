@@ -20,7 +20,7 @@ use pyo3::types::PyTuple;
 
 use super::core::LoopCore;
 use super::io::{copy_context, lock_attached};
-use super::object::Ref;
+use super::object::{Ref, copied};
 use super::pool_task_run as run;
 use super::pool_task_wait::PoolTaskWait;
 use super::state::state;
@@ -151,8 +151,7 @@ impl PoolTaskCore {
     fn get_coro(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (coro, task) = {
             let parts = lock_attached(py, &self.parts);
-            let copy = |part: &Option<Ref>| part.as_ref().map(|object| object.clone_ref(py));
-            (copy(&parts.coro), copy(&parts.task))
+            (copied(py, parts.coro.as_ref()), copied(py, parts.task.as_ref()))
         };
         match (coro, task) {
             (Some(coro), _) => Ok(coro.as_py().clone_ref(py)),
@@ -171,8 +170,7 @@ impl PoolTaskCore {
     fn get_name(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (name, task) = {
             let parts = lock_attached(py, &self.parts);
-            let copy = |part: &Option<Ref>| part.as_ref().map(|object| object.clone_ref(py));
-            (copy(&parts.name), copy(&parts.task))
+            (copied(py, parts.name.as_ref()), copied(py, parts.task.as_ref()))
         };
         if let Some(name) = name {
             return Ok(name.as_py().clone_ref(py));
@@ -190,7 +188,7 @@ impl PoolTaskCore {
             if parts.name.is_none() {
                 parts.name = made.take();
             }
-            parts.name.as_ref().map(|name| name.clone_ref(py))
+            copied(py, parts.name.as_ref())
         };
         Ok(name.map_or_else(|| py.None(), |name| name.as_py().clone_ref(py)))
     }
@@ -201,7 +199,7 @@ impl PoolTaskCore {
         let (task, before) = {
             let mut parts = lock_attached(py, &self.parts);
             let before = parts.name.replace(name.clone().into_any().into());
-            (parts.task.as_ref().map(|task| task.clone_ref(py)), before)
+            (copied(py, parts.task.as_ref()), before)
         };
         drop(before);
         if let Some(task) = task {
@@ -239,7 +237,7 @@ impl PoolTaskCore {
     fn _cancel_here(&self, py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<()> {
         let task = {
             let parts = lock_attached(py, &self.parts);
-            parts.task.as_ref().map(|task| task.clone_ref(py))
+            copied(py, parts.task.as_ref())
         };
         if let Some(task) = task {
             task.as_py().call_method1(py, intern!(py, "cancel"), (message,))?;
@@ -405,7 +403,7 @@ impl PoolTaskCore {
 
     fn outcome(&self, py: Python<'_>) -> (Phase, Option<Ref>) {
         let parts = lock_attached(py, &self.parts);
-        (self.phase(), parts.outcome.as_ref().map(|outcome| outcome.clone_ref(py)))
+        (self.phase(), copied(py, parts.outcome.as_ref()))
     }
 
     /// The exception, to be raised with the traceback that it had when it ended the coroutine.
@@ -413,7 +411,7 @@ impl PoolTaskCore {
         self.unfetched.store(false, Relaxed);
         let traceback = {
             let parts = lock_attached(py, &self.parts);
-            parts.traceback.as_ref().map(|traceback| traceback.clone_ref(py))
+            copied(py, parts.traceback.as_ref())
         };
         let none = py.None();
         let traceback = traceback.as_ref().map_or(none.as_ptr(), Ref::as_ptr);

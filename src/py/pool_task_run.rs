@@ -19,7 +19,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::create_task;
 use super::io::lock_attached;
-use super::object::Ref;
+use super::object::{Ref, copied};
 use super::pool_task::{Phase, PoolTaskCore, Watcher, running_loop};
 use super::spawn;
 use super::state::state;
@@ -95,8 +95,8 @@ pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) 
     let (coro, name, context, cancelled) = {
         let mut parts = lock_attached(py, &this.parts);
         let Some(coro) = parts.coro.take() else { return Ok(()) };
-        let copy = |part: &Option<Ref>| part.as_ref().map(|object| object.clone_ref(py));
-        (coro, copy(&parts.name), copy(&parts.context), parts.cancel.take())
+        let (name, context) = (copied(py, parts.name.as_ref()), copied(py, parts.context.as_ref()));
+        (coro, name, context, parts.cancel.take())
     };
     if let Some(message) = cancelled {
         return end_unbegun(slf, &coro, &message);
@@ -370,7 +370,7 @@ pub(super) fn cancel(
     let here = running_loop(py)?.is_some_and(|running| running.is(loop_));
     let task = if here {
         let parts = lock_attached(py, &slf.get().parts);
-        parts.task.as_ref().map(|task| task.clone_ref(py))
+        copied(py, parts.task.as_ref())
     } else {
         None
     };

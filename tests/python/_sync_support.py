@@ -7,15 +7,29 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 import loop_pool
-from _support import HANG
+from _pool_support import run as run_pool
+from loop_pool import sync
 
 LOOPS = 4
+
+LOCKS: dict[str, Callable[[], Any]] = {
+    "Lock": sync.Lock,
+    "RLock": sync.RLock,
+    "Semaphore": sync.Semaphore,
+    "BoundedSemaphore": sync.BoundedSemaphore,
+    "CapacityLimiter": lambda: sync.CapacityLimiter(1),
+}
+"""All that lets one in at a time."""
+
+every_lock = pytest.mark.parametrize("make", LOCKS.values(), ids=LOCKS)
 
 
 def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = LOOPS) -> T:
     """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
+    return run_pool(main, loops)
 
 
 def on[T](index: int, coroutine: Coroutine[Any, Any, T]) -> loop_pool.PoolTask[T]:

@@ -94,6 +94,12 @@ def no_descriptor_leak() -> Iterator[None]:
     assert_descriptors(before)
 
 
+@pytest.fixture(params=[1, 2, 8], ids=lambda count: f"{count} loops")
+def count(request: pytest.FixtureRequest) -> int:
+    """How many loops the pool has: more than there are cores, too."""
+    return int(request.param)
+
+
 @pytest.fixture
 def clean_process(logged_errors: list[str], no_descriptor_leak: None) -> Iterator[None]:
     """The test must leave no thread and no descriptor behind, and no error reported."""

@@ -5,33 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 import loop_pool
+from _pool_support import loops, run
 from _support import HANG, eventually
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
-
-
-@pytest.fixture(params=[1, 2, 8])
-def count(request: pytest.FixtureRequest) -> int:
-    """How many loops the pool has."""
-    return int(request.param)
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
-
-
-def loops() -> tuple[loop_pool.EventLoop, ...]:
-    """The loops of the pool that runs here."""
-    return loop_pool.current_pool().loops
 
 
 async def _answer[T](value: T) -> T:

@@ -8,12 +8,13 @@ import contextvars
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import loop_pool
+from _pool_support import run
 from _support import HANG, Threads, check_script, eventually, wait_for
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
@@ -21,22 +22,11 @@ pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
 
 
-@pytest.fixture(params=[1, 2, 8])
-def count(request: pytest.FixtureRequest) -> int:
-    """How many loops the pool has."""
-    return int(request.param)
-
-
 @pytest.fixture
 def executor(count: int) -> Iterator[loop_pool.PoolExecutor]:
     """One with a pool of its own."""
     with loop_pool.PoolExecutor(count) as executor:
         yield executor
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
 
 
 async def _answer[T](value: T) -> T:

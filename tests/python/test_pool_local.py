@@ -6,28 +6,18 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
 
 import loop_pool
-from _support import HANG, eventually
+from _pool_support import run
+from _support import eventually
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
-
-
-@pytest.fixture(params=[1, 2, 8])
-def count(request: pytest.FixtureRequest) -> int:
-    """How many loops the pool has."""
-    return int(request.param)
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int, **more: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops, **more)
 
 
 class Client:

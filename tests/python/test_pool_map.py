@@ -5,31 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 import loop_pool
-from _support import HANG, eventually
+from _pool_support import loops, run
+from _support import eventually
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
-
-
-@pytest.fixture(params=[1, 2, 8])
-def count(request: pytest.FixtureRequest) -> int:
-    """How many loops the pool has."""
-    return int(request.param)
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
-
-
-def loops() -> tuple[loop_pool.EventLoop, ...]:
-    """The loops of the pool that runs here."""
-    return loop_pool.current_pool().loops
 
 
 async def _answer[T](value: T) -> T:

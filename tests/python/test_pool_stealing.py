@@ -12,31 +12,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import loop_pool
+from _pool_support import run
 from _support import HANG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    pass
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
 
 
-@pytest.fixture(params=[1, 2, 8], ids=lambda count: f"{count} loops")
-def count(request: pytest.FixtureRequest) -> int:
-    """How many loops the pool has: more than there are cores, too."""
-    return int(request.param)
-
-
 @pytest.fixture(params=[True, False], ids=["steal", "no steal"])
 def steal(request: pytest.FixtureRequest) -> bool:
     """Whether the loops do each other's socket work, which coroutines do not depend on."""
     return bool(request.param)
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2, **options: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops, **options)
 
 
 def test_a_loop_that_is_stuck_holds_nothing_up(steal: bool) -> None:

@@ -13,23 +13,12 @@ import pytest
 pytest.importorskip("loop_pool")
 pytest.importorskip("aiologic")
 from _support import eventually
-from _sync_support import LOOPS, Inside, everywhere, on, run
+from _sync_support import LOOPS, Inside, every_lock, everywhere, on, run
 from loop_pool import sync
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 ROUNDS = 150
-
-LOCKS: dict[str, Callable[[], Any]] = {
-    "Lock": sync.Lock,
-    "RLock": sync.RLock,
-    "Semaphore": sync.Semaphore,
-    "BoundedSemaphore": sync.BoundedSemaphore,
-    "CapacityLimiter": lambda: sync.CapacityLimiter(1),
-}
-"""All that lets one in at a time."""
-
-every_lock = pytest.mark.parametrize("make", LOCKS.values(), ids=LOCKS)
 
 
 def free(lock: Any) -> bool:

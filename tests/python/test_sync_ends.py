@@ -13,22 +13,12 @@ pytest.importorskip("loop_pool")
 pytest.importorskip("aiologic")
 import loop_pool
 from _support import HANG, Threads, eventually, wait_for
-from _sync_support import on, run
+from _sync_support import every_lock, on, run
 from loop_pool import sync
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 RACES = 300
-
-LOCKS: dict[str, Callable[[], Any]] = {
-    "Lock": sync.Lock,
-    "RLock": sync.RLock,
-    "Semaphore": sync.Semaphore,
-    "BoundedSemaphore": sync.BoundedSemaphore,
-    "CapacityLimiter": lambda: sync.CapacityLimiter(1),
-}
-
-every_lock = pytest.mark.parametrize("make", LOCKS.values(), ids=LOCKS)
 
 
 async def hold(lock: Any) -> str:
