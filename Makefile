@@ -30,8 +30,8 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test test-rust test-loom test-python test-cpython test-versions stress \
-	lint format bench bench-sockets docs clean extension-is-gone
+.PHONY: help build run test services services-if-possible test-rust test-loom test-python \
+	test-cpython test-versions stress lint format bench bench-sockets docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -76,7 +76,13 @@ $(foreach version,$(OTHER_VERSIONS),\
 run: build ## Run the load test on real connections; options in ARGS="--loops 2 --seconds 5"
 	$(PYTHON) examples/load_test.py $(ARGS)
 
-test: build test-rust test-loom test-python test-cpython test-versions ## Run every test
+test: build services-if-possible test-rust test-loom test-python test-cpython test-versions ## Run every test
+
+services: ## Install the servers that some tests start: PostgreSQL, Redis, NATS, HAProxy (root, apt)
+	$(PYTHON3) tools/services.py
+
+services-if-possible:
+	$(PYTHON3) tools/services.py --if-possible
 
 # --- single groups of tests ---------------------------------------------------------------------
 
@@ -122,7 +128,7 @@ lint: build ## Check formatting, lints, types and stubs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
-	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py
+	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py
 	$(PYTHON) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections

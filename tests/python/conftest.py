@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from _services import MISSING
 from _support import (
     FREE_THREADED,
     ORACLE_ONLY,
@@ -156,7 +157,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Says after which test the GIL came back."""
+    """Names the tests left out for want of a server, and after which test the GIL came back."""
+    skipped = terminalreporter.getreports("skipped")
+    if left_out := [report.nodeid for report in skipped if MISSING in str(report.longrepr)]:
+        terminalreporter.section("left out: their servers are not installed (make services)")
+        for nodeid in left_out:
+            terminalreporter.write_line(nodeid)
     if _gil_came_back():
         since = config.stash.get(_gil_culprit, "the last test")
         terminalreporter.section("the GIL is on", red=True)
