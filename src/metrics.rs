@@ -67,7 +67,8 @@ pub struct Metrics {
     pub worked_ns: Counter,
     /// Gauge: connections placed on the loop and not yet taken by it. Any thread writes it.
     pub arriving: Counter,
-    /// Gauge: microseconds for which the loop was stuck of late. The monitor writes it.
+    /// Gauge: microseconds for which the loop was stuck of late. The monitor writes it;
+    /// a pool-wide server that begins to listen sets it to 0.
     pub stuck_us: Counter,
     /// Jobs that the owner did for its own transports, or for those of other loops.
     pub jobs: Counter,

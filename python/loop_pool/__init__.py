@@ -20,6 +20,8 @@ from ._registry import (
     current_task,
 )
 from ._runner import Runner, run
+from ._serve import serve
+from ._serve_plan import StartupError
 from ._server import Server, create_server, start_server
 from ._stuck import StuckLoop
 from ._task import PoolTask, spawn
@@ -33,6 +35,7 @@ __all__ = [
     "PoolTask",
     "Runner",
     "Server",
+    "StartupError",
     "StuckLoop",
     "TaskGroup",
     "__version__",
@@ -51,6 +54,7 @@ __all__ = [
     "map",
     "new_event_loop",
     "run",
+    "serve",
     "spawn",
     "start_server",
     "submit",

@@ -96,10 +96,11 @@ struct Seen {
 }
 
 impl Seen {
-    /// Forgets a part of the time for which the loop was stuck, and publishes the rest.
+    /// Forgets a part of the time for which the loop was stuck, and publishes the rest; or all of
+    /// it, if what was published has been taken back.
     fn fade(&mut self, fading: f64, shared: &Shared) {
         if self.recently != 0.0 {
-            self.recently *= fading;
+            self.recently *= if shared.metrics.stuck_us.get() == 0 { 0.0 } else { fading };
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             shared.metrics.stuck_us.set((self.recently * 1e6) as u64);
         }

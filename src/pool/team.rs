@@ -407,7 +407,13 @@ impl PoolAcceptor {
     }
 
     /// Notes the listener of a loop, or with `None` that it has none any more.
+    ///
+    /// A loop that begins to listen has no past: what was slow before, as imports are, says nothing
+    /// of what it serves, but would keep the first connections, which may be the longest, from it.
     pub fn set(&self, id: LoopId, token: Option<IoToken>) {
+        if let (Some(_), Some(shared)) = (token, self.team.loops[id.0 as usize].get()) {
+            shared.metrics.stuck_us.set(0);
+        }
         if let Some(place) = self.listeners.get(id.0 as usize) {
             place.store(token.map_or(0, |token| token.to_bits() as u64), Release);
         }

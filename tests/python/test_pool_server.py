@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +102,31 @@ def test_every_loop_accepts() -> None:
                 writer.close()
                 await writer.wait_closed()
             assert accepted == set(loop_pool.current_pool().loops)
+
+    run(main)
+
+
+def test_a_loop_that_was_stuck_before_it_listened_gets_its_share() -> None:
+    """What holds a loop up while a program starts, as imports do, is no sign of what it serves."""
+
+    async def where(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(repr(asyncio.get_running_loop()).encode() + b"\n")
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        here = asyncio.get_running_loop()
+        pool = loop_pool.current_pool()
+        while pool.stats()[0].handoffs == 0:  # until the monitor has seen it stuck
+            time.sleep(0.1)
+            await asyncio.sleep(0)
+        async with await loop_pool.start_server(where, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            clients = [await asyncio.open_connection(*address) for _ in range(4 * LOOPS)]
+            answers = [await reader.readline() for reader, _ in clients]
+            for _, writer in clients:
+                writer.close()
+        assert answers.count(repr(here).encode() + b"\n") >= LOOPS
 
     run(main)
 

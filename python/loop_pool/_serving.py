@@ -1,0 +1,302 @@
+"""One run of ``loop_pool.serve``.
+
+uvicorn speaks the protocols, the pool accepts: a connection goes to the less loaded of two loops,
+and stays there. Each loop has a lifespan of its own (``_site``).
+
+The end, which a signal begins, or ``limit_max_requests``:
+
+1. the readiness path says 503; connections are still taken for ``shutdown_delay`` seconds;
+2. every listener is closed; what the kernel had accepted by then is served;
+3. every loop drains: each answer closes its connection, WebSockets are closed (1012), and a
+   connection that waits for a request may send one more for ``timeout_drain`` seconds;
+4. what is still there at the deadline is named in the log, and cancelled;
+5. every loop ends its lifespan; then the pool ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import functools
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, final
+
+from . import _place
+from ._bulk import call
+from ._health import Health
+from ._pool import GRACE, current_pool
+from ._serve_plan import Plan, StartupError, checked, config_of, imported
+from ._server import Server, create_server
+from ._site import Site, only_news
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+
+    from ._event_loop import EventLoop
+
+logger = logging.getLogger("uvicorn.error")
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that end the server."""
+
+ECHO = 1.0
+"""Seconds in which a second signal is the first one again, which a parent process passed on."""
+
+TICK = 0.1
+"""Seconds between two looks at the number of requests, where that is limited."""
+
+
+@final
+class Serving:
+    """One run of the server. Its methods run on loop 0, unless they say otherwise."""
+
+    def __init__(self, plan: Plan, given: socket.socket | None) -> None:
+        self._plan = plan
+        self._given = given
+        self._target = imported(plan.app)
+        self._config = config_of(plan, self._target)
+        self._health = Health(*plan.health)
+        self._sites: dict[EventLoop, Site] = {}
+        self._signal: signal.Signals | None = None
+        self._signalled_at = 0.0
+        self._signalled = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._path_is: tuple[int, int] | None = None
+        self.deadline = time.monotonic()
+        """When the end should be over, on the clock ``time.monotonic``."""
+        self.failure: Exception | None = None
+        """Why it did not begin to serve."""
+
+    async def run(self) -> None:
+        """Start, serve, and end in good order."""
+        logger.addFilter(only_news)
+        try:
+            with self._told_by_signals():
+                server = await self._start()
+                if server is not None:
+                    await _either(self._enough(), self._signalled)
+                self._begin_end()
+                if server is not None:
+                    await self._end(server)
+                await self._on_each(_stop)
+                logger.info("Finished server process [%d]", os.getpid())
+        finally:
+            logger.removeFilter(only_news)
+
+    # -- the beginning -------------------------------------------------------------------------
+
+    async def _start(self) -> Server | None:
+        """Start the applications and listen; ``None``: it failed, or a signal came."""
+        logger.info("Started server process [%d]", os.getpid())
+        starting = asyncio.ensure_future(self._start_applications())
+        try:
+            await _either(starting, self._signalled)
+            if starting.cancelled():
+                return None
+            starting.result()
+            server = await self._listen()
+        except Exception as error:
+            self.failure = error
+            return None
+        self._health.ready = True
+        _place.notify("READY=1")
+        return server
+
+    async def _start_applications(self) -> None:
+        """Start the application on loop 0, then on all others at once."""
+        first, *others = current_pool().loops
+        await call(first, self._start_here, False)
+        ends = await asyncio.gather(
+            *(call(loop, self._start_here, True) for loop in others), return_exceptions=True
+        )
+        for end in ends:
+            if end is not None:
+                raise end
+
+    async def _start_here(self, again: bool) -> None:
+        """Start the application on the loop that runs here; ``again``: not as the first one."""
+        config = self._config
+        if self._plan.factory:
+            config = copy.copy(config)
+            config.app = checked(self._target(), "what the factory returned")
+        if not config.loaded:
+            config.load()
+            config.loaded_app = self._health.around(config.loaded_app)
+        site = Site(config, len(current_pool().loops), quiet=again)
+        if not await site.start():
+            raise StartupError(f"the application did not start on {site.name}")
+        self._sites[site.loop] = site
+
+    async def _listen(self) -> Server:
+        plan, sites = self._plan, self._sites
+        config = next(iter(sites.values())).config
+        context = plan.ssl or config.ssl
+
+        def make_protocol() -> asyncio.Protocol:
+            loop: Any = asyncio.get_running_loop()
+            return sites[loop].make_protocol()
+
+        listen = functools.partial(
+            create_server, make_protocol, ssl=context, backlog=config.backlog
+        )
+        place = plan.place
+        if self._given is not None:
+            server = await listen(sock=self._given)
+        elif place.uds is not None or place.fd is not None:
+            server = await listen(sock=_place.bound(place, config.backlog))
+        else:
+            if not place.reuse_port:
+                await _place.check_that_nobody_listens(place)
+            server = await listen(place.host, place.port, reuse_port=True)
+        self._path_is = _place.identity(place)
+        where = _place.address(place, server, "http" if context is None else "https")
+        loops = "1 loop" if len(sites) == 1 else f"{len(sites)} loops"
+        logger.info("Uvicorn running on %s on %s (Press CTRL+C to quit)", where, loops)
+        return server
+
+    async def _enough(self) -> None:
+        """Wait until the limit of requests is reached, if there is one; otherwise for ever."""
+        config = self._config
+        limit = config.limit_max_requests
+        if limit is None:
+            await asyncio.Event().wait()
+            return
+        limit += random.randint(0, config.limit_max_requests_jitter)
+        while sum(site.requests for site in self._sites.values()) < limit:  # noqa: ASYNC110
+            await asyncio.sleep(TICK)
+        logger.info("Maximum request limit of %d exceeded. Terminating process.", limit)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _begin_end(self) -> None:
+        self.deadline = time.monotonic() + self._plan.timeout_graceful_shutdown
+        self._health.ready = False
+        _place.notify("STOPPING=1")
+        logger.info("Shutting down")
+
+    async def _end(self, server: Server) -> None:
+        """Take no more connections, and end those that are there."""
+        plan = self._plan
+        if plan.shutdown_delay:
+            await _either(asyncio.sleep(plan.shutdown_delay), self._hurried)
+        await self._close(server)
+        patience = plan.timeout_drain
+        if patience is None:
+            interactive = self._signal is signal.SIGINT
+            patience = 0.0 if interactive else self._config.timeout_keep_alive
+        listening = {member.loop: listener for member, listener in server._servers}
+
+        def drain(site: Site) -> Coroutine[Any, Any, list[str]]:
+            return site.drain(listening.get(site.loop), patience, self.deadline)
+
+        for left in await self._on_each(drain):
+            for what in left or ():
+                logger.error("Cancelled, as it did not end in time: %s", what)
+        server.abort_clients()
+
+    async def _close(self, server: Server) -> None:
+        """Stop listening; take in what the kernel had accepted until then.
+
+        A listener that is closed resets the connections that wait in its queue. So a second
+        descriptor holds each open until nobody else accepts from it and its queue has been emptied.
+        """
+        kept = [] if self._plan.place.fd is not None else [sock.dup() for sock in server.sockets]
+        server.close()
+        # A loop that is stuck closes its own later; it must not hold up the others.
+        closed = [asyncio.ensure_future(call(loop, _nothing)) for loop in self._sites]
+        await asyncio.wait(closed, timeout=GRACE)
+        _place.remove_path(self._plan.place, self._path_is)
+        sites = [*self._sites.values()]
+        context = self._plan.ssl or sites[0].config.ssl
+        waiting = [conn for listener in kept for conn in _place.emptied(listener)]
+        for number, conn in enumerate(waiting):
+            site = sites[number % len(sites)]
+            site.loop.call_soon_threadsafe(site.take, conn, context)
+
+    async def _on_each[T](self, method: Callable[[Site], Coroutine[Any, Any, T]]) -> list[T | None]:
+        """Await it for each site, on its loop; name the loops that do not answer in time."""
+        asked = {
+            asyncio.ensure_future(call(site.loop, method, site)): site
+            for site in self._sites.values()
+        }
+        if not asked:
+            return []
+        everything = asyncio.gather(*asked, return_exceptions=True)
+        remaining = max(0.0, self.deadline - time.monotonic()) + 2 * GRACE
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(remaining):
+                await _either(asyncio.shield(everything), self._hurried)
+        if not everything.done():
+            for site in self._sites.values():
+                site.loop.call_soon_threadsafe(site.hurry)
+            await asyncio.wait([everything], timeout=2 * GRACE)
+        results: list[T | None] = []
+        for task, site in asked.items():
+            result = None
+            if not task.done():
+                logger.error("%s did not end in time", site.name)
+                # It would not answer what comes next either.
+                del self._sites[site.loop]
+            elif (error := task.exception()) is not None:
+                logger.error("%s did not end well", site.name, exc_info=error)
+            else:
+                result = task.result()
+            results.append(result)
+        everything.cancel()
+        return results
+
+    # -- signals -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _told_by_signals(self) -> Iterator[None]:
+        """Take the signals that end the server, where this thread may, and nobody ignores them."""
+        loop = asyncio.get_running_loop()
+        before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in ENDING}
+        ours = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+        for number in ours:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number, old in ours.items():
+                loop.remove_signal_handler(number)
+                if old is not None:  # None: it was set by no Python code
+                    signal.signal(number, old)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal = number
+            self._signalled_at = now
+            self._signalled.set()
+        elif now - self._signalled_at >= ECHO and not self._hurried.is_set():
+            logger.info("Second signal: what is under way is cancelled")
+            self._hurried.set()
+
+
+async def _stop(site: Site) -> None:
+    await site.stop()
+
+
+async def _nothing() -> None:
+    """Nothing: that it has run says that what was posted before has, too."""
+
+
+async def _either(what: Awaitable[Any], event: asyncio.Event) -> None:
+    """Wait until ``what`` is done or the event set; then cancel what is not done."""
+    tasks = [asyncio.ensure_future(what), asyncio.ensure_future(event.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    await asyncio.wait(tasks)
