@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -138,6 +139,12 @@ def reported(loop: asyncio.AbstractEventLoop) -> list[dict[str, Any]]:
     contexts: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: contexts.append(context))
     return contexts
+
+
+def pytest_collection_finish() -> None:
+    """Spares the many collections of the tests the objects that stay: modules and the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -134,7 +134,7 @@ def test_hang_is_named_with_its_stack_and_its_processes_are_killed(
         def test_c(self):
             pass
     """
-    done = suite(body, "--test-timeout", "3")
+    done = suite(body, "--test-timeout", "2")
     assert done.returncode == 1
     assert "HUNG: test_made_up.T.test_b" in done.stdout
     assert re.search(r"line \d+ in never_returns", done.stdout)
@@ -152,9 +152,9 @@ def test_file_full_of_hangs_is_given_up(suite: Suite) -> None:
 
 def test_hang_at_exit_is_reported(suite: Suite) -> None:
     body = "def test_b(self): threading.Thread(target=threading.Event().wait).start()"
-    done = suite(body, "--test-timeout", "3")
+    done = suite(body, "--test-timeout", "2")
     assert done.returncode == 1
-    assert "no end within 3 s in exit" in done.stdout
+    assert "no end within 2 s in exit" in done.stdout
 
 
 def test_interrupted_run_leaves_no_process(tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_thousands_of_connections_stay_whole(loops: int, steal: bool, seed: int)
 @pytest.mark.parametrize("loops", [1, 2, 8])
 def test_the_collector_disturbs_nobody(loops: int) -> None:
     with collecting():
-        run(lambda: _traffic(90), loops)
+        run(lambda: _traffic(40), loops)
 
 
 @pytest.mark.stress

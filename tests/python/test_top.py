@@ -246,11 +246,9 @@ async def test_plus_and_minus_change_the_interval_within_bounds(pool: FakePool) 
     async with shown(pool.ask, interval=1.0) as screen:
         await screen.press("+")
         assert screen.text("settings") == "read every 500 ms"
-        for _ in range(5):
-            await screen.press("+")
+        await screen.press(*"+" * 5)
         assert screen.app._interval == _top.LEAST
-        for _ in range(20):
-            await screen.press("-")
+        await screen.press(*"-" * 20)
         assert screen.app._interval == _top.MOST
 
 

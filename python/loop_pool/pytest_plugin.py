@@ -1,0 +1,341 @@
+"""A plugin of pytest: tests on loops of this package, and in pools of them.
+
+pytest finds it by the entry point ``loop_pool``. Until a test or an option asks for it, it only
+adds the option, the mark and the fixtures below. It needs neither pytest-asyncio nor anyio.
+
+- The fixture :func:`pool`: a synchronous test runs coroutines in a pool of its own.
+- The mark ``loop_pool(loops=4)``: the arguments of :class:`loop_pool.Runner` for the test's pool.
+- ``--loop-pool``, or ``loop_pool = true`` in the ini-file: tests of pytest-asyncio run on a loop of
+  this package, and those with the mark on loop 0 of a pool.
+- :class:`PoolFactory`: the same for whatever else takes a loop factory.
+- The fixture :func:`loop_pool_backend`: what anyio's ``anyio_backend`` may return.
+
+A pool that lives as long as somebody else's runner has to end with it. So its loop 0 is a
+:class:`_PoolLoop`, which ends the pool when ``asyncio.Runner`` shuts the loop down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+from typing import TYPE_CHECKING, Any, final
+
+import pytest
+
+from ._event_loop import EventLoop, new_event_loop
+from ._pool import LoopStats, Pool, current_pool
+from ._runner import Runner
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable, Coroutine, Iterator
+
+SHUTDOWN_TIMEOUT = 5.0
+"""Seconds that the pool of a test may take to end, unless its mark says otherwise."""
+
+_MOST_LOOPS = 4
+"""Loops of a pool for which nobody gave a number, at most: each costs a thread in each test."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options. As pytest's hook of that name."""
+    what = "run the tests of pytest-asyncio on loops of loop_pool"
+    parser.getgroup("loop_pool").addoption(
+        "--loop-pool", action="store_true", default=False, dest="loop_pool", help=what
+    )
+    parser.addini("loop_pool", what, type="bool", default=False)
+    parser.addini(
+        "loop_pool_loops",
+        "loops of a test's pool; default: one for each core, but at least 2 and at most "
+        f"{_MOST_LOOPS}",
+        default="",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark, and take up pytest-asyncio if an option says so. As pytest's hook.
+
+    Raises:
+        pytest.UsageError: the option is on and there is no pytest-asyncio that asks for loops.
+    """
+    config.addinivalue_line(
+        "markers",
+        "loop_pool(loops=..., ...): the arguments of loop_pool.Runner for the pool of a test",
+    )
+    if not (config.getoption("loop_pool") or config.getini("loop_pool")):
+        return
+    # Only then: pytest-asyncio takes no "none of mine" for an answer of its hook.
+    if not hasattr(config.hook, "pytest_asyncio_loop_factories"):
+        raise pytest.UsageError(
+            "--loop-pool (or loop_pool in the ini-file) needs a pytest-asyncio that has the hook "
+            "pytest_asyncio_loop_factories; for anyio use the fixture loop_pool_backend"
+        )
+    config.pluginmanager.register(_ForPytestAsyncio(config), "loop_pool_for_asyncio")
+
+
+class _ForPytestAsyncio:
+    """Tells pytest-asyncio the loop of each test. A ``conftest.py`` with the same hook goes first.
+
+    The factory is the same object for the same arguments, as pytest-asyncio keeps a loop of a wider
+    scope for as long as its tests have the same one.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._factories: dict[tuple[tuple[str, Any], ...], PoolFactory] = {}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_asyncio_loop_factories(
+        self, item: pytest.Item
+    ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        mark = item.get_closest_marker("loop_pool")
+        if mark is None:
+            return {"loop_pool": new_event_loop}
+        options = _options(self._config, mark, item.nodeid)
+        key = tuple(sorted(options.items()))
+        return {"loop_pool": self._factories.setdefault(key, PoolFactory(**options))}
+
+
+@final
+class PoolFixture:
+    """What the fixture :func:`pool` gives to a test.
+
+    Threads: in a synchronous test, ``run`` is for the thread of the test and all else for any. In
+    an asynchronous one its first use is on a loop of the pool.
+    """
+
+    def __init__(self, runner: Runner | None) -> None:
+        self._runner = runner
+        self._found: Pool | None = None
+
+    def run[T](
+        self, coro: Coroutine[Any, Any, T], *, context: contextvars.Context | None = None
+    ) -> T:
+        """Run a coroutine on loop 0 and return its result, as often as needed. As ``Runner.run``.
+
+        Raises:
+            RuntimeError: the test is asynchronous: it runs on loop 0 already.
+            TypeError: ``coro`` is not awaitable.
+        """
+        if self._runner is None:
+            if inspect.iscoroutine(coro):
+                coro.close()
+            raise RuntimeError("pool.run() is for synchronous tests: await the coroutine")
+        return self._runner.run(coro, context=context)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool itself.
+
+        Raises:
+            RuntimeError: the test is asynchronous and does not run in a pool.
+        """
+        if self._runner is not None:
+            return self._runner.get_pool()
+        if self._found is None:
+            try:
+                self._found = current_pool()
+            except RuntimeError as error:
+                raise RuntimeError(
+                    "this test does not run in a pool: an asynchronous one needs the mark "
+                    "loop_pool and, with pytest-asyncio, --loop-pool or `loop_pool = true`; with "
+                    "anyio, a PoolFactory as the loop factory of its anyio_backend"
+                ) from error
+        return self._found
+
+    @property
+    def loops(self) -> tuple[EventLoop, ...]:
+        """The loops, loop 0 first.
+
+        Raises:
+            RuntimeError: as of :attr:`pool`.
+        """
+        return self.pool.loops
+
+    def stats(self) -> list[LoopStats]:
+        """What each loop has done and has to do. As ``Pool.stats``.
+
+        Raises:
+            RuntimeError: as of :attr:`pool`.
+        """
+        return self.pool.stats()
+
+
+@pytest.fixture
+def pool(request: pytest.FixtureRequest) -> Iterator[PoolFixture]:
+    """The pool of a test: its own in a synchronous one, in others the one that it runs in.
+
+    The arguments are those of the mark ``loop_pool``. At its end the pool cancels the tasks that it
+    still has; if one does not end in time, that is an error of the test.
+    """
+    if inspect.iscoroutinefunction(request.function):
+        yield PoolFixture(None)
+        return
+    node = request.node
+    runner = Runner(**_options(request.config, node.get_closest_marker("loop_pool"), node.nodeid))
+    try:
+        runner.get_pool()
+        yield PoolFixture(runner)
+    finally:
+        with _ending_well():
+            runner.close()
+
+
+@pytest.fixture(scope="session")
+def loop_pool_backend() -> tuple[str, dict[str, Any]]:
+    """What anyio's ``anyio_backend`` may return: tests on a single loop of this package."""
+    return "asyncio", {"loop_factory": new_event_loop}
+
+
+@final
+class PoolFactory:
+    """A loop factory whose loops are loop 0 of a pool each; the pool ends when that is closed.
+
+    For whatever takes a loop factory and closes the loop by ``asyncio.Runner``: anyio's
+    ``backend_options``, ``unittest.IsolatedAsyncioTestCase.loop_factory``, a hook
+    ``pytest_asyncio_loop_factories`` of your own. What a pool logs as an error at its end fails the
+    test by ``pytest.fail``.
+
+    Args:
+        options: those of :class:`loop_pool.Runner`. ``loops`` is a core each by default, and
+            ``shutdown_timeout`` :data:`SHUTDOWN_TIMEOUT`. Debug mode follows that of loop 0.
+
+    Raises:
+        ValueError, TypeError: as ``Runner``.
+
+    Threads: called in the thread that will run the loop.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = {"shutdown_timeout": SHUTDOWN_TIMEOUT, **options}
+        Runner(**self._options)  # for its checks
+
+    def __repr__(self) -> str:
+        return f"PoolFactory({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
+
+    def __call__(self) -> EventLoop:
+        """Start a pool and return its loop 0."""
+        runner = Runner(**self._options)
+        runner._runner = asyncio.Runner(debug=self._options.get("debug"), loop_factory=_PoolLoop)
+        loop = runner.get_loop()
+        assert isinstance(loop, _PoolLoop)
+        loop._owned = runner
+        return loop
+
+
+class _PoolLoop(EventLoop):
+    """Loop 0 of a pool that ends with it."""
+
+    _owned: Runner | None = None
+    """The runner of the pool, until that ends."""
+    _ending = False
+    """Whether the pool is ending, which would close this loop, its owner's, too."""
+
+    def run_forever(self) -> None:
+        """Run until ``stop()`` is called; an error on another loop ends each run, not the first."""
+        if self._pool is not None:
+            self._pool._begin_run()
+        super().run_forever()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode on or off for every loop of the pool."""
+        super().set_debug(enabled)
+        for loop in () if self._pool is None else self._pool._loops[1:]:
+            loop.set_debug(enabled)
+
+    def shutdown_asyncgens(self) -> Coroutine[Any, Any, None]:
+        """End the pool first: what it closes may need this loop's generators and executor.
+
+        ``asyncio.Runner`` calls this when the loop does not run, and then runs what it returns.
+        """
+        if not self.is_running():
+            self._end_pool()
+        return super().shutdown_asyncgens()
+
+    def close(self) -> None:
+        """Close the loop, and before it the pool.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
+        try:
+            if not self.is_running():
+                self._end_pool()
+        finally:
+            if not self._ending:
+                super().close()
+
+    def _end_pool(self) -> None:
+        runner, self._owned = self._owned, None
+        if runner is None:
+            return
+        self._ending = True
+        try:
+            with _ending_well():
+                runner.close()
+        finally:
+            self._ending = False
+
+
+class _Errors(logging.Handler):
+    """Keeps what is logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _ending_well() -> Iterator[None]:
+    """Fail the test if the pool that ends meanwhile logs an error."""
+    handler = _Errors()
+    logger = logging.getLogger("loop_pool")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if handler.messages:
+        pytest.fail("\n".join(["the pool did not end well:", *handler.messages]), pytrace=False)
+
+
+def _options(config: pytest.Config, mark: pytest.Mark | None, test: str) -> dict[str, Any]:
+    """The arguments of ``Runner`` for a test's pool.
+
+    Raises:
+        pytest.UsageError: the ini-file's number of loops is none.
+        pytest.fail.Exception: the mark's arguments are not those of ``Runner``.
+    """
+    options: dict[str, Any] = {"shutdown_timeout": SHUTDOWN_TIMEOUT}
+    if mark is not None:
+        if mark.args:
+            pytest.fail(f"{test}: mark.loop_pool takes arguments by name only", pytrace=False)
+        options |= mark.kwargs
+    if "loops" not in options:
+        options["loops"] = _default_loops(config)
+    try:
+        Runner(**options)
+    except (TypeError, ValueError) as error:
+        pytest.fail(f"{test}: mark.loop_pool: {error}", pytrace=False)
+    return options
+
+
+def _default_loops(config: pytest.Config) -> int:
+    given = config.getini("loop_pool_loops")
+    if not given:
+        return min(max(2, os.process_cpu_count() or 1), _MOST_LOOPS)
+    try:
+        loops = int(given)
+    except ValueError:
+        loops = 0
+    if loops < 1:
+        raise pytest.UsageError(
+            f"loop_pool_loops in the ini-file must be a number above zero, got {given!r}"
+        )
+    return loops
