@@ -23,7 +23,10 @@ OTHERWISE = {
 
 
 class StartupError(RuntimeError):
-    """The application said, on one of the loops, that it cannot start."""
+    """The application said, on one of the loops, that it cannot start.
+
+    Raised by ``serve`` in the thread that called it.
+    """
 
 
 class Plan(NamedTuple):
