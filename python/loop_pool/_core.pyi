@@ -393,6 +393,12 @@ class ListenerCore:
     def token(self) -> int:
         """Under which it is registered with its loop; 0: not."""
 
+    def retire(self) -> None:
+        """Accept no more, on whichever thread. Any thread."""
+
+    def hand_over(self, loop_: LoopCore) -> None:
+        """Hand over what was placed here before. After `retire`, on the loop's thread."""
+
     def stop(self, loop_: LoopCore) -> None:
         """Stop accepting for good, after which the socket may be closed. Any thread."""
 

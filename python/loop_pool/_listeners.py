@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import errno
 import socket
@@ -12,7 +13,7 @@ from . import _core, _private
 from ._transports import StreamTransport, logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ._event_loop import EventLoop
 
@@ -45,6 +46,7 @@ class Listener:
         self._timeouts = timeouts
         self._given_context = context
         self._context = contextvars.copy_context() if context is None else context
+        self._leaving = False
         self._shared = pool_server.get()
         if self._shared is not None:
             # What a connection listens on is no part of the server that accepted it.
@@ -64,6 +66,22 @@ class Listener:
         if self._shared is not None:
             self._shared.remove(self._loop._pool_index)
         self._core.stop(self._loop)
+
+    @staticmethod
+    def leave(listeners: Sequence[Listener]) -> None:
+        """Accept nothing more, and introduce every connection that was accepted for the loop.
+
+        Called for all listeners of a server on one loop, on its thread, before the server is
+        closed: a connection that another thread accepted and placed here is not lost with it.
+        """
+        for listener in listeners:
+            listener._core.retire()
+        for listener in listeners:
+            if listener._shared is not None:
+                listener._shared.remove(listener._loop._pool_index)
+        for listener in listeners:
+            listener._leaving = True
+            listener._core.hand_over(listener._loop)
 
     def _connected(self, core: _core.StreamCore) -> None:
         """Introduce a new connection to a new protocol, on the loop's thread."""
@@ -105,19 +123,22 @@ class Listener:
         options: dict[str, Any] = {}
         if self._given_context is not None:
             options["context"] = contextvars.copy_context()
-        loop.create_task(
-            _private.accept_with_tls(
-                loop,
-                self._protocol_factory,
-                conn,
-                {"peername": peer},
-                self._sslcontext,
-                self._server,
-                handshake_timeout,
-                shutdown_timeout,
-                **options,
-            )
+        handshake = _private.accept_with_tls(
+            loop,
+            self._protocol_factory,
+            conn,
+            {"peername": peer},
+            self._sslcontext,
+            self._server,
+            handshake_timeout,
+            shutdown_timeout,
+            **options,
         )
+        if self._leaving:
+            # The server takes no transports once it is closed: this one has to be there at once.
+            asyncio.Task(handshake, loop=loop, eager_start=True)
+        else:
+            loop.create_task(handshake)
 
     def _failed(self, exc: OSError) -> None:
         """Report that nothing could be accepted, and try again in a second, as asyncio does."""

@@ -8,7 +8,8 @@ import socket
 from typing import TYPE_CHECKING, Any, Self, final
 
 from . import _core
-from ._listeners import pool_server
+from ._event_loop import EventLoop
+from ._listeners import Listener, pool_server
 from ._pool import current_pool
 from ._task import spawn_in
 
@@ -53,9 +54,12 @@ class Server:
         return any(server.is_serving() for _, server in self._servers)
 
     def close(self) -> None:
-        """Stop listening on every loop; open connections go on. Returns before it is done."""
+        """Stop listening on every loop; open connections go on. Returns before it is done.
+
+        Every connection that was accepted is served, although another loop may have accepted it.
+        """
         self._closed = True
-        self._everywhere(asyncio.Server.close)
+        self._everywhere(_leave)
         forever = self._forever
         if forever is not None:
             loop = forever.get_loop()
@@ -138,6 +142,15 @@ class Server:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+
+def _leave(server: asyncio.Server) -> None:
+    """Close the listeners of the loop that runs here."""
+    loop = server.get_loop()
+    assert isinstance(loop, EventLoop)
+    listeners = (loop._listeners.get(sock.fileno()) for sock in server.sockets)
+    Listener.leave([listener for listener in listeners if listener is not None])
+    server.close()
 
 
 async def _start_unless_closed(server: asyncio.Server) -> None:

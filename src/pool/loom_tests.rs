@@ -1,14 +1,16 @@
-//! Models of the way from the monitor to the reporter, checked over every interleaving. Run by
-//! `make test-loom`.
+//! Models of the way from the monitor to the reporter, and of a loop that leaves a server, checked over
+//! every interleaving. Run by `make test-loom`.
 
 use std::time::Duration;
 
 use loom::sync::Notify;
 
+use super::acceptor::Door;
 use super::incidents::{Incident, NoRoom, Told};
 use crate::event_loop::Stint;
+use crate::id::IoToken;
 use crate::scheduler::{Park, Wake};
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, Mutex, thread};
 
 /// `Notify` stands for the kernel's event counter: a wake that comes first ends the next wait.
 struct Model {
@@ -133,5 +135,32 @@ fn loom_a_begin_without_room_is_not_told() {
         let heard = model.report();
         assert_eq!(monitor.join().unwrap(), heard);
         assert_eq!(heard[0], incident(1, false));
+    });
+}
+
+/// What is placed on a loop has been placed when its door is shut: nothing comes after the last look.
+#[test]
+fn loom_nothing_is_placed_behind_a_shut_door() {
+    loom::model(|| {
+        let loop_ = Arc::new((Door::default(), Mutex::new(0)));
+        loop_.0.open(IoToken::of_source(7, 1));
+        let placers: Vec<_> = (0..2)
+            .map(|_| {
+                let loop_ = Arc::clone(&loop_);
+                thread::spawn(move || {
+                    let (door, inbox) = &*loop_;
+                    door.enter().is_some_and(|_inside| {
+                        *inbox.lock() += 1;
+                        true
+                    })
+                })
+            })
+            .collect();
+        let (door, inbox) = &*loop_;
+        door.shut();
+        let seen = *inbox.lock();
+        let placed = placers.into_iter().map(|placer| placer.join().unwrap());
+        assert_eq!(placed.filter(|placed| *placed).count(), seen);
+        assert_eq!(*inbox.lock(), seen);
     });
 }

@@ -9,6 +9,7 @@
 //!
 //! Must never: own a loop, or know Python.
 
+mod acceptor;
 mod builder;
 mod incidents;
 mod monitor;
@@ -20,9 +21,10 @@ mod team;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
+pub use acceptor::PoolAcceptor;
 pub use builder::{InvalidLoopCount, loop_count};
 pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::Placement;
 pub use registry::{OwnerKey, Registry, Roster};
-pub use team::{Errand, Hand, PoolAcceptor, Team, load_of};
+pub use team::{Errand, Hand, Team, load_of};

@@ -1,26 +1,22 @@
-//! The loops of a pool as their threads see each other: whose socket work may be done by whom, and
-//! which loop gets a new connection.
+//! The loops of a pool as their threads see each other: whose socket work may be done by whom.
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{Incidents, Limit, Placement};
 use crate::config;
-use crate::event_loop::{Completion, Job, Shared};
-use crate::id::{IoToken, LoopId};
+use crate::event_loop::{Job, Shared};
+use crate::id::LoopId;
 use crate::reactor::Handle;
 use crate::scheduler::{Crew, CrewId, Found, Seat, Sleepers, Source, Worker};
 use crate::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    AtomicBool,
+    Ordering::{Acquire, Relaxed, SeqCst},
     fence,
 };
 use crate::sync::{Mutex, OnceLock, RwLock};
-use crate::sys::address::SocketAddress;
 use crate::sys::clock;
-use crate::transport::AcceptSink;
 
 /// One thread's share in the two crews.
 type Share = (Worker<Job>, Worker<Errand>);
@@ -42,7 +38,7 @@ pub struct Team {
     monitor: RwLock<Option<Handle>>,
     /// Where it tells of loops that are inside one callback for too long, once somebody has asked.
     incidents: OnceLock<Incidents>,
-    placement: Placement,
+    pub(super) placement: Placement,
 }
 
 impl fmt::Debug for Team {
@@ -390,42 +386,6 @@ impl Hand {
     }
 }
 
-/// Where the connections of one pool-wide server go.
-#[derive(Debug)]
-pub struct PoolAcceptor {
-    team: Arc<Team>,
-    /// The listener of each loop, as its token's bits; 0: it has none.
-    listeners: Box<[AtomicU64]>,
-}
-
-impl PoolAcceptor {
-    /// For a server on the loops of a team.
-    #[must_use]
-    pub fn new(team: Arc<Team>) -> Self {
-        let listeners = (0..team.loops.len()).map(|_| AtomicU64::new(0)).collect();
-        Self { team, listeners }
-    }
-
-    /// Notes the listener of a loop, or with `None` that it has none any more.
-    ///
-    /// A loop that begins to listen has no past: what was slow before, as imports are, says nothing
-    /// of what it serves, but would keep the first connections, which may be the longest, from it.
-    pub fn set(&self, id: LoopId, token: Option<IoToken>) {
-        if let (Some(_), Some(shared)) = (token, self.team.loops[id.0 as usize].get()) {
-            shared.metrics.stuck_us.set(0);
-        }
-        if let Some(place) = self.listeners.get(id.0 as usize) {
-            place.store(token.map_or(0, |token| token.to_bits() as u64), Release);
-        }
-    }
-
-    fn listener(&self, id: LoopId) -> Option<(&Arc<Shared>, IoToken)> {
-        let bits = usize::try_from(self.listeners[id.0 as usize].load(Acquire)).ok()?;
-        let token = IoToken::from_bits(bits).filter(|_| bits != 0)?;
-        Some((self.team.loops[id.0 as usize].get()?, token))
-    }
-}
-
 /// How loaded a loop is, for placing connections and coroutines: above all whether it was stuck of
 /// late, then what it holds and what waits.
 #[must_use]
@@ -434,27 +394,4 @@ pub fn load_of(shared: &Shared) -> u64 {
     let held = metrics.transports.get() + metrics.ready.get() + metrics.arriving.get();
     let stuck = u128::from(metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
     held.saturating_add(u64::try_from(stuck << 32).unwrap_or(u64::MAX))
-}
-
-impl AcceptSink for PoolAcceptor {
-    fn place(&self, connection: OwnedFd, peer: SocketAddress) {
-        let load = |id: LoopId| self.listener(id).map_or(u64::MAX, |(shared, _)| load_of(shared));
-        let mut chosen = self.team.placement.next(load);
-        if self.listener(chosen).is_none() {
-            // Both candidates have stopped listening: anyone who has not.
-            let count = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
-            let Some(other) = (0..count).map(LoopId).find(|id| self.listener(*id).is_some()) else {
-                return; // The server has closed; so has the connection.
-            };
-            chosen = other;
-        }
-        if let Some((shared, token)) = self.listener(chosen) {
-            shared.metrics.arriving.add_shared(1);
-            shared.complete(Completion::Accepted(token, connection, peer));
-            if shared.is_closed() {
-                // It closed meanwhile, and may have looked for the last time: so has the connection.
-                drop(shared.drain_completions());
-            }
-        }
-    }
 }

@@ -9,13 +9,13 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
-use super::io::{lock_attached, os_error};
+use super::io::{collect_completions, lock_attached, os_error};
 use super::kept;
 use super::pool::ServerCore;
 use super::stream::StreamCore;
 use super::transport::ends_the_program;
 use crate::id::IoToken;
-use crate::transport::{AcceptSink, Listener, Schedule, Source};
+use crate::transport::{AcceptSink, Connection, Listener, Schedule, Source};
 
 /// A listening socket of one loop. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, module = "loop_pool._core")]
@@ -83,10 +83,8 @@ impl ListenerCore {
         self.token.load(Relaxed)
     }
 
-    /// Stops accepting for good, after which the socket may be closed. Connections that were
-    /// placed here and not yet taken are closed. Any thread.
-    fn stop(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) {
-        let shared = loop_.get().event_loop.shared();
+    /// Accepts no more, on whichever thread. Any thread.
+    fn retire(&self, py: Python<'_>) {
         if self.listener.state().retire() {
             py.detach(|| {
                 while self.listener.state().bits().is_claimed() {
@@ -94,6 +92,29 @@ impl ListenerCore {
                 }
             });
         }
+    }
+
+    /// Hands over every connection that was placed here before, in its last turn: after `retire`,
+    /// and after the server has let the loop go. Loop's thread.
+    fn hand_over(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let core = loop_.get();
+        let mut found = Vec::new();
+        collect_completions(py, core, |callback| found.push(callback));
+        for callback in found {
+            core.schedule(callback);
+        }
+        let mut result = Ok(());
+        for connection in self.listener.take_arrived().0 {
+            self.introduce(py, connection, &mut result);
+        }
+        result
+    }
+
+    /// Stops accepting for good, after which the socket may be closed. Connections that were
+    /// placed here and not yet taken are closed. Any thread.
+    fn stop(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) {
+        let shared = loop_.get().event_loop.shared();
+        self.retire(py);
         let bits = usize::try_from(self.token.swap(0, Relaxed)).unwrap_or(0);
         let Some(token) = IoToken::from_bits(bits).filter(|_| bits != 0) else { return };
         let entry = lock_attached(py, &shared.sources).remove(token);
@@ -114,6 +135,14 @@ impl ListenerCore {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.on_connection)?;
         visit.call(&self.on_failure)
+    }
+}
+
+impl ListenerCore {
+    fn introduce(&self, py: Python<'_>, connection: Connection, result: &mut PyResult<()>) {
+        let handed = Bound::new(py, StreamCore::accepted(connection))
+            .and_then(|core| self.on_connection.call1(py, (core,)).map(drop));
+        keep_worst(py, result, handed);
     }
 }
 
@@ -138,9 +167,7 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, ListenerCore>) ->
     let (connections, failure) = this.listener.take_arrived();
     let mut result = Ok(());
     for connection in connections {
-        let handed = Bound::new(py, StreamCore::accepted(connection))
-            .and_then(|core| this.on_connection.call1(py, (core,)).map(drop));
-        keep_worst(py, &mut result, handed);
+        this.introduce(py, connection, &mut result);
     }
     if let Some(error) = accepted.err().or(failure) {
         state.pause();

@@ -153,13 +153,14 @@ impl ServerCore {
     /// Lets connections be placed on a loop, by its listener. Any thread.
     fn add(&self, index: u32, listener: &Bound<'_, ListenerCore>) {
         let bits = usize::try_from(listener.get().token()).unwrap_or(0);
-        let token = IoToken::from_bits(bits).filter(|_| bits != 0);
-        self.acceptor.set(LoopId(index), token);
+        if let Some(token) = IoToken::from_bits(bits).filter(|_| bits != 0) {
+            self.acceptor.open(LoopId(index), token);
+        }
     }
 
-    /// Places no further connections on a loop. Any thread.
-    fn remove(&self, index: u32) {
-        self.acceptor.set(LoopId(index), None);
+    /// Places no further connections on a loop; those placed before are in its inbox. Any thread.
+    fn remove(&self, py: Python<'_>, index: u32) {
+        py.detach(|| self.acceptor.shut(LoopId(index)));
     }
 }
 

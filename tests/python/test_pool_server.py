@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import loop_pool
-from _support import HANG, listen, self_signed
+from _support import HANG, eventually, listen, self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -129,6 +131,56 @@ def test_a_loop_that_was_stuck_before_it_listened_gets_its_share() -> None:
         assert answers.count(repr(here).encode() + b"\n") >= LOOPS
 
     run(main)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_closed_server_serves_what_was_accepted_for_a_loop_that_is_stuck(tls: bool) -> None:
+    """Another thread accepts for it, before it gets to close its own listener."""
+    server_context, client_context = self_signed() if tls else (None, None)
+
+    async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    async def main() -> None:
+        held, released = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            assert released.wait(HANG)
+
+        last = loop_pool.current_pool().loops[-1]
+        server = await loop_pool.start_server(hello, "127.0.0.1", 0, ssl=server_context)
+        address = server.sockets[0].getsockname()
+        holding = asyncio.ensure_future(loop_pool.call(last, hold))
+        try:
+            await asyncio.to_thread(held.wait, HANG)
+            for loop in loop_pool.current_pool().loops[1:-1]:
+                await loop_pool.call(loop, lambda: None)
+            server.close()
+            await eventually(lambda: len(_backlogs(address[1])) == 1, "the others have closed")
+            clients = [socket.create_connection(address, HANG) for _ in range(5)]
+            await eventually(lambda: _backlogs(address[1]) == [0], "all are accepted")
+        finally:
+            released.set()
+        await holding
+        for client in clients:
+            reader, writer = await asyncio.open_connection(
+                sock=client, ssl=client_context, server_hostname="localhost" if tls else None
+            )
+            assert await reader.read() == b"hello"
+            writer.close()
+            await writer.wait_closed()
+        await server.wait_closed()
+
+    run(main)
+
+
+def _backlogs(port: int) -> list[int]:
+    """How many connections wait in the queue of each listener on the port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port]
+    return [int(row[4].split(":")[1], 16) for row in listening]
 
 
 def test_the_callback_may_be_a_plain_function() -> None:

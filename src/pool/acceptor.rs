@@ -1,0 +1,157 @@
+//! Where the connections of one pool-wide server go, and how a loop leaves the server.
+//!
+//! A connection that was accepted is in one place at any time: with the thread that accepted it, in
+//! the inbox of the loop that it was placed on, or with that loop's listener. A loop that leaves has
+//! to find all that were placed on it, whoever accepts at that moment:
+//!
+//! 1. its own listener accepts no more, and no thread is about to (`State::retire`);
+//! 2. it shuts its [`Door`], after which nobody places anything on it, nor is about to;
+//! 3. it takes what is in its inbox, and hands over what its listener has.
+//!
+//! # Why nothing is placed behind a shut door
+//!
+//! Who places a connection enters first (`inside + 1`), then reads the token; who shuts the door
+//! takes the token away first, then reads `inside`. Between its two steps each has a sequentially
+//! consistent fence, so one of the two sees what the other has done: either the placer finds no
+//! token and goes elsewhere, or the one who shuts the door finds it inside, and waits until it left. It leaves after a push
+//! to the inbox, without waiting for anybody. Each loop of a server leaves after it has accepted for
+//! the last time, so the last one that accepts finds its own door open.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::{Team, load_of};
+use crate::event_loop::{Completion, Shared};
+use crate::id::{IoToken, LoopId};
+use crate::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+use crate::sync::yield_now;
+use crate::sys::address::SocketAddress;
+use crate::transport::AcceptSink;
+
+/// By which connections get to one loop.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    /// The bits of the token of the loop's listener; 0: shut.
+    token: AtomicU64,
+    /// The threads that are placing a connection on the loop.
+    inside: AtomicU32,
+}
+
+/// Somebody is placing a connection on a loop.
+#[derive(Debug)]
+pub(super) struct Inside<'a> {
+    door: &'a Door,
+    pub(super) token: IoToken,
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.door.inside.fetch_sub(1, Release);
+    }
+}
+
+impl Door {
+    /// Lets connections in, to the listener with this token.
+    pub(super) fn open(&self, token: IoToken) {
+        self.token.store(token.to_bits() as u64, Release);
+    }
+
+    /// Lets none in any more; returns when nobody is inside.
+    pub(super) fn shut(&self) {
+        self.token.store(0, Relaxed);
+        fence(SeqCst);
+        while self.inside.load(Acquire) != 0 {
+            yield_now();
+        }
+    }
+
+    /// Goes in, for as long as the returned value lives; `None`: it is shut.
+    pub(super) fn enter(&self) -> Option<Inside<'_>> {
+        self.inside.fetch_add(1, Relaxed);
+        fence(SeqCst);
+        let Some(token) = token_of(self.token.load(Acquire)) else {
+            self.inside.fetch_sub(1, Release);
+            return None;
+        };
+        Some(Inside { door: self, token })
+    }
+
+    fn is_open(&self) -> bool {
+        self.token.load(Relaxed) != 0
+    }
+}
+
+fn token_of(bits: u64) -> Option<IoToken> {
+    let bits = usize::try_from(bits).ok().filter(|bits| *bits != 0)?;
+    IoToken::from_bits(bits)
+}
+
+/// Where the connections of one pool-wide server go.
+#[derive(Debug)]
+pub struct PoolAcceptor {
+    team: Arc<Team>,
+    doors: Box<[Door]>,
+}
+
+impl PoolAcceptor {
+    /// For a server on the loops of a team.
+    #[must_use]
+    pub fn new(team: Arc<Team>) -> Self {
+        let doors = team.loops.iter().map(|_| Door::default()).collect();
+        Self { team, doors }
+    }
+
+    /// Lets connections be placed on a loop, by the token of its listener. Any thread.
+    ///
+    /// A loop that begins to listen has no past: what was slow before, as imports are, says nothing
+    /// of what it serves, but would keep the first connections, which may be the longest, from it.
+    pub fn open(&self, id: LoopId, token: IoToken) {
+        if let Some(shared) = self.team.loops[id.0 as usize].get() {
+            shared.metrics.stuck_us.set(0);
+        }
+        if let Some(door) = self.doors.get(id.0 as usize) {
+            door.open(token);
+        }
+    }
+
+    /// Places nothing on a loop any more: what was placed is in its inbox when this returns. Any
+    /// thread, detached.
+    pub fn shut(&self, id: LoopId) {
+        if let Some(door) = self.doors.get(id.0 as usize) {
+            door.shut();
+        }
+    }
+
+    fn shared(&self, id: LoopId) -> Option<&Arc<Shared>> {
+        self.team.loops[id.0 as usize].get()
+    }
+
+    fn load(&self, id: LoopId) -> u64 {
+        let door = &self.doors[id.0 as usize];
+        self.shared(id).filter(|_| door.is_open()).map_or(u64::MAX, |shared| load_of(shared))
+    }
+}
+
+impl AcceptSink for PoolAcceptor {
+    fn place(&self, connection: OwnedFd, peer: SocketAddress) {
+        let chosen = self.team.placement.next(|id| self.load(id));
+        let count = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
+        // If both candidates have left: anyone who has not.
+        for id in std::iter::once(chosen).chain((0..count).map(LoopId)) {
+            let Some(shared) = self.shared(id) else { continue };
+            let Some(inside) = self.doors[id.0 as usize].enter() else { continue };
+            shared.metrics.arriving.add_shared(1);
+            shared.complete(Completion::Accepted(inside.token, connection, peer));
+            if shared.is_closed() {
+                // It closed meanwhile, and may have looked for the last time: so has the connection.
+                drop(shared.drain_completions());
+            }
+            return;
+        }
+        // The server has closed; so has the connection.
+    }
+}
