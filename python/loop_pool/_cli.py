@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import _core, _doctor, _ps, _serve_cli, _top
+from . import _core, _doctor, _ps, _serve_cli, _top, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SUBCOMMANDS = (_serve_cli, _ps, _top, _doctor)
+_SUBCOMMANDS = (_serve_cli, _worker, _ps, _top, _doctor)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it."""
