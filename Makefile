@@ -31,7 +31,8 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DEFAULT_GOAL := help
 
 .PHONY: help build run test services services-if-possible test-rust test-loom test-python \
-	test-cpython test-versions stress lint format bench bench-sockets docs clean extension-is-gone
+	test-cpython test-versions stress lint format bench bench-sockets bench-rust \
+	bench-check docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -125,10 +126,14 @@ lint: build ## Check formatting, lints, types and stubs
 	cargo fmt --check --manifest-path benches/echo/Cargo.toml
 	cargo clippy --all-targets --manifest-path benches/echo/Cargo.toml --target-dir target/echo \
 		-- -D warnings
+	cargo fmt --check --manifest-path benches/rust/Cargo.toml
+	cargo clippy --all-targets --manifest-path benches/rust/Cargo.toml --target-dir target/bench-rust \
+		-- -D warnings
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
-	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py
+	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
+		tools/callgrind.py tools/bench_check.py
 	$(PYTHON) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections
@@ -142,6 +147,13 @@ bench: build $(VENV)/.peers ## Compare with asyncio, uvloop, rloop and zuvloop; 
 
 bench-sockets: build $(VENV)/.peers ## Compare servers under load with their peers; options in ARGS
 	$(PYTHON) benches/python/sockets.py $(ARGS)
+
+bench-rust: ## Time the layers below Python; options in ARGS="timers --min-time 1"
+	cargo bench --manifest-path benches/rust/Cargo.toml --target-dir target/bench-rust --bench wall \
+		-- $(ARGS)
+
+bench-check: ## Fail if the layers below Python need more instructions than before; options in ARGS
+	$(PYTHON3) tools/bench_check.py $(ARGS)
 
 $(VENV)/.peers: $(VENV)/.dependencies
 	uv=$(find_uv) && "$$uv" pip install --quiet --python $(PYTHON) --group bench

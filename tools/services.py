@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PACKAGES = {
@@ -62,8 +62,8 @@ def no_server_starts() -> Iterator[None]:
         POLICY.unlink()
 
 
-def install(packages: Sequence[str]) -> bool:
-    """Whether apt installed the packages; its package lists are fetched if need be."""
+def install(packages: Sequence[str]) -> None:
+    """Install packages by apt, whose package lists are fetched if need be; says why if it fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--no-install-recommends", "--quiet", *packages]
     for attempt in (command, ["apt-get", "update", "--quiet"], command):
@@ -78,9 +78,31 @@ def install(packages: Sequence[str]) -> bool:
             check=False,
         )
         if attempt is command and done.returncode == 0:
-            return True
+            return
     print(done.stdout, file=sys.stderr)
-    return False
+
+
+def provide(packages: Mapping[str, str]) -> list[str]:
+    """Install the packages of programs that are missing, if this is root and there is apt.
+
+    Args:
+        packages: The package of each program that is missing.
+
+    Returns:
+        The programs that are still missing; stderr says which, and how to get them.
+    """
+    if not packages:
+        return []
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        by_hand = f"apt-get install --no-install-recommends {' '.join(packages.values())}"
+        print(f"missing: {', '.join(packages)}. As root: {by_hand}", file=sys.stderr)
+        return list(packages)
+    with no_server_starts():
+        install([*packages.values()])
+    still = [program for program in packages if where(program) is None]
+    if still:
+        print(f"could not install: {', '.join(still)}", file=sys.stderr)
+    return still
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,24 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path is not None:
             print(path)
         return 0 if path is not None else 1
-    lacking = missing()
-    if not lacking:
+    still = provide({program: PACKAGES[program] for program in missing()})
+    if still and options.if_possible:
+        print("The tests that need them are left out.", file=sys.stderr)
         return 0
-    packages = [PACKAGES[program] for program in lacking]
-    by_hand = f"apt-get install --no-install-recommends {' '.join(packages)}"
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        print(f"missing: {', '.join(lacking)}. As root: {by_hand}", file=sys.stderr)
-        if options.if_possible:
-            print("The tests that need them are left out.", file=sys.stderr)
-            return 0
-        return 1
-    with no_server_starts():
-        installed = install(packages)
-    still = missing()
-    if installed and not still:
-        return 0
-    print(f"could not install: {', '.join(still or lacking)}", file=sys.stderr)
-    return 0 if options.if_possible else 1
+    return 1 if still else 0
 
 
 if __name__ == "__main__":
