@@ -153,8 +153,7 @@ impl<J: Send> Crew<J> {
 
     /// All seats, beginning with the one behind this.
     fn seats_behind(&self, last: usize) -> impl Iterator<Item = Seat> + use<J> {
-        let count = self.stealers.len();
-        (1..=count).map(move |step| Seat((last + step) % count))
+        (last + 1..self.stealers.len()).chain(0..=last).map(Seat)
     }
 }
 

@@ -255,8 +255,8 @@ impl<B: Buffer> Stream<B> {
     fn write_queued(&self, registrar: &dyn Registrar) -> (Flushed<B>, bool) {
         let mut flushed = Flushed { bytes: 0, drained: false, failure: None, spent: Vec::new() };
         let mut wrote = 0;
+        let mut parts = [IoSlice::new(&[]); PARTS];
         loop {
-            let mut parts = [IoSlice::new(&[]); PARTS];
             let count = {
                 let mut outgoing = self.outgoing.lock();
                 let outgoing = outgoing.get_or_insert_default();
