@@ -402,8 +402,11 @@ class ListenerCore:
     def stop(self, loop_: LoopCore) -> None:
         """Stop accepting for good, after which the socket may be closed. Any thread."""
 
+    def pause(self) -> None:
+        """Accept nothing until `resume`. Before `start`."""
+
     def resume(self, loop_: LoopCore) -> None:
-        """Accept again, after a failure. Any thread."""
+        """Accept again, after a failure, or for the first time after `pause`. Any thread."""
 
 @final
 class StreamCore:

@@ -56,10 +56,17 @@ class Listener:
         self._core = _core.ListenerCore(sock.fileno(), self._connected, self._failed, self._shared)
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept; one of a pool-wide server does so when it is resumed."""
+        if self._shared is not None:
+            # Whoever came first would take all that waits to be accepted.
+            self._core.pause()
         self._core.start(self._loop)
         if self._shared is not None:
             self._shared.add(self._loop._pool_index, self._core)
+
+    def resume(self) -> None:
+        """Begin to accept, as one of a pool-wide server. Any thread."""
+        self._core.resume(self._loop)
 
     def stop(self) -> None:
         """Stop accepting for good. The socket stays open."""

@@ -80,6 +80,7 @@ class Server:
         """Begin to accept on every loop, if ``start_serving=False`` was given before."""
         with _sharing(self._shared):
             await self._on_each(_start_unless_closed)
+        self._resume()
 
     async def serve_forever(self) -> None:
         """Serve until cancelled or closed. As ``asyncio.Server.serve_forever``.
@@ -123,6 +124,12 @@ class Server:
         self.close()
         await self.wait_closed()
 
+    def _resume(self) -> None:
+        """Accept on every loop: each has joined, so that each gets its share of what waits."""
+        for _, server in self._servers:
+            for listener in _listeners_of(server):
+                listener.resume()
+
     def _everywhere(self, method: Callable[[asyncio.Server], object]) -> None:
         here = asyncio._get_running_loop()
         for member, server in self._servers:
@@ -146,11 +153,15 @@ class Server:
 
 def _leave(server: asyncio.Server) -> None:
     """Close the listeners of the loop that runs here."""
+    Listener.leave(_listeners_of(server))
+    server.close()
+
+
+def _listeners_of(server: asyncio.Server) -> list[Listener]:
     loop = server.get_loop()
     assert isinstance(loop, EventLoop)
-    listeners = (loop._listeners.get(sock.fileno()) for sock in server.sockets)
-    Listener.leave([listener for listener in listeners if listener is not None])
-    server.close()
+    found = (loop._listeners.get(sock.fileno()) for sock in server.sockets)
+    return [listener for listener in found if listener is not None]
 
 
 async def _start_unless_closed(server: asyncio.Server) -> None:
@@ -271,7 +282,9 @@ async def _listen_on_every_loop(
     except BaseException:
         Server(pool, servers, shared).close()
         raise
-    return Server(pool, servers, shared)
+    server = Server(pool, servers, shared)
+    server._resume()
+    return server
 
 
 @contextlib.contextmanager

@@ -94,6 +94,11 @@ impl ListenerCore {
         }
     }
 
+    /// Accepts nothing until `resume`. Before `start`.
+    fn pause(&self) {
+        self.listener.state().pause();
+    }
+
     /// Hands over every connection that was placed here before, in its last turn: after `retire`,
     /// and after the server has let the loop go. Loop's thread.
     fn hand_over(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
