@@ -269,8 +269,11 @@ def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractE
 
 async def _shut_down(pool: Pool, deadline: float | None) -> None:
     """Phases 2 to 5, on loop 0."""
+    stuck: set[_Member] = set()
     for phase in (_cancel_tasks, close_locals, _shut_down_asyncgens, _shut_down_executor):
-        await _on_every_loop(pool, phase, deadline)
+        silent = await _on_every_loop(pool, phase, deadline, stuck)
+        if phase is _cancel_tasks:  # it keeps the deadline, so who is silent is inside a callback
+            stuck = silent
     # What did not keep the deadline has been named. Nobody is to wait for it any longer.
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         asyncio._unregister_task(task)
@@ -280,9 +283,13 @@ async def _on_every_loop(
     pool: Pool,
     phase: Callable[[_Member, float | None], Coroutine[Any, Any, None]],
     deadline: float | None,
-) -> None:
+    stuck: set[_Member],
+) -> set[_Member]:
+    """Run a phase on every loop that is not stuck; return those that did not end it in time."""
     running: dict[PoolTask[None], _Member] = {}
     for member in pool._members:
+        if member in stuck:
+            continue
         try:
             task = spawn_in(pool, phase(member, deadline), loop=member.loop, closing=True)
         except RuntimeError:  # its thread ended by an error of its own, which has been logged
@@ -296,6 +303,7 @@ async def _on_every_loop(
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: %s failed", running[task].name, _NAMES[phase], exc_info=error)
+    return {running[task] for task in pending}
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:

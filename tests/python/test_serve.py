@@ -363,7 +363,7 @@ def test_a_unix_socket_is_removed_unless_another_server_has_taken_its_place(tmp_
 def test_an_inherited_socket_stays_open(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         fd, port = sock.fileno(), sock.getsockname()[1]
-        options = ["--fd", str(fd), "--loops", "2"]
+        options = ["--fd", str(fd), "--loops", "2", "--timeout-drain", "0"]
         with Serve(tmp_path, *options, wait="running on (socket)", pass_fds=(fd,)) as server:
             assert get(port)[0] == 200
             server.stop()
