@@ -17,7 +17,9 @@ from loop_pool import _cli  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = [module.__name__.rpartition("._")[2] for module in _cli._SUBCOMMANDS]
+COMMANDS = [
+    module.__name__.rpartition("._")[2].removesuffix("_cli") for module in _cli._SUBCOMMANDS
+]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,11 +44,11 @@ def test_help_lists_the_commands(option: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        _cli.main([name, "--help"])
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: loop-pool {name} ")
+def test_each_command_has_help_of_its_own(name: str) -> None:
+    done = command(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    # uvicorn's options come with their own parser.
+    assert done.stdout.lower().startswith(f"usage: loop-pool {name} ")
 
 
 @pytest.mark.smoke
