@@ -1,10 +1,6 @@
 """What a loop that does not get to its callbacks is doing, seen from another thread.
 
-Three things about such a loop must not be done, and ``_stuck`` and ``src/py/stack.rs`` tell why:
-read the frames of a thread that runs, call a method of the C task that it is in (even ``done``
-waits for the step to end), stop the threads before this one has shown that it can be stopped. So
-the means are those of ``_stuck``: ``_core._stack`` where the thread can be made to stand still at
-once, the interpreter's own reader from outside where it runs native code.
+The means, and what must not be done, are in ``_standstill``.
 
 In: a loop. Out: a :class:`Sight`. Nothing here waits for
 a loop for more than a quarter of a second.
@@ -18,14 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core, _registry
 from ._event_loop import EventLoop
-from ._stuck import (
-    _AT_LAST,
-    Probes,
-    _parts_of,
-    _reader,
-    _seen_from_outside,
-    _stands_still,
-)
+from ._standstill import AT_LAST, parts_of, reader, seen_from_outside, stands_still
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,17 +52,13 @@ class Watcher:
 
     def __init__(self, member: _Member) -> None:
         self._member = member
-        self._probes: Probes | None = None
         self._seen: tuple[float, Sight] | None = None
         with contextlib.suppress(ImportError):  # the first import makes all threads stand still
-            _reader()
+            reader()
 
     def prepare(self) -> None:
         """Put back what looks have used up. The loop's thread, each time it gets to it."""
-        if self._probes is None:
-            self._probes = Probes()
-        else:
-            self._probes.refill()
+        self._member.probes.refill()
 
     def callback(self) -> int:
         """Return the number of the callback that the loop is in, or was in last."""
@@ -93,9 +78,8 @@ class Watcher:
         Takes a fifth of a second if not, or if the machine has more to do than it can.
         """
         number = self.callback()
-        if self._probes is None:
-            return number, False
-        return number, _stands_still(self._member.loop, number, self._probes.ask(), _AT_LAST)
+        answered = self._member.probes.ask()
+        return number, stands_still(self._member.loop, number, answered, AT_LAST)
 
     def look(self, number: int, *, may_stop: bool) -> Sight | None:
         """Return what the loop is in; None if it has got on meanwhile, or to nothing.
@@ -112,7 +96,7 @@ class Watcher:
     def _from_outside(self, number: int) -> Sight | None:
         loop = self._member.loop
         task = _registry.current_task(loop)
-        frames = () if self._probes is None else _seen_from_outside(self._probes.native_id)
+        frames = seen_from_outside(self._member.probes.native_id)
         if _core._is_blocked(loop, number) is None:
             return None
         stack = [f"{each.filename}:{each.lineno} {each.name}" for each in frames]
@@ -129,7 +113,7 @@ def _stopped(loop: EventLoop, number: int) -> Sight | None:
     coro, name = None, None
     if task is not None:
         with contextlib.suppress(Exception):  # a task of another make
-            coro, name = _parts_of(task)
+            coro, name = parts_of(task)
     calls = _core._stack(loop, number)
     if calls is None:
         return None

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from . import _core
 from ._event_loop import EventLoop
 from ._local_values import Locals
-from ._stuck import Probes, Watch
+from ._standstill import Probes
+from ._stuck import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

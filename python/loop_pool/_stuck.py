@@ -12,31 +12,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import gc
-import itertools
-import linecache
 import logging
-import os
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Coroutine, Generator
-from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core, _event_loop
 from ._registry import current_task
+from ._standstill import (
+    AT_LAST,
+    SOON,
+    Stack,
+    nobody_holds_up,
+    parts_of,
+    reader,
+    seen_from_outside,
+    stands_still,
+    summary,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ._event_loop import EventLoop
     from ._pool import Pool, _Member
 
 logger = logging.getLogger("loop_pool")
-
-type Stack = tuple[traceback.FrameSummary, ...]
 
 
 class StuckLoop(NamedTuple):
@@ -61,7 +63,8 @@ class StuckLoop(NamedTuple):
     """What its thread was doing when this was noticed, the outermost call first, as
     ``traceback.format_list`` takes it. Empty if the callback ended before that could be seen, or
     if it is inside native code and this Python lacks the means to look from outside; such a look
-    may leave outer calls out."""
+    may leave outer calls out. Empty, too, while another loop of the pool is inside native code that
+    cannot be interrupted: a look would have to wait for that one."""
     task_stack: Stack
     """The part of ``stack`` from the task's coroutine on; empty without a task."""
     ended: bool
@@ -127,7 +130,7 @@ class Watch:
         self._pool._core.watch(self._stuck_after)
         if self._thread is None:
             with contextlib.suppress(ImportError):  # which is said when it is needed
-                _reader()
+                reader()
             # Set first: a signal handler may register meanwhile, and must not start another.
             self._thread = threading.Thread(target=self._main, name="loop-pool-watch", daemon=True)
             try:
@@ -189,24 +192,25 @@ class Watch:
         stack: Stack = ()
         seen: Stack = ()
         answered = member.probes.ask()
-        stands_still = _stands_still(loop, callback, answered, _SOON)
-        if not stands_still:
+        stands = stands_still(loop, callback, answered, SOON)
+        if not stands:
             # Its thread may run native code, attached: who waited for it would make others wait.
-            seen = _seen_from_outside(member.probes.native_id)
+            seen = seen_from_outside(member.probes.native_id)
             if _core._is_blocked(loop, callback) is None:
                 seen = ()  # It may be another callback's.
-            stands_still = _stands_still(loop, callback, answered, _AT_LAST)
-        if stands_still:
-            coro, name = (None, None) if task is None else _parts_of(task)
+            stands = stands_still(loop, callback, answered, AT_LAST)
+        others = (each for each in self._pool._members if each is not member)
+        if stands and nobody_holds_up(others):
+            coro, name = (None, None) if task is None else parts_of(task)
             calls = _core._stack(loop, callback) or []
-            stack = _summary((code.co_filename, line, code.co_name) for code, line in calls)
+            stack = summary((code.co_filename, line, code.co_name) for code, line in calls)
             codes = [code for code, _ in calls]
             code = getattr(coro, "cr_code", None)
             inner = codes.index(code) if code in codes else len(codes)
         if not stack:
             stack, name = seen, None
             inner = len(stack) if task is None else _end_of_loop(stack)
-        if not stack:
+        if not stack and _core._is_blocked(loop, callback) is None:
             task = None  # It may be another callback's.
         return StuckLoop(
             loop=loop,
@@ -220,126 +224,10 @@ class Watch:
         )
 
 
-class _Probe:
-    """An object whose finalizer tells that its thread can be interrupted."""
-
-    __slots__ = ("_answered",)
-
-    def __init__(self, answered: threading.Event) -> None:
-        self._answered = answered
-
-    def __del__(self) -> None:
-        self._answered.set()
-
-
-class Probes:
-    """By which another thread finds out whether this one can be interrupted at once.
-
-    A free-threaded interpreter lets an object be finalized by the thread that made it, wherever the
-    last reference goes: as soon as that thread runs Python again. So a thread that has finalized
-    one does not run native code, or did not just now. Made by the thread concerned.
-    """
-
-    def __init__(self) -> None:
-        self.native_id = threading.get_native_id()
-        self._stock: list[tuple[_Probe, threading.Event]] = []
-        self.refill()
-
-    def refill(self) -> None:
-        """Put back what was used. The thread concerned."""
-        while len(self._stock) < 4:
-            answered = threading.Event()
-            self._stock.append((_Probe(answered), answered))
-
-    def ask(self) -> threading.Event:
-        """Return what is set when the thread answers. The reporting thread."""
-        try:
-            probe, answered = self._stock.pop()
-        except IndexError:
-            return threading.Event()
-        del probe
-        return answered
-
-
-_SOON = 0.02
-"""Seconds in which a thread answers that runs Python."""
-
-_AT_LAST = 0.2
-"""The same on a machine that has more to do than it can."""
-
-
-def _stands_still(loop: EventLoop, callback: int, answered: threading.Event, wait: float) -> bool:
-    """Return whether a loop that is inside a callback can be made to stand still at once."""
-    blocked = _core._is_blocked(loop, callback)
-    if blocked is not False:
-        return bool(blocked)
-    # It may block while we wait.
-    return sys._is_gil_enabled() or answered.wait(wait) or bool(_core._is_blocked(loop, callback))
-
-
-def _reader() -> Any:
-    """Return what reads stacks from outside. The first call makes all threads stand still.
-
-    Raises:
-        ImportError: this Python has none.
-    """
-    import _remote_debugging  # type: ignore[import-not-found]
-
-    return _remote_debugging.RemoteUnwinder
-
-
-def _seen_from_outside(native_id: int) -> Stack:
-    """Return the stack of a thread as the interpreter's own sampling profiler reads it.
-
-    It reads memory by the kernel, so it stops nobody, and what it misreads is an error, no crash.
-    While the thread runs native code its frames do not change.
-    """
-    try:
-        found = _reader()(os.getpid(), all_threads=True).get_stack_trace()
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        logger.warning("the stack of a thread that runs native code cannot be read: %r", error)
-        return ()
-    # Python 3.15 groups the threads by interpreter, and tells columns.
-    threads = [thread for group in found for thread in getattr(group, "threads", (group,))]
-    frames = next((each.frame_info for each in threads if each.thread_id == native_id), ())
-    return _summary(
-        (
-            frame.filename,
-            getattr(frame, "location", frame).lineno,
-            frame.funcname.rpartition(".")[2],
-        )
-        for frame in reversed(frames)
-    )
-
-
-def _summary(calls: Iterable[tuple[str, int, str]]) -> Stack:
-    """Return calls (file, line, name) as ``traceback`` shows them, with their source lines."""
-    calls = list(calls)
-    for path in {path for path, _, _ in calls}:
-        linecache.checkcache(path)
-    return tuple(traceback.FrameSummary(*call) for call in calls)
-
-
 def _end_of_loop(stack: Stack) -> int:
     """Return where what the loop has called begins: after the loop, and debug mode's handle."""
     ours = (_event_loop.__file__, asyncio.events.__file__)
     return next((i for i in range(len(stack), 0, -1) if stack[i - 1].filename in ours), 0)
-
-
-def _parts_of(task: asyncio.Task[Any]) -> tuple[object, str | None]:
-    """Return the coroutine and the name of a task that runs, as far as they can be told.
-
-    The C task's own methods would wait for its lock, which is held as long as its step goes on
-    uninterrupted.
-    """
-    if not isinstance(task.get_coro, BuiltinMethodType):
-        return task.get_coro(), task.get_name()
-    held = gc.get_referents(task)  # which makes all threads stand still
-    is_coro = (isinstance(each, Coroutine | Generator) for each in held)
-    coro, name = next(itertools.compress(itertools.pairwise(held), is_coro), (None, None))
-    if isinstance(name, int):  # as long as nobody has asked for it
-        name = f"Task-{name}"
-    return coro, name if isinstance(name, str) else None
 
 
 def _log(incident: StuckLoop) -> None:

@@ -135,6 +135,36 @@ def test_native_code_that_cannot_be_interrupted_holds_up_nobody(log: Records) ->
     assert len(log.about(ENDED)) == 1
 
 
+@pytest.mark.skipif(sys._is_gil_enabled(), reason="native code keeps the GIL")
+def test_a_stuck_loop_is_told_of_while_another_cannot_be_interrupted(log: Records) -> None:
+    """To see the stack of the one, the reporter would have to wait for the other."""
+    done: set[int] = set()
+
+    async def get_stuck_in_native_code() -> bool:
+        return any(map(done.__contains__, itertools.repeat(1, 200_000_000)))
+
+    async def get_stuck() -> None:
+        while not done:
+            pass
+
+    async def main() -> None:
+        native = spawn_on(1, get_stuck_in_native_code())
+        await eventually(lambda: bool(log.about(BEGUN, "loop-pool-1")), "the one is logged")
+        stuck = spawn_on(2, get_stuck())
+        await eventually(lambda: bool(log.about(BEGUN, "loop-pool-2")), "the other is logged")
+        done.add(1)
+        assert await native, "it was logged when the native code had ended"
+        await stuck
+
+    gc.disable()  # It would wait for the native code, and all others for it.
+    try:
+        run(main, stuck_after=LIMIT, loops=3)
+    finally:
+        gc.enable()
+    (during,) = log.about(BEGUN, "loop-pool-2")
+    assert during.endswith(" s: a task\nIts stack could not be seen.")
+
+
 @pytest.mark.stress
 def test_stacks_of_a_thread_are_whole_while_it_goes_on() -> None:
     def fall(depth: int) -> int:
