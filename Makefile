@@ -8,11 +8,13 @@
 #     .venv/.built         -> stamp: the release build of the package is installed, editable
 #
 # `.venv-3.15t` and `.venv-3.14` are made alike, with what the smoke tests need and no more.
+# `.venv-bench` has the peers of the benchmarks, and a wheel of this checkout.
 
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 OTHER_VERSIONS := 3.15t 3.14
+BENCH_ENV := .venv-bench
 
 # uv takes the interpreters that it is given and fetches none on its own.
 export UV_PYTHON_DOWNLOADS := never
@@ -31,8 +33,8 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DEFAULT_GOAL := help
 
 .PHONY: help build run test services services-if-possible test-rust test-loom test-python \
-	test-cpython test-versions stress lint format bench bench-sockets bench-rust \
-	bench-check docs clean extension-is-gone
+	test-cpython test-versions stress lint format bench bench-report bench-rust bench-check docs \
+	clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -142,12 +144,6 @@ format: build ## Format all code and apply the lints' own corrections
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench: build $(VENV)/.peers ## Compare with asyncio, uvloop, rloop and zuvloop; options in ARGS
-	$(PYTHON) benches/python/micro.py $(ARGS)
-
-bench-sockets: build $(VENV)/.peers ## Compare servers under load with their peers; options in ARGS
-	$(PYTHON) benches/python/sockets.py $(ARGS)
-
 bench-rust: ## Time the layers below Python; options in ARGS="timers --min-time 1"
 	cargo bench --manifest-path benches/rust/Cargo.toml --target-dir target/bench-rust --bench wall \
 		-- $(ARGS)
@@ -155,9 +151,36 @@ bench-rust: ## Time the layers below Python; options in ARGS="timers --min-time 
 bench-check: ## Fail if the layers below Python need more instructions than before; options in ARGS
 	$(PYTHON3) tools/bench_check.py $(ARGS)
 
-$(VENV)/.peers: $(VENV)/.dependencies
-	uv=$(find_uv) && "$$uv" pip install --quiet --python $(PYTHON) --group bench
+# What is measured is a wheel of this checkout, in an environment of its own: an editable install
+# would give whatever extension module was built last, be it one for development.
+# The peers are installed one by one, as one that cannot be must not keep the others away.
+$(BENCH_ENV)/bin/python:
+	$(PYTHON3) tools/check_machine.py
+	python=$(call find_python,3.14t) && uv=$(find_uv) && \
+		"$$uv" venv --quiet --clear --python "$$python" $(BENCH_ENV)
+
+$(BENCH_ENV)/.peers: $(BENCH_ENV)/bin/python pyproject.toml benches/python/environment.py
+	uv=$(find_uv) && \
+		"$$uv" pip install --quiet --python $(BENCH_ENV)/bin/python "maturin>=1.9,<2" && \
+		$(BENCH_ENV)/bin/python benches/python/environment.py "$$uv"
 	touch $@
+
+$(BENCH_ENV)/.built: $(BENCH_ENV)/.peers $(SOURCES) $(shell find python -name '*.py*' -not -name '*.pyc')
+	$(PYTHON3) tools/check_machine.py
+	touch $@.begun
+	rm -rf target/python-bench/wheels
+	CARGO_TARGET_DIR=target/python-bench $(BENCH_ENV)/bin/maturin build --release --quiet \
+		--compatibility linux --interpreter $(BENCH_ENV)/bin/python --out target/python-bench/wheels
+	uv=$(find_uv) && "$$uv" pip install --quiet --python $(BENCH_ENV)/bin/python --no-deps \
+		--reinstall-package loop_pool target/python-bench/wheels/*.whl
+	mv $@.begun $@
+
+bench: $(BENCH_ENV)/.built ## Compare with peers, an hour; QUICK=1 BENCH=micro,sockets/stuck PEERS=uvloop,loop_pool
+	$(BENCH_ENV)/bin/python benches/python/bench.py $(if $(BENCH),--only "$(BENCH)") \
+		$(if $(PEERS),--peers "$(PEERS)") $(if $(QUICK),--quick) $(ARGS)
+
+bench-report: $(BENCH_ENV)/bin/python ## Make the plots and tables of the results in benches/results
+	$(BENCH_ENV)/bin/python benches/python/bench.py --report
 
 docs: build ## Build the Rust documentation, private items included, into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

@@ -1,6 +1,6 @@
-"""The process in which `micro.py` takes the samples of one event loop.
+"""The process in which `micro.py` takes the samples of one event loop, or of tonio.
 
-`python child.py LOOP` answers one line of JSON on standard output for each line of JSON that it
+`python child.py PEER` answers one line of JSON on standard output for each line of JSON that it
 reads from standard input, and ends at end of file. Nothing is compared here: a sample goes out as
 it was measured. The cyclic garbage collector is off during a sample (as in `timeit`), so that no
 collection falls into one loop's sample by chance.
@@ -14,18 +14,39 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
-from workloads import WORKLOADS, LoopFactory, Sample
+import workloads_tonio
+from sampling import LoopFactory, Sample
+from workloads import WORKLOADS
 
 LOOPS = {
     "asyncio": ("asyncio", "SelectorEventLoop"),
     "uvloop": ("uvloop", "new_event_loop"),
     "rloop": ("rloop", "new_event_loop"),
     "zuvloop": ("zuvloop", "new_event_loop"),
+    "talyn": ("talyn", "Loop"),
     "loop_pool": ("loop_pool", "new_event_loop"),
 }
 """Loop name -> module and the name of its loop factory."""
+
+
+TONIO = "tonio"
+"""A peer that is no event loop: only `workloads_tonio.py` has samples of it."""
+PEERS = [*LOOPS, TONIO]
+"""All peers of the micro benchmarks."""
+
+
+def find_version(module_name: str) -> str:
+    """The version of a package that is imported, or can be; of asyncio it is Python's."""
+    module = importlib.import_module(module_name)
+    if module_name == "asyncio":
+        return sys.version.split()[0]
+    try:
+        return importlib.metadata.version(module_name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{getattr(module, '__version__', 'unknown')} (not installed)"
 
 
 def load_factory(loop_name: str) -> tuple[LoopFactory, str]:
@@ -34,21 +55,28 @@ def load_factory(loop_name: str) -> tuple[LoopFactory, str]:
     Raises `ImportError` or `AttributeError` if it is not there.
     """
     module_name, attribute = LOOPS[loop_name]
-    module = importlib.import_module(module_name)
-    factory = cast("LoopFactory", getattr(module, attribute))
-    if module_name == "asyncio":
-        return factory, sys.version.split()[0]
-    try:
-        return factory, importlib.metadata.version(module_name)
-    except importlib.metadata.PackageNotFoundError:
-        return factory, f"{getattr(module, '__version__', 'unknown')} (not installed)"
+    factory = cast("LoopFactory", getattr(importlib.import_module(module_name), attribute))
+    return factory, find_version(module_name)
 
 
-def _take_sample(factory: LoopFactory, request: dict[str, Any]) -> Sample:
+Take = Callable[[str, int], Sample]
+"""Takes a sample: name of a workload, number of operations."""
+
+
+def load_peer(name: str) -> tuple[Take, str]:
+    """Return what takes samples of a peer, and its version; raises what keeps it from running."""
+    if name == TONIO:
+        return workloads_tonio.Runner().take_sample, find_version(TONIO)
+    factory, version = load_factory(name)
+    factory().close()
+    return lambda workload, operations: WORKLOADS[workload].take(factory, operations), version
+
+
+def _take_sample(take: Take, workload: str, operations: int) -> Sample:
     gc.collect()
     gc.disable()
     try:
-        return WORKLOADS[request["workload"]].take(factory, request["operations"])
+        return take(workload, operations)
     finally:
         gc.enable()
 
@@ -62,7 +90,7 @@ def describe_error(error: BaseException) -> str:
     return text if first is error else f"{text} (after {type(first).__name__}: {first})"
 
 
-def serve(loop_name: str) -> None:
+def serve(peer: str) -> None:
     """Answer the parent's requests until it closes standard input."""
     # Whatever a loop or its packages print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -73,16 +101,18 @@ def serve(loop_name: str) -> None:
         answers.flush()
 
     try:
-        factory, version = load_factory(loop_name)
-        factory().close()
+        take, version = load_peer(peer)
     except Exception as error:
         answer({"error": describe_error(error)})
         return
     gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
     answer({"version": version, "gil_enabled": gil_enabled})
     for line in sys.stdin:
+        request = json.loads(line)
         try:
-            answer({"sample": _take_sample(factory, json.loads(line))})
+            answer({"sample": _take_sample(take, request["workload"], request["operations"])})
+        except NotImplementedError as error:
+            answer({"unable": str(error)})
         except Exception as error:
             answer({"error": describe_error(error)})
 

@@ -1,12 +1,14 @@
-"""Micro benchmarks of event loops, side by side: asyncio, uvloop, rloop, zuvloop, loop_pool.
+"""Micro benchmarks side by side: asyncio, uvloop, rloop, zuvloop, talyn, tonio, loop_pool.
 
-    python benches/python/micro.py [--quick] [--only NAME]... [--loops a,b] [--json FILE]
+    python benches/python/micro.py [--quick] [--only a,b] [--peers a,b] [--rounds R] [--json FILE]
+    python benches/python/micro.py --table FILE
 
-Each loop lives in one long-lived child process (`child.py`). For every benchmark the children
-take one sample after another, in rounds (A B C, B C A, ...), so that a change in the machine's load
-or clock meets all of them. The first round warms up and is dropped. The table shows the median over
-the rounds, the distance between the quartiles (IQR), and the median of the ratios that were
-measured within the same round. A loop that is missing or fails stands in the table with its reason.
+In every round each peer gets a new process (`child.py`), so that what differs from process to
+process is in the spread. For each workload the processes take one sample after another, beginning
+with another one in each round, so that a change in the machine's load or clock meets all of them;
+a smaller sample before it warms up and is dropped. The table shows the median over the rounds and,
+of the ratios that were measured within the same round, the median and the quartiles. A peer that is
+missing or fails is named with its reason.
 """
 
 from __future__ import annotations
@@ -15,44 +17,54 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import select
 import signal
-import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from child import LOOPS
-from workloads import WORKLOADS, Sample, Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from child import PEERS
+from figures import Document
+from machine import describe_machine
+from micro_tables import format_document
+from progress import Progress, clear
+from sampling import Sample, Workload
+from workloads import WORKLOADS
 
 ROUNDS = 9
+SLOW_ROUNDS = 3
+"""Of a workload that prepares for longer than it measures."""
 QUICK_ROUNDS = 3
 QUICK_FRACTION = 10
 """`--quick` divides the operations of a sample by this."""
+WARMUP_FRACTION = 10
+"""The sample that warms up has so much fewer operations."""
+SAMPLE_SECONDS = 0.2
+"""A first guess at what a sample takes."""
 ANSWER_SECONDS = 60.0
-"""A child that has not answered within this time is ended and its loop's benchmark failed."""
-BASELINES = ("uvloop", "zuvloop")
+"""A child that has not answered within this time is ended and its peer's benchmark failed."""
 CHILD_FILE = Path(__file__).with_name("child.py")
 
 
 class LoopError(Exception):
-    """A loop could not be made, or a sample of it failed; the text says why."""
+    """A peer could not be started, or a sample of it failed; the text says why."""
+
+
+class UnableError(Exception):
+    """A peer has nothing that a workload could measure; the text says so."""
 
 
 class Child:
-    """One process that takes samples of one event loop."""
+    """One process that takes samples of one peer."""
 
-    def __init__(self, loop_name: str) -> None:
+    def __init__(self, peer: str) -> None:
         """Start the process; raises `LoopError` if its loop cannot be made."""
-        self.loop_name = loop_name
+        self.peer = peer
         self._process = subprocess.Popen(
-            [sys.executable, str(CHILD_FILE), loop_name],
+            [sys.executable, str(CHILD_FILE), peer],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -66,7 +78,9 @@ class Child:
         self.gil_enabled: bool = hello["gil_enabled"]
 
     def take_sample(self, workload: Workload, operations: int) -> Sample:
-        """One sample; raises `LoopError` if the loop fails, crashes or hangs."""
+        """One sample; raises `LoopError` if the peer fails, crashes or hangs, and `UnableError` if
+        it has nothing equal.
+        """
         request = {"workload": workload.name, "operations": operations}
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # then the missing answer says why
@@ -92,6 +106,8 @@ class Child:
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise LoopError(answer["error"])
+        if "unable" in answer:
+            raise UnableError(answer["unable"])
         return answer
 
 
@@ -103,47 +119,40 @@ def _describe_exit(code: int) -> str:
 
 @dataclass
 class Results:
-    """All samples of one benchmark, by loop; the samples of one round have the same index."""
+    """All samples of one workload, by peer; the samples of one round have the same index."""
 
     workload: Workload
     operations: int
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def nanoseconds(self, loop_name: str, clock: str) -> list[float]:
-        """Time per operation, one value a round."""
-        return [s[f"{clock}_ns"] / s["operations"] for s in self.samples[loop_name]]
-
-    def ratio(self, loop_name: str, baseline: str, clock: str) -> float | None:
-        """Median over the rounds of the time against `baseline`'s in the same round."""
-        if loop_name not in self.samples or baseline not in self.samples:
-            return None
-        own = self.nanoseconds(loop_name, clock)
-        other = self.nanoseconds(baseline, clock)
-        return statistics.median(a / b for a, b in zip(own, other, strict=True))
+    def fail(self, peer: str, reason: str) -> None:
+        """A peer without a sample of every round has no result."""
+        self.failures[peer] = reason
+        self.samples.pop(peer, None)
 
 
 class Children:
-    """The running children; a child that failed is replaced for the next benchmark."""
+    """The processes of one round; one that failed is replaced for the next workload."""
 
-    def __init__(self, loop_names: Sequence[str]) -> None:
-        """Start one child for each loop; `missing` has the reason of each that did not start."""
+    def __init__(self, peers: Sequence[str]) -> None:
+        """Start one for each peer; `missing` has the reason of each that did not start."""
         self.running: dict[str, Child] = {}
         self.missing: dict[str, str] = {}
-        for name in loop_names:
-            self.start(name)
+        for peer in peers:
+            self.start(peer)
 
-    def start(self, loop_name: str) -> None:
-        """Start (or start again) the child of a loop."""
+    def start(self, peer: str) -> None:
+        """Start (or start again) the process of a peer."""
         try:
-            self.running[loop_name] = Child(loop_name)
+            self.running[peer] = Child(peer)
         except LoopError as failure:
-            self.missing[loop_name] = str(failure)
+            self.missing[peer] = str(failure)
 
-    def replace(self, loop_name: str) -> None:
-        """End the child of a loop and start another."""
-        self.running.pop(loop_name).end()
-        self.start(loop_name)
+    def replace(self, peer: str) -> None:
+        """End the process of a peer and start another."""
+        self.running.pop(peer).end()
+        self.start(peer)
 
     def end(self) -> None:
         """End all of them."""
@@ -151,119 +160,116 @@ class Children:
             child.end()
 
 
-def measure(children: Children, workload: Workload, operations: int, rounds: int) -> Results:
-    """Take `rounds` samples of every loop, interleaved, after one round of warming up."""
-    results = Results(workload, operations, failures=dict(children.missing))
-    names = list(children.running)
-    for name in names:
-        results.samples[name] = []
-    for round_number in range(rounds + 1):
-        shift = round_number % len(names) if names else 0
-        for name in names[shift:] + names[:shift]:
-            if name in results.failures:
-                continue
+def rounds_of(workload: Workload, rounds: int) -> int:
+    """How many of the rounds have a sample of a workload."""
+    return min(rounds, SLOW_ROUNDS) if workload.slow else rounds
+
+
+def take_round(
+    children: Children, all_results: Sequence[Results], number: int, rounds: int, show: Progress
+) -> None:
+    """Take a sample of every workload and peer that has not failed; rounds count from 0."""
+    for results in all_results:
+        workload = results.workload
+        if number >= rounds_of(workload, rounds):
+            continue
+        names = list(results.samples)
+        shift = number % len(names) if names else 0
+        for peer in names[shift:] + names[:shift]:
+            show.begin(f"round {number + 1} of {rounds}: {workload.name}, {peer}")
             try:
-                sample = children.running[name].take_sample(workload, operations)
-            except LoopError as failure:
-                results.failures[name] = str(failure)
-                del results.samples[name]
-                children.replace(name)
-                continue
-            if round_number:
-                results.samples[name].append(sample)
-    return results
+                if peer not in children.running:
+                    raise LoopError(children.missing[peer])
+                child = children.running[peer]
+                if not workload.slow:  # such a one warms up while it prepares
+                    child.take_sample(workload, max(results.operations // WARMUP_FRACTION, 1))
+                results.samples[peer].append(child.take_sample(workload, results.operations))
+            except (LoopError, UnableError) as failure:
+                results.fail(peer, str(failure))
+                if isinstance(failure, LoopError) and peer in children.running:
+                    children.replace(peer)
+                show.skip(rounds_of(workload, rounds) - number - 1)
+            show.end()
 
 
-def _interquartile_range(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return upper - lower
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    only: list[str]
+    peers: list[str]
+    rounds: int
+    quick: bool
+    json: Path | None
+    table: Path | None
+    list: bool
 
 
-def format_results(results: Results, clock: str | None) -> Iterator[str]:
-    """Yield the table of one benchmark, line by line."""
-    workload = results.workload
-    shown = clock or workload.clock
-    yield ""
-    yield f"{workload.name}: {workload.summary}"
-    yield (
-        f"  {'loop':<10} {shown + ' ns':>10} {'IQR':>8} {'other ns':>10}"
-        + "".join(f" {'x ' + name:>10}" for name in BASELINES)
-        + "  notes"
-    )
-    other = "wall" if shown == "cpu" else "cpu"
-    for name, samples in results.samples.items():
-        times = results.nanoseconds(name, shown)
-        ratios = (results.ratio(name, baseline, shown) for baseline in BASELINES)
-        yield (
-            f"  {name:<10} {statistics.median(times):>10.1f} {_interquartile_range(times):>8.1f}"
-            f" {statistics.median(results.nanoseconds(name, other)):>10.1f}"
-            + "".join(f" {'-' if ratio is None else f'{ratio:.2f}':>10}" for ratio in ratios)
-            + f"  {_notes(samples, shown)}".rstrip()
+def measure(options: Options) -> Document:
+    """Measure all that is asked for; what an interrupted round took is dropped."""
+    machine = describe_machine()
+    first = Children(options.peers)
+    peers = {
+        peer: {"version": child.version, "gil_enabled": child.gil_enabled}
+        for peer, child in first.running.items()
+    }
+    missing = dict(first.missing)
+    all_results = [
+        Results(
+            WORKLOADS[name],
+            WORKLOADS[name].operations // (QUICK_FRACTION if options.quick else 1),
+            {peer: [] for peer in peers},
+            dict(missing),
         )
-    for name, reason in results.failures.items():
-        yield f"  {name:<10} no result: {reason}"
-
-
-def _notes(samples: Sequence[Sample], clock: str) -> str:
-    first = samples[0]
-    notes = []
-    if "lost" in first:
-        times = [sample["wall_ns"] / sample["operations"] for sample in samples]
-        posted, lost, stalled = (
-            sum(int(sample[key]) for sample in samples) for key in ("operations", "lost", "stalled")
-        )
-        notes.append(f"{1e3 / statistics.median(times):.2f} M/s;")
-        notes.append(f"of {posted:,} posted {lost:,} lost, {stalled:,} stalled")
-    if any(sample.get("spurious") for sample in samples):
-        count = sum(int(sample["spurious"]) for sample in samples)
-        notes.append(f"{count:,} calls with nothing to read")
-    growth = f"{clock}_growth"
-    if growth in first:
-        for text, key in (("1 -> 2 loops:", growth), ("(bare coroutines:", f"{growth}_bare")):
-            values = [sample[key] for sample in samples]
-            spread = _interquartile_range(values)
-            notes.append(f"{text} x {statistics.median(values):.3f} IQR {spread:.3f}")
-        notes[-1] += ")"
-    return " ".join(notes)
-
-
-def describe_machine() -> dict[str, str]:
-    """Say what the numbers depend on besides the loops."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
+        for name in options.only
+    ]
+    samples = sum(rounds_of(results.workload, options.rounds) for results in all_results)
+    show = Progress(samples * len(peers), SAMPLE_SECONDS)
+    children = first
+    taken = 0
+    try:
+        for number in range(options.rounds):
+            if number:
+                children = Children(list(peers))
+            take_round(children, all_results, number, options.rounds, show)
+            children.end()
+            taken = number + 1
+    except KeyboardInterrupt:
+        print(f"interrupted: {taken} of {options.rounds} rounds are whole", file=sys.stderr)
+    finally:
+        children.end()
+        clear()
     return {
-        "python": f"{platform.python_implementation()} {sys.version.split(' (')[0]}",
-        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
-        "processor": f"{model}, {os.cpu_count()} cores",
-        "load": "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg()),
+        "machine": machine,
+        "peers": peers,
+        "missing": missing,
+        "rounds": taken,
+        "results": [_result_record(results, taken) for results in all_results],
     }
 
 
-def _result_record(results: Results) -> dict[str, Any]:
+def _result_record(results: Results, rounds: int) -> dict[str, Any]:
     return {
         "workload": results.workload.name,
         "summary": results.workload.summary,
         "clock": results.workload.clock,
         "operations": results.operations,
-        "samples": results.samples,
+        "samples": {peer: samples[:rounds] for peer, samples in results.samples.items()},
         "failures": results.failures,
     }
 
 
-def _loop_names(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in LOOPS]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"no such loop: {', '.join(unknown)} (known: {', '.join(LOOPS)})"
-        )
-    return names
+def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"unknown: {', '.join(unknown)} (known: {', '.join(known)})"
+            )
+        return names
+
+    return parse
 
 
 def _positive(text: str) -> int:
@@ -273,77 +279,41 @@ def _positive(text: str) -> int:
     return value
 
 
-@dataclass(frozen=True)
-class Options:
-    """The command line."""
-
-    only: list[str]
-    loops: list[str]
-    rounds: int
-    quick: bool
-    clock: str | None
-    json: Path | None
-
-
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line; exits with code 2 and a message if it is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", type=_names(list(WORKLOADS)), help="comma-separated workloads")
     parser.add_argument(
-        "--only", action="append", choices=list(WORKLOADS), help="this benchmark (repeatable)"
-    )
-    parser.add_argument(
-        "--loops", type=_loop_names, default=list(LOOPS), help="comma-separated; default: all"
+        "--peers", type=_names(PEERS), default=PEERS, help="comma-separated; default: all"
     )
     parser.add_argument("--rounds", type=_positive, help=f"default: {ROUNDS}")
     parser.add_argument("--quick", action="store_true", help="small samples, few rounds: a look")
-    parser.add_argument(
-        "--clock", choices=("cpu", "wall"), help="show this clock; default: each benchmark's own"
-    )
     parser.add_argument("--json", type=Path, help="write every sample to this file")
+    parser.add_argument("--table", type=Path, help="measure nothing: print the table of this file")
+    parser.add_argument("--list", action="store_true", help="measure nothing: name the workloads")
     parsed = vars(parser.parse_args(arguments))
-    parsed["only"] = parsed["only"] or list(WORKLOADS)
+    everything = [
+        name for name, workload in WORKLOADS.items() if not (parsed["quick"] and workload.slow)
+    ]
+    parsed["only"] = parsed["only"] or everything
     parsed["rounds"] = parsed["rounds"] or (QUICK_ROUNDS if parsed["quick"] else ROUNDS)
     return Options(**parsed)
 
 
 def main() -> int:
-    """Run the benchmarks; the exit code is 0 if every loop that was found gave every result."""
+    """Run the benchmarks; the exit code is 0 unless nothing could be measured."""
     options = parse_options()
-    machine = describe_machine()
-    for key, value in machine.items():
-        print(f"{key + ':':<11} {value}")
-    children = Children(options.loops)
-    versions = {
-        name: {"version": child.version, "gil_enabled": child.gil_enabled}
-        for name, child in children.running.items()
-    }
-    for name, child in children.running.items():
-        gil = "GIL on" if child.gil_enabled else "GIL off"
-        print(f"{name + ':':<11} {child.version}, {gil}")
-    missing = dict(children.missing)
-    for name, reason in missing.items():
-        print(f"{name + ':':<11} left out: {reason}")
-    print(f"{'rounds:':<11} {options.rounds}, interleaved; median and IQR; garbage collector off")
-    all_results: list[Results] = []
-    try:
-        for name in options.only:
-            workload = WORKLOADS[name]
-            operations = workload.operations // (QUICK_FRACTION if options.quick else 1)
-            all_results.append(measure(children, workload, operations, options.rounds))
-            print("\n".join(format_results(all_results[-1], options.clock)), flush=True)
-    finally:
-        children.end()
-    if options.json:
-        document = {
-            "machine": machine,
-            "loops": versions,
-            "missing": missing,
-            "rounds": options.rounds,
-            "results": [_result_record(results) for results in all_results],
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    failed = any(set(results.failures) - set(missing) for results in all_results)
-    return 1 if failed else 0
+    if options.list:
+        print("\n".join(options.only))
+        return 0
+    if options.table:
+        document = json.loads(options.table.read_text(encoding="utf-8"))
+    else:
+        document = measure(options)
+        if options.json:
+            options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(format_document(document)))
+    return 0 if any(any(record["samples"].values()) for record in document["results"]) else 1
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from micro import describe_machine
+from machine import describe_machine
 from workloads import WORKLOADS, LoopFactory, Sample, Stopwatch
 
 import loop_pool

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from child import LOOPS
-from micro import describe_machine
+from machine import describe_machine
 
 Sample = dict[str, Any]
 """What one run of the load gave (`load` of `benches/echo` says it), or what was made of it."""

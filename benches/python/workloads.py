@@ -1,6 +1,7 @@
 """What the micro benchmarks measure: one sample of one workload on one event loop.
 
 Every sample makes a fresh loop and leaves setting up and tearing down outside of the measured part.
+Timers, and what tasks wait for, have files of their own; `WORKLOADS` is the list of all.
 """
 
 from __future__ import annotations
@@ -8,66 +9,37 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import random
 import socket
 import threading
 import time
 from asyncio import sleep
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Self
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-Sample = dict[str, float]
-"""`operations`, `wall_ns` and `cpu_ns` (for all operations), and what else a workload counts."""
+from sampling import (
+    CALLBACKS_PER_TURN,
+    TASKS_PER_BATCH,
+    LoopFactory,
+    Sample,
+    Stopwatch,
+    Workload,
+    empty,
+    empty_coroutine,
+)
+from workloads_tasks import (
+    eager_done,
+    eager_suspended,
+    executor,
+    executor_batch,
+    future_await,
+    gather,
+    queue,
+)
+from workloads_timers import TIMER_WORKLOADS
 
 SWITCHING_TASKS = 100
-TASKS_PER_BATCH = 100
-CALLBACKS_PER_TURN = 1000
-PENDING_TIMERS = 100_000
 STALL_SECONDS = 2.0
 """A posted callback that has not run for this long counts as stalled (a lost wakeup)."""
-
-
-class Stopwatch:
-    """Wall time and CPU time of a stretch, in nanoseconds.
-
-    `clock` is `time.process_time_ns` (work that an implementation gives to threads of its own
-    counts too) or `time.thread_time_ns` (when other loops run in the same process).
-    """
-
-    wall_ns: int
-    cpu_ns: int
-
-    def __init__(self, clock: Callable[[], int] = time.process_time_ns) -> None:
-        """`clock` is read when the stretch begins and when it ends."""
-        self._clock = clock
-
-    def __enter__(self) -> Self:
-        """Begin the stretch."""
-        self._wall = time.perf_counter_ns()
-        self._cpu = self._clock()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the stretch."""
-        cpu = self._clock()
-        self.wall_ns = time.perf_counter_ns() - self._wall
-        self.cpu_ns = cpu - self._cpu
-
-    def sample(self, operations: int, **counted: float) -> Sample:
-        """Return the measured stretch as a sample of `operations` operations."""
-        times = {"operations": operations, "wall_ns": self.wall_ns, "cpu_ns": self.cpu_ns}
-        return {**times, **counted}
-
-
-def _empty() -> None:
-    """Do nothing: the callback of which only the calling is measured."""
-
-
-async def _empty_coroutine() -> None:
-    """Do nothing: the coroutine of which only the task is measured."""
 
 
 async def _yield_repeatedly(times: int) -> None:
@@ -105,7 +77,7 @@ def create_await(factory: LoopFactory, operations: int) -> Sample:
         create_task = asyncio.get_running_loop().create_task
         with Stopwatch() as watch:
             for _ in range(operations):
-                await create_task(_empty_coroutine())
+                await create_task(empty_coroutine())
         return watch.sample(operations)
 
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -120,7 +92,7 @@ def create_await_batch(factory: LoopFactory, operations: int) -> Sample:
         batches = max(operations // TASKS_PER_BATCH, 1)
         with Stopwatch() as watch:
             for _ in range(batches):
-                tasks = [create_task(_empty_coroutine()) for _ in range(TASKS_PER_BATCH)]
+                tasks = [create_task(empty_coroutine()) for _ in range(TASKS_PER_BATCH)]
                 for task in tasks:
                     await task
         return watch.sample(batches * TASKS_PER_BATCH)
@@ -138,7 +110,7 @@ def call_soon(factory: LoopFactory, operations: int) -> Sample:
         with Stopwatch() as watch:
             for _ in range(turns):
                 for _ in itertools.repeat(None, CALLBACKS_PER_TURN):
-                    call(_empty)
+                    call(empty)
                 await asyncio.sleep(0)
         return watch.sample(turns * CALLBACKS_PER_TURN)
 
@@ -213,7 +185,7 @@ class _Flood:
         self._wait_while_it_runs()
         if not self._all_ran.is_set():
             self.stalled = self.total - self.ran
-            self._loop.call_soon_threadsafe(_empty)
+            self._loop.call_soon_threadsafe(empty)
             self._wait_while_it_runs()
         if not self._all_ran.is_set():
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -255,7 +227,7 @@ def threadsafe_wake(factory: LoopFactory, operations: int) -> Sample:
             loop.call_soon_threadsafe(answered.release)
             if not answered.acquire(timeout=STALL_SECONDS):
                 stalled += 1
-                loop.call_soon_threadsafe(_empty)
+                loop.call_soon_threadsafe(empty)
                 if not answered.acquire(timeout=STALL_SECONDS):
                     lost += 1
         loop.call_soon_threadsafe(loop.stop)
@@ -272,65 +244,6 @@ def threadsafe_wake(factory: LoopFactory, operations: int) -> Sample:
     return watch.sample(operations, lost=lost, stalled=stalled)
 
 
-def _add_pending_timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
-    """100,000 timers that are due long after the sample, in no order."""
-    delays = random.Random(1)
-    return [loop.call_later(delays.uniform(600, 1200), _empty) for _ in range(PENDING_TIMERS)]
-
-
-def timers_cancel(factory: LoopFactory, operations: int) -> Sample:
-    """`call_later` and `cancel` of the same timer while 100,000 others are pending."""
-
-    async def main() -> Sample:
-        loop = asyncio.get_running_loop()
-        pending = _add_pending_timers(loop)
-        await asyncio.sleep(0)
-        numbers = random.Random(2)
-        delays = [numbers.uniform(600, 1200) for _ in range(CALLBACKS_PER_TURN)]
-        turns = max(operations // CALLBACKS_PER_TURN, 1)
-        with Stopwatch() as watch:
-            for _ in range(turns):
-                for delay in delays:
-                    loop.call_later(delay, _empty).cancel()
-                await asyncio.sleep(0)
-        for timer in pending:
-            timer.cancel()
-        return watch.sample(turns * CALLBACKS_PER_TURN)
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
-
-
-def timers_fire(factory: LoopFactory, operations: int) -> Sample:
-    """`call_later` (1 to 10 ms) and the timer's firing while 100,000 others are pending."""
-
-    async def main() -> Sample:
-        loop = asyncio.get_running_loop()
-        pending = _add_pending_timers(loop)
-        await asyncio.sleep(0)
-        numbers = random.Random(2)
-        delays = [numbers.uniform(0.001, 0.010) for _ in range(operations)]
-        finished = loop.create_future()
-        left = operations
-
-        def fire() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                finished.set_result(None)
-
-        with Stopwatch() as watch:
-            for delay in delays:
-                loop.call_later(delay, fire)
-            await finished
-        for timer in pending:
-            timer.cancel()
-        return watch.sample(operations)
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
-
-
 def reader_add_remove(factory: LoopFactory, operations: int) -> Sample:
     """`add_reader` and `remove_reader` of a quiet socket; the loop turns after every pair."""
 
@@ -341,7 +254,7 @@ def reader_add_remove(factory: LoopFactory, operations: int) -> Sample:
             descriptor = near.fileno()
             with Stopwatch() as watch:
                 for _ in range(operations):
-                    loop.add_reader(descriptor, _empty)
+                    loop.add_reader(descriptor, empty)
                     loop.remove_reader(descriptor)
                     await asyncio.sleep(0)
         return watch.sample(operations)
@@ -458,41 +371,27 @@ def two_loops(factory: LoopFactory, operations: int) -> Sample:
     }
 
 
-@dataclass(frozen=True)
-class Workload:
-    """One benchmark: what takes a sample, its size, and the clock its table shows."""
-
-    take: Callable[[LoopFactory, int], Sample]
-    operations: int
-    clock: str
-    """`cpu` for work on one thread (other programs do not disturb it much), else `wall`."""
-
-    @property
-    def name(self) -> str:
-        """Name on the command line and in the results."""
-        return self.take.__name__
-
-    @property
-    def summary(self) -> str:
-        """One line that says what an operation is."""
-        return (self.take.__doc__ or "").strip()
-
-
 WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload(switch, 200_000, "cpu"),
         Workload(create_await, 50_000, "cpu"),
         Workload(create_await_batch, 100_000, "cpu"),
+        Workload(eager_done, 100_000, "cpu"),
+        Workload(eager_suspended, 50_000, "cpu"),
+        Workload(future_await, 50_000, "cpu"),
+        Workload(queue, 20_000, "cpu"),
+        Workload(gather, 50_000, "cpu"),
         Workload(call_soon, 500_000, "cpu"),
         Workload(call_soon_chain, 200_000, "cpu"),
         Workload(threadsafe_1, 100_000, "wall"),
         Workload(threadsafe_4, 200_000, "wall"),
         Workload(threadsafe_wake, 5_000, "wall"),
-        Workload(timers_cancel, 50_000, "cpu"),
-        Workload(timers_fire, 20_000, "cpu"),
+        *TIMER_WORKLOADS,
         Workload(reader_add_remove, 20_000, "cpu"),
         Workload(reader_event, 20_000, "cpu"),
+        Workload(executor, 5_000, "wall"),
+        Workload(executor_batch, 10_000, "wall"),
         Workload(two_loops, 200_000, "cpu"),
     )
 }
