@@ -23,6 +23,8 @@ export UV_SYSTEM_CERTS ?= 1
 # The interpreter by which pyo3 is checked where maturin does not choose it (clippy, cargo doc).
 export PYO3_PYTHON := $(CURDIR)/$(PYTHON)
 
+IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard build.rs) $(shell find src)
 find_uv = $$($(PYTHON3) tools/interpreter.py --uv)
 find_python = $$($(PYTHON3) tools/interpreter.py $(1))
@@ -102,8 +104,9 @@ test-loom: ## Run the models of the wake and sleep protocols under loom
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo test --release --no-default-features --lib --tests loom_
 
-test-python: build ## Run the Python tests; options in PYTEST_ARGS
-	$(PYTHON) -m pytest tests/python -m "not stress" $(PYTEST_ARGS)
+# Several processes, as many tests wait rather than work.
+test-python: build ## Run the Python tests; options in PYTEST_ARGS, such as "-n 0 -k server"
+	$(PYTHON) -m pytest tests/python -m "not stress" $(IN_PARALLEL) $(PYTEST_ARGS)
 
 # Twice, as debug mode makes and runs handles by other code.
 test-cpython: build ## Run CPython's own asyncio tests on our loop
@@ -113,7 +116,7 @@ test-cpython: build ## Run CPython's own asyncio tests on our loop
 test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
 
 smoke-%: .venv-%/.built
-	.venv-$*/bin/python -m pytest tests/python -m smoke $(PYTEST_ARGS)
+	.venv-$*/bin/python -m pytest tests/python -m smoke $(IN_PARALLEL) $(PYTEST_ARGS)
 
 stress: build ## Run the long tests, which `make test` leaves out
 	$(PYTHON) -m pytest tests/python -m stress $(PYTEST_ARGS)

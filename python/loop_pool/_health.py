@@ -40,7 +40,7 @@ class Health:
             return app
 
         async def checked(scope: Any, receive: Any, send: Any) -> None:
-            answer = answers.get(scope["path"]) if scope["type"] == "http" else None
+            answer = answers.get(_path_of(scope)) if scope["type"] == "http" else None
             if answer is None:
                 await app(scope, receive, send)
                 return
@@ -72,6 +72,12 @@ class Health:
             return 200, "alive\n"
         names = ", ".join(sorted(asked[task] for task in silent))
         return 503, f"no answer in {self._patience:g} s from {names}\n"
+
+
+def _path_of(scope: Any) -> str:
+    """Return the path as the client has sent it: uvicorn puts the root path before that."""
+    path: str = scope["path"]
+    return path.removeprefix(scope["root_path"])
 
 
 async def _answer() -> None:

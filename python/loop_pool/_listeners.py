@@ -74,6 +74,10 @@ class Listener:
             self._shared.remove(self._loop._pool_index)
         self._core.stop(self._loop)
 
+    def retire(self) -> None:
+        """Accept nothing more, on whichever thread. Any thread."""
+        self._core.retire()
+
     @staticmethod
     def leave(listeners: Sequence[Listener]) -> None:
         """Accept nothing more, and introduce every connection that was accepted for the loop.

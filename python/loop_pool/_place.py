@@ -9,10 +9,10 @@ import logging
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ._server import Server
 
@@ -36,10 +36,7 @@ def bound(place: Place, backlog: int) -> socket.socket:
         OSError: it cannot be bound, or the descriptor is no socket.
     """
     if place.fd is not None:
-        try:
-            return socket.socket(fileno=os.dup(place.fd))
-        except OSError as error:
-            raise OSError(error.errno, f"fd {place.fd} is no socket: {error.strerror}") from None
+        return _socket_of(place.fd)
     if place.uds is None:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         address = (place.host, place.port)
@@ -58,8 +55,21 @@ def bound(place: Place, backlog: int) -> socket.socket:
         os.chmod(place.uds, mode)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot bind {place.uds!r}: {error.strerror}") from None
+        number = error.errno or errno.ENAMETOOLONG  # which comes without a number
+        raise OSError(number, f"cannot bind {place.uds!r}: {error.strerror or error}") from None
     return sock
+
+
+def _socket_of(fd: int) -> socket.socket:
+    try:
+        copy = os.dup(fd)
+        try:
+            return socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"fd {fd} is no socket: {error.strerror}") from None
 
 
 async def check_that_nobody_listens(place: Place) -> None:
@@ -90,8 +100,22 @@ async def check_that_nobody_listens(place: Place) -> None:
                 ) from None
 
 
+def kept_open(sockets: Iterable[Any]) -> list[socket.socket]:
+    """Return a second descriptor for each listener, as far as there are any left."""
+    kept: list[socket.socket] = []
+    try:
+        for sock in sockets:
+            kept.append(sock.dup())
+    except OSError as error:
+        logger.error("What waits in the queue may be lost while shutting down: %s", error)
+    return kept
+
+
 def emptied(listener: socket.socket) -> Iterator[socket.socket]:
-    """Close a listener; give the connections that waited in its queue."""
+    """Close a listener; give the connections that waited in its queue.
+
+    It listens no more then, although a loop that is stuck still has a descriptor of it.
+    """
     taken: list[socket.socket] = []
     with listener:
         listener.setblocking(False)
@@ -105,6 +129,8 @@ def emptied(listener: socket.socket) -> Iterator[socket.socket]:
             except OSError as error:
                 logger.error("Connections were lost while shutting down: %s", error)
                 break
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
     yield from taken
 
 
@@ -141,8 +167,8 @@ def notify(state: str) -> None:
     if not where:
         return
     path = f"\0{where[1:]}" if where.startswith("@") else where
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(state.encode(), path)
-        except OSError as error:
-            logger.warning("cannot tell %s to %s: %s", state, where, error)
+    except OSError as error:
+        logger.warning("cannot tell %s to %s: %s", state, where, error)

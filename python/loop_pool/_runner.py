@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any, final
 
@@ -146,6 +147,8 @@ class Runner:
             self._runner.close()
             return
         timeout = self._shutdown_timeout
+        if timeout is not None and math.isinf(timeout):
+            timeout = None
         deadline = None if timeout is None else time.monotonic() + timeout
         pool._refuse()
         works = pool._take_works()

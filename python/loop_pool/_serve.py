@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 GRACEFUL = 25.0
 """Seconds that the end may take. Kubernetes kills after 30, unless it is told another time."""
+
+MOST_PORTS = 65535
 
 
 def serve(
@@ -80,7 +83,8 @@ def serve(
             balancer may see that the server is not ready any more.
         timeout_drain: seconds for which a connection that waits for a request may send one more,
             once nothing new is accepted. ``None``: uvicorn's ``timeout_keep_alive``, after which it
-            would be closed in any case; and after ``SIGINT`` none.
+            would be closed in any case; and after ``SIGINT`` none. A connection that is new has a
+            quarter of a second for its first one at least.
         timeout_graceful_shutdown: seconds from the signal until what is left is named and
             cancelled; ``None``: 25, and ``shutdown_delay`` on top of that.
         app_dir: a folder to import ``app`` from.
@@ -98,8 +102,8 @@ def serve(
         ModuleNotFoundError: uvicorn is not there.
         ImportError: ``app`` cannot be imported.
         TypeError: ``app`` is no application, or there is no such option.
-        ValueError: options contradict each other, or a time is negative.
-        OSError: the address cannot be bound.
+        ValueError: options contradict each other, a time is negative, or there is no such port.
+        OSError: the address cannot be bound, or a file not be read.
         StartupError: the application refused to start; all that had been started is ended again.
         RuntimeError: called in a running loop.
 
@@ -110,6 +114,8 @@ def serve(
         raise RuntimeError("loop_pool.serve() cannot be called from a running event loop")
     if uds is not None and fd is not None:
         raise ValueError("uds and fd are both places to listen: give one")
+    if not 0 <= port <= MOST_PORTS:
+        raise ValueError(f"port must be from 0 to {MOST_PORTS}, got {port}")
     times = {
         "liveness_timeout": liveness_timeout,
         "shutdown_delay": shutdown_delay,
@@ -161,9 +167,13 @@ def _reload(plan: Plan, pool_options: dict[str, Any]) -> None:
     # The socket stays open here, so that nobody is refused while the process is replaced.
     with _place.bound(plan.place, config.backlog) as sock:
         ours = _place.identity(plan.place)
-        ChangeReload(
+        reloader = ChangeReload(
             config, target=functools.partial(_serve, plan, pool_options), sockets=[sock]
-        ).run()
+        )
+        # uvicorn's does not know this signal, which would leave the other process behind.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, reloader.signal_handler)
+        reloader.run()
     _place.remove_path(plan.place, ours)
 
 

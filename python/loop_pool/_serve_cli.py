@@ -7,6 +7,7 @@ the environment variable (``UVICORN_PORT``) that it has there.
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from ._serve import GRACEFUL, serve
@@ -22,6 +23,8 @@ STARTUP_FAILURE = 3
 """The exit code of uvicorn when it cannot begin to serve."""
 
 INTERRUPTED = 130
+
+OUR_PACKAGES = {"click", "loop_pool", "uvicorn"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -162,9 +165,23 @@ def _serve(app: str, headers: Sequence[str], log_config: str | None, **options: 
     try:
         options["headers"] = [_header(line) for line in headers]
         serve(app, **options)
-    except (ImportError, OSError, StartupError, TypeError, ValueError) as error:
+    except Exception as error:
+        if _is_the_applications(error):
+            traceback.print_exception(error)
+            return STARTUP_FAILURE
+        if not isinstance(error, (ImportError, OSError, StartupError, TypeError, ValueError)):
+            raise
         return _fail(str(error) or repr(error))
     return 0
+
+
+def _is_the_applications(error: BaseException) -> bool:
+    """Whether it comes from the user's code, so that only the traceback tells where from."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in sys.stdlib_module_names and package not in OUR_PACKAGES:
+            return True
+    return False
 
 
 def _header(line: str) -> tuple[str, str]:

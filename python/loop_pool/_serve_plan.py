@@ -68,6 +68,7 @@ def config_of(plan: Plan, app: Any, *, reload: bool = False) -> uvicorn.Config:
 
     Raises:
         TypeError: an option is unknown, or has no meaning here.
+        OSError: a file for TLS cannot be read.
     """
     import uvicorn
 
@@ -80,6 +81,10 @@ def config_of(plan: Plan, app: Any, *, reload: bool = False) -> uvicorn.Config:
             raise TypeError(f"serve() takes no {name!r}: {hint}")
     options = {"log_config": log_config(), **plan.options}
     place = plan.place
+    if options.get("ssl_context_factory") is None:
+        for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+            if path := options.get(name):
+                open(path, "rb").close()  # ssl would not say which file it cannot read
     return uvicorn.Config(
         app,
         host=place.host,

@@ -138,6 +138,13 @@ class Server:
             elif not member.loop.is_closed():
                 member.loop.call_soon_threadsafe(method, server)
 
+    def _retire(self, loop: EventLoop) -> None:
+        """Accept nothing more for a loop that may be stuck, before it closes its listeners."""
+        for member, server in self._servers:
+            if member.loop is loop:
+                for listener in _listeners_of(server):
+                    listener.retire()
+
     async def _on_each(
         self, method: Callable[[asyncio.Server], Coroutine[Any, Any, object]]
     ) -> None:

@@ -97,14 +97,20 @@ class Serving:
         logger.info("Started server process [%d]", os.getpid())
         starting = asyncio.ensure_future(self._start_applications())
         try:
-            await _either(starting, self._signalled)
-            if starting.cancelled():
+            await _either(asyncio.wait([starting]), self._signalled)
+            if not starting.done():
+                starting.cancel()
+                # A loop that is stuck in its start does not see that it is cancelled.
+                await _either(asyncio.wait([starting]), self._hurried)
+            if not starting.done() or starting.cancelled():
                 return None
             starting.result()
             server = await self._listen()
         except Exception as error:
             self.failure = error
             return None
+        finally:
+            starting.cancel()
         self._health.ready = True
         _place.notify("READY=1")
         return server
@@ -130,7 +136,13 @@ class Serving:
             config.load()
             config.loaded_app = self._health.around(config.loaded_app)
         site = Site(config, len(current_pool().loops), quiet=again)
-        if not await site.start():
+        started = await site.start()
+        first = next(iter(self._sites.values()), site)
+        if started and site.error is not None and first.error is None:
+            # uvicorn takes it for an application without a lifespan, which it is not.
+            logger.error("Exception in 'lifespan' protocol", exc_info=site.error)
+            started = False
+        if not started:
             raise StartupError(f"the application did not start on {site.name}")
         self._sites[site.loop] = site
 
@@ -155,7 +167,8 @@ class Serving:
             if not place.reuse_port:
                 await _place.check_that_nobody_listens(place)
             server = await listen(place.host, place.port, reuse_port=True)
-        self._path_is = _place.identity(place)
+        if self._given is None:  # otherwise the path is the giver's as well
+            self._path_is = _place.identity(place)
         where = _place.address(place, server, "http" if context is None else "https")
         loops = "1 loop" if len(sites) == 1 else f"{len(sites)} loops"
         logger.info("Uvicorn running on %s on %s (Press CTRL+C to quit)", where, loops)
@@ -206,15 +219,20 @@ class Serving:
 
         A listener that is closed resets the connections that wait in its queue. So a second
         descriptor holds each open until nobody else accepts from it and its queue has been emptied.
+        One that was given stays open elsewhere, and with it the queue for whoever comes next.
         """
-        kept = [] if self._plan.place.fd is not None else [sock.dup() for sock in server.sockets]
+        given = self._given is not None or self._plan.place.fd is not None
+        kept = [] if given else _place.kept_open(server.sockets)
         server.close()
         # A loop that is stuck closes its own later; it must not hold up the others.
-        closed = [asyncio.ensure_future(call(loop, _nothing)) for loop in self._sites]
-        await asyncio.wait(closed, timeout=GRACE)
+        asked = {asyncio.ensure_future(call(loop, _nothing)): loop for loop in self._sites}
+        done, _ = await asyncio.wait(asked, timeout=GRACE)
+        closed = {asked[task] for task in done if _error_of(task) is None}
+        for loop in self._sites.keys() - closed:
+            server._retire(loop)
         _place.remove_path(self._plan.place, self._path_is)
-        sites = [*self._sites.values()]
-        context = self._plan.ssl or sites[0].config.ssl
+        sites = [self._sites[loop] for loop in closed or self._sites]
+        context = self._plan.ssl or next(iter(self._sites.values())).config.ssl
         waiting = [conn for listener in kept for conn in _place.emptied(listener)]
         for number, conn in enumerate(waiting):
             site = sites[number % len(sites)]
@@ -228,28 +246,27 @@ class Serving:
         }
         if not asked:
             return []
-        everything = asyncio.gather(*asked, return_exceptions=True)
         remaining = max(0.0, self.deadline - time.monotonic()) + 2 * GRACE
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(remaining):
-                await _either(asyncio.shield(everything), self._hurried)
-        if not everything.done():
+                await _either(asyncio.wait(asked), self._hurried)
+        if not all(task.done() for task in asked):
             for site in self._sites.values():
                 site.loop.call_soon_threadsafe(site.hurry)
-            await asyncio.wait([everything], timeout=2 * GRACE)
+            await asyncio.wait(asked, timeout=2 * GRACE)
         results: list[T | None] = []
         for task, site in asked.items():
             result = None
             if not task.done():
                 logger.error("%s did not end in time", site.name)
+                task.cancel()
                 # It would not answer what comes next either.
                 del self._sites[site.loop]
-            elif (error := task.exception()) is not None:
+            elif (error := _error_of(task)) is not None:
                 logger.error("%s did not end well", site.name, exc_info=error)
             else:
                 result = task.result()
             results.append(result)
-        everything.cancel()
         return results
 
     # -- signals -------------------------------------------------------------------------------
@@ -280,6 +297,7 @@ class Serving:
             self._signalled.set()
         elif now - self._signalled_at >= ECHO and not self._hurried.is_set():
             logger.info("Second signal: what is under way is cancelled")
+            self.deadline = min(self.deadline, now)
             self._hurried.set()
 
 
@@ -289,6 +307,10 @@ async def _stop(site: Site) -> None:
 
 async def _nothing() -> None:
     """Nothing: that it has run says that what was posted before has, too."""
+
+
+def _error_of(task: asyncio.Future[Any]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 async def _either(what: Awaitable[Any], event: asyncio.Event) -> None:

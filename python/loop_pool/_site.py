@@ -32,6 +32,12 @@ logger = logging.getLogger("uvicorn.error")
 LOOK = 0.02
 """Seconds between two looks at what has not ended yet, while the server shuts down."""
 
+ARRIVED = 0.25
+"""Seconds that a new connection has, at least, to show the request that it was opened for."""
+
+PATIENCE = 1.0
+"""Seconds that a client has, at least, to end its TLS handshake, or to say goodbye in TLS."""
+
 CANCELLED_IN = 1.0
 """Seconds that a cancelled request has to end in."""
 
@@ -61,7 +67,11 @@ class Site:
         self.loop = _running_loop()
         self.name = name_of(self.loop)
         self._state = ServerState()
-        self._lifespan: Any = config.lifespan_class(self.config)
+        self.error: BaseException | None = None
+        """What the application raised in its lifespan."""
+        observed = copy.copy(self.config)
+        observed.loaded_app = self._observed
+        self._lifespan: Any = config.lifespan_class(observed)
         self._clock: asyncio.TimerHandle | None = None
         self._leaving: list[tuple[bytes, bytes]] = []
         self._quiet = quiet
@@ -120,26 +130,36 @@ class Site:
         """
         self._leaving = [(b"connection", b"close")]
         self._set_headers()
-        for connection in self._connections():
-            if not _is_idle(connection):
-                connection.shutdown()
         # A connection in its TLS handshake is none of uvicorn's yet, but the listener's.
         closed = None if listening is None else self.loop.create_task(listening.wait_closed())
-
-        def ended() -> bool:
-            there = self._state.connections or self._taking
-            return not there and (closed is None or closed.done())
-
-        patience = min(time.monotonic() + idle, deadline)
+        seen: dict[Any, float] = {}
+        told: set[Any] = set()
+        begun = served = time.monotonic()
         # uvicorn's sets tell nobody when they are empty.
-        while not ended() and not self._hurried and time.monotonic() < patience:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
-        for connection in self._connections():
-            connection.shutdown()
-        while not (ended() and not self._state.tasks) and not self._hurried:
-            if time.monotonic() >= deadline:
+        while not self._hurried:
+            now = time.monotonic()
+            late = now >= deadline
+            for connection in self._connections():
+                waited = now - seen.setdefault(connection, now)
+                if connection in told or connection.transport.is_closing():
+                    continue
+                if late or _may_end(connection, waited, idle):
+                    told.add(connection)
+                    connection.shutdown()
+            there = self._state.connections or self._state.tasks or self._taking
+            if not there and (closed is None or closed.done()):
                 break
+            if not all(_has_all(connection) for connection in self._connections()):
+                served = now
+            elif now - served >= PATIENCE and now - begun >= idle:
+                # Only clients that owe their part of TLS are left.
+                if listening is not None:
+                    listening.close_clients()
+                for task in self._taking:
+                    task.cancel()
             await asyncio.sleep(LOOK)
+            if late:
+                break
         left = [*self._unfinished()]
         await self._cancel()
         if closed is not None:
@@ -155,7 +175,19 @@ class Site:
         if self._clock is not None:
             self._clock.cancel()
         _quiet.set(self._quiet)
+        had_one = self.error is None
         await self._lifespan.shutdown()
+        if had_one and self.error is not None and self.config.lifespan == "auto":
+            # uvicorn would only say that there seems to be no lifespan.
+            logger.error("%s: exception in 'lifespan' protocol", self.name, exc_info=self.error)
+
+    async def _observed(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be the application, for its lifespan; keep what it raises, which uvicorn does not."""
+        try:
+            await self.config.loaded_app(scope, receive, send)
+        except BaseException as error:
+            self.error = error
+            raise
 
     def _set_headers(self) -> None:
         """Set what every answer bears: the date, each second; the server's name."""
@@ -181,7 +213,9 @@ class Site:
 
     def _unfinished(self) -> Iterator[str]:
         for connection in self._connections():
-            scope = getattr(connection, "scope", None)
+            # The protocol's own scope may be that of the next request, and not complete.
+            cycle = getattr(connection, "cycle", None)
+            scope = getattr(connection if cycle is None else cycle, "scope", None)
             if _is_idle(connection) or scope is None:
                 yield f"{self.name}: a connection from {connection.client}"
                 continue
@@ -190,6 +224,22 @@ class Site:
         if not self._state.connections:
             for task in self._state.tasks:
                 yield f"{self.name}: {task!r}"
+
+
+def _may_end(connection: Any, waited: float, idle: float) -> bool:
+    """Whether a connection is to be told to end, which was first seen ``waited`` seconds ago."""
+    if not _is_idle(connection):
+        return True
+    return waited >= (idle if connection.cycle is not None else max(idle, ARRIVED))
+
+
+def _has_all(connection: Any) -> bool:
+    """Whether a connection is closing and its client has been sent all that was for it."""
+    transport = connection.transport
+    try:
+        return bool(transport.is_closing() and not transport.get_write_buffer_size())
+    except AttributeError:  # asyncio's transport for TLS does not know once it is closed twice
+        return False
 
 
 def _is_idle(connection: Any) -> bool:
