@@ -97,6 +97,7 @@ test-rust: ## Run the Rust tests, which need no Python
 	else \
 		cargo test --no-default-features; \
 	fi
+	cargo test --manifest-path benches/echo/Cargo.toml --target-dir target/echo
 
 # Optimised, as loom runs each model many thousand times; but linked quickly.
 test-loom: ## Run the models of the wake and sleep protocols under loom

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Installs the servers that some tests start for themselves, from Debian's packages.
+"""Installs the servers that tests and benchmarks start for themselves, and starts PostgreSQL.
 
     python3 tools/services.py                # install what is missing; as root, with apt
     python3 tools/services.py --if-possible  # the same, or say what is left out and succeed
     python3 tools/services.py --where nats   # the path of one program
 
-No server is started, neither by this nor by the packages: each test runs its own, on a free port
-and with data of its own. Runs on any python3 from 3.9 on, with the standard library alone.
+The servers come from Debian's packages. The command starts none, and neither do the packages: each
+test runs its own by `running` or `postgres`, on a free port and with data of its own. Runs on any
+python3 from 3.9 on, with the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import pwd
+import random
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Callable, NamedTuple
 
 PACKAGES = {
     "postgres": "postgresql",
@@ -27,6 +34,10 @@ PACKAGES = {
     "haproxy": "haproxy",
 }
 """The programs that the tests start, each with the Debian package that brings it."""
+
+START_SECONDS = 30.0
+"""A server that is not ready so long after its start, or has not ended so long after it was told
+to, counts as hung."""
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 """What a package asks whether it may start its server; 101 means no (Debian policy)."""
@@ -41,6 +52,133 @@ def where(program: str) -> str | None:
     # Debian leaves the programs of PostgreSQL off the PATH, and a link there may be a stray one.
     path = os.pathsep.join([*map(str, newest), os.environ.get("PATH", os.defpath), *folders])
     return shutil.which(program, path=path)
+
+
+# --- starting servers -----------------------------------------------------------------------------
+
+
+class ServiceError(Exception):
+    """A server did not start; the text says why, with what it wrote."""
+
+
+class Service(NamedTuple):
+    """A running server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    url: str = ""
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def postgres(program: str) -> Iterator[Service]:
+    """A PostgreSQL server, of the given `postgres` (as `where` finds it).
+
+    Its `url` is that of the database `postgres`, for a user with all rights. Nothing is synced to
+    disk. Raises `ServiceError` if it does not start.
+    """
+    with folder("postgres") as home:
+        user = _unprivileged("postgres")
+        data = str(home / "data")
+        initdb = [str(Path(program).with_name("initdb")), "--pgdata", data, "--auth", "trust"]
+        done = subprocess.run(
+            [*initdb, "--username", "tester", "--no-sync", "--encoding", "UTF8", "--locale", "C"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            cwd=home,
+            user=user,
+        )
+        if done.returncode:
+            raise ServiceError(f"{initdb[0]} failed: {done.stdout.decode(errors='replace')}")
+        is_ready = [str(Path(program).with_name("pg_isready")), "--quiet", "--host", "127.0.0.1"]
+
+        def ready(port: int) -> bool:
+            return subprocess.run([*is_ready, "--port", str(port)], check=False).returncode == 0
+
+        port = free_port()
+        options = [f"--port={port}", "--listen_addresses=127.0.0.1", "--fsync=off"]
+        options += [f"--unix_socket_directories={home}"]
+        with running([program, "-D", data, *options], port, home, ready, user) as service:
+            yield service._replace(url=f"postgresql://tester@127.0.0.1:{port}/postgres")
+
+
+def free_port() -> int:
+    """Return a port that is free, outside of the range from which the kernel gives out ports.
+
+    So nothing else that asks for any free port gets it before the server binds it.
+    """
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+    ports = range(10_000, int(limits[0]))
+    for port in random.sample(ports, len(ports)):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise ServiceError(f"no free port in {ports}")
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    port: int,
+    home: Path,
+    ready: Callable[[int], bool],
+    user: int | None = None,
+) -> Iterator[Service]:
+    """Start a server, wait until it is ready, and stop it in the end.
+
+    Raises `ServiceError` if it ends instead, or is not ready within `START_SECONDS`.
+    """
+    log = home / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=home, user=user
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready(port):
+            if process.poll() is not None:
+                raise ServiceError(f"{command[0]} ended: {log.read_text(errors='replace')}")
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{command[0]} is not ready: {log.read_text(errors='replace')}")
+            time.sleep(0.01)
+        yield Service(process, port, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@contextlib.contextmanager
+def folder(owner: str) -> Iterator[Path]:
+    """A folder for the data of a server, which may run as another user."""
+    home = Path(tempfile.mkdtemp(prefix=f"loop_pool-{owner}-"))
+    try:
+        user = _unprivileged(owner)
+        if user is not None:
+            os.chown(home, user, -1)
+        yield home
+    finally:
+        shutil.rmtree(home)
+
+
+def _unprivileged(name: str) -> int | None:
+    """The user to run a server as which refuses to run as root; None: the one we are."""
+    if os.geteuid() != 0 or name != "postgres":
+        return None
+    return pwd.getpwnam(name).pw_uid
+
+
+# --- installing them ------------------------------------------------------------------------------
 
 
 def missing() -> list[str]:

@@ -1,116 +1,59 @@
-"""The process of one server that `sockets.py` puts under load.
+"""The process of one server that `sockets.py` or `pool.py` puts under load.
 
-    python benches/python/servers.py KIND LOOP [--loops N] [--no-steal] [--stuck SECONDS]
+    python benches/python/servers.py KIND LOOP --folder F [--loops N] [--no-steal] [--stuck SECONDS]
 
-It prints one line of JSON: its port, or the reason why it does not serve. From then on it answers
-each line on standard input ("connections", "stuck") with a line of JSON, and ends when standard
-input does. Nothing is measured in here but the times at which a loop was stuck.
+It prints one line of JSON: its address, or the reason why it does not serve. From then on it
+answers each line on standard input ("connections", "received", "stuck") with a line of JSON, and
+ends when standard input does. If it fails later, it says so unasked, and ends. Nothing is measured
+in here but the times at which a loop was stuck.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import resource
-import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from child import LOOPS, describe_error, load_factory
+from protocols import (
+    BACKLOG,
+    HOST,
+    ON_EVERY_LOOP,
+    ON_ONE_LOOP,
+    Echo,
+    Place,
+    bind,
+    connections,
+    echo_stream,
+    received,
+)
 from workloads import LoopFactory
 
-HOST = "127.0.0.1"
-BACKLOG = 1024
-READ_SIZE = 65536
 STUCK_PERIOD = 0.1
 """Seconds from one block of a loop to the next."""
-BULK_QUEUED = 64 * 1024 * 1024
-"""Bytes that a bulk connection holds in its transport at least, while its loop is not stuck."""
-BULK_PIECE = bytes(1024 * 1024)
-BULK_SOCKET_BUFFER = 128 * 1024
-"""What the kernel holds of a bulk connection flows on without the server; it is kept small."""
+STAND_INS = (
+    "email.mime.text",
+    "http.client",
+    "json",
+    "logging.config",
+    "sqlite3",
+    "ssl",
+    "xml.sax",
+)
+"""What `--imports` imports: about what the modules of an application are."""
 
-connections: set[asyncio.BaseTransport] = set()
 stuck_times: list[tuple[int, int]] = []
 """Begin and end of each block, by `time.monotonic_ns`."""
-
-
-class Echo(asyncio.Protocol):
-    """Sends back what it gets."""
-
-    _transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._transport.write(data)
-
-
-class BufferedEcho(asyncio.BufferedProtocol):
-    """Sends back what it gets in its own buffer."""
-
-    _transport: asyncio.Transport
-
-    def __init__(self) -> None:
-        self._buffer = bytearray(READ_SIZE)
-        self._view = memoryview(self._buffer)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        # The transport may keep what it is given, and the buffer is filled again.
-        self._transport.write(bytes(self._view[:nbytes]))
-
-
-class Idle(asyncio.Protocol):
-    """Keeps its transport, and does nothing."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        connections.add(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        connections.discard(self._transport)
-
-
-class Bulk(asyncio.Protocol):
-    """Sends without an end, with much queued in the transport at any time."""
-
-    _transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BULK_SOCKET_BUFFER)
-        self._transport.set_write_buffer_limits(high=BULK_QUEUED, low=BULK_QUEUED - 1)
-        self.resume_writing()
-
-    def resume_writing(self) -> None:
-        for _ in range(BULK_QUEUED // len(BULK_PIECE) + 1):
-            self._transport.write(BULK_PIECE)
-
-
-async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send back what comes, as asyncio's documentation does it."""
-    try:
-        while data := await reader.read(READ_SIZE):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
 
 
 def block_regularly(seconds: float) -> None:
@@ -133,60 +76,26 @@ def wait_stuck() -> None:
         time.sleep(STUCK_PERIOD / 10)
 
 
-def bind(*, reuse_port: bool = False, port: int = 0) -> socket.socket:
-    """Return a socket bound to `port`; 0: a free one."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse_port:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.setblocking(False)
-    sock.bind((HOST, port))
-    return sock
-
-
-Listen = Callable[[socket.socket], Awaitable[Any]]
-"""Makes the running loop serve on a bound socket. The server is kept by who awaits it."""
-
-
-def listen_with(protocol: Callable[[], asyncio.BaseProtocol]) -> Listen:
-    """As `loop.create_server`, on a socket."""
-
-    async def listen(sock: socket.socket) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(protocol, sock=sock, backlog=BACKLOG)
-
-    return listen
-
-
-async def listen_with_streams(sock: socket.socket) -> asyncio.Server:
-    """As `asyncio.start_server`, on a socket."""
-    return await asyncio.start_server(echo_stream, sock=sock, backlog=BACKLOG)
-
-
-ON_ONE_LOOP: dict[str, Listen] = {
-    "protocol": listen_with(Echo),
-    "buffered": listen_with(BufferedEcho),
-    "streams": listen_with_streams,
-    "idle": listen_with(Idle),
-    "bulk": listen_with(Bulk),
-}
-"""Kinds of servers that listen on one loop. With several loops, it is the last one (`bulk`, whose
-loop is the one that is stuck) or the first one (all others, which know nothing of the rest)."""
-ON_EVERY_LOOP = ("pool", "pool-streams")
-"""Kinds of servers that listen on every loop."""
-
-
 @dataclass(frozen=True)
 class Options:
     """The command line."""
 
     kind: str
     loop: str
+    folder: Path
+    """Where the server may put files, and finds a certificate (`protocols.Place`)."""
     loops: int
     """How many in a pool, or in threads for a loop that knows no pool; 0: one loop, alone."""
     steal: bool
     stuck: float
     """Seconds for which the last loop is blocked, every `STUCK_PERIOD`; 0: it is not."""
+    imports: bool
+    """Whether `STAND_INS` are imported."""
+
+    @property
+    def place(self) -> Place:
+        """For the functions of `protocols.py`."""
+        return Place(self.folder, fail)
 
 
 def parse_options(arguments: list[str]) -> Options:
@@ -194,9 +103,11 @@ def parse_options(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kind", choices=[*ON_ONE_LOOP, *ON_EVERY_LOOP])
     parser.add_argument("loop", choices=list(LOOPS))
+    parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--loops", type=int, default=0)
     parser.add_argument("--no-steal", dest="steal", action="store_false")
     parser.add_argument("--stuck", type=float, default=0.0)
+    parser.add_argument("--imports", action="store_true")
     return Options(**vars(parser.parse_args(arguments)))
 
 
@@ -206,15 +117,20 @@ def answer(message: dict[str, Any]) -> None:
     answers.flush()
 
 
+def fail(error: BaseException) -> NoReturn:
+    """Tell the parent of an error and end the process."""
+    answer({"error": describe_error(error)})
+    os._exit(1)
+
+
 def serve_alone(options: Options, factory: LoopFactory) -> None:
     """Serve on one loop that knows of no others."""
 
     async def main() -> None:
-        sock = bind()
-        port = sock.getsockname()[1]
-        server = await ON_ONE_LOOP[options.kind](sock)
+        sock, address = bind(options.kind, options.folder)
+        server = await ON_ONE_LOOP[options.kind](sock, options.place)
         answer_on_loop()
-        await serve_on(server, port)
+        await serve_on(server, address)
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
@@ -228,21 +144,20 @@ def serve_in_pool(options: Options) -> None:
         loops = loop_pool.current_pool().loops
         if options.kind == "pool":
             server = await loop_pool.create_server(Echo, HOST, 0, backlog=BACKLOG)
-            port = server.sockets[0].getsockname()[1]
+            address = {"port": server.sockets[0].getsockname()[1]}
         elif options.kind == "pool-streams":
             server = await loop_pool.start_server(echo_stream, HOST, 0, backlog=BACKLOG)
-            port = server.sockets[0].getsockname()[1]
+            address = {"port": server.sockets[0].getsockname()[1]}
         else:
-            sock = bind()
-            port = sock.getsockname()[1]
+            sock, address = bind(options.kind, options.folder)
             where = loops[-1] if options.kind == "bulk" else loops[0]
             listen = cast("Callable[..., Coroutine[Any, Any, Any]]", ON_ONE_LOOP[options.kind])
-            server = await loop_pool.spawn(listen(sock), loop=where)
+            server = await loop_pool.spawn(listen(sock, options.place), loop=where)
         if options.stuck:
             loops[-1].call_soon_threadsafe(block_regularly, options.stuck)
             # The connections come to a server of which one loop has been stuck before.
             await asyncio.to_thread(wait_stuck)
-        await serve_on(server, port)
+        await serve_on(server, address)
 
     # `steal` is named only where it is asked for: not every version knows it.
     steal = {} if options.steal else {"steal": False}
@@ -253,8 +168,7 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
     """Serve as one does without a pool: threads with a loop each, which share a port."""
     kind = {"pool": "protocol", "pool-streams": "streams"}.get(options.kind, options.kind)
     shared = options.kind in ON_EVERY_LOOP
-    first = bind(reuse_port=shared)
-    port = first.getsockname()[1]
+    first, address = bind(kind, options.folder, reuse_port=shared)
     if not shared:
         listening = [options.loops - 1 if kind == "bulk" else 0]
     else:
@@ -264,8 +178,11 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
         async def main() -> None:
             server = None
             if number in listening:
-                sock = first if number == listening[0] else bind(reuse_port=True, port=port)
-                server = await ON_ONE_LOOP[kind](sock)
+                sock = first
+                if number != listening[0]:
+                    port = address["port"]
+                    sock, _ = bind(kind, options.folder, reuse_port=True, port=port)
+                server = await ON_ONE_LOOP[kind](sock, options.place)
             if options.stuck and number == options.loops - 1:
                 block_regularly(options.stuck)
             started.set()
@@ -275,8 +192,7 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
             with asyncio.Runner(loop_factory=factory) as runner:
                 runner.run(main())
         except BaseException as error:
-            answer({"error": describe_error(error)})
-            os._exit(1)
+            fail(error)
 
     # One after another: python/cpython#157666.
     for number in range(options.loops):
@@ -285,20 +201,20 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
         started.wait()
     if options.stuck:
         wait_stuck()
-    announce(port)
+    announce(address)
     threading.Event().wait()
 
 
-def announce(port: int) -> None:
+def announce(address: dict[str, Any]) -> None:
     """Tell the parent where to connect."""
     gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
-    answer({"port": port, "version": version, "gil_enabled": gil_enabled})
+    answer({**address, "version": version, "gil_enabled": gil_enabled})
 
 
-async def serve_on(server: object, port: int | None) -> None:
+async def serve_on(server: object, address: dict[str, Any] | None) -> None:
     """Keep a server until the process ends."""
-    if port is not None:
-        announce(port)
+    if address is not None:
+        announce(address)
     await asyncio.get_running_loop().create_future()
     del server
 
@@ -314,6 +230,8 @@ def answer_request(request: str) -> None:
     """Answer one line."""
     if request == "connections":
         answer({"connections": len(connections)})
+    elif request == "received":
+        answer({"received": received[0]})
     elif request == "stuck":
         answer({"stuck": list(stuck_times)})
     else:
@@ -343,6 +261,8 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
+        for name in STAND_INS if options.imports else ():
+            importlib.import_module(name)
         factory, version = load_factory(options.loop)
         if options.loops:
             threading.Thread(target=answer_requests, daemon=True).start()
@@ -355,8 +275,7 @@ def main() -> None:
         else:
             serve_in_threads(options, factory)
     except Exception as error:
-        answer({"error": describe_error(error)})
-        os._exit(1)
+        fail(error)
 
 
 version = "unknown"

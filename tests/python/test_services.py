@@ -46,7 +46,9 @@ def test_postgres_answers_a_query() -> None:
 
 def test_a_server_that_does_not_start_says_why() -> None:
     port = _services.free_port()
-    with pytest.raises(AssertionError, match=r"(?s)haproxy ended: .*unknown keyword 'nonsense'"):
+    with pytest.raises(
+        _services.services.ServiceError, match=r"(?s)haproxy ended: .*unknown keyword 'nonsense'"
+    ):
         with _services.haproxy("nonsense\n", port):
             pass
 

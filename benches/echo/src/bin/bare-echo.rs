@@ -1,14 +1,16 @@
-//! A TCP echo server with nothing in it but mio: the limit that servers are measured against.
+//! An echo server with nothing in it but mio: the limit that servers are measured against.
 //!
-//! One thread, edge-triggered. Prints its port as one line of JSON and ends when standard input
-//! does. What it may skip, it skips: no timers, no limits, no back-pressure but TCP's own.
+//! `bare-echo` serves TCP, `bare-echo --udp` datagrams, `bare-echo --unix PATH` a unix socket.
+//! One thread, edge-triggered. Prints its port as one line of JSON (0: a unix socket has none) and
+//! ends when standard input does. What it may skip, it skips: no timers, no limits, no back-pressure but TCP's own.
 
 use std::collections::HashMap;
+use std::env;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
+use mio::event::{Event, Source};
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -16,9 +18,35 @@ const LISTENER: Token = Token(usize::MAX);
 const STANDARD_INPUT: Token = Token(usize::MAX - 1);
 const READ_SIZE: usize = 65536;
 
+/// A listening socket, whose kind does not matter to the echo.
+trait Listener: Source {
+    type Stream: Read + Write + Source;
+
+    /// The next connection; `WouldBlock` if there is none.
+    fn accept(&self) -> io::Result<Self::Stream>;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    fn accept(&self) -> io::Result<UnixStream> {
+        UnixListener::accept(self).map(|(stream, _)| stream)
+    }
+}
+
 /// One connection. Nothing is read while `pending` holds bytes that the socket would not take.
-struct Client {
-    stream: TcpStream,
+struct Client<S> {
+    stream: S,
     pending: Vec<u8>,
     /// The socket may hold bytes that no further event will tell of.
     readable: bool,
@@ -26,7 +54,7 @@ struct Client {
     ending: bool,
 }
 
-impl Client {
+impl<S: Read + Write> Client<S> {
     /// Echo what there is. `Ok(false)`: the connection has come to its end.
     fn echo(&mut self, event: &Event, buffer: &mut [u8]) -> io::Result<bool> {
         self.readable |= event.is_readable();
@@ -69,7 +97,7 @@ impl Client {
 }
 
 /// Write until the socket is full; returns how much it took.
-fn write(stream: &mut TcpStream, data: &[u8]) -> io::Result<usize> {
+fn write(stream: &mut impl Write, data: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < data.len() {
         match stream.write(&data[sent..]) {
@@ -82,19 +110,18 @@ fn write(stream: &mut TcpStream, data: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
-fn accept(
+fn accept<L: Listener>(
     poll: &Poll,
-    listener: &TcpListener,
-    clients: &mut HashMap<Token, Client>,
+    listener: &L,
+    clients: &mut HashMap<Token, Client<L::Stream>>,
     next: &mut usize,
 ) -> io::Result<()> {
     loop {
-        let (mut stream, _) = match listener.accept() {
+        let mut stream = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        stream.set_nodelay(true)?;
         let token = Token(*next);
         *next += 1;
         poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -111,12 +138,45 @@ fn watch_standard_input(poll: &Poll) -> io::Result<()> {
     }
 }
 
-fn main() -> io::Result<()> {
+fn announce(port: u16) {
+    println!("{{\"port\": {port}}}");
+}
+
+/// Send datagrams back to where they come from, until standard input ends.
+fn serve_datagrams(mut socket: UdpSocket) -> io::Result<()> {
     let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    poll.registry().register(&mut socket, LISTENER, Interest::READABLE)?;
+    watch_standard_input(&poll)?;
+    announce(socket.local_addr()?.port());
+    let mut buffer = vec![0; READ_SIZE].into_boxed_slice();
+    let mut events = Events::with_capacity(16);
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result?,
+        }
+        for event in &events {
+            if event.token() == STANDARD_INPUT {
+                return Ok(());
+            }
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    // What the socket does not take is lost, as datagrams may be.
+                    Ok((count, peer)) => drop(socket.send_to(&buffer[..count], peer)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Echo what connections send, until standard input ends.
+fn serve<L: Listener>(mut listener: L, port: u16) -> io::Result<()> {
+    let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     watch_standard_input(&poll)?;
-    println!("{{\"port\": {}}}", listener.local_addr()?.port());
+    announce(port);
 
     let mut clients = HashMap::new();
     let mut next = 0;
@@ -140,5 +200,21 @@ fn main() -> io::Result<()> {
                 }
             }
         }
+    }
+}
+
+fn main() -> io::Result<()> {
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] => {
+            let listener = TcpListener::bind(local)?;
+            let port = listener.local_addr()?.port();
+            serve(listener, port)
+        }
+        ["--udp"] => serve_datagrams(UdpSocket::bind(local)?),
+        ["--unix", path] => serve(UnixListener::bind(path)?, 0),
+        _ => Err(io::Error::other("usage: bare-echo [--udp | --unix PATH]")),
     }
 }

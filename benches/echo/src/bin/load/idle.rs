@@ -1,11 +1,11 @@
 //! Connections that only exist.
 
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::options::Options;
+use crate::socket::Socket;
 use crate::system;
 use crate::tally::Line;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options, count: usize) -> io::Result<()> {
     system::raise_descriptor_limit()?;
     let mut streams = Vec::with_capacity(count);
     for number in 0..count {
-        streams.push(TcpStream::connect(options.server)?);
+        streams.push(Socket::connect(&options.server)?);
         if number % BATCH == BATCH - 1 {
             sleep(PAUSE);
         }

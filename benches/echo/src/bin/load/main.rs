@@ -1,13 +1,15 @@
-//! Load for TCP servers: `load --port PORT [option]...`; `load` alone lists the options.
+//! Load for echo servers and others: `load --port PORT [option]...`; `load` alone lists the options.
 //!
-//! One thread, which has to cost little beside the server that it measures. It reads the server's
-//! CPU time itself (`--pid`), at the two ends of the measured time and not somewhere near them.
+//! One thread, or as many as are asked for, which have to cost little beside the server that they
+//! measure. It reads the server's CPU time itself (`--pid`), at the two ends of the measured time and
+//! not somewhere near them.
 
 mod bulk;
 mod connection;
 mod idle;
 mod options;
 mod requests;
+mod socket;
 mod system;
 mod tally;
 
@@ -18,8 +20,8 @@ use options::{Mode, Options};
 
 fn run(options: &Options) -> io::Result<()> {
     let line = match options.mode {
-        Mode::Closed | Mode::Open { .. } => requests::run(options)?,
-        Mode::Bulk => bulk::run(options)?,
+        Mode::Closed | Mode::Churn | Mode::Open { .. } => requests::run(options)?,
+        Mode::Bulk(direction) => bulk::run(options, direction)?,
         Mode::Idle { connections } => return idle::run(options, connections),
     };
     println!("{line}");

@@ -38,8 +38,16 @@ pub(crate) struct Stretch {
 /// A stretch that has ended.
 pub(crate) struct Measured {
     wall: Duration,
-    /// CPU time of the server, and of all processes that are neither it nor this one.
-    server_and_others_ns: Option<(u64, u64)>,
+    cpu: Option<CpuUsed>,
+}
+
+/// CPU time in nanoseconds.
+struct CpuUsed {
+    server: u64,
+    /// This process.
+    load: u64,
+    /// All processes that are neither of them.
+    others: u64,
 }
 
 impl Stretch {
@@ -50,15 +58,15 @@ impl Stretch {
 
     pub(crate) fn end(self) -> io::Result<Measured> {
         let wall = self.began.elapsed();
-        let mut server_and_others_ns = None;
+        let mut cpu = None;
         if let Some((pid, before)) = self.server {
             let after = CpuTimes::read(pid)?;
             let server = after.server.saturating_sub(before.server);
-            let ours = server + after.own.saturating_sub(before.own);
-            let others = after.machine.saturating_sub(before.machine).saturating_sub(ours);
-            server_and_others_ns = Some((server, others));
+            let load = after.own.saturating_sub(before.own);
+            let all = after.machine.saturating_sub(before.machine);
+            cpu = Some(CpuUsed { server, load, others: all.saturating_sub(server + load) });
         }
-        Ok(Measured { wall, server_and_others_ns })
+        Ok(Measured { wall, cpu })
     }
 }
 
@@ -88,10 +96,23 @@ impl Tally {
         }
     }
 
+    /// Add what another one has counted.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.latencies.add(&other.latencies).expect("both have the same bounds");
+        self.errors += other.errors;
+        self.first_error = self.first_error.take().or(other.first_error);
+    }
+
     /// Add what was counted to a line of JSON.
     pub(crate) fn describe(&self, line: &mut Line) {
         line.add("requests", self.latencies.len());
-        for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+        for (name, quantile) in [
+            ("p50_us", 0.5),
+            ("p90_us", 0.9),
+            ("p99_us", 0.99),
+            ("p999_us", 0.999),
+            ("p9999_us", 0.9999),
+        ] {
             line.add(name, microseconds(self.latencies.value_at_quantile(quantile)));
         }
         line.add("max_us", microseconds(self.latencies.max()));
@@ -122,9 +143,10 @@ impl Line {
 
     pub(crate) fn add_measured(&mut self, measured: &Measured) {
         self.add("seconds", measured.wall.as_secs_f64());
-        if let Some((server, others)) = measured.server_and_others_ns {
-            self.add("server_cpu_ns", server);
-            self.add("others_cpu_ns", others);
+        if let Some(cpu) = &measured.cpu {
+            self.add("server_cpu_ns", cpu.server);
+            self.add("load_cpu_ns", cpu.load);
+            self.add("others_cpu_ns", cpu.others);
         }
     }
 }
@@ -132,5 +154,64 @@ impl Line {
 impl Display for Line {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{{{}}}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn describe(tally: &Tally) -> String {
+        let mut line = Line::new();
+        tally.describe(&mut line);
+        line.to_string()
+    }
+
+    /// What stands behind a name in a line of JSON.
+    fn text<'a>(line: &'a str, name: &str) -> &'a str {
+        let (_, rest) = line.split_once(&format!("\"{name}\": ")).expect("the name is there");
+        &rest[..rest.find([',', '}']).expect("something follows")]
+    }
+
+    fn number(line: &str, name: &str) -> f64 {
+        text(line, name).parse().expect("it is a number")
+    }
+
+    #[test]
+    fn quantiles_are_within_a_thousandth() {
+        let mut tally = Tally::new();
+        for micros in 1..=10_000 {
+            tally.record(Duration::from_micros(micros));
+        }
+        let line = describe(&tally);
+        assert_eq!(text(&line, "requests"), "10000");
+        for (name, expected) in
+            [("p50_us", 5_000.0), ("p90_us", 9_000.0), ("p99_us", 9_900.0), ("max_us", 10_000.0)]
+        {
+            let value = number(&line, name);
+            assert!((value / expected - 1.0).abs() < 2e-3, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn two_tallies_count_as_one() {
+        let (mut one, mut other) = (Tally::new(), Tally::new());
+        one.record(Duration::from_micros(10));
+        other.record(Duration::from_micros(30));
+        other.note_error(&"broken");
+        one.merge(other);
+        let line = describe(&one);
+        assert_eq!(text(&line, "requests"), "2");
+        assert_eq!(text(&line, "errors"), "1");
+        assert!((number(&line, "max_us") - 30.0).abs() < 0.1);
+        assert!(line.contains(r#""first_error": "broken""#), "{line}");
+    }
+
+    #[test]
+    fn what_is_too_long_is_counted_as_the_longest() {
+        let mut tally = Tally::new();
+        tally.record(Duration::from_secs(3_600));
+        assert_eq!(tally.latencies.len(), 1);
+        assert!(tally.latencies.max() >= LONGEST_NS);
     }
 }

@@ -1,0 +1,315 @@
+//! Requests and their answers, in a closed or an open loop.
+//!
+//! Latency runs from the time at which a request should have begun. In the open loop that is its
+//! place in the schedule, whatever the requests before it took; in the closed loop it is the moment
+//! at which the connection became free.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::exchange::Exchange;
+use crate::options::Options;
+use crate::processes::Stretch;
+use crate::system;
+use crate::tally::{Line, Tally};
+
+const READ_SIZE: usize = 65536;
+/// How long the open loop waits for the last answers.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks for them.
+const LAST_ANSWERS: Duration = Duration::from_millis(50);
+/// An answer that is due for this long when a closed loop ends will not come.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// One connection, with at most one request on it.
+struct Connection {
+    stream: TcpStream,
+    /// When the request should have begun that is under way.
+    intended: Option<Instant>,
+    /// How much of it is sent.
+    sent: usize,
+    /// What has come of its answer.
+    received: Vec<u8>,
+    /// When the requests should have begun for which the connection was not free yet.
+    waiting: VecDeque<Instant>,
+}
+
+impl Connection {
+    /// Begin a request: send what the socket takes.
+    fn begin(&mut self, intended: Instant, exchange: &Exchange) -> io::Result<()> {
+        self.intended = Some(intended);
+        self.sent = 0;
+        self.send(exchange)
+    }
+
+    /// Send what is left of the request, as far as the socket takes it.
+    fn send(&mut self, exchange: &Exchange) -> io::Result<()> {
+        let request = exchange.request();
+        while self.intended.is_some() && self.sent < request.len() {
+            match self.stream.write(&request[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Read and check what has come. Returns when the request was intended that is now answered.
+    ///
+    /// # Errors
+    ///
+    /// As `read`; `InvalidData` for bytes that are not expected, `UnexpectedEof` if the server
+    /// closed the connection.
+    fn receive(&mut self, exchange: &Exchange, buffer: &mut [u8]) -> io::Result<Option<Instant>> {
+        let invalid = |text: String| io::Error::new(ErrorKind::InvalidData, text);
+        let mut answered = None;
+        loop {
+            let count = match self.stream.read(buffer) {
+                Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by server")),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(answered),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if self.intended.is_none() || self.sent < exchange.request().len() {
+                return Err(invalid("an answer to nothing that was asked".to_owned()));
+            }
+            self.received.extend_from_slice(&buffer[..count]);
+            if let Some(length) = exchange.answer(&self.received).map_err(invalid)? {
+                if length < self.received.len() {
+                    return Err(invalid("more bytes than the answer has".to_owned()));
+                }
+                self.received.clear();
+                answered = self.intended.take();
+            }
+            if count < buffer.len() {
+                return Ok(answered);
+            }
+        }
+    }
+}
+
+/// The beginnings of requests in an open loop.
+struct Schedule {
+    next: Instant,
+    period: Duration,
+    /// Requests begun so far.
+    begun: usize,
+}
+
+struct Engine<'a> {
+    options: &'a Options,
+    exchange: Exchange,
+    poll: Poll,
+    buffer: Box<[u8]>,
+    /// By token. `None`: failed and closed.
+    connections: Vec<Option<Connection>>,
+    schedule: Option<Schedule>,
+    tally: Tally,
+    /// The measured time; requests that should have begun (open) or end (closed) in it count.
+    from: Instant,
+    to: Instant,
+    /// Scheduled requests that are begun or waiting, and not answered yet.
+    due: usize,
+}
+
+/// Measure; returns the line of JSON.
+///
+/// # Errors
+///
+/// The server cannot be reached in the beginning, or its CPU time not be read.
+pub(crate) fn run(options: &Options) -> io::Result<Line> {
+    system::raise_descriptor_limit()?;
+    let mut engine = Engine::new(options)?;
+    let mut line = engine.measure()?;
+    engine.settle();
+    engine.tally.describe(&mut line);
+    Ok(line)
+}
+
+impl<'a> Engine<'a> {
+    fn new(options: &'a Options) -> io::Result<Self> {
+        let now = Instant::now();
+        let mut engine = Self {
+            options,
+            exchange: Exchange::new(options),
+            poll: Poll::new()?,
+            buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            connections: Vec::with_capacity(options.connections),
+            schedule: None,
+            tally: Tally::new(),
+            from: now,
+            to: now,
+            due: 0,
+        };
+        for _ in 0..options.connections {
+            engine.connect()?;
+        }
+        let now = Instant::now();
+        engine.from = now + options.warmup;
+        engine.to = engine.from + options.measured;
+        if let Some(period) = options.period {
+            system::sleep_precisely();
+            engine.schedule = Some(Schedule { next: now, period, begun: 0 });
+        } else {
+            for index in 0..engine.connections.len() {
+                engine.begin(index, Instant::now());
+            }
+        }
+        Ok(engine)
+    }
+
+    fn connect(&mut self) -> io::Result<()> {
+        let mut stream = net::TcpStream::connect(self.options.server)?;
+        stream.set_nodelay(true)?;
+        self.exchange.open(&mut stream)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        let token = Token(self.connections.len());
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, token, interest)?;
+        self.connections.push(Some(Connection {
+            stream,
+            intended: None,
+            sent: 0,
+            received: Vec::new(),
+            waiting: VecDeque::new(),
+        }));
+        Ok(())
+    }
+
+    fn measure(&mut self) -> io::Result<Line> {
+        let mut events = Events::with_capacity(1024);
+        let mut stretch = None;
+        let mut measured = None;
+        loop {
+            let now = Instant::now();
+            if stretch.is_none() && measured.is_none() && now >= self.from {
+                stretch = Some(Stretch::begin(self.options)?);
+            }
+            if now >= self.to
+                && let Some(stretch) = stretch.take()
+            {
+                measured = Some(stretch.end(self.options)?);
+            }
+            if let Some(measured) = measured.take_if(|_| self.is_done(now)) {
+                return Ok(measured);
+            }
+            let due = self.begin_scheduled(now);
+            let edge = [self.from, self.to].into_iter().find(|edge| now < *edge);
+            let edge = edge.unwrap_or(now + LAST_ANSWERS);
+            let wake = due.map_or(edge, |due| due.min(edge));
+            let timeout = wake.saturating_duration_since(Instant::now());
+            system::poll_precisely(&mut self.poll, &mut events, timeout)?;
+            for event in &events {
+                self.progress(event.token().0, event.is_writable(), event.is_readable());
+            }
+        }
+    }
+
+    /// Whether, after the measured time, nothing is left to wait for.
+    fn is_done(&self, now: Instant) -> bool {
+        self.schedule.is_none() || self.due == 0 || now > self.to + PATIENCE
+    }
+
+    /// Count the requests that were not answered.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        let limit = if self.schedule.is_some() { Duration::ZERO } else { STALLED };
+        for connection in self.connections.iter().flatten() {
+            let overdue = connection.intended.is_some_and(|since| now - since > limit);
+            for _ in 0..usize::from(overdue) + connection.waiting.len() {
+                self.tally.note_error(&"not answered");
+            }
+        }
+    }
+
+    /// Begin the requests whose time has come. Returns when the next one's comes.
+    fn begin_scheduled(&mut self, now: Instant) -> Option<Instant> {
+        let to = self.to;
+        loop {
+            let schedule = self.schedule.as_mut().filter(|schedule| schedule.next < to)?;
+            if schedule.next > now {
+                return Some(schedule.next);
+            }
+            let (intended, number) = (schedule.next, schedule.begun);
+            schedule.next += schedule.period;
+            schedule.begun += 1;
+            self.due += 1;
+            let index = number % self.connections.len();
+            match &mut self.connections[index] {
+                Some(connection) if connection.intended.is_some() => {
+                    connection.waiting.push_back(intended);
+                }
+                Some(_) => self.begin(index, intended),
+                None => {
+                    self.due -= 1;
+                    self.tally.note_error(&"its connection is closed");
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize, intended: Instant) {
+        let Some(connection) = &mut self.connections[index] else { return };
+        if let Err(error) = connection.begin(intended, &self.exchange) {
+            self.fail(index, &error);
+        }
+    }
+
+    /// Send and receive what a connection can.
+    fn progress(&mut self, index: usize, writable: bool, readable: bool) {
+        let Some(connection) = &mut self.connections[index] else { return };
+        if writable && let Err(error) = connection.send(&self.exchange) {
+            return self.fail(index, &error);
+        }
+        if !readable {
+            return;
+        }
+        match connection.receive(&self.exchange, &mut self.buffer) {
+            Ok(None) => {}
+            Ok(Some(intended)) => self.complete(index, intended),
+            Err(error) => self.fail(index, &error),
+        }
+    }
+
+    /// Record the answered request of a connection and begin its next.
+    fn complete(&mut self, index: usize, intended: Instant) {
+        let now = Instant::now();
+        let Some(connection) = &mut self.connections[index] else { return };
+        let decisive = if self.schedule.is_some() { intended } else { now };
+        if (self.from..self.to).contains(&decisive) {
+            self.tally.record(now - intended);
+        }
+        if self.schedule.is_none() {
+            return self.begin(index, now);
+        }
+        self.due -= 1;
+        if let Some(intended) = connection.waiting.pop_front() {
+            self.begin(index, intended);
+        }
+    }
+
+    /// Count the requests of a connection that fail with it, and close it.
+    fn fail(&mut self, index: usize, error: &io::Error) {
+        self.tally.note_error(error);
+        if let Some(mut connection) = self.connections[index].take() {
+            let lost = usize::from(connection.intended.is_some()) + connection.waiting.len();
+            for _ in 1..lost {
+                self.tally.note_error(&"its connection is closed");
+            }
+            if self.schedule.is_some() {
+                self.due -= lost;
+            }
+            // Closing the descriptor does as much.
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+        }
+    }
+}
