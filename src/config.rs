@@ -57,6 +57,17 @@ pub const ERRANDS_PER_TURN: usize = 64;
 /// After this long in one turn a loop begins no further coroutine.
 pub const ERRANDS_FOR: Duration = Duration::from_micros(250);
 
+/// A sleep that another thread's post ends so soon is short: two wakes of the kernel take as long.
+pub const SHORT_SLEEP: Duration = Duration::from_micros(150);
+
+/// For how long a loop of a pool that expects a post looks for it before it sleeps. About a wake of
+/// the kernel: longer looks would cost more than they save.
+pub const LOOK_FOR: Duration = Duration::from_micros(40);
+
+/// Looks in vain from which on a loop lets no more short sleeps pass between two of them: 2 to the
+/// power of this.
+pub const LOOKS_IN_VAIN: u32 = 7;
+
 /// For how long, at least, a loop keeps a task that another thread was handed: who only looks at it
 /// has let go of it by then.
 pub const LENT_FOR: Duration = Duration::from_millis(250);

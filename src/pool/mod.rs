@@ -13,6 +13,7 @@ mod acceptor;
 mod builder;
 mod incidents;
 mod monitor;
+mod patience;
 mod placement;
 mod registry;
 mod suspect;

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::patience::Patience;
 use super::{Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Job, Shared};
@@ -176,7 +178,13 @@ impl Team {
         let seat = id.0 as usize;
         let (worker, starts) = self.workers.lock().get_mut(seat)?.take()?;
         self.loops[seat].set(Arc::clone(shared)).ok()?;
-        Some(Hand { worker, starts, found: None, team: Arc::clone(self) })
+        Some(Hand {
+            worker,
+            starts,
+            found: None,
+            patience: Patience::default(),
+            team: Arc::clone(self),
+        })
     }
 
     /// Whether the threads do each other's work.
@@ -239,6 +247,7 @@ pub struct Hand {
     starts: Worker<Errand>,
     /// One that was found in a search, to begin next.
     found: Option<Errand>,
+    patience: Patience,
     team: Arc<Team>,
 }
 
@@ -275,6 +284,30 @@ impl Hand {
     pub fn help(&mut self, own: &Arc<Shared>, scratch: &mut [u8]) -> bool {
         let found = self.worker.find(&*self.team);
         self.run_found(own, scratch, found)
+    }
+
+    // -- before and after a sleep ----------------------------------------------------------------
+
+    /// Looks whether something comes, before a sleep, if that is to be expected. Detached.
+    pub fn look_before_sleep(&mut self, has_come: impl Fn() -> bool) -> bool {
+        let Some(limit) = self.patience.look() else { return false };
+        let began_ns = clock::monotonic_ns();
+        let found = loop {
+            if has_come() || self.has_errands() {
+                break true;
+            }
+            if u128::from(clock::monotonic_ns().saturating_sub(began_ns)) > limit.as_nanos() {
+                break false;
+            }
+            (0..16).for_each(|_| std::hint::spin_loop());
+        };
+        self.patience.looked(found);
+        found
+    }
+
+    /// Notes a sleep that another thread's post has ended.
+    pub fn slept(&mut self, slept: Duration) {
+        self.patience.slept(slept);
     }
 
     // -- coroutines that have not begun ----------------------------------------------------------

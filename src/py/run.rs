@@ -328,6 +328,8 @@ fn wait_and_help(
         return wait(event_loop, Duration::ZERO, || false, found);
     }
     let (mut work, mut errands) = (false, false);
+    let looked = hand.look_before_sleep(|| event_loop.has_posts());
+    let began_ns = clock::monotonic_ns();
     let waited = wait(
         event_loop,
         limit,
@@ -338,6 +340,12 @@ fn wait_and_help(
         },
         found,
     );
+    if let Ok(turned) = &waited
+        && !looked
+        && event_loop.has_posts()
+    {
+        hand.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
+    }
     hand.team().awake();
     let busy = !found.is_empty() || event_loop.has_posts();
     let helped = hand.answer(shared, scratch, busy);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -106,6 +107,8 @@ class Serve:
             text=True,
             pass_fds=self._fds,
             env=self._environment,
+            # So that its children, which --reload has, can be ended with it.
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -174,8 +177,9 @@ class Serve:
         return self.log
 
     def kill(self) -> None:
-        """Ends it at once, if it runs."""
-        self.process.kill()
+        """Ends it at once, if it runs, and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.ended()
         assert self.process.stdout is not None
         self.process.stdout.close()

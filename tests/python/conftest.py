@@ -39,8 +39,10 @@ _gil_culprit = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declares the mark of this folder."""
-    # A shell ignores Ctrl-C for what it runs in the background, and children inherit that.
+    # A shell ignores Ctrl-C for what it runs in the background, nohup the hang-up, and children
+    # inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", "loop_pool_only: promises that asyncio's own loop does not make"
     )

@@ -1,0 +1,96 @@
+//! Whether a loop of a pool looks for an answer once more before it sleeps.
+//!
+//! A coroutine that is spawned on another loop is often back within microseconds, and to sleep in
+//! between costs two wakes of the kernel, each of them longer than many a coroutine. So a loop whose
+//! last sleep was ended by another thread's post within [`config::SHORT_SLEEP`] expects the next
+//! one as soon, and looks for it for [`config::LOOK_FOR`] before it sleeps. If nothing comes it has
+//! lost that much processor time, so it does the same only after a growing number of further short
+//! sleeps: a loop that waits in vain soon does not look at all.
+//!
+//! Nothing depends on it: a loop that looks has not published that it sleeps, so nobody wakes it,
+//! and it goes on to the last look and the sleep of [`Idle`](crate::scheduler::Idle) as any other.
+
+use std::time::Duration;
+
+use crate::config;
+
+/// What one loop has learnt from its last sleeps.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// The last sleep was short, or the last look found something.
+    expects: bool,
+    /// Looks in vain, one after another.
+    in_vain: u32,
+    /// Short sleeps to let pass before it looks again.
+    skip: u32,
+}
+
+impl Patience {
+    /// For how long to look before this sleep; `None`: not at all.
+    pub(super) fn look(&mut self) -> Option<Duration> {
+        if !self.expects {
+            return None;
+        }
+        self.expects = false;
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(config::LOOK_FOR)
+    }
+
+    /// Notes whether something came while the loop looked.
+    pub(super) fn looked(&mut self, found: bool) {
+        self.expects = found;
+        if found {
+            self.in_vain = 0;
+        } else {
+            self.in_vain = (self.in_vain + 1).min(config::LOOKS_IN_VAIN);
+            self.skip = (1 << self.in_vain) - 1;
+        }
+    }
+
+    /// Notes a sleep that another thread's post has ended.
+    pub(super) fn slept(&mut self, slept: Duration) {
+        self.expects |= slept < config::SHORT_SLEEP;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(20);
+
+    #[test]
+    fn it_looks_after_a_short_sleep_and_as_long_as_it_finds_something() {
+        let mut patience = Patience::default();
+        assert_eq!(patience.look(), None);
+        patience.slept(Duration::from_millis(1));
+        assert_eq!(patience.look(), None);
+        patience.slept(SHORT);
+        for _ in 0..10 {
+            assert!(patience.look().is_some());
+            patience.looked(true);
+        }
+    }
+
+    #[test]
+    fn who_looks_in_vain_looks_less_and_less_often() {
+        let mut patience = Patience::default();
+        let mut looks = 0;
+        for _ in 0..1000 {
+            patience.slept(SHORT);
+            if patience.look().is_some() {
+                looks += 1;
+                patience.looked(false);
+            }
+        }
+        assert!(looks < 16, "{looks} looks");
+        while patience.look().is_none() {
+            patience.slept(SHORT);
+        }
+        patience.looked(true);
+        assert!(patience.look().is_some());
+    }
+}
