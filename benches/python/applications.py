@@ -35,8 +35,9 @@ from application_workloads import (
     Workload,
 )
 from machine import describe_machine
-from measuring import Progress, Results, Sample, SampleError
-from reporting import DISTURBED_CORES, values
+from measuring import Results, Sample, SampleError
+from progress import Progress
+from reporting import format_disturbance, values
 from under_load import build_programs
 
 ROUNDS = 3
@@ -200,15 +201,7 @@ def format_results(results: Results, loops: int) -> Iterator[str]:
             f"thread, used more than {LIMITED_CORES} of a core. Those servers can do more requests "
             "a second than it tells; CPU per request holds."
         )
-    others = [sample["others_cpu_ns"] / 1e9 / sample["seconds"] for sample in taken]
-    if others and max(others) > DISTURBED_CORES:
-        disturbed = sum(cores > DISTURBED_CORES for cores in others)
-        yield ""
-        yield (
-            f"DISTURBED: in {disturbed} of {len(others)} samples other processes used more than "
-            f"{DISTURBED_CORES} of a core ({max(others):.2f} at most). Measure again on a quiet "
-            "machine."
-        )
+    yield from format_disturbance(results)
 
 
 def format_document(document: dict[str, Any]) -> Iterator[str]:

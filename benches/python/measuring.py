@@ -15,7 +15,6 @@ import json
 import os
 import select
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from machine import describe_machine
+from progress import Progress
 
 Sample = dict[str, Any]
 """What was measured of one variant in one round, by name."""
@@ -304,42 +304,6 @@ class Results:
     """Why a variant has no samples."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why a peer has no variant."""
-
-
-class Progress:
-    """Says on standard error what is measured, and how long all of it will still take."""
-
-    def __init__(self, samples: int, seconds: float) -> None:
-        """`seconds`: a first guess at what a sample takes."""
-        self._left = samples
-        self._seconds = [seconds]
-
-    def begin(self, text: str) -> None:
-        """Another sample begins."""
-        minutes = self._left * statistics.fmean(self._seconds) / 60
-        self._say(f"{text}; {minutes:.0f} min left" if minutes >= 1 else f"{text}; < 1 min left")
-        self._since = time.monotonic()
-
-    def end(self) -> None:
-        """It has ended."""
-        self._left -= 1
-        self._seconds.append(time.monotonic() - self._since)
-
-    def skip(self, samples: int) -> None:
-        """So many will not be taken."""
-        self._left -= samples
-
-    def _say(self, text: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{text}")
-        else:
-            sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Leave the line to others."""
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\033[K")
 
 
 def rounds_of(workload: Workload[Any], options: Options) -> int:

@@ -61,3 +61,7 @@ class Progress:
     def skip(self, samples: int) -> None:
         """So many will not be taken."""
         self._left -= samples
+
+    def clear(self) -> None:
+        """Leave the line to others."""
+        clear()

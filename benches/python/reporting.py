@@ -10,10 +10,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from machine import DISTURBED_CORES
 from measuring import PARTNER, Figure, Results, Suite, Variant, Workload
-
-DISTURBED_CORES = 0.1
-"""What processes that have no part in it may use of the machine before the table says so."""
 
 LOAD_BOUND_CORES = 0.9
 """What each thread of the load generator may use of a core before the table says so."""
