@@ -84,6 +84,19 @@ impl IoToken {
         }
         Some(Self { fd: bits as u32 as RawFd, generation: (bits >> 32) as u32 })
     }
+
+    /// A transport's token as an atomic keeps it; never zero, so that zero can stand for "none".
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        self.to_bits() as u64
+    }
+
+    /// The reverse of [`to_word`](Self::to_word); `None` for zero.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        if word == 0 { None } else { Self::from_bits(word as usize) }
+    }
 }
 
 /// Names one timer of a loop: its slot in the heap's slab, and the slot's generation.
@@ -122,6 +135,14 @@ mod tests {
             assert_eq!(IoToken::from_bits(token.to_bits()), Some(token));
         }
         assert_eq!(IoToken::from_bits(IoToken::WAKER_BITS), None);
+    }
+
+    #[test]
+    fn a_transport_s_token_is_never_zero() {
+        let token = IoToken::of_source(0, 0);
+        assert_ne!(token.to_word(), 0);
+        assert_eq!(IoToken::from_word(token.to_word()), Some(token));
+        assert_eq!(IoToken::from_word(0), None);
     }
 
     #[test]

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 STARTUP_FAILURE = 3
 """The exit code of uvicorn when it cannot begin to serve."""
 
-INTERRUPTED = 130
-
 OUR_PACKAGES = {"click", "loop_pool", "uvicorn"}
 
 
@@ -48,12 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         import click
-    except ModuleNotFoundError as error:
-        return _fail(f"serve needs uvicorn: pip install 'loop_pool[asgi]' ({error})")
-    try:
+
         command = _command()
     except ModuleNotFoundError as error:
-        if error.name != "uvicorn":
+        if error.name not in {"click", "uvicorn"}:
             raise
         return _fail(f"serve needs uvicorn: pip install 'loop_pool[asgi]' ({error})")
     try:
@@ -64,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        return INTERRUPTED
+        raise KeyboardInterrupt from None
     return code or 0
 
 

@@ -34,6 +34,7 @@ from ._pool import GRACE, current_pool
 from ._serve_plan import Plan, StartupError, checked, config_of, imported
 from ._server import Server, create_server
 from ._site import Site, only_news
+from ._task import error_of
 
 if TYPE_CHECKING:
     import socket
@@ -227,7 +228,7 @@ class Serving:
         # A loop that is stuck closes its own later; it must not hold up the others.
         asked = {asyncio.ensure_future(call(loop, _nothing)): loop for loop in self._sites}
         done, _ = await asyncio.wait(asked, timeout=GRACE)
-        closed = {asked[task] for task in done if _error_of(task) is None}
+        closed = {asked[task] for task in done if error_of(task) is None}
         for loop in self._sites.keys() - closed:
             server._retire(loop)
         _place.remove_path(self._plan.place, self._path_is)
@@ -262,7 +263,7 @@ class Serving:
                 task.cancel()
                 # It would not answer what comes next either.
                 del self._sites[site.loop]
-            elif (error := _error_of(task)) is not None:
+            elif (error := error_of(task)) is not None:
                 logger.error("%s did not end well", site.name, exc_info=error)
             else:
                 result = task.result()
@@ -307,10 +308,6 @@ async def _stop(site: Site) -> None:
 
 async def _nothing() -> None:
     """Nothing: that it has run says that what was posted before has, too."""
-
-
-def _error_of(task: asyncio.Future[Any]) -> BaseException | None:
-    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 async def _either(what: Awaitable[Any], event: asyncio.Event) -> None:

@@ -114,6 +114,11 @@ def spawn_in[T](
         raise
 
 
+def error_of(task: asyncio.Future[Any] | PoolTask[Any]) -> BaseException | None:
+    """Return what a task that is done has failed with; a ``CancelledError`` if it was cancelled."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
 def _close(coro: object) -> None:
     if asyncio.iscoroutine(coro):
         coro.close()

@@ -33,7 +33,7 @@ from taskiq.receiver import Receiver
 
 from ._pool import GRACE, current_pool
 from ._runner import run
-from ._task import spawn
+from ._task import error_of, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,10 +257,6 @@ def _name_of(
     return f"{message.task_name} ({message.task_id}) did not end in {timeout:g} s: {fate}"
 
 
-def _error_of(task: PoolTask[None]) -> BaseException | None:
-    return asyncio.CancelledError() if task.cancelled() else task.exception()
-
-
 class Worker:
     """All of it. Made and run in the main thread."""
 
@@ -345,7 +341,7 @@ class Worker:
             done, _ = await asyncio.wait({stopping, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting -= done
             for task in done - {stopping}:
-                error = _error_of(task)
+                error = error_of(task)
                 if error is not None:
                     self._failed = True
                     name = starting[task].name
@@ -385,7 +381,7 @@ class Worker:
             self._failed = True
             logger.error("%s: it does not answer; it may be stuck", tasks[task].name)
         for task in done:
-            error = _error_of(task)
+            error = error_of(task)
             if error is not None:
                 self._failed = True
                 logger.error("%s: the worker failed", tasks[task].name, exc_info=error)

@@ -13,12 +13,14 @@
 //! Who places a connection enters first (`inside + 1`), then reads the token; who shuts the door
 //! takes the token away first, then reads `inside`. Between its two steps each has a sequentially
 //! consistent fence, so one of the two sees what the other has done: either the placer finds no
-//! token and goes elsewhere, or the one who shuts the door finds it inside, and waits until it left. It leaves after a push
-//! to the inbox, without waiting for anybody. Each loop of a server leaves after it has accepted for
-//! the last time, so the last one that accepts finds its own door open.
+//! token and goes elsewhere, or the one who shuts the door finds it inside, and waits until it left.
+//! It leaves after a push to the inbox, without waiting for anybody. Each loop of a server leaves
+//! after it has accepted for the last time, so the last one that accepts finds its own door open.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
 
 use super::{Team, load_of};
 use crate::event_loop::{Completion, Shared};
@@ -35,7 +37,7 @@ use crate::transport::AcceptSink;
 /// By which connections get to one loop.
 #[derive(Debug, Default)]
 pub(super) struct Door {
-    /// The bits of the token of the loop's listener; 0: shut.
+    /// The token of the loop's listener, as a word; 0: shut.
     token: AtomicU64,
     /// The threads that are placing a connection on the loop.
     inside: AtomicU32,
@@ -57,7 +59,7 @@ impl Drop for Inside<'_> {
 impl Door {
     /// Lets connections in, to the listener with this token.
     pub(super) fn open(&self, token: IoToken) {
-        self.token.store(token.to_bits() as u64, Release);
+        self.token.store(token.to_word(), Release);
     }
 
     /// Lets none in any more; returns when nobody is inside.
@@ -73,7 +75,7 @@ impl Door {
     pub(super) fn enter(&self) -> Option<Inside<'_>> {
         self.inside.fetch_add(1, Relaxed);
         fence(SeqCst);
-        let Some(token) = token_of(self.token.load(Acquire)) else {
+        let Some(token) = IoToken::from_word(self.token.load(Acquire)) else {
             self.inside.fetch_sub(1, Release);
             return None;
         };
@@ -85,23 +87,19 @@ impl Door {
     }
 }
 
-fn token_of(bits: u64) -> Option<IoToken> {
-    let bits = usize::try_from(bits).ok().filter(|bits| *bits != 0)?;
-    IoToken::from_bits(bits)
-}
-
 /// Where the connections of one pool-wide server go.
 #[derive(Debug)]
 pub struct PoolAcceptor {
     team: Arc<Team>,
-    doors: Box<[Door]>,
+    /// Each on cache lines of its own: whoever accepts writes to the door that it goes in by.
+    doors: Box<[CachePadded<Door>]>,
 }
 
 impl PoolAcceptor {
     /// For a server on the loops of a team.
     #[must_use]
     pub fn new(team: Arc<Team>) -> Self {
-        let doors = team.loops.iter().map(|_| Door::default()).collect();
+        let doors = team.loops.iter().map(|_| CachePadded::default()).collect();
         Self { team, doors }
     }
 

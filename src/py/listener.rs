@@ -61,7 +61,7 @@ impl ListenerCore {
                 "File descriptor {fd} is used by another transport"
             ))),
             Some(token) => {
-                this.token.store(token.to_bits() as u64, Relaxed);
+                this.token.store(token.to_word(), Relaxed);
                 this.listener.register(token, &**shared).map_err(|error| {
                     drop(lock_attached(py, &shared.sources).remove(token));
                     os_error(py, &error)
@@ -120,8 +120,7 @@ impl ListenerCore {
     fn stop(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) {
         let shared = loop_.get().event_loop.shared();
         self.retire(py);
-        let bits = usize::try_from(self.token.swap(0, Relaxed)).unwrap_or(0);
-        let Some(token) = IoToken::from_bits(bits).filter(|_| bits != 0) else { return };
+        let Some(token) = IoToken::from_word(self.token.swap(0, Relaxed)) else { return };
         let entry = lock_attached(py, &shared.sources).remove(token);
         // Nothing arrives any more that is not in the table.
         drop(self.listener.take_arrived());

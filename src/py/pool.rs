@@ -152,8 +152,7 @@ impl ServerCore {
 
     /// Lets connections be placed on a loop, by its listener. Any thread.
     fn add(&self, index: u32, listener: &Bound<'_, ListenerCore>) {
-        let bits = usize::try_from(listener.get().token()).unwrap_or(0);
-        if let Some(token) = IoToken::from_bits(bits).filter(|_| bits != 0) {
+        if let Some(token) = IoToken::from_word(listener.get().token()) {
             self.acceptor.open(LoopId(index), token);
         }
     }

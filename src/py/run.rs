@@ -253,7 +253,7 @@ fn poll(
     // SAFETY: runs no Python.
     let mut scratch = if lends { unsafe { claim.local(Local::take_scratch) } } else { Vec::new() };
     let polled = py.detach(|| match &mut hand {
-        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, limit, &mut found),
+        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, began_ns, limit, &mut found),
         None => wait(event_loop, limit, || false, &mut found),
     });
     if let Ok(turned) = &polled {
@@ -314,11 +314,12 @@ fn wait(
 
 /// As [`wait`], in a pool: does what the loop has left lying, then what others have, and waits only
 /// if there is nothing; and searches once more if it is woken for that. A coroutine that it finds is
-/// begun at the end of the turn.
+/// begun at the end of the turn. `began_ns`: when the turn began, which is as good as now.
 fn wait_and_help(
     event_loop: &EventLoop<Callback>,
     hand: &mut Hand,
     scratch: &mut [u8],
+    began_ns: u64,
     limit: Duration,
     found: &mut Vec<Ready>,
 ) -> Result<Turned, LoopError> {
@@ -329,7 +330,6 @@ fn wait_and_help(
     }
     let (mut work, mut errands) = (false, false);
     let looked = hand.look_before_sleep(|| event_loop.has_posts());
-    let began_ns = clock::monotonic_ns();
     let waited = wait(
         event_loop,
         limit,
