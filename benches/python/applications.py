@@ -34,8 +34,10 @@ from application_workloads import (
     Timing,
     Workload,
 )
+from figures import describe_run
 from machine import describe_machine
 from measuring import Results, Sample, SampleError
+from options import names
 from progress import Progress
 from reporting import format_disturbance, values
 from under_load import build_programs
@@ -206,34 +208,17 @@ def format_results(results: Results, loops: int) -> Iterator[str]:
 
 def format_document(document: dict[str, Any]) -> Iterator[str]:
     """Yield all tables of a run, with the machine above them, line by line."""
-    machine = document["machine"]
-    versions = ", ".join(f"{name} {peer['version']}" for name, peer in document["peers"].items())
-    yield (
-        f"{machine['python']}, {machine['system']}, {machine['processor']}; {versions}; "
+    how = (
         f"{document['rounds']} interleaved rounds of {document['seconds']:g} s; medians, least and "
         "most; ratios are taken within a round."
     )
-    for name, reason in document["missing"].items():
-        yield f"Left out: {name}: {reason}"
+    yield from describe_run(document, how)
     for record in document["results"]:
         results = Results(record["workload"], record["samples"], record["failures"])
         yield from format_results(results, document["loops"])
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f"unknown: {', '.join(unknown)} (known: {', '.join(known)})"
-            )
-        return names
-
-    return parse
 
 
 def _more_than_zero[T: (int, float)](kind: type[T]) -> Callable[[str], T]:
@@ -251,10 +236,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     known, peers = list(WORKLOADS), list(PEERS)
     parser.add_argument(
-        "--only", type=_names(known), default=known, help=f"comma-separated: {', '.join(known)}"
+        "--only", type=names(known), default=known, help=f"comma-separated: {', '.join(known)}"
     )
     parser.add_argument(
-        "--peers", type=_names(peers), default=peers, help=f"default: {','.join(peers)}"
+        "--peers", type=names(peers), default=peers, help=f"default: {','.join(peers)}"
     )
     parser.add_argument(
         "--quick", action="store_true", help="a look: one short round of fewer variants"

@@ -6,7 +6,7 @@ Tables, plots and comparisons are made from these, and from nothing else.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,20 +249,24 @@ def peers_of(document: Document) -> dict[str, dict[str, Any]]:
     return peers
 
 
-def describe_run(document: Document) -> Iterator[str]:
-    """Yield what stands above the tables of a run, line by line."""
+def describe_run(document: Document, how: str, unsaid: Collection[str] = ()) -> Iterator[str]:
+    """Yield what stands above the tables of a run: the machine, the versions, how it was measured.
+
+    Then who was left out. `unsaid`: peers that have Python's own version.
+    """
     machine = document["machine"]
     versions = ", ".join(
         f"{name} {peer['version']}"
         for name, peer in peers_of(document).items()
-        if name != "asyncio"
+        if name not in unsaid
     )
-    yield (
-        f"{machine['python']}, {machine['system']}, {machine['processor']}; {versions}; "
-        f"{document['rounds']} interleaved rounds."
-    )
+    yield f"{machine['python']}, {machine['system']}, {machine['processor']}; {versions}; {how}"
     for name, reason in document["missing"].items():
         yield f"Left out: {name}: {reason}"
+
+
+def describe_gil(document: Document) -> Iterator[str]:
+    """Yield which peers switch the GIL on, if any does."""
     with_gil = [name for name, peer in peers_of(document).items() if peer.get("gil_enabled")]
     if with_gil:
         yield f"With the GIL on: {', '.join(with_gil)}."

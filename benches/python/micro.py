@@ -21,7 +21,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from child import PEERS
 from figures import Document
 from machine import describe_machine
 from micro_tables import format_document
+from options import names
 from progress import Progress, clear
 from sampling import Sample, Workload
 from workloads import WORKLOADS
@@ -259,19 +260,6 @@ def _result_record(results: Results, rounds: int) -> dict[str, Any]:
     }
 
 
-def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f"unknown: {', '.join(unknown)} (known: {', '.join(known)})"
-            )
-        return names
-
-    return parse
-
-
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -282,9 +270,9 @@ def _positive(text: str) -> int:
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line; exits with code 2 and a message if it is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=_names(list(WORKLOADS)), help="comma-separated workloads")
+    parser.add_argument("--only", type=names(list(WORKLOADS)), help="comma-separated workloads")
     parser.add_argument(
-        "--peers", type=_names(PEERS), default=PEERS, help="comma-separated; default: all"
+        "--peers", type=names(PEERS), default=PEERS, help="comma-separated; default: all"
     )
     parser.add_argument("--rounds", type=_positive, help=f"default: {ROUNDS}")
     parser.add_argument("--quick", action="store_true", help="small samples, few rounds: a look")

@@ -9,6 +9,7 @@ from figures import (
     Document,
     Record,
     Sample,
+    describe_gil,
     describe_run,
     format_number,
     format_spread,
@@ -40,7 +41,9 @@ def format_cell(record: Record, peer: str) -> str:
 
 def format_document(document: Document) -> Iterator[str]:
     """Yield the table of a run, the machine above it and notes below it, line by line."""
-    yield from describe_run(document)
+    rounds = f"{document['rounds']} interleaved rounds."
+    yield from describe_run(document, rounds, unsaid=("asyncio",))
+    yield from describe_gil(document)
     peers = list(peers_of(document))
     yield ""
     yield f"| ns, and x {BASELINE} (quartiles) | {' | '.join(peers)} |"

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from figures import describe_gil, describe_run
 from machine import DISTURBED_CORES
 from measuring import PARTNER, Figure, Results, Suite, Variant, Workload
 
@@ -119,18 +120,12 @@ def format_load_bound(results: Results) -> Iterator[str]:
 
 def format_document(suite: Suite, document: dict[str, Any]) -> Iterator[str]:
     """Yield all tables of a run, with the machine above them, line by line."""
-    machine = document["machine"]
-    versions = ", ".join(f"{name} {peer['version']}" for name, peer in document["peers"].items())
-    yield (
-        f"{machine['python']}, {machine['system']}, {machine['processor']}; {versions}; "
+    how = (
         f"{document['rounds']} interleaved round(s) of {document['seconds']:g} s; medians of "
         "the ratios within a round, and their quartiles."
     )
-    for name, reason in document["missing"].items():
-        yield f"Left out: {name}: {reason}"
-    with_gil = [name for name, peer in document["peers"].items() if peer["gil_enabled"]]
-    if with_gil:
-        yield f"With the GIL on: {', '.join(with_gil)}."
+    yield from describe_run(document, how)
+    yield from describe_gil(document)
     for record in document["results"]:
         name = record["workload"]
         if name not in suite.workloads:

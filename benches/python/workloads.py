@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sampling import (
     CALLBACKS_PER_TURN,
-    TASKS_PER_BATCH,
     LoopFactory,
     Sample,
     Stopwatch,
@@ -27,6 +26,7 @@ from sampling import (
     empty_coroutine,
 )
 from workloads_tasks import (
+    create_await_batch,
     eager_done,
     eager_suspended,
     executor,
@@ -79,23 +79,6 @@ def create_await(factory: LoopFactory, operations: int) -> Sample:
             for _ in range(operations):
                 await create_task(empty_coroutine())
         return watch.sample(operations)
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
-
-
-def create_await_batch(factory: LoopFactory, operations: int) -> Sample:
-    """As `create_await`, but 100 tasks are created before the first of them is awaited."""
-
-    async def main() -> Sample:
-        create_task = asyncio.get_running_loop().create_task
-        batches = max(operations // TASKS_PER_BATCH, 1)
-        with Stopwatch() as watch:
-            for _ in range(batches):
-                tasks = [create_task(empty_coroutine()) for _ in range(TASKS_PER_BATCH)]
-                for task in tasks:
-                    await task
-        return watch.sample(batches * TASKS_PER_BATCH)
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())

@@ -1,5 +1,5 @@
-"""What tasks are made as and wait for, in the micro benchmarks: eager tasks, futures, queues,
-`gather` and executors.
+"""What tasks are made as and wait for, in the micro benchmarks: tasks in batches, eager
+tasks, futures, queues, `gather` and executors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from sampling import (
 )
 
 
-def _eager(
-    factory: LoopFactory, operations: int, coroutine: Callable[[], Coroutine[Any, Any, None]]
+def _in_batches(
+    factory: LoopFactory,
+    operations: int,
+    coroutine: Callable[[], Coroutine[Any, Any, None]],
+    task_factory: Any = None,
 ) -> Sample:
     async def main() -> Sample:
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
+        if task_factory is not None:
+            loop.set_task_factory(task_factory)
         create_task = loop.create_task
         batches = max(operations // TASKS_PER_BATCH, 1)
         with Stopwatch() as watch:
@@ -38,14 +42,19 @@ def _eager(
         return runner.run(main())
 
 
+def create_await_batch(factory: LoopFactory, operations: int) -> Sample:
+    """As `create_await`, but 100 tasks are created before the first of them is awaited."""
+    return _in_batches(factory, operations, empty_coroutine)
+
+
 def eager_done(factory: LoopFactory, operations: int) -> Sample:
     """As `create_await_batch`, by `asyncio.eager_task_factory`: the tasks end as they are made."""
-    return _eager(factory, operations, empty_coroutine)
+    return _in_batches(factory, operations, empty_coroutine, asyncio.eager_task_factory)
 
 
 def eager_suspended(factory: LoopFactory, operations: int) -> Sample:
     """As `eager_done`, of a coroutine that is suspended once, by `sleep(0)`."""
-    return _eager(factory, operations, suspended_once)
+    return _in_batches(factory, operations, suspended_once, asyncio.eager_task_factory)
 
 
 def future_await(factory: LoopFactory, operations: int) -> Sample:
