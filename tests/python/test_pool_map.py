@@ -156,6 +156,8 @@ def test_a_map_that_was_left_early_is_closed_by_its_loop(count: int) -> None:
             return int(await gauge.through(number, steps=0 if number == 0 else 1_000_000_000))
 
         async for _ in loop_pool.map(work, range(100), limit=4):
+            # A call that has not begun ends without a trace: one has to be under way.
+            await eventually(lambda: gauge.now > 0, "a second call has begun")
             break
         gc.collect()
         await eventually(lambda: gauge.ended > 1 and gauge.now == 0, "it is closed")
