@@ -29,7 +29,7 @@ from environment import read_reasons
 from figures import Document
 from machine import DISTURBED_CORES, Neighbours, Used
 from progress import clear, format_left, say
-from report import write_report
+from report import write_report, write_verdicts
 from suites import (
     SUITES,
     Choice,
@@ -45,6 +45,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benches" / "results"
 TRIALS = ROOT / "target" / "bench"
 PAGE = ROOT / "docs" / "benchmarks-tables.md"
+VERDICTS = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 
 QUIET_SECONDS = 20.0
@@ -320,6 +321,7 @@ def main() -> int:
             return compare_files(*options.compare)
         if options.report:
             print("\n".join(write_report(RESULTS, PAGE, IMAGES, "images/")))
+            print(write_verdicts(RESULTS, VERDICTS))
             return 0
         return run_all(options)
     except SelectionError as error:

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -46,17 +46,24 @@ class Process:
     """A child that answers with lines of JSON, and ends when its standard input does."""
 
     def __init__(
-        self, command: Sequence[str | Path], seconds: float = 0.0, *, wait: bool = True
+        self,
+        command: Sequence[str | Path],
+        seconds: float = 0.0,
+        *,
+        wait: bool = True,
+        cores: Collection[int] = (),
     ) -> None:
         """Start it, and read its first answer into `hello`, which takes `seconds` if all is well.
 
-        Without `wait`, `hello` is empty, and the first answer is left to `read_answer`. Raises
-        `SampleError` if the process fails.
+        Without `wait`, `hello` is empty, and the first answer is left to `read_answer`. `cores`:
+        those that it may use; all if none is named. Raises `SampleError` if the process fails.
         """
+        self.cores = frozenset(cores)
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-            )
+            with _on_cores(self.cores):
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+                )
         except OSError as error:
             raise SampleError(f"{command[0]} cannot be started: {error}") from error
         self.pid = self._process.pid
@@ -122,6 +129,20 @@ class Process:
             self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+@contextlib.contextmanager
+def _on_cores(cores: Collection[int]) -> Iterator[None]:
+    """What is started in this context may use these cores only; all if there are none."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _describe_exit(code: int) -> str:

@@ -356,7 +356,8 @@ WORKLOADS: dict[str, Workload[Server] | Workload[Variant]] = {
         "loop_pool, a plain loop.create_server on loop 0, and loops with nothing to do beside it "
         "(useful with a core for each, and one for the load)",
         tuple(
-            on_loops(f"loop_pool, {count}", "protocol", count, partner="loop_pool, 1")
+            # None has cores of its own: more than the machine has take part.
+            on_loops(f"loop_pool, {count}", "protocol", count, partner="loop_pool, 1", pinned=False)
             for count in (1, 2, 4, 8)
         ),
         functools.partial(take_load, arguments=("--connections", CONNECTIONS)),

@@ -7,12 +7,15 @@ The same files make the same bytes. The tables of a suite are printed by its own
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from figures import Document
+from goals import format_goals
+from losses import format_losses
 from plots import describe_plot, make_plots
 from suites import SUITES, Suite, SuiteError
 
@@ -109,3 +112,29 @@ def write_report(folder: Path, page: Path, images_folder: Path, images: str) -> 
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
     return [*said, str(page)]
+
+
+def replace_block(text: str, name: str, lines: Sequence[str]) -> str:
+    """Put `lines` between `<!-- name -->` and `<!-- /name -->`; raises `ValueError` without."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    block = "\n".join([*lines, ""])
+    replaced, count = pattern.subn(lambda match: match[1] + block + match[2], text)
+    if count != 1:
+        raise ValueError(f"there is not one block {name}, but {count}")
+    return replaced
+
+
+def write_verdicts(folder: Path, page: Path) -> str:
+    """Put the goals and the losses, made from the results in `folder`, into a page.
+
+    Returns what it did. Raises `SuiteError` if the page has no place for them.
+    """
+    text = page.read_text(encoding="utf-8")
+    documents = read_documents(folder)
+    try:
+        text = replace_block(text, "goals", list(format_goals(documents)))
+        text = replace_block(text, "losses", list(format_losses(documents)))
+    except ValueError as error:
+        raise SuiteError(f"{page}: {error}") from None
+    page.write_text(text, encoding="utf-8")
+    return f"{page}: goals and losses"

@@ -23,7 +23,8 @@ from typing import Any
 from child import LOOPS
 from measuring import Options, Peers, Process, Sample, SampleError, Variant
 
-CORES = os.process_cpu_count() or 1
+CORE_NUMBERS = tuple(sorted(os.sched_getaffinity(0)))
+CORES = len(CORE_NUMBERS)
 LOAD_THREADS = max(1, CORES // 4)
 """Of the load generator, where it faces a server on several cores."""
 CONNECTIONS = 64
@@ -100,32 +101,43 @@ class Server(Variant):
     kind: str
     """As for `servers.py`; for a peer in Rust `protocol`, `udp` or `unix`."""
     arguments: tuple[str, ...] = ()
+    loops: int = 1
+    pinned: bool = True
+    """Whether it gets cores of its own, if there are so many and one more for the load."""
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Its cores, which the load does not use; none: all, together with the load."""
+        return CORE_NUMBERS[: self.loops] if self.pinned and self.loops < CORES else ()
 
     def start(self) -> Process:
         """Start it; raises `SampleError` if that fails."""
         if self.peer == "bare":
             return self._start_bare()
         if self.peer == "tokio":
-            return Process([PROGRAMS / "tokio-echo", *self.arguments])
+            return self._start([PROGRAMS / "tokio-echo", *self.arguments])
         if self.peer == "tonio":
-            return Process([sys.executable, TONIO_FILE, *self.arguments])
+            return self._start([sys.executable, TONIO_FILE, *self.arguments])
         if self.kind == "tls":
             make_certificate()
         options: list[str | Path] = ["--folder", work_folder(), *self.arguments]
-        return Process([sys.executable, SERVERS_FILE, self.kind, self.peer, *options])
+        return self._start([sys.executable, SERVERS_FILE, self.kind, self.peer, *options])
+
+    def _start(self, command: Sequence[str | Path]) -> Process:
+        return Process(command, cores=self.cores)
 
     def _start_bare(self) -> Process:
         program = PROGRAMS / "bare-echo"
         if self.kind == "unix":
             path = str(work_folder() / f"bare-{next(_numbers)}.sock")
-            server = Process([program, "--unix", path])
+            server = self._start([program, "--unix", path])
             server.hello["unix"] = path
             return server
         if self.kind == "udp":
-            server = Process([program, "--udp"])
+            server = self._start([program, "--udp"])
             server.hello["udp"] = True
             return server
-        return Process([program])
+        return self._start([program])
 
 
 def on_each_loop(kind: str, *first: Server) -> tuple[Server, ...]:
@@ -133,11 +145,15 @@ def on_each_loop(kind: str, *first: Server) -> tuple[Server, ...]:
     return first + tuple(Server(loop, loop, kind) for loop in reversed(LOOPS))
 
 
-def on_loops(name: str, kind: str, loops: int, *arguments: str, partner: str = "") -> Server:
+def on_loops(
+    name: str, kind: str, loops: int, *arguments: str, partner: str = "", pinned: bool = True
+) -> Server:
     """A server on several loops. `name` begins with the peer's."""
     peer = name.partition(",")[0]
     count = (str(loops),) if peer in ("tokio", "tonio") else ("--loops", str(loops))
-    return Server(name, peer, kind, (*count, *arguments), partner=partner)
+    return Server(
+        name, peer, kind, (*count, *arguments), partner=partner, loops=loops, pinned=pinned
+    )
 
 
 def find_peers(names: Sequence[str]) -> tuple[Peers, dict[str, str]]:
@@ -168,7 +184,10 @@ def _crate_version(crate: str) -> str:
 
 
 def start_load(server: Process, seconds: float, *arguments: object, wait: bool = True) -> Process:
-    """Start the load generator, which is told to measure; its answer may take `seconds`."""
+    """Start the load generator, which is told to measure; its answer may take `seconds`.
+
+    It uses the cores that the server does not, if the server has cores of its own.
+    """
     command: list[str | Path] = [PROGRAMS / "load"]
     address: dict[str, Any] = server.hello
     if "unix" in address:
@@ -179,7 +198,8 @@ def start_load(server: Process, seconds: float, *arguments: object, wait: bool =
         command += ["--tls", address["tls"]]
     if address.get("udp"):
         command.append("--udp")
-    return Process([*command, *map(str, arguments)], seconds, wait=wait)
+    cores = set(CORE_NUMBERS) - server.cores if server.cores else ()
+    return Process([*command, *map(str, arguments)], seconds, wait=wait, cores=cores)
 
 
 def run_load(server: Process, options: Options, *arguments: object) -> Sample:

@@ -16,13 +16,15 @@ BENCHES = Path(__file__).resolve().parents[2] / "benches" / "python"
 # The scripts know each other by names that other modules may have too: they are taken back.
 _before = set(sys.modules)
 sys.path.insert(0, str(BENCHES))
-bench, compare, environment, figures, machine, micro, micro_tables, plots = (
+bench, compare, environment, figures, goals, losses, machine, micro, micro_tables, plots = (
     importlib.import_module(name)
     for name in (
         "bench",
         "compare",
         "environment",
         "figures",
+        "goals",
+        "losses",
         "machine",
         "micro",
         "micro_tables",

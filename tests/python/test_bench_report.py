@@ -15,6 +15,8 @@ from _bench_support import (
     document,
     figures,
     folders,
+    goals,
+    losses,
     micro_record,
     micro_tables,
     plots,
@@ -296,3 +298,99 @@ def test_the_page_and_the_plots_are_made_of_the_results_alone(
     assert "bench-pool.svg: left out, as nothing was measured for it" in said
     report.write_report(results, page, images, "images/")
     assert page.read_text(encoding="utf-8") == text
+
+
+# --- the goals ------------------------------------------------------------------------------------
+
+
+def test_a_goal_is_met_by_the_median_of_the_ratios_within_the_rounds() -> None:
+    measured = {
+        "micro": document(
+            micro_record(
+                "switch", uvloop=[100, 200, 100], zuvloop=[10] * 3, loop_pool=[50, 130, 65]
+            )
+        )
+    }
+    rows = [
+        line for line in goals.format_goals(measured) if "switch" in line or "0.80 x zu" in line
+    ]
+    assert rows[0] == (
+        "| task switch, `sleep(0)`, 100 tasks (`micro/switch`) | <= 0.65 x uvloop "
+        "| 0.65 (0.57-0.65) | met |"
+    )
+    assert rows[1] == "|  | <= 0.80 x zuvloop | 6.50 (5.75-9.75) | **missed** |"
+
+
+def test_what_was_not_measured_is_not_met() -> None:
+    rows = list(goals.format_goals({}))[2:]
+    assert len(rows) == len(goals.GOALS)
+    assert all(row.endswith("| - | not measured |") for row in rows)
+
+
+def test_a_goal_may_be_a_lower_bound() -> None:
+    goal = next(each for each in goals.GOALS if each.at_least)
+    assert goal.to_reach == ">= 0.80 x loop_pool, not stuck"
+    assert goal.holds(0.8)
+    assert not goal.holds(0.79)
+
+
+def test_goals_name_workloads_that_there_are() -> None:
+    for suite, names in {
+        suite: {
+            goal.place.partition("/")[2] for goal in goals.GOALS if goal.place.startswith(suite)
+        }
+        for suite in ("micro", "sockets", "pool")
+    }.items():
+        assert names
+        assert names <= set(suites.SUITES[suite].workloads())
+
+
+def test_a_block_of_a_page_is_replaced() -> None:
+    page = "a\n<!-- goals -->\nold\n<!-- /goals -->\nb\n"
+    new = report.replace_block(page, "goals", ["1", "2"])
+    assert new == "a\n<!-- goals -->\n1\n2\n<!-- /goals -->\nb\n"
+    assert report.replace_block(new, "goals", ["1", "2"]) == new
+    with pytest.raises(ValueError, match="not one block goals, but 0"):
+        report.replace_block("nothing", "goals", [])
+
+
+def test_a_page_without_a_place_for_the_goals_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing", encoding="utf-8")
+    with pytest.raises(Exception, match="not one block goals") as failure:
+        report.write_verdicts(tmp_path, page)
+    assert type(failure.value).__name__ == "SuiteError"
+
+
+def test_the_published_table_of_goals_is_that_of_the_published_results() -> None:
+    page = bench.VERDICTS.read_text(encoding="utf-8")
+    documents = report.read_documents(bench.RESULTS)
+    page_again = report.replace_block(page, "goals", list(goals.format_goals(documents)))
+    assert report.replace_block(page_again, "losses", list(losses.format_losses(documents))) == page
+
+
+def test_a_loss_is_told_and_a_peer_that_is_level_or_has_other_loops_is_none() -> None:
+    measured = {
+        "micro": document(
+            micro_record("switch", uvloop=[100, 100], zuvloop=[9, 10], loop_pool=[10, 20]),
+            micro_record("level", uvloop=[10, 10], loop_pool=[10, 10.2]),
+        ),
+        "pool": document(
+            server_record(
+                "stuck",
+                {
+                    "loop_pool, 2 loops": [server_sample(2), server_sample(2)],
+                    "uvloop, 2 threads": [server_sample(1), server_sample(1)],
+                    "uvloop, 1": [server_sample(1), server_sample(1)],
+                    "tokio, 2": [server_sample(1), server_sample(1)],
+                },
+            )
+        ),
+    }
+    rows = list(losses.format_losses(measured))[2:]
+    assert rows[0] == (
+        "| `micro/switch` | time per operation | loop_pool | 1.56 (1.33-1.78) x zuvloop |"
+    )
+    assert rows[1].startswith("| `pool/stuck` | CPU per request | loop_pool, 2 loops | 2.00 x uvl")
+    assert any("p99 latency" in row for row in rows)
+    assert not any("level" in row or "tokio" in row or "uvloop, 1" in row for row in rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -436,6 +437,32 @@ def test_a_process_that_dies_is_named() -> None:
         measuring.Process([sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(measuring.SampleError, match="/no/such/program cannot be started"):
         measuring.Process(["/no/such/program"])
+
+
+def test_a_process_may_use_the_cores_that_it_is_given() -> None:
+    mine = os.sched_getaffinity(0)
+    program = (
+        "import json, os, sys; "
+        "print(json.dumps({'cores': sorted(os.sched_getaffinity(0))}), flush=True); "
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program]
+    with measuring.Process(command, cores=[max(mine)]) as process:
+        assert process.hello["cores"] == [max(mine)]
+    with measuring.Process(command) as process:
+        assert process.hello["cores"] == sorted(mine)
+    assert os.sched_getaffinity(0) == mine
+
+
+def test_a_server_has_cores_of_its_own_where_there_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_load, "CORE_NUMBERS", (0, 2, 4))
+    monkeypatch.setattr(under_load, "CORES", 3)
+    cores = [under_load.on_loops("uvloop, n", "protocol", loops).cores for loops in (1, 2, 3)]
+    assert cores == [(0,), (0, 2), ()]
+    assert under_load.on_loops("uvloop, 1", "protocol", 1, pinned=False).cores == ()
+    assert under_load.Server("tokio", "tokio", "protocol").cores == (0,)
 
 
 @pytest.mark.parametrize("peer", ["asyncio", pytest.param("loop_pool", marks=NEEDS_PACKAGE)])
