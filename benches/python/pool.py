@@ -9,6 +9,7 @@ port by `SO_REUSEPORT`. How a sample is taken is said in `sockets.py`. Linux onl
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import sys
 import time
@@ -270,7 +271,7 @@ WORKLOADS: dict[str, Workload[Server] | Workload[Variant]] = {
     "pool-rate": Workload(
         f"likewise at a fixed rate, {RATE_OF_A_LOOP:,} requests a second for each loop: latency "
         "from the time at which a request should have begun",
-        _SCALING,
+        tuple(dataclasses.replace(server, pinned=True) for server in _SCALING),
         take_rate,
         (
             Figure("p50, us", value("p50_us")),
@@ -356,8 +357,7 @@ WORKLOADS: dict[str, Workload[Server] | Workload[Variant]] = {
         "loop_pool, a plain loop.create_server on loop 0, and loops with nothing to do beside it "
         "(useful with a core for each, and one for the load)",
         tuple(
-            # None has cores of its own: more than the machine has take part.
-            on_loops(f"loop_pool, {count}", "protocol", count, partner="loop_pool, 1", pinned=False)
+            on_loops(f"loop_pool, {count}", "protocol", count, partner="loop_pool, 1")
             for count in (1, 2, 4, 8)
         ),
         functools.partial(take_load, arguments=("--connections", CONNECTIONS)),

@@ -102,8 +102,9 @@ class Server(Variant):
     """As for `servers.py`; for a peer in Rust `protocol`, `udp` or `unix`."""
     arguments: tuple[str, ...] = ()
     loops: int = 1
-    pinned: bool = True
-    """Whether it gets cores of its own, if there are so many and one more for the load."""
+    pinned: bool = False
+    """Whether it gets cores of its own, if there are so many and one more for the load. Two that
+    are busy all the time get them anyway."""
 
     @property
     def cores(self) -> tuple[int, ...]:
@@ -146,7 +147,7 @@ def on_each_loop(kind: str, *first: Server) -> tuple[Server, ...]:
 
 
 def on_loops(
-    name: str, kind: str, loops: int, *arguments: str, partner: str = "", pinned: bool = True
+    name: str, kind: str, loops: int, *arguments: str, partner: str = "", pinned: bool = False
 ) -> Server:
     """A server on several loops. `name` begins with the peer's."""
     peer = name.partition(",")[0]

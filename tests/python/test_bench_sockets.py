@@ -454,15 +454,16 @@ def test_a_process_may_use_the_cores_that_it_is_given() -> None:
     assert os.sched_getaffinity(0) == mine
 
 
-def test_a_server_has_cores_of_its_own_where_there_are_enough(
+def test_a_pinned_server_has_cores_of_its_own_where_there_are_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(under_load, "CORE_NUMBERS", (0, 2, 4))
     monkeypatch.setattr(under_load, "CORES", 3)
-    cores = [under_load.on_loops("uvloop, n", "protocol", loops).cores for loops in (1, 2, 3)]
-    assert cores == [(0,), (0, 2), ()]
-    assert under_load.on_loops("uvloop, 1", "protocol", 1, pinned=False).cores == ()
-    assert under_load.Server("tokio", "tokio", "protocol").cores == (0,)
+    servers = [
+        under_load.on_loops("uvloop, n", "protocol", loops, pinned=True) for loops in (1, 2, 3)
+    ]
+    assert [server.cores for server in servers] == [(0,), (0, 2), ()]
+    assert under_load.on_loops("uvloop, 1", "protocol", 1).cores == ()
 
 
 @pytest.mark.parametrize("peer", ["asyncio", pytest.param("loop_pool", marks=NEEDS_PACKAGE)])
