@@ -102,6 +102,14 @@ GOALS: tuple[Goal, ...] = (
         own="loop_pool, 2",
     ),
     Goal(
+        "the same with some 0.1 ms of Python for each",
+        "pool/pool-work",
+        _cpu,
+        1.03,
+        "loop_pool, 1",
+        own="loop_pool, 2",
+    ),
+    Goal(
         "one loop stuck 50 ms in every 100: p99 of an open connection beside it",
         "pool/stuck",
         _always(P99),

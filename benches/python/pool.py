@@ -30,6 +30,7 @@ from measuring import (
     main,
     value,
 )
+from protocols import WORK_NUMBERS
 from under_load import (
     ABSENT,
     CONNECTIONS,
@@ -198,6 +199,18 @@ _SCALING = tuple(
     for peer in ("tokio", "tonio", "loop_pool", "zuvloop", "rloop", "uvloop", "asyncio")
     for count in STEPS
 )
+_SCALING_WORK = tuple(
+    on_loops(
+        f"{peer}, {count}",
+        "pool-work",
+        count,
+        *(("work",) if peer == "tonio" else ()),
+        partner=f"{peer}, 1",
+    )
+    for peer in ("tonio", "loop_pool", "zuvloop", "rloop", "uvloop", "asyncio")
+    for count in STEPS
+)
+_NO_PYTHON = "its handlers are not Python"
 _NO_BLOCKING = "its handlers are not Python: nothing in them blocks a thread"
 _NOT_WRITTEN = "a server that blocks a thread is not written for it"
 _NO_STUCK = {"tokio": _NO_BLOCKING, "tonio": _NOT_WRITTEN}
@@ -268,9 +281,24 @@ WORKLOADS: dict[str, Workload[Server] | Workload[Variant]] = {
         ),
         rounds=SCALING_ROUNDS,
     ),
+    "pool-work": Workload(
+        f"likewise, with {WORK_NUMBERS} numbers added up in Python before each answer: the load is "
+        "light beside that, so that N cores are enough for N loops",
+        _SCALING_WORK,
+        functools.partial(take_load, arguments=("--connections", SCALING_CONNECTIONS)),
+        (
+            _RATE_AGAINST_PARTNER,
+            _CPU_AGAINST_PARTNER,
+            Figure("requests/s", requests_per_second),
+            Figure("p99 x one loop", value("p99_us"), PARTNER),
+            _CORES,
+        ),
+        rounds=SCALING_ROUNDS,
+        absent={"tokio": _NO_PYTHON},
+    ),
     "pool-rate": Workload(
-        f"likewise at a fixed rate, {RATE_OF_A_LOOP:,} requests a second for each loop: latency "
-        "from the time at which a request should have begun",
+        f"as pool-scaling at a fixed rate, {RATE_OF_A_LOOP:,} requests a second for each loop: "
+        "latency from the time at which a request should have begun",
         tuple(dataclasses.replace(server, pinned=True) for server in _SCALING),
         take_rate,
         (

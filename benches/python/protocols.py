@@ -24,6 +24,8 @@ BULK_SOCKET_BUFFER = 128 * 1024
 FLOOD_PIECE = CYCLE * 1024
 FLOOD_TURN = 16
 """Pieces that are written in one turn of the loop at most."""
+WORK_NUMBERS = 3000
+"""What `work` adds up: some 100 us of Python on a processor of today."""
 FILE_CYCLES = 64 * 1024
 """The length of the file for `sendfile`, in cycles: 16 MiB."""
 
@@ -41,6 +43,22 @@ class Echo(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+
+def work() -> int:
+    """Keep the interpreter busy, as a handler does that makes an answer."""
+    total = 0
+    for number in range(WORK_NUMBERS):
+        total += number
+    return total
+
+
+class WorkingEcho(Echo):
+    """Sends back what it gets, after some work."""
+
+    def data_received(self, data: bytes) -> None:
+        work()
         self._transport.write(data)
 
 
@@ -255,6 +273,7 @@ async def listen_with_files(sock: socket.socket, place: Place) -> asyncio.Server
 
 ON_ONE_LOOP: dict[str, Listen] = {
     "protocol": listen_with(Echo),
+    "work": listen_with(WorkingEcho),
     "buffered": listen_with(BufferedEcho),
     "streams": listen_with_streams,
     "sock": listen_with_sock,
@@ -269,8 +288,8 @@ ON_ONE_LOOP: dict[str, Listen] = {
 }
 """Kinds of servers that listen on one loop. With several loops, it is the last one (`bulk`, whose
 loop is the one that is stuck) or the first one (all others, which know nothing of the rest)."""
-ON_EVERY_LOOP = ("pool", "pool-streams")
-"""Kinds of servers that listen on every loop."""
+ON_EVERY_LOOP = {"pool": "protocol", "pool-work": "work", "pool-streams": "streams"}
+"""Kinds of servers that listen on every loop, and what each loop does."""
 
 
 def bind(

@@ -32,6 +32,7 @@ from protocols import (
     ON_ONE_LOOP,
     Echo,
     Place,
+    WorkingEcho,
     bind,
     connections,
     echo_stream,
@@ -142,8 +143,9 @@ def serve_in_pool(options: Options) -> None:
 
     async def main() -> None:
         loops = loop_pool.current_pool().loops
-        if options.kind == "pool":
-            server = await loop_pool.create_server(Echo, HOST, 0, backlog=BACKLOG)
+        if options.kind in ("pool", "pool-work"):
+            protocol = WorkingEcho if options.kind == "pool-work" else Echo
+            server = await loop_pool.create_server(protocol, HOST, 0, backlog=BACKLOG)
             address = {"port": server.sockets[0].getsockname()[1]}
         elif options.kind == "pool-streams":
             server = await loop_pool.start_server(echo_stream, HOST, 0, backlog=BACKLOG)
@@ -166,7 +168,7 @@ def serve_in_pool(options: Options) -> None:
 
 def serve_in_threads(options: Options, factory: LoopFactory) -> None:
     """Serve as one does without a pool: threads with a loop each, which share a port."""
-    kind = {"pool": "protocol", "pool-streams": "streams"}.get(options.kind, options.kind)
+    kind = ON_EVERY_LOOP.get(options.kind, options.kind)
     shared = options.kind in ON_EVERY_LOOP
     first, address = bind(kind, options.folder, reuse_port=shared)
     if not shared:

@@ -1,4 +1,4 @@
-"""A TCP echo server of tonio, through its own API: `python tonio_server.py THREADS`.
+"""A TCP echo server of tonio, through its own API: `python tonio_server.py THREADS [work]`.
 
 It prints one line of JSON, its port or the reason why it does not serve, and ends when standard
 input does.
@@ -13,8 +13,7 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-BACKLOG = 1024
-READ_SIZE = 65536
+from protocols import BACKLOG, READ_SIZE, work
 
 
 def end_with_parent() -> NoReturn:
@@ -39,9 +38,13 @@ def main() -> None:
         answer({"error": f"ImportError: {error}"})
         return
 
+    working = "work" in sys.argv[2:]
+
     async def echo(stream: Any) -> None:
         try:
             while data := await stream.receive_some(READ_SIZE):
+                if working:
+                    work()
                 await stream.send_all(data)
         except ConnectionError:
             pass
