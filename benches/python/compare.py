@@ -3,15 +3,16 @@
 A figure is the ratio to the baseline of its workload, measured within the same round, or the value
 itself where nothing stands beside it. Two runs **differ** in a figure when all rounds of one lie
 above all rounds of the other and the medians are more than `TOLERANCE` apart; by chance alone that
-happens to 1 figure in 126 with 5 rounds each, and to 1 in 10 with 3. Otherwise they **agree**
+happens to 1 figure in 35 with 4 rounds each, and to 1 in 10 with 3. Otherwise they **agree**
 within the spread that both state, unless the rounds of one run are so far apart that there is
 nothing to agree with: then the figure is **too noisy**.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from figures import Document, Series, Spread, format_number, peers_of, relative_series, spread_of
@@ -119,6 +120,19 @@ def format_comparison(old: Document, new: Document) -> Iterator[str]:
         f"{counts[verdict]} {words.get(verdict, verdict)}"
         for verdict in (AGREES, DIFFERS, NOISE, ONLY_OLD, ONLY_NEW)
         if counts[verdict] or verdict in {AGREES, DIFFERS}
+    )
+    yield f"By chance alone, up to {expect_by_chance(verdicts):.0f} would differ."
+
+
+def expect_by_chance(verdicts: Iterable[Verdict]) -> float:
+    """How many figures would lie apart if both runs drew their rounds from the same values.
+
+    That their medians must be `TOLERANCE` apart too is left out, so it is the most there would be.
+    """
+    return sum(
+        2 / math.comb(each.old.count + each.new.count, each.old.count)
+        for each in verdicts
+        if each.old and each.new
     )
 
 

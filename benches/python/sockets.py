@@ -379,7 +379,7 @@ SUITE = Suite(
     workloads={**_USUAL, **_MORE},
     peers=PEERS,
     find_peers=find_peers,
-    full=Timing(rounds=5, seconds=1.2, warmup=0.3),
+    full=Timing(rounds=4, seconds=1.2, warmup=0.3),
     quick=Timing(rounds=1, seconds=0.4, warmup=0.2),
     prepare=build_programs,
     more=frozenset(_MORE),

@@ -79,9 +79,9 @@ class Suite:
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("micro", 8, 1.5),
-        Suite("sockets", 22, 3.5),
-        Suite("pool", 12, 2),
+        Suite("micro", 5, 1.5),
+        Suite("sockets", 17, 3.5),
+        Suite("pool", 13, 2),
         Suite("applications", 15, 2.5),
     )
 }

@@ -121,9 +121,12 @@ def test_a_comparison_names_what_differs_and_counts_the_rest() -> None:
     assert "`switch`" in row
     assert "loop_pool" in row
     assert "+38 %" in row
-    assert lines[-1] == (
-        "3 figures: 0 agree, 1 DIFFER, 1 only in the first run, 1 only in the second run"
-    )
+    assert lines[-2:] == [
+        "3 figures: 0 agree, 1 DIFFER, 1 only in the first run, 1 only in the second run",
+        "By chance alone, up to 0 would differ.",
+    ]
+    same = compare.compare(old, old)
+    assert compare.expect_by_chance(same * 10) == pytest.approx(20 * 2 / math.comb(6, 3))
     assert compare.differs(old, new)
     assert not compare.differs(old, old)
 
