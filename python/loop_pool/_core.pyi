@@ -36,6 +36,7 @@ __all__ = [
     "_install_hot_methods",
     "_install_stream_methods",
     "_is_blocked",
+    "_learn_streams",
     "_learn_task_callbacks",
     "_leave",
     "_loop_count",
@@ -57,8 +58,9 @@ __version__: str
 class LoopCore:
     """The native half of an event loop. Use `loop_pool.EventLoop`.
 
-    `call_soon`, `call_soon_threadsafe`, `call_at`, `call_later`, `create_future`, `create_task` and
-    `time` are added to the subclass by `_install_hot_methods`, with asyncio's own signatures.
+    `call_soon`, `call_soon_threadsafe`, `call_at`, `call_later`, `create_future`, `create_task`,
+    `get_debug` and `time` are added to the subclass by `_install_hot_methods`, with asyncio's own
+    signatures.
 
     Args:
         args: ignored, so that a subclass may pass its own arguments.
@@ -460,8 +462,8 @@ class StreamCore:
 
     @limits.setter
     def limits(self, value: tuple[int, int]) -> None: ...
-    def set_buffered(self, buffered: bool) -> None:
-        """Say whether the protocol is a `BufferedProtocol`."""
+    def set_kind(self, buffered: bool, streams: bool) -> None:
+        """Say what the protocol is: a `BufferedProtocol`, or exactly a `StreamReaderProtocol`."""
 
     def set_empty_waiter(self, waits: bool) -> None:
         """Say whether somebody waits for the queue to be empty, so that nobody may write."""
@@ -829,6 +831,23 @@ def _needs_gil(module: object, /) -> bool:
     """Whether this is an extension module whose slots do not say that it can do without the GIL.
 
     False for anything else, and for an extension module whose slots cannot be read.
+    """
+
+def _learn_streams(
+    protocol: type[asyncio.StreamReaderProtocol],
+    reader: type[asyncio.StreamReader],
+    future: type[asyncio.Future[Any]],
+    /,
+) -> bool:
+    """Learn how instances of asyncio's classes keep their attributes, to give data to readers.
+
+    Args:
+        protocol: asyncio's class.
+        reader: its readers.
+        future: what `create_future` makes.
+
+    Returns:
+        Whether it is known; if not, or the second time, data go by way of `data_received` as ever.
     """
 
 def _learn_task_callbacks(step: object, wakeup: object, task: object, done: object) -> bool:

@@ -20,14 +20,20 @@ and the ``_loop`` of a primitive            another loop than its own; and which
 ``Task._fut_waiter``,                       what a task waits for, and who waits for a future: for
 ``Future._asyncio_awaited_by``,             ``loop-pool ps``, on the thread of the task's loop
 ``_GatheringFuture._children``
+``StreamReaderProtocol._stream_reader``     done natively: a stream's data are given to its reader
+and ``_stream_reader_wr``;                  without a Python frame, if the two classes are as known
+``StreamReader._wakeup_waiter``,            (``streams_are_known``, ``src/py/stream_feed.rs``)
+``_buffer``, ``_eof``, ``_limit``,
+``_paused``, ``_transport``, ``_waiter``
 ==========================================  ======================================================
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
-from asyncio import base_events, constants, futures, mixins, transports
+from asyncio import base_events, constants, futures, mixins, streams, transports
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -153,3 +159,34 @@ def gathered(future: Any) -> list[Any] | None:
         return list(future._children)
     except AttributeError:
         return None
+
+
+_FEEDING = (
+    ("StreamReaderProtocol", "data_received", "_stream_reader feed_data"),
+    ("StreamReaderProtocol", "_stream_reader", "_stream_reader_wr"),
+    (
+        "StreamReader",
+        "feed_data",
+        "_eof _buffer extend _wakeup_waiter _transport _paused len _limit pause_reading"
+        " NotImplementedError",
+    ),
+    ("StreamReader", "_wakeup_waiter", "_waiter cancelled set_result"),
+)
+"""The functions that give data to a reader: class, name, and the names in their code, in order."""
+
+
+def streams_are_known() -> bool:
+    """Whether asyncio's streams take data as those versions do with which our way was compared.
+
+    If not, or if a program has replaced one of the functions, they are called as ever.
+    """
+    if sys.version_info >= (3, 16):
+        return False
+    for owner, name, names in _FEEDING:
+        function = vars(getattr(asyncio, owner)).get(name)
+        code = getattr(getattr(function, "fget", function), "__code__", None)
+        if code is None or code.co_filename != streams.__file__:
+            return False
+        if code.co_names != tuple(names.split()):
+            return False
+    return True

@@ -427,7 +427,10 @@ class StreamTransport(Writing, _private.FlowControlMixin):
 
     def _set_protocol(self, protocol: Any) -> None:
         super()._set_protocol(protocol)
-        self._core.set_buffered(isinstance(protocol, asyncio.BufferedProtocol))
+        self._core.set_kind(
+            isinstance(protocol, asyncio.BufferedProtocol),
+            type(protocol) is asyncio.StreamReaderProtocol,
+        )
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return ``socket``, ``sockname`` or ``peername``. As asyncio's transports. Any thread."""
@@ -518,3 +521,5 @@ class StreamTransport(Writing, _private.FlowControlMixin):
 
 
 _core._install_stream_methods(StreamTransport, reads=True, writes=True)
+if _private.streams_are_known():
+    _core._learn_streams(asyncio.StreamReaderProtocol, asyncio.StreamReader, asyncio.Future)

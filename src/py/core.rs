@@ -16,6 +16,7 @@ use super::callback::Callback;
 use super::io::{self, lock_attached};
 use super::kept;
 use super::lent::Lent;
+use super::object::Ref;
 use super::owner_cell::OwnerCell;
 use super::pool::PoolCore;
 use super::registry;
@@ -49,6 +50,8 @@ pub(super) struct LoopCore {
     /// A task is being made that is to start at once: its first step goes to `caught`.
     catching: AtomicBool,
     pub(super) caught: OwnerCell<Option<Callback>>,
+    /// The keywords of its futures, while it runs: they refer to the loop.
+    pub(super) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
     pub(super) lent: Lent,
     /// The tasks of `spawn` that were given to it.
@@ -87,6 +90,7 @@ impl LoopCore {
             eager: AtomicBool::new(false),
             catching: AtomicBool::new(false),
             caught: OwnerCell::new(None),
+            keywords: OwnerCell::new(None),
             lent: Lent::new(),
             book: Mutex::new(Book::default()),
             aside: OwnerCell::new(Vec::new()),
@@ -446,6 +450,16 @@ impl LoopCore {
     #[inline(always)]
     pub(super) fn starts_eagerly(&self) -> bool {
         self.eager.load(Relaxed)
+    }
+
+    /// The keywords of its futures, for the thread that runs the loop. They stay as long as it does.
+    #[inline(always)]
+    pub(super) fn keywords(&self) -> Option<*mut ffi::PyObject> {
+        if !self.event_loop.is_owner() {
+            return None;
+        }
+        // SAFETY: just checked; no Python runs.
+        unsafe { self.keywords.with(|keywords| keywords.as_ref().map(Ref::as_ptr)) }
     }
 
     /// Whether the next task's first step is to be caught.

@@ -1,5 +1,6 @@
 //! The methods that a program calls millions of times: `call_soon`, `call_soon_threadsafe`,
-//! `call_at`, `call_later`, `time`, `create_future`, `create_task`.
+//! `call_at`, `call_later`, `time`, `create_future`, `create_task`, and `get_debug`, which each new
+//! future and task calls.
 //!
 //! They are plain C methods with the vectorcall convention, added to `LoopCore` beside pyo3's: a
 //! switch between tasks enters here twice, and pyo3's own argument handling would cost more than
@@ -18,6 +19,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::create_task;
 use super::eager;
+use super::future;
 use super::handle;
 use super::object::Ref;
 use super::pool_task_run;
@@ -75,6 +77,11 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
             c"create_future",
             create_future,
             c"create_future($self, /)\n--\n\nReturn a new asyncio.Future of this loop.",
+        ),
+        method_def(
+            c"get_debug",
+            get_debug,
+            c"get_debug($self, /)\n--\n\nReturn whether the loop is in debug mode. Any thread.",
         ),
         method_def(
             c"time",
@@ -362,20 +369,23 @@ unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut 
     unsafe { ffi::PyFloat_FromDouble(clock::seconds(clock::monotonic_ns())) }
 }
 
+unsafe extern "C" fn get_debug(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called attached, on a live `LoopCore`; the result is immortal.
+    unsafe {
+        let is_debug = this(Python::assume_attached(), &slf).get().is_debug();
+        if is_debug { ffi::Py_True() } else { ffi::Py_False() }
+    }
+}
+
 unsafe extern "C" fn create_future(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    let state = state();
-    // SAFETY: called attached; one keyword and its value, as the convention says.
-    unsafe {
-        ffi::PyObject_Vectorcall(
-            state.future_class.get(),
-            &raw const slf,
-            0,
-            state.kwnames_loop.as_ptr(),
-        )
-    }
+    // SAFETY: called attached, on a live `LoopCore`.
+    future::create(unsafe { this(Python::assume_attached(), &slf) })
 }
 
 unsafe extern "C" fn create_task(

@@ -17,6 +17,7 @@ mod datagram;
 mod datagram_methods;
 mod datagram_turn;
 mod eager;
+mod future;
 mod gil;
 mod handle;
 mod handle_types;
@@ -44,6 +45,7 @@ mod stack;
 mod state;
 mod stats;
 mod stream;
+mod stream_feed;
 mod stream_methods;
 mod stream_turn;
 mod transport;
@@ -82,6 +84,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(stack::is_blocked, module)?)?;
     module.add_function(wrap_pyfunction!(stack::stack, module)?)?;
     module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(stream_feed::learn, module)?)?;
     module.add_function(wrap_pyfunction!(datagram_methods::install, module)?)?;
     state::initialise(module)?;
     Ok(())

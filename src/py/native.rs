@@ -1,6 +1,8 @@
 //! Native objects that stand in a loop's queues themselves, without a handle: what runs when their
 //! turn comes.
 
+use pyo3::PyTypeInfo;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -30,22 +32,33 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyR
     }
 }
 
+/// The object as an instance of a class of ours, not of a subclass. pyo3's own cast counts a reference
+/// to the class, which all loops share.
+#[inline(always)]
+fn exact<'a, 'py, C: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, C>> {
+    // SAFETY: a live object, whose class is looked at first.
+    unsafe {
+        let class = C::type_object_raw(object.py());
+        std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), class).then(|| object.cast_unchecked())
+    }
+}
+
 #[inline(always)]
 fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Some(task) = pool_task_run::cast(object) {
         return pool_task_run::begin(loop_, task);
     }
-    if let Ok(operation) = object.cast_exact::<SocketOperation>() {
+    if let Some(operation) = exact::<SocketOperation>(object) {
         return sock::ready(loop_, operation);
     }
-    if let Ok(listener) = object.cast_exact::<ListenerCore>() {
+    if let Some(listener) = exact::<ListenerCore>(object) {
         return listener::run(loop_, listener);
     }
     // SAFETY: what is no other native object is a transport.
     let core = unsafe { transport::core_of(object.as_ptr())? };
     // SAFETY: the slot keeps it alive, as the transport is during the call.
     let half = unsafe { Bound::<PyAny>::ref_from_ptr(loop_.py(), core) };
-    if let Ok(half) = half.cast_exact::<DatagramCore>() {
+    if let Some(half) = exact::<DatagramCore>(half) {
         return datagram_turn::run(loop_, object, half.get());
     }
     // SAFETY: what is no other native half is a stream's.
@@ -64,5 +77,5 @@ fn run_timed(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult
 
 /// Whether the entry of a native object was cancelled. Runs no Python.
 pub(super) fn is_cancelled(object: &Bound<'_, PyAny>) -> bool {
-    object.cast_exact::<SocketOperation>().is_ok_and(|operation| operation.get().cancelled())
+    exact::<SocketOperation>(object).is_some_and(|operation| operation.get().cancelled())
 }

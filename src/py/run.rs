@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{self, Found};
-use super::{handle, handle_types, lent, registry, spawn};
+use super::object::Ref;
+use super::{future, handle, handle_types, lent, registry, spawn};
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, Turned};
@@ -26,7 +27,8 @@ use crate::sys::clock;
 pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     let core = slf.get();
     let claim = core.event_loop.claim()?;
-    let _running = Running::new(core);
+    let keywords = future::keywords(slf)?;
+    let _running = Running::new(core, keywords);
     // SAFETY: runs no Python.
     unsafe { claim.local(Local::force_poll) };
     loop {
@@ -41,7 +43,7 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
 struct Running<'a>(&'a LoopCore);
 
 impl<'a> Running<'a> {
-    fn new(core: &'a LoopCore) -> Self {
+    fn new(core: &'a LoopCore, keywords: Ref) -> Self {
         // SAFETY: the thread is attached.
         core.thread.store(unsafe { ffi::PyThreadState_Get() }, Release);
         core.event_loop.shared().set_running(true);
@@ -52,6 +54,7 @@ impl<'a> Running<'a> {
                     hand.team().awake();
                 }
             });
+            core.keywords.with(|kept| *kept = Some(keywords));
         }
         Self(core)
     }
@@ -65,6 +68,8 @@ impl Drop for Running<'_> {
         shared.progress.rest();
         shared.set_running(false);
         self.0.thread.store(std::ptr::null_mut(), Release);
+        // SAFETY: the claim ends after this; no Python runs.
+        drop(unsafe { self.0.keywords.with(Option::take) });
     }
 }
 

@@ -272,6 +272,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_wakeup_def: AtomicPtr::default(),
         task_done_def: AtomicPtr::default(),
     };
+    super::future::learn(&asyncio.getattr("futures")?.getattr("Future")?.cast_into::<PyType>()?);
     let (task_class, future_class) = (state.task_class.module, state.future_class.module);
     module.add("TimerHandle", timer_type)?;
     module.add("_ThreadSafeHandle", threadsafe_type)?;

@@ -11,7 +11,7 @@ use super::io::{lock_attached, os_error};
 use super::payload::Payload;
 use super::transport_core::{
     self, BUFFERED, CLOSING, Common, DROPS_WRITES, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED,
-    RESUMES_EMPTY, UNWATCHED, WRITE_EOF,
+    RESUMES_EMPTY, STREAMS, UNWATCHED, WRITE_EOF,
 };
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
@@ -196,9 +196,11 @@ impl StreamCore {
         self.stream.shut_write().map_err(|error| os_error(py, &error))
     }
 
-    /// Says whether the protocol is a `BufferedProtocol`.
-    fn set_buffered(&self, buffered: bool) {
+    /// Says whether the protocol is a `BufferedProtocol`, or exactly asyncio's
+    /// `StreamReaderProtocol`.
+    fn set_kind(&self, buffered: bool, streams: bool) {
         self.common.put(BUFFERED, buffered);
+        self.common.put(STREAMS, streams);
     }
 
     /// Says whether somebody waits for the queue to be empty, so that nobody may write.

@@ -13,8 +13,11 @@ use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
 use super::stream::StreamCore;
-use super::transport::{both, call_protocol, fatal_error, start, tell_protocol};
-use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, keep_as_needed};
+use super::stream_feed::{self, Feed};
+use super::transport::{
+    both, call_protocol, fatal_error, in_its_context, protocol_of, start, tell_protocol,
+};
+use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS, keep_as_needed};
 use crate::sys::socket::Channel;
 use crate::transport::{Ahead, Flushed, Input, Schedule};
 
@@ -74,18 +77,26 @@ impl Turn<'_, '_> {
         }
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
-        // SAFETY: making a bytes object runs no Python code that could reach the loop.
+        let feed = self.feed();
+        // SAFETY: neither making a bytes object nor giving data to a reader runs Python code that could
+        // reach the loop.
         let read = unsafe {
             event_loop.if_owner(|local| {
                 let scratch = local.scratch();
                 let (count, more) = stream.read(scratch)?;
+                if let Some(feed) = &feed
+                    && count > 0
+                    && feed.take(&scratch[..count])
+                {
+                    return Ok((None, count, more));
+                }
                 let data =
                     ffi::PyBytes_FromStringAndSize(scratch.as_ptr().cast(), count.cast_signed());
-                Ok((data, count, more))
+                Ok((Some(data), count, more))
             })
         };
         match read.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
-            Ok((data, 0, _)) => {
+            Ok((Some(data), 0, _)) => {
                 stream.state().release_read_in_turn(false);
                 // SAFETY: a new reference, or null with an exception.
                 drop(unsafe { Ref::from_owned_or_err(py, data)? });
@@ -94,8 +105,11 @@ impl Turn<'_, '_> {
             Ok((data, count, more)) => {
                 stream.state().release_read_in_turn(more);
                 event_loop.metrics().bytes_in.add(count as u64);
-                // SAFETY: a new reference, or null with an exception.
-                self.received(&unsafe { Ref::from_owned_or_err(py, data)? })
+                match data {
+                    // SAFETY: a new reference, or null with an exception.
+                    Some(data) => self.received(&unsafe { Ref::from_owned_or_err(py, data)? }),
+                    None => self.fed(feed.as_ref()),
+                }
             }
             Err(error) => {
                 stream.state().release_read_in_turn(false);
@@ -104,20 +118,44 @@ impl Turn<'_, '_> {
         }
     }
 
-    #[inline]
+    /// The reader of asyncio's own streams, if data can be given to it natively.
+    #[inline(always)]
+    fn feed(&self) -> Option<Feed> {
+        if self.core.common().has(STREAMS) { self.reader_to_feed() } else { None }
+    }
+
+    #[inline(never)]
+    fn reader_to_feed(&self) -> Option<Feed> {
+        if self.loop_.get().is_debug() {
+            return None;
+        }
+        Feed::of(&protocol_of(self.transport)?)
+    }
+
+    /// Goes on after data were given to a reader.
+    #[inline(never)]
+    fn fed(&self, feed: Option<&Feed>) -> PyResult<()> {
+        let Some(waiter) = feed.and_then(Feed::take_waiter) else { return Ok(()) };
+        let wake = || stream_feed::wake(self.transport.py(), &waiter);
+        self.delivered(in_its_context(self.transport, wake).map(drop))
+    }
+
+    #[inline(always)]
     fn received(&self, data: &Ref) -> PyResult<()> {
         let py = self.transport.py();
         let method = intern!(py, "data_received");
         if self.core.stream.channel() == Channel::Pipe {
             return tell_protocol(self.loop_, self.transport, method, [data]);
         }
-        match call_protocol(self.transport, method, [data]) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let message = "Fatal error: protocol.data_received() call failed.";
-                fatal_error(self.transport, error, message)
-            }
-        }
+        self.delivered(call_protocol(self.transport, method, [data]).map(drop))
+    }
+
+    #[inline(always)]
+    fn delivered(&self, outcome: PyResult<()>) -> PyResult<()> {
+        outcome.or_else(|error| {
+            let message = "Fatal error: protocol.data_received() call failed.";
+            fatal_error(self.transport, error, message)
+        })
     }
 
     #[cold]
@@ -256,6 +294,11 @@ impl Turn<'_, '_> {
     /// Hands the protocol what was read ahead; returns what it did not want yet.
     fn deliver(&self, data: &[u8]) -> PyResult<Option<Box<[u8]>>> {
         let py = self.transport.py();
+        if let Some(feed) = self.feed()
+            && feed.take(data)
+        {
+            return self.fed(Some(&feed)).map(|()| None);
+        }
         let mut rest = data;
         while !rest.is_empty() {
             if !self.core.common().has(BUFFERED) {

@@ -87,13 +87,13 @@ pub(super) unsafe fn loop_of(
 
 /// The protocol, which any thread may replace.
 #[inline(always)]
-fn protocol_of<'py>(transport: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+pub(super) fn protocol_of(transport: &Bound<'_, PyAny>) -> Option<Ref> {
     let at = transport.as_ptr();
     // SAFETY: a live transport; counting runs no Python. Who replaces a slot holds the section.
     unsafe {
         in_critical_section(at, || {
             let protocol = *slot(at, layout().protocol);
-            Bound::from_borrowed_ptr_or_opt(transport.py(), protocol)
+            (!protocol.is_null()).then(|| Ref::from_borrowed(protocol))
         })
     }
 }
@@ -109,33 +109,51 @@ pub(super) fn call_protocol<const N: usize>(
     arguments: [&Ref; N],
 ) -> PyResult<Option<Ref>> {
     const { assert!(N <= MOST_ARGUMENTS) };
-    let py = transport.py();
     let Some(protocol) = protocol_of(transport) else { return Ok(None) };
     let mut argv = [std::ptr::null_mut(); 2 + MOST_ARGUMENTS];
     argv[1] = protocol.as_ptr();
     for (place, argument) in argv[2..].iter_mut().zip(arguments) {
         *place = argument.as_ptr();
     }
-    // SAFETY: every object is alive during the call; the context is set once. `argv[0]` may be
-    // overwritten by the callee, as the flag says.
+    in_its_context(transport, || {
+        // SAFETY: every object is alive during the call. `argv[0]` may be overwritten by the callee, as
+        // the flag says.
+        unsafe {
+            ffi::PyObject_VectorcallMethod(
+                method.as_ptr(),
+                argv.as_mut_ptr().add(1),
+                (1 + N) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                std::ptr::null_mut(),
+            )
+        }
+    })
+    .map(Some)
+}
+
+/// Runs `f` in the transport's context; it returns a new reference, or null with an exception set.
+///
+/// # Errors
+/// That exception.
+#[inline(always)]
+pub(super) fn in_its_context(
+    transport: &Bound<'_, PyAny>,
+    f: impl FnOnce() -> *mut ffi::PyObject,
+) -> PyResult<Ref> {
+    let py = transport.py();
+    // SAFETY: the transport is alive; its context is set once.
     unsafe {
         let context = *slot(transport.as_ptr(), layout().context);
         if ffi::PyContext_Enter(context) != 0 {
             return Err(PyErr::fetch(py));
         }
-        let result = ffi::PyObject_VectorcallMethod(
-            method.as_ptr(),
-            argv.as_mut_ptr().add(1),
-            (1 + N) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
-            std::ptr::null_mut(),
-        );
+        let result = f();
         if ffi::PyContext_Exit(context) != 0 {
             if !result.is_null() {
                 decref(result);
             }
             return Err(PyErr::fetch(py));
         }
-        Ref::from_owned_or_err(py, result).map(Some)
+        Ref::from_owned_or_err(py, result)
     }
 }
 

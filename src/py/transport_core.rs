@@ -37,6 +37,8 @@ pub(super) const LOOSE: u32 = 1 << 7;
 pub(super) const RESUMES_EMPTY: u32 = 1 << 8;
 /// The reactor cannot watch the descriptor: nothing is ever read from it.
 pub(super) const UNWATCHED: u32 = 1 << 9;
+/// The protocol is asyncio's own `StreamReaderProtocol`.
+pub(super) const STREAMS: u32 = 1 << 10;
 
 /// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
 #[derive(Debug)]

@@ -63,6 +63,65 @@ def test_e7_futures_and_tasks_are_the_built_in_ones(loop: asyncio.AbstractEventL
     loop.run_until_complete(task)
 
 
+@pytest.mark.smoke
+def test_e7_each_future_is_one_of_its_own_wherever_it_is_made(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """While the loop runs, before and after it, and on another thread."""
+
+    async def main() -> list[asyncio.Future[Any]]:
+        made = [loop.create_future() for _ in range(3)]
+        return [*made, await asyncio.to_thread(loop.create_future)]
+
+    before = loop.create_future()
+    futures = [before, *loop.run_until_complete(main()), loop.create_future()]
+    for number, future in enumerate(futures):
+        assert type(future) is asyncio.Future
+        assert future.get_loop() is loop
+        future.set_result(number)
+    assert [future.result() for future in futures] == list(range(6))
+
+
+@pytest.mark.smoke
+def test_e7_a_future_class_put_in_the_place_of_asyncio_s_is_used(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MyFuture(asyncio.Future[Any]):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.kwargs = kwargs
+            kwargs.clear()
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("asyncio.futures.Future", MyFuture)
+            assert type(loop.create_future()) is type(loop.create_future()) is MyFuture
+        future = loop.create_future()
+        assert type(future) is asyncio.Future
+        assert future.get_loop() is loop
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_e7_futures_ask_a_subclass_for_debug_mode(loop_factory: LoopFactory, debug: bool) -> None:
+    base: Any = class_of(loop_factory)
+    asked: list[bool] = []
+
+    class Mine(base):
+        def get_debug(self) -> bool:
+            asked.append(debug)
+            return debug
+
+    async def main() -> None:
+        asked.clear()
+        future: Any = asyncio.get_running_loop().create_future()
+        assert asked == [debug]
+        assert bool(future._source_traceback) is debug
+
+    asyncio.run(main(), loop_factory=Mine)
+
+
 def test_e8_a_future_made_directly_works_on_the_loop(loop: asyncio.AbstractEventLoop) -> None:
     order: list[object] = []
 
