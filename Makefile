@@ -113,6 +113,7 @@ test-python: build ## Run the Python tests; options in PYTEST_ARGS, such as "-n 
 test-cpython: build ## Run CPython's own asyncio tests on our loop
 	$(PYTHON) tests/python/cpython_suite.py
 	PYTHONASYNCIODEBUG=1 $(PYTHON) tests/python/cpython_suite.py
+	$(PYTHON) tests/python/cpython_suite.py --native-streams test_streams test_ssl test_subprocess
 
 test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
 

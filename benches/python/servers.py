@@ -1,6 +1,7 @@
 """The process of one server that `sockets.py` or `pool.py` puts under load.
 
     python benches/python/servers.py KIND LOOP --folder F [--loops N] [--no-steal] [--stuck SECONDS]
+        [--alone]
 
 It prints one line of JSON: its address, or the reason why it does not serve. From then on it
 answers each line on standard input ("connections", "received", "stuck") with a line of JSON, and
@@ -90,6 +91,8 @@ class Options:
     steal: bool
     stuck: float
     """Seconds for which the last loop is blocked, every `STUCK_PERIOD`; 0: it is not."""
+    alone: bool
+    """Whether the only loop of a pool answers the parent itself, as a server on one loop does."""
     imports: bool
     """Whether `STAND_INS` are imported."""
 
@@ -108,6 +111,7 @@ def parse_options(arguments: list[str]) -> Options:
     parser.add_argument("--loops", type=int, default=0)
     parser.add_argument("--no-steal", dest="steal", action="store_false")
     parser.add_argument("--stuck", type=float, default=0.0)
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--imports", action="store_true")
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -155,6 +159,8 @@ def serve_in_pool(options: Options) -> None:
             where = loops[-1] if options.kind == "bulk" else loops[0]
             listen = cast("Callable[..., Coroutine[Any, Any, Any]]", ON_ONE_LOOP[options.kind])
             server = await loop_pool.spawn(listen(sock, options.place), loop=where)
+        if options.alone:
+            answer_on_loop()
         if options.stuck:
             loops[-1].call_soon_threadsafe(block_regularly, options.stuck)
             # The connections come to a server of which one loop has been stuck before.
@@ -266,7 +272,7 @@ def main() -> None:
         for name in STAND_INS if options.imports else ():
             importlib.import_module(name)
         factory, version = load_factory(options.loop)
-        if options.loops:
+        if options.loops and not options.alone:
             threading.Thread(target=answer_requests, daemon=True).start()
         if not options.loops:
             if options.kind not in ON_ONE_LOOP:

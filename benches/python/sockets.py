@@ -280,10 +280,10 @@ _USUAL: dict[str, Workload[Server]] = {
         _BARE,
     ),
     "echo-streams": _echo(
-        "asyncio streams (loop_pool's own: loop_pool.start_server), 64 connections, 1 KiB: "
-        "server CPU per request",
+        "asyncio streams (loop_pool, own: the native streams of loop_pool.start_server), "
+        "64 connections, 1 KiB: server CPU per request",
         "streams",
-        on_loops("loop_pool, own", "pool-streams", 1),
+        on_loops("loop_pool, own", "pool-streams", 1, "--alone"),
     ),
     "echo-sock": _echo(
         "loop.sock_recv and sock_sendall, 64 connections, 1 KiB: server CPU per request", "sock"

@@ -23,6 +23,7 @@ from ._runner import Runner, run
 from ._serve import serve
 from ._serve_plan import StartupError
 from ._server import Server, create_server, start_server
+from ._streams import open_connection
 from ._stuck import StuckLoop
 from ._task import PoolTask, spawn
 
@@ -53,6 +54,7 @@ __all__ = [
     "gather",
     "map",
     "new_event_loop",
+    "open_connection",
     "run",
     "serve",
     "spawn",

@@ -27,6 +27,9 @@ __all__ = [
     "ServerCore",
     "SocketOperation",
     "StreamCore",
+    "StreamRead",
+    "StreamReaderCore",
+    "StreamReady",
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
@@ -34,7 +37,9 @@ __all__ = [
     "_enter",
     "_install_datagram_methods",
     "_install_hot_methods",
+    "_install_reader_methods",
     "_install_stream_methods",
+    "_install_writer_methods",
     "_is_blocked",
     "_learn_streams",
     "_learn_task_callbacks",
@@ -796,6 +801,173 @@ class SocketOperation:
     def cancelled(self) -> bool:
         """Whether it will not run again. Any thread."""
 
+@disjoint_base
+class StreamReaderCore:
+    """The native half of a stream reader: the buffer. Use `loop_pool.start_server`.
+
+    `read`, `readexactly`, `readuntil`, `readline`, `__anext__`, `feed_data` and `at_eof` are added
+    to the subclass by `_install_reader_methods`, with asyncio's own signatures.
+
+    Args:
+        args: ignored, so that a subclass may pass its own arguments.
+        kwargs: likewise.
+    """
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
+    @property
+    def _limit(self) -> int:
+        """The limit, in bytes: the transport is paused above twice as many. Any thread."""
+
+    @_limit.setter
+    def _limit(self, limit: int) -> None: ...
+    @property
+    def _eof(self) -> bool:
+        """Whether nothing more will come. Any thread."""
+
+    @_eof.setter
+    def _eof(self, eof: bool) -> None: ...
+    @property
+    def _paused(self) -> bool:
+        """Whether the reader has paused its transport. Any thread."""
+
+    @_paused.setter
+    def _paused(self, paused: bool) -> None: ...
+    def _copy_buffer(self) -> bytes:
+        """Return what has been received and not been read. Any thread."""
+
+    def _clear_buffer(self) -> None:
+        """Forget what has been received and not been read. Any thread."""
+
+@final
+class StreamRead:
+    """A `read` of a native stream reader or its like: a coroutine, to be awaited once.
+
+    While it waits it is a future of the reader's loop, to the task that awaits it.
+    """
+
+    @property
+    def __name__(self) -> str:
+        """The method that made it."""
+
+    @property
+    def __qualname__(self) -> str:
+        """The method that made it, with its class."""
+
+    def __repr__(self) -> str:
+        """As a coroutine's."""
+
+    def __await__(self) -> Self:
+        """Return itself: it is its own iterator.
+
+        Raises:
+            RuntimeError: it is being awaited already.
+        """
+
+    def __next__(self) -> Self:
+        """Go on: stop with what was read, or yield itself, to be woken.
+
+        Raises:
+            StopIteration: with what was read.
+            RuntimeError: another one waits already, or it is over.
+            Exception: as asyncio's method of that name.
+        """
+
+    def send(self, value: None) -> Self:
+        """As a coroutine's."""
+
+    def throw(self, *exception: Any) -> Never:
+        """End it by an exception, as a coroutine's."""
+
+    def close(self) -> None:
+        """End it, as a coroutine's."""
+
+    @property
+    def _asyncio_future_blocking(self) -> bool | None:
+        """As a future's; `None` while it does not wait, and is no future."""
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, blocking: bool) -> None: ...
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the reader's loop. Any thread."""
+
+    def done(self) -> bool:
+        """Whether it does not wait. Any thread."""
+
+    def cancelled(self) -> bool:
+        """Whether its wait was cancelled. Any thread."""
+
+    def result(self) -> None:
+        """Return None, or raise what its wait has ended with. Any thread.
+
+        Raises:
+            asyncio.InvalidStateError: it waits.
+        """
+
+    def exception(self) -> BaseException | None:
+        """Return the exception that its wait has ended with. Any thread.
+
+        Raises:
+            asyncio.InvalidStateError: it waits.
+        """
+
+    def cancel(self, msg: Any = None) -> bool:
+        """End the wait by a `CancelledError`; say whether there was one. Any thread."""
+
+    def set_result(self, result: object) -> None:
+        """End the wait. Any thread.
+
+        Raises:
+            asyncio.InvalidStateError: it does not wait.
+        """
+
+    def set_exception(self, exception: BaseException | type[BaseException]) -> None:
+        """End the wait by an exception. Any thread.
+
+        Raises:
+            asyncio.InvalidStateError: it does not wait.
+        """
+
+    def add_done_callback(
+        self, fn: Callable[[Self], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Call `fn` when the wait ends, on the loop. Any thread."""
+
+    def remove_done_callback(self, fn: Callable[[Self], object]) -> int:
+        """Undo `add_done_callback`; return how many were removed. Any thread."""
+
+@final
+class StreamReady:
+    """What `drain` returns when there is nothing to wait for: a coroutine that ends at once.
+
+    It may be awaited any number of times, by any thread.
+    """
+
+    @property
+    def __name__(self) -> str:
+        """`drain`."""
+
+    @property
+    def __qualname__(self) -> str:
+        """`StreamWriter.drain`."""
+
+    def __repr__(self) -> str:
+        """As a coroutine's."""
+
+    def __await__(self) -> Self:
+        """Return itself: it is its own iterator."""
+
+    def __next__(self) -> None:
+        """End at once."""
+
+    def send(self, _value: object) -> Never:
+        """End at once, as a coroutine's."""
+
+    def throw(self, *exception: Any) -> Never:
+        """Raise the exception, as a coroutine's."""
+
+    def close(self) -> None:
+        """Do nothing, as a coroutine's that has ended."""
+
 @final
 class TimerHandle(asyncio.TimerHandle):
     """What `call_later` and `call_at` return. Any thread may cancel it."""
@@ -982,4 +1154,24 @@ def _install_datagram_methods(class_: type, /) -> None:
 
     Raises:
         ImportError: its slots are not where those of the other transport classes are.
+    """
+
+def _install_reader_methods(class_: type[StreamReaderCore], /) -> None:
+    """Add `read`, `readline`, `feed_data` and their like to the class of stream readers.
+
+    Raises:
+        TypeError: it is no subclass of `StreamReaderCore`.
+        ImportError: it has not the slots `_exception`, `_loop`, `_transport`, `_waiter`, `_woken`.
+    """
+
+def _install_writer_methods(writer: type, protocol: type, transport: type, /) -> None:
+    """Add `write` and `drain` to the class of writers, `data_received` to that of protocols.
+
+    Args:
+        writer: has the slots `_protocol`, `_reader` and `_transport`.
+        protocol: has the slots `_connection_lost`, `_paused` and `_stream_reader_wr`.
+        transport: the class of native stream transports, which are called without a look-up.
+
+    Raises:
+        ImportError: a slot is missing.
     """

@@ -135,6 +135,8 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     """The pool that the loop belongs to."""
     _pool_index: int
     """Its place among the loops of that pool."""
+    _done_future: asyncio.Future[None] | None = None
+    """A future that is done, by which native streams wake their tasks."""
 
     if TYPE_CHECKING:
         # Parts of BaseEventLoop that typeshed leaves out.

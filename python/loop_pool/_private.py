@@ -1,4 +1,4 @@
-"""The private parts of asyncio that our transports and listeners borrow, under names of our own.
+"""The private parts of asyncio that our transports, listeners and streams borrow.
 
 The event loop itself overrides and calls others: ``_event_loop`` lists those. A new Python version
 is compared with both lists first.
@@ -25,6 +25,17 @@ and ``_stream_reader_wr``;                  without a Python frame, if the two c
 ``StreamReader._wakeup_waiter``,            (``streams_are_known``, ``src/py/stream_feed.rs``)
 ``_buffer``, ``_eof``, ``_limit``,
 ``_paused``, ``_transport``, ``_waiter``
+``StreamReader._limit``, ``_eof``,          set and read by asyncio's own code, which our readers
+``_paused``, ``_exception``, ``_loop``,     inherit as far as it is not native; ``loop.start_tls``
+``_transport``, ``_waiter``, ``_buffer``,   moves ``_buffer``
+``_wait_for_data``, ``_source_traceback``
+``StreamWriter._transport``,                likewise, of our writers
+``_protocol``, ``_reader``, ``_loop``
+``StreamReaderProtocol._stream_reader``,    likewise, of their protocols; ``connection_made`` is
+``_stream_reader_wr``, ``_strong_reader``,  ours, as asyncio's would make a writer of asyncio's
+``_client_connected_cb``, ``_over_ssl``,
+``_connection_lost``, ``_paused``,
+``_task``, ``_transport``
 ==========================================  ======================================================
 """
 
@@ -128,6 +139,11 @@ def accept_with_tls(
         *args, **kwargs
     )
     return coroutine
+
+
+def reader_of(protocol: asyncio.StreamReaderProtocol) -> Any:
+    """The reader that a protocol feeds, which it keeps weakly; ``None`` if it has gone."""
+    return protocol._stream_reader  # type: ignore[attr-defined]
 
 
 def loop_of(primitive: Any) -> asyncio.AbstractEventLoop | None:

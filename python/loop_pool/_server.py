@@ -7,7 +7,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, Self, final
 
-from . import _core
+from . import _core, _streams
 from ._event_loop import EventLoop
 from ._listeners import Listener, pool_server
 from ._pool import current_pool
@@ -190,9 +190,10 @@ async def start_server(
 
     Each connection goes to the less loaded of two loops (open connections, callbacks that wait, and
     whether it was stuck of late), whichever loop accepted it;
-    ``client_connected_cb(reader, writer)`` runs there. Each loop has listening sockets of its own
-    on the same addresses (``SO_REUSEPORT``); while it is stuck, others accept for it. Call it from
-    a coroutine on a loop of the pool.
+    ``client_connected_cb(reader, writer)`` runs there. Reader and writer are instances of asyncio's
+    classes with native parts, and belong to that loop's thread; ``docs/compatibility.md`` has what
+    differs. Each loop has listening sockets of its own on the same addresses (``SO_REUSEPORT``);
+    while it is stuck, others accept for it. Call it from a coroutine on a loop of the pool.
 
     Args:
         client_connected_cb: a function or coroutine function, called for each connection.
@@ -208,7 +209,7 @@ async def start_server(
     """
 
     def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:
-        return asyncio.start_server(client_connected_cb, **where)
+        return _streams.listen(client_connected_cb, **where)
 
     return await _listen_on_every_loop(make, host, port, sock, kwargs)
 

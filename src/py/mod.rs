@@ -34,6 +34,8 @@ mod pool;
 mod pool_task;
 mod pool_task_run;
 mod pool_task_wait;
+mod reader;
+mod reader_methods;
 mod registry;
 mod run;
 mod scheduling;
@@ -46,11 +48,15 @@ mod state;
 mod stats;
 mod stream;
 mod stream_feed;
+mod stream_look;
 mod stream_methods;
+mod stream_read;
 mod stream_turn;
+mod stream_waiter;
 mod transport;
 mod transport_core;
 mod transport_methods;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -73,6 +79,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
     module.add_class::<stream::StreamCore>()?;
     module.add_class::<listener::ListenerCore>()?;
+    module.add_class::<reader::StreamReaderCore>()?;
+    module.add_class::<stream_read::StreamRead>()?;
+    module.add_class::<writer::StreamReady>()?;
     module.add_class::<datagram::DatagramCore>()?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
     module.add_function(wrap_pyfunction!(registry::tasks, module)?)?;
@@ -86,6 +95,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;
     module.add_function(wrap_pyfunction!(stream_feed::learn, module)?)?;
     module.add_function(wrap_pyfunction!(datagram_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(reader::install, module)?)?;
+    module.add_function(wrap_pyfunction!(writer::install, module)?)?;
     state::initialise(module)?;
     Ok(())
 }

@@ -45,7 +45,11 @@ pub(super) fn install(class: &Bound<'_, PyType>, reads: bool, writes: bool) -> P
     add_methods(class, methods)
 }
 
-unsafe extern "C" fn write(
+/// `write` of a transport, as a C method.
+///
+/// # Safety
+/// As the vectorcall convention says; `slf` is an instance of a class that was given the method.
+pub(super) unsafe extern "C" fn write(
     slf: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,

@@ -8,5 +8,6 @@ pub mod address;
 pub mod clock;
 pub mod level_trigger;
 pub mod receive;
+pub mod search;
 pub mod socket;
 pub mod thread;

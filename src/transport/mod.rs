@@ -10,16 +10,20 @@
 //! wait.
 
 mod datagram;
+mod framing;
 mod link;
 mod listener;
+mod read_buffer;
 mod source;
 mod state;
 mod stream;
 mod write_queue;
 
 pub use datagram::{Arrival, Datagrams, Delivered, Target};
+pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
 pub use listener::{Connection, Listener};
+pub use read_buffer::ReadBuffer;
 pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Source, SourceTable};
 pub use state::{Bits, Schedule, State, Turn};
 pub use stream::{Ahead, Flushed, Input, Stream};

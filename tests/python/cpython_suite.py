@@ -3,6 +3,7 @@
     python tests/python/cpython_suite.py                       # all files of test.test_asyncio
     python tests/python/cpython_suite.py test_events           # one file, class or test
     python tests/python/cpython_suite.py --loop asyncio:SelectorEventLoop     # the oracle
+    python tests/python/cpython_suite.py --native-streams test_streams        # our streams as well
     PYTHONASYNCIODEBUG=1 python tests/python/cpython_suite.py  # all loops in debug mode
 
 Each file runs in a process of its own. A test that hangs or crashes is named with its stacks, and
@@ -55,6 +56,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="file, class or test (test_events, test_events.EPollEventLoopTests, *datagram*)",
     )
     parser.add_argument("--loop", default="loop_pool:EventLoop", metavar="MODULE:CLASS")
+    parser.add_argument(
+        "--native-streams",
+        action="store_true",
+        help="put loop_pool's streams in the place of asyncio's too",
+    )
     parser.add_argument("--package", default=PACKAGE, help="package of tests (%(default)s)")
     parser.add_argument(
         "--jobs", "-j", type=int, default=os.process_cpu_count() or 1, help="files at a time"
@@ -134,6 +140,7 @@ class Suite:
             events="",
             select=self.select,
             exclude=() if self.options.no_exclusions else excluded,
+            native_streams=self.options.native_streams,
         )
         report = run_file(spec, RUNNER, self.limits)
         if not self.select:

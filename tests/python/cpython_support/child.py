@@ -32,7 +32,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cpython_support.model import ChildSpec, Outcome, is_selected
-from cpython_support.placement import Placement, PlacementError, load_loop_class
+from cpython_support.placement import (
+    Placement,
+    PlacementError,
+    load_loop_class,
+    place_native_streams,
+)
 from cpython_support.widening import widen
 
 
@@ -193,6 +198,8 @@ def run(spec: ChildSpec, events: Events) -> None:
     """Put our loop in place, run the tests, and report."""
     placement = Placement(load_loop_class(spec.loop))
     placement.install()
+    if spec.native_streams:
+        place_native_streams()
     result = EventResult(events, placement, spec.prefix)
     watch_unraisable(events, result)
     suite = load_tests(spec, events, placement)

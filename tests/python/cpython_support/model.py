@@ -55,6 +55,7 @@ class ChildSpec:
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     done: tuple[str, ...] = ()
+    native_streams: bool = False
 
 
 @dataclasses.dataclass(slots=True)

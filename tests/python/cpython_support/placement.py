@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.events
+import asyncio.streams
 import asyncio.unix_events
 import functools
 import importlib
@@ -69,6 +70,15 @@ class Placement:
             original(loop, *args, **kwargs)
 
         loop_class.__init__ = counting
+
+
+def place_native_streams() -> None:
+    """Put loop_pool's streams in the place of asyncio's, also for `asyncio.start_server`."""
+    streams = importlib.import_module("loop_pool._streams")
+    for module in (asyncio, asyncio.streams):
+        module.StreamReader = streams.StreamReader
+        module.StreamWriter = streams.StreamWriter
+        module.StreamReaderProtocol = streams.StreamProtocol
 
 
 def load_loop_class(spec: str) -> type[asyncio.AbstractEventLoop]:

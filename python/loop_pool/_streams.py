@@ -1,0 +1,236 @@
+"""asyncio's streams with native parts where each message passes.
+
+The classes inherit asyncio's, which is what programs see and what happens once in a connection's
+life. Native are ``read``, ``readexactly``, ``readuntil``, ``readline`` and ``async for``,
+``feed_data``, the protocol's ``data_received``, and the writer's ``write`` and ``drain``: ``_core``
+adds them to the classes below. Slots hold what these need of the Python side, where they find it by
+its place; ``_private`` lists asyncio's attributes that the classes share with it.
+
+Threads: a stream belongs to its loop's thread. A call from another does no harm to memory, and is
+as right or wrong as with asyncio's streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+from asyncio import format_helpers
+from typing import TYPE_CHECKING, Any
+
+from . import _core, _private
+from ._event_loop import EventLoop
+from ._transports import StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+LIMIT = 2**16
+"""Bytes that a reader keeps before it may pause its transport, if nothing else is said."""
+
+
+def _done_future(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
+    """Return the future by which tasks of a native loop are woken; ``None`` for other loops.
+
+    Each loop has its own, so that no two threads touch the same.
+    """
+    if type(loop) is not EventLoop:
+        return None
+    future = loop._done_future
+    if future is None:
+        future = loop._done_future = asyncio.Future(loop=loop)
+        future.set_result(None)
+    return future
+
+
+class _Buffer(bytearray):
+    """A copy of what a reader has, which forgets it there too when it is cleared.
+
+    ``loop.start_tls`` moves what has come before the handshake in this way.
+    """
+
+    __slots__ = ("_reader",)
+
+    _reader: StreamReader
+
+    def clear(self) -> None:
+        """Forget all of it, in the reader too."""
+        self._reader._clear_buffer()
+        super().clear()
+
+
+class StreamReader(_core.StreamReaderCore, asyncio.StreamReader):
+    """An ``asyncio.StreamReader`` whose buffer is native."""
+
+    __slots__ = ("_exception", "_loop", "_transport", "_waiter", "_woken")
+
+    if TYPE_CHECKING:
+        _exception: BaseException | None
+        _loop: asyncio.AbstractEventLoop
+        _source_traceback: Any
+        _transport: Any
+        _waiter: asyncio.Future[None] | None
+        _woken: asyncio.Future[None] | None
+
+    def __init__(self, limit: int = LIMIT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        if limit <= 0:
+            raise ValueError("Limit cannot be <= 0")
+        self._limit = int(min(limit, sys.maxsize))
+        self._loop = asyncio.get_event_loop() if loop is None else loop
+        self._exception = None
+        self._transport = None
+        self._waiter = None
+        self._woken = _done_future(self._loop)
+        if self._loop.get_debug():
+            self._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+
+    @property
+    def _buffer(self) -> _Buffer:
+        copy = _Buffer(self._copy_buffer())
+        copy._reader = self
+        return copy
+
+
+class StreamWriter(asyncio.StreamWriter):
+    """An ``asyncio.StreamWriter`` whose ``write`` and ``drain`` are native."""
+
+    __slots__ = ("_loop", "_protocol", "_reader", "_transport")
+
+    if TYPE_CHECKING:
+        _loop: asyncio.AbstractEventLoop
+        _protocol: Any
+        _reader: asyncio.StreamReader | None
+        _transport: Any
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.BaseProtocol,
+        reader: asyncio.StreamReader | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        assert reader is None or isinstance(reader, asyncio.StreamReader)
+        self._transport = transport
+        self._protocol = protocol
+        self._reader = reader
+        self._loop = loop
+
+    _drain_later = asyncio.StreamWriter.drain
+    """What ``drain`` returns when there is something to wait for, or to raise."""
+
+    def __del__(self, warnings: Any = warnings) -> None:
+        if getattr(self, "_transport", None) is not None:
+            super().__del__(warnings)
+
+
+class StreamProtocol(asyncio.StreamReaderProtocol):
+    """An ``asyncio.StreamReaderProtocol`` which feeds its reader natively."""
+
+    __slots__ = ("_connection_lost", "_paused", "_stream_reader_wr")
+
+    if TYPE_CHECKING:
+        _loop: asyncio.AbstractEventLoop
+
+    def __init__(
+        self,
+        stream_reader: StreamReader,
+        client_connected_cb: Callable[[Any, Any], Any] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(stream_reader, client_connected_cb, loop)
+        self._client_connected_cb = client_connected_cb
+
+    def connection_made(self, transport: Any) -> None:
+        """Introduce the reader to the transport, and call whoever serves the connection."""
+        self._transport = transport
+        reader: StreamReader | None = _private.reader_of(self)
+        if reader is not None:
+            reader.set_transport(transport)
+        self._over_ssl = transport.get_extra_info("sslcontext") is not None
+        serve = self._client_connected_cb
+        if serve is None:
+            return
+        assert reader is not None
+        writer = StreamWriter(transport, self, reader, self._loop)
+        try:
+            served = serve(reader, writer)
+        except Exception as exc:
+            self._report(exc, transport)
+            self._strong_reader = None
+            return
+        if asyncio.iscoroutine(served):
+            self._task = self._loop.create_task(served)
+            self._task.add_done_callback(lambda task: self._served(task, transport))
+        self._strong_reader = None
+
+    def _served(self, task: asyncio.Task[Any], transport: Any) -> None:
+        if task.cancelled():
+            transport.close()
+            return
+        exc = task.exception()
+        if exc is not None:
+            self._report(exc, transport)
+
+    def _report(self, exc: BaseException, transport: Any) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": "Unhandled exception in client_connected_cb",
+                "exception": exc,
+                "transport": transport,
+            }
+        )
+        transport.close()
+
+
+_core._install_reader_methods(StreamReader)
+_core._install_writer_methods(StreamWriter, StreamProtocol, StreamTransport)
+# Every loop makes them at each message.
+_core._stop_counting(StreamReader, StreamWriter, _core.StreamRead, _core.StreamReady)
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = LIMIT,
+    **kwds: Any,
+) -> tuple[StreamReader, StreamWriter]:
+    """Connect, and return a native reader and writer. As ``asyncio.open_connection``.
+
+    Call it from a coroutine on any loop, in a pool or not: the streams belong to its thread.
+
+    Args:
+        host: as for ``asyncio.open_connection``.
+        port: likewise.
+        limit: bytes that the reader keeps before it may pause the transport, and the most that
+            ``readline`` and ``readuntil`` return without the separator.
+        kwds: as for ``loop.create_connection`` (``ssl``, ``sock``, ``local_addr``, ...).
+
+    Raises:
+        OSError: the connection cannot be made.
+    """
+    loop = asyncio.get_running_loop()
+    reader = StreamReader(limit, loop)
+    protocol = StreamProtocol(reader, loop=loop)
+    where: Any = (host, port)
+    transport, _ = await loop.create_connection(lambda: protocol, *where, **kwds)
+    return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+async def listen(
+    client_connected_cb: Callable[
+        [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None
+    ],
+    host: Any = None,
+    port: Any = None,
+    *,
+    limit: int = LIMIT,
+    **kwds: Any,
+) -> asyncio.Server:
+    """Listen on the running loop alone, with native streams. As ``asyncio.start_server``."""
+    loop = asyncio.get_running_loop()
+
+    def factory() -> StreamProtocol:
+        return StreamProtocol(StreamReader(limit, loop), client_connected_cb, loop)
+
+    return await loop.create_server(factory, host, port, **kwds)

@@ -1,0 +1,490 @@
+//! The other side of a `StreamRead`: while it waits it is a future to the task that awaits it, which
+//! leaves its wakeup there.
+//!
+//! A `Future` of its own for each wait would cost more than all the rest of a read. What a waiter
+//! consists of is touched in the critical section of the reader, so who feeds the reader takes the
+//! wakeup along with the same lock.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+
+use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::hot::add_methods;
+use super::io::copy_context;
+use super::object::{Ref, copied};
+use super::reader;
+use super::state::state;
+use super::stream_read::StreamRead;
+use super::transport_methods::none;
+
+/// How a wait has ended.
+#[derive(Default)]
+pub(super) enum Outcome {
+    /// There is none.
+    #[default]
+    Idle,
+    Pending,
+    Woken,
+    /// With a message, if one was given.
+    Cancelled(Option<Ref>),
+    Failed(Ref),
+}
+
+/// Who is to be told, each with the context to run in.
+#[derive(Default)]
+pub(super) struct Callbacks {
+    /// The task.
+    first: Option<(Ref, Ref)>,
+    more: Vec<(Ref, Ref)>,
+}
+
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) outcome: Outcome,
+    callbacks: Callbacks,
+}
+
+/// The future half of an operation.
+#[derive(Default)]
+pub(super) struct Waiter {
+    parts: UnsafeCell<Parts>,
+    /// What a task sets and clears to see that it was awaited.
+    pub(super) blocking: AtomicBool,
+}
+
+// SAFETY: `parts` is touched in the critical section of the reader, by the word of who calls `parts`.
+unsafe impl Sync for Waiter {}
+
+impl Waiter {
+    /// # Safety
+    /// In the critical section of the operation's reader, and not twice at a time.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "the section is the lock")]
+    unsafe fn parts(&self) -> &mut Parts {
+        // SAFETY: by our caller's word.
+        unsafe { &mut *self.parts.get() }
+    }
+
+    /// Begins a wait.
+    ///
+    /// # Safety
+    /// In the critical section of the operation's reader.
+    #[inline(always)]
+    pub(super) unsafe fn begin(&self) {
+        // SAFETY: by our caller's word. There was no wait, so nothing is dropped.
+        unsafe { self.parts().outcome = Outcome::Pending };
+        self.blocking.store(true, Relaxed);
+    }
+
+    /// Ends a wait that has an outcome, or gives it up.
+    ///
+    /// # Safety
+    /// In the critical section of the operation's reader; what is returned is dropped outside.
+    #[inline(always)]
+    pub(super) unsafe fn end(&self) -> Parts {
+        // SAFETY: by our caller's word.
+        unsafe { std::mem::take(self.parts()) }
+    }
+
+    /// Gives a pending wait its outcome. `Err`: it is not pending, here is the outcome back.
+    ///
+    /// # Safety
+    /// In the critical section of the operation's reader; what is returned is dropped outside.
+    #[inline(always)]
+    pub(super) unsafe fn settle(&self, outcome: Outcome) -> Result<Callbacks, Outcome> {
+        // SAFETY: by our caller's word.
+        let parts = unsafe { self.parts() };
+        if !matches!(parts.outcome, Outcome::Pending) {
+            return Err(outcome);
+        }
+        parts.outcome = outcome;
+        Ok(std::mem::take(&mut parts.callbacks))
+    }
+
+    /// Shows the collector what it holds. The collector has stopped all threads, none of which is in a
+    /// critical section that runs no Python.
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // SAFETY: nobody else runs.
+        let parts = unsafe { &*self.parts.get() };
+        if let Outcome::Cancelled(Some(object)) | Outcome::Failed(object) = &parts.outcome {
+            visit.call(object.as_py())?;
+        }
+        for (callback, context) in parts.callbacks.first.iter().chain(&parts.callbacks.more) {
+            visit.call(callback.as_py())?;
+            visit.call(context.as_py())?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets everybody who waited run.
+///
+/// # Errors
+/// `RuntimeError` if the loop is closed.
+#[inline]
+pub(super) fn tell(read: &Bound<'_, StreamRead>, callbacks: Callbacks) -> PyResult<()> {
+    if let Some((callback, context)) = callbacks.first {
+        call_soon(read, callback, context)?;
+    }
+    for (callback, context) in callbacks.more {
+        call_soon(read, callback, context)?;
+    }
+    Ok(())
+}
+
+fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyResult<()> {
+    let py = read.py();
+    let loop_ = read.get().loop_of()?;
+    // SAFETY: the reader is alive; its loop is a `LoopCore` if it has such a future.
+    unsafe {
+        if let Some(woken) = reader::woken(read.get().reader())
+            && state().is_task_wakeup(callback.as_ptr())
+        {
+            let core = loop_.as_py().bind(py).cast_unchecked::<LoopCore>().get();
+            core.check_open()?;
+            if !core.is_debug() {
+                // A C task asks whatever wakes it for the result, and this one it asks without Python.
+                // What the wait has ended with the task hears from the operation, as it goes on.
+                core.schedule(Callback::from_task(callback, Some(woken), context));
+                return Ok(());
+            }
+        }
+    }
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "context"), context.as_py())?;
+    let arguments = (callback.as_py(), read);
+    loop_.as_py().bind(py).call_method(intern!(py, "call_soon"), arguments, Some(&keywords))?;
+    Ok(())
+}
+
+/// `asyncio.InvalidStateError`.
+#[cold]
+fn invalid_state(py: Python<'_>, text: &str) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let class = py.import("asyncio")?.getattr("InvalidStateError")?;
+        Ok(PyErr::from_value(class.call1((text,))?))
+    };
+    make().unwrap_or_else(|error| error)
+}
+
+/// `asyncio.CancelledError`.
+#[cold]
+pub(super) fn cancelled_error(py: Python<'_>, message: Option<&Ref>) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let class = py.import("asyncio")?.getattr("CancelledError")?;
+        let error = match message {
+            Some(message) => class.call1((message.as_py(),))?,
+            None => class.call0()?,
+        };
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|error| error)
+}
+
+// --- the methods of a future ------------------------------------------------------------------------
+
+/// Adds the methods to `StreamRead`.
+pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
+    add_methods(
+        class,
+        vec![
+            method_def(c"get_loop", get_loop, c"get_loop($self, /)\n--\n\nThe reader's loop."),
+            method_def(c"done", done, c"done($self, /)\n--\n\nWhether it does not wait."),
+            method_def(
+                c"cancelled",
+                cancelled,
+                c"cancelled($self, /)\n--\n\nWhether its wait was cancelled.",
+            ),
+            method_def(
+                c"result",
+                result,
+                c"result($self, /)\n--\n\nReturn None, or raise what its wait ended with.",
+            ),
+            method_def(
+                c"exception",
+                exception,
+                c"exception($self, /)\n--\n\nReturn the exception that its wait ended with.",
+            ),
+            fast_def(
+                c"cancel",
+                cancel,
+                c"cancel($self, /, msg=None)\n--\n\nEnd the wait by a CancelledError.",
+            ),
+            fast_def(
+                c"set_result",
+                set_result,
+                c"set_result($self, /, result)\n--\n\nEnd the wait; the result is not kept.",
+            ),
+            fast_def(
+                c"set_exception",
+                set_exception,
+                c"set_exception($self, /, exception)\n--\n\nEnd the wait by an exception.",
+            ),
+            fast_def(
+                c"add_done_callback",
+                add_done_callback,
+                c"add_done_callback($self, /, fn, *, context=None)\n--\n\n\
+                  Call fn with it when the wait ends.",
+            ),
+            fast_def(
+                c"remove_done_callback",
+                remove_done_callback,
+                c"remove_done_callback($self, /, fn)\n--\n\n\
+                  Undo add_done_callback; return how many were removed.",
+            ),
+        ],
+    )
+}
+
+/// What the outcome is, for methods.
+enum State {
+    Pending,
+    Done,
+    Cancelled(Option<Ref>),
+    Failed(Ref),
+}
+
+/// Calls `f` with the parts of an operation.
+///
+/// # Safety
+/// `slf` is a live `StreamRead`; `f` runs no Python, and drops no reference.
+#[inline(always)]
+unsafe fn with<R>(slf: *mut ffi::PyObject, f: impl FnOnce(&StreamRead, &mut Parts) -> R) -> R {
+    // SAFETY: by our caller's word.
+    unsafe {
+        let read = (*(&raw const slf).cast::<Bound<'_, StreamRead>>()).get();
+        reader::with(read.reader(), |_| f(read, read.waiter.parts()))
+    }
+}
+
+/// # Safety
+/// `slf` is a live `StreamRead`.
+#[inline(always)]
+unsafe fn state_of(py: Python<'_>, slf: *mut ffi::PyObject) -> State {
+    // SAFETY: by our caller's word; counting runs no Python.
+    unsafe {
+        with(slf, |_, parts| match &parts.outcome {
+            Outcome::Pending => State::Pending,
+            Outcome::Idle | Outcome::Woken => State::Done,
+            Outcome::Cancelled(message) => State::Cancelled(copied(py, message.as_ref())),
+            Outcome::Failed(error) => State::Failed(error.clone_ref(py)),
+        })
+    }
+}
+
+/// Ends the wait; says whether there was one.
+///
+/// # Safety
+/// `slf` is a live `StreamRead`.
+unsafe fn settle(slf: *mut ffi::PyObject, outcome: Outcome) -> PyResult<bool> {
+    // SAFETY: by our caller's word; both arms are dropped here.
+    unsafe {
+        let bound = &*(&raw const slf).cast::<Bound<'_, StreamRead>>();
+        let read = bound.get();
+        let settled = reader::with(read.reader(), |_| read.waiter.settle(outcome));
+        match settled {
+            Ok(callbacks) => tell(bound, callbacks).map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+fn boolean(value: bool) -> *mut ffi::PyObject {
+    // SAFETY: immortal.
+    unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } }
+}
+
+unsafe extern "C" fn get_loop(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type, here and below.
+    raise(|_| unsafe {
+        (*(&raw const slf).cast::<Bound<'_, StreamRead>>()).get().loop_of().map(Ref::into_ptr)
+    })
+}
+
+unsafe extern "C" fn done(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| unsafe { Ok(boolean(!matches!(state_of(py, slf), State::Pending))) })
+}
+
+unsafe extern "C" fn cancelled(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| unsafe { Ok(boolean(matches!(state_of(py, slf), State::Cancelled(_)))) })
+}
+
+unsafe extern "C" fn result(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| match unsafe { state_of(py, slf) } {
+        State::Done => Ok(none()),
+        State::Pending => Err(invalid_state(py, "Result is not set.")),
+        State::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
+        State::Failed(error) => Err(PyErr::from_value(error.as_py().bind(py).clone())),
+    })
+}
+
+unsafe extern "C" fn exception(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| match unsafe { state_of(py, slf) } {
+        State::Done => Ok(none()),
+        State::Pending => Err(invalid_state(py, "Exception is not set.")),
+        State::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
+        State::Failed(error) => Ok(error.into_ptr()),
+    })
+}
+
+/// The only argument of a method; null if it was not given and need not be.
+///
+/// # Safety
+/// As the vectorcall convention says; `slf` is alive.
+unsafe fn argument(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    arguments: &Arguments<'_>,
+    (method, name, required): (&str, &str, usize),
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: by our caller's word.
+    let object = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    arguments.named(&object, method, [name], required).map(|[argument]| argument)
+}
+
+unsafe extern "C" fn cancel(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above; the arguments are alive during the call.
+    raise(|py| unsafe {
+        let arguments = Arguments::new(args, count, kwnames);
+        let message = argument(py, slf, &arguments, ("cancel", "msg", 0))?;
+        let is_given = !message.is_null() && !std::ptr::eq(message, ffi::Py_None());
+        let message = is_given.then(|| Ref::from_borrowed(message));
+        settle(slf, Outcome::Cancelled(message)).map(boolean)
+    })
+}
+
+unsafe extern "C" fn set_result(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| unsafe {
+        argument(py, slf, &Arguments::new(args, count, kwnames), ("set_result", "result", 1))?;
+        if settle(slf, Outcome::Woken)? {
+            return Ok(none());
+        }
+        Err(invalid_state(py, "invalid state"))
+    })
+}
+
+unsafe extern "C" fn set_exception(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| unsafe {
+        let arguments = Arguments::new(args, count, kwnames);
+        let given = argument(py, slf, &arguments, ("set_exception", "exception", 1))?;
+        let given = Bound::from_borrowed_ptr(py, given);
+        let error = if given.is_instance_of::<PyType>() { given.call0()? } else { given };
+        if !error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+            return Err(PyTypeError::new_err("invalid exception object"));
+        }
+        if settle(slf, Outcome::Failed(error.into()))? {
+            return Ok(none());
+        }
+        Err(invalid_state(py, "invalid state"))
+    })
+}
+
+unsafe extern "C" fn add_done_callback(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| unsafe {
+        let arguments = Arguments::new(args, count, kwnames);
+        let parsed = Parsed::new(py, "add_done_callback", ["fn"], &arguments)?;
+        if !parsed.rest.is_empty() {
+            let text = "add_done_callback() takes exactly 1 positional argument";
+            return Err(PyTypeError::new_err(text));
+        }
+        let [callback] = parsed.required;
+        let callback = Ref::from_borrowed(callback);
+        let context = match parsed.context {
+            Some(context) if !std::ptr::eq(context, ffi::Py_None()) => Ref::from_borrowed(context),
+            _ => copy_context(py)?,
+        };
+        let refused = with(slf, |_, parts| {
+            let new = (callback, context);
+            if !matches!(parts.outcome, Outcome::Pending) {
+                return Some(new);
+            }
+            if parts.callbacks.first.is_none() {
+                parts.callbacks.first = Some(new);
+            } else {
+                parts.callbacks.more.push(new);
+            }
+            None
+        });
+        if let Some((callback, context)) = refused {
+            call_soon(&*(&raw const slf).cast::<Bound<'_, StreamRead>>(), callback, context)?;
+        }
+        Ok(none())
+    })
+}
+
+unsafe extern "C" fn remove_done_callback(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    raise(|py| unsafe {
+        let arguments = Arguments::new(args, count, kwnames);
+        let unwanted = argument(py, slf, &arguments, ("remove_done_callback", "fn", 1))?;
+        let unwanted = Bound::from_borrowed_ptr(py, unwanted);
+        // Comparing runs Python, so it is done outside of the section. What is added meanwhile stays.
+        let callbacks = with(slf, |_, parts| std::mem::take(&mut parts.callbacks));
+        let (mut kept, mut removed) = (Vec::new(), 0_usize);
+        for (callback, context) in callbacks.first.into_iter().chain(callbacks.more) {
+            if callback.as_py().bind(py).eq(&unwanted)? {
+                removed += 1;
+            } else {
+                kept.push((callback, context));
+            }
+        }
+        with(slf, |_, parts| {
+            kept.extend(parts.callbacks.first.take());
+            kept.append(&mut parts.callbacks.more);
+            let mut all = kept.drain(..);
+            parts.callbacks.first = all.next();
+            parts.callbacks.more = all.collect();
+        });
+        Ok(removed.into_pyobject(py)?.into_ptr())
+    })
+}
