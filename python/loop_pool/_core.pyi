@@ -64,8 +64,8 @@ class LoopCore:
     """The native half of an event loop. Use `loop_pool.EventLoop`.
 
     `call_soon`, `call_soon_threadsafe`, `call_at`, `call_later`, `create_future`, `create_task`,
-    `get_debug` and `time` are added to the subclass by `_install_hot_methods`, with asyncio's own
-    signatures.
+    `get_debug`, `time`, `add_reader`, `add_writer`, `remove_reader` and `remove_writer` are added to
+    the subclass by `_install_hot_methods`, with asyncio's own signatures.
 
     Args:
         args: ignored, so that a subclass may pass its own arguments.

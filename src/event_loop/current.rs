@@ -148,6 +148,18 @@ impl Current {
         Some(result)
     }
 
+    /// Shows no task any more that waits for its first step: none of them will begin. Owner only, before
+    /// it drops them, which it may do once [`is_unread`](Self::is_unread).
+    pub fn clear_young(&self) {
+        let (mut begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
+        while begin != end {
+            self.young[begin % YOUNG].task.store(0, Release);
+            begin = begin.wrapping_add(1);
+        }
+        self.begin.store(begin, Release);
+        fence(SeqCst);
+    }
+
     // -- readers ---------------------------------------------------------------------------------
 
     /// Calls `f`, during which no task that it sees is dropped. Any thread. `f` is as short as can
@@ -225,6 +237,20 @@ mod tests {
         assert_eq!(current.remove_young(2, |ns| ns), Some(200));
         assert_eq!(current.remove_young(4, |ns| ns), Some(400));
         assert!(young(&current).is_empty());
+    }
+
+    #[test]
+    fn young_tasks_that_will_not_begin_are_shown_no_more() {
+        let current = Current::new();
+        for task in 1..=3 {
+            assert!(current.add_young(task, 0));
+        }
+        assert_eq!(current.remove_young(2, |ns| ns), Some(0));
+        current.clear_young();
+        assert!(young(&current).is_empty());
+        assert_eq!(current.remove_young(1, |ns| ns), None);
+        assert!(current.add_young(4, 0));
+        assert_eq!(young(&current), [4]);
     }
 
     #[test]

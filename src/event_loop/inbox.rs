@@ -3,29 +3,93 @@
 //! In: values, from any thread, without waiting. Out: all of them at once, in the order in which
 //! they were pushed.
 //!
-//! Protocol: a Treiber stack. A push links a node before the head by compare-exchange (release). A
-//! drain takes the whole stack by one swap (acquire) and reverses it. As nodes leave only by the
-//! swap of the entire stack, no node is freed while a pusher may look at it, so there is no ABA: a
-//! pusher compares the head as a number and never follows it.
+//! Protocol: a Treiber stack of [`Link`]s. A push writes where its link leads and puts it before the
+//! head by compare-exchange (release). A drain takes the whole stack by one swap (acquire) and
+//! reverses it. As links leave only by the swap of the entire stack, nobody but the drainer follows
+//! one: a pusher compares the head as a number. So a link that was drained may be freed, or pushed
+//! again, while a pusher still has its address: if the exchange succeeds, the link at that address
+//! is the head at this moment, whether it was so all the time or has come back, and it is what the
+//! new link is to lead to. There is no ABA.
+//!
+//! A link is part of a box that the queue makes for a value ([`Inbox::push`]), or of an object that
+//! stands for the value ([`Inbox::push_link`]) and needs no memory of the queue's. Memory that one
+//! thread takes and another gives back is most of what a push costs otherwise.
+//!
+//! The exchange is a sequentially consistent one: whoever pushes and then looks whether the consumer
+//! sleeps needs no further fence (see `Idle::posted_by_exchange`).
 //!
 //! Must never: drop a value by itself while it is shared.
 
-use std::ptr;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
 
 use crate::sync::atomic::{
     AtomicPtr,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
 };
 
-struct Node<T> {
+type Take<T> = unsafe fn(NonNull<Link<T>>) -> T;
+type Look<T> = unsafe fn(NonNull<Link<T>>, &mut dyn FnMut(&T));
+
+/// How a value is got out of what its link is part of.
+pub struct Carrier<T> {
+    /// Moves the value out, and frees what the link is part of. Called once for each push.
+    pub take: Take<T>,
+    /// Shows the value, which stays.
+    pub look: Look<T>,
+}
+
+/// A place in an [`Inbox`]. From the push until the value is taken it is the queue's.
+pub struct Link<T> {
+    next: *mut Link<T>,
+    /// Lives as long as the process.
+    carrier: *const Carrier<T>,
+}
+
+impl<T: 'static> Link<T> {
+    /// A link of what `carrier` knows, in no queue.
+    #[must_use]
+    pub fn new(carrier: &'static Carrier<T>) -> Self {
+        Self { next: ptr::null_mut(), carrier }
+    }
+}
+
+/// A box for one value. The link comes first, so that its address is that of the box.
+#[repr(C)]
+struct Boxed<T> {
+    link: Link<T>,
     value: T,
-    next: *mut Node<T>,
+}
+
+impl<T> Boxed<T> {
+    const CARRIER: *const Carrier<T> = &Carrier { take: Self::take, look: Self::look };
+
+    fn link(value: T) -> NonNull<Link<T>> {
+        let boxed =
+            Box::new(Self { link: Link { next: ptr::null_mut(), carrier: Self::CARRIER }, value });
+        NonNull::from(Box::leak(boxed)).cast()
+    }
+
+    /// # Safety
+    /// `link` was made by [`link`](Self::link), and is used no more.
+    unsafe fn take(link: NonNull<Link<T>>) -> T {
+        // SAFETY: by our caller's word.
+        unsafe { Box::from_raw(link.cast::<Self>().as_ptr()) }.value
+    }
+
+    /// # Safety
+    /// `link` was made by [`link`](Self::link), and nobody takes the value meanwhile.
+    unsafe fn look(link: NonNull<Link<T>>, f: &mut dyn FnMut(&T)) {
+        // SAFETY: by our caller's word.
+        f(unsafe { &link.cast::<Self>().as_ref().value });
+    }
 }
 
 /// Values posted and not yet drained.
 #[derive(Debug)]
 pub struct Inbox<T> {
-    head: AtomicPtr<Node<T>>,
+    head: AtomicPtr<Link<T>>,
+    _values: PhantomData<T>,
 }
 
 // SAFETY: values are moved in by one thread and out by another, never shared.
@@ -35,19 +99,30 @@ unsafe impl<T: Send> Sync for Inbox<T> {}
 
 impl<T> Default for Inbox<T> {
     fn default() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()) }
+        Self { head: AtomicPtr::new(ptr::null_mut()), _values: PhantomData }
     }
 }
 
 impl<T> Inbox<T> {
     /// Appends a value. Any thread; lock-free.
     pub fn push(&self, value: T) {
-        let node = Box::into_raw(Box::new(Node { value, next: ptr::null_mut() }));
+        // SAFETY: the box is in no queue, and is freed when its value is taken.
+        unsafe { self.push_link(Boxed::link(value)) };
+    }
+
+    /// Appends the value that `link` is part of. Any thread; lock-free.
+    ///
+    /// # Safety
+    /// The link is in no queue and the caller's alone. Its carrier may be used by any thread, and
+    /// what it is part of stays where it is until the value is taken.
+    #[inline]
+    pub unsafe fn push_link(&self, link: NonNull<Link<T>>) {
+        let link = link.as_ptr();
         let mut head = self.head.load(Relaxed);
         loop {
-            // SAFETY: the node is ours alone until the exchange below succeeds.
-            unsafe { (*node).next = head };
-            match self.head.compare_exchange_weak(head, node, Release, Relaxed) {
+            // SAFETY: the link is ours alone until the exchange below succeeds.
+            unsafe { (*link).next = head };
+            match self.head.compare_exchange_weak(head, link, SeqCst, Relaxed) {
                 Ok(_) => return,
                 Err(actual) => head = actual,
             }
@@ -65,17 +140,17 @@ impl<T> Inbox<T> {
     #[inline]
     pub fn drain(&self) -> Drain<T> {
         if self.head.load(Relaxed).is_null() {
-            return Drain { next: ptr::null_mut() };
+            return Drain::of(ptr::null_mut());
         }
         let mut newest_first = self.head.swap(ptr::null_mut(), AcqRel);
         let mut oldest_first = ptr::null_mut();
         while !newest_first.is_null() {
-            // SAFETY: the swap made us the only owner of every node in the chain.
+            // SAFETY: the swap made us the only owner of every link in the chain.
             let next = unsafe { std::mem::replace(&mut (*newest_first).next, oldest_first) };
             oldest_first = newest_first;
             newest_first = next;
         }
-        Drain { next: oldest_first }
+        Drain::of(oldest_first)
     }
 
     /// Calls `f` with every value that waits, newest first.
@@ -83,11 +158,13 @@ impl<T> Inbox<T> {
     /// # Safety
     /// No other thread may push or drain meanwhile (the garbage collector has stopped them all).
     pub unsafe fn for_each(&self, mut f: impl FnMut(&T)) {
-        let mut node = self.head.load(Acquire);
-        // SAFETY: the caller vouches that the chain does not change; nodes in it are alive.
-        while let Some(present) = unsafe { node.as_ref() } {
-            f(&present.value);
-            node = present.next;
+        let mut next = self.head.load(Acquire);
+        while let Some(link) = NonNull::new(next) {
+            // SAFETY: the caller vouches that the chain does not change; links in it are alive.
+            unsafe {
+                ((*link.as_ref().carrier).look)(link, &mut f);
+                next = link.as_ref().next;
+            }
         }
     }
 }
@@ -101,20 +178,28 @@ impl<T> Drop for Inbox<T> {
 /// The values taken out by [`Inbox::drain`], oldest first. What is not iterated is dropped.
 #[derive(Debug)]
 pub struct Drain<T> {
-    next: *mut Node<T>,
+    next: *mut Link<T>,
+    _values: PhantomData<T>,
+}
+
+impl<T> Drain<T> {
+    fn of(next: *mut Link<T>) -> Self {
+        Self { next, _values: PhantomData }
+    }
 }
 
 impl<T> Iterator for Drain<T> {
     type Item = T;
 
+    #[inline]
     fn next(&mut self) -> Option<T> {
-        if self.next.is_null() {
-            return None;
+        let link = NonNull::new(self.next)?;
+        // SAFETY: the chain is ours alone; what the link is part of is alive until `take`, which is
+        // called once, as we go on to the next first.
+        unsafe {
+            self.next = link.as_ref().next;
+            Some(((*link.as_ref().carrier).take)(link))
         }
-        // SAFETY: the chain is ours alone, and each node was made by `Box::into_raw`.
-        let node = *unsafe { Box::from_raw(self.next) };
-        self.next = node.next;
-        Some(node.value)
     }
 }
 
@@ -179,5 +264,53 @@ mod tests {
             thread.join().unwrap();
         }
         assert!(inbox.is_empty());
+    }
+
+    /// An object that stands for a value and has the link in it; freed by the test.
+    #[repr(C)]
+    struct Embedding {
+        link: Link<u32>,
+        value: u32,
+        taken: u32,
+    }
+
+    impl Embedding {
+        const CARRIER: &'static Carrier<u32> = &Carrier { take: Self::take, look: Self::look };
+
+        fn new(value: u32) -> Self {
+            Self { link: Link::new(Self::CARRIER), value, taken: 0 }
+        }
+
+        unsafe fn take(link: NonNull<Link<u32>>) -> u32 {
+            // SAFETY: the link is the first field of an `Embedding`.
+            let this = unsafe { link.cast::<Self>().as_mut() };
+            this.taken += 1;
+            this.value
+        }
+
+        unsafe fn look(link: NonNull<Link<u32>>, f: &mut dyn FnMut(&u32)) {
+            // SAFETY: as above.
+            f(unsafe { &link.cast::<Self>().as_ref().value });
+        }
+    }
+
+    #[test]
+    fn links_and_boxes_come_out_in_one_order_and_each_is_taken_once() {
+        let inbox = Inbox::default();
+        let object = NonNull::from(Box::leak(Box::new(Embedding::new(2))));
+        inbox.push(1);
+        // SAFETY: in no queue, and alive until the end of the test.
+        unsafe { inbox.push_link(object.cast()) };
+        inbox.push(3);
+        let mut seen = Vec::new();
+        // SAFETY: no other thread.
+        unsafe { inbox.for_each(|value| seen.push(*value)) };
+        assert_eq!(seen, [3, 2, 1]);
+        assert_eq!(inbox.drain().collect::<Vec<_>>(), [1, 2, 3]);
+        // SAFETY: it is in no queue any more.
+        unsafe { inbox.push_link(object.cast()) };
+        drop(inbox);
+        // SAFETY: made by `Box`, and in no queue.
+        assert_eq!(unsafe { Box::from_raw(object.as_ptr()) }.taken, 2);
     }
 }

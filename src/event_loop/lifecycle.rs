@@ -1,11 +1,12 @@
 //! Who owns a loop, and how it opens, is woken and closes.
 
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Claim, Drain, Inbox, Local, Owned, Poller, Post, Shared};
+use super::{Claim, Drain, Inbox, Link, Local, Owned, Poller, Post, Shared};
 use crate::error::LoopError;
 use crate::metrics::Metrics;
 use crate::reactor::IoTable;
@@ -115,7 +116,18 @@ impl<C> EventLoop<C> {
     /// Asks the loop for something, and wakes it if it sleeps. Any thread.
     pub fn post(&self, post: Post<C>) {
         self.inbox.push(post);
-        self.shared.posted();
+        self.shared.pushed();
+    }
+
+    /// As [`post`](Self::post), of what `link` is part of. Any thread.
+    ///
+    /// # Safety
+    /// As for [`Inbox::push_link`].
+    #[inline]
+    pub unsafe fn post_link(&self, link: NonNull<Link<Post<C>>>) {
+        // SAFETY: handed on to our caller.
+        unsafe { self.inbox.push_link(link) };
+        self.shared.pushed();
     }
 
     /// Leaves something for the loop to find when it wakes for another reason. Any thread.

@@ -1,10 +1,11 @@
 //! Models of inbox, park and ownership, checked over every interleaving. Run by `make test-loom`.
 
 use super::current::{Current, Farewell};
-use super::{Inbox, Owned};
+use super::{Carrier, Inbox, Link, Owned};
 use crate::scheduler::{Idle, Park, Wake};
 use crate::sync::{Arc, Mutex, UnsafeCell, thread, yield_now};
 use loom::sync::Notify;
+use std::ptr::NonNull;
 
 /// The part of a loop that the protocol is about; `Notify` stands for the kernel's event counter:
 /// a wake that comes first ends the next wait.
@@ -26,7 +27,7 @@ impl Default for Kernel {
 impl Model {
     fn post(&self, value: u32) {
         self.inbox.push(value);
-        if self.idle.posted() == Wake::Needed {
+        if self.idle.posted_by_exchange() == Wake::Needed {
             self.kernel.0.notify();
         }
     }
@@ -97,6 +98,83 @@ fn loom_the_inbox_hands_over_what_was_written_before_the_push() {
         seen.extend(inbox.drain());
         assert_eq!(seen, [Box::new(7)]);
         assert_eq!(*cell.lock(), 1);
+    });
+}
+
+/// What has its link in it. loom's cell reports a value that is read before it was written, and one
+/// that two threads use at a time.
+#[repr(C)]
+struct Object {
+    link: Link<u32>,
+    value: UnsafeCell<u32>,
+}
+
+/// An [`Object`] that the thread which has it may use.
+struct Handed(NonNull<Object>);
+
+// SAFETY: it is handed from thread to thread.
+unsafe impl Send for Handed {}
+
+impl Object {
+    const CARRIER: &'static Carrier<u32> = &Carrier { take: Self::take, look: Self::look };
+
+    fn make(value: u32) -> Handed {
+        let object = Self { link: Link::new(Self::CARRIER), value: UnsafeCell::new(value) };
+        Handed(NonNull::from(Box::leak(Box::new(object))))
+    }
+
+    /// Leaves 0, so that a value which is taken twice is seen.
+    unsafe fn take(link: NonNull<Link<u32>>) -> u32 {
+        // SAFETY: the link is the first field; what the model is about.
+        unsafe { link.cast::<Self>().as_ref() }
+            .value
+            .with_mut(|value| std::mem::replace(unsafe { &mut *value }, 0))
+    }
+
+    unsafe fn look(_: NonNull<Link<u32>>, _: &mut dyn FnMut(&u32)) {}
+}
+
+impl Handed {
+    /// Gives the object a value and pushes it.
+    fn push(&self, inbox: &Inbox<u32>, value: u32) {
+        // SAFETY: the object is in no queue, and ours.
+        unsafe {
+            self.0.as_ref().value.with_mut(|place| *place = value);
+            inbox.push_link(self.0.cast());
+        }
+    }
+
+    fn free(self) {
+        // SAFETY: made by `Box`, and in no queue.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// The link that one thread finds at the head is taken and pushed again before it pushes its own.
+#[test]
+fn loom_a_link_that_comes_back_loses_nothing() {
+    loom::model(|| {
+        let inbox = Arc::new(Inbox::default());
+        let (again, other) = (Object::make(0), Object::make(0));
+        again.push(&inbox, 1);
+        let pusher = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || {
+                other.push(&inbox, 2);
+                other
+            })
+        };
+        let mut seen: Vec<u32> = inbox.drain().collect();
+        again.push(&inbox, 3);
+        seen.extend(inbox.drain());
+        let other = pusher.join().unwrap();
+        seen.extend(inbox.drain());
+        let place = |value| seen.iter().position(|other| *other == value);
+        assert!(place(1) < place(3), "the order of one thread's pushes");
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3]);
+        other.free();
+        again.free();
     });
 }
 
@@ -197,6 +275,31 @@ fn loom_no_reader_takes_a_task_that_was_dropped() {
         };
         shared.0.enter(1);
         part(&shared.0, &shared.1);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_no_reader_takes_a_young_task_of_a_loop_that_was_closed() {
+    loom::model(|| {
+        let shared = Arc::new((Current::new(), Task::default()));
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.0.read(|current| {
+                    for _ in current.shown_young() {
+                        shared.1.take_reference();
+                    }
+                });
+            })
+        };
+        let (current, task) = &*shared;
+        assert!(current.add_young(1, 0));
+        current.clear_young();
+        while !current.is_unread() {
+            yield_now();
+        }
+        task.drop_last();
         reader.join().unwrap();
     });
 }

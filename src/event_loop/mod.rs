@@ -29,7 +29,7 @@ mod turn;
 mod loom_tests;
 
 pub use current::{Current, Farewell};
-pub use inbox::{Drain, Inbox};
+pub use inbox::{Carrier, Drain, Inbox, Link};
 pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};
 pub use progress::{Progress, Stint};

@@ -49,6 +49,13 @@ impl<C> ReadyQueue<C> {
         callback
     }
 
+    /// The callback before which so many others will be taken.
+    #[must_use]
+    #[inline]
+    pub fn peek(&self, others: usize) -> Option<&C> {
+        self.queue.get(others)
+    }
+
     /// Callbacks waiting.
     #[must_use]
     #[inline]

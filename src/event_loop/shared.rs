@@ -178,15 +178,28 @@ impl Shared {
     /// Wakes the owner if it sleeps, after something was pushed where it looks. Any thread.
     pub fn posted(&self) {
         if self.door.idle.posted() == Wake::Needed {
-            self.metrics.wakes.add_shared(1);
-            self.wake();
+            self.rouse();
         }
+    }
+
+    /// As [`posted`](Self::posted), after a push to an [`Inbox`].
+    #[inline]
+    pub(super) fn pushed(&self) {
+        if self.door.idle.posted_by_exchange() == Wake::Needed {
+            self.rouse();
+        }
+    }
+
+    #[cold]
+    fn rouse(&self) {
+        self.metrics.wakes.add_shared(1);
+        self.wake();
     }
 
     /// Hands something to the owner, and wakes it if it sleeps. Any thread.
     pub fn complete(&self, completion: Completion) {
         self.door.completions.push(completion);
-        self.posted();
+        self.pushed();
     }
 
     /// Whether the loop has been closed, or is being closed and will look once more at what was

@@ -205,18 +205,20 @@ impl<C> Local<C> {
     }
 
     /// Moves the timers that are due to the ready queue. As in asyncio, a deadline within the
-    /// clock's resolution of now counts as due. `fired` is told of each.
-    pub fn collect_timers(&mut self, now_ns: u64, mut fired: impl FnMut(&C)) {
+    /// clock's resolution of now counts as due. They are moved, not looked into: what they lead to may be
+    /// far from the processor, and is touched once, when it runs. Returns how many there were.
+    pub fn collect_timers(&mut self, now_ns: u64) -> usize {
         if self.timers.is_empty() {
-            return;
+            return 0;
         }
+        let before = self.timers.len();
         // After 97 days of uptime neighbouring floats are further apart than the resolution.
         let now = clock::seconds(now_ns);
         let end = now + clock::RESOLUTION.max(now.next_up() - now);
         while let Some(callback) = self.timers.pop_due(end) {
-            fired(&callback);
             self.ready.push(callback);
         }
+        before - self.timers.len()
     }
 }
 
@@ -300,7 +302,7 @@ mod tests {
         let mut local = local();
         let now_ns = 400 * 24 * 3600 * SECOND + 1;
         local.timers.insert(clock::seconds(now_ns), 1);
-        local.collect_timers(now_ns, |_| ());
+        assert_eq!(local.collect_timers(now_ns), 1);
         assert_eq!(local.ready.len(), 1);
     }
 
@@ -311,9 +313,7 @@ mod tests {
         local.timers.insert(1.0, 1);
         local.timers.insert(9.0, 9);
         local.ready.push(0);
-        let mut fired = Vec::new();
-        local.collect_timers(3 * SECOND, |n| fired.push(*n));
-        assert_eq!(fired, [1, 2]);
+        assert_eq!(local.collect_timers(3 * SECOND), 2);
         assert_eq!(local.ready.iter().copied().collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

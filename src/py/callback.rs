@@ -7,7 +7,7 @@ use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::handle_types;
 use super::native;
-use super::object::{Ref, decref};
+use super::object::{Ref, decref, prefetch};
 use super::registry;
 use super::state::state;
 use crate::event_loop::Farewell;
@@ -90,6 +90,27 @@ impl Callback {
             what: self.what.clone_ref(py),
             arg: self.arg.as_ref().map(|arg| arg.clone_ref(py)),
             context: self.context.as_ref().map(|context| context.clone_ref(py)),
+        }
+    }
+
+    /// Begins to fetch its object, for a run soon.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(self.what.as_ptr().cast());
+    }
+
+    /// Begins to fetch the context of a handle, which is at hand itself.
+    #[inline(always)]
+    pub(super) fn prefetch_context(&self) {
+        if self.context.is_none() && self.arg.is_none() {
+            let (handle, state) = (self.handle(), state());
+            // SAFETY: a live object.
+            let kind = unsafe { ffi::Py_TYPE(handle) };
+            if [state.handle_type, state.timer_type, state.threadsafe_type].contains(&kind) {
+                // SAFETY: the type was checked, and with it the layout. The address is not followed.
+                let context = unsafe { handle::context_address(handle) };
+                prefetch(std::ptr::without_provenance(context));
+            }
         }
     }
 
@@ -179,26 +200,49 @@ impl Callback {
     #[inline(always)]
     fn run_handle(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let handle = self.handle();
-        let state = state();
         // SAFETY: a live object.
         let kind = unsafe { ffi::Py_TYPE(handle) };
+        if std::ptr::eq(kind, state().handle_type) && !loop_.get().is_debug() {
+            // SAFETY: the type was checked, and we hold the handle.
+            return unsafe { run_slots(loop_, handle) };
+        }
+        self.run_other_handle(loop_, kind)
+    }
+
+    /// A handle that is not of `call_soon`, or in debug mode. Not inlined: the run loop stays small.
+    #[inline(never)]
+    fn run_other_handle(
+        &self,
+        loop_: &Bound<'_, LoopCore>,
+        kind: *mut ffi::PyTypeObject,
+    ) -> PyResult<()> {
+        let (handle, state) = (self.handle(), state());
+        let debug = loop_.get().is_debug();
+        if std::ptr::eq(kind, state.timer_type) {
+            handle_types::take_timer_key(self);
+            if !debug {
+                // SAFETY: the type was checked, and we hold the handle.
+                return unsafe { run_slots(loop_, handle) };
+            }
+        }
         if std::ptr::eq(kind, state.threadsafe_type) {
+            if !debug
+                // SAFETY: the type was checked, and we hold the handle.
+                && let Some(scheduled) = unsafe { handle::take_posted(handle) }
+            {
+                // Nobody has the handle who could cancel it, so the lock is not needed.
+                // SAFETY: as above.
+                return unsafe { run_scheduled(loop_, handle, scheduled, true) };
+            }
             // SAFETY: the type was checked, and we hold the handle past the guard.
             let _guard = unsafe { handle_types::lock_threadsafe(loop_.py(), handle) };
-            if loop_.get().is_debug() {
+            if debug {
                 return self.run_debug(loop_);
             }
             // SAFETY: as above.
             return unsafe { run_slots(loop_, handle) };
         }
-        if loop_.get().is_debug() {
-            return self.run_debug(loop_);
-        }
-        if std::ptr::eq(kind, state.handle_type) || std::ptr::eq(kind, state.timer_type) {
-            // SAFETY: the type was checked, and we hold the handle.
-            return unsafe { run_slots(loop_, handle) };
-        }
-        self.run_foreign(loop_)
+        if debug { self.run_debug(loop_) } else { self.run_foreign(loop_) }
     }
 
     /// A handle of a class we did not make, or in debug mode: by its own `_run`.
@@ -230,14 +274,28 @@ impl Callback {
 #[inline(always)]
 unsafe fn run_slots(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
     // SAFETY: handed on to our caller.
-    let (scheduled, taken) = match unsafe { handle::take_scheduled(handle) } {
-        Some(scheduled) => (scheduled, true),
-        // SAFETY: handed on to our caller.
-        None => match unsafe { handle::scheduled(handle) } {
-            Some(scheduled) => (scheduled, false),
-            None => return Ok(()),
-        },
-    };
+    unsafe {
+        if let Some(scheduled) = handle::take_scheduled(handle) {
+            return run_scheduled(loop_, handle, scheduled, true);
+        }
+        match handle::scheduled(handle) {
+            Some(scheduled) => run_scheduled(loop_, handle, scheduled, false),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs what was read from the slots of a handle; `taken`: they are empty now.
+///
+/// # Safety
+/// As for [`run_slots`].
+#[inline(always)]
+unsafe fn run_scheduled(
+    loop_: &Bound<'_, LoopCore>,
+    handle: *mut ffi::PyObject,
+    scheduled: Scheduled,
+    taken: bool,
+) -> PyResult<()> {
     // SAFETY: the references are held by `scheduled`; `_args` may have been replaced by any object,
     // so its type is checked.
     let done = unsafe {

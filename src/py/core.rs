@@ -28,7 +28,7 @@ use crate::event_loop::{EventLoop, Local, Post};
 use crate::id::LoopId;
 use crate::pool::{Hand, OwnerKey, Roster};
 use crate::reactor::Direction;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, yield_now};
 
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
@@ -50,7 +50,7 @@ pub(super) struct LoopCore {
     /// A task is being made that is to start at once: its first step goes to `caught`.
     catching: AtomicBool,
     pub(super) caught: OwnerCell<Option<Callback>>,
-    /// The keywords of its futures, while it runs: they refer to the loop.
+    /// The keywords of its futures and tasks, while it runs: they refer to the loop.
     pub(super) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
     pub(super) lent: Lent,
@@ -282,6 +282,7 @@ impl LoopCore {
                 errands = hand.leave(self.event_loop.shared());
             }
             self.event_loop.close_reactor(&claim);
+            self.event_loop.shared().current.clear_young();
             // SAFETY: moving callbacks out runs no Python.
             let mut held = unsafe {
                 claim.local(|local| {
@@ -296,6 +297,12 @@ impl LoopCore {
             held.extend(table.into_callbacks());
             held
         };
+        // Their first steps, which kept them alive, are among what is dropped.
+        let current = &self.event_loop.shared().current;
+        while !current.is_unread() {
+            // A reader is a few instructions long, and waits for nobody.
+            yield_now();
+        }
         drop(held);
         spawn::cancel(py, errands);
         let shared = self.event_loop.shared();
@@ -452,7 +459,7 @@ impl LoopCore {
         self.eager.load(Relaxed)
     }
 
-    /// The keywords of its futures, for the thread that runs the loop. They stay as long as it does.
+    /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.
     #[inline(always)]
     pub(super) fn keywords(&self) -> Option<*mut ffi::PyObject> {
         if !self.event_loop.is_owner() {

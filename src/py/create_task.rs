@@ -1,4 +1,4 @@
-//! The ways in which a loop makes an `asyncio.Task`, but for the commonest, which is in `hot`.
+//! The ways in which a loop makes an `asyncio.Task`.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -10,6 +10,37 @@ use super::arguments::Arguments;
 use super::core::LoopCore;
 use super::object::{Ref, incref};
 use super::state::state;
+
+/// The common form `create_task(coro)`.
+#[inline(always)]
+pub(super) fn plain(
+    loop_: &Bound<'_, LoopCore>,
+    coro: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    let (py, state) = (loop_.py(), state());
+    let class = state.task_class.get();
+    let task = if state.knows_task_class()
+        && let Some(keywords) = loop_.get().keywords()
+    {
+        // The C task's type takes keywords as a dict, and to make one for each task is a good part of
+        // what a task costs.
+        // SAFETY: the new tuple is ours, and takes a new reference. The loop keeps the dict while it
+        // runs. The C task's constructor only reads it.
+        unsafe {
+            let args = Ref::from_owned_or_err(py, ffi::PyTuple_New(1))?;
+            incref(coro);
+            ffi::PyTuple_SET_ITEM(args.as_ptr(), 0, coro);
+            ffi::PyObject_Call(class, args.as_ptr(), keywords)
+        }
+    } else {
+        // SAFETY: one argument, one keyword and its value, as the convention says.
+        unsafe {
+            let names = state.kwnames_loop.as_ptr();
+            ffi::PyObject_Vectorcall(class, [coro, loop_.as_ptr()].as_ptr(), 1, names)
+        }
+    };
+    if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
+}
 
 /// Makes a task of a coroutine, as `create_task(coro, name=..., context=...)`.
 pub(super) fn new_task<'py>(

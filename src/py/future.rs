@@ -1,6 +1,6 @@
 //! How `create_future` makes a future of asyncio's native class: as a call of the class does, but with
-//! a dict of keywords, `{"loop": loop}`, that is made once for all futures of a running loop. The call
-//! itself would make a dict for each.
+//! a dict of keywords, `{"loop": loop}`, that is made once for all futures and tasks of a running loop.
+//! The call itself would make a dict for each.
 //!
 //! Must never: hand that dict to Python code, which could keep or change it.
 
@@ -45,7 +45,7 @@ pub(super) fn learn(class: &Bound<'_, PyType>) {
     }
 }
 
-/// The keywords of all futures of a loop.
+/// The keywords of all futures and tasks of a loop.
 ///
 /// # Errors
 /// `MemoryError`.

@@ -14,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
-use super::object::{Ref, incref, is_unique};
+use super::object::{Ref, incref, is_unique, is_unique_shared};
 use super::state::{State, state};
 
 /// The slot at `offset` of a handle.
@@ -107,7 +107,7 @@ pub(super) unsafe fn new_plain(
     unsafe { new_handle(py, state, state.handle_type, loop_, scheduled) }
 }
 
-/// A handle for `call_soon_threadsafe`.
+/// A handle for `call_soon_threadsafe`, in no queue.
 ///
 /// # Safety
 /// As for [`new_handle`].
@@ -117,7 +117,7 @@ pub(super) unsafe fn new_threadsafe(
     scheduled: Scheduled,
 ) -> PyResult<Ref> {
     let state = state();
-    // SAFETY: handed on to our caller. The zeroed extra data is an unlocked lock.
+    // SAFETY: handed on to our caller. The zeroed extra data is an unlocked lock and an unused link.
     unsafe { new_handle(py, state, state.threadsafe_type, loop_, scheduled) }
 }
 
@@ -154,6 +154,16 @@ pub(super) unsafe fn is_cancelled(handle: *mut ffi::PyObject) -> bool {
     }
 }
 
+/// Where the context of a handle is.
+///
+/// # Safety
+/// As for [`is_cancelled`].
+#[inline(always)]
+pub(super) unsafe fn context_address(handle: *mut ffi::PyObject) -> usize {
+    // SAFETY: within the object; a word is read whole.
+    unsafe { (*slot(handle, state().handle.context).cast::<AtomicUsize>()).load(Relaxed) }
+}
+
 /// Takes what a handle is to run out of it, if nobody else can reach the handle: its one reference
 /// is ours and there is no weak one. This spares the counting; [`put_back`] undoes it.
 ///
@@ -161,10 +171,38 @@ pub(super) unsafe fn is_cancelled(handle: *mut ffi::PyObject) -> bool {
 /// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
 #[inline(always)]
 pub(super) unsafe fn take_scheduled(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    // SAFETY: handed on to our caller; nobody else has the handle.
+    unsafe { if is_unique(handle) { take_slots(handle) } else { None } }
+}
+
+/// Whether weak references to a handle exist, or did.
+///
+/// # Safety
+/// `handle` is alive, an instance of one of our two subclasses, and the caller's alone.
+#[inline(always)]
+pub(super) unsafe fn has_weak(handle: *mut ffi::PyObject) -> bool {
+    // SAFETY: the word belongs to the object.
+    unsafe { !(*handle.byte_offset(state().handle.weak).cast::<*mut ()>()).is_null() }
+}
+
+/// As [`take_scheduled`], of a handle that another thread may have posted.
+///
+/// # Safety
+/// As for `take_scheduled`.
+#[inline(always)]
+pub(super) unsafe fn take_posted(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    // SAFETY: handed on to our caller; nobody else has the handle.
+    unsafe { if is_unique_shared(handle, || has_weak(handle)) { take_slots(handle) } else { None } }
+}
+
+/// # Safety
+/// `handle` is alive, an instance of `asyncio.Handle` and the caller's alone.
+#[inline(always)]
+unsafe fn take_slots(handle: *mut ffi::PyObject) -> Option<Scheduled> {
     let layout = &state().handle;
     // SAFETY: nobody else has the handle, so its slots are ours; `None` is immortal.
     unsafe {
-        if !is_unique(handle) || *slot(handle, layout.cancelled) == ffi::Py_True() {
+        if *slot(handle, layout.cancelled) == ffi::Py_True() {
             return None;
         }
         let [callback, args, context] = [layout.callback, layout.args, layout.context]

@@ -2,9 +2,11 @@
 //! slots (PEP 697), and a `cancel` that runs no Python.
 
 use std::ffi::{c_int, c_void};
-use std::ptr;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,11 +14,13 @@ use pyo3::types::PyType;
 
 use super::arguments::{method_def, raise};
 use super::callback::Callback;
-use super::handle::{is_cancelled, keep_repr, loop_of, mark_cancelled, slot};
-use super::object::Ref;
+use super::core::LoopCore;
+use super::handle::{has_weak, is_cancelled, keep_repr, loop_of, mark_cancelled, slot};
+use super::object::{Ref, decref, make_immortal, share_new};
 use super::run;
 use super::scheduling::NotOwner;
 use super::state::state;
+use crate::event_loop::{Carrier, Link, Post};
 use crate::id::TimerKey;
 use crate::sync::thread_token;
 
@@ -31,7 +35,7 @@ use crate::sync::thread_token;
 #[inline(always)]
 unsafe fn timer_word<'a>(handle: *mut ffi::PyObject) -> &'a AtomicU64 {
     // SAFETY: the type reserved the word; only the loop's owner writes it.
-    unsafe { &*ffi::PyObject_GetTypeData(handle, state().timer_type).cast::<AtomicU64>() }
+    unsafe { &*handle.byte_add(state().timer_data).cast::<AtomicU64>() }
 }
 
 /// Notes under which key the timer is pending.
@@ -96,12 +100,72 @@ pub(super) fn timer_type<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<'py, 
         c"An asyncio.TimerHandle whose cancellation frees its place in the loop at once.",
         size_of::<AtomicU64>(),
         methods,
+        timer_dealloc,
     )
 }
 
 // ---------------------------------------------------------------------------------------------
-// ThreadSafeHandle: a lock which is held while the callback runs, as asyncio promises since 3.14
+// ThreadSafeHandle: a lock which is held while the callback runs, as asyncio promises since 3.14;
+// and its place in the inbox of its loop
 // ---------------------------------------------------------------------------------------------
+
+/// What a handle of `call_soon_threadsafe` keeps beside asyncio's slots.
+#[repr(C)]
+struct Posted {
+    lock: HandleLock,
+    /// Written by [`post`], once.
+    link: Link<Post<Callback>>,
+}
+
+/// What is ours in a handle.
+///
+/// # Safety
+/// `handle` is a live instance of our thread-safe type.
+#[inline(always)]
+unsafe fn posted(handle: *mut ffi::PyObject) -> NonNull<Posted> {
+    // SAFETY: the type reserved the place.
+    unsafe { NonNull::new_unchecked(handle.byte_add(state().threadsafe_data).cast()) }
+}
+
+/// How the loop gets at a handle that was posted: a strong reference, which the inbox holds.
+static CARRIER: Carrier<Post<Callback>> = Carrier { take: take_post, look: look_at_post };
+
+/// # Safety
+/// `link` is that of a live handle whose reference the caller takes over; the thread is attached.
+unsafe fn take_post(link: NonNull<Link<Post<Callback>>>) -> Post<Callback> {
+    let offset = state().threadsafe_data + std::mem::offset_of!(Posted, link);
+    // SAFETY: by our caller's word.
+    Post::Call(Callback::from_handle(unsafe { Ref::from_owned(link.byte_sub(offset).cast()) }))
+}
+
+/// # Safety
+/// As for [`take_post`], but that the reference stays where it is.
+unsafe fn look_at_post(link: NonNull<Link<Post<Callback>>>, f: &mut dyn FnMut(&Post<Callback>)) {
+    // SAFETY: by our caller's word; what is made of the reference is not dropped.
+    f(&ManuallyDrop::new(unsafe { take_post(link) }));
+}
+
+/// Posts a new handle to its loop, from another thread than the loop's.
+///
+/// The loop's thread destroys what it has run, so that what was made for this handle is given to all
+/// threads.
+///
+/// # Safety
+/// `handle` is of our thread-safe type, and was made by this thread just now for the loop of `core`.
+pub(super) unsafe fn post(core: &LoopCore, handle: &Ref) {
+    let (object, layout) = (handle.as_ptr(), &state().handle);
+    // SAFETY: nobody else knows the handle. The second reference is the inbox's, of which `CARRIER`
+    // knows. The handle stays where it is, and is posted this once.
+    unsafe {
+        for offset in [layout.args, layout.context] {
+            share_new(*slot(object, offset), 0);
+        }
+        share_new(object, 1);
+        let link = (&raw mut (*posted(object).as_ptr()).link);
+        link.write(Link::new(&CARRIER));
+        core.event_loop.post_link(NonNull::new_unchecked(link));
+    }
+}
 
 /// A re-entrant lock on a `PyMutex`, which detaches while it waits.
 #[repr(C)]
@@ -135,9 +199,7 @@ pub(super) unsafe fn lock_threadsafe<'a>(
     handle: *mut ffi::PyObject,
 ) -> HandleGuard<'a> {
     // SAFETY: the type reserved the lock, zeroed, which means unlocked.
-    let lock = unsafe {
-        &*ffi::PyObject_GetTypeData(handle, state().threadsafe_type).cast::<HandleLock>()
-    };
+    let lock = unsafe { &(*posted(handle).as_ptr()).lock };
     if lock.holder.load(Relaxed) == thread_token() {
         return HandleGuard { lock: None };
     }
@@ -223,9 +285,36 @@ pub(super) fn threadsafe_type<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<
         base,
         c"loop_pool._core._ThreadSafeHandle",
         c"The handle of call_soon_threadsafe: cancelling it waits for a callback that runs.",
-        size_of::<HandleLock>(),
+        size_of::<Posted>(),
         methods,
+        threadsafe_dealloc,
     )
+}
+
+/// Where the instances of a native subclass keep their extra bytes, from their start.
+pub(super) fn data_offset(class: &Bound<'_, PyAny>) -> usize {
+    // SAFETY: this adds an offset to a pointer, whatever it points to.
+    unsafe {
+        let data = ffi::PyObject_GetTypeData(class.as_ptr(), class.as_ptr().cast());
+        data as usize - class.as_ptr() as usize
+    }
+}
+
+/// Where the instances of both classes keep the word for their weak references, from their start.
+///
+/// # Errors
+/// `ImportError` if they have none, or not in one place.
+pub(super) fn weak_offset(classes: [&Bound<'_, PyAny>; 2]) -> PyResult<isize> {
+    // SAFETY: a live type.
+    let offset = |class: &Bound<'_, PyAny>| unsafe {
+        (*class.as_ptr().cast::<ffi::PyTypeObject>()).tp_weaklistoffset
+    };
+    match classes.map(offset) {
+        [one, other] if one == other && one != 0 => Ok(one),
+        _ => Err(PyImportError::new_err(
+            "loop_pool does not know this version of asyncio: no weak reference to a handle",
+        )),
+    }
 }
 
 /// The interpreter keeps pointers to method definitions for ever.
@@ -235,18 +324,70 @@ fn leak_methods<const N: usize>(methods: [ffi::PyMethodDef; N]) -> *mut c_void {
     Box::leak(methods.into_boxed_slice()).as_mut_ptr().cast()
 }
 
+/// Destroys a handle, of which `slots` are the slots: as the interpreter destroys the instance of any
+/// Python class, which has to find out each time what there is to do.
+///
+/// # Safety
+/// The last reference to `handle` is gone; it has the slots of `asyncio.Handle` and those that are
+/// named.
+#[inline(always)]
+unsafe fn dealloc<const N: usize>(handle: *mut ffi::PyObject, more: [usize; N]) {
+    let layout = &state().handle;
+    let slots = [
+        layout.callback,
+        layout.args,
+        layout.context,
+        layout.loop_,
+        layout.cancelled,
+        layout.source_traceback,
+        layout.repr,
+    ];
+    // SAFETY: nobody else has the handle, but by weak references until they are cleared. The handle
+    // holds a reference to its type.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(handle.cast());
+        if has_weak(handle) {
+            ffi::PyObject_ClearWeakRefs(handle);
+        }
+        for offset in slots.into_iter().chain(more) {
+            let held = ptr::replace(slot(handle, offset), ptr::null_mut());
+            if !held.is_null() {
+                decref(held);
+            }
+        }
+        let class = ffi::Py_TYPE(handle);
+        if let Some(free) = (*class).tp_free {
+            free(handle.cast());
+        }
+        decref(class.cast());
+    }
+}
+
+unsafe extern "C" fn timer_dealloc(handle: *mut ffi::PyObject) {
+    let timer = &state().timer;
+    // SAFETY: called by the interpreter for an instance of our timer type.
+    unsafe { dealloc(handle, [timer.when, timer.scheduled]) };
+}
+
+unsafe extern "C" fn threadsafe_dealloc(handle: *mut ffi::PyObject) {
+    // SAFETY: called by the interpreter for an instance of our thread-safe type.
+    unsafe { dealloc(handle, []) };
+}
+
 /// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697).
-/// Allocation, traversal and deallocation are the base's.
+/// Allocation and traversal are the base's.
 fn native_subclass<'py>(
     base: &Bound<'py, PyType>,
     name: &'static std::ffi::CStr,
     doc: &'static std::ffi::CStr,
     extra: usize,
     methods: *mut c_void,
+    dealloc: ffi::destructor,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = base.py();
     let mut slots = [
         ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods },
+        ffi::PyType_Slot { slot: ffi::Py_tp_dealloc, pfunc: dealloc as *mut c_void },
         ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: doc.as_ptr().cast_mut().cast() },
         ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() },
     ];
@@ -265,6 +406,9 @@ fn native_subclass<'py>(
             &raw mut spec,
             base.as_ptr(),
         );
-        Bound::from_owned_ptr_or_err(py, made)
+        let made = Bound::from_owned_ptr_or_err(py, made)?;
+        // It lives as long as the process, and all loops would count its instances.
+        make_immortal(made.as_ptr());
+        Ok(made)
     }
 }

@@ -1,6 +1,6 @@
 //! The methods that a program calls millions of times: `call_soon`, `call_soon_threadsafe`,
 //! `call_at`, `call_later`, `time`, `create_future`, `create_task`, and `get_debug`, which each new
-//! future and task calls.
+//! future and task calls; and those of `watch`.
 //!
 //! They are plain C methods with the vectorcall convention, added to `LoopCore` beside pyo3's: a
 //! switch between tasks enters here twice, and pyo3's own argument handling would cost more than
@@ -21,10 +21,12 @@ use super::create_task;
 use super::eager;
 use super::future;
 use super::handle;
+use super::handle_types;
 use super::object::Ref;
 use super::pool_task_run;
 use super::registry;
 use super::state::state;
+use super::watch;
 use crate::sys::clock;
 
 /// Adds the methods to `EventLoop`, a subclass of `LoopCore`.
@@ -36,7 +38,7 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     if !class.is_subclass_of::<LoopCore>()? {
         return Err(PyTypeError::new_err("the hot methods belong to a subclass of LoopCore"));
     }
-    let definitions = vec![
+    let mut definitions = vec![
         fast_def(
             c"call_soon",
             call_soon,
@@ -89,6 +91,7 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
             c"time($self, /)\n--\n\nReturn time.monotonic(): the loop's clock, in seconds.",
         ),
     ];
+    definitions.append(&mut watch::definitions());
     add_methods(class, definitions)
 }
 
@@ -286,7 +289,12 @@ unsafe extern "C" fn call_soon_threadsafe(
         let scheduled = parsed.scheduled(py, callback)?;
         // SAFETY: the loop is alive.
         let handle = unsafe { handle::new_threadsafe(py, slf, scheduled)? };
-        core.schedule(Callback::from_handle(handle.clone_ref(py)));
+        if core.event_loop.is_owner() {
+            core.schedule(Callback::from_handle(handle.clone_ref(py)));
+        } else {
+            // SAFETY: the handle is new, and of this loop.
+            unsafe { handle_types::post(core, &handle) };
+        }
         Ok(handle.into_ptr())
     };
     // SAFETY: called by the interpreter as the convention says.
@@ -408,18 +416,8 @@ unsafe extern "C" fn create_task(
         if let &[coro] = args.positional
             && !core.has_task_factory()
         {
-            let state = state();
             if kwnames.is_null() {
-                // SAFETY: one argument, one keyword and its value, as the convention says.
-                let task = unsafe {
-                    ffi::PyObject_Vectorcall(
-                        state.task_class.get(),
-                        [coro, slf].as_ptr(),
-                        1,
-                        state.kwnames_loop.as_ptr(),
-                    )
-                };
-                return if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) };
+                return create_task::plain(loop_, coro);
             }
             return create_task::with_keywords(py, slf, coro, args);
         }

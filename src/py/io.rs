@@ -153,7 +153,7 @@ pub(super) fn register(
         io.set(fd, direction, callback, source, |token, old, new| core.watch(token, old, new))
     };
     match result {
-        Ok(displaced) => displaced.callback.as_ref().map_or(Ok(()), |old| cancel(py, old)),
+        Ok(displaced) => displaced.callback.as_ref().map_or(Ok(()), |old| cancel(core, py, old)),
         Err((error, ..)) => Err(os_error(py, &error)),
     }
 }
@@ -219,7 +219,7 @@ pub(super) fn remove(
     };
     let Some((displaced, told)) = taken else { return Ok(false) };
     if let Some(old) = &displaced.callback {
-        cancel(py, old)?;
+        cancel(core, py, old)?;
     }
     told.map_err(|error| os_error(py, &error))?;
     Ok(true)
@@ -258,8 +258,16 @@ pub(super) fn copy_context(py: Python<'_>) -> PyResult<Ref> {
     unsafe { Ref::from_owned_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
-fn cancel(py: Python<'_>, handle: &Callback) -> PyResult<()> {
-    if let Some(object) = handle.objects().next() {
+fn cancel(core: &LoopCore, py: Python<'_>, callback: &Callback) -> PyResult<()> {
+    if let Some(object) = callback.objects().next() {
+        // SAFETY: a live object; once it is known to be a plain handle, its slots are those of one.
+        unsafe {
+            if std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), state().handle_type) && !core.is_debug()
+            {
+                drop(handle::mark_cancelled(object.as_ptr()));
+                return Ok(());
+            }
+        }
         object.call_method0(py, intern!(py, "cancel"))?;
     }
     Ok(())

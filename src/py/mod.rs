@@ -56,6 +56,7 @@ mod stream_waiter;
 mod transport;
 mod transport_core;
 mod transport_methods;
+mod watch;
 mod writer;
 
 use pyo3::prelude::*;

@@ -73,6 +73,10 @@ pub(super) unsafe fn decref(object: *mut ffi::PyObject) {
 #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
 const SHARED_SHIFT: isize = 2;
 
+/// The shared count of an object without an owner (`_Py_REF_MERGED`) that has one reference.
+#[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+const ONE_SHARED: isize = 1 << SHARED_SHIFT | 3;
+
 /// Whether the object's local count belongs to this thread.
 #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
 #[inline(always)]
@@ -140,6 +144,82 @@ pub(super) unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     {
         let _ = object;
         false
+    }
+}
+
+/// Gives a new object to all threads, with `more` further references to it: from then on none counts
+/// it for itself alone, and whichever gives up the last reference destroys it. An object that is not
+/// new, or is known to others, is left as it is but for the references.
+///
+/// Otherwise an object that one thread made and hands to another goes back to its maker to be
+/// destroyed, by way of a lock and an interruption of the maker.
+///
+/// # Safety
+/// `object` is alive, the caller owns a reference to it, and the thread is attached.
+#[inline(always)]
+pub(super) unsafe fn share_new(object: *mut ffi::PyObject, more: u8) {
+    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: as the interpreter's own `_Py_MergeZeroLocalRefcount`, with the count kept. The one
+    // reference is the caller's, and there is no weak one: nobody else looks at the object.
+    unsafe {
+        if (*object).ob_ref_local.load(Relaxed) == 1
+            && is_owned_here(object)
+            && (*object).ob_ref_shared.load(Relaxed) == 0
+        {
+            let more = isize::from(more) << SHARED_SHIFT;
+            (*object).ob_ref_shared.store(ONE_SHARED + more, Relaxed);
+            (*object).ob_ref_local.store(0, Relaxed);
+            (&raw mut (*object).ob_tid).write_volatile(0);
+            return;
+        }
+    }
+    for _ in 0..more {
+        // SAFETY: handed on to our caller.
+        unsafe { incref(object) };
+    }
+}
+
+/// As [`is_unique`], of an object that was given to all threads by [`share_new`]; `weak` says
+/// whether weak references to it exist.
+///
+/// # Safety
+/// As for `is_unique`.
+#[inline(always)]
+pub(super) unsafe fn is_unique_shared(
+    object: *mut ffi::PyObject,
+    weak: impl FnOnce() -> bool,
+) -> bool {
+    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: the object is alive. The one reference is ours, and without a weak one nobody could
+    // make another. What another thread did before it gave its own up comes before this (acquire).
+    unsafe {
+        (*object).ob_ref_local.load(Relaxed) == 0
+            && (*object).ob_ref_shared.load(std::sync::atomic::Ordering::Acquire) == ONE_SHARED
+            && !weak()
+    }
+    #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
+    {
+        let _ = (object, weak);
+        false
+    }
+}
+
+/// Has the processor fetch the two cache lines from `address` on, wherever that is.
+#[inline(always)]
+pub(super) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        // SAFETY: every x86-64 processor has the instruction, which touches nothing.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+            _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(LINE).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = address;
     }
 }
 

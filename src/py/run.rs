@@ -10,10 +10,10 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{self, Found};
 use super::object::Ref;
-use super::{future, handle, handle_types, lent, registry, spawn};
+use super::{future, handle, lent, registry, spawn};
 use crate::config;
 use crate::error::LoopError;
-use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, Turned};
+use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, ReadyQueue, Turned};
 use crate::pool::{Errand, Hand};
 use crate::reactor::{PollEnd, Ready};
 use crate::scheduler::Park;
@@ -88,7 +88,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
         metrics.ready.set(todo as u64);
-        run_callbacks(slf, claim, todo)?;
+        run_callbacks(slf, claim, todo, Whereabouts::Near)?;
         return begin_errands(slf, claim);
     }
     let began_ns = clock::monotonic_ns();
@@ -107,18 +107,17 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
             poll(py, core, claim, began_ns, limit)?
         }
     };
-    // SAFETY: marking a timer fired runs no Python.
-    let todo = unsafe {
+    // SAFETY: runs no Python.
+    let (todo, whereabouts) = unsafe {
         claim.local(|local| {
-            local.collect_timers(now_ns, |timer| {
-                handle_types::take_timer_key(timer);
-            });
+            let fired = local.collect_timers(now_ns);
+            let far = fired >= FAR;
             metrics.ready.set(local.ready.len() as u64);
             metrics.timers.set(local.timers.len() as u64);
-            local.ready.len()
+            (local.ready.len(), if far { Whereabouts::Far } else { Whereabouts::Near })
         })
     };
-    run_callbacks(slf, claim, todo)?;
+    run_callbacks(slf, claim, todo, whereabouts)?;
     // SAFETY: runs no Python.
     unsafe { claim.local(|local| local.ready.trim()) };
     begin_errands(slf, claim)
@@ -158,7 +157,7 @@ fn begin_errands_from(
         begun?;
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
-        run_callbacks(slf, claim, todo)?;
+        run_callbacks(slf, claim, todo, Whereabouts::Near)?;
         let passed = clock::monotonic_ns().saturating_sub(began_ns);
         left -= 1;
         if left == 0
@@ -180,6 +179,7 @@ fn run_callbacks(
     slf: &Bound<'_, LoopCore>,
     claim: &Claim<'_, Local<Callback>>,
     mut todo: usize,
+    whereabouts: Whereabouts,
 ) -> PyResult<()> {
     let core = slf.get();
     let progress = &core.event_loop.shared().progress;
@@ -190,7 +190,9 @@ fn run_callbacks(
         core.set_behind(behind);
         for _ in 0..batch {
             // SAFETY: runs no Python.
-            let Some(callback) = (unsafe { claim.local(|local| local.ready.pop()) }) else {
+            let Some(callback) =
+                (unsafe { claim.local(|local| next_callback(&mut local.ready, whereabouts)) })
+            else {
                 progress.rest();
                 return Ok(());
             };
@@ -211,6 +213,41 @@ fn run_callbacks(
     }
     core.set_behind(false);
     Ok(())
+}
+
+/// Where the objects of the callbacks are that a turn runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whereabouts {
+    /// Made of late, one after another: near the processor.
+    Near,
+    /// Made some time ago, and not in this order: as timers are.
+    Far,
+}
+
+/// So many timers that fire at once make it worth while to look ahead.
+const FAR: usize = 4;
+
+/// Takes the next callback, and has the processor fetch what those behind it will need.
+#[inline(always)]
+fn next_callback(ready: &mut ReadyQueue<Callback>, whereabouts: Whereabouts) -> Option<Callback> {
+    let callback = ready.pop();
+    if whereabouts == Whereabouts::Far {
+        look_ahead(ready);
+    }
+    callback
+}
+
+/// Not inlined: the run loop stays small.
+#[inline(never)]
+fn look_ahead(ready: &ReadyQueue<Callback>) {
+    const OBJECT_AHEAD: usize = 4;
+    const CONTEXT_AHEAD: usize = 1;
+    if let Some(callback) = ready.peek(OBJECT_AHEAD) {
+        callback.prefetch();
+    }
+    if let Some(callback) = ready.peek(CONTEXT_AHEAD) {
+        callback.prefetch_context();
+    }
 }
 
 /// Whether a thread of the pool sleeps that could be woken to help.

@@ -402,7 +402,10 @@ fn register<'py>(
 
 /// As `BaseSelectorEventLoop._ensure_fd_no_transport`, which is asked only if some transport has, or
 /// had, that descriptor.
-fn ensure_no_transport(loop_: &Bound<'_, LoopCore>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn ensure_no_transport(
+    loop_: &Bound<'_, LoopCore>,
+    fd: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = loop_.py();
     let known = loop_.getattr(intern!(py, "_transports"))?.getattr(intern!(py, "data"))?;
     let native = fd.extract().is_ok_and(|fd: i32| {

@@ -29,6 +29,9 @@ pub(super) struct HandleLayout {
     pub(super) source_traceback: usize,
     pub(super) repr: usize,
     pub(super) context: usize,
+    /// The word that leads to the weak references of an instance of our subclasses; it may stand before
+    /// the object.
+    pub(super) weak: isize,
 }
 
 /// Where `asyncio.TimerHandle` keeps the rest.
@@ -46,7 +49,12 @@ pub(super) struct State {
     pub(super) handle_type: *mut ffi::PyTypeObject,
     pub(super) timer_type: *mut ffi::PyTypeObject,
     pub(super) threadsafe_type: *mut ffi::PyTypeObject,
+    /// Where the instances of these two keep what is ours, in bytes from their start.
+    pub(super) timer_data: usize,
+    pub(super) threadsafe_data: usize,
     pub(super) loop_type: *mut ffi::PyTypeObject,
+    /// `asyncio.selector_events.BaseSelectorEventLoop`, as it is at import.
+    pub(super) selector_loop: Ref,
     /// `socket.socket`.
     pub(super) socket_type: *mut ffi::PyTypeObject,
     /// Its methods `recv` and `recv_into`, as they are at import.
@@ -235,6 +243,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
             source_traceback: slot(&handle_class, "_source_traceback")?,
             repr: slot(&handle_class, "_repr")?,
             context: slot(&handle_class, "_context")?,
+            weak: handle_types::weak_offset([&timer_type, &threadsafe_type])?,
         },
         timer: TimerLayout {
             when: slot(&timer_class, "_when")?,
@@ -242,8 +251,14 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         },
         handle_type: handle_class.into_ptr().cast(),
         timer_type: timer_type.clone().into_ptr().cast(),
+        timer_data: handle_types::data_offset(&timer_type),
+        threadsafe_data: handle_types::data_offset(&threadsafe_type),
         threadsafe_type: threadsafe_type.clone().into_ptr().cast(),
         loop_type: py.get_type::<super::core::LoopCore>().into_ptr().cast(),
+        selector_loop: py
+            .import(intern!(py, "asyncio.selector_events"))?
+            .getattr("BaseSelectorEventLoop")?
+            .into(),
         socket_recv: socket_class.getattr("recv")?.into(),
         socket_recv_into: socket_class.getattr("recv_into")?.into(),
         socket_type: socket_class.into_ptr().cast(),

@@ -4,8 +4,12 @@
 //! the order of their deadlines, those of one deadline in the order of insertion; or a cancelled
 //! value, at once, so that nothing is kept alive until a deadline that no longer matters.
 //!
-//! A four-ary heap over a slab: each slab slot knows its place in the heap, so a removal costs
+//! A four-ary heap over a slab: for each slab slot its place in the heap is known, so a removal costs
 //! O(log n). Keys carry a generation, so a key that has outlived its timer removes nothing.
+//!
+//! Which of two timers comes first is a coin's toss to the processor, so the order is computed and
+//! not branched on; and as every step down the heap moves a timer, the places are kept apart from the
+//! values, in a table that is small enough to stay near the processor.
 //!
 //! Must never: drop a value (that could run arbitrary code under the caller's borrow).
 
@@ -15,23 +19,43 @@ const ARITY: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    when: f64,
+    /// The deadline, as a number of the same order.
+    when: u64,
     /// Order of insertion, which decides between equal deadlines.
     sequence: u64,
     slot: u32,
 }
 
+const SIGN: u64 = 1 << 63;
+
+/// A float as a number: the same order as `f64::total_cmp`.
+#[inline]
+fn ordered(when: f64) -> u64 {
+    let bits = when.to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
+
+/// What [`ordered`] was made of.
+#[inline]
+fn seconds(ordered: u64) -> f64 {
+    f64::from_bits(if ordered & SIGN == 0 { !ordered } else { ordered & !SIGN })
+}
+
 impl Node {
+    #[inline(always)]
     fn before(&self, other: &Self) -> bool {
-        self.when.total_cmp(&other.when).then(self.sequence.cmp(&other.sequence)).is_lt()
+        self.rank() < other.rank()
+    }
+
+    #[inline(always)]
+    fn rank(&self) -> u128 {
+        u128::from(self.when) << 64 | u128::from(self.sequence)
     }
 }
 
 #[derive(Debug)]
 struct Slot<C> {
     generation: u32,
-    /// Index in `heap` while `value` is there.
-    place: u32,
     value: Option<C>,
 }
 
@@ -50,6 +74,8 @@ struct Slot<C> {
 pub struct TimerHeap<C> {
     heap: Vec<Node>,
     slots: Vec<Slot<C>>,
+    /// Index in `heap` of each slot's timer, while there is one.
+    places: Vec<u32>,
     free: Vec<u32>,
     sequence: u64,
     /// The first generation of a new slot: above that of any slot given back.
@@ -64,6 +90,7 @@ impl<C> Default for TimerHeap<C> {
         Self {
             heap: Vec::new(),
             slots: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
             sequence: 0,
             first_generation: 0,
@@ -87,7 +114,7 @@ impl<C> TimerHeap<C> {
     /// The earliest deadline, in seconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<f64> {
-        self.heap.first().map(|node| node.when)
+        self.heap.first().map(|node| seconds(node.when))
     }
 
     /// Adds a timer due at `when` seconds; NaN, like infinity, is never due.
@@ -96,7 +123,8 @@ impl<C> TimerHeap<C> {
         // Either sign: a negative NaN would sort before all others and keep them from firing.
         let when = if when.is_nan() { f64::INFINITY } else { when };
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: self.first_generation, place: 0, value: None });
+            self.slots.push(Slot { generation: self.first_generation, value: None });
+            self.places.push(0);
             u32::try_from(self.slots.len() - 1).unwrap_or_else(|_| unreachable!("2^32 timers"))
         });
         let entry = &mut self.slots[slot as usize];
@@ -104,8 +132,9 @@ impl<C> TimerHeap<C> {
         let key = TimerKey { slot, generation: entry.generation };
         let sequence = self.sequence;
         self.sequence += 1;
-        self.heap.push(Node { when, sequence, slot });
-        self.sift_up(self.heap.len() - 1);
+        let node = Node { when: ordered(when), sequence, slot };
+        self.heap.push(node);
+        self.sift_up(self.heap.len() - 1, node);
         key
     }
 
@@ -115,13 +144,13 @@ impl<C> TimerHeap<C> {
         if slot.generation != key.generation || slot.value.is_none() {
             return None;
         }
-        let place = slot.place as usize;
+        let place = self.places[key.slot as usize] as usize;
         self.take_at(place)
     }
 
     /// Takes out the earliest timer whose deadline is below `now` seconds.
     pub fn pop_due(&mut self, now: f64) -> Option<C> {
-        if self.heap.first()?.when < now { self.take_at(0) } else { None }
+        if self.next_deadline()? < now { self.take_at(0) } else { None }
     }
 
     /// Takes out any timer, for emptying the heap.
@@ -133,14 +162,17 @@ impl<C> TimerHeap<C> {
     pub fn iter(&self) -> impl Iterator<Item = (f64, &C)> {
         self.heap
             .iter()
-            .filter_map(|node| Some((node.when, self.slots[node.slot as usize].value.as_ref()?)))
+            .filter_map(|node| Some((node, self.slots[node.slot as usize].value.as_ref()?)))
+            .map(|(node, value)| (seconds(node.when), value))
     }
 
     fn take_at(&mut self, place: usize) -> Option<C> {
-        let node = self.heap.swap_remove(place);
+        let node = self.heap[place];
+        let last = self.heap.pop()?;
         if place < self.heap.len() {
-            let place = self.sift_up(place);
-            self.sift_down(place);
+            // The last one mostly belongs near the bottom, so it is not compared on the way down.
+            let place = self.sink_hole(place);
+            self.sift_up(place, last);
         }
         let slot = &mut self.slots[node.slot as usize];
         slot.generation = slot.generation.wrapping_add(1);
@@ -158,13 +190,14 @@ impl<C> TimerHeap<C> {
             let generations = self.slots.iter().map(|slot| slot.generation);
             self.first_generation = generations.max().unwrap_or(0).wrapping_add(1);
             self.slots = Vec::new();
+            self.places = Vec::new();
             self.free = Vec::new();
             self.heap = Vec::new();
         }
     }
 
-    fn sift_up(&mut self, mut place: usize) -> usize {
-        let node = self.heap[place];
+    /// Puts `node` where it belongs, at `place` or above.
+    fn sift_up(&mut self, mut place: usize, node: Node) {
         while place > 0 {
             let parent = (place - 1) / ARITY;
             if !node.before(&self.heap[parent]) {
@@ -174,32 +207,39 @@ impl<C> TimerHeap<C> {
             place = parent;
         }
         self.put(place, node);
-        place
     }
 
-    fn sift_down(&mut self, mut place: usize) {
-        let node = self.heap[place];
+    /// Fills `place` with the first of its children, and so on; returns the place without children
+    /// that is to be filled in the end.
+    fn sink_hole(&mut self, mut place: usize) -> usize {
         loop {
             let first = place * ARITY + 1;
-            let last = (first + ARITY).min(self.heap.len());
-            let Some(child) = (first..last).reduce(|best, other| {
-                if self.heap[other].before(&self.heap[best]) { other } else { best }
-            }) else {
-                break;
+            let child = match self.heap.get(first..) {
+                Some([one, two, three, four, ..]) => {
+                    // Two matches and a final, without a branch.
+                    let low = usize::from(two.before(one));
+                    let high = usize::from(four.before(three));
+                    let winners = ([one, two][low], [three, four][high]);
+                    let upper = winners.1.before(winners.0);
+                    first + if upper { 2 + high } else { low }
+                }
+                Some(few @ [_, ..]) => {
+                    let before = |best: usize, other: usize| {
+                        if few[other].before(&few[best]) { other } else { best }
+                    };
+                    first + (1..few.len()).fold(0, before)
+                }
+                _ => return place,
             };
-            if !self.heap[child].before(&node) {
-                break;
-            }
             self.put(place, self.heap[child]);
             place = child;
         }
-        self.put(place, node);
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "a heap place is below the slot count")]
     fn put(&mut self, place: usize, node: Node) {
         self.heap[place] = node;
-        self.slots[node.slot as usize].place = place as u32;
+        self.places[node.slot as usize] = place as u32;
     }
 }
 
@@ -237,6 +277,20 @@ mod tests {
         timers.insert(1.0, ());
         assert_eq!(timers.pop_due(1.0), None);
         assert_eq!(timers.pop_due(1.1), Some(()));
+    }
+
+    #[test]
+    fn deadlines_of_any_sign_keep_their_order_and_their_value() {
+        let deadlines =
+            [f64::NEG_INFINITY, -2.5, -f64::MIN_POSITIVE, -0.0, 0.0, 1e-300, 2.5, f64::MAX];
+        let mut timers = TimerHeap::default();
+        for (name, when) in deadlines.iter().enumerate().rev() {
+            timers.insert(*when, name);
+        }
+        for (name, when) in deadlines.iter().enumerate() {
+            assert_eq!(timers.next_deadline().map(f64::to_bits), Some(when.to_bits()));
+            assert_eq!(timers.pop_due(f64::INFINITY), Some(name));
+        }
     }
 
     #[test]

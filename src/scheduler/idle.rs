@@ -101,9 +101,27 @@ impl Idle {
     /// Any thread.
     pub fn posted(&self) -> Wake {
         fence(SeqCst);
-        if self.is_parked()
-            && self.state.compare_exchange(PARKED, NOTIFIED, Relaxed, Relaxed).is_ok()
+        self.wake_if(self.is_parked())
+    }
+
+    /// As [`posted`](Self::posted), after a push whose last step is a sequentially consistent
+    /// exchange: this spares the fence.
+    #[inline]
+    pub fn posted_by_exchange(&self) -> Wake {
+        #[cfg(not(loom))]
         {
+            self.wake_if(self.state.load(SeqCst) == PARKED)
+        }
+        // loom gives such accesses no place among the fences.
+        #[cfg(loom)]
+        {
+            self.posted()
+        }
+    }
+
+    #[inline]
+    fn wake_if(&self, parked: bool) -> Wake {
+        if parked && self.state.compare_exchange(PARKED, NOTIFIED, Relaxed, Relaxed).is_ok() {
             Wake::Needed
         } else {
             Wake::Unneeded

@@ -167,6 +167,36 @@ def test_handles_can_be_referred_to_weakly_and_die(
     assert gone() is None
 
 
+def test_a_posted_handle_runs_and_dies_though_it_is_referred_to_weakly(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    ran: list[int] = []
+    gone = in_thread(lambda: weakref.ref(loop.call_soon_threadsafe(ran.append, 1)))
+    assert gone() is not None
+    run_turn(loop)
+    run_turn(loop)
+    gc.collect()
+    assert ran == [1]
+    assert gone() is None
+
+
+def test_a_posted_callback_that_raises_is_reported_with_its_handle(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    reports: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+
+    def fails(number: int) -> None:
+        raise ZeroDivisionError(number)
+
+    in_thread(lambda: loop.call_soon_threadsafe(fails, 3) and None)
+    run_turn(loop)
+    run_turn(loop)
+    (report,) = reports
+    assert isinstance(report["exception"], ZeroDivisionError)
+    assert "fails() at" in repr(report["handle"])
+
+
 def test_plain_handles_compare_by_identity(loop: asyncio.AbstractEventLoop) -> None:
     first, second = loop.call_soon(a_callback), loop.call_soon(a_callback)
     assert first == first  # noqa: PLR0124

@@ -8,8 +8,9 @@ import os
 import socket
 import tempfile
 import threading
+import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -181,6 +182,53 @@ def test_a_regular_file_is_refused(loop: asyncio.AbstractEventLoop, kind: str) -
             add(file, print)
         assert remove(file) is False
     run_turn(loop)
+
+
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_arguments_may_be_named_and_missing_ones_are_refused(
+    pair: Pair, loop: asyncio.AbstractEventLoop, kind: str
+) -> None:
+    near, _ = pair
+    add: Any = getattr(loop, f"add_{kind}")
+    remove: Any = getattr(loop, f"remove_{kind}")
+    assert add(fd=near.fileno(), callback=print) is None
+    assert remove(fd=near) is True
+    for arguments in [(), (near.fileno(),)]:
+        with pytest.raises(TypeError, match=f"add_{kind}.*missing"):
+            add(*arguments)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        add(near.fileno(), print, argument=1)
+    with pytest.raises(TypeError, match=f"remove_{kind}.*missing"):
+        remove()
+    with pytest.raises(TypeError, match=f"remove_{kind}.*positional"):
+        remove(near.fileno(), 2)
+    assert remove(near.fileno()) is False
+
+
+@pytest.mark.parametrize("wrong", [-1, "1", 1.0, None])
+def test_what_is_no_descriptor_is_refused(loop: asyncio.AbstractEventLoop, wrong: Any) -> None:
+    for call in (loop.remove_reader, loop.remove_writer):
+        with pytest.raises(ValueError, match="Invalid"):
+            call(wrong)
+    for add in (loop.add_reader, loop.add_writer):
+        with pytest.raises(ValueError, match="Invalid"):
+            add(wrong, print)
+
+
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_a_callback_that_is_removed_or_replaced_is_cancelled_and_released(
+    pair: Pair, loop: Any, kind: str
+) -> None:
+    near, _ = pair
+    add, remove = getattr(loop, f"_add_{kind}"), getattr(loop, f"remove_{kind}")
+    first, second = WithFileno(1), WithFileno(2)
+    gone = [weakref.ref(first), weakref.ref(second)]
+    handles = [add(near.fileno(), print, first), add(near.fileno(), print, second)]
+    assert [handle.cancelled() for handle in handles] == [True, False]
+    assert remove(near.fileno()) is True
+    assert handles[1].cancelled()
+    del first, second
+    assert [thing() for thing in gone] == [None, None]
 
 
 def test_a_closed_descriptor_is_refused(loop: asyncio.AbstractEventLoop) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import threading
+import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import loop_pool
 from _support import (
     HANG,
     LoopFactory,
@@ -23,6 +26,10 @@ from _support import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+def _nothing() -> None:
+    """What is posted when only the posting matters."""
 
 
 @pytest.fixture
@@ -189,6 +196,25 @@ def test_handles_posted_by_one_thread_may_be_cancelled_by_another(
             pass
         _round_trip(loop)
     assert ran >= kept
+
+
+def test_a_loop_destroys_what_was_posted_to_it_while_the_poster_is_away() -> None:
+    loop = loop_pool.new_event_loop()
+    posted, may_end = threading.Event(), threading.Event()
+    handles: list[weakref.ref[asyncio.Handle]] = []
+
+    def post() -> None:
+        handles.append(weakref.ref(loop.call_soon_threadsafe(_nothing)))
+        posted.set()
+        assert may_end.wait(HANG)
+
+    with contextlib.closing(loop), Threads(post):
+        assert posted.wait(HANG)
+        try:
+            loop.run_until_complete(asyncio.sleep(0))
+            assert handles[0]() is None
+        finally:
+            may_end.set()
 
 
 @pytest.mark.smoke

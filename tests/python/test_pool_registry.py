@@ -260,6 +260,26 @@ def test_a_closed_loop_has_no_tasks() -> None:
     assert loop_pool.all_tasks(loop) == set()
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_loop_that_closes_shows_none_of_the_tasks_that_never_began(
+    logged_errors: list[str],
+) -> None:
+    loop = loop_pool.new_event_loop()
+
+    def make() -> None:
+        for _ in range(5):
+            loop.create_task(asyncio.sleep(HANG))
+        loop.stop()
+
+    loop.call_soon(make)
+    loop.run_forever()
+    assert len(loop_pool.all_tasks(loop)) == 5
+    loop.close()
+    gc.collect()
+    assert loop_pool.all_tasks(loop) == set()
+    logged_errors[:] = [text for text in logged_errors if "destroyed but it is pending" not in text]
+
+
 # Readers against loops
 
 
