@@ -39,6 +39,7 @@ __all__ = [
     "_install_hot_methods",
     "_install_reader_methods",
     "_install_stream_methods",
+    "_install_tls_methods",
     "_install_writer_methods",
     "_is_blocked",
     "_learn_streams",
@@ -64,8 +65,8 @@ class LoopCore:
     """The native half of an event loop. Use `loop_pool.EventLoop`.
 
     `call_soon`, `call_soon_threadsafe`, `call_at`, `call_later`, `create_future`, `create_task`,
-    `get_debug`, `time`, `add_reader`, `add_writer`, `remove_reader` and `remove_writer` are added to
-    the subclass by `_install_hot_methods`, with asyncio's own signatures.
+    `get_debug`, `time`, `add_reader`, `add_writer`, `remove_reader` and `remove_writer` are added
+    to the subclass by `_install_hot_methods`, with asyncio's own signatures.
 
     Args:
         args: ignored, so that a subclass may pass its own arguments.
@@ -1147,6 +1148,23 @@ def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> No
 
     Raises:
         ImportError: its slots are not where those of the other transport classes are.
+    """
+
+def _install_tls_methods(
+    protocol: type,
+    transport: type,
+    wrapped: object,
+    again: tuple[type[BaseException], ...],
+    record: int,
+    /,
+) -> None:
+    """Add `data_received` to the class of TLS protocols, `write` to that of their transports.
+
+    `wrapped` is the state of a protocol whose handshake is over, `again` what OpenSSL raises to be
+    given more, `record` the bytes of content of the largest record.
+
+    Raises:
+        ImportError: an attribute that they read is no slot.
     """
 
 def _install_datagram_methods(class_: type, /) -> None:

@@ -29,8 +29,7 @@ private name                                use here
 ``_sock_sendfile_native_impl``              overridden: the part of ``sock_sendfile`` that waits
 ``_make_socket_transport``,                 overridden: native transports and listeners, or
 ``_make_ssl_transport``,                    asyncio's own for sockets whose class is not plain;
-``_start_serving``, ``_stop_serving``,      TLS is ``sslproto``'s ``SSLProtocol``, whose
-``_app_transport``                          ``_app_transport`` is what the program sees
+``_start_serving``, ``_stop_serving``       TLS is in ``_tls``, which lists what it uses
 ``_make_datagram_transport``,               overridden: native too, but for sockets that are not
 ``_make_read_pipe_transport``,              plain or of another family
 ``_make_write_pipe_transport``
@@ -56,7 +55,7 @@ import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, constants, events, format_helpers, sslproto
+from asyncio import base_events, constants, events, format_helpers
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _foreign, _private
@@ -64,6 +63,7 @@ from ._core import SocketOperation as _SocketOperation
 from ._datagrams import DatagramTransport
 from ._listeners import Listener
 from ._pipes import ReadPipeTransport, WritePipeTransport
+from ._tls import SSLProtocol, start_tls
 from ._transports import StreamTransport
 
 if TYPE_CHECKING:
@@ -271,21 +271,25 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
-        self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = SSLProtocol(
             self,
             protocol,
             sslcontext,
-            waiter,  # type: ignore[arg-type]
+            waiter,
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._make_socket_transport(
             rawsock, ssl_protocol, extra=extra, server=server, context=context
         )
-        return ssl_protocol._app_transport
+        return ssl_protocol.app_transport
+
+    _own_make_ssl_transport = staticmethod(_make_ssl_transport)
+    """What a subclass may have overridden: then a server asks it, as asyncio's do."""
+
+    start_tls = start_tls
 
     def _make_datagram_transport(
         self,

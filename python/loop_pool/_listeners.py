@@ -10,6 +10,7 @@ from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
+from ._tls import SSLProtocol
 from ._transports import StreamTransport, logger
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Listener:
         self._sslcontext = sslcontext
         self._server = server
         self._timeouts = timeouts
-        self._given_context = context
         self._context = contextvars.copy_context() if context is None else context
+        self._makes_tls = type(loop)._make_ssl_transport is loop._own_make_ssl_transport
         self._leaving = False
         self._shared = pool_server.get()
         if self._shared is not None:
@@ -106,7 +107,7 @@ class Listener:
         protocol = None
         try:
             if self._sslcontext is not None:
-                context.run(self._handshake, core)
+                context.run(self._begin_tls, core)
                 return
             protocol = context.run(self._protocol_factory)
             StreamTransport._accepted(loop, core, protocol, self._server, context)
@@ -125,31 +126,74 @@ class Listener:
                 report["protocol"] = protocol
             loop.call_exception_handler(report)
 
-    def _handshake(self, core: _core.StreamCore) -> None:
-        """Let asyncio's own coroutine do what TLS needs."""
-        loop = self._loop
-        _, peer = core.names()
-        conn = _socket_of(core)
-        handshake_timeout, shutdown_timeout = self._timeouts
-        options: dict[str, Any] = {}
-        if self._given_context is not None:
-            options["context"] = contextvars.copy_context()
-        handshake = _private.accept_with_tls(
-            loop,
-            self._protocol_factory,
-            conn,
-            {"peername": peer},
-            self._sslcontext,
-            self._server,
-            handshake_timeout,
-            shutdown_timeout,
-            **options,
-        )
+    def _begin_tls(self, core: _core.StreamCore) -> None:
+        """Let a task wait for the handshake: it ends with the program's other tasks."""
+        handshake = self._handshake(core)
         if self._leaving:
             # The server takes no transports once it is closed: this one has to be there at once.
-            asyncio.Task(handshake, loop=loop, eager_start=True)
+            asyncio.Task(handshake, loop=self._loop, eager_start=True)
         else:
-            loop.create_task(handshake)
+            self._loop.create_task(handshake)
+
+    async def _handshake(self, core: _core.StreamCore) -> None:
+        """Make a TLS connection of an accepted one, as asyncio's ``_accept_connection2``."""
+        loop = self._loop
+        report: dict[str, Any] = {}
+        try:
+            try:
+                protocol = report["protocol"] = self._protocol_factory()
+                waiter: asyncio.Future[None] = loop.create_future()
+                transport = report["transport"] = self._tls_transport(core, protocol, waiter)
+            except BaseException:
+                core.retire(loop)
+                core.close_descriptor()
+                raise
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                # Its exception would keep this frame, and so the protocol, in a cycle.
+                del waiter
+                raise
+        except SystemExit, KeyboardInterrupt:
+            raise
+        except BaseException as exc:
+            if loop.get_debug():
+                message = "Error on transport creation for incoming connection"
+                loop.call_exception_handler({"message": message, "exception": exc, **report})
+
+    def _tls_transport(
+        self, core: _core.StreamCore, protocol: Any, waiter: asyncio.Future[None]
+    ) -> asyncio.Transport:
+        """Return what a protocol sees of an accepted connection, whose handshake begins."""
+        loop = self._loop
+        handshake_timeout, shutdown_timeout = self._timeouts
+        if not self._makes_tls:
+            # A subclass of the loop's class makes it, of a socket.
+            _, peer = core.names()
+            return loop._make_ssl_transport(
+                _socket_of(core),
+                protocol,
+                self._sslcontext,
+                waiter,
+                server_side=True,
+                extra={"peername": peer},
+                server=self._server,
+                ssl_handshake_timeout=handshake_timeout,
+                ssl_shutdown_timeout=shutdown_timeout,
+            )
+        tls = SSLProtocol(
+            loop,
+            protocol,
+            self._sslcontext,
+            waiter,
+            server_side=True,
+            ssl_handshake_timeout=handshake_timeout,
+            ssl_shutdown_timeout=shutdown_timeout,
+        )
+        context = contextvars.copy_context()
+        StreamTransport._accepted(loop, core, tls, self._server, context)
+        return tls.app_transport
 
     def _failed(self, exc: OSError) -> None:
         """Report that nothing could be accepted, and try again in a second, as asyncio does."""

@@ -14,7 +14,6 @@ private name                                use here
 ``Server._attach``, ``Server._detach``      a server knows its open connections
 ``Server._clients``                         a set of ours: see ``_Clients``
 ``_check_thread``                           debug mode refuses calls from another thread
-``_accept_connection2``                     asyncio's own coroutine for a TLS connection
 ``mixins._LoopBoundMixin._get_loop``,       in debug mode: the function that finds a primitive on
 and the ``_loop`` of a primitive            another loop than its own; and which that is
 ``Task._fut_waiter``,                       what a task waits for, and who waits for a future: for
@@ -45,10 +44,7 @@ import asyncio
 import sys
 import weakref
 from asyncio import base_events, constants, futures, mixins, streams, transports
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
+from typing import Any
 
 FlowControlMixin = transports._FlowControlMixin
 SendfileMode = constants._SendfileMode
@@ -129,16 +125,6 @@ def check_thread(loop: asyncio.AbstractEventLoop) -> None:
         RuntimeError: it does not.
     """
     loop._check_thread()  # type: ignore[attr-defined]
-
-
-def accept_with_tls(
-    loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any
-) -> Coroutine[Any, Any, None]:
-    """Return asyncio's coroutine that makes a TLS connection of an accepted one."""
-    coroutine: Coroutine[Any, Any, None] = loop._accept_connection2(  # type: ignore[attr-defined]
-        *args, **kwargs
-    )
-    return coroutine
 
 
 def reader_of(protocol: asyncio.StreamReaderProtocol) -> Any:

@@ -24,6 +24,7 @@ from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
+from ._tls import SSLProtocol
 
 if TYPE_CHECKING:
     from ._core import DatagramCore, StreamCore
@@ -428,7 +429,8 @@ class StreamTransport(Writing, _private.FlowControlMixin):
     def _set_protocol(self, protocol: Any) -> None:
         super()._set_protocol(protocol)
         self._core.set_kind(
-            isinstance(protocol, asyncio.BufferedProtocol),
+            isinstance(protocol, asyncio.BufferedProtocol)
+            and not isinstance(protocol, SSLProtocol),
             type(protocol) is asyncio.StreamReaderProtocol,
         )
 

@@ -53,6 +53,8 @@ mod stream_methods;
 mod stream_read;
 mod stream_turn;
 mod stream_waiter;
+mod tls;
+mod tls_receive;
 mod transport;
 mod transport_core;
 mod transport_methods;
@@ -98,6 +100,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(datagram_methods::install, module)?)?;
     module.add_function(wrap_pyfunction!(reader::install, module)?)?;
     module.add_function(wrap_pyfunction!(writer::install, module)?)?;
+    module.add_function(wrap_pyfunction!(tls::install, module)?)?;
     state::initialise(module)?;
     Ok(())
 }

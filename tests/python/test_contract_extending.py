@@ -212,7 +212,6 @@ def test_e3_the_loop_is_a_base_event_loop(loop: asyncio.AbstractEventLoop) -> No
         "sendfile",
         "shutdown_asyncgens",
         "shutdown_default_executor",
-        "start_tls",
         "subprocess_exec",
         "call_exception_handler",
     ],

@@ -293,7 +293,7 @@ def test_names_for_extensions_are_asyncio_s_own_choice() -> None:
     assert set(asyncio.__all__) >= FOR_EXTENSIONS
 
 
-DOORS = ("_event_loop.py", "_private.py")
+DOORS = ("_event_loop.py", "_private.py", "_tls.py")
 """The modules that may use asyncio's private interface, each of which lists what it uses."""
 
 
@@ -310,11 +310,24 @@ def test_only_the_doors_read_private_attributes_that_are_not_ours() -> None:
             assert foreign_attributes(tree, own) <= FOR_EXTENSIONS, path
 
 
-def test_the_transports_door_lists_what_it_uses() -> None:
-    tree = modules()["_private.py"]
+@pytest.mark.parametrize("door", ["_private", "_tls"])
+def test_the_doors_of_transports_list_what_they_use(door: str) -> None:
+    tree = modules()[f"{door}.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
-    listed = set(re.findall(r"\w+", loop_pool._private.__doc__))
+    listed = set(re.findall(r"\w+", getattr(loop_pool, door).__doc__))
     assert read <= listed | FOR_EXTENSIONS
+
+
+def test_tls_lists_what_it_replaces() -> None:
+    """Slots and methods of asyncio's classes, in its docstring."""
+    listed = set(re.findall(r"\w+", loop_pool._tls.__doc__))
+    replaced = {
+        name
+        for cls in (loop_pool._tls.SSLProtocol, loop_pool._tls.SSLTransport)
+        for name in vars(cls)
+        if is_private(name) and (name in dir(cls.__base__) or name in cls.__slots__)
+    }
+    assert replaced - listed <= {"_openssl"}
 
 
 def test_the_event_loop_lists_what_it_uses() -> None:

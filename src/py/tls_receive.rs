@@ -1,0 +1,210 @@
+//! The short way of TLS from the transport to the program's protocol: see `tls`.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyMemoryView, PySlice};
+
+use super::arguments::{Arguments, raise};
+use super::object::Ref;
+use super::payload::bytes_of;
+use super::tls::{
+    Known, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
+};
+use super::transport_methods::none;
+
+pub(super) unsafe extern "C" fn data_received(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
+        unsafe {
+            let protocol = Bound::from_borrowed_ptr(py, slf);
+            let data = if count == 1 && kwnames.is_null() {
+                *args
+            } else {
+                let all = Arguments::new(args, count, kwnames);
+                all.named(&protocol, "data_received", ["data"], 1)?[0]
+            };
+            receive(&protocol, data).map(|()| none())
+        }
+    })
+}
+
+/// Takes encrypted bytes, and hands on what they say.
+///
+/// # Safety
+/// The protocol is of our class, and `data` alive.
+#[inline(always)]
+unsafe fn receive(protocol: &Bound<'_, PyAny>, data: *mut ffi::PyObject) -> PyResult<()> {
+    let py = protocol.py();
+    let Known { layout, wrapped, .. } = known();
+    let slf = protocol.as_ptr();
+    // SAFETY: by our caller's word; `False` is immortal.
+    let usual = unsafe {
+        let no = ffi::Py_False();
+        let is_usual = holds(slf, layout.state, wrapped.as_ptr())
+            && holds(slf, layout.app_reading_paused, no)
+            && !holds(slf, layout.openssl, ffi::Py_None());
+        let needed = [layout.incoming, layout.openssl, layout.outgoing];
+        if is_usual { take(py, slf, needed) } else { None }
+    };
+    let Some([incoming, openssl, outgoing]) = usual else {
+        // SAFETY: the data are alive during the call.
+        let data = unsafe { Bound::from_borrowed_ptr(py, data) };
+        protocol.call_method1(intern!(py, "_receive"), (data,))?;
+        return Ok(());
+    };
+    drop(call(py, &incoming, intern!(py, "write"), [data])?);
+    // SAFETY: by our caller's word.
+    let is_plain = unsafe { holds(slf, layout.app_protocol_is_buffer, ffi::Py_False()) };
+    let handed_on = if is_plain {
+        hand_on(protocol, &incoming, &openssl)
+    } else {
+        fill(protocol, &incoming, &openssl)
+    };
+    let done = handed_on.and_then(|()| {
+        // SAFETY: by our caller's word.
+        if unsafe { is_settled(slf) } && is_empty(py, &outgoing)? && is_empty(py, &incoming)? {
+            return Ok(());
+        }
+        protocol.call_method0(intern!(py, "_settle")).map(drop)
+    });
+    done.or_else(|error| fail(protocol, error))
+}
+
+/// Decrypts what there is, and gives it to the program's protocol in one piece.
+#[inline(always)]
+fn hand_on(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<()> {
+    let py = protocol.py();
+    let (read, record) = (intern!(py, "read"), known().record.as_ptr());
+    let mut first = None;
+    let mut others = Vec::new();
+    let ended = loop {
+        let chunk = match call(py, openssl, read, [record]) {
+            Ok(chunk) => chunk,
+            Err(error) => match unless_again(py, error) {
+                Some(error) => return Err(error),
+                None => break false,
+            },
+        };
+        if length_of(&chunk) == 0 {
+            break true;
+        }
+        if first.is_none() {
+            first = Some(chunk);
+        } else {
+            others.push(chunk);
+        }
+        // A read brings a record to its end, and OpenSSL reads no further: it would only raise.
+        if is_empty(py, incoming)? {
+            break false;
+        }
+    };
+    if let Some(first) = first {
+        let data = if others.is_empty() { first } else { joined(py, &first, &others)? };
+        // SAFETY: the protocol is of our class.
+        let app = unsafe { take(py, protocol.as_ptr(), [known().layout.app_protocol]) };
+        let Some([app]) = app else { return Ok(()) };
+        drop(call(py, &app, intern!(py, "data_received"), [data.as_ptr()])?);
+    }
+    if ended {
+        protocol.call_method0(intern!(py, "_end"))?;
+    }
+    Ok(())
+}
+
+/// Decrypts what there is into a buffer of the program's protocol.
+fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<()> {
+    let py = protocol.py();
+    let layout = &known().layout;
+    let needed = [layout.app_protocol_get_buffer, layout.app_protocol_buffer_updated];
+    // SAFETY: the protocol is of our class.
+    let Some([get_buffer, updated]) = (unsafe { take(py, protocol.as_ptr(), needed) }) else {
+        return Ok(());
+    };
+    let hint = incoming.as_py().bind(py).getattr(intern!(py, "pending"))?;
+    let lent = get_buffer.as_py().bind(py).call1((hint,))?;
+    let wanted = lent.len()?;
+    if wanted == 0 {
+        return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+    }
+    let mut offset = 0;
+    let mut ended = false;
+    loop {
+        let rest = if offset == 0 { lent.clone() } else { rest_of(&lent, offset, wanted)? };
+        let room = (wanted - offset).into_pyobject(py)?;
+        let count = match call(py, openssl, intern!(py, "read"), [room.as_ptr(), rest.as_ptr()]) {
+            Ok(count) => count.as_py().extract::<usize>(py)?,
+            Err(error) => match unless_again(py, error) {
+                Some(error) => return Err(error),
+                None => break,
+            },
+        };
+        offset += count;
+        ended = count == 0;
+        // A read that does not fill the buffer brings a record to its end.
+        if ended || offset >= wanted || is_empty(py, incoming)? {
+            break;
+        }
+    }
+    drop(lent);
+    if offset >= wanted {
+        protocol.call_method0(intern!(py, "_read_again"))?;
+    }
+    if offset > 0 {
+        updated.as_py().bind(py).call1((offset,))?;
+    }
+    if ended {
+        protocol.call_method0(intern!(py, "_end"))?;
+    }
+    Ok(())
+}
+
+/// A view of what is not yet filled of a buffer.
+#[cold]
+fn rest_of<'py>(
+    lent: &Bound<'py, PyAny>,
+    offset: usize,
+    wanted: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let view = PyMemoryView::from(lent)?.into_any();
+    view.get_item(PySlice::new(lent.py(), offset.cast_signed(), wanted.cast_signed(), 1))
+}
+
+/// One bytes object of several.
+#[cold]
+fn joined(py: Python<'_>, first: &Ref, others: &[Ref]) -> PyResult<Ref> {
+    let length = length_of(first) + others.iter().map(length_of).sum::<usize>();
+    // SAFETY: the new object is nobody else's yet, and has room for all.
+    unsafe {
+        let data = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length.cast_signed());
+        let data = Ref::from_owned_or_err(py, data)?;
+        let mut at = ffi::PyBytes_AS_STRING(data.as_ptr()).cast_mut().cast::<u8>();
+        for each in std::iter::once(first).chain(others) {
+            let bytes = bytes_of(each.as_ptr());
+            at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            at = at.add(bytes.len());
+        }
+        Ok(data)
+    }
+}
+
+/// Whether nobody has to be told to pause or to go on, as long as nothing waits in memory.
+///
+/// # Safety
+/// `protocol` is alive and of our class.
+#[inline(always)]
+unsafe fn is_settled(protocol: *mut ffi::PyObject) -> bool {
+    let layout = &known().layout;
+    // SAFETY: by our caller's word; `False` is immortal.
+    unsafe {
+        holds(protocol, layout.ssl_reading_paused, ffi::Py_False())
+            && !holds(protocol, layout.incoming_high_water, known().zero.as_ptr())
+            && writes_at_once(protocol)
+    }
+}
