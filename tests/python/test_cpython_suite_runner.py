@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from _support import ORACLE_ONLY
 from cpython_support.supervisor import EventReader
 
 RUNNER = Path(__file__).with_name("cpython_suite.py")
@@ -265,6 +266,24 @@ def test_loop_that_is_not_ours_is_counted_apart(suite: Suite) -> None:
     done = suite(body, "--loop=made_up.test_made_up:L", head=head)
     assert done.returncode == 0, done.stdout
     assert "(1 loops not ours)" in done.stdout
+
+
+@pytest.mark.skipif(ORACLE_ONLY, reason="it needs the package")
+@pytest.mark.parametrize(
+    ("option", "module"), [((), "asyncio"), (("--native-streams",), "loop_pool")]
+)
+def test_our_streams_stand_in_asyncio_if_asked_for(
+    suite: Suite, option: tuple[str, ...], module: str
+) -> None:
+    body = f"""
+        def test_b(self):
+            for place in (asyncio, asyncio.streams):
+                for name in ("StreamReader", "StreamWriter", "StreamReaderProtocol"):
+                    found = getattr(place, name).__module__.partition(".")[0]
+                    self.assertEqual(found, {module!r})
+    """
+    done = suite(body, *option)
+    assert done.returncode == 0, done.stdout
 
 
 def test_selection_runs_only_what_it_names(suite: Suite) -> None:
