@@ -27,8 +27,15 @@ pub const READY_KEEP: usize = 64 * 1024;
 /// left to the kernel's own flow control.
 pub const READ_AHEAD: usize = 256 * 1024;
 
-/// Bytes that one read may bring, as in asyncio.
+/// Bytes that one read may bring, as in asyncio: a datagram may be as long.
 pub const READ_SIZE: usize = 256 * 1024;
+
+/// Bytes that a loop reads of a stream at once: so few that they are still in the processor's cache
+/// when they are copied into an object of Python's, and more than messages of 64 KiB.
+pub const STREAM_READ_SIZE: usize = 96 * 1024;
+
+/// Reads of one stream before others have a turn, while each brings as much as it may.
+pub const READS_PER_TURN: usize = 10;
 
 /// Bytes after which a flush lets others have a turn.
 pub const WRITE_BUDGET: u64 = 1024 * 1024;

@@ -18,6 +18,7 @@ use super::transport::{
     both, call_protocol, fatal_error, in_its_context, protocol_of, start, tell_protocol,
 };
 use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS, keep_as_needed};
+use crate::config;
 use crate::sys::socket::Channel;
 use crate::transport::{Ahead, Flushed, Input, Schedule};
 
@@ -66,7 +67,9 @@ pub(super) fn run(
 }
 
 impl Turn<'_, '_> {
-    /// Reads once, with the claim to read in hand, and hands what came to the protocol.
+    /// Reads, with the claim to read in hand, and hands what came to the protocol: again while a read
+    /// brings as much as it may, so that what came together is answered together. The protocol may
+    /// pause or end the connection each time, and then there is no claim to be had.
     #[inline]
     fn read(&self) -> PyResult<()> {
         if self.core.common().has(BUFFERED) {
@@ -75,6 +78,21 @@ impl Turn<'_, '_> {
         if self.core.stream.input() != Input::Data {
             return self.peer_gone();
         }
+        let mut left = config::READS_PER_TURN;
+        while self.read_once()? {
+            left -= 1;
+            // The protocol may also have set another one, with a buffer of its own.
+            let goes_on = left > 0 && !self.core.common().has(BUFFERED);
+            if !goes_on || !self.core.stream.state().claim_read_in_turn() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once; says whether there may be more.
+    #[inline]
+    fn read_once(&self) -> PyResult<bool> {
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
         let feed = self.feed();
@@ -82,7 +100,7 @@ impl Turn<'_, '_> {
         // reach the loop.
         let read = unsafe {
             event_loop.if_owner(|local| {
-                let scratch = local.scratch();
+                let scratch = &mut local.scratch()[..config::STREAM_READ_SIZE];
                 let (count, more) = stream.read(scratch)?;
                 if let Some(feed) = &feed
                     && count > 0
@@ -100,20 +118,21 @@ impl Turn<'_, '_> {
                 stream.state().release_read_in_turn(false);
                 // SAFETY: a new reference, or null with an exception.
                 drop(unsafe { Ref::from_owned_or_err(py, data)? });
-                self.end()
+                self.end().map(|()| false)
             }
             Ok((data, count, more)) => {
                 stream.state().release_read_in_turn(more);
                 event_loop.metrics().bytes_in.add(count as u64);
                 match data {
                     // SAFETY: a new reference, or null with an exception.
-                    Some(data) => self.received(&unsafe { Ref::from_owned_or_err(py, data)? }),
-                    None => self.fed(feed.as_ref()),
+                    Some(data) => self.received(&unsafe { Ref::from_owned_or_err(py, data)? })?,
+                    None => self.fed(feed.as_ref())?,
                 }
+                Ok(more)
             }
             Err(error) => {
                 stream.state().release_read_in_turn(false);
-                self.read_failed(&error)
+                self.read_failed(&error).map(|()| false)
             }
         }
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import socket
@@ -461,5 +462,48 @@ def test_a_protocol_set_while_closing_is_told_of_the_end(loop: asyncio.AbstractE
             assert later.calls == ["connection_lost"]
             assert protocol.calls == ["connection_made"]
             protocol.connection_lost(None)
+
+    run_main(loop, main())
+
+
+# How much at once
+
+
+def test_a_sender_without_an_end_leaves_turns_to_others(loop: asyncio.AbstractEventLoop) -> None:
+    """However fast data come, callbacks that are ready run after 2 MiB at most."""
+    most = 2 * 1024 * 1024
+
+    async def main() -> None:
+        async with connected(Recorder(), "unix") as (_, protocol, far):
+            far.setblocking(False)
+            since, longest, total = 0, 0, 0
+
+            def fill() -> None:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        far.send(bytes(64 * 1024))
+
+            def count(data: bytes) -> None:
+                nonlocal since, longest, total
+                since += len(data)
+                total += len(data)
+                longest = max(longest, since)
+                fill()
+
+            def tick() -> None:
+                nonlocal since
+                since = 0
+                if total < 20 * most:
+                    loop.call_soon(tick)
+                else:
+                    done.set_result(None)
+
+            done = loop.create_future()
+            protocol.hooks["data_received"] = count
+            fill()
+            loop.call_soon(tick)
+            await done
+            protocol.hooks.clear()
+            assert 0 < longest <= most
 
     run_main(loop, main())
