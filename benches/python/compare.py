@@ -136,6 +136,36 @@ def expect_by_chance(verdicts: Iterable[Verdict]) -> float:
     )
 
 
+def format_agreement(pairs: dict[str, tuple[Document, Document]]) -> Iterator[str]:
+    """Yield how many figures agree, as a Markdown table, and which of loop_pool's differ.
+
+    `pairs`: suite -> the results of two runs.
+    """
+    yield "| suite | figures of both | agree | too noisy | differ | of these by chance, at most |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    own = []
+    for suite, (old, new) in pairs.items():
+        verdicts = [each for each in compare(old, new) if each.old and each.new]
+        counts = Counter(each.verdict for each in verdicts)
+        yield (
+            f"| {suite} | {len(verdicts)} | {counts[AGREES]} | {counts[NOISE]} | {counts[DIFFERS]} "
+            f"| {expect_by_chance(verdicts):.0f} |"
+        )
+        own += [
+            f"| `{suite}/{each.series.workload}` | {each.series.variant} | {each.series.metric}, "
+            f"{each.series.unit} | {_range(each.old)} | {_range(each.new)} |"
+            for each in verdicts
+            if each.verdict == DIFFERS and each.series.variant.partition(",")[0] == "loop_pool"
+        ]
+    if own:
+        yield ""
+        yield "Of loop_pool's own figures these differ:"
+        yield ""
+        yield "| workload | variant | figure | first run (range) | second run (range) |"
+        yield "|---|---|---|---:|---:|"
+        yield from own
+
+
 def differs(old: Document, new: Document) -> bool:
     """Whether the runs differ in any figure."""
     return any(each.verdict == DIFFERS for each in compare(old, new))

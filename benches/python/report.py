@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from compare import format_agreement
 from figures import Document
 from goals import format_goals
 from losses import format_losses
@@ -20,6 +21,8 @@ from plots import describe_plot, make_plots
 from suites import SUITES, Suite, SuiteError
 
 TABLE_SECONDS = 60.0
+EARLIER = "earlier"
+"""Folder of the results of the run that the published one is compared with."""
 
 
 def read_documents(folder: Path) -> dict[str, Document]:
@@ -124,17 +127,25 @@ def replace_block(text: str, name: str, lines: Sequence[str]) -> str:
     return replaced
 
 
-def write_verdicts(folder: Path, page: Path) -> str:
-    """Put the goals and the losses, made from the results in `folder`, into a page.
+def pairs_of(folder: Path) -> dict[str, tuple[Document, Document]]:
+    """Suite -> its earlier results and those that are published, where there are both."""
+    earlier, documents = read_documents(folder / EARLIER), read_documents(folder)
+    return {name: (old, documents[name]) for name, old in earlier.items() if name in documents}
 
-    Returns what it did. Raises `SuiteError` if the page has no place for them.
+
+def write_verdicts(folder: Path, page: Path) -> str:
+    """Put goals, losses and what two runs say, made from the results in `folder`, into a page.
+
+    The other run is in `folder/EARLIER`. Returns what it did. Raises `SuiteError` if the page has
+    no place for them.
     """
     text = page.read_text(encoding="utf-8")
     documents = read_documents(folder)
     try:
         text = replace_block(text, "goals", list(format_goals(documents)))
         text = replace_block(text, "losses", list(format_losses(documents)))
+        text = replace_block(text, "second run", list(format_agreement(pairs_of(folder))))
     except ValueError as error:
         raise SuiteError(f"{page}: {error}") from None
     page.write_text(text, encoding="utf-8")
-    return f"{page}: goals and losses"
+    return f"{page}: goals, losses, and whether two runs agree"

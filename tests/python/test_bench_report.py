@@ -369,7 +369,23 @@ def test_the_published_table_of_goals_is_that_of_the_published_results() -> None
     page = bench.VERDICTS.read_text(encoding="utf-8")
     documents = report.read_documents(bench.RESULTS)
     page_again = report.replace_block(page, "goals", list(goals.format_goals(documents)))
-    assert report.replace_block(page_again, "losses", list(losses.format_losses(documents))) == page
+    lost = list(losses.format_losses(documents))
+    page_again = report.replace_block(page_again, "losses", lost)
+    agreed = list(compare.format_agreement(report.pairs_of(bench.RESULTS)))
+    assert report.replace_block(page_again, "second run", agreed) == page
+
+
+def test_what_two_runs_say_is_counted_and_our_differences_are_named() -> None:
+    old = document(micro_record("switch", uvloop=[100] * 3, zuvloop=[10] * 3, loop_pool=[50] * 3))
+    new = document(micro_record("switch", uvloop=[100] * 3, zuvloop=[20] * 3, loop_pool=[60] * 3))
+    lines = list(compare.format_agreement({"micro": (old, new)}))
+    assert lines[2] == "| micro | 2 | 0 | 0 | 2 | 0 |"
+    assert lines[-1] == (
+        "| `micro/switch` | loop_pool | time per operation, x uvloop | 0.50 (0.50-0.50) "
+        "| 0.60 (0.60-0.60) |"
+    )
+    same = list(compare.format_agreement({"micro": (old, old)}))
+    assert same[2:] == ["| micro | 2 | 2 | 0 | 0 | 0 |"]
 
 
 def test_a_loss_is_told_and_a_peer_that_is_level_or_has_other_loops_is_none() -> None:
