@@ -143,9 +143,7 @@ def plot_pool(documents: Documents) -> str | None:
     panels: list[tuple[str, bool, list[svg.Line]]] = []
     if working := find(documents, SCALING_WORK):
         shown.append(working[0])
-        panels.append(
-            ("requests/s, 0.1 ms of Python", False, scaling_lines(working[0].record, RATE))
-        )
+        panels.append(("requests/s, with work", False, scaling_lines(working[0].record, RATE)))
     panels += [
         ("requests/s, echo", False, scaling_lines(record, RATE)),
         ("CPU per echo, us", False, scaling_lines(record, CPU)),
