@@ -90,7 +90,7 @@ impl Turn<'_, '_> {
         Ok(())
     }
 
-    /// Reads once; says whether there may be more.
+    /// Reads once; says whether it brought as much as it may.
     #[inline]
     fn read_once(&self) -> PyResult<bool> {
         let py = self.transport.py();
@@ -128,7 +128,8 @@ impl Turn<'_, '_> {
                     Some(data) => self.received(&unsafe { Ref::from_owned_or_err(py, data)? })?,
                     None => self.fed(feed.as_ref())?,
                 }
-                Ok(more)
+                // An end that was reported with the data is for another turn, after what the data began.
+                Ok(more && count == config::STREAM_READ_SIZE)
             }
             Err(error) => {
                 stream.state().release_read_in_turn(false);
