@@ -125,7 +125,7 @@ stress: build ## Run the long tests, which `make test` leaves out
 
 # --- the house ----------------------------------------------------------------------------------
 
-lint: build ## Check formatting, lints, types and stubs
+lint: build docs ## Check formatting, lints, types, stubs and the Rust documentation
 	$(PYTHON3) tools/check_machine.py --lint
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings

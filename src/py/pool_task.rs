@@ -384,7 +384,7 @@ impl PoolTaskCore {
 }
 
 impl PoolTaskCore {
-    /// How it ended. What [`end`](run::end) wrote before is then seen.
+    /// How it ended. What `end` wrote before is then seen.
     #[inline(always)]
     pub(super) fn phase(&self) -> Phase {
         match self.phase.load(Acquire) {
