@@ -56,9 +56,8 @@ def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task
 
     As ``asyncio.all_tasks``, which it is for a loop of another kind; but from any thread, and for
     no loop in particular. No loop is stopped for it, or waits. A task that is made or ends
-    meanwhile may be among them or not. A task that the program starts at once by other means than
-    ``create_task`` (it calls a task class with ``eager_start=True``, or its own task factory does)
-    may be missing.
+    meanwhile may be among them or not. A task that the program starts at once by calling a task
+    class with ``eager_start=True`` itself may be missing while it is suspended.
 
     Args:
         loop: whose tasks; None: those of all loops, of every pool in the process and of none.
@@ -80,9 +79,9 @@ def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[
     Raises:
         RuntimeError: ``loop`` is None and no loop runs in this thread.
     """
-    if loop is None:
-        loop = asyncio.get_running_loop()
-    if not isinstance(loop, EventLoop):
+    # Of the loop that runs here asyncio knows it best: a program may start, enter and leave tasks
+    # by asyncio's functions alone.
+    if loop is None or loop is asyncio._get_running_loop() or not isinstance(loop, EventLoop):
         return asyncio.current_task(loop)
     task: asyncio.Task[Any] | None = _core._current_task(loop)
     return task

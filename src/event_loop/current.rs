@@ -130,6 +130,12 @@ impl Current {
         true
     }
 
+    /// Whether a task is the last one shown by [`add_young`](Self::add_young). Owner only.
+    pub fn is_last_young(&self, task: usize) -> bool {
+        let (begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
+        begin != end && self.young[end.wrapping_sub(1) % YOUNG].task.load(Relaxed) == task
+    }
+
     /// Calls `f` with the time when a young task was made, and then shows it no more; `None` if it is
     /// not shown. Owner only, when its first step has run, before [`leave`](Self::leave).
     #[inline]
@@ -230,6 +236,7 @@ mod tests {
             assert!(current.add_young(task, task as u64 * 100));
         }
         assert_eq!(young(&current), [1, 2, 3, 4]);
+        assert!(current.is_last_young(4) && !current.is_last_young(3));
         assert_eq!(current.remove_young(1, |ns| ns), Some(100));
         assert_eq!(current.remove_young(3, |ns| ns), Some(300));
         assert_eq!(young(&current), [2, 4]);

@@ -92,6 +92,15 @@ impl Arguments<'_> {
         Self { positional, values, kwnames }
     }
 
+    /// The names of the keywords, strings all.
+    pub(super) fn keywords<'py>(&self, py: Python<'py>) -> Bound<'py, PyTuple> {
+        if self.kwnames.is_null() {
+            return PyTuple::empty(py);
+        }
+        // SAFETY: `kwnames` is a tuple, alive during the call.
+        unsafe { Bound::from_borrowed_ptr(py, self.kwnames).cast_into_unchecked() }
+    }
+
     /// The arguments of a method that takes `names`, by position or by keyword; null for one that was
     /// not given. The first `required` have to be.
     ///
@@ -117,15 +126,9 @@ impl Arguments<'_> {
             return error(format!("takes {takes} positional arguments but {given} were given"));
         }
         found[..given].copy_from_slice(self.positional);
-        let keywords: Bound<'_, PyTuple> = if self.kwnames.is_null() {
-            PyTuple::empty(py)
-        } else {
-            // SAFETY: `kwnames` is a tuple.
-            unsafe { Bound::from_borrowed_ptr(py, self.kwnames).cast_into_unchecked() }
-        };
-        for (index, keyword) in keywords.iter().enumerate() {
+        for (index, keyword) in self.keywords(py).iter().enumerate() {
             let keyword = keyword.cast_into::<PyString>()?;
-            let keyword = keyword.to_str()?;
+            let keyword = keyword.to_string_lossy();
             let Some(place) = names.iter().position(|name| *name == keyword) else {
                 return error(format!("got an unexpected keyword argument '{keyword}'"));
             };
@@ -221,17 +224,11 @@ impl<'a, const N: usize> Parsed<'a, N> {
         let given = args.positional.len().min(N);
         required[..given].copy_from_slice(&args.positional[..given]);
         let mut context = None;
-        let keywords = if args.kwnames.is_null() {
-            PyTuple::empty(py)
-        } else {
-            // SAFETY: `kwnames` is a tuple.
-            unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() }
-        };
-        for (index, keyword) in keywords.iter().enumerate() {
+        for (index, keyword) in args.keywords(py).iter().enumerate() {
             // SAFETY: the values of the keywords follow the positional arguments.
             let value = unsafe { *args.values.add(index) };
             let keyword = keyword.cast_into::<PyString>()?;
-            let keyword = keyword.to_str()?;
+            let keyword = keyword.to_string_lossy();
             if keyword == "context" {
                 context = Some(value);
             } else if let Some(place) = names.iter().position(|name| *name == keyword) {

@@ -178,25 +178,6 @@ impl Callback {
         result
     }
 
-    /// Runs a task's first step inside of another callback.
-    ///
-    /// # Errors
-    /// `SystemExit` and `KeyboardInterrupt`, as the constructor of a task that starts at once.
-    pub(super) fn run_eagerly(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-        let Some(context) = &self.context else { return Ok(()) };
-        let Some(task) = registry::task_of(self.what.as_py().bind(loop_.py())) else {
-            return Ok(());
-        };
-        registry::show(loop_, task.clone(), || {
-            // SAFETY: we are attached, and the step is alive.
-            let done =
-                unsafe { in_context(context, || ffi::PyObject_CallNoArgs(self.what.as_ptr())) };
-            let result = if done { Ok(()) } else { Err(PyErr::fetch(loop_.py())) };
-            registry::begun_eagerly(loop_.get(), &task);
-            result
-        })
-    }
-
     #[inline(always)]
     fn run_handle(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let handle = self.handle();

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::callback::Callback;
+use super::eager::FirstStep;
 use super::io::{self, lock_attached};
 use super::kept;
 use super::lent::Lent;
@@ -47,9 +48,7 @@ pub(super) struct LoopCore {
     pub(super) roster: Mutex<Roster>,
     /// Whether the task factory is asyncio's that starts tasks at once.
     eager: AtomicBool,
-    /// A task is being made that is to start at once: its first step goes to `caught`.
-    catching: AtomicBool,
-    pub(super) caught: OwnerCell<Option<Callback>>,
+    pub(super) first_step: OwnerCell<FirstStep>,
     /// The keywords of its futures and tasks, while it runs: they refer to the loop.
     pub(super) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
@@ -58,6 +57,8 @@ pub(super) struct LoopCore {
     pub(super) book: Mutex<Book>,
     /// Entries whose tasks somebody was reading when they had run.
     pub(super) aside: OwnerCell<Vec<Callback>>,
+    /// The tasks that `_enter_task` has made current, each with what was shown before.
+    pub(super) entered: OwnerCell<Vec<(usize, Ref)>>,
     /// The interpreter's state of the thread that runs the loop, or null. Its own to write; to be used
     /// while the loop is known to be inside a callback.
     pub(super) thread: AtomicPtr<ffi::PyThreadState>,
@@ -88,12 +89,12 @@ impl LoopCore {
             owner_key: registry::next_owner(),
             roster: Mutex::new(Roster::default()),
             eager: AtomicBool::new(false),
-            catching: AtomicBool::new(false),
-            caught: OwnerCell::new(None),
+            first_step: OwnerCell::new(FirstStep::NONE),
             keywords: OwnerCell::new(None),
             lent: Lent::new(),
             book: Mutex::new(Book::default()),
             aside: OwnerCell::new(Vec::new()),
+            entered: OwnerCell::new(Vec::new()),
             thread: AtomicPtr::default(),
         })
     }
@@ -271,7 +272,7 @@ impl LoopCore {
     #[pyo3(name = "_close_core")]
     fn close_core(&self, py: Python<'_>) -> PyResult<()> {
         let mut errands = Vec::new();
-        let held = {
+        let (held, entered) = {
             let claim = self
                 .event_loop
                 .claim()
@@ -282,11 +283,16 @@ impl LoopCore {
                 errands = hand.leave(self.event_loop.shared());
             }
             self.event_loop.close_reactor(&claim);
-            self.event_loop.shared().current.clear_young();
+            let current = &self.event_loop.shared().current;
+            current.clear_young();
+            // SAFETY: the claim; moving callbacks and references out runs no Python.
+            let (aside, entered) = unsafe {
+                (self.aside.with(std::mem::take), self.entered.with(std::mem::take))
+            };
             // SAFETY: moving callbacks out runs no Python.
             let mut held = unsafe {
                 claim.local(|local| {
-                    let mut held: Vec<Callback> = Vec::new();
+                    let mut held = aside;
                     held.extend(std::iter::from_fn(|| local.ready.pop()));
                     held.extend(std::iter::from_fn(|| local.timers.pop_any()));
                     held
@@ -295,7 +301,7 @@ impl LoopCore {
             held.extend(self.event_loop.drain_posts().map(Post::into_callback));
             let table = std::mem::take(&mut *lock_attached(py, &self.event_loop.io));
             held.extend(table.into_callbacks());
-            held
+            (held, entered)
         };
         // Their first steps, which kept them alive, are among what is dropped.
         let current = &self.event_loop.shared().current;
@@ -303,7 +309,7 @@ impl LoopCore {
             // A reader is a few instructions long, and waits for nobody.
             yield_now();
         }
-        drop(held);
+        drop((held, entered));
         spawn::cancel(py, errands);
         let shared = self.event_loop.shared();
         drop(shared.drain_completions());
@@ -425,6 +431,14 @@ impl LoopCore {
         unsafe {
             self.event_loop.for_each_local(&mut each);
             self.event_loop.for_each_post(|post| each(post.callback()));
+            self.aside.with(|aside| aside.iter().for_each(&mut each));
+            self.entered.with(|entered| {
+                for (_, task) in entered {
+                    if result.is_ok() {
+                        result = visit.call(task.as_py());
+                    }
+                }
+            });
         }
         result
     }
@@ -467,17 +481,6 @@ impl LoopCore {
         }
         // SAFETY: just checked; no Python runs.
         unsafe { self.keywords.with(|keywords| keywords.as_ref().map(Ref::as_ptr)) }
-    }
-
-    /// Whether the next task's first step is to be caught.
-    #[inline(always)]
-    pub(super) fn is_catching(&self) -> bool {
-        self.catching.load(Relaxed)
-    }
-
-    /// Says whether it is. On the loop's thread.
-    pub(super) fn set_catching(&self, catching: bool) {
-        self.catching.store(catching, Relaxed);
     }
 
     #[inline(always)]

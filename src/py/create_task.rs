@@ -4,11 +4,13 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 
 use super::arguments::Arguments;
 use super::core::LoopCore;
+use super::eager::is_named;
 use super::object::{Ref, incref};
+use super::registry;
 use super::state::state;
 
 /// The common form `create_task(coro)`.
@@ -89,6 +91,12 @@ pub(super) fn with_keywords(
     // SAFETY: names are a tuple; the values follow the positional arguments.
     unsafe {
         let given = ffi::PyTuple_GET_SIZE(args.kwnames);
+        for index in 0..given {
+            let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
+            if is_named(name, state.name_loop.as_ptr()) {
+                return Err(second_loop());
+            }
+        }
         let names = ffi::PyTuple_New(given + 1);
         let names = Ref::from_owned_or_err(py, names)?;
         let mut values = Vec::with_capacity(given.unsigned_abs() + 2);
@@ -107,6 +115,32 @@ pub(super) fn with_keywords(
     }
 }
 
+/// The keywords of a call of `create_task` that makes a task of asyncio's.
+///
+/// # Errors
+/// `TypeError`, as asyncio's, if one is `loop`: that is the loop that makes it.
+pub(super) fn keywords<'py>(
+    loop_: &Bound<'py, LoopCore>,
+    args: &Arguments<'_>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let kwargs = all_keywords(loop_.py(), args)?;
+    if kwargs.contains(state().name_loop.as_py())? { Err(second_loop()) } else { Ok(kwargs) }
+}
+
+fn second_loop() -> PyErr {
+    PyTypeError::new_err("create_task() got multiple values for keyword argument 'loop'")
+}
+
+fn all_keywords<'py>(py: Python<'py>, args: &Arguments<'_>) -> PyResult<Bound<'py, PyDict>> {
+    let kwargs = PyDict::new(py);
+    for (index, name) in args.keywords(py).iter().enumerate() {
+        // SAFETY: the values of the keywords follow the positional arguments.
+        let value = unsafe { Bound::from_borrowed_ptr(py, *args.values.add(index)) };
+        kwargs.set_item(name, value)?;
+    }
+    Ok(kwargs)
+}
+
 /// With a task factory, or with arguments in an unusual form: as asyncio's own `create_task`.
 #[cold]
 pub(super) fn by_dict(
@@ -114,17 +148,8 @@ pub(super) fn by_dict(
     args: &Arguments<'_>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = loop_.py();
-    let kwargs = PyDict::new(py);
-    if !args.kwnames.is_null() {
-        // SAFETY: names are a tuple.
-        let names: Bound<'_, PyTuple> =
-            unsafe { Bound::from_borrowed_ptr(py, args.kwnames).cast_into_unchecked() };
-        for (index, name) in names.iter().enumerate() {
-            // SAFETY: the values of the keywords follow the positional arguments.
-            let value = unsafe { Bound::from_borrowed_ptr(py, *args.values.add(index)) };
-            kwargs.set_item(name, value)?;
-        }
-    }
+    let has_factory = loop_.get().has_task_factory();
+    let kwargs = if has_factory { all_keywords(py, args)? } else { keywords(loop_, args)? };
     let coro = match *args.positional {
         // SAFETY: an argument is alive during the call.
         [coro] => unsafe { Bound::from_borrowed_ptr(py, coro) },
@@ -146,9 +171,11 @@ pub(super) fn by_dict(
             )));
         }
     };
-    let task = if loop_.get().has_task_factory() {
+    let task = if has_factory {
         let factory = loop_.getattr(intern!(py, "_task_factory"))?;
-        factory.call((loop_, coro), Some(&kwargs))?
+        let task = factory.call((loop_, coro), Some(&kwargs))?;
+        registry::note_suspended(loop_, &task);
+        task
     } else {
         kwargs.set_item(intern!(py, "loop"), loop_)?;
         // SAFETY: the class is never freed.

@@ -1,51 +1,76 @@
 //! Tasks that start at once: `eager_start=True`, and asyncio's `eager_task_factory`.
 //!
-//! asyncio's constructor would run the first step itself, and the loop would not know which task is
-//! running meanwhile. So the task is made as one that starts later, the step that it asks for is
-//! caught, and run here.
+//! asyncio's constructor runs the first step itself. So the object is made first, shown as the loop's
+//! current task, and then initialised. Tasks that a program starts at once by other means (it calls a
+//! task class, or has a factory of its own) are noted when the next task starts inside of them.
+
+use std::ptr;
 
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::PyTuple;
 
-use super::arguments::{Arguments, Parsed};
+use super::arguments::Arguments;
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::create_task;
 use super::object::Ref;
+use super::registry;
 use super::state::state;
+use crate::event_loop::Farewell;
 
-/// The value of `eager_start` that a call gives, and all other keywords.
-struct Eager<'a> {
-    given: Option<*mut ffi::PyObject>,
-    others: Vec<(*mut ffi::PyObject, &'a *mut ffi::PyObject)>,
+/// The task that `create_task` is starting at once, if it is. Owner's.
+#[derive(Clone, Copy)]
+pub(super) struct FirstStep {
+    /// The task, while its first step runs and the registry does not know it; or null.
+    unregistered: *mut ffi::PyObject,
+    /// Its constructor has not begun the step yet.
+    constructing: bool,
 }
 
+// SAFETY: the pointer is compared, and followed only while the task's creator holds it.
+unsafe impl Send for FirstStep {}
+
+impl FirstStep {
+    pub(super) const NONE: Self = Self { unregistered: ptr::null_mut(), constructing: false };
+}
+
+/// Whether a call of `create_task` asks for a task that starts at once.
+///
 /// # Safety
 /// The arguments are those of a vectorcall.
-unsafe fn eager_of<'a>(py: Python<'_>, args: &'a Arguments<'_>) -> Eager<'a> {
-    let mut eager = Eager { given: None, others: Vec::new() };
-    if args.kwnames.is_null() {
-        return eager;
-    }
-    // SAFETY: names are a tuple of strings; the values follow the positional arguments.
-    unsafe {
-        for index in 0..ffi::PyTuple_GET_SIZE(args.kwnames) {
-            let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
-            let value = &*args.values.add(index.unsigned_abs());
-            if ffi::PyUnicode_Compare(name, intern!(py, "eager_start").as_ptr()) == 0 {
-                eager.given = Some(*value);
-            } else {
-                eager.others.push((name, value));
+unsafe fn is_wanted(core: &LoopCore, py: Python<'_>, args: &Arguments<'_>) -> PyResult<bool> {
+    let mut wanted = core.starts_eagerly();
+    if !args.kwnames.is_null() {
+        let known = intern!(py, "eager_start").as_ptr();
+        // SAFETY: names are a tuple of strings; the values follow the positional arguments, and are
+        // alive during the call.
+        unsafe {
+            for index in 0..ffi::PyTuple_GET_SIZE(args.kwnames) {
+                if is_named(ffi::PyTuple_GET_ITEM(args.kwnames, index), known) {
+                    let value = *args.values.add(index.unsigned_abs());
+                    wanted = Bound::from_borrowed_ptr(py, value).is_truthy()?;
+                }
             }
         }
     }
-    eager
+    Ok(wanted)
 }
 
-/// Makes a task and runs its first step at once, in the place of asyncio's constructor: that would not
-/// tell the loop which task is running meanwhile. `None`: the call asks for no such task, or the loop
-/// does not run in this thread.
+/// Whether two strings are equal. The names of keywords are interned, nearly always.
+///
+/// # Safety
+/// Both are live strings; the thread is attached.
+#[inline(always)]
+pub(super) unsafe fn is_named(name: *mut ffi::PyObject, known: *mut ffi::PyObject) -> bool {
+    // SAFETY: handed on to our caller.
+    ptr::eq(name, known) || unsafe { ffi::PyUnicode_Compare(name, known) == 0 }
+}
+
+/// Makes a task that starts at once. `None`: the call asks for no such task, or it is left to asyncio.
+///
+/// In another thread than the loop's, which cannot run the step, the task starts in the loop's turn.
 ///
 /// # Errors
 /// Those of the constructor; `SystemExit` and `KeyboardInterrupt` from the step.
@@ -59,63 +84,97 @@ pub(super) unsafe fn create(
     args: &Arguments<'_>,
 ) -> PyResult<Option<*mut ffi::PyObject>> {
     let (py, core, state) = (loop_.py(), loop_.get(), state());
-    if !core.event_loop.is_owner() || !state.knows_task_class() {
+    let has_own_factory = core.has_task_factory() && !core.starts_eagerly();
+    if has_own_factory || !state.knows_task_class() {
+        return Ok(None);
+    }
+    let is_owner = core.event_loop.is_owner();
+    if !is_owner && !core.event_loop.shared().is_running() {
         return Ok(None);
     }
     // SAFETY: by our caller's word.
-    let eager = unsafe { eager_of(py, args) };
-    let wanted = match eager.given {
-        // SAFETY: an argument is alive during the call.
-        Some(given) => unsafe { Bound::from_borrowed_ptr(py, given) }.is_truthy()?,
-        None => core.starts_eagerly(),
-    };
-    if !wanted {
+    if !unsafe { is_wanted(core, py, args)? } {
         return Ok(None);
     }
-    let kwargs = PyDict::new(py);
-    kwargs.set_item(intern!(py, "loop"), loop_)?;
-    for (name, value) in &eager.others {
-        // SAFETY: arguments are alive during the call.
-        unsafe {
-            kwargs.set_item(
-                Bound::from_borrowed_ptr(py, *name),
-                Bound::from_borrowed_ptr(py, **value),
-            )?;
-        }
+    let keywords = create_task::keywords(loop_, args)?;
+    keywords.set_item(intern!(py, "loop"), loop_)?;
+    keywords.set_item(intern!(py, "eager_start"), is_owner)?;
+    // SAFETY: an argument is alive during the call.
+    let coroutine = unsafe { Bound::from_borrowed_ptr(py, coroutine) };
+    let positional = PyTuple::new(py, [coroutine])?;
+    let class = state.task_class.get();
+    if !is_owner {
+        // SAFETY: the class lives as long as the process.
+        let class = unsafe { Bound::from_borrowed_ptr(py, class) };
+        return Ok(Some(class.call(positional, Some(&keywords))?.into_ptr()));
     }
-    // SAFETY: as above; the class lives as long as the process.
-    let (class, coroutine) = unsafe {
-        let class = state.task_class.get();
-        (Bound::from_borrowed_ptr(py, class), Bound::from_borrowed_ptr(py, coroutine))
+    let kind = class.cast::<ffi::PyTypeObject>();
+    // SAFETY: a live type.
+    let (Some(new), Some(init)) = (unsafe { ((*kind).tp_new, (*kind).tp_init) }) else {
+        return Ok(None);
     };
-    core.set_catching(true);
-    let task = class.call((coroutine,), Some(&kwargs));
-    core.set_catching(false);
+    // SAFETY: what the type's own call does: a new object, or null with an exception set.
+    let task = unsafe {
+        Ref::from_owned_or_err(py, new(kind, state.empty_tuple.as_ptr(), ptr::null_mut()))?
+    };
+    register_outer(loop_)?;
+    let current = &core.event_loop.shared().current;
+    let before = current.running();
+    let step = FirstStep { unregistered: task.as_ptr(), constructing: true };
     // SAFETY: we own the loop; no Python runs.
-    let step = unsafe { core.caught.with(Option::take) };
-    let task = task?;
-    if let Some(step) = step {
-        let swap = state.swap_current_task.as_py().bind(py);
-        let before = swap.call1((loop_, py.None()))?;
-        let result = step.run_eagerly(loop_);
-        swap.call1((loop_, before))?;
-        result?;
+    let outer = unsafe { core.first_step.with(|place| std::mem::replace(place, step)) };
+    current.enter(task.as_ptr() as usize);
+    // SAFETY: as above: the new object, positional arguments and keywords; -1 with an exception set.
+    let made = unsafe { init(task.as_ptr(), positional.as_ptr(), keywords.as_ptr()) };
+    let result = if made < 0 { Err(PyErr::fetch(py)) } else { Ok(()) };
+    // SAFETY: we own the loop; no Python runs.
+    let step = unsafe { core.first_step.with(|place| std::mem::replace(place, outer)) };
+    // What has ended with its first step needs no entry. One that is registered already has one.
+    // SAFETY: a live task of the class that was recognised.
+    if result.is_ok() && !step.unregistered.is_null() && !unsafe { state.is_done(task.as_ptr()) } {
+        registry::note_now(core, task.as_py().bind(py));
     }
-    Ok(Some(task.into_ptr()))
+    if current.leave(before) == Farewell::PutAside {
+        registry::put_aside(core, Callback::from_handle(task.clone_ref(py)));
+    }
+    result.map(|()| Some(task.into_ptr()))
 }
 
-/// Keeps the first step of a task that is to start at once; whether it is one.
-#[cold]
-pub(super) fn catch(core: &LoopCore, callback: *mut ffi::PyObject, parsed: &Parsed<'_, 1>) -> bool {
-    let (true, Some(context)) = (state().is_task_step(callback), parsed.context) else {
-        return false;
+/// Registers the task in whose first step another is about to start: the registry learns of a task
+/// when its first step has ended, and this one is shown as the current one no more meanwhile. On the
+/// loop's thread.
+///
+/// # Errors
+/// Those of `asyncio.current_task`.
+fn register_outer(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    let core = loop_.get();
+    let Some(running) = registry::current_here(loop_)? else { return Ok(()) };
+    // SAFETY: we own the loop; no Python runs.
+    let ours = unsafe {
+        core.first_step.with(|step| {
+            let ours = ptr::eq(step.unregistered, running.as_ptr());
+            if ours {
+                step.unregistered = ptr::null_mut();
+            }
+            ours
+        })
     };
-    core.set_catching(false);
-    // SAFETY: arguments are alive during the call; we own the loop, and run no Python.
-    unsafe {
-        let step =
-            Callback::from_task(Ref::from_borrowed(callback), None, Ref::from_borrowed(context));
-        core.caught.with(|caught| *caught = Some(step));
+    let shown = core.event_loop.shared().current.running();
+    if ours || shown != running.as_ptr() as usize {
+        registry::note_now(core, &running);
     }
-    true
+    Ok(())
+}
+
+/// Notes that somebody has asked on the loop's thread whether the loop runs, as the constructor of a
+/// task does which is to start at once.
+///
+/// # Errors
+/// Those of `asyncio.current_task`.
+pub(super) fn asked_whether_running(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    // SAFETY: our caller owns the loop; no Python runs.
+    let constructing = unsafe {
+        loop_.get().first_step.with(|step| std::mem::replace(&mut step.constructing, false))
+    };
+    if constructing { Ok(()) } else { register_outer(loop_) }
 }

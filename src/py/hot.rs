@@ -86,6 +86,11 @@ pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
             c"get_debug($self, /)\n--\n\nReturn whether the loop is in debug mode. Any thread.",
         ),
         method_def(
+            c"is_running",
+            is_running,
+            c"is_running($self, /)\n--\n\nReturn whether the loop is running. Any thread.",
+        ),
+        method_def(
             c"time",
             time,
             c"time($self, /)\n--\n\nReturn time.monotonic(): the loop's clock, in seconds.",
@@ -196,9 +201,6 @@ unsafe extern "C" fn call_soon(
         core.check_open()?;
         let parsed = Parsed::new(py, "call_soon", ["callback"], args)?;
         let [callback] = parsed.required;
-        if core.is_catching() && eager::catch(core, callback, &parsed) {
-            return Ok(py.None().into_ptr());
-        }
         if let &[task] = parsed.rest
             && let Some(pool_task) = pool_task_run::settled_by(py, callback)
         {
@@ -386,6 +388,23 @@ unsafe extern "C" fn get_debug(
         let is_debug = this(Python::assume_attached(), &slf).get().is_debug();
         if is_debug { ffi::Py_True() } else { ffi::Py_False() }
     }
+}
+
+unsafe extern "C" fn is_running(
+    slf: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: the interpreter calls it with a live `LoopCore`.
+        let loop_ = unsafe { this(py, &slf) };
+        let running = if loop_.get().event_loop.is_owner() {
+            eager::asked_whether_running(loop_)?;
+            true
+        } else {
+            !loop_.getattr(intern!(py, "_thread_id"))?.is_none()
+        };
+        Ok(running.into_pyobject(py)?.to_owned().into_any().into_ptr())
+    })
 }
 
 unsafe extern "C" fn create_future(

@@ -38,6 +38,8 @@ struct Kept {
     /// To be dropped, a few in each turn.
     dying: Vec<Ref>,
     changed_ns: u64,
+    /// The loop has closed, and keeps nothing more.
+    closed: bool,
 }
 
 impl Lent {
@@ -48,7 +50,10 @@ impl Lent {
     /// Notes that a task of the loop was handed out. Any thread.
     pub(super) fn add<'a>(&self, py: Python<'_>, tasks: impl Iterator<Item = &'a Ref>) {
         let mut kept = lock_attached(py, &self.kept);
-        let Kept { young, known, .. } = &mut *kept;
+        let Kept { young, known, closed, .. } = &mut *kept;
+        if *closed {
+            return;
+        }
         for task in tasks {
             if known.insert(task.as_ptr() as usize) {
                 young.push(task.clone_ref(py));
@@ -66,7 +71,8 @@ impl Lent {
 
     /// Drops all, as the loop closes.
     pub(super) fn clear(&self, py: Python<'_>) {
-        let kept = std::mem::take(&mut *lock_attached(py, &self.kept));
+        let closed = Kept { closed: true, ..Kept::default() };
+        let kept = std::mem::replace(&mut *lock_attached(py, &self.kept), closed);
         drop(kept);
     }
 }

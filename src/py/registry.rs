@@ -2,21 +2,24 @@
 //! asked for. The protocol is [`Current`]'s, the table
 //! [`Registry`]'s.
 
+use std::ptr;
 use std::sync::OnceLock;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::lock_attached;
-use super::object::{Ref, decref};
+use super::object::Ref;
 use super::state::state;
 use crate::config;
 use crate::event_loop::{Current, Farewell};
 use crate::pool::{OwnerKey, Registry};
+use crate::sync::yield_now;
 use crate::sys::clock;
 
 /// A weak reference to a task, without a callback.
@@ -174,12 +177,38 @@ pub(super) fn begun(py: Python<'_>, core: &LoopCore, task: *mut ffi::PyObject) {
     });
 }
 
-/// As [`begun`], of a task that has started at once.
-pub(super) fn begun_eagerly(core: &LoopCore, task: &Bound<'_, PyAny>) {
-    // SAFETY: a live C task.
-    if !unsafe { state().is_done(task.as_ptr()) } {
-        note_without_room(core, task.as_ptr());
+/// Adds a task to the table that is running, or suspended in its first step.
+#[cold]
+pub(super) fn note_now(core: &LoopCore, task: &Bound<'_, PyAny>) {
+    if let Err(error) = add(core, task, clock::monotonic_ns(), false) {
+        error.write_unraisable(task.py(), Some(task));
     }
+}
+
+/// As [`note_now`], of what the program's task factory has made: of one that starts tasks at once.
+/// A task that waits for its first step has its entry already.
+pub(super) fn note_suspended(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
+    let (core, state) = (loop_.get(), state());
+    if core.event_loop.is_owner()
+        && state.is_task(task)
+        && !core.event_loop.shared().current.is_last_young(task.as_ptr() as usize)
+        // SAFETY: a live C task, as just checked.
+        && !unsafe { state.is_done(task.as_ptr()) }
+        && task.call_method0(intern!(task.py(), "get_loop")).is_ok_and(|its| its.is(loop_))
+    {
+        note_now(core, task);
+    }
+}
+
+/// The task that asyncio takes for the loop's current one. On the loop's thread.
+///
+/// # Errors
+/// `MemoryError`.
+pub(super) fn current_here<'py>(
+    loop_: &Bound<'py, LoopCore>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let current = state().current_task.as_py().bind(loop_.py()).call1((loop_,))?;
+    Ok((!current.is_none()).then_some(current))
 }
 
 /// The C task whose step or wakeup a callback is.
@@ -216,6 +245,16 @@ pub(super) fn show<R>(
         put_aside(core, Callback::from_handle(task.into()));
     }
     result
+}
+
+/// Drops all that was put aside, as the run ends: there may be no further turn.
+pub(super) fn drop_all_aside(core: &LoopCore) {
+    // SAFETY: our caller has the claim; no Python runs.
+    while unsafe { core.aside.with(|aside| !aside.is_empty()) } {
+        drop_aside(core);
+        // A reader is a few instructions long, and waits for nobody.
+        yield_now();
+    }
 }
 
 /// Drops what was put aside while somebody was reading.
@@ -272,9 +311,12 @@ pub(super) fn current_task(loop_: &Bound<'_, LoopCore>) -> Option<Py<PyAny>> {
 
 /// The tasks of a loop as (task, nanoseconds of the clock when it was made, whether it registered
 /// itself); some may be done, and one may be there twice. Any thread.
+///
+/// # Errors
+/// `MemoryError`.
 #[pyfunction]
 #[pyo3(name = "_tasks", signature = (loop_, /))]
-pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> Vec<(Py<PyAny>, u64, bool)> {
+pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Vec<(Py<PyAny>, u64, bool)>> {
     let (py, core) = (loop_.py(), loop_.get());
     let mut all = Vec::new();
     // The young ones first: one that is suspended meanwhile is in the table before it is shown no
@@ -294,14 +336,17 @@ pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> Vec<(Py<PyAny>, u64, bool)> 
         // SAFETY: as above.
         unsafe { taken(current.shown()) }
     });
-    let known = |task: &Ref| all.iter().any(|(other, _, _)| other.as_ptr() == task.as_ptr());
-    if let Some(task) = running.filter(|task| !known(task)) {
-        all.push((task, now_ns(core), false));
+    let here = if core.event_loop.is_owner() { current_here(loop_)? } else { None };
+    for task in [running, here.map(Ref::from)].into_iter().flatten() {
+        if !all.iter().any(|(known, _, _)| ptr::eq(known.as_ptr(), task.as_ptr())) {
+            all.push((task, now_ns(core), false));
+        }
     }
     lend(loop_, all.iter().map(|(task, _, _)| task));
-    all.into_iter()
+    Ok(all
+        .into_iter()
         .map(|(task, created_ns, foreign)| (task.as_py().clone_ref(py), created_ns, foreign))
-        .collect()
+        .collect())
 }
 
 /// Adds a task that keeps itself visible. Any thread.
@@ -318,44 +363,50 @@ pub(super) fn unregister(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
     drop(registry().remove(loop_.get().owner_key, task.as_ptr() as usize));
 }
 
-/// Shows a task of a loop that runs in this thread as its current one, in the place of None.
+/// Shows a task as the current one that asyncio has entered, of a loop that runs in this thread.
 ///
 /// # Errors
-/// `RuntimeError` if another is, or another thread runs the loop.
+/// `RuntimeError` if another thread runs the loop.
 #[pyfunction]
 #[pyo3(name = "_enter", signature = (loop_, task, /))]
 pub(super) fn enter(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let core = loop_.get();
     check_owner(loop_)?;
     let current = &core.event_loop.shared().current;
-    if current.running() != 0 {
-        return Err(PyRuntimeError::new_err("another task is being executed"));
-    }
-    // The reference that the loop holds, given back by `leave`.
-    current.enter(task.clone().into_ptr() as usize);
+    let entered = (current.running(), task.clone().into());
+    // SAFETY: just checked; no Python runs.
+    unsafe { core.entered.with(|all| all.push(entered)) };
+    current.enter(task.as_ptr() as usize);
     Ok(())
 }
 
-/// Undoes [`enter`].
+/// Undoes [`enter`], when asyncio has left the task. Nothing if it was not entered.
 ///
 /// # Errors
-/// `RuntimeError` if the task is not the one that was entered, or another thread runs the loop.
+/// `RuntimeError` if another thread runs the loop.
 #[pyfunction]
 #[pyo3(name = "_leave", signature = (loop_, task, /))]
 pub(super) fn leave(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let core = loop_.get();
     check_owner(loop_)?;
     let current = &core.event_loop.shared().current;
-    if current.running() != task.as_ptr() as usize {
-        return Err(PyRuntimeError::new_err("the task is not the current one"));
-    }
-    match current.leave(0) {
-        // SAFETY: the loop's own reference.
-        Farewell::Drop => unsafe { decref(task.as_ptr()) },
-        // SAFETY: as above.
-        Farewell::PutAside => put_aside(core, unsafe {
-            Callback::from_handle(Ref::from_owned_or_err(loop_.py(), task.as_ptr())?)
-        }),
+    // SAFETY: just checked; no Python runs.
+    let entered = unsafe {
+        core.entered.with(|all| {
+            let place = all.iter().rposition(|(_, known)| ptr::eq(known.as_ptr(), task.as_ptr()))?;
+            Some(all.remove(place))
+        })
+    };
+    let Some((before, task)) = entered else { return Ok(()) };
+    // As long as this one is shown, the step has not ended in which it was entered, and what was
+    // shown before is alive.
+    let unread = if current.running() == task.as_ptr() as usize {
+        current.leave(before) == Farewell::Drop
+    } else {
+        current.is_unread()
+    };
+    if !unread {
+        put_aside(core, Callback::from_handle(task));
     }
     Ok(())
 }

@@ -31,12 +31,14 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     let _running = Running::new(core, keywords);
     // SAFETY: runs no Python.
     unsafe { claim.local(Local::force_poll) };
-    loop {
-        turn(slf, &claim)?;
-        if core.event_loop.is_stopping() {
-            return Ok(());
+    let result = loop {
+        let turned = turn(slf, &claim);
+        if turned.is_err() || core.event_loop.is_stopping() {
+            break turned;
         }
-    }
+    };
+    registry::drop_all_aside(core);
+    result
 }
 
 /// Shows the pool's monitor that the loop runs, and others its thread, until it is dropped.

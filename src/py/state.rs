@@ -64,8 +64,8 @@ pub(super) struct State {
     pub(super) future_class: Tracked,
     /// `asyncio.tasks.Task`, as it is at this moment.
     pub(super) task_class: Tracked,
-    /// `asyncio.tasks._swap_current_task`.
-    pub(super) swap_current_task: Ref,
+    /// `asyncio.current_task`.
+    pub(super) current_task: Ref,
     /// `asyncio._get_running_loop`.
     pub(super) get_running_loop: Ref,
     pub(super) empty_tuple: Ref,
@@ -116,6 +116,13 @@ impl State {
     /// Whether tasks are made by the class whose callbacks were recognised.
     pub(super) fn knows_task_class(&self) -> bool {
         std::ptr::eq(self.task_class.get().cast(), self.task_type.load(Relaxed))
+    }
+
+    /// Whether `object` is asyncio's C task, or an instance of a subclass.
+    pub(super) fn is_task(&self, object: &Bound<'_, PyAny>) -> bool {
+        let class = self.task_type.load(Relaxed);
+        // SAFETY: live objects; the class is never freed.
+        !class.is_null() && unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class) != 0 }
     }
 
     /// The task of a step callback, which holds it.
@@ -264,7 +271,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         socket_type: socket_class.into_ptr().cast(),
         future_class: Tracked::new(&asyncio.getattr("futures")?, intern!(py, "Future"))?,
         task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
-        swap_current_task: asyncio.getattr("tasks")?.getattr("_swap_current_task")?.into(),
+        current_task: asyncio.getattr("current_task")?.into(),
         get_running_loop: events.getattr("_get_running_loop")?.into(),
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
