@@ -286,9 +286,8 @@ impl LoopCore {
             let current = &self.event_loop.shared().current;
             current.clear_young();
             // SAFETY: the claim; moving callbacks and references out runs no Python.
-            let (aside, entered) = unsafe {
-                (self.aside.with(std::mem::take), self.entered.with(std::mem::take))
-            };
+            let (aside, entered) =
+                unsafe { (self.aside.with(std::mem::take), self.entered.with(std::mem::take)) };
             // SAFETY: moving callbacks out runs no Python.
             let mut held = unsafe {
                 claim.local(|local| {

@@ -393,7 +393,8 @@ pub(super) fn leave(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyR
     // SAFETY: just checked; no Python runs.
     let entered = unsafe {
         core.entered.with(|all| {
-            let place = all.iter().rposition(|(_, known)| ptr::eq(known.as_ptr(), task.as_ptr()))?;
+            let place =
+                all.iter().rposition(|(_, known)| ptr::eq(known.as_ptr(), task.as_ptr()))?;
             Some(all.remove(place))
         })
     };

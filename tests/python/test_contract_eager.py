@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from _support import HANG, ORACLE_ONLY, Threads, in_thread, run_main, turns
+from _support import HANG, ORACLE_ONLY, Threads, eventually, in_thread, run_main, turns
 
 pytestmark = pytest.mark.smoke
 
@@ -287,8 +287,7 @@ def test_other_threads_make_tasks_while_the_loop_starts_some_at_once(way: str) -
                 box: list[bool] = []
                 loop.create_task(own(box), eager_start=True)
                 assert box == [True]
-        while len(ran) < 600:
-            await asyncio.sleep(0)
+        await eventually(lambda: len(ran) == 600, "the tasks of the other threads run")
         await turns()
         assert all(task.done() for task in kept)
         loop.set_task_factory(None)
