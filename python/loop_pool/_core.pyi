@@ -738,9 +738,6 @@ class PoolTaskCore[T]:
         In a thread that runs none: `loop`.
         """
 
-    def _cancel_here(self, message: object) -> None:
-        """Cancel it, on its own loop's thread."""
-
     def _make_cancelled_error(self) -> asyncio.CancelledError:
         """Make the error of a cancelled task, as `asyncio.gather` asks for it."""
 

@@ -23,6 +23,8 @@ pub struct EventLoop<C> {
     /// What other threads want run. Its nodes hold callbacks, so it is not in the shared part.
     /// In a box, as Python's allocator does not align an object to a cache line.
     inbox: Box<CachePadded<Inbox<Post<C>>>>,
+    /// What is to run before the next callback, whatever waits already. Rare.
+    urgent: Inbox<C>,
     shared: Arc<Shared>,
     /// The callbacks of `add_reader` and `add_writer`. Held for a few instructions or one
     /// `epoll_ctl`; no code of the caller's runs and nothing is dropped under it.
@@ -40,6 +42,7 @@ impl<C> EventLoop<C> {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             inbox: Box::default(),
+            urgent: Inbox::default(),
             shared: Arc::new(Shared::new()?),
             io: Mutex::new(IoTable::default()),
             stopping: AtomicBool::new(false),
@@ -135,10 +138,28 @@ impl<C> EventLoop<C> {
         self.inbox.push(post);
     }
 
+    /// As [`post`](Self::post), of a callback that is to run before any other that has not begun:
+    /// whoever runs callbacks looks at [`has_urgent`](Self::has_urgent) before each of them.
+    pub fn post_urgent(&self, callback: C) {
+        self.urgent.push(callback);
+        self.shared.pushed();
+    }
+
+    /// Whether something is to run before the next callback.
+    #[inline(always)]
+    pub fn has_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
+    /// Takes out what is to run before the next callback, oldest first.
+    pub fn drain_urgent(&self) -> Drain<C> {
+        self.urgent.drain()
+    }
+
     /// Whether anything was posted and not yet drained.
     #[inline]
     pub fn has_posts(&self) -> bool {
-        !self.inbox.is_empty() || self.shared.has_completions()
+        !self.inbox.is_empty() || self.has_urgent() || self.shared.has_completions()
     }
 
     /// Takes out what was posted, oldest first. Owner only, by convention: order would suffer.
@@ -202,9 +223,12 @@ impl<C> EventLoop<C> {
     ///
     /// # Safety
     /// As for [`for_each_local`](Self::for_each_local).
-    pub unsafe fn for_each_post(&self, f: impl FnMut(&Post<C>)) {
+    pub unsafe fn for_each_post(&self, mut f: impl FnMut(&C)) {
         // SAFETY: handed on to our caller.
-        unsafe { self.inbox.for_each(f) };
+        unsafe {
+            self.inbox.for_each(|post| f(post.callback()));
+            self.urgent.for_each(f);
+        }
     }
 
     /// Gives the descriptors back. Posts and callbacks stay, for the caller to take and drop.
@@ -259,6 +283,24 @@ mod tests {
         }
         poster.join().unwrap();
         assert_eq!(seen, (0..rounds).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_urgent_ends_a_wait_and_is_taken_apart_from_the_posts() {
+        let event_loop = Loop::new().unwrap();
+        let _claim = event_loop.claim().unwrap();
+        event_loop.post(Post::Call(1));
+        assert_eq!(calls(&event_loop), [1]);
+        assert!(!event_loop.has_urgent());
+        event_loop.post_urgent(2);
+        event_loop.post_urgent(3);
+        assert!(event_loop.has_posts() && event_loop.has_urgent());
+        let poller = event_loop.shared().poller();
+        assert!(matches!(event_loop.park(&poller, || false), Park::Work));
+        assert_eq!(calls(&event_loop), [0; 0]);
+        assert_eq!(event_loop.drain_urgent().collect::<Vec<_>>(), [2, 3]);
+        assert!(!event_loop.has_posts());
+        assert!(matches!(event_loop.park(&poller, || false), Park::Sleep(_)));
     }
 
     #[test]

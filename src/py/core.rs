@@ -298,6 +298,7 @@ impl LoopCore {
                 })
             };
             held.extend(self.event_loop.drain_posts().map(Post::into_callback));
+            held.extend(self.event_loop.drain_urgent());
             let table = std::mem::take(&mut *lock_attached(py, &self.event_loop.io));
             held.extend(table.into_callbacks());
             (held, entered)
@@ -344,7 +345,7 @@ impl LoopCore {
         };
         // SAFETY: counting references runs no Python.
         unsafe { core.event_loop.if_owner(look) }
-            .or_else(|| super::run::look_at_idle_loop(core, look))
+            .or_else(|| super::scheduling::look_at_idle_loop(core, look))
             .unwrap_or_default()
     }
 
@@ -429,7 +430,7 @@ impl LoopCore {
         // attached threads only. A detached owner is in the kernel's wait.
         unsafe {
             self.event_loop.for_each_local(&mut each);
-            self.event_loop.for_each_post(|post| each(post.callback()));
+            self.event_loop.for_each_post(&mut each);
             self.aside.with(|aside| aside.iter().for_each(&mut each));
             self.entered.with(|entered| {
                 for (_, task) in entered {

@@ -17,8 +17,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::handle::{has_weak, is_cancelled, keep_repr, loop_of, mark_cancelled, slot};
 use super::object::{Ref, decref, make_immortal, share_new};
-use super::run;
-use super::scheduling::NotOwner;
+use super::scheduling::{self, NotOwner};
 use super::state::state;
 use crate::event_loop::{Carrier, Link, Post};
 use crate::id::TimerKey;
@@ -76,7 +75,7 @@ unsafe extern "C" fn timer_cancel(
                 let timer = Callback::from_handle(Ref::from_borrowed(handle));
                 match core.forget_timer(&timer) {
                     Ok(pending) => drop(pending),
-                    Err(NotOwner) => run::forget_timer_of_idle_loop(core, timer),
+                    Err(NotOwner) => scheduling::forget_timer_of_idle_loop(core, timer),
                 }
                 drop(taken);
             } else {

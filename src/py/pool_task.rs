@@ -59,8 +59,8 @@ pub(super) struct Parts {
     pub(super) place: usize,
     /// The `asyncio.Task`, while it runs. Dropped on its own loop's thread.
     pub(super) task: Option<Ref>,
-    /// The message of a cancellation that came before it began.
-    pub(super) cancel: Option<Ref>,
+    /// The messages of the cancellations that were asked for and have not reached the coroutine.
+    pub(super) cancels: Vec<Ref>,
     /// The result, the exception, or the arguments of the `CancelledError`.
     pub(super) outcome: Option<Ref>,
     /// Where the exception was raised.
@@ -78,15 +78,8 @@ pub(super) struct Watcher {
 
 impl Parts {
     fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        let own = [
-            &self.coro,
-            &self.name,
-            &self.context,
-            &self.task,
-            &self.cancel,
-            &self.outcome,
-            &self.traceback,
-        ];
+        let own =
+            [&self.coro, &self.name, &self.context, &self.task, &self.outcome, &self.traceback];
         let watchers = self.watchers.iter().flat_map(|watcher| {
             [Some(&watcher.callback), watcher.loop_.as_ref(), watcher.context.as_ref()]
         });
@@ -94,6 +87,7 @@ impl Parts {
             .map(Option::as_ref)
             .chain(watchers)
             .flatten()
+            .chain(&self.cancels)
             .map(Ref::as_py)
             .chain(self.loop_.as_ref().map(Py::as_any))
     }
@@ -211,38 +205,8 @@ impl PoolTaskCore {
     /// Asks the coroutine to stop, as `asyncio.Task.cancel`. False if it is done already.
     #[pyo3(signature = (msg = None))]
     fn cancel(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
-        let py = slf.py();
-        let this = slf.get();
-        let message: Ref = msg.unwrap_or_else(|| py.None().into_bound(py)).into();
-        let mut message = Some(message);
-        let (loop_, before) = {
-            let mut parts = lock_attached(py, &this.parts);
-            if this.done() {
-                return Ok(false);
-            }
-            if parts.coro.is_some() {
-                (None, std::mem::replace(&mut parts.cancel, message.take()))
-            } else {
-                (parts.loop_.as_ref().map(|loop_| loop_.clone_ref(py)), None)
-            }
-        };
-        drop(before);
-        match (loop_, message) {
-            (Some(loop_), Some(message)) => run::cancel(slf, loop_.bind(py), &message),
-            _ => Ok(true),
-        }
-    }
-
-    /// Cancels the task with a message, on its own loop.
-    fn _cancel_here(&self, py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<()> {
-        let task = {
-            let parts = lock_attached(py, &self.parts);
-            copied(py, parts.task.as_ref())
-        };
-        if let Some(task) = task {
-            task.as_py().call_method1(py, intern!(py, "cancel"), (message,))?;
-        }
-        Ok(())
+        let message = msg.unwrap_or_else(|| slf.py().None().into_bound(slf.py()));
+        run::cancel(slf, message.into())
     }
 
     /// The coroutine's result. A thread that runs no loop waits for it.

@@ -4,6 +4,26 @@
 //! A C task that ends calls `call_soon(settler, task)`, and if it has a result, the loop settles at
 //! once: the queue would only lead back to the same few instructions. An exception goes through the
 //! queue, as the C task marks it as not yet fetched after that call.
+//!
+//! # Cancellation
+//!
+//! A C task may be cancelled on its own thread only, between two of its steps. The request of another
+//! thread is a message in `Parts::cancels`, put there under the lock under which the task ends; so one
+//! of them is first:
+//!
+//! - *The end was first*: `cancel()` says False, as asyncio's.
+//! - *The request was first*: it says True, and the request is not lost:
+//!   1. The coroutine has not begun: [`begin`] takes the message under the lock, and closes the coroutine
+//!      in place of beginning it.
+//!   2. It has begun: whoever put a message calls its loop, which looks between any two callbacks
+//!      ([`EventLoop::post_urgent`](crate::event_loop::EventLoop::post_urgent)) and cancels the C task
+//!      ([`deliver`]). A step that begins after `cancel()` has returned thus begins with the
+//!      `CancelledError`.
+//!   3. The step under way was the last one: [`end`] finds the message, and a task that would have
+//!      returned a result is cancelled. asyncio does the same with a task that is cancelled during its
+//!      last step. An exception that was raised stays what the task ended with, there as here.
+//!
+//! Each message is delivered once, and all of them, so that `asyncio.Task.cancelling` counts them.
 
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -12,7 +32,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::arguments::raise;
 use super::callback::Callback;
@@ -85,20 +105,24 @@ unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
     }
 }
 
-/// Begins the coroutine on the loop, unless it was cancelled before.
+/// Begins the coroutine on the loop, unless it was cancelled before. One that has begun is there as
+/// it was cancelled meanwhile.
 ///
 /// # Errors
-/// `SystemExit` and `KeyboardInterrupt` of a task that starts at once.
+/// `SystemExit` and `KeyboardInterrupt` of a task that starts at once; what its `cancel` raises.
 pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
     let py = loop_.py();
     let this = slf.get();
-    let (coro, name, context, cancelled) = {
+    let (coro, name, context, mut cancels) = {
         let mut parts = lock_attached(py, &this.parts);
-        let Some(coro) = parts.coro.take() else { return Ok(()) };
+        let Some(coro) = parts.coro.take() else {
+            drop(parts);
+            return deliver(slf);
+        };
         let (name, context) = (copied(py, parts.name.as_ref()), copied(py, parts.context.as_ref()));
-        (coro, name, context, parts.cancel.take())
+        (coro, name, context, std::mem::take(&mut parts.cancels))
     };
-    if let Some(message) = cancelled {
+    if let Some(message) = cancels.pop() {
         return end_unbegun(slf, &coro, &message);
     }
     let begun =
@@ -136,14 +160,15 @@ pub(super) fn end_unbegun(
 ) -> PyResult<()> {
     let py = slf.py();
     let closed = coro.as_py().call_method0(py, intern!(py, "close"));
-    let message = message.as_py().bind(py);
-    let args = if message.is_none() {
-        pyo3::types::PyTuple::empty(py)
-    } else {
-        pyo3::types::PyTuple::new(py, [message])?
-    };
-    end(slf, Phase::Cancelled, args.into_any().into(), None);
+    end(slf, Phase::Cancelled, cancelled_args(py, message), None);
     closed.map(drop)
+}
+
+/// The arguments of a `CancelledError` with a message, or `None` for one without.
+fn cancelled_args(py: Python<'_>, message: &Ref) -> Ref {
+    let message = message.as_py().bind(py);
+    let args = if message.is_none() { None } else { PyTuple::new(py, [message]).ok() };
+    args.map_or_else(|| state().empty_tuple.clone_ref(py), |args| args.into_any().into())
 }
 
 /// Has `task` call the settler when it ends.
@@ -260,7 +285,8 @@ pub(super) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) -> 
     Ok(())
 }
 
-/// Notes how it ended, and tells whoever wants to know. Nothing if it had ended before.
+/// Notes how it ended, and tells whoever wants to know. Nothing if it had ended before. A result that
+/// comes after a cancellation was asked for is none.
 fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<Ref>) {
     let py = slf.py();
     let this = slf.get();
@@ -271,12 +297,17 @@ fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<R
             std::ptr::NonNull::new(traceback).map(|traceback| Ref::from_owned(traceback))
         })
         .flatten();
-    let mut dropped = (None, None);
+    let mut dropped = (None, None, Vec::new());
     let (watchers, home) = {
         let mut parts = lock_attached(py, &this.parts);
         if this.done() {
             drop(parts);
             return;
+        }
+        if let (Phase::Returned, Some(message)) = (phase, parts.cancels.last()) {
+            let message = message.clone_ref(py);
+            drop(parts);
+            return end(slf, Phase::Cancelled, cancelled_args(py, &message), name);
         }
         parts.outcome = Some(outcome);
         parts.traceback = traceback;
@@ -284,6 +315,7 @@ fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<R
             dropped.0 = std::mem::replace(&mut parts.name, name);
         }
         dropped.1 = parts.task.take();
+        dropped.2 = std::mem::take(&mut parts.cancels);
         this.set_phase(phase);
         let home = parts.loop_.as_ref().map(|loop_| (loop_.clone_ref(py), parts.place));
         (std::mem::take(&mut parts.watchers), home)
@@ -360,33 +392,58 @@ fn notify_here(
     }
 }
 
-/// Asks a task that has begun to stop, on its own loop; whether it could.
-pub(super) fn cancel(
-    slf: &Bound<'_, PoolTaskCore>,
-    loop_: &Bound<'_, LoopCore>,
-    message: &Ref,
-) -> PyResult<bool> {
-    let py = slf.py();
-    let here = running_loop(py)?.is_some_and(|running| running.is(loop_));
-    let task = if here {
-        let parts = lock_attached(py, &slf.get().parts);
-        copied(py, parts.task.as_ref())
-    } else {
-        None
+/// Asks the coroutine to stop; whether it will hear of it. Any thread; see the module.
+///
+/// # Errors
+/// What `cancel` of a task of a foreign class raises.
+pub(super) fn cancel(slf: &Bound<'_, PoolTaskCore>, message: Ref) -> PyResult<bool> {
+    let (py, this) = (slf.py(), slf.get());
+    let mut message = Some(message);
+    let (has_begun, loop_, task) = {
+        let mut parts = lock_attached(py, &this.parts);
+        if this.done() {
+            return Ok(false);
+        }
+        let loop_ = parts.loop_.as_ref().map(|loop_| loop_.clone_ref(py));
+        // What others have asked for before comes first.
+        let at_once = parts.cancels.is_empty()
+            && loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.is_owner());
+        let task = if at_once { copied(py, parts.task.as_ref()) } else { None };
+        if task.is_none() {
+            parts.cancels.extend(message.take());
+        }
+        (parts.coro.is_none(), loop_, task)
     };
-    if let Some(task) = task {
+    if let (Some(task), Some(message)) = (task, message) {
         return task
             .as_py()
             .call_method1(py, intern!(py, "cancel"), (message.as_py(),))?
             .is_truthy(py);
     }
-    let method = slf.getattr(intern!(py, "_cancel_here"))?;
-    match loop_.call_method1(intern!(py, "call_soon_threadsafe"), (method, message.as_py())) {
-        Ok(_) => Ok(true),
-        // It has closed meanwhile, and the task with it.
-        Err(error) if error.is_instance_of::<PyRuntimeError>(py) => Ok(false),
-        Err(error) => Err(error),
+    if let (true, Some(loop_)) = (has_begun, loop_) {
+        let callback = Callback::from_native(slf.clone().into_any().into());
+        loop_.get().event_loop.post_urgent(callback);
     }
+    Ok(true)
+}
+
+/// Cancels the C task for each request that has not reached it. On its loop's thread, between two
+/// steps.
+fn deliver(slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
+    let py = slf.py();
+    let (task, messages) = {
+        let mut parts = lock_attached(py, &slf.get().parts);
+        let Some(task) = copied(py, parts.task.as_ref()) else { return Ok(()) };
+        (task, std::mem::take(&mut parts.cancels))
+    };
+    for message in messages {
+        let answer = task.as_py().call_method1(py, intern!(py, "cancel"), (message.as_py(),))?;
+        if !answer.is_truthy(py)? {
+            // It has ended, and its end will find the message.
+            lock_attached(py, &slf.get().parts).cancels.push(message);
+        }
+    }
+    Ok(())
 }
 
 /// Ends a task that will not go on, by an exception; a coroutine that has not begun is closed.

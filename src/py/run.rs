@@ -10,10 +10,11 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{self, Found};
 use super::object::Ref;
-use super::{future, handle, lent, registry, spawn};
+use super::scheduling::{apply_posts, run_urgent};
+use super::{future, lent, registry, spawn};
 use crate::config;
 use crate::error::LoopError;
-use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, Post, ReadyQueue, Turned};
+use crate::event_loop::{Claim, EventLoop, Job, Local, Plan, ReadyQueue, Turned};
 use crate::pool::{Errand, Hand};
 use crate::reactor::{PollEnd, Ready};
 use crate::scheduler::Park;
@@ -185,12 +186,14 @@ fn run_callbacks(
 ) -> PyResult<()> {
     let core = slf.get();
     let progress = &core.event_loop.shared().progress;
+    run_urgent(slf)?;
     while todo > 0 {
         let batch = todo.min(config::CALLBACK_BATCH);
         todo -= batch;
         let behind = batch >= config::BEHIND && has_helper(core);
         core.set_behind(behind);
         for _ in 0..batch {
+            run_urgent(slf)?;
             // SAFETY: runs no Python.
             let Some(callback) =
                 (unsafe { claim.local(|local| next_callback(&mut local.ready, whereabouts)) })
@@ -420,42 +423,6 @@ fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: 
     if limit.is_zero() { metrics.busy_ns.add(spent) } else { metrics.idle_ns.add(spent) }
 }
 
-/// Forgets a timer that was cancelled by a thread other than the owner: at once if nobody runs the
-/// loop, and else in its next turn.
-pub(super) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
-    let event_loop = &core.event_loop;
-    // Declared before the claim, hence dropped after it.
-    let mut dropped = Vec::new();
-    match event_loop.claim_briefly() {
-        None => event_loop.leave(Post::CancelTimer(timer)),
-        Some(claim) => {
-            // The timer itself may still wait among the posts. Nothing is dropped while we claim.
-            apply_posts(core, &claim, |callback| dropped.push(callback));
-            // SAFETY: runs no Python.
-            dropped.extend(unsafe { claim.local(|local| LoopCore::take_timer(local, &timer)) });
-            dropped.push(timer);
-        }
-    }
-    drop(dropped);
-}
-
-/// Shows `look` the queues of a loop that nobody runs, with what was posted to it. `None` if
-/// somebody does. `look` must run no Python.
-pub(super) fn look_at_idle_loop<R>(
-    core: &LoopCore,
-    look: impl FnOnce(&mut Local<Callback>) -> R,
-) -> Option<R> {
-    let mut dropped = Vec::new();
-    let seen = {
-        let claim = core.event_loop.claim_briefly()?;
-        apply_posts(core, &claim, |callback| dropped.push(callback));
-        // SAFETY: by the caller's word.
-        unsafe { claim.local(look) }
-    };
-    drop(dropped);
-    Some(seen)
-}
-
 /// Does what other threads asked for, in their order.
 fn drain_posts(py: Python<'_>, core: &LoopCore, claim: &Claim<'_, Local<Callback>>) {
     if core.event_loop.has_posts() {
@@ -464,35 +431,5 @@ fn drain_posts(py: Python<'_>, core: &LoopCore, claim: &Claim<'_, Local<Callback
             // SAFETY: runs no Python.
             unsafe { claim.local(|local| local.ready.push(callback)) };
         });
-    }
-}
-
-/// Applies the posts; `dispose` gets what is not needed any more.
-fn apply_posts(
-    core: &LoopCore,
-    claim: &Claim<'_, Local<Callback>>,
-    mut dispose: impl FnMut(Callback),
-) {
-    for post in core.event_loop.drain_posts() {
-        match post {
-            // SAFETY: runs no Python.
-            Post::Call(callback) => unsafe { claim.local(|local| local.ready.push(callback)) },
-            // SAFETY: a timer's callback is a handle, which it keeps alive.
-            Post::Timer(_, timer) if unsafe { handle::is_cancelled(timer.handle()) } => {
-                dispose(timer);
-            }
-            Post::Timer(when, timer) => {
-                // SAFETY: inserting and writing the key run no Python.
-                unsafe { claim.local(|local| LoopCore::put_timer(local, when, timer)) };
-            }
-            Post::CancelTimer(timer) => {
-                // SAFETY: taking out runs no Python; it is dropped outside.
-                let pending = unsafe { claim.local(|local| LoopCore::take_timer(local, &timer)) };
-                if let Some(pending) = pending {
-                    dispose(pending);
-                }
-                dispose(timer);
-            }
-        }
     }
 }

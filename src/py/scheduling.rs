@@ -1,9 +1,12 @@
 //! How callbacks and timers get into a loop's queues, from its own thread and from any other.
 
+use pyo3::prelude::*;
+
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::handle;
 use super::handle_types;
-use crate::event_loop::{Local, Post};
+use crate::event_loop::{Claim, Local, Post};
 
 /// The calling thread does not own the loop.
 #[derive(Debug)]
@@ -53,5 +56,94 @@ impl LoopCore {
     pub(super) fn forget_timer(&self, timer: &Callback) -> Result<Option<Callback>, NotOwner> {
         // SAFETY: taking out runs no Python.
         unsafe { self.event_loop.if_owner(|local| Self::take_timer(local, timer)) }.ok_or(NotOwner)
+    }
+}
+
+/// Runs what another thread wants done before the next callback, if there is anything. On the loop's
+/// thread, between two callbacks.
+///
+/// # Errors
+/// As those of the callbacks.
+#[inline(always)]
+pub(super) fn run_urgent(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    if loop_.get().event_loop.has_urgent() { run_urgent_now(loop_) } else { Ok(()) }
+}
+
+#[cold]
+fn run_urgent_now(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    let event_loop = &loop_.get().event_loop;
+    let mut result = Ok(());
+    for callback in event_loop.drain_urgent() {
+        event_loop.shared().progress.begin();
+        let run = callback.run(loop_);
+        event_loop.shared().progress.rest();
+        result = result.and(run);
+    }
+    result
+}
+
+/// Forgets a timer that was cancelled by a thread other than the owner: at once if nobody runs the
+/// loop, and else in its next turn.
+pub(super) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
+    let event_loop = &core.event_loop;
+    // Declared before the claim, hence dropped after it.
+    let mut dropped = Vec::new();
+    match event_loop.claim_briefly() {
+        None => event_loop.leave(Post::CancelTimer(timer)),
+        Some(claim) => {
+            // The timer itself may still wait among the posts. Nothing is dropped while we claim.
+            apply_posts(core, &claim, |callback| dropped.push(callback));
+            // SAFETY: runs no Python.
+            dropped.extend(unsafe { claim.local(|local| LoopCore::take_timer(local, &timer)) });
+            dropped.push(timer);
+        }
+    }
+    drop(dropped);
+}
+
+/// Shows `look` the queues of a loop that nobody runs, with what was posted to it. `None` if
+/// somebody does. `look` must run no Python.
+pub(super) fn look_at_idle_loop<R>(
+    core: &LoopCore,
+    look: impl FnOnce(&mut Local<Callback>) -> R,
+) -> Option<R> {
+    let mut dropped = Vec::new();
+    let seen = {
+        let claim = core.event_loop.claim_briefly()?;
+        apply_posts(core, &claim, |callback| dropped.push(callback));
+        // SAFETY: by the caller's word.
+        unsafe { claim.local(look) }
+    };
+    drop(dropped);
+    Some(seen)
+}
+
+/// Applies the posts; `dispose` gets what is not needed any more.
+pub(super) fn apply_posts(
+    core: &LoopCore,
+    claim: &Claim<'_, Local<Callback>>,
+    mut dispose: impl FnMut(Callback),
+) {
+    for post in core.event_loop.drain_posts() {
+        match post {
+            // SAFETY: runs no Python.
+            Post::Call(callback) => unsafe { claim.local(|local| local.ready.push(callback)) },
+            // SAFETY: a timer's callback is a handle, which it keeps alive.
+            Post::Timer(_, timer) if unsafe { handle::is_cancelled(timer.handle()) } => {
+                dispose(timer);
+            }
+            Post::Timer(when, timer) => {
+                // SAFETY: inserting and writing the key run no Python.
+                unsafe { claim.local(|local| LoopCore::put_timer(local, when, timer)) };
+            }
+            Post::CancelTimer(timer) => {
+                // SAFETY: taking out runs no Python; it is dropped outside.
+                let pending = unsafe { claim.local(|local| LoopCore::take_timer(local, &timer)) };
+                if let Some(pending) = pending {
+                    dispose(pending);
+                }
+                dispose(timer);
+            }
+        }
     }
 }

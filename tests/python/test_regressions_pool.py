@@ -181,25 +181,6 @@ def test_a_task_factory_that_raises_reaches_whoever_awaits(
     logged_errors.clear()
 
 
-def test_a_task_that_nobody_can_cancel_says_so() -> None:
-    async def main() -> None:
-        loop = loops()[1]
-        task = loop_pool.spawn(_for_ever(), loop=loop)
-        await loop_pool.spawn(asyncio.sleep(0), loop=loop)
-
-        def refuse(*_: Any, **__: Any) -> Any:
-            raise RuntimeError("Event loop is closed")
-
-        loop.call_soon_threadsafe = refuse  # type: ignore[method-assign]
-        try:
-            assert not task.cancel()
-        finally:
-            del loop.call_soon_threadsafe
-        assert not task.done()
-
-    run(main)
-
-
 async def _await[T](task: loop_pool.PoolTask[T]) -> T:
     return await task
 
