@@ -1,7 +1,8 @@
 """One event loop: the native core under asyncio's own ``SelectorEventLoop``.
 
-This module alone overrides asyncio's private interface; ``_private`` borrows the little that
-transports need besides. What it uses, and where a new Python version has to be compared first:
+This module overrides asyncio's private interface, with ``_sendfile``; ``_private`` borrows the
+little that transports need besides. What it uses, and where a new Python version has to be compared
+first:
 
 ==========================================  ======================================================
 private name                                use here
@@ -27,13 +28,14 @@ private name                                use here
 ``base_events._check_ssl_socket``,
 ``base_events._HAS_IPv6``
 ``_sock_sendfile_native_impl``              overridden: the part of ``sock_sendfile`` that waits
+                                            (``_sendfile``)
 ``_make_socket_transport``,                 overridden: native transports and listeners, or
 ``_make_ssl_transport``,                    asyncio's own for sockets whose class is not plain;
 ``_start_serving``, ``_stop_serving``       TLS is in ``_tls``, which lists what it uses
 ``_make_datagram_transport``,               overridden: native too, but for sockets that are not
 ``_make_read_pipe_transport``,              plain or of another family
 ``_make_write_pipe_transport``
-``_sendfile_native``                        overridden: lends a transport's descriptor
+``_sendfile_native``                        overridden: lends a descriptor (``_sendfile``)
 ``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
 ``_signal_handlers``, ``_csock``
 ``base_events._format_handle``,             debug and error messages
@@ -63,12 +65,13 @@ from ._core import SocketOperation as _SocketOperation
 from ._datagrams import DatagramTransport
 from ._listeners import Listener
 from ._pipes import ReadPipeTransport, WritePipeTransport
+from ._sendfile import SendsFiles
 from ._tls import SSLProtocol, start_tls
 from ._transports import StreamTransport
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from ._pool import Pool
 
@@ -114,7 +117,7 @@ class _ReactorSelector:
         """Do nothing: the core closes the reactor."""
 
 
-class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
+class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     """An asyncio event loop on a native reactor.
 
     It *is* an ``asyncio.BaseEventLoop``: whatever is not mentioned here is CPython's own code.
@@ -153,7 +156,7 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         if selector is not None:
             selector.close()
-        self._lent: set[int] = set()
+        self._begin_lending()
         self._listeners: dict[int, Listener] = {}
         self._servers: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
@@ -370,38 +373,6 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         ):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
-    async def _sendfile_native(
-        self, transp: asyncio.Transport, file: Any, offset: int, count: int | None
-    ) -> int:
-        if not isinstance(transp, StreamTransport):
-            sent: int = await super()._sendfile_native(  # type: ignore[misc]
-                transp, file, offset, count
-            )
-            return sent
-        resume_reading = transp.is_reading()
-        transp.pause_reading()
-        await transp._make_empty_waiter()
-        try:
-            with self._lend_descriptor(transp) as sock:
-                return await self.sock_sendfile(sock, file, offset, count, fallback=False)
-        finally:
-            transp._reset_empty_waiter()
-            if resume_reading:
-                transp.resume_reading()
-
-    @contextlib.contextmanager
-    def _lend_descriptor(self, transport: StreamTransport) -> Iterator[socket.socket]:
-        """Let an operation on the socket itself watch a transport's descriptor meanwhile."""
-        fd = transport._fd
-        transport.get_extra_info("socket")  # an accepted connection makes it when it is asked
-        self._lent.add(fd)
-        transport._core.suspend(self)
-        try:
-            yield transport._sock
-        finally:
-            self._lent.discard(fd)
-            transport._core.unsuspend(self)
-
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
         removed = super().remove_signal_handler(sig)
@@ -581,15 +552,6 @@ class EventLoop(_core.LoopCore, asyncio.SelectorEventLoop):
         finally:
             del now
         return accepted
-
-    def _sock_sendfile_native_impl(
-        self, fut: asyncio.Future[int], registered_fd: int | None, *rest: Any
-    ) -> None:
-        if self._debug or registered_fd is not None:  # asyncio's own code waits for the socket
-            super()._sock_sendfile_native_impl(fut, registered_fd, *rest)  # type: ignore[misc]
-        else:
-            sock, fileno, offset, count, blocksize, _total_sent = rest
-            self._start_sendfile(fut, sock, fileno, offset, count, blocksize)
 
     # -- called by the native run loop -----------------------------------------------------------
 

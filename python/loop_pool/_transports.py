@@ -24,6 +24,7 @@ from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
+from ._sendfile import Lender
 from ._tls import SSLProtocol
 
 if TYPE_CHECKING:
@@ -202,11 +203,14 @@ class Base(_Parent):
         core = getattr(self, "_core", None)
         if core is None or self._is_closed():
             return
-        _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        core.retire(self._loop)
-        self._close_descriptor()
-        if self._server is not None:
-            _private.detach(self._server, self)
+        try:
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        finally:
+            # Whatever becomes of the warning: the descriptor's number is to be free.
+            core.retire(self._loop)
+            self._close_descriptor()
+            if self._server is not None:
+                _private.detach(self._server, self)
 
     def _is_closed(self) -> bool:
         return self._sock is None
@@ -375,7 +379,7 @@ _descriptors = threading.RLock()
 may ask for the socket at any time. Re-entrant, as a finalizer may close one meanwhile."""
 
 
-class StreamTransport(Writing, _private.FlowControlMixin):
+class StreamTransport(Lender, Writing, _private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
     __slots__ = SLOTS
@@ -505,21 +509,6 @@ class StreamTransport(Writing, _private.FlowControlMixin):
     def can_write_eof(self) -> bool:
         """Return ``True``."""
         return True
-
-    # -- for the loop's sendfile -----------------------------------------------------------------
-
-    def _make_empty_waiter(self) -> asyncio.Future[None]:
-        if self._empty_waiter is not None:
-            raise RuntimeError("Empty waiter is already set")
-        waiter = self._empty_waiter = self._loop.create_future()
-        self._core.set_empty_waiter(True)
-        if not self._core.queued:
-            waiter.set_result(None)
-        return waiter
-
-    def _reset_empty_waiter(self) -> None:
-        self._core.set_empty_waiter(False)
-        self._empty_waiter = None
 
 
 _core._install_stream_methods(StreamTransport, reads=True, writes=True)

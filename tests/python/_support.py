@@ -287,6 +287,21 @@ def stream_sockets(kind: str) -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
+def socket_with_number(
+    fd: int, kind: int = socket.SOCK_STREAM
+) -> tuple[socket.socket, socket.socket]:
+    """Two connected non-blocking unix sockets, of which the first has a number that is free."""
+    first, second = socket.socketpair(socket.AF_UNIX, kind)
+    if second.fileno() == fd:
+        first, second = second, first
+    if first.fileno() != fd:
+        with first:
+            first = socket.socket(fileno=os.dup2(first.fileno(), fd, inheritable=False))
+    for sock in (first, second):
+        sock.setblocking(False)
+    return first, second
+
+
 def reset(sock: socket.socket) -> None:
     """Closes a TCP socket so that its peer gets a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

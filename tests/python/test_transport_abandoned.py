@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -13,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from _support import HANG, Recorder, eventually, run_main, stream_sockets, stuff, turns
+from _support import (
+    HANG,
+    Recorder,
+    eventually,
+    run_main,
+    socket_with_number,
+    stream_sockets,
+    stuff,
+    turns,
+)
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -193,3 +203,38 @@ def test_a_paused_datagram_endpoint_that_nobody_keeps_is_closed(loop: Loop) -> N
             await turns()
 
     run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_with_warnings_as_errors_its_number_is_free_all_the_same(loop: Loop, kind: str) -> None:
+    """asyncio's leaves the rest of its finalizer out."""
+
+    async def main() -> None:
+        async def abandon() -> None:
+            transport = await connect(near)
+            transport.pause_reading()
+
+        fd = near.fileno()
+        await abandon()
+        await turns()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gc.collect()
+        with contextlib.ExitStack() as stack:
+            sock, other = socket_with_number(fd)
+            stack.enter_context(other)
+            (await connect(sock)).close()
+            await turns()
+
+    near, far = stream_sockets(kind)
+    raised: list[Any] = []
+    previous, sys.unraisablehook = sys.unraisablehook, lambda each: raised.append(each.exc_type)
+    gc.disable()
+    try:
+        with far:
+            run_main(loop, main())
+    finally:
+        gc.enable()
+        sys.unraisablehook = previous
+    assert ResourceWarning in raised

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from _support import Recorder, connected, eventually, read_out, receive, reset, run_main, stuff
+from _support import (
+    Recorder,
+    connected,
+    eventually,
+    read_out,
+    receive,
+    reset,
+    run_main,
+    socket_with_number,
+    stuff,
+    turns,
+)
 
 SIZE = 8 << 20
 
@@ -255,5 +266,105 @@ def test_the_descriptor_is_the_transport_s_again_afterwards(
             with pytest.raises(RuntimeError, match="is used by transport"):
                 loop.add_writer(fd, print)
             await eventually(transport.is_reading, "it reads")
+
+    run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_one_cancelled_before_it_begins_leaves_a_transport_that_works(
+    loop: asyncio.AbstractEventLoop, kind: str, file: Any, debug: bool
+) -> None:
+    """asyncio: gh-157025."""
+
+    async def main() -> None:
+        loop.set_debug(debug)
+        async with connected(Recorder(), kind) as (transport, protocol, far):
+            before = stuff(transport) + bytes(1 << 20)
+            transport.write(bytes(1 << 20))
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await turns()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert transport.is_reading()
+            transport.write(b"after")
+            assert await asyncio.to_thread(receive, far, len(before) + 5) == before + b"after"
+            far.sendall(b"x")
+            await protocol.got(1)
+
+    run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+def test_a_second_one_meanwhile_is_refused_and_harms_nothing(
+    loop: asyncio.AbstractEventLoop, file: Any, content: bytes
+) -> None:
+    """asyncio's leaves the transport paused."""
+
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, _, far):
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await turns()
+            with pytest.raises(RuntimeError, match="Empty waiter is already set"):
+                await loop.sendfile(transport, file)
+            assert await asyncio.to_thread(receive, far, SIZE) == content
+            assert await sending == SIZE
+            assert transport.is_reading()
+
+    run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+@pytest.mark.parametrize("how", ["abort", "close"])
+@pytest.mark.parametrize("waits", [False, True], ids=["sending", "waiting"])
+def test_it_ends_with_its_transport(  # noqa: PLR0917
+    loop: asyncio.AbstractEventLoop, kind: str, file: Any, how: str, waits: bool, debug: bool
+) -> None:
+    """asyncio's goes on waiting for the closed descriptor."""
+
+    async def main() -> None:
+        loop.set_debug(debug)
+        async with connected(Recorder(), kind) as (transport, protocol, far):
+            if waits:
+                stuff(transport)
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await turns()
+            assert not sending.done()
+            getattr(transport, how)()
+            if waits:
+                await asyncio.to_thread(read_out, far)
+            with pytest.raises(ConnectionError):
+                await sending
+            assert await protocol.ended() is None
+
+    run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_once_its_transport_has_ended_it_touches_no_successor(
+    loop: asyncio.AbstractEventLoop, file: Any, debug: bool
+) -> None:
+    """Neither its end nor its cancellation undoes the registration of who has the number next."""
+
+    async def main() -> None:
+        loop.set_debug(debug)
+        async with connected(Recorder()) as (transport, protocol, _):
+            fd = transport.get_extra_info("socket").fileno()
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            await turns()
+            transport.abort()
+            await protocol.ended()
+            near, far = socket_with_number(fd)
+            with far:
+                successor, heir = await loop.create_connection(Recorder, sock=near)
+                sending.cancel()
+                await asyncio.wait([sending])
+                far.sendall(b"for the successor")
+                await heir.got(17)
+                successor.abort()
+                await heir.ended()
 
     run_main(loop, main())
