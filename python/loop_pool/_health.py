@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, final
+from urllib.parse import unquote
 
 from ._pool import current_pool
 from ._task import spawn_in
@@ -25,8 +26,9 @@ class Health:
     """
 
     def __init__(self, readiness: str | None, liveness: str | None, patience: float) -> None:
+        # A client may escape what it sends; what is compared is not escaped.
         self._answers = {
-            path: answer
+            unquote(path): answer
             for path, answer in ((readiness, self._is_ready), (liveness, self._is_alive))
             if path is not None
         }

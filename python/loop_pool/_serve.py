@@ -14,7 +14,7 @@ from . import _place
 from ._place import Place
 from ._pool import GRACE
 from ._runner import Runner
-from ._serve_plan import Plan, config_of
+from ._serve_plan import OptionError, Plan, check, config_of
 
 if TYPE_CHECKING:
     import socket
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 GRACEFUL = 25.0
 """Seconds that the end may take. Kubernetes kills after 30, unless it is told another time."""
-
-MOST_PORTS = 65535
 
 
 def serve(
@@ -112,23 +110,8 @@ def serve(
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("loop_pool.serve() cannot be called from a running event loop")
-    if uds is not None and fd is not None:
-        raise ValueError("uds and fd are both places to listen: give one")
-    if not 0 <= port <= MOST_PORTS:
-        raise ValueError(f"port must be from 0 to {MOST_PORTS}, got {port}")
-    times = {
-        "liveness_timeout": liveness_timeout,
-        "shutdown_delay": shutdown_delay,
-        "timeout_drain": timeout_drain,
-        "timeout_graceful_shutdown": timeout_graceful_shutdown,
-    }
-    for name, seconds in times.items():
-        if seconds is not None and not seconds >= 0:
-            raise ValueError(f"{name} must not be negative, got {seconds!r}")
     if timeout_graceful_shutdown is None:
         timeout_graceful_shutdown = shutdown_delay + GRACEFUL
-    if app_dir is not None:
-        sys.path.insert(0, app_dir)
     plan = Plan(
         app,
         factory,
@@ -140,6 +123,11 @@ def serve(
         timeout_graceful_shutdown,
         options,
     )
+    check(plan)
+    if reload:
+        _check_reload(plan)
+    if app_dir is not None:
+        sys.path.insert(0, app_dir)
     pool_options = {
         "loops": loops,
         "debug": debug,
@@ -153,28 +141,43 @@ def serve(
         _serve(plan, pool_options)
 
 
+def _check_reload(plan: Plan) -> None:
+    if not isinstance(plan.app, str):
+        raise OptionError("`reload` needs app as a string, 'module:attribute', to import it anew")
+    if plan.ssl is not None:
+        raise OptionError(
+            "`reload` cannot hand on an `ssl` context: give ssl_keyfile, ssl_certfile"
+        )
+
+
 def _reload(plan: Plan, pool_options: dict[str, Any]) -> None:
     """Serve in a process of its own, which is replaced whenever a file changes."""
     from uvicorn.supervisors import ChangeReload
 
-    if not isinstance(plan.app, str):
-        raise ValueError("reload needs app as a string, 'module:attribute', to import it anew")
-    if plan.ssl is not None:
-        raise ValueError("reload cannot hand on an ssl context: give ssl_keyfile, ssl_certfile")
-    config = config_of(plan, plan.app, reload=True)
+    config = config_of(plan, reload=True)
     options = {name: value for name, value in plan.options.items() if "reload" not in name}
     plan = plan._replace(options=options, timeout_drain=0.0)
     # The socket stays open here, so that nobody is refused while the process is replaced.
     with _place.bound(plan.place, config.backlog) as sock:
         ours = _place.identity(plan.place)
         reloader = ChangeReload(
-            config, target=functools.partial(_serve, plan, pool_options), sockets=[sock]
+            config, target=functools.partial(_serve_anew, plan, pool_options), sockets=[sock]
         )
         # uvicorn's does not know this signal, which would leave the other process behind.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, reloader.signal_handler)
         reloader.run()
     _place.remove_path(plan.place, ours)
+
+
+def _serve_anew(plan: Plan, pool_options: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
+    """Serve in the process that is replaced when a file changes, and say why it cannot."""
+    from ._serve_report import report
+
+    try:
+        _serve(plan, pool_options, sockets)
+    except Exception as error:
+        sys.exit(report(error))
 
 
 def _serve(plan: Plan, pool_options: dict[str, Any], sockets: Sequence[socket.socket] = ()) -> None:

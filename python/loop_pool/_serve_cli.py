@@ -6,23 +6,17 @@ the environment variable (``UVICORN_PORT``) that it has there.
 
 from __future__ import annotations
 
-import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from ._serve import GRACEFUL, serve
-from ._serve_plan import OTHERWISE, StartupError
+from ._serve_plan import OTHERWISE, OptionError
+from ._serve_report import fail, report
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     import click
-
-STARTUP_FAILURE = 3
-"""The exit code of uvicorn when it cannot begin to serve."""
-
-OUR_PACKAGES = {"click", "loop_pool", "uvicorn"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -51,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name not in {"click", "uvicorn"}:
             raise
-        return _fail(f"serve needs uvicorn: pip install 'loop_pool[asgi]' ({error})")
+        return fail(f"serve needs uvicorn: pip install 'loop_pool[asgi]' ({error})")
     try:
         code: int | None = command.main(
             args.arguments, prog_name="loop-pool serve", standalone_mode=False
@@ -74,6 +68,18 @@ def _command() -> click.Command:
         if parameter.name not in {*OTHERWISE, "timeout_graceful_shutdown"}
         # They would print uvicorn's.
         and "--version" not in parameter.opts
+    ]
+    refused = [
+        click.Option(
+            parameter.opts,
+            hidden=True,
+            expose_value=False,
+            # What the environment says of it is told in the log.
+            allow_from_autoenv=False,
+            callback=_refused,
+        )
+        for parameter in uvicorns.params
+        if parameter.name in OTHERWISE
     ]
     seconds = click.FloatRange(min=0)
     ours = [
@@ -143,7 +149,7 @@ def _command() -> click.Command:
     ]
     return click.Command(
         "serve",
-        params=[*theirs, *ours],
+        params=[*theirs, *ours, *refused],
         callback=_serve,
         context_settings={"auto_envvar_prefix": "UVICORN"},
         help="Serve APP, an ASGI application, on every loop of one process: 'module:attribute'. "
@@ -151,42 +157,48 @@ def _command() -> click.Command:
     )
 
 
+def _refused(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Say why an option of uvicorn's is none here."""
+    import click
+
+    if value is not None:
+        reason = OTHERWISE[str(option.name)]
+        raise click.UsageError(f"{option.opts[0]} is none of serve's: {reason} (--loops N)")
+
+
+def _check_place(context: click.Context) -> None:
+    """Refuse a host or port beside another place to listen, if both stand in the command."""
+    import click
+
+    def stands(name: str) -> bool:
+        return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+    for name in ("uds", "fd"):
+        for other in ("host", "port"):
+            if stands(name) and stands(other):
+                raise OptionError(f"`{other}` has no meaning with `{name}`: give one of them")
+
+
 def _serve(app: str, headers: Sequence[str], log_config: str | None, **options: Any) -> int:
     """Do what the options say; what uvicorn's command makes of its own is done here too."""
+    import click
+
     for name, value in list(options.items()):
         if isinstance(value, tuple):  # an option that may be given more than once
             options[name] = list(value) or None
     if log_config is not None:
         options["log_config"] = log_config
     try:
+        _check_place(click.get_current_context())
         options["headers"] = [_header(line) for line in headers]
         serve(app, **options)
     except Exception as error:
-        if _is_the_applications(error):
-            traceback.print_exception(error)
-            return STARTUP_FAILURE
-        if not isinstance(error, (ImportError, OSError, StartupError, TypeError, ValueError)):
-            raise
-        return _fail(str(error) or repr(error))
+        return report(error)
     return 0
-
-
-def _is_the_applications(error: BaseException) -> bool:
-    """Whether it comes from the user's code, so that only the traceback tells where from."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package not in sys.stdlib_module_names and package not in OUR_PACKAGES:
-            return True
-    return False
 
 
 def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not colon:
-        raise ValueError(f"--header takes Name:Value, not {line!r}")
+        raise OptionError(f"`header` takes Name:Value, not {line!r}")
     return name, value
-
-
-def _fail(message: str) -> int:
-    sys.stderr.write(f"loop-pool: {message}\n")
-    return STARTUP_FAILURE

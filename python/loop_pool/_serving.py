@@ -31,7 +31,8 @@ from . import _place
 from ._bulk import call
 from ._health import Health
 from ._pool import GRACE, current_pool
-from ._serve_plan import Plan, StartupError, checked, config_of, imported
+from ._serve_limit import ConcurrencyLimit
+from ._serve_plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
 from ._server import Server, create_server
 from ._site import Site, only_news
 from ._task import error_of
@@ -61,9 +62,10 @@ class Serving:
     def __init__(self, plan: Plan, given: socket.socket | None) -> None:
         self._plan = plan
         self._given = given
-        self._target = imported(plan.app)
-        self._config = config_of(plan, self._target)
+        self._config = config_of(plan)
+        self._target = self._config.app = imported(plan.app)
         self._health = Health(*plan.health)
+        self._limit = ConcurrencyLimit(self._config.limit_concurrency)
         self._sites: dict[EventLoop, Site] = {}
         self._signal: signal.Signals | None = None
         self._signalled_at = 0.0
@@ -96,6 +98,14 @@ class Serving:
     async def _start(self) -> Server | None:
         """Start the applications and listen; ``None``: it failed, or a signal came."""
         logger.info("Started server process [%d]", os.getpid())
+        for name in VARIABLES:
+            if value := os.environ.get(name):
+                logger.warning(
+                    "%s=%s is ignored: one process serves on all cores, and --loops or "
+                    "UVICORN_LOOPS says on how many",
+                    name,
+                    value,
+                )
         starting = asyncio.ensure_future(self._start_applications())
         try:
             await _either(asyncio.wait([starting]), self._signalled)
@@ -134,9 +144,10 @@ class Serving:
             config = copy.copy(config)
             config.app = checked(self._target(), "what the factory returned")
         if not config.loaded:
-            config.load()
-            config.loaded_app = self._health.around(config.loaded_app)
-        site = Site(config, len(current_pool().loops), quiet=again)
+            load(config)
+            config.loaded_app = self._health.around(self._limit.around(config.loaded_app))
+        site = Site(config, quiet=again)
+        self._limit.count(site.state)
         started = await site.start()
         first = next(iter(self._sites.values()), site)
         if started and site.error is not None and first.error is None:

@@ -56,17 +56,16 @@ class Site:
 
     Args:
         config: loaded; the site takes a copy.
-        share: the number of loops that divide the limits among themselves.
         quiet: whether the lifespan keeps its usual messages to itself.
     """
 
-    def __init__(self, config: uvicorn.Config, share: int, *, quiet: bool) -> None:
+    def __init__(self, config: uvicorn.Config, *, quiet: bool) -> None:
         self.config = copy.copy(config)
-        if config.limit_concurrency is not None:
-            self.config.limit_concurrency = -(-config.limit_concurrency // share)
+        # It is the process's (`_serve_limit`), and not that of each loop's protocols.
+        self.config.limit_concurrency = None
         self.loop = _running_loop()
         self.name = name_of(self.loop)
-        self._state = ServerState()
+        self.state = ServerState()
         self.error: BaseException | None = None
         """What the application raised in its lifespan."""
         observed = copy.copy(self.config)
@@ -81,7 +80,7 @@ class Site:
     @property
     def requests(self) -> int:
         """How many requests were answered. From any thread."""
-        return self._state.total_requests
+        return self.state.total_requests
 
     async def start(self) -> bool:
         """Begin the application's lifespan; return whether it began."""
@@ -95,7 +94,7 @@ class Site:
     def make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
         make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return make(config=self.config, server_state=self._state, app_state=self._lifespan.state)
+        return make(config=self.config, server_state=self.state, app_state=self._lifespan.state)
 
     def take(self, conn: socket.socket, context: ssl.SSLContext | None) -> None:
         """Serve a connection that has been accepted already."""
@@ -146,7 +145,7 @@ class Site:
                 if late or _may_end(connection, waited, idle):
                     told.add(connection)
                     connection.shutdown()
-            there = self._state.connections or self._state.tasks or self._taking
+            there = self.state.connections or self.state.tasks or self._taking
             if not there and (closed is None or closed.done()):
                 break
             if not all(_has_all(connection) for connection in self._connections()):
@@ -194,13 +193,13 @@ class Site:
         date = formatdate(time.time(), usegmt=True).encode()
         dated = [(b"date", date)] if self.config.date_header else []
         headers = dated + self.config.encoded_headers + self._leaving
-        self._state.default_headers = headers
+        self.state.default_headers = headers
         if self._clock is not None:
             self._clock.cancel()
         self._clock = self.loop.call_later(1 - time.time() % 1, self._set_headers)
 
     async def _cancel(self) -> None:
-        tasks = [*self._state.tasks, *self._taking]
+        tasks = [*self.state.tasks, *self._taking]
         for task in tasks:
             task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
         if tasks:
@@ -209,7 +208,7 @@ class Site:
             connection.transport.abort()
 
     def _connections(self) -> list[Any]:
-        return list(self._state.connections)
+        return list(self.state.connections)
 
     def _unfinished(self) -> Iterator[str]:
         for connection in self._connections():
@@ -221,8 +220,8 @@ class Site:
                 continue
             what = f"{scope.get('method', 'WebSocket')} {scope['path']}"
             yield f"{self.name}: {what} from {scope.get('client')}"
-        if not self._state.connections:
-            for task in self._state.tasks:
+        if not self.state.connections:
+            for task in self.state.tasks:
                 yield f"{self.name}: {task!r}"
 
 
