@@ -254,11 +254,14 @@ fn task_callback(
                     Callback::from_task(step, None, context)
                 })
             }
-            [future] if state.is_task_wakeup(callback) => Some(Callback::from_task(
-                Ref::from_borrowed(callback),
-                Some(Ref::from_borrowed(future)),
-                Ref::from_borrowed(context),
-            )),
+            // `None` marks an entry of another kind, and is no future.
+            [future] if state.is_task_wakeup(callback) && !std::ptr::eq(future, ffi::Py_None()) => {
+                Some(Callback::from_task(
+                    Ref::from_borrowed(callback),
+                    Some(Ref::from_borrowed(future)),
+                    Ref::from_borrowed(context),
+                ))
+            }
             _ => None,
         }
     }

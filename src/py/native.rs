@@ -23,13 +23,27 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyR
     let result =
         if loop_.get().is_debug() { run_timed(loop_, object) } else { dispatch(loop_, object) };
     match result {
-        Err(error) if !transport::ends_the_program(loop_.py(), &error) => {
-            let error = error.into_value(loop_.py());
-            loop_.call_method1(intern!(loop_.py(), "_report_native_exception"), (object, error))?;
-            Ok(())
-        }
-        result => result,
+        Ok(()) => Ok(()),
+        Err(error) => report(loop_, object, error),
     }
+}
+
+/// Hands the error of a native object's turn to the exception handler.
+///
+/// # Errors
+/// The error itself if it ends the program, and what the handler lets through.
+#[cold]
+pub(super) fn report(
+    loop_: &Bound<'_, LoopCore>,
+    object: &Bound<'_, PyAny>,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = loop_.py();
+    if transport::ends_the_program(py, &error) {
+        return Err(error);
+    }
+    let error = error.into_value(py);
+    loop_.call_method1(intern!(py, "_report_native_exception"), (object, error)).map(drop)
 }
 
 /// The object as an instance of a class of ours, not of a subclass. pyo3's own cast counts a reference

@@ -11,7 +11,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -330,7 +330,7 @@ impl PoolTaskCore {
     }
 
     /// Ends a task whose loop has ended, or that never got to one, by an exception.
-    fn _abandon(slf: &Bound<'_, Self>, exception: Bound<'_, PyAny>) -> PyResult<()> {
+    fn _abandon(slf: &Bound<'_, Self>, exception: Bound<'_, PyBaseException>) -> PyResult<()> {
         run::abandon(slf, exception)
     }
 

@@ -28,7 +28,7 @@
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -138,7 +138,10 @@ pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) 
             Ok((task, done))
         });
     match begun {
-        Ok((task, true)) => settle(slf, &task),
+        Ok((task, true)) => {
+            settle(slf, &task);
+            Ok(())
+        }
         Ok(_) => Ok(()),
         Err(error) => {
             // Whoever awaits it is told. A coroutine that nothing has begun is closed.
@@ -220,7 +223,7 @@ unsafe extern "C" fn settler(
             let slf = Bound::from_borrowed_ptr(py, slf).cast_into_unchecked::<PoolTaskCore>();
             (slf, Bound::from_borrowed_ptr(py, task))
         };
-        settle(&slf, &task)?;
+        settle(&slf, &task);
         Ok(py.None().into_ptr())
     })
 }
@@ -265,28 +268,48 @@ fn name_of(task: &Bound<'_, PyAny>) -> PyResult<Ref> {
     Ok(task.call_method0(intern!(task.py(), "get_name"))?.into())
 }
 
-/// Takes over how the `asyncio.Task` ended. On its loop's thread.
-///
-/// # Errors
-/// Those of telling whoever awaits it.
-pub(super) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Takes over how the `asyncio.Task` ended, or what a task factory made in its place: what that answers
+/// may be anything. On its loop's thread.
+pub(super) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) {
     let py = slf.py();
-    let (phase, outcome) = match task.call_method0(intern!(py, "exception")) {
+    let (phase, outcome) = outcome_of(task).unwrap_or_else(|error| {
+        let error = error.into_value(py).into_bound(py).into_any();
+        (Phase::Raised, error.into())
+    });
+    end(slf, phase, outcome, name_of(task).ok());
+}
+
+/// # Errors
+/// Those of asking; `TypeError` for an exception that is none.
+fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(Phase, Ref)> {
+    let py = task.py();
+    match task.call_method0(intern!(py, "exception")) {
         Ok(exception) if exception.is_none() => {
-            (Phase::Returned, Ref::from(task.call_method0(intern!(py, "result"))?))
+            let result = task.call_method0(intern!(py, "result"))?;
+            Ok((Phase::Returned, result.into()))
         }
-        Ok(exception) => (Phase::Raised, exception.into()),
+        Ok(exception) if exception.is_instance_of::<PyBaseException>() => {
+            Ok((Phase::Raised, exception.into()))
+        }
+        Ok(other) => Err(PyTypeError::new_err(format!(
+            "{}.exception() returned no exception, but {}",
+            task.get_type().name()?,
+            other.get_type().name()?
+        ))),
         Err(error) => {
-            let error = error.into_value(py).into_bound(py);
-            (Phase::Cancelled, error.getattr(intern!(py, "args"))?.into())
+            let asyncio = py.import(intern!(py, "asyncio"))?;
+            let cancelled = asyncio.getattr(intern!(py, "CancelledError"))?;
+            if !error.matches(py, cancelled)? {
+                return Err(error);
+            }
+            let args = error.into_value(py).into_bound(py).getattr(intern!(py, "args"))?;
+            Ok((Phase::Cancelled, args.into()))
         }
-    };
-    end(slf, phase, outcome, Some(name_of(task)?));
-    Ok(())
+    }
 }
 
 /// Notes how it ended, and tells whoever wants to know. Nothing if it had ended before. A result that
-/// comes after a cancellation was asked for is none.
+/// comes after a cancellation was asked for is none. The outcome of one that was raised is an exception.
 fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<Ref>) {
     let py = slf.py();
     let this = slf.get();
@@ -447,11 +470,14 @@ fn deliver(slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
 }
 
 /// Ends a task that will not go on, by an exception; a coroutine that has not begun is closed.
-pub(super) fn abandon(slf: &Bound<'_, PoolTaskCore>, exception: Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn abandon(
+    slf: &Bound<'_, PoolTaskCore>,
+    exception: Bound<'_, PyBaseException>,
+) -> PyResult<()> {
     let py = slf.py();
     let coro = lock_attached(py, &slf.get().parts).coro.take();
     let closed = coro.map(|coro| coro.as_py().call_method0(py, intern!(py, "close")));
-    end(slf, Phase::Raised, exception.into(), None);
+    end(slf, Phase::Raised, exception.into_any().into(), None);
     // It says why the pool ended, not what the program did.
     slf.get().take_unfetched(py);
     closed.transpose().map(drop)

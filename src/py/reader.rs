@@ -269,8 +269,10 @@ unsafe fn take_waiting(py: Python<'_>, reader: *mut ffi::PyObject) -> Option<Wai
         let waiter = take_waiter(reader, None)?;
         let callbacks = match waiter.as_py().bind(py).cast_exact::<StreamRead>() {
             // One that does not wait any more has nobody to tell.
-            Ok(read) => Some(read.get().waiter.settle(Outcome::Woken).unwrap_or_default()),
-            Err(_) => None,
+            Ok(read) if std::ptr::eq(read.get().reader(), reader) => {
+                Some(read.get().waiter.settle(Outcome::Woken).unwrap_or_default())
+            }
+            _ => None,
         };
         Some(Waiting { waiter, callbacks })
     }

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{copy_context, lock_attached};
+use super::native;
 use super::object::Ref;
 use super::pool_task::{self, PoolTaskCore};
 use super::pool_task_run;
@@ -160,7 +161,7 @@ pub(super) fn begin(loop_: &Bound<'_, LoopCore>, errand: Errand) -> PyResult<()>
         cancel_unbegun(&task);
         return Ok(());
     }
-    pool_task_run::begin(loop_, &task)
+    pool_task_run::begin(loop_, &task).or_else(|error| native::report(loop_, &task, error))
 }
 
 /// Cancels what was left to all and waits on this loop. On its thread.

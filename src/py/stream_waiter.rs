@@ -47,6 +47,16 @@ pub(super) struct Callbacks {
     more: Vec<(Ref, Ref)>,
 }
 
+impl Callbacks {
+    fn iter(&self) -> impl Iterator<Item = &(Ref, Ref)> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (Ref, Ref)> {
+        self.first.into_iter().chain(self.more)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) outcome: Outcome,
@@ -118,7 +128,7 @@ impl Waiter {
         if let Outcome::Cancelled(Some(object)) | Outcome::Failed(object) = &parts.outcome {
             visit.call(object.as_py())?;
         }
-        for (callback, context) in parts.callbacks.first.iter().chain(&parts.callbacks.more) {
+        for (callback, context) in parts.callbacks.iter() {
             visit.call(callback.as_py())?;
             visit.call(context.as_py())?;
         }
@@ -132,24 +142,19 @@ impl Waiter {
 /// `RuntimeError` if the loop is closed.
 #[inline]
 pub(super) fn tell(read: &Bound<'_, StreamRead>, callbacks: Callbacks) -> PyResult<()> {
-    if let Some((callback, context)) = callbacks.first {
-        call_soon(read, callback, context)?;
-    }
-    for (callback, context) in callbacks.more {
-        call_soon(read, callback, context)?;
-    }
-    Ok(())
+    callbacks.into_iter().try_for_each(|(callback, context)| call_soon(read, callback, context))
 }
 
 fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyResult<()> {
     let py = read.py();
     let loop_ = read.get().loop_of()?;
-    // SAFETY: the reader is alive; its loop is a `LoopCore` if it has such a future.
+    // SAFETY: the reader is alive.
     unsafe {
         if let Some(woken) = reader::woken(read.get().reader())
             && state().is_task_wakeup(callback.as_ptr())
+            && let Ok(core) = loop_.as_py().bind(py).cast::<LoopCore>()
         {
-            let core = loop_.as_py().bind(py).cast_unchecked::<LoopCore>().get();
+            let core = core.get();
             core.check_open()?;
             if !core.is_debug() {
                 // A C task asks whatever wakes it for the result, and this one it asks without Python.
@@ -468,23 +473,28 @@ unsafe extern "C" fn remove_done_callback(
         let arguments = Arguments::new(args, count, kwnames);
         let unwanted = argument(py, slf, &arguments, ("remove_done_callback", "fn", 1))?;
         let unwanted = Bound::from_borrowed_ptr(py, unwanted);
-        // Comparing runs Python, so it is done outside of the section. What is added meanwhile stays.
-        let callbacks = with(slf, |_, parts| std::mem::take(&mut parts.callbacks));
-        let (mut kept, mut removed) = (Vec::new(), 0_usize);
-        for (callback, context) in callbacks.first.into_iter().chain(callbacks.more) {
+        // Comparing runs Python, so it is done outside of the section, of which nothing is taken out
+        // meanwhile: it may raise.
+        let callbacks: Vec<Ref> = with(slf, |_, parts| {
+            parts.callbacks.iter().map(|(callback, _)| callback.clone_ref(py)).collect()
+        });
+        let mut equal = Vec::new();
+        for callback in callbacks {
             if callback.as_py().bind(py).eq(&unwanted)? {
-                removed += 1;
-            } else {
-                kept.push((callback, context));
+                equal.push(callback);
             }
         }
-        with(slf, |_, parts| {
-            kept.extend(parts.callbacks.first.take());
-            kept.append(&mut parts.callbacks.more);
-            let mut all = kept.drain(..);
-            parts.callbacks.first = all.next();
-            parts.callbacks.more = all.collect();
+        let is_equal = |(known, _): &(Ref, Ref)| {
+            equal.iter().any(|one| std::ptr::eq(one.as_ptr(), known.as_ptr()))
+        };
+        let removed = with(slf, |_, parts| {
+            let all = std::mem::take(&mut parts.callbacks).into_iter();
+            let (removed, mut kept): (Vec<_>, Vec<_>) = all.partition(is_equal);
+            parts.callbacks.first = if kept.is_empty() { None } else { Some(kept.remove(0)) };
+            parts.callbacks.more = kept;
+            removed
         });
+        let removed = removed.len();
         Ok(removed.into_pyobject(py)?.into_ptr())
     })
 }

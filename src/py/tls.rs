@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -232,9 +233,20 @@ pub(super) fn unless_again(py: Python<'_>, error: PyErr) -> Option<PyErr> {
     (!error.matches(py, known().again.bind(py)).unwrap_or(false)).then_some(error)
 }
 
-pub(super) fn length_of(data: &Ref) -> usize {
-    // SAFETY: OpenSSL's side returns bytes objects.
-    unsafe { bytes_of(data.as_ptr()).len() }
+/// The size of what OpenSSL's side returned. A program may have put another object in its place.
+///
+/// # Errors
+/// `TypeError` if it returned no bytes object.
+#[inline(always)]
+pub(super) fn length_of(py: Python<'_>, data: &Ref) -> PyResult<usize> {
+    // SAFETY: a live object, whose type is checked first.
+    unsafe {
+        if ffi::PyBytes_Check(data.as_ptr()) != 0 {
+            return Ok(bytes_of(data.as_ptr()).len());
+        }
+    }
+    let class = data.as_py().bind(py).get_type().name()?;
+    Err(PyTypeError::new_err(format!("the TLS connection returned no bytes, but {class}")))
 }
 
 /// Whether nothing waits to be encrypted, and nobody was told not to write.
@@ -360,7 +372,7 @@ unsafe fn encrypt(
 #[inline(always)]
 fn send(py: Python<'_>, outgoing: &Ref, below: &Ref) -> PyResult<()> {
     let bytes = call(py, outgoing, intern!(py, "read"), [])?;
-    if length_of(&bytes) > 0 {
+    if length_of(py, &bytes)? > 0 {
         drop(call(py, below, intern!(py, "write"), [bytes.as_ptr()])?);
     }
     Ok(())

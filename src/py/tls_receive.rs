@@ -4,11 +4,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyMemoryView, PySlice};
+use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
 use super::arguments::{Arguments, raise};
 use super::object::Ref;
-use super::payload::bytes_of;
 use super::tls::{
     Known, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
 };
@@ -92,7 +91,7 @@ fn hand_on(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResu
                 None => break false,
             },
         };
-        if length_of(&chunk) == 0 {
+        if length_of(py, &chunk)? == 0 {
             break true;
         }
         if first.is_none() {
@@ -176,22 +175,12 @@ fn rest_of<'py>(
     view.get_item(PySlice::new(lent.py(), offset.cast_signed(), wanted.cast_signed(), 1))
 }
 
-/// One bytes object of several.
+/// One bytes object of several, all of which are bytes objects.
 #[cold]
 fn joined(py: Python<'_>, first: &Ref, others: &[Ref]) -> PyResult<Ref> {
-    let length = length_of(first) + others.iter().map(length_of).sum::<usize>();
-    // SAFETY: the new object is nobody else's yet, and has room for all.
-    unsafe {
-        let data = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length.cast_signed());
-        let data = Ref::from_owned_or_err(py, data)?;
-        let mut at = ffi::PyBytes_AS_STRING(data.as_ptr()).cast_mut().cast::<u8>();
-        for each in std::iter::once(first).chain(others) {
-            let bytes = bytes_of(each.as_ptr());
-            at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            at = at.add(bytes.len());
-        }
-        Ok(data)
-    }
+    let all: Vec<_> = std::iter::once(first).chain(others).map(Ref::as_py).collect();
+    let empty = PyBytes::new(py, b"");
+    Ok(empty.call_method1(intern!(py, "join"), (PyList::new(py, all)?,))?.into())
 }
 
 /// Whether nobody has to be told to pause or to go on, as long as nothing waits in memory.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from _support import LoopFactory, class_of
+from _support import LoopFactory, class_of, run_main
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -234,3 +234,37 @@ def test_e9_no_argument_beyond_task_s_own_is_taken(loop: asyncio.AbstractEventLo
         loop.create_task(coroutine, colour="red")  # type: ignore[call-arg]
     coroutine.close()
     assert not asyncio.all_tasks(loop)
+
+
+class _OneOfTheProgram:
+    """A future by its methods, which wakes its task with something else."""
+
+    _asyncio_future_blocking = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, woken_with: object) -> None:
+        self._loop = loop
+        self._woken_with = woken_with
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, wakeup: Any, *, context: Any = None) -> None:
+        self._loop.call_soon(wakeup, self._woken_with, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        return False
+
+    def __await__(self) -> Any:
+        self._asyncio_future_blocking = True
+        yield self
+
+
+@pytest.mark.parametrize("woken_with", [None, 42, "text", object()], ids=["none", "int", "s", "o"])
+def test_a_task_that_is_woken_with_what_is_no_future_hears_of_it(
+    loop: asyncio.AbstractEventLoop, woken_with: object
+) -> None:
+    async def main() -> None:
+        with pytest.raises(AttributeError, match="has no attribute 'result'"):
+            await _OneOfTheProgram(loop, woken_with)
+
+    run_main(loop, main())

@@ -211,3 +211,68 @@ def test_a_subclass_may_feed_by_a_method_of_its_own(reader_class: Any) -> None:
         assert await reader.read(3) == b"ABC"
 
     run(main)
+
+
+class _Compares:
+    """Calls a function when it is compared."""
+
+    def __init__(self, function: Callable[[], bool]) -> None:
+        self._function = function
+
+    def __eq__(self, _: object) -> bool:
+        return self._function()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _raises() -> bool:
+    raise KeyError("__eq__")
+
+
+@both
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_comparison_that_raises_loses_no_callback(reader_class: Any, count: int) -> None:
+    async def main() -> None:
+        called: list[Any] = []
+        reader = reader_class()
+        task = asyncio.create_task(reader.read(5))
+        await turns(3)
+        wait: Any = task._fut_waiter  # type: ignore[attr-defined]
+        for _ in range(count - 1):
+            wait.add_done_callback(called.append)
+        with pytest.raises(KeyError):
+            wait.remove_done_callback(_Compares(_raises))
+        reader.feed_data(b"hello")
+        assert await task == b"hello"
+        assert called == [wait] * (count - 1)
+
+    run(main)
+
+
+@both
+def test_what_a_comparison_adds_or_ends_stays_so(reader_class: Any) -> None:
+    async def main() -> None:
+        called: list[str] = []
+        reader = reader_class()
+        operation = reader.read(5)
+        wait = operation.send(None)
+
+        def added(_: object) -> None:
+            called.append("added")
+
+        def compares() -> bool:
+            answers.append(not answers)
+            if answers[-1]:
+                wait.add_done_callback(added)
+            return answers[-1]
+
+        answers: list[bool] = []
+        wait.add_done_callback(lambda _: called.append("removed"))
+        assert wait.remove_done_callback(_Compares(compares)) == 1
+        wait.add_done_callback(lambda _: called.append("last"))
+        wait.remove_done_callback(_Compares(lambda: bool(reader.feed_data(b"hello"))))
+        await turns(3)
+        assert called == ["added", "last"]
+        assert end_of(operation) == b"hello"
+
+    run(main)
