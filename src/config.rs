@@ -37,8 +37,18 @@ pub const STREAM_READ_SIZE: usize = 96 * 1024;
 /// Reads of one stream before others have a turn, while each brings as much as it may.
 pub const READS_PER_TURN: usize = 10;
 
-/// Bytes after which a flush lets others have a turn.
-pub const WRITE_BUDGET: u64 = 1024 * 1024;
+/// What was read ahead in shorter pieces than this is joined: each piece costs some 50 bytes besides.
+pub const READ_AHEAD_PIECE: usize = 64 * 1024;
+
+/// Bytes that a flush of the owner writes at most before others have a turn.
+pub const WRITE_BUDGET: usize = 1024 * 1024;
+
+/// Bytes that one job writes at most: some 100 microseconds, so that whoever does it for another loop
+/// is soon back at its own.
+pub const JOB_BUDGET: usize = 256 * 1024;
+
+/// Connections that one job accepts at most, likewise.
+pub const ACCEPTS_PER_JOB: usize = 16;
 
 /// Datagrams that may be received ahead, and so be lost if the loop is never heard of again: as many
 /// as a kernel's default buffer holds of middling ones.
@@ -110,6 +120,10 @@ pub const MONITOR_PATIENCE: u32 = 4;
 /// Jobs a thief takes at most at one time (it takes half of what its victim has): more would only
 /// be stolen from it again, and a batch this long pays for the misses on the victim's cache lines.
 pub const STEAL_LIMIT: usize = 32;
+
+/// For how long a thread does jobs before it looks at its own loop: at its timers and what the kernel
+/// has for it. At what was posted to it, it looks after each job.
+pub const JOBS_FOR: Duration = Duration::from_micros(250);
 
 /// Finds after which the injector is looked at before the thread's own deque, so that a thread
 /// which never runs out of jobs of its own does not starve what was injected. Prime, lest it beat

@@ -67,6 +67,8 @@ pub struct Metrics {
     pub worked_ns: Counter,
     /// Gauge: connections placed on the loop and not yet taken by it. Any thread writes it.
     pub arriving: Counter,
+    /// Gauge: connections of pool-wide servers that are open here. Any thread writes it.
+    pub placed: Counter,
     /// Gauge: microseconds for which the loop was stuck of late. The monitor writes it;
     /// a pool-wide server that begins to listen sets it to 0.
     pub stuck_us: Counter,

@@ -28,4 +28,4 @@ pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::Placement;
 pub use registry::{OwnerKey, Registry, Roster};
-pub use team::{Errand, Hand, Team, load_of};
+pub use team::{Budget, Errand, Hand, Team, load_of};

@@ -231,7 +231,8 @@ impl Watch {
         had: Option<Duration>,
         Passed { now_ns, seconds, slept }: Passed,
     ) {
-        let progress = shared.progress.callbacks();
+        // A loop that does jobs, its own or others', is not stuck: it looks at its own between them.
+        let progress = shared.progress.callbacks().wrapping_add(shared.metrics.jobs.get());
         let seen = &mut self.seen[seat];
         // While the monitor slept, the loop may have as well.
         let followed = !slept && progress == seen.progress;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::patience::Patience;
+use super::placement::STUCK_LOAD;
 use super::{Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Job, Shared};
@@ -240,6 +241,26 @@ impl Team {
     }
 }
 
+/// For how long a thread may do jobs before it turns to its own loop again.
+#[derive(Debug)]
+pub struct Budget<F> {
+    until_ns: u64,
+    is_wanted: F,
+}
+
+impl<F: Fn() -> bool> Budget<F> {
+    /// From `now_ns` on for [`config::JOBS_FOR`], and no longer than until `until_ns`, or until the
+    /// loop is wanted: something was posted to it.
+    pub fn new(now_ns: u64, until_ns: u64, is_wanted: F) -> Self {
+        let limit = u64::try_from(config::JOBS_FOR.as_nanos()).unwrap_or(u64::MAX);
+        Self { until_ns: until_ns.min(now_ns.saturating_add(limit)), is_wanted }
+    }
+
+    fn is_spent(&self) -> bool {
+        (self.is_wanted)() || clock::monotonic_ns() >= self.until_ns
+    }
+}
+
 /// One loop's share in its team; its thread's.
 #[derive(Debug)]
 pub struct Hand {
@@ -270,20 +291,33 @@ impl Hand {
         self.team.crew.has_work()
     }
 
-    /// Does what was offered and nobody took. Returns whether jobs are left.
-    pub fn run_own(&mut self, own: &Arc<Shared>, scratch: &mut [u8]) -> bool {
-        for _ in 0..config::STEAL_LIMIT {
-            let Some(job) = self.worker.pop() else { return false };
+    /// Does what was offered and nobody took, one job at least, as long as the budget lasts. Returns
+    /// whether jobs are left.
+    pub fn run_own(
+        &mut self,
+        own: &Arc<Shared>,
+        scratch: &mut [u8],
+        budget: &Budget<impl Fn() -> bool>,
+    ) -> bool {
+        while let Some(job) = self.worker.pop() {
             self.run(own, scratch, job);
+            if budget.is_spent() {
+                return !self.worker.is_empty();
+            }
         }
-        !self.worker.is_empty()
+        false
     }
 
-    /// Looks for a job of anybody's and does it, and what was taken along with it. Returns whether
-    /// there was one.
-    pub fn help(&mut self, own: &Arc<Shared>, scratch: &mut [u8]) -> bool {
+    /// Looks for a job of anybody's and does it, and what was taken along with it as far as the budget
+    /// lasts; the rest lies on the deque. Returns whether there was one.
+    pub fn help(
+        &mut self,
+        own: &Arc<Shared>,
+        scratch: &mut [u8],
+        budget: &Budget<impl Fn() -> bool>,
+    ) -> bool {
         let found = self.worker.find(&*self.team);
-        self.run_found(own, scratch, found)
+        self.run_found(own, scratch, found, budget)
     }
 
     // -- before and after a sleep ----------------------------------------------------------------
@@ -364,7 +398,13 @@ impl Hand {
 
     /// Answers a summons, if there was one, after the owner's wait. `busy`: the loop has work of its
     /// own. Returns whether a job was done.
-    pub fn answer(&mut self, own: &Arc<Shared>, scratch: &mut [u8], busy: bool) -> bool {
+    pub fn answer(
+        &mut self,
+        own: &Arc<Shared>,
+        scratch: &mut [u8],
+        busy: bool,
+        budget: &Budget<impl Fn() -> bool>,
+    ) -> bool {
         let Some(summons) = own.idle().take_summons() else { return false };
         if summons.crew() == STARTERS {
             let sleepers = Starters(&self.team);
@@ -381,7 +421,7 @@ impl Hand {
             return false;
         }
         let found = self.worker.answer(summons, &*self.team);
-        self.run_found(own, scratch, found)
+        self.run_found(own, scratch, found, budget)
     }
 
     fn run_found(
@@ -389,10 +429,13 @@ impl Hand {
         own: &Arc<Shared>,
         scratch: &mut [u8],
         found: Option<Found<Job>>,
+        budget: &Budget<impl Fn() -> bool>,
     ) -> bool {
         let Some(Found { job, .. }) = found else { return false };
         self.run(own, scratch, job);
-        self.run_own(own, scratch);
+        if !budget.is_spent() {
+            self.run_own(own, scratch, budget);
+        }
         true
     }
 
@@ -413,18 +456,27 @@ impl Hand {
     pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Errand> {
         if !self.worker.is_empty() {
             let mut scratch = vec![0; config::READ_SIZE];
-            while self.run_own(own, &mut scratch) {}
+            while self.run_own(own, &mut scratch, &Budget::new(0, 0, || false)) {}
         }
         self.take_errands()
     }
 }
 
-/// How loaded a loop is, for placing connections and coroutines: above all whether it was stuck of
-/// late, then what it holds and what waits.
+/// How loaded a loop is, for placing connections: above all whether it was stuck of late, then what
+/// was placed on it and what waits. What the program opened there by itself, such as the idle
+/// connections to a database, says nothing of what the loop does, nor was it spread by anybody.
 #[must_use]
 pub fn load_of(shared: &Shared) -> u64 {
     let metrics = &shared.metrics;
-    let held = metrics.transports.get() + metrics.ready.get() + metrics.arriving.get();
-    let stuck = u128::from(metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
-    held.saturating_add(u64::try_from(stuck << 32).unwrap_or(u64::MAX))
+    let held = metrics.placed.get() + metrics.ready.get() + metrics.arriving.get();
+    held.saturating_add(stuck_load(shared))
 }
+
+/// The part of a loop's load that is due to its being stuck of late: 0, or at least [`STUCK_LOAD`].
+pub(super) fn stuck_load(shared: &Shared) -> u64 {
+    let steps = u128::from(shared.metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
+    u64::try_from(steps * u128::from(STUCK_LOAD)).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

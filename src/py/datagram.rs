@@ -76,12 +76,12 @@ impl DatagramCore {
     /// Ends all work on the socket, and takes the transport from its loop. Afterwards the socket may
     /// be closed.
     fn retire(&self, loop_: &Bound<'_, LoopCore>) {
-        transport_core::retire(&self.datagrams, loop_);
+        let _ = transport_core::retire(&self.datagrams, loop_);
     }
 
     /// Takes the transport from its loop, when `connection_lost` is on its way.
     fn leave(&self, loop_: &Bound<'_, LoopCore>) {
-        transport_core::leave(&self.datagrams, loop_);
+        let _ = transport_core::leave(&self.datagrams, loop_);
     }
 
     /// Stops all work, now. What is queued is forgotten.

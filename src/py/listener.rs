@@ -144,7 +144,7 @@ impl ListenerCore {
 
 impl ListenerCore {
     fn introduce(&self, py: Python<'_>, connection: Connection, result: &mut PyResult<()>) {
-        let handed = Bound::new(py, StreamCore::accepted(connection))
+        let handed = Bound::new(py, StreamCore::accepted(connection, self.listener.is_shared()))
             .and_then(|core| self.on_connection.call1(py, (core,)).map(drop));
         keep_worst(py, result, handed);
     }

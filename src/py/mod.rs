@@ -30,6 +30,7 @@ mod native;
 mod object;
 mod owner_cell;
 mod payload;
+mod poll;
 mod pool;
 mod pool_task;
 mod pool_task_run;

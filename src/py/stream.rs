@@ -10,8 +10,8 @@ use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
 use super::payload::Payload;
 use super::transport_core::{
-    self, BUFFERED, CLOSING, Common, DROPS_WRITES, EMPTY_WAITER, Half, LOST, PROTOCOL_PAUSED,
-    RESUMES_EMPTY, STREAMS, UNWATCHED, WRITE_EOF,
+    self, BUFFERED, CLOSING, Common, DROPS_WRITES, EMPTY_WAITER, Half, LOST, PLACED,
+    PROTOCOL_PAUSED, RESUMES_EMPTY, STREAMS, UNWATCHED, WRITE_EOF,
 };
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
@@ -101,7 +101,16 @@ impl StreamCore {
     /// whether the reactor watches it: it cannot watch every device.
     fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
         let unwatched = self.stream.channel() == Channel::Pipe;
-        let is_watched = transport_core::register(&self.stream, loop_, transport, unwatched)?;
+        let placed = &loop_.get().event_loop.metrics().placed;
+        let is_placed = self.common.has(PLACED);
+        if is_placed {
+            placed.add_shared(1);
+        }
+        let registered = transport_core::register(&self.stream, loop_, transport, unwatched);
+        if is_placed && registered.is_err() {
+            placed.sub_shared(1);
+        }
+        let is_watched = registered?;
         self.common.put(UNWATCHED, !is_watched);
         Ok(is_watched)
     }
@@ -109,12 +118,12 @@ impl StreamCore {
     /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the
     /// descriptor may be closed.
     fn retire(&self, loop_: &Bound<'_, LoopCore>) {
-        transport_core::retire(&self.stream, loop_);
+        self.left(loop_, transport_core::retire(&self.stream, loop_));
     }
 
     /// Takes the transport from its loop, when `connection_lost` is on its way.
     fn leave(&self, loop_: &Bound<'_, LoopCore>) {
-        transport_core::leave(&self.stream, loop_);
+        self.left(loop_, transport_core::leave(&self.stream, loop_));
     }
 
     /// Gives up the registration for a while, for somebody else who uses the descriptor.
@@ -236,13 +245,22 @@ impl StreamCore {
         Self { stream: Arc::new(stream), common: Common::new(flags), accepted: Mutex::new(None) }
     }
 
-    /// Of a connection that was accepted.
-    pub(super) fn accepted(connection: Connection) -> Self {
+    /// Of a connection that was accepted; `placed`: by a pool-wide server.
+    pub(super) fn accepted(connection: Connection, placed: bool) -> Self {
         let (descriptor, peer) = connection;
         let channel = Channel::of_socket(&peer);
         let stream = Stream::new(descriptor.as_raw_fd(), channel, Input::Data);
         let accepted = Accepted { descriptor: Some(descriptor), own: None, peer };
-        Self { accepted: Mutex::new(Some(Box::new(accepted))), ..Self::with_stream(stream) }
+        let this =
+            Self { accepted: Mutex::new(Some(Box::new(accepted))), ..Self::with_stream(stream) };
+        this.common.put(PLACED, placed);
+        this
+    }
+
+    fn left(&self, loop_: &Bound<'_, LoopCore>, left: bool) {
+        if left && self.common.has(PLACED) {
+            loop_.get().event_loop.metrics().placed.sub_shared(1);
+        }
     }
 
     fn take_descriptor(&self, py: Python<'_>) -> Option<OwnedFd> {

@@ -312,7 +312,7 @@ impl Turn<'_, '_> {
     }
 
     /// Hands the protocol what was read ahead; returns what it did not want yet.
-    fn deliver(&self, data: &[u8]) -> PyResult<Option<Box<[u8]>>> {
+    fn deliver(&self, data: &[u8]) -> PyResult<Option<Vec<u8>>> {
         let py = self.transport.py();
         if let Some(feed) = self.feed()
             && feed.take(data)

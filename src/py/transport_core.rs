@@ -39,6 +39,8 @@ pub(super) const RESUMES_EMPTY: u32 = 1 << 8;
 pub(super) const UNWATCHED: u32 = 1 << 9;
 /// The protocol is asyncio's own `StreamReaderProtocol`.
 pub(super) const STREAMS: u32 = 1 << 10;
+/// A pool-wide server placed it on its loop.
+pub(super) const PLACED: u32 = 1 << 11;
 
 /// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
 #[derive(Debug)]
@@ -214,18 +216,19 @@ fn keep<H: Half>(
 }
 
 /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the descriptor
-/// may be closed.
-pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
+/// may be closed. Says whether it was with its loop.
+pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool {
     give_up(loop_.py(), port);
-    leave(port, loop_);
+    leave(port, loop_)
 }
 
-/// Takes the transport from its loop, unless it has left already. Of one that nothing will come to and
-/// nothing has to leave any more: its descriptor's number is then free for another transport.
-pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
+/// Takes the transport from its loop; false if it has left already. Of one that nothing will come to
+/// and nothing has to leave any more: its descriptor's number is then free for another transport.
+pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool {
     let (py, shared) = (loop_.py(), loop_.get().event_loop.shared());
-    let Some(token) = port.link().token() else { return };
+    let Some(token) = port.link().token() else { return false };
     let entry = lock_attached(py, &shared.sources).remove(token);
+    let left = entry.is_some();
     if let Some(entry) = entry {
         loop_.get().event_loop.metrics().transports.sub_shared(1);
         // The kernel may have forgotten a descriptor that the program closed behind our back.
@@ -233,6 +236,7 @@ pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) {
         // SAFETY: the table's own reference.
         unsafe { kept::give_up(py, entry.cookie) };
     }
+    left
 }
 
 /// Forbids further work and waits, detached, for a job under way on another thread: at most a few

@@ -253,6 +253,9 @@ impl<B: Buffer> Datagrams<B> {
     fn send_queued(&self, registrar: &dyn Registrar) -> (u64, Stop) {
         let mut bytes = 0;
         for _ in 0..config::DATAGRAM_BUDGET {
+            if bytes >= config::JOB_BUDGET as u64 {
+                break;
+            }
             let (data, target): (&[u8], Target) = {
                 let outgoing = self.outgoing.lock();
                 let first = outgoing.as_ref().and_then(|outgoing| outgoing.queue.front());

@@ -48,6 +48,11 @@ impl Listener {
         self.fd
     }
 
+    /// Whether it hands its connections over, and takes what is placed on its loop.
+    pub fn is_shared(&self) -> bool {
+        self.sink.is_some()
+    }
+
     /// The state word.
     pub fn state(&self) -> &State {
         &self.state
@@ -62,10 +67,10 @@ impl Listener {
         registered.map_err(io::Error::from)
     }
 
-    /// Accepts what waits, as far as the budget goes; the holder of the claim to read, which is
+    /// Accepts what waits, `budget` connections at most; the holder of the claim to read, which is
     /// given back by the caller. Whether more may wait, and what went wrong.
-    fn accept(&self, keep: &mut dyn FnMut(Connection)) -> (bool, Option<io::Error>) {
-        for _ in 0..config::ACCEPT_BUDGET {
+    fn accept(&self, budget: usize, keep: &mut dyn FnMut(Connection)) -> (bool, Option<io::Error>) {
+        for _ in 0..budget {
             match socket::accept(self.fd) {
                 Ok((connection, peer)) => match &self.sink {
                     Some(sink) => sink.place(connection, peer),
@@ -86,7 +91,7 @@ impl Listener {
     /// Those of `accept(2)`. What was accepted before is kept.
     pub fn accept_in_turn(&self) -> io::Result<()> {
         let mut stay = VecDeque::new();
-        let (more, failure) = self.accept(&mut |connection| stay.push_back(connection));
+        let (more, failure) = self.accept(config::ACCEPT_BUDGET, &mut |one| stay.push_back(one));
         self.arrived.lock().connections.append(&mut stay);
         self.state.release_read_in_turn(more);
         failure.map_or(Ok(()), Err)
@@ -136,7 +141,7 @@ impl Source for Listener {
             return report;
         }
         report.worked = true;
-        let (more, failure) = self.accept(&mut drop);
+        let (more, failure) = self.accept(config::ACCEPTS_PER_JOB, &mut drop);
         let failed = failure.is_some();
         if failed {
             self.arrived.lock().failure = failure;

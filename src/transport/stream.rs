@@ -13,14 +13,14 @@ use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sys::socket::{self, Channel};
 
 /// What was read before the owner asked for it.
 #[derive(Debug)]
 pub enum Ahead {
-    /// Bytes.
-    Data(Box<[u8]>),
+    /// Bytes; short pieces are joined, so that none costs much more than its bytes.
+    Data(Vec<u8>),
     /// The end of the stream.
     End,
     /// The read failed, and with it the stream.
@@ -30,6 +30,11 @@ pub enum Ahead {
 impl Ahead {
     fn len(&self) -> usize {
         if let Self::Data(data) = self { data.len() } else { 0 }
+    }
+
+    /// Whether nothing comes after it.
+    fn is_last(&self) -> bool {
+        !matches!(self, Self::Data(_))
     }
 }
 
@@ -86,6 +91,8 @@ pub struct Stream<B> {
     ahead: Mutex<Option<Box<VecDeque<Ahead>>>>,
     /// Bytes in `ahead`.
     ahead_bytes: AtomicUsize,
+    /// What is in `ahead` ends with the end, or a failure.
+    ahead_ended: AtomicBool,
 }
 
 impl<B: Buffer> Stream<B> {
@@ -99,6 +106,7 @@ impl<B: Buffer> Stream<B> {
             outgoing: Mutex::new(None),
             ahead: Mutex::new(None),
             ahead_bytes: AtomicUsize::new(0),
+            ahead_ended: AtomicBool::new(false),
         }
     }
 
@@ -147,6 +155,7 @@ impl<B: Buffer> Stream<B> {
     pub fn take_ahead(&self) -> VecDeque<Ahead> {
         let mut ahead = self.ahead.lock();
         self.ahead_bytes.store(0, Relaxed);
+        self.ahead_ended.store(false, Relaxed);
         self.state().taken_ahead();
         ahead.take().map_or_else(VecDeque::new, |ahead| *ahead)
     }
@@ -158,6 +167,7 @@ impl<B: Buffer> Stream<B> {
             left.append(ahead);
         }
         self.ahead_bytes.store(left.iter().map(Ahead::len).sum(), Relaxed);
+        self.ahead_ended.store(left.back().is_some_and(Ahead::is_last), Relaxed);
         *ahead = Some(Box::new(left));
         self.state().set_ahead();
     }
@@ -165,6 +175,30 @@ impl<B: Buffer> Stream<B> {
     /// Bytes read ahead and not yet taken.
     pub fn ahead_bytes(&self) -> usize {
         self.ahead_bytes.load(Relaxed)
+    }
+
+    fn may_read_ahead(&self) -> bool {
+        self.ahead_bytes() < config::READ_AHEAD && !self.ahead_ended.load(Relaxed)
+    }
+
+    /// Adds to what was read ahead; the holder of the claim to read.
+    fn push_ahead(&self, one: Result<&[u8], Ahead>) {
+        let mut ahead = self.ahead.lock();
+        let added = one.as_ref().map_or(0, |data| data.len());
+        self.ahead_bytes.store(self.ahead_bytes() + added, Relaxed);
+        let pieces = ahead.get_or_insert_default();
+        match (one, pieces.back_mut()) {
+            (Ok(data), Some(Ahead::Data(last)))
+                if last.len() + data.len() <= config::READ_AHEAD_PIECE =>
+            {
+                last.extend_from_slice(data);
+            }
+            (Ok(data), _) => pieces.push_back(Ahead::Data(data.to_vec())),
+            (Err(last), _) => {
+                self.ahead_ended.store(true, Relaxed);
+                pieces.push_back(last);
+            }
+        }
     }
 
     fn read_on(&self, bench: &mut Bench<'_>, report: &mut Report) {
@@ -177,17 +211,14 @@ impl<B: Buffer> Stream<B> {
             let limit = room.min(bench.scratch.len());
             let (one, more) = match self.read(&mut bench.scratch[..limit]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
-                Err(error) => (Ahead::Failed(error), false),
-                Ok((0, _)) => (Ahead::End, false),
+                Err(error) => (Err(Ahead::Failed(error)), false),
+                Ok((0, _)) => (Err(Ahead::End), false),
                 Ok((count, more)) => {
                     report.bytes_in += count as u64;
-                    (Ahead::Data(bench.scratch[..count].into()), more)
+                    (Ok(&bench.scratch[..count]), more)
                 }
             };
-            let mut ahead = self.ahead.lock();
-            self.ahead_bytes.store(self.ahead_bytes() + one.len(), Relaxed);
-            ahead.get_or_insert_default().push_back(one);
-            drop(ahead);
+            self.push_ahead(one);
             came = true;
             if !more {
                 break false;
@@ -249,10 +280,10 @@ impl<B: Buffer> Stream<B> {
         socket::shutdown_write(self.fd())
     }
 
-    /// Writes what is queued until it is gone, the kernel is full, or the budget is spent. The
+    /// Writes what is queued until it is gone, the kernel is full, or so many bytes have gone. The
     /// holder of the claim to write; the caller gives it back. The second value: whether the kernel
     /// would have taken more.
-    fn write_queued(&self, registrar: &dyn Registrar) -> (Flushed<B>, bool) {
+    fn write_queued(&self, registrar: &dyn Registrar, budget: usize) -> (Flushed<B>, bool) {
         let mut flushed = Flushed { bytes: 0, drained: false, failure: None, spent: Vec::new() };
         let mut wrote = 0;
         let mut parts = [IoSlice::new(&[]); PARTS];
@@ -272,12 +303,15 @@ impl<B: Buffer> Stream<B> {
                     }
                     return (flushed, true);
                 }
-                if flushed.bytes >= config::WRITE_BUDGET || self.state().bits().is_dead() {
+                // No call is given more than is left: a reader that keeps up would let the kernel
+                // take any amount in one.
+                let left = budget.saturating_sub(usize::try_from(flushed.bytes).unwrap_or(budget));
+                if left == 0 || self.state().bits().is_dead() {
                     return (flushed, true);
                 }
                 // SAFETY: buffers leave the queue by the next `advance` only, or by the owner once
                 // no claim is held.
-                unsafe { outgoing.queue.parts(&mut parts) }
+                unsafe { outgoing.queue.parts(&mut parts, left) }
             };
             let offered: usize = parts[..count].iter().map(|part| part.len()).sum();
             match self.channel.write(self.fd(), &parts[..count]) {
@@ -314,7 +348,7 @@ impl<B: Buffer> Stream<B> {
         if !self.state().claim_write() {
             return None;
         }
-        let (mut flushed, room) = self.write_queued(registrar);
+        let (mut flushed, room) = self.write_queued(registrar, config::WRITE_BUDGET);
         // After a failure nothing that is queued will ever be written.
         let failed = flushed.failure.is_some();
         flushed.spent = if failed { self.empty_queue() } else { self.take_spent() };
@@ -323,7 +357,7 @@ impl<B: Buffer> Stream<B> {
     }
 
     fn flush_ahead(&self, bench: &Bench<'_>, report: &mut Report) {
-        let (flushed, room) = self.write_queued(bench.registrar);
+        let (flushed, room) = self.write_queued(bench.registrar, config::JOB_BUDGET);
         report.bytes_out += flushed.bytes;
         report.again |= room && !flushed.drained;
         let news = {
@@ -420,7 +454,7 @@ impl<B: Buffer> Source for Stream<B> {
             report.worked = true;
             self.flush_ahead(bench, &mut report);
         }
-        let reads = self.input == Input::Data && self.ahead_bytes() < config::READ_AHEAD;
+        let reads = self.input == Input::Data && self.may_read_ahead();
         if reads && self.state().claim_read() {
             report.worked = true;
             self.read_on(bench, &mut report);
@@ -429,6 +463,8 @@ impl<B: Buffer> Source for Stream<B> {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod test_ahead;
 #[cfg(all(test, not(loom)))]
 mod test_owner;
 #[cfg(all(test, not(loom)))]

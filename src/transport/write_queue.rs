@@ -54,16 +54,22 @@ impl<B: Buffer> WriteQueue<B> {
         self.buffers.push_back(buffer);
     }
 
-    /// Points `parts` to what comes next; returns how many it needed.
+    /// Points `parts` to what comes next, `limit` bytes at most; returns how many it needed.
     ///
     /// # Safety
     /// The slices live as long as the buffers, not as long as `self` is borrowed: they must not be
     /// used after `advance` or `take_all`.
-    pub(super) unsafe fn parts(&self, parts: &mut [IoSlice<'_>; PARTS]) -> usize {
+    pub(super) unsafe fn parts(&self, parts: &mut [IoSlice<'_>; PARTS], limit: usize) -> usize {
         let mut offset = self.offset;
         let mut count = 0;
+        let mut left = limit;
         for (part, buffer) in parts.iter_mut().zip(&self.buffers) {
+            if left == 0 {
+                break;
+            }
             let bytes = &buffer.bytes()[offset..];
+            let bytes = &bytes[..left.min(bytes.len())];
+            left -= bytes.len();
             // SAFETY: the memory stays where it is while the buffer lives, by the trait's contract.
             *part =
                 IoSlice::new(unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) });
@@ -109,7 +115,7 @@ mod tests {
     fn next(queue: &WriteQueue<Vec<u8>>) -> Vec<Vec<u8>> {
         let mut parts = [IoSlice::new(&[]); PARTS];
         // SAFETY: the slices are copied before the queue changes.
-        let count = unsafe { queue.parts(&mut parts) };
+        let count = unsafe { queue.parts(&mut parts, usize::MAX) };
         parts[..count].iter().map(|part| part.to_vec()).collect()
     }
 
@@ -128,6 +134,21 @@ mod tests {
         queue.advance(2);
         assert!(queue.is_empty() && next(&queue).is_empty());
         assert_eq!(queue.take_spent(), [&b"de"[..], b"f"]);
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_offered() {
+        let mut queue = WriteQueue::default();
+        queue.push(b"abc".to_vec(), 1);
+        queue.push(b"de".to_vec(), 0);
+        queue.push(b"f".to_vec(), 0);
+        for (limit, offered) in [(1, &["b"][..]), (2, &["bc"]), (3, &["bc", "d"])] {
+            let mut parts = [IoSlice::new(&[]); PARTS];
+            // SAFETY: the queue does not change meanwhile.
+            let count = unsafe { queue.parts(&mut parts, limit) };
+            let found: Vec<_> = parts[..count].iter().map(|part| &**part).collect();
+            assert_eq!(found, offered.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -129,6 +130,50 @@ def test_a_loop_that_was_stuck_before_it_listened_gets_its_share() -> None:
             for _, writer in clients:
                 writer.close()
         assert answers.count(repr(here).encode() + b"\n") >= LOOPS
+
+    run(main)
+
+
+async def _open_idle(opened: contextlib.AsyncExitStack, count: int) -> None:
+    """Opens connections of the program's own on this loop, through which nothing passes."""
+    loop = asyncio.get_running_loop()
+    silent = opened.enter_context(contextlib.closing(listen()))
+    accepting = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    opened.callback(accepting.close_clients)
+    opened.callback(accepting.close)
+    for _ in range(count):
+        near, far = socket.socketpair()
+        opened.callback(far.close)
+        to = [sock.getsockname() for sock in (silent, *accepting.sockets)]
+        for transport, _ in (
+            *[await loop.create_connection(asyncio.Protocol, *address) for address in to],
+            await loop.create_connection(asyncio.Protocol, sock=near),
+            await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            ),
+        ):
+            opened.callback(transport.abort)
+
+
+def test_what_the_program_opened_by_itself_and_does_nothing_is_no_load() -> None:
+    async def where(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        here = asyncio.get_running_loop()
+        writer.write(b"%d\n" % loop_pool.current_pool().loops.index(here))
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as opened:
+            await _open_idle(opened, 10)
+            server = await opened.enter_async_context(
+                await loop_pool.start_server(where, "127.0.0.1", 0)
+            )
+            answers = []
+            for _ in range(8 * LOOPS):
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                opened.callback(writer.close)
+                answers.append(await reader.readline())
+        assert answers.count(b"0\n") >= 4
 
     run(main)
 

@@ -1,0 +1,107 @@
+//! A thread that helps turns to its own loop soon.
+
+use super::*;
+use crate::event_loop::{EventLoop, Post};
+use crate::id::IoToken;
+use crate::reactor::Ready;
+use crate::sync::atomic::AtomicUsize;
+use crate::transport::{Bench, Bits, Listener, Report, Schedule, Source};
+
+/// A source whose jobs are counted, and do something.
+struct Counted<F> {
+    runs: AtomicUsize,
+    listener: Listener,
+    job: F,
+}
+
+impl<F> fmt::Debug for Counted<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
+}
+
+impl<F: Fn() + Send + Sync> Source for Counted<F> {
+    fn ready(&self, _: Ready) -> Schedule {
+        Schedule::Unneeded
+    }
+
+    fn bits(&self) -> Bits {
+        self.listener.state().bits()
+    }
+
+    fn run(&self, _: &mut Bench<'_>) -> Report {
+        self.runs.fetch_add(1, Relaxed);
+        (self.job)();
+        Report { worked: true, ..Report::default() }
+    }
+}
+
+fn counted<F: Fn() + Send + Sync>(job: F) -> Arc<Counted<F>> {
+    Arc::new(Counted { runs: AtomicUsize::new(0), listener: Listener::new(-1, None), job })
+}
+
+/// A team of two loops: one that has jobs, and one that helps.
+fn team() -> (Arc<Team>, Hand, Arc<EventLoop<u32>>, Arc<EventLoop<u32>>, Hand) {
+    let team = Team::new(2, true);
+    let new_loop = || Arc::new(EventLoop::<u32>::new().expect("descriptors"));
+    let (busy, own) = (new_loop(), new_loop());
+    let join = |id, one: &EventLoop<u32>| team.join(LoopId(id), one.shared()).expect("a place");
+    let (first, second) = (join(0, &busy), join(1, &own));
+    (Arc::clone(&team), first, busy, own, second)
+}
+
+fn jobs(
+    owner: &EventLoop<u32>,
+    source: &Arc<impl Source + 'static>,
+    count: usize,
+) -> impl Iterator<Item = Job> {
+    let (owner, source) = (Arc::clone(owner.shared()), Arc::clone(source));
+    std::iter::repeat_with(move || Job {
+        owner: Arc::clone(&owner),
+        token: IoToken::new(0, 0),
+        source: Arc::clone(&source) as Arc<dyn Source>,
+    })
+    .take(count)
+}
+
+const EVER: u64 = u64::MAX / 2;
+
+#[test]
+fn a_helper_turns_to_what_is_posted_to_its_own_loop_after_one_job() {
+    let (team, _hand, busy, own, mut helper) = team();
+    let source = {
+        let own = Arc::clone(&own);
+        counted(move || own.post(Post::Call(1)))
+    };
+    team.inject(jobs(&busy, &source, 200));
+    let budget = || Budget::new(EVER, EVER, || own.has_posts());
+    assert!(helper.help(own.shared(), &mut [], &budget()));
+    assert_eq!(source.runs.load(Relaxed), 1);
+    // What it has taken along is done job by job, and by whoever gets to it.
+    assert!(helper.run_own(own.shared(), &mut [], &budget()));
+    assert_eq!(source.runs.load(Relaxed), 2);
+    assert!(team.crew.has_work());
+    helper.leave(own.shared()).into_iter().for_each(drop);
+}
+
+#[test]
+fn a_helper_s_jobs_end_with_their_time() {
+    let (team, _hand, busy, own, mut helper) = team();
+    let source = counted(|| ());
+    team.inject(jobs(&busy, &source, 200));
+    // The time is over, by the clock.
+    let spent = Budget::new(0, 0, || false);
+    assert!(helper.help(own.shared(), &mut [], &spent));
+    assert_eq!(source.runs.load(Relaxed), 1);
+    let lasting = Budget { until_ns: u64::MAX, is_wanted: || false };
+    assert!(!helper.run_own(own.shared(), &mut [], &lasting));
+    assert!(source.runs.load(Relaxed) > 1);
+}
+
+/// Neither for as long as it may nor beyond the time at which it has a timer due.
+#[test]
+fn a_budget_ends_with_the_next_timer() {
+    let limit = u64::try_from(config::JOBS_FOR.as_nanos()).expect("short");
+    assert_eq!(Budget::new(1000, 2000, || false).until_ns, 2000);
+    assert_eq!(Budget::new(1000, u64::MAX, || false).until_ns, 1000 + limit);
+}

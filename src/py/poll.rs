@@ -1,0 +1,170 @@
+//! How a turn asks the kernel: what the loop's thread does detached from the interpreter, for itself
+//! and for the other loops of its pool, and when it sleeps.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::io::{self, Found};
+use super::run::drain_posts;
+use crate::config;
+use crate::error::LoopError;
+use crate::event_loop::{Claim, EventLoop, Local, Turned};
+use crate::pool::{Budget, Hand};
+use crate::reactor::{PollEnd, Ready};
+use crate::scheduler::Park;
+
+/// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
+/// clock afterwards.
+pub(super) fn poll(
+    py: Python<'_>,
+    core: &LoopCore,
+    claim: &Claim<'_, Local<Callback>>,
+    began_ns: u64,
+    limit: Duration,
+) -> PyResult<u64> {
+    let event_loop = &core.event_loop;
+    // SAFETY: runs no Python.
+    let (mut found, last_ns) =
+        unsafe { claim.local(|local| (std::mem::take(&mut local.found), local.last_poll_ns())) };
+    // SAFETY: the claim; no Python runs.
+    let mut hand = unsafe { core.hand.with(Option::take) };
+    let lends = hand.as_ref().is_some_and(|hand| hand.team().steals());
+    // SAFETY: runs no Python.
+    let mut scratch = if lends { unsafe { claim.local(Local::take_scratch) } } else { Vec::new() };
+    let polled = py.detach(|| match &mut hand {
+        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, began_ns, limit, &mut found),
+        None => wait(event_loop, limit, || false, &mut found),
+    });
+    if let Ok(turned) = &polled {
+        let turned = *turned;
+        account(core, began_ns, last_ns, turned, limit);
+        io::collect(py, core, &found, |found| {
+            // SAFETY: runs no Python.
+            unsafe {
+                claim.local(|local| match found {
+                    Found::Level(callback) => local.ready.push_event(callback),
+                    Found::Edge(callback) => local.ready.push(callback),
+                });
+            }
+        });
+        if let Some(hand) = &hand {
+            if !found.is_empty() || event_loop.has_posts() {
+                event_loop.metrics().worked_ns.set(turned.now_ns);
+            }
+            if found.len() > config::BEHIND {
+                io::offer(py, core, hand, &found);
+            }
+        }
+        // SAFETY: runs no Python.
+        unsafe { claim.local(|local| local.polled(turned)) };
+        drain_posts(py, core, claim);
+    }
+    // SAFETY: runs no Python.
+    unsafe {
+        if lends {
+            claim.local(|local| local.give_scratch(scratch));
+        }
+        core.hand.with(|place| *place = hand);
+    }
+    give_back(claim, found);
+    let turned = polled?;
+    if turned.end == PollEnd::Interrupted {
+        py.check_signals()?;
+    }
+    Ok(turned.now_ns)
+}
+
+/// Waits for the kernel, at most for `limit`, unless there is work on the last look.
+fn wait(
+    event_loop: &EventLoop<Callback>,
+    limit: Duration,
+    has_work: impl FnOnce() -> bool,
+    found: &mut Vec<Ready>,
+) -> Result<Turned, LoopError> {
+    let mut poller = event_loop.shared().poller();
+    if limit.is_zero() {
+        return poller.poll(limit, found);
+    }
+    match event_loop.park(&poller, has_work) {
+        Park::Sleep(_parked) => poller.poll(limit, found),
+        Park::Work => poller.poll(Duration::ZERO, found),
+    }
+}
+
+/// As [`wait`], in a pool: does what the loop has left lying, then what others have, and waits only
+/// if there is nothing; and searches once more if it is woken for that. A coroutine that it finds is
+/// begun at the end of the turn. `began_ns`: when the turn began, which is as good as now.
+fn wait_and_help(
+    event_loop: &EventLoop<Callback>,
+    hand: &mut Hand,
+    scratch: &mut [u8],
+    began_ns: u64,
+    limit: Duration,
+    found: &mut Vec<Ready>,
+) -> Result<Turned, LoopError> {
+    let shared = event_loop.shared();
+    let steals = hand.team().steals();
+    let is_wanted = || event_loop.has_posts();
+    // The next timer is due then.
+    let until_ns = if limit.is_zero() {
+        u64::MAX
+    } else {
+        began_ns.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))
+    };
+    if (steals && hand.run_own(shared, scratch, &Budget::new(began_ns, until_ns, is_wanted)))
+        || limit.is_zero()
+    {
+        return wait(event_loop, Duration::ZERO, || false, found);
+    }
+    let (mut work, mut errands) = (false, false);
+    let looked = hand.look_before_sleep(|| event_loop.has_posts());
+    let waited = wait(
+        event_loop,
+        limit,
+        || {
+            work = steals && hand.has_work();
+            errands = hand.has_errands();
+            work || errands
+        },
+        found,
+    );
+    if let Ok(turned) = &waited
+        && !looked
+        && event_loop.has_posts()
+    {
+        hand.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
+    }
+    hand.team().awake();
+    let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
+    let busy = !found.is_empty() || event_loop.has_posts() || now_ns >= until_ns;
+    let budget = Budget::new(now_ns, until_ns, is_wanted);
+    let helped = hand.answer(shared, scratch, busy, &budget);
+    if errands && !busy {
+        hand.seek_errand(shared);
+    }
+    if work && !busy && !helped {
+        hand.help(shared, scratch, &budget);
+    }
+    waited
+}
+
+fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {
+    found.clear();
+    // SAFETY: runs no Python; events are plain numbers.
+    unsafe { claim.local(|local| local.found = found) };
+}
+
+/// Idle time is time in a wait that was allowed to sleep; all else since the first poll is busy.
+fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: Duration) {
+    let metrics = core.event_loop.metrics();
+    metrics.polls.add(1);
+    metrics.polled_ns.set(turned.now_ns);
+    if last_ns != 0 {
+        metrics.busy_ns.add(began_ns.saturating_sub(last_ns));
+    }
+    let spent = turned.now_ns.saturating_sub(began_ns);
+    if limit.is_zero() { metrics.busy_ns.add(spent) } else { metrics.idle_ns.add(spent) }
+}
