@@ -41,13 +41,21 @@ fn counted<F: Fn() + Send + Sync>(job: F) -> Arc<Counted<F>> {
 }
 
 /// A team of two loops: one that has jobs, and one that helps.
-fn team() -> (Arc<Team>, Hand, Arc<EventLoop<u32>>, Arc<EventLoop<u32>>, Hand) {
+struct Two {
+    team: Arc<Team>,
+    busy: Arc<EventLoop<u32>>,
+    own: Arc<EventLoop<u32>>,
+    _hand: Hand,
+    helper: Hand,
+}
+
+fn team() -> Two {
     let team = Team::new(2, true);
     let new_loop = || Arc::new(EventLoop::<u32>::new().expect("descriptors"));
     let (busy, own) = (new_loop(), new_loop());
     let join = |id, one: &EventLoop<u32>| team.join(LoopId(id), one.shared()).expect("a place");
     let (first, second) = (join(0, &busy), join(1, &own));
-    (Arc::clone(&team), first, busy, own, second)
+    Two { team: Arc::clone(&team), busy, own, _hand: first, helper: second }
 }
 
 fn jobs(
@@ -68,7 +76,7 @@ const EVER: u64 = u64::MAX / 2;
 
 #[test]
 fn a_helper_turns_to_what_is_posted_to_its_own_loop_after_one_job() {
-    let (team, _hand, busy, own, mut helper) = team();
+    let Two { team, busy, own, _hand, mut helper } = team();
     let source = {
         let own = Arc::clone(&own);
         counted(move || own.post(Post::Call(1)))
@@ -86,7 +94,7 @@ fn a_helper_turns_to_what_is_posted_to_its_own_loop_after_one_job() {
 
 #[test]
 fn a_helper_s_jobs_end_with_their_time() {
-    let (team, _hand, busy, own, mut helper) = team();
+    let Two { team, busy, own, _hand, mut helper } = team();
     let source = counted(|| ());
     team.inject(jobs(&busy, &source, 200));
     // The time is over, by the clock.
