@@ -1088,7 +1088,8 @@ def _spawn_on[T](
         coro: a coroutine object, not yet started. It is left as it is if this fails.
         name: the task's name, or None.
         context: the context to run it in; None: a copy of the current one.
-        closing: also while the loop takes on nothing but what its shutdown needs.
+        closing: also while the loop takes on nothing but what its shutdown needs; and as a plain
+            `asyncio.Task`, whatever task factory the program has set.
 
     Raises:
         TypeError: `coro` is no coroutine.

@@ -35,8 +35,9 @@ class Value:
             self.value = made
 
     def begin_close(self) -> asyncio.Task[None]:
-        """Close the value, in a task."""
-        return asyncio.create_task(self._end(), context=self._context)
+        """Close the value, in a task, whatever the program's task factory does."""
+        loop = asyncio.get_running_loop()
+        return asyncio.Task(self._end(), loop=loop, context=self._context)
 
     async def _end(self) -> None:
         if self._close is not None:

@@ -200,6 +200,7 @@ class Pool:
         self._loops: tuple[EventLoop, ...] = ()
         self._watch = Watch(self, stuck_after)
         self._interrupted = False
+        self._shutdown: asyncio.Task[None] | None = None  # the task that ends the pool
         # Under the lock: what executors have the loops do; None when the pool has refused them.
         # Re-entrant, as a finalizer may end an executor meanwhile.
         self._works_lock = threading.RLock()

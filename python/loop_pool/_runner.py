@@ -257,7 +257,8 @@ def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractE
         SystemExit, KeyboardInterrupt: the first one that came meanwhile. A second
             ``KeyboardInterrupt`` is the user's wish not to wait.
     """
-    task = loop.create_task(shutdown)
+    # Past the program's task factory, which could make anything of it.
+    task = asyncio.Task(shutdown, loop=loop)
     first: BaseException | None = None
     while not task.done():
         try:
@@ -272,6 +273,7 @@ def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractE
 
 async def _shut_down(pool: Pool, deadline: float | None) -> None:
     """Phases 2 to 5, on loop 0."""
+    pool._shutdown = asyncio.current_task()
     stuck: set[_Member] = set()
     for phase in (_cancel_tasks, close_locals, _shut_down_asyncgens, _shut_down_executor):
         silent = await _on_every_loop(pool, phase, deadline, stuck)
@@ -317,7 +319,8 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
     """
     loop = member.loop
     loop._cancel_errands()
-    while tasks := {task for task in asyncio.all_tasks() if not _is_ours(task)}:
+    ours = {asyncio.current_task(), member.pool._shutdown}
+    while tasks := asyncio.all_tasks() - ours:
         for task in tasks:
             task.cancel()
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -335,12 +338,6 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
             logger.error("%s: this task did not end in time: %r", member.name, task)
         if pending:
             return
-
-
-def _is_ours(task: asyncio.Task[Any]) -> bool:
-    """Whether a task belongs to the shutdown itself."""
-    code = getattr(task.get_coro(), "cr_code", None)
-    return code in _OUR_CODE
 
 
 async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
@@ -362,8 +359,6 @@ _NAMES: dict[Callable[[_Member, float | None], Coroutine[Any, Any, None]], str] 
     _shut_down_asyncgens: "closing its asynchronous generators",
     _shut_down_executor: "shutting down its executor",
 }
-
-_OUR_CODE = {function.__code__ for function in (_shut_down, *_NAMES)}
 
 
 def _where(member: _Member) -> str:

@@ -104,7 +104,7 @@ def spawn_in[T](
 ) -> PoolTask[T]:
     """As :func:`spawn`, on a loop of a given pool.
 
-    ``closing``: also while the pool refuses new work.
+    ``closing``: also while the pool refuses new work; and past the program's task factory.
     """
     try:
         member = pool._member_of(loop)

@@ -44,16 +44,18 @@ pub(super) fn plain(
     if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
 }
 
-/// Makes a task of a coroutine, as `create_task(coro, name=..., context=...)`.
+/// Makes a task of a coroutine, as `create_task(coro, name=..., context=...)`. `own`: the program's
+/// task factory is not asked.
 pub(super) fn new_task<'py>(
     loop_: &Bound<'py, LoopCore>,
     coro: &Ref,
     name: Option<&Ref>,
     context: Option<&Ref>,
+    own: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (loop_.py(), state());
     if let Some(context) = context
-        && !(loop_.get().has_task_factory() || loop_.get().starts_eagerly())
+        && (own || !(loop_.get().has_task_factory() || loop_.get().starts_eagerly()))
     {
         loop_.get().check_open()?;
         let names = if name.is_some() { &state.kwnames_named_task } else { &state.kwnames_task };

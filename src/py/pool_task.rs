@@ -57,6 +57,8 @@ pub(super) struct Parts {
     pub(super) loop_: Option<Py<LoopCore>>,
     /// Its place among those of its loop.
     pub(super) place: usize,
+    /// It is the pool's own: no task factory of the program has a hand in it.
+    pub(super) own: bool,
     /// The `asyncio.Task`, while it runs. Dropped on its own loop's thread.
     pub(super) task: Option<Ref>,
     /// The messages of the cancellations that were asked for and have not reached the coroutine.

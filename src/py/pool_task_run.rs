@@ -113,20 +113,20 @@ unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
 pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
     let py = loop_.py();
     let this = slf.get();
-    let (coro, name, context, mut cancels) = {
+    let (coro, name, context, own, mut cancels) = {
         let mut parts = lock_attached(py, &this.parts);
         let Some(coro) = parts.coro.take() else {
             drop(parts);
             return deliver(slf);
         };
         let (name, context) = (copied(py, parts.name.as_ref()), copied(py, parts.context.as_ref()));
-        (coro, name, context, std::mem::take(&mut parts.cancels))
+        (coro, name, context, parts.own, std::mem::take(&mut parts.cancels))
     };
     if let Some(message) = cancels.pop() {
         return end_unbegun(slf, &coro, &message);
     }
-    let begun =
-        create_task::new_task(loop_, &coro, name.as_ref(), context.as_ref()).and_then(|task| {
+    let begun = create_task::new_task(loop_, &coro, name.as_ref(), context.as_ref(), own).and_then(
+        |task| {
             let done = task.call_method0(intern!(py, "done"))?.is_truthy()?;
             if !done {
                 {
@@ -136,7 +136,8 @@ pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) 
                 watch(slf, &task, context.as_ref())?;
             }
             Ok((task, done))
-        });
+        },
+    );
     match begun {
         Ok((task, true)) => {
             settle(slf, &task);

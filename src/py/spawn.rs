@@ -69,7 +69,8 @@ impl Book {
     }
 }
 
-/// Gives `coro` to a loop, which begins it in its own thread. Any thread.
+/// Gives `coro` to a loop, which begins it in its own thread. Any thread. `closing`: it is the
+/// shutdown's own, which a loop takes on to its end, and which no task factory changes.
 ///
 /// # Errors
 /// `RuntimeError` if the loop accepts no new work; `TypeError` for what is no coroutine. The
@@ -84,6 +85,7 @@ pub(super) fn spawn_on<'py>(
     closing: bool,
 ) -> PyResult<Bound<'py, PoolTaskCore>> {
     let task = new_task(coro, name, context)?;
+    lock_attached(coro.py(), &task.get().parts).own = closing;
     enter(loop_, &task, closing)?;
     loop_.get().schedule(Callback::from_native(task.clone().into_any().into()));
     Ok(task)
