@@ -7,9 +7,10 @@ A coroutine becomes a :class:`PoolTask`, which is a future to asyncio, so ``gath
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from builtins import map as _map
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Generator
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._pool import current_pool
@@ -17,7 +18,6 @@ from ._task import PoolTask, spawn, spawn_in
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncGenerator,
         AsyncIterator,
         Awaitable,
         Callable,
@@ -100,9 +100,17 @@ def _spawn_each(aws: tuple[Awaitable[Any], ...]) -> list[Awaitable[Any]]:
         if not inspect.isawaitable(each):
             raise TypeError(f"a coroutine, a future or another awaitable is required, not {each!r}")
     spawned: dict[int, PoolTask[Any]] = {}
-    for each in aws:
-        if asyncio.iscoroutine(each) and id(each) not in spawned:
-            spawned[id(each)] = spawn(each)
+    try:
+        for each in aws:
+            if asyncio.iscoroutine(each) and id(each) not in spawned:
+                spawned[id(each)] = spawn(each)
+    except BaseException:
+        for task in spawned.values():
+            task.cancel()
+        for each in aws:
+            if asyncio.iscoroutine(each) and id(each) not in spawned:
+                each.close()
+        raise
     return [spawned.get(id(each), each) for each in aws]
 
 
@@ -217,8 +225,9 @@ def map(  # noqa: A001
             ...
 
     Closing the iterator (``aclose()``; a loop does it for one that was left early) cancels the
-    calls under way and waits for them. The first exception, of a call or of an iterable, is raised
-    in its place among the results, and closes it.
+    calls under way, waits for them, and closes the generators among the iterables. The first
+    exception, of a call or of an iterable, is raised in its place among the results, and closes it;
+    exceptions of other calls are dropped then, as by ``gather``.
 
     Args:
         fn: see :func:`call`; it runs on whichever loop gets to it.
@@ -264,6 +273,11 @@ class _Each:
         except StopIteration:
             raise StopAsyncIteration from None
 
+    async def aclose(self) -> None:
+        # Whatever else can be closed, a file say, is the program's.
+        if isinstance(self._items, Generator):
+            self._items.close()
+
 
 class _Feed:
     """Reads the items and begins the calls, beside the one who fetches the results."""
@@ -278,6 +292,7 @@ class _Feed:
         self._ahead = asyncio.Semaphore(READ_AHEAD * limit)
         self._tasks: asyncio.Queue[PoolTask[Any]] = asyncio.Queue()
         self._pending: set[PoolTask[Any]] = set()
+        self._unseen: set[PoolTask[Any]] = set()  # which nobody has fetched from here
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -291,6 +306,7 @@ class _Feed:
                     return
                 task = spawn(self._begin(args))
                 self._pending.add(task)
+                self._unseen.add(task)
                 task.add_done_callback(self._ended)
                 self._tasks.put_nowait(task)
         finally:
@@ -314,25 +330,55 @@ class _Feed:
             await self._task
             return None
         self._ahead.release()
+        self._unseen.discard(task)
         return task
 
     async def close(self) -> None:
-        """Cancel what is under way and wait for it."""
+        """Cancel what is under way, wait for it, however often that is cancelled, and close."""
+        cancelled = None
         self._task.cancel()
         # The feed itself may take its time to end, and begin another call meanwhile.
         while waited := {*self._pending, *(() if self._task.done() else (self._task,))}:
             for task in self._pending:
                 task.cancel()
-            await asyncio.wait(waited)
+            try:
+                await asyncio.wait(waited)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        async with contextlib.AsyncExitStack() as closing:
+            for source in self._sources:
+                if isinstance(source, AsyncGenerator | _Each):
+                    closing.push_async_callback(source.aclose)
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # it refers to this frame
+
+    def drop_errors(self) -> None:
+        """Let nobody hear of the exceptions of calls whose results nobody has fetched."""
+        for task in self._unseen:
+            if task.done() and not task.cancelled():
+                task.exception()
 
 
 async def _results(
     fn: Callable[..., Any], sources: tuple[AsyncIterator[Any], ...], limit: int
 ) -> AsyncGenerator[Any]:
     feed = _Feed(fn, sources, limit)
+    has_failed = False
     try:
         while (task := await feed.next()) is not None:
             yield await task
+    except GeneratorExit, asyncio.CancelledError:
+        raise
+    except BaseException:
+        has_failed = True
+        raise
     finally:
         task = None  # its exception's traceback refers to this frame
-        await feed.close()
+        try:
+            await feed.close()
+        finally:
+            if has_failed:
+                feed.drop_errors()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import loop_pool
 from _pool_support import loops, run
 from _support import HANG, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
@@ -123,6 +126,30 @@ def test_cancelling_gather_cancels_what_it_gathers(count: int) -> None:
         await eventually(lambda: len(cancelled) == 10, "all are cancelled")
 
     run(main, count)
+
+
+@pytest.mark.parametrize("bulk", [loop_pool.gather, lambda *aws: loop_pool.as_completed(aws)])
+def test_a_pool_that_ends_takes_none_of_them(bulk: Callable[..., Any], count: int) -> None:
+    coroutines = [_answer(1), _answer(2), _answer(3)]
+
+    async def cleans_up() -> None:
+        try:
+            await _for_ever()
+        finally:
+            with pytest.raises(RuntimeError, match=r"closed|closing"):
+                bulk(*coroutines)
+            refused.append(True)
+
+    refused: list[bool] = []
+
+    async def main() -> None:
+        loop_pool.spawn(cleans_up(), loop=loops()[0])
+        await loop_pool.spawn(asyncio.sleep(0), loop=loops()[0])
+
+    run(main, count)
+    assert refused == [True]
+    # Closed, not lost: nothing says that they were never awaited.
+    assert [coroutine.cr_frame for coroutine in coroutines] == [None] * 3
 
 
 def test_what_is_no_awaitable_spawns_nothing(count: int) -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterator,
+)
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import loop_pool
 from _pool_support import loops, run
-from _support import eventually
+from _support import eventually, turns
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
@@ -244,3 +255,213 @@ def test_map_refuses_what_makes_no_sense(count: int) -> None:
             loop_pool.map(_answer, 7)  # type: ignore[arg-type]
 
     run(main, count)
+
+
+# What it reads from
+
+
+class Source:
+    """Generators that note where they were closed."""
+
+    def __init__(self) -> None:
+        self.closed: list[asyncio.AbstractEventLoop] = []
+
+    async def of_async(self, count: int = 1000) -> AsyncIterator[int]:
+        try:
+            for number in range(count):
+                yield number
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            self.closed.append(asyncio.get_running_loop())
+
+    def of_sync(self, count: int = 1000) -> Iterator[int]:
+        try:
+            yield from range(count)
+        finally:
+            self.closed.append(asyncio.get_running_loop())
+
+    def of_class(self, count: int = 1000) -> AsyncIterable[int]:
+        class Pages:
+            def __aiter__(_) -> AsyncIterator[int]:
+                return self.of_async(count)
+
+        return Pages()
+
+
+KINDS = [Source.of_async, Source.of_sync, Source.of_class]
+
+
+async def _leave(results: AsyncGenerator[Any]) -> None:
+    await anext(results)
+    await results.aclose()
+
+
+async def _fail(results: AsyncGenerator[Any]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async for _ in results:
+            pass
+
+
+async def _cancel(results: AsyncGenerator[Any]) -> None:
+    async def iterate() -> None:
+        async for _ in results:
+            begun.set()
+
+    begun = asyncio.Event()
+    task = asyncio.create_task(iterate())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _exhaust(results: AsyncGenerator[Any]) -> None:
+    async for _ in results:
+        pass
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """No cycle is freed during the test."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", [_leave, _fail, _cancel, _exhaust])
+def test_the_generators_that_it_reads_are_closed_with_it(
+    end: Callable[[AsyncGenerator[Any]], Coroutine[Any, Any, None]],
+    kind: Callable[..., Any],
+    no_collector: None,
+) -> None:
+    async def work(number: int, _: int) -> int:
+        await asyncio.sleep(0)
+        return 1 // (7 - number) if end is _fail else number
+
+    async def main() -> None:
+        source = Source()
+        # Held here, so that nothing but the map closes it.
+        long, short = kind(source), kind(source, 50 if end is _exhaust else 1000)
+        results = loop_pool.map(work, long, short)
+        await end(results)
+        assert source.closed == [asyncio.get_running_loop()] * 2
+        del long, short
+
+    run(main)
+
+
+def test_what_is_no_generator_is_the_program_s_to_close(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text("1\n2\n3\n")
+
+    async def main() -> None:
+        with path.open() as lines:
+            results = loop_pool.map(int, lines, limit=1)
+            assert await anext(results) == 1
+            await results.aclose()
+            assert not lines.closed
+
+    run(main)
+
+
+def test_it_waits_for_its_calls_however_often_that_is_cancelled() -> None:
+    async def main() -> None:
+        under_way, cleans, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        ended: list[str] = []
+
+        async def work(_: int) -> None:
+            under_way.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleans.set()
+                while not go.is_set():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await go.wait()
+                ended.append("cleaned up")
+
+        async def iterate() -> None:
+            async for _ in loop_pool.map(work, source.of_async(1)):
+                pass
+
+        source = Source()
+        task = asyncio.create_task(iterate())
+        await under_way.wait()
+        task.cancel()
+        await cleans.wait()
+        for _ in range(3):
+            task.cancel()
+            await turns()
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == ["cleaned up"]
+        assert len(source.closed) == 1
+
+    run(main, 1)
+
+
+# The exceptions that nobody asks for
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_after_one_exception_those_of_the_others_are_not_reported(steps: int, count: int) -> None:
+    """`clean_process` sees what is reported, as `asyncio.gather` reports nothing."""
+
+    async def work(number: int) -> int:
+        for _ in range(steps * number):
+            await asyncio.sleep(0)
+        raise ZeroDivisionError(number)
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError, match="0"):
+            async for _ in loop_pool.map(work, range(50), limit=10):
+                pass
+        gc.collect()
+        await loop_pool.broadcast(asyncio.sleep, 0)
+
+    run(main, count)
+    gc.collect()
+
+
+def test_an_exception_of_the_source_counts_as_one() -> None:
+    async def work(number: int) -> int:
+        raise ZeroDivisionError(number)
+
+    async def items() -> AsyncIterator[int]:
+        yield 0
+        raise LookupError
+
+    async def main() -> None:
+        results = loop_pool.map(work, items())
+        with pytest.raises(ZeroDivisionError):
+            await anext(results)
+        gc.collect()
+
+    run(main)
+    gc.collect()
+
+
+def test_what_failed_in_a_map_that_was_left_is_reported(logged_errors: list[str]) -> None:
+    async def work(number: int) -> int:
+        if number:
+            failed.append(number)
+            raise ZeroDivisionError(number)
+        await eventually(lambda: len(failed) == 3, "the others have failed")
+        return number
+
+    failed: list[int] = []
+
+    async def main() -> None:
+        results = loop_pool.map(work, range(4))
+        assert await anext(results) == 0
+        await results.aclose()
+
+    run(main)
+    gc.collect()
+    first_lines = [message.partition("\n")[0] for message in logged_errors]
+    assert first_lines == ["PoolTask exception was never retrieved"] * 3
+    logged_errors.clear()
