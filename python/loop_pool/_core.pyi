@@ -33,6 +33,7 @@ __all__ = [
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
+    "_call_as_owner",
     "_current_task",
     "_enter",
     "_install_datagram_methods",
@@ -42,6 +43,7 @@ __all__ = [
     "_install_tls_methods",
     "_install_writer_methods",
     "_is_blocked",
+    "_is_owner",
     "_learn_streams",
     "_learn_task_callbacks",
     "_leave",
@@ -525,10 +527,6 @@ class StreamCore:
     def begin_lost(self) -> bool:
         """Note that `connection_lost` is on its way. Return whether it was not before."""
 
-    @staticmethod
-    def is_here(loop_: LoopCore) -> bool:
-        """Whether the calling thread may change the transport: it runs the loop, or nobody does."""
-
     def shut_write(self) -> None:
         """Shut the write side down once everything is written.
 
@@ -605,10 +603,6 @@ class DatagramCore:
 
     def begin_lost(self) -> bool:
         """Note that `connection_lost` is on its way. Return whether it was not before."""
-
-    @staticmethod
-    def is_here(loop_: LoopCore) -> bool:
-        """Whether the calling thread may change the transport: it runs the loop, or nobody does."""
 
     def enqueue(self, transport: object, data: bytes, full: bool) -> None:
         """Queue a datagram that the Python half sends itself when `_send_next` is called.
@@ -1146,6 +1140,16 @@ def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> No
 
     Raises:
         ImportError: its slots are not where those of the other transport classes are.
+    """
+
+def _is_owner(loop_: LoopCore, /) -> bool:
+    """Whether the calling thread runs the loop, or has borrowed it. Any thread."""
+
+def _call_as_owner(loop_: LoopCore, function: Callable[[], object], /) -> bool:
+    """Call a function as the owner of a loop that nobody runs. Return whether it was called.
+
+    Raises:
+        BaseException: whatever it raises.
     """
 
 def _install_tls_methods(

@@ -157,6 +157,8 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         self._begin_lending()
+        # Held by a thread that uses the loop's objects while nobody runs it.
+        self._borrowing = threading.RLock()
         self._listeners: dict[int, Listener] = {}
         self._servers: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
@@ -173,7 +175,8 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         """Run until ``stop()`` is called. As ``asyncio.loop.run_forever``."""
         self._run_forever_setup()
         try:
-            self._watch_signals()
+            with self._borrowing:  # nobody begins any more: it says that it runs
+                self._watch_signals()
             try:
                 self._run()
             finally:
@@ -199,7 +202,8 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         try:
             super().close()
         finally:
-            self._close_core()
+            with self._borrowing:
+                self._close_core()
             _open_loops.pop(id(self), None)
 
     # -- debug mode ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
+from ._thread_affinity import on_loop_thread
 from ._transports import SLOTS, Base, Writing, logger
 
 if TYPE_CHECKING:
@@ -172,11 +173,10 @@ class WritePipeTransport(_Pipe, Writing, _private.FlowControlMixin):
         watches = is_socket or (is_pipe and _tells_of_its_reader(status))
         self._open(loop, pipe, protocol, waiter, extra, False, watches)
 
+    @on_loop_thread
     def write_eof(self) -> None:
         """Close when everything queued is written. As ``asyncio.WriteTransport.write_eof``."""
-        if not self._is_here():
-            self._elsewhere("write_eof")
-        elif self._core.begin_close_writes() and not self._core.queued:
+        if self._core.begin_close_writes() and not self._core.queued:
             self._schedule_lost(None)
 
     def can_write_eof(self) -> bool:

@@ -31,6 +31,7 @@ from . import _place
 from ._bulk import call
 from ._health import Health
 from ._pool import GRACE, current_pool
+from ._serve_affinity import usable_on_every_loop
 from ._serve_limit import ConcurrencyLimit
 from ._serve_plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
 from ._server import Server, create_server
@@ -145,7 +146,8 @@ class Serving:
             config.app = checked(self._target(), "what the factory returned")
         if not config.loaded:
             load(config)
-            config.loaded_app = self._health.around(self._limit.around(config.loaded_app))
+            app = self._health.around(self._limit.around(config.loaded_app))
+            config.loaded_app = usable_on_every_loop(app)
         site = Site(config, quiet=again)
         self._limit.count(site.state)
         started = await site.start()

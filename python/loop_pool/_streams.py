@@ -6,13 +6,15 @@ life. Native are ``read``, ``readexactly``, ``readuntil``, ``readline`` and ``as
 adds them to the classes below. Slots hold what these need of the Python side, where they find it by
 its place; ``_private`` lists asyncio's attributes that the classes share with it.
 
-Threads: a stream belongs to its loop's thread. A call from another does no harm to memory, and is
-as right or wrong as with asyncio's streams.
+Threads: a stream belongs to its loop's thread. A writer that is used on another loop works: what it
+does goes to its own loop, and what is awaited is awaited there (``_thread_affinity``). A reader does
+no harm to memory then, and is as right or wrong as with asyncio's streams.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import warnings
 from asyncio import format_helpers
@@ -20,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
 from ._event_loop import EventLoop
+from ._thread_affinity import await_on_loop
 from ._transports import StreamTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 LIMIT = 2**16
 """Bytes that a reader keeps before it may pause its transport, if nothing else is said."""
@@ -115,8 +118,27 @@ class StreamWriter(asyncio.StreamWriter):
         self._reader = reader
         self._loop = loop
 
-    _drain_later = asyncio.StreamWriter.drain
-    """What ``drain`` returns when there is something to wait for, or to raise."""
+    async def _drain_later(self) -> None:
+        """What ``drain`` returns when there is something to wait for, or to raise."""
+        await self._on_its_loop(super().drain)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed. As ``asyncio.StreamWriter.wait_closed``."""
+        await self._on_its_loop(super().wait_closed)
+
+    async def start_tls(self, *args: Any, **kwds: Any) -> None:
+        """Upgrade the connection to TLS. As ``asyncio.StreamWriter.start_tls``."""
+        await self._on_its_loop(super().start_tls, *args, **kwds)
+
+    def _on_its_loop(
+        self, method: Callable[..., Coroutine[Any, Any, None]], *args: Any, **kwds: Any
+    ) -> Coroutine[Any, Any, None]:
+        loop = self._loop
+        if not isinstance(loop, EventLoop) or _core._is_owner(loop):
+            return method(*args, **kwds)
+        if loop.get_debug():
+            _private.check_thread(loop)
+        return await_on_loop(loop, functools.partial(method, *args, **kwds))
 
     def __del__(self, warnings: Any = warnings) -> None:
         if getattr(self, "_transport", None) is not None:

@@ -44,13 +44,16 @@ private name                                use here
 ``_SSLProtocolTransport`` and               base of what a program sees; its ``write`` is native
 its ``_ssl_protocol``, ``_closed``
 ``SSLObject._sslobj``                       OpenSSL's side of it, without a Python frame between
-``_sslobj``, ``_loop`` of ``SSLProtocol``   the ``SSLObject`` and the loop
+``_sslobj``, ``_loop`` of ``SSLProtocol``   the ``SSLObject`` and the loop; the latter in a slot, as
+                                            the native half asks it who calls
 ``BaseTransport._start_tls_compatible``,    ``start_tls``, which is asyncio's but for the class of
 ``StreamReaderProtocol._stream_reader``,    the protocol
 ``StreamReader._buffer``
 ==========================================  ======================================================
 
-Threads: as asyncio's, a connection belongs to the thread of its loop.
+Threads: as asyncio's, a connection belongs to the thread of its loop. OpenSSL's memory does not
+bear two at a time, so every method that reaches it asks first who calls, as those of the transports
+do (``_thread_affinity``).
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ from asyncio import constants, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._thread_affinity import as_bytes, elsewhere, on_loop_thread
 
 RECORD = 16 * 1024
 """The most bytes of content that a TLS record carries, and so the most that one read can bring."""
@@ -94,6 +98,7 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         _ssl_protocol: SSLProtocol
 
     _write_otherwise = sslproto._SSLProtocolTransport.write
+    _elsewhere = elsewhere
 
 
 class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
@@ -119,6 +124,7 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
             "_app_writing_paused",
             "_incoming",
             "_incoming_high_water",
+            "_loop",
             "_openssl",
             "_outgoing",
             "_outgoing_high_water",
@@ -185,6 +191,7 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
     # -- for the native half ---------------------------------------------------------------------
 
     _process_outgoing_otherwise = _SSLProtocol._process_outgoing
+    _elsewhere = elsewhere
 
     def _receive(self, data: bytes) -> None:
         """Take encrypted bytes while something is unusual."""
@@ -275,6 +282,32 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
             self._app_protocol_buffer_updated(offset)
         if ended:
             self._end()
+
+
+_OF_TRANSPORTS = (
+    "_force_close",
+    "abort",
+    "close",
+    "pause_reading",
+    "resume_reading",
+    "set_protocol",
+    "set_read_buffer_limits",
+    "set_write_buffer_limits",
+)
+_OF_PROTOCOLS = (
+    "buffer_updated",
+    "connection_lost",
+    "connection_made",
+    "eof_received",
+    "pause_writing",
+    "resume_writing",
+)
+"""The methods of asyncio's that change a connection. What they call is reached by no other way."""
+
+for _class, _names in ((SSLTransport, _OF_TRANSPORTS), (SSLProtocol, _OF_PROTOCOLS)):
+    for _name in _names:
+        setattr(_class, _name, on_loop_thread(getattr(_class, _name)))
+SSLTransport.writelines = on_loop_thread(SSLTransport.writelines, as_bytes)  # type: ignore[method-assign]
 
 
 async def start_tls(

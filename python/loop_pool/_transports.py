@@ -7,14 +7,15 @@ classes at the end of their modules; here is what happens once in the life of a 
 hold every Python reference, so that the garbage collector sees them; the native half is in
 ``_core``.
 
-Threads: a transport belongs to its loop's thread. A call from another raises ``RuntimeError``
-in debug mode; otherwise it is posted to the loop, in order with other posts of the thread.
+Threads: a transport belongs to its loop's thread. ``_thread_affinity`` says what becomes of calls
+from another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import socket
 import sys
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
 from ._sendfile import Lender
+from ._thread_affinity import as_bytes, elsewhere, on_loop_thread
 from ._tls import SSLProtocol
 
 if TYPE_CHECKING:
@@ -114,12 +116,10 @@ class Base(_Parent):
 
     # -- asyncio.BaseTransport -------------------------------------------------------------------
 
+    @on_loop_thread
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Give the transport another protocol. As ``asyncio.BaseTransport.set_protocol``."""
-        if self._is_here():
-            self._set_protocol(protocol)
-        else:
-            self._elsewhere("set_protocol", protocol)
+        self._set_protocol(protocol)
 
     def _set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -132,11 +132,9 @@ class Base(_Parent):
         """Return the protocol, or ``None`` once the connection is lost. Any thread."""
         return self._protocol
 
+    @on_loop_thread
     def close(self) -> None:
         """Close when everything queued is written. As ``asyncio.BaseTransport.close``."""
-        if not self._is_here():
-            self._elsewhere("close")
-            return
         core = self._core
         if core.begin_close() and not core.queued:
             self._schedule_lost(None)
@@ -161,6 +159,7 @@ class Base(_Parent):
             }
         )
 
+    @on_loop_thread
     def _force_close(self, exc: BaseException | None) -> None:
         if not self._core.lost:
             self._core.kill()
@@ -237,14 +236,7 @@ class Base(_Parent):
 
     # -- threads, messages -----------------------------------------------------------------------
 
-    def _is_here(self) -> bool:
-        return self._core.is_here(self._loop)
-
-    def _elsewhere(self, method: str, *args: object) -> None:
-        """Let the loop's own thread make a call that another thread may not."""
-        if self._loop.get_debug():
-            _private.check_thread(self._loop)
-        self._loop.call_soon_threadsafe(getattr(self, method), *args)
+    _elsewhere = elsewhere
 
     def _log(self, message: str) -> None:
         logger.debug(message, self)
@@ -285,10 +277,7 @@ class Writing(Base):
 
     def abort(self) -> None:
         """Close at once; what is queued is lost. As ``asyncio.WriteTransport.abort``."""
-        if self._is_here():
-            self._force_close(None)
-        else:
-            self._elsewhere("abort")
+        self._force_close(None)
 
     def _write_failed(self, exc: BaseException) -> None:
         self._fatal_error(exc, self._write_error)
@@ -334,15 +323,13 @@ class Writing(Base):
         """Return the marks as (low, high), in bytes. Any thread."""
         return self._core.limits
 
+    @on_loop_thread
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Set the marks of flow control. As ``asyncio.WriteTransport``'s method.
 
         Raises:
             ValueError: unless ``high >= low >= 0``.
         """
-        if not self._is_here():
-            self._elsewhere("set_write_buffer_limits", high, low)
-            return
         if high is None:
             high = 64 * 1024 if low is None else 4 * low
         if low is None:
@@ -480,11 +467,9 @@ class StreamTransport(Lender, Writing, _private.FlowControlMixin):
 
     # -- writing ---------------------------------------------------------------------------------
 
+    @functools.partial(on_loop_thread, prepare=as_bytes)
     def writelines(self, list_of_data: Any) -> None:
         """Write several buffers. As ``asyncio.WriteTransport.writelines``."""
-        if not self._is_here():
-            self._elsewhere("writelines", [bytes(data) for data in list_of_data])
-            return
         if self._core.write_eof:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         if self._empty_waiter is not None:
@@ -496,14 +481,13 @@ class StreamTransport(Lender, Writing, _private.FlowControlMixin):
             return
         self.write(b"".join([memoryview(data) for data in list_of_data if data]))
 
+    @on_loop_thread
     def write_eof(self) -> None:
         """Tell the peer that nothing more will be written, once everything queued is.
 
         As ``asyncio.WriteTransport.write_eof``.
         """
-        if not self._is_here():
-            self._elsewhere("write_eof")
-        elif not (self._core.closing or self._core.write_eof):
+        if not (self._core.closing or self._core.write_eof):
             self._core.shut_write()
 
     def can_write_eof(self) -> bool:

@@ -83,12 +83,6 @@ impl<C> EventLoop<C> {
         self.local.is_owner()
     }
 
-    /// Whether any thread owns the loop, other than briefly: it may be a moment ago.
-    #[inline]
-    pub fn is_owned(&self) -> bool {
-        self.local.is_owned()
-    }
-
     /// Calls `f` with the owner's state if the calling thread is the owner.
     ///
     /// # Safety

@@ -84,12 +84,6 @@ impl<T> Owned<T> {
         self.owner.load(Relaxed) == thread_token()
     }
 
-    /// Whether any thread owns the value, other than briefly.
-    pub(super) fn is_owned(&self) -> bool {
-        let owner = self.owner.load(Relaxed);
-        owner != 0 && owner & BRIEF == 0
-    }
-
     /// Calls `f` with the value if the calling thread owns it.
     ///
     /// # Safety

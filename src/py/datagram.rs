@@ -15,7 +15,7 @@ use super::object::Ref;
 use super::payload::Payload;
 use super::transport::loop_of;
 use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED};
-use super::transport_methods::{is_here, schedule};
+use super::transport_methods::schedule;
 use crate::sys::address::Family;
 use crate::transport::{Datagrams, Link, Port, Target};
 
@@ -115,12 +115,6 @@ impl DatagramCore {
     #[getter]
     fn reading(&self) -> bool {
         transport_core::is_reading(self)
-    }
-
-    /// Whether the calling thread may change the transport: it runs the loop, or nobody does.
-    #[staticmethod]
-    fn is_here(loop_: &Bound<'_, LoopCore>) -> bool {
-        is_here(loop_.get())
     }
 
     #[getter]

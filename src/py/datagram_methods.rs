@@ -6,6 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
+use super::affinity::is_here;
 use super::arguments::{Arguments, fast_def};
 use super::core::LoopCore;
 use super::datagram::DatagramCore;
@@ -16,7 +17,7 @@ use super::payload::Payload;
 use super::transport::{both, learn, loop_of};
 use super::transport_core::{Half, LOST};
 use super::transport_methods::{
-    self, copy_of, elsewhere, enter, is_here, leave_to_helper, none, pause_if_above, schedule,
+    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above, schedule,
 };
 use crate::transport::{Buffer, Target};
 

@@ -9,6 +9,7 @@
 //! Must never: hold state that the layers below could hold.
 
 mod address;
+mod affinity;
 mod arguments;
 mod callback;
 mod core;
@@ -102,6 +103,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(reader::install, module)?)?;
     module.add_function(wrap_pyfunction!(writer::install, module)?)?;
     module.add_function(wrap_pyfunction!(tls::install, module)?)?;
+    module.add_function(wrap_pyfunction!(affinity::is_owner, module)?)?;
+    module.add_function(wrap_pyfunction!(affinity::call_as_owner, module)?)?;
     state::initialise(module)?;
     Ok(())
 }

@@ -183,12 +183,6 @@ impl StreamCore {
         transport_core::is_reading(self)
     }
 
-    /// Whether the calling thread may change the transport: it runs the loop, or nobody does.
-    #[staticmethod]
-    fn is_here(loop_: &Bound<'_, LoopCore>) -> bool {
-        super::transport_methods::is_here(loop_.get())
-    }
-
     #[getter]
     fn queued(&self) -> bool {
         self.stream.state().bits().is_queued()

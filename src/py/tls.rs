@@ -9,6 +9,10 @@
 //! What is usual is read off slots, by the identity of their values: the state that means "the
 //! handshake is over", `False`, and the number zero, each of which is one object for the whole
 //! process. So looking needs no reference and cannot fail.
+//!
+//! Threads: OpenSSL's memory is one thread's at a time, and its locks are Python's, which do not cover
+//! what two objects share. So each function asks first whether the calling thread owns the loop, and
+//! leaves what it may not do to `_elsewhere` of `python/loop_pool/_thread_affinity.py`.
 
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -18,8 +22,11 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{
+    PyByteArray, PyBytes, PyInt, PyMemoryView, PyString, PyTuple, PyType,
+};
 
+use super::affinity::is_owner_of_slot;
 use super::arguments::{Arguments, fast_def, method_def, raise};
 use super::handle::{in_critical_section, slot};
 use super::hot::add_methods;
@@ -27,7 +34,7 @@ use super::object::{Ref, incref};
 use super::payload::{Borrowed, bytes_of};
 use super::state::slot_offset;
 use super::tls_receive::data_received;
-use super::transport_methods::none;
+use super::transport_methods::{copy_of, elsewhere, none};
 
 /// Where a protocol keeps what, in bytes from the start of the object.
 #[derive(Debug)]
@@ -40,6 +47,7 @@ pub(super) struct Layout {
     pub(super) app_writing_paused: usize,
     pub(super) incoming: usize,
     pub(super) incoming_high_water: usize,
+    pub(super) loop_: usize,
     pub(super) openssl: usize,
     pub(super) outgoing: usize,
     pub(super) outgoing_high_water: usize,
@@ -55,8 +63,9 @@ pub(super) struct Layout {
 pub(super) struct Known {
     pub(super) layout: Layout,
     pub(super) protocol_type: Py<PyType>,
-    /// Where a transport that a program sees keeps its protocol.
+    /// Where a transport that a program sees keeps its protocol, and its loop.
     pub(super) protocol: usize,
+    pub(super) loop_: usize,
     /// The state of a connection whose handshake is over.
     pub(super) wrapped: Py<PyAny>,
     /// The exceptions by which OpenSSL asks for more.
@@ -99,6 +108,7 @@ pub(super) fn install(
         app_writing_paused: at("_app_writing_paused")?,
         incoming: at("_incoming")?,
         incoming_high_water: at("_incoming_high_water")?,
+        loop_: at("_loop")?,
         openssl: at("_openssl")?,
         outgoing: at("_outgoing")?,
         outgoing_high_water: at("_outgoing_high_water")?,
@@ -109,10 +119,12 @@ pub(super) fn install(
         write_buffer_size: at("_write_buffer_size")?,
     };
     let in_transport = slot_offset(transport, "_ssl_protocol")?;
+    let loop_ = slot_offset(transport, "_loop")?;
     KNOWN.get_or_init(|| Known {
         layout,
         protocol_type: protocol.clone().unbind(),
         protocol: in_transport,
+        loop_,
         wrapped: wrapped.unbind(),
         again: again.unbind(),
         record: record.into_any().unbind(),
@@ -290,6 +302,9 @@ unsafe extern "C" fn write(
                 let all = Arguments::new(args, count, kwnames);
                 all.named(&transport, "write", ["data"], 1)?[0]
             };
+            if !is_owner_of_slot(slf, known().loop_) {
+                return write_elsewhere(&transport, &Bound::from_borrowed_ptr(py, data));
+            }
             let written = encrypt(&transport, data, length(py, data))?;
             if !written {
                 let data = Bound::from_borrowed_ptr(py, data);
@@ -298,6 +313,25 @@ unsafe extern "C" fn write(
             Ok(none())
         }
     })
+}
+
+/// Hands on what another thread than the loop's writes, as bytes that nobody can change meanwhile.
+#[cold]
+fn write_elsewhere(
+    transport: &Bound<'_, PyAny>,
+    data: &Bound<'_, PyAny>,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = transport.py();
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        let copy = copy_of(py, data)?;
+        return elsewhere(py, transport.as_ptr(), "write", &[&copy]);
+    }
+    // It says what is wrong with them, and does nothing else.
+    transport.call_method1(intern!(py, "_write_otherwise"), (data,))?;
+    Ok(none())
 }
 
 /// The bytes in what a program writes; none if it is not to be written as it is.
@@ -386,6 +420,9 @@ unsafe extern "C" fn process_outgoing(
         let layout = &known().layout;
         // SAFETY: the descriptor has checked the type.
         unsafe {
+            if !is_owner_of_slot(slf, layout.loop_) {
+                return elsewhere(py, slf, "_process_outgoing", &[]);
+            }
             let at_once =
                 holds(slf, layout.ssl_writing_paused, ffi::Py_False()) && writes_at_once(slf);
             let needed = [layout.outgoing, layout.transport];

@@ -6,12 +6,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
+use super::affinity::is_owner_of_slot;
 use super::arguments::{Arguments, raise};
 use super::object::Ref;
 use super::tls::{
     Known, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
 };
-use super::transport_methods::none;
+use super::transport_methods::{copy_of, elsewhere, none};
 
 pub(super) unsafe extern "C" fn data_received(
     slf: *mut ffi::PyObject,
@@ -29,6 +30,10 @@ pub(super) unsafe extern "C" fn data_received(
                 let all = Arguments::new(args, count, kwnames);
                 all.named(&protocol, "data_received", ["data"], 1)?[0]
             };
+            if !is_owner_of_slot(slf, known().layout.loop_) {
+                let copy = copy_of(py, &Bound::from_borrowed_ptr(py, data))?;
+                return elsewhere(py, slf, "data_received", &[&copy]);
+            }
             receive(&protocol, data).map(|()| none())
         }
     })

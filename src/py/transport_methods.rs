@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
+use super::affinity::is_here;
 use super::arguments::{method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
@@ -84,8 +85,8 @@ fn boolean(value: bool) -> *mut ffi::PyObject {
     unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } }
 }
 
-/// Whether the calling thread may change the transport now: it is the loop's, or nobody runs the
-/// loop. If not, the call is posted to the loop's thread, or refused in debug mode.
+/// Hands on a call that the calling thread may not make itself, as it does not own the loop: it is
+/// posted to the loop's thread, made here after all if nobody runs the loop, or refused in debug mode.
 #[cold]
 pub(super) fn elsewhere(
     py: Python<'_>,
@@ -99,12 +100,6 @@ pub(super) fn elsewhere(
     let all = std::iter::once(&method).chain(arguments.iter().copied());
     transport.call_method1("_elsewhere", PyTuple::new(py, all.collect::<Vec<_>>())?)?;
     Ok(none())
-}
-
-/// Whether the calling thread may change the transport now.
-#[inline(always)]
-pub(super) fn is_here(loop_: &LoopCore) -> bool {
-    loop_.event_loop.is_owner() || !loop_.event_loop.is_owned()
 }
 
 pub(super) fn schedule(loop_: &Bound<'_, LoopCore>, slf: *mut ffi::PyObject, needed: Schedule) {

@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
+use super::affinity::is_owner_of_slot;
 use super::arguments::{Arguments, fast_def, method_def, raise};
 use super::handle::{in_critical_section, slot};
 use super::hot::add_methods;
@@ -26,6 +27,7 @@ struct Layout {
     protocol_class: *mut ffi::PyTypeObject,
     transport_class: *mut ffi::PyTypeObject,
     /// Of a writer.
+    loop_: usize,
     protocol: usize,
     reader: usize,
     transport: usize,
@@ -69,6 +71,7 @@ pub(super) fn install(
     let found = Layout {
         protocol_class: protocol.clone().into_ptr().cast(),
         transport_class: transport.clone().into_ptr().cast(),
+        loop_: slot_offset(writer, "_loop")?,
         protocol: slot_offset(writer, "_protocol")?,
         reader: slot_offset(writer, "_reader")?,
         transport: slot_offset(writer, "_transport")?,
@@ -191,7 +194,8 @@ unsafe extern "C" fn drain(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *m
     })
 }
 
-/// Whether `drain` has nothing to wait for and nothing to raise.
+/// Whether `drain` has nothing to wait for and nothing to raise. On another thread than the loop's
+/// nobody knows: what was written there is on its way.
 ///
 /// # Safety
 /// `writer` is a live writer.
@@ -200,6 +204,9 @@ unsafe fn is_drained(py: Python<'_>, writer: *mut ffi::PyObject) -> PyResult<boo
     // SAFETY: the classes are checked before slots are looked at; a bool is not counted, so an
     // unlocked read is enough.
     unsafe {
+        if !is_owner_of_slot(writer, layout.loop_) {
+            return Ok(false);
+        }
         let (reader, protocol, transport) = in_critical_section(writer, || {
             let held = |offset| held(writer, offset);
             (held(layout.reader), held(layout.protocol), held(layout.transport))
