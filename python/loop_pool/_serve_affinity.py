@@ -1,9 +1,9 @@
 """``receive`` and ``send`` of an ASGI connection, for applications that use them on any loop.
 
-A connection's ``receive`` and ``send`` belong to the loop that serves it: what they touch (a parser,
-a queue, a WebSocket's state) bears one thread. An application on several loops hands them about, as
-soon as one handler sends to the connections of others, a broadcast for instance. Here each call that
-is awaited on another loop is made on the connection's own.
+A connection's ``receive`` and ``send`` belong to the loop that serves it: what they touch (a
+parser, a queue, a WebSocket's state) bears one thread. An application on several loops hands them
+about as soon as one handler sends to the connections of others: a broadcast, for instance. Here
+each call that is awaited on another loop is made on the connection's own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def usable_on_every_loop(app: App) -> App:
     """Return the application with ``receive`` and ``send`` that may be awaited on every loop.
 
-    On another loop than the connection's a call is begun there, behind those that were begun before;
-    the awaiter waits for its end, so a slow client slows down who sends to it; what it raises is
-    raised here; a cancellation goes there.
+    On another loop than the connection's a call is begun there, behind those that were begun
+    before. The awaiter waits for its end, so a slow client slows down who sends to it; what it
+    raises is raised here; a cancellation goes there.
     """
 
     def bound(scope: Any, receive: Any, send: Any) -> Awaitable[None]:

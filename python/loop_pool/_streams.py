@@ -7,8 +7,8 @@ adds them to the classes below. Slots hold what these need of the Python side, w
 its place; ``_private`` lists asyncio's attributes that the classes share with it.
 
 Threads: a stream belongs to its loop's thread. A writer that is used on another loop works: what it
-does goes to its own loop, and what is awaited is awaited there (``_thread_affinity``). A reader does
-no harm to memory then, and is as right or wrong as with asyncio's streams.
+does goes to its own loop, and what is awaited is awaited there (``_thread_affinity``). A reader
+does no harm to memory then, and is as right or wrong as with asyncio's streams.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Methods of a loop's objects that are called from another thread than the loop's.
 
-A transport belongs to its loop's thread. Each method that changes it asks first whether the calling
-thread owns the loop: natively where a message passes, by :func:`on_loop_thread` where it is Python.
-If it does not, :func:`elsewhere` decides:
+A transport belongs to its loop's thread. Each method that changes it asks first whether the
+calling thread owns the loop: natively where a message passes, by :func:`on_loop_thread` where it is
+Python. If it does not, :func:`hand_on` decides:
 
-- in debug mode, while the loop runs, the call is refused as asyncio refuses it, and nothing happens;
+- in debug mode, while the loop runs, the call is refused as by asyncio, and nothing happens;
 - while the loop runs, the call is posted to it, behind earlier ones for the same object;
 - while nobody runs it, the call is made here, as in asyncio. The thread borrows the loop for it, so
   that no other does the same meanwhile, and a thread that begins to run the loop waits.
@@ -141,9 +141,7 @@ async def await_on_loop[T](
         BaseException: whatever the function raises.
     """
     if (pool := getattr(loop, "_pool", None)) is None:
-        return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(function(*args), loop)
-        )
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args), loop))
     from ._task import spawn_in
 
     # Whoever cleans up while the pool ends may still do so.

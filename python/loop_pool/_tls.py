@@ -42,7 +42,8 @@ private name                                use here
 ``_call_eof_received``,
 ``_start_shutdown``, ``_fatal_error``
 ``_SSLProtocolTransport`` and               base of what a program sees; its ``write`` is native
-its ``_ssl_protocol``, ``_closed``
+its ``_ssl_protocol``, ``_closed``,         the loop's thread alone may reach what they reach
+``_force_close``
 ``SSLObject._sslobj``                       OpenSSL's side of it, without a Python frame between
 ``_sslobj``, ``_loop`` of ``SSLProtocol``   the ``SSLObject`` and the loop; the latter in a slot, as
                                             the native half asks it who calls
@@ -59,12 +60,16 @@ do (``_thread_affinity``).
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from asyncio import constants, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._thread_affinity import as_bytes, elsewhere, on_loop_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RECORD = 16 * 1024
 """The most bytes of content that a TLS record carries, and so the most that one read can bring."""
@@ -304,10 +309,22 @@ _OF_PROTOCOLS = (
 )
 """The methods of asyncio's that change a connection. What they call is reached by no other way."""
 
+
+def _inherited(cls: type, name: str) -> Callable[..., Any]:
+    """Return a method that calls asyncio's of that name, whichever that is at the time."""
+
+    @functools.wraps(getattr(cls, name))
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(super(cls, self), name)(*args, **kwargs)
+
+    return method
+
+
 for _class, _names in ((SSLTransport, _OF_TRANSPORTS), (SSLProtocol, _OF_PROTOCOLS)):
     for _name in _names:
-        setattr(_class, _name, on_loop_thread(getattr(_class, _name)))
-SSLTransport.writelines = on_loop_thread(SSLTransport.writelines, as_bytes)  # type: ignore[method-assign]
+        setattr(_class, _name, on_loop_thread(_inherited(_class, _name)))
+_writelines: Any = on_loop_thread(_inherited(SSLTransport, "writelines"), as_bytes)
+SSLTransport.writelines = _writelines  # type: ignore[method-assign]
 
 
 async def start_tls(

@@ -22,9 +22,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyByteArray, PyBytes, PyInt, PyMemoryView, PyString, PyTuple, PyType,
-};
+use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString, PyTuple, PyType};
 
 use super::affinity::is_owner_of_slot;
 use super::arguments::{Arguments, fast_def, method_def, raise};

@@ -254,9 +254,11 @@ def test_every_loop_writes_to_one_pipe() -> None:
         out, into = os.pipe()
         reader = asyncio.StreamReader()
         source, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), open(out, "rb", 0)
+            lambda: asyncio.StreamReaderProtocol(reader),
+            open(out, "rb", 0),  # noqa: SIM115
         )
-        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(into, "wb", 0))
+        sink = open(into, "wb", 0)  # noqa: SIM115
+        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sink)
 
         def write(caller: int) -> None:
             for number in range(RECORDS):
@@ -432,7 +434,7 @@ def test_debug_mode_refuses_and_the_connection_is_as_before(kind: str) -> None:
                 transport.write(b"own")
                 peer.transport.write(b"answer")
                 await eventually(
-                    lambda: peer.data == b"own" and protocol.data == b"answer",  # noqa: B023
+                    lambda: peer.data == b"own" and protocol.data == b"answer",
                     f"it goes on after {name}",
                 )
                 # The end of `link` brings `connection_lost`.
@@ -477,7 +479,7 @@ def test_any_method_of_a_tls_connection_from_many_threads_at_once(state: str) ->
             lambda: transport.writelines([b"x", bytearray(b"y" * 20_000)]),
             lambda: tls.data_received(b""),
             lambda: tls.buffer_updated(0),
-            lambda: tls._process_outgoing(),
+            tls._process_outgoing,
             transport.pause_reading,
             transport.resume_reading,
             lambda: transport.set_write_buffer_limits(0),
