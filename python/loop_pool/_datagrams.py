@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import socket
 from asyncio import trsock
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from . import _core, _private
 from ._transports import SLOTS, Writing
 
 if TYPE_CHECKING:
-    import socket
-
     from ._core import DatagramCore
     from ._event_loop import EventLoop
 
@@ -89,7 +88,7 @@ class DatagramTransport(Writing, _private.FlowControlMixin, asyncio.DatagramTran
         full = False
         if not core.queued:
             try:
-                sent = self._sock.sendto(data, address)
+                sent = self._sock.sendto(data, socket.MSG_DONTWAIT, address)
             except BlockingIOError, InterruptedError:
                 full = True
             except OSError as exc:
@@ -121,7 +120,8 @@ class DatagramTransport(Writing, _private.FlowControlMixin, asyncio.DatagramTran
             return None
         failure: BaseException | None = None
         try:
-            core.count_sent(self._loop, self._sock.sendto(data, addresses[0]))
+            sent = self._sock.sendto(data, socket.MSG_DONTWAIT, addresses[0])
+            core.count_sent(self._loop, sent)
         except BlockingIOError, InterruptedError:
             try:
                 core.blocked(self._loop)

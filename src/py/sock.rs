@@ -23,7 +23,7 @@ use super::core::LoopCore;
 use super::io;
 use super::object::Ref;
 use super::sock_receive::Receive;
-use super::sock_work::{Attempt, Sendfile, Work, ends_the_run, would_block};
+use super::sock_work::{self, Attempt, Sendfile, Work, ends_the_run, would_block};
 use super::state::state;
 use crate::reactor::Direction;
 
@@ -271,7 +271,7 @@ pub(super) fn start_send_all<'py>(
     data: &Bound<'py, PyAny>,
 ) -> Started<'py> {
     let py = loop_.py();
-    let sent = match sock.call_method1(intern!(py, "send"), (data,)) {
+    let sent = match sock_work::send(sock, data) {
         Ok(sent) => sent.extract::<usize>()?,
         Err(error) if would_block(py, &error) => 0,
         Err(error) => return Err(error),
@@ -291,9 +291,7 @@ pub(super) fn start_connect<'py>(
     address: Bound<'py, PyAny>,
 ) -> Started<'py> {
     let py = loop_.py();
-    // As in asyncio, which asks for the descriptor first.
-    sock.call_method0(intern!(py, "fileno"))?;
-    match sock.call_method1(intern!(py, "connect"), (&address,)) {
+    match sock_work::connect(sock, &address) {
         Ok(_) => Ok(py.None().into_bound(py)),
         // Interrupted, the attempt goes on in the background.
         Err(error) if would_block(py, &error) => {

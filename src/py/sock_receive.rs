@@ -19,6 +19,7 @@ use super::io::os_error;
 use super::object::Ref;
 use super::state::state;
 use crate::config;
+use crate::sys::descriptor;
 use crate::sys::receive::receive;
 
 /// What is received, and into what.
@@ -90,9 +91,14 @@ impl Receive {
     #[cold]
     fn by_method<'py>(&self, sock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = sock.py();
+        // What may wait may be told so by its timeout only, not by another holder of the socket.
+        let timeout = sock.call_method0(intern!(py, "gettimeout"))?;
+        let flags = if timeout.eq(0)? { descriptor::NO_WAIT } else { 0 };
         match self {
-            Self::New { size } => sock.call_method1(intern!(py, "recv"), (*size,)),
-            Self::Into { buffer } => sock.call_method1(intern!(py, "recv_into"), (buffer.as_py(),)),
+            Self::New { size } => sock.call_method1(intern!(py, "recv"), (*size, flags)),
+            Self::Into { buffer } => {
+                sock.call_method1(intern!(py, "recv_into"), (buffer.as_py(), 0, flags))
+            }
         }
     }
 

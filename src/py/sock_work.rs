@@ -4,18 +4,22 @@
 //! The system calls are made by the socket object's own methods, so a subclass of `socket.socket` and
 //! any address family work.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{
     PyBlockingIOError, PyConnectionError, PyInterruptedError, PyKeyboardInterrupt, PyOSError,
     PySystemExit, PyValueError,
 };
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PySlice, PyTuple};
+use pyo3::types::{PySlice, PyString, PyTuple};
 
 use super::object::Ref;
 use super::sock_receive::Receive;
+use super::state::state;
+use crate::sys::descriptor::{self, NO_WAIT};
 
 /// What is to be done. Only the loop's thread changes the counters.
 pub(super) enum Work {
@@ -110,6 +114,42 @@ impl Work {
     }
 }
 
+/// Whether it is a `socket.socket` and of no subclass, whose methods may take other arguments.
+fn is_plain(sock: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object.
+    std::ptr::eq(unsafe { ffi::Py_TYPE(sock.as_ptr()) }, state().socket_type)
+}
+
+/// `sock.send(data)`.
+pub(super) fn send<'py>(
+    sock: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let name = intern!(sock.py(), "send");
+    if is_plain(sock) {
+        sock.call_method1(name, (data, NO_WAIT))
+    } else {
+        sock.call_method1(name, (data,))
+    }
+}
+
+/// Begins to connect. The kernel has no flag for that call.
+pub(super) fn connect<'py>(
+    sock: &Bound<'py, PyAny>,
+    address: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = sock.py();
+    // As in asyncio, which asks for the descriptor first.
+    let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+    if is_plain(sock)
+        && descriptor::is_blocking(fd)
+        && sock.call_method0(intern!(py, "gettimeout"))?.eq(0)?
+    {
+        sock.call_method1(intern!(py, "setblocking"), (false,))?;
+    }
+    sock.call_method1(intern!(py, "connect"), (address,))
+}
+
 fn call<'py>(
     sock: &Bound<'py, PyAny>,
     method: &Ref,
@@ -118,7 +158,21 @@ fn call<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = sock.py();
     // SAFETY: `method` was extracted from a `str`.
-    let method = unsafe { method.as_py().bind(py).cast_unchecked::<pyo3::types::PyString>() };
+    let method = unsafe { method.as_py().bind(py).cast_unchecked::<PyString>() };
+    if is_plain(sock) {
+        let argument = argument.as_py();
+        let is = |name: &Bound<'_, PyString>| method.is(name);
+        if let Some(second) = second.map(Ref::as_py) {
+            if is(intern!(py, "sendto")) {
+                return sock.call_method1(method, (argument, NO_WAIT, second));
+            }
+            return sock.call_method1(method, (argument, second, NO_WAIT));
+        }
+        if is(intern!(py, "recv_into")) {
+            return sock.call_method1(method, (argument, 0, NO_WAIT));
+        }
+        return sock.call_method1(method, (argument, NO_WAIT));
+    }
     match second {
         None => sock.call_method1(method, (argument.as_py(),)),
         Some(second) => sock.call_method1(method, (argument.as_py(), second.as_py())),
@@ -134,7 +188,7 @@ fn send_more<'py>(
     let length = view.len()?;
     let start = sent.load(Relaxed);
     let rest = view.get_item(PySlice::new(py, start.cast_signed(), length.cast_signed(), 1))?;
-    let start = start + sock.call_method1(intern!(py, "send"), (rest,))?.extract::<usize>()?;
+    let start = start + send(sock, &rest)?.extract::<usize>()?;
     if start == length {
         return Ok(Some(py.None().into_bound(py)));
     }
@@ -162,7 +216,16 @@ fn check_connected<'py>(
 fn accept<'py>(sock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = sock.py();
     // A closed or foreign object fails as in asyncio, which asks for the descriptor first.
-    sock.call_method0(intern!(py, "fileno"))?;
+    let number = sock.call_method0(intern!(py, "fileno"))?;
+    if is_plain(sock) {
+        let fd = number.extract()?;
+        if descriptor::is_blocking(fd)
+            && !descriptor::is_readable(fd)
+            && sock.call_method0(intern!(py, "gettimeout"))?.eq(0)?
+        {
+            return Err(PyBlockingIOError::new_err((libc::EAGAIN, "no connection yet")));
+        }
+    }
     let accepted = sock.call_method0(intern!(py, "accept"))?;
     let pair = match accepted.cast_into::<PyTuple>() {
         Ok(pair) => pair,
@@ -179,6 +242,9 @@ fn accept<'py>(sock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     pair.get_item(0)?.call_method1(intern!(py, "setblocking"), (false,))?;
     Ok(pair.into_any())
 }
+
+/// Bytes of a file that are read at once where the kernel cannot send it without waiting.
+const PIECE: u64 = 256 * 1024;
 
 impl Sendfile {
     pub(super) fn new(file: Ref, offset: u64, count: Option<u64>, block: u64) -> Self {
@@ -202,8 +268,21 @@ impl Sendfile {
         let offset = self.offset.load(Relaxed);
         // As asyncio: a gigabyte at most where sizes have 32 bits.
         let block = block.min(isize::MAX as u64 / 2 + 1);
-        let call = (socket, self.file.as_py(), offset, block);
-        match os.call_method1(intern!(py, "sendfile"), call).and_then(|now| now.extract::<u64>()) {
+        let now = if is_plain(sock) && socket.extract().is_ok_and(descriptor::is_blocking) {
+            // `sendfile` would wait until all is sent.
+            let piece = (self.file.as_py(), block.min(PIECE), offset);
+            os.call_method1(intern!(py, "pread"), piece).and_then(|data| {
+                if data.len()? == 0 {
+                    Ok(data.len()?.into_pyobject(py)?.into_any())
+                } else {
+                    send(sock, &data)
+                }
+            })
+        } else {
+            let call = (socket, self.file.as_py(), offset, block);
+            os.call_method1(intern!(py, "sendfile"), call)
+        };
+        match now.and_then(|now| now.extract::<u64>()) {
             Ok(0) => self.end(&os, sent).map(Some),
             Ok(now) => {
                 self.offset.store(offset + now, Relaxed);

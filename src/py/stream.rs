@@ -48,7 +48,7 @@ impl StreamCore {
         let channel = if socket {
             Channel::of_socket(&socket::local_address(fd).unwrap_or(SocketAddress::Unknown))
         } else {
-            Channel::Pipe
+            Channel::of_pipe(fd).unwrap_or(Channel::Device)
         };
         let input = match (reads, watches) {
             (true, _) => Input::Data,
@@ -100,7 +100,7 @@ impl StreamCore {
     /// Registers the transport with its loop's reactor, and lets it begin in the next turn. Returns
     /// whether the reactor watches it: it cannot watch every device.
     fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
-        let unwatched = self.stream.channel() == Channel::Pipe;
+        let unwatched = self.stream.channel().is_pipe();
         let placed = &loop_.get().event_loop.metrics().placed;
         let is_placed = self.common.has(PLACED);
         if is_placed {
@@ -235,7 +235,7 @@ impl StreamCore {
 
 impl StreamCore {
     fn with_stream(stream: Stream<Payload>) -> Self {
-        let flags = if stream.channel() == Channel::Pipe { RESUMES_EMPTY } else { 0 };
+        let flags = if stream.channel().is_pipe() { RESUMES_EMPTY } else { 0 };
         Self { stream: Arc::new(stream), common: Common::new(flags), accepted: Mutex::new(None) }
     }
 

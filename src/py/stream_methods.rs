@@ -18,7 +18,6 @@ use super::transport_core::{DROPS_WRITES, EMPTY_WAITER, Half, LOST, WRITE_EOF};
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above, schedule,
 };
-use crate::sys::socket::Channel;
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
 ///
@@ -101,7 +100,7 @@ fn write_other(
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>())
     {
-        if core.stream.channel() == Channel::Pipe {
+        if core.stream.channel().is_pipe() {
             return Err(PyAssertionError::new_err(data.repr()?.to_string()));
         }
         return Err(PyTypeError::new_err(format!(

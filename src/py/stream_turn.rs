@@ -9,6 +9,7 @@ use pyo3::types::PyString;
 
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::datagram::bytes_from;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
@@ -21,6 +22,9 @@ use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS
 use crate::config;
 use crate::sys::socket::Channel;
 use crate::transport::{Ahead, Flushed, Input, Schedule};
+
+/// As much as a terminal has at once.
+const DEVICE_READ_SIZE: usize = 4096;
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {
@@ -77,6 +81,9 @@ impl Turn<'_, '_> {
         }
         if self.core.stream.input() != Input::Data {
             return self.peer_gone();
+        }
+        if self.core.stream.channel() == Channel::Device {
+            return self.read_device();
         }
         let mut left = config::READS_PER_TURN;
         while self.read_once()? {
@@ -138,6 +145,24 @@ impl Turn<'_, '_> {
         }
     }
 
+    /// Reads once, detached: no call tells a device not to wait, and whoever shares it may take at this
+    /// moment what is there.
+    #[cold]
+    fn read_device(&self) -> PyResult<()> {
+        let (py, stream) = (self.transport.py(), &self.core.stream);
+        let mut buffer = [0; DEVICE_READ_SIZE];
+        let read = py.detach(|| stream.read(&mut buffer));
+        stream.state().release_read_in_turn(matches!(read, Ok((_, true))));
+        match read {
+            Ok((0, _)) => self.end(),
+            Ok((count, _)) => {
+                self.loop_.get().event_loop.metrics().bytes_in.add(count as u64);
+                self.received(&bytes_from(py, &buffer[..count])?)
+            }
+            Err(error) => self.read_failed(&error),
+        }
+    }
+
     /// The reader of asyncio's own streams, if data can be given to it natively.
     #[inline(always)]
     fn feed(&self) -> Option<Feed> {
@@ -164,7 +189,7 @@ impl Turn<'_, '_> {
     fn received(&self, data: &Ref) -> PyResult<()> {
         let py = self.transport.py();
         let method = intern!(py, "data_received");
-        if self.core.stream.channel() == Channel::Pipe {
+        if self.core.stream.channel().is_pipe() {
             return tell_protocol(self.loop_, self.transport, method, [data]);
         }
         self.delivered(call_protocol(self.transport, method, [data]).map(drop))

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod descriptor;
 pub mod level_trigger;
 pub mod receive;
 pub mod search;

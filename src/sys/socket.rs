@@ -1,5 +1,5 @@
-//! Non-blocking calls on sockets and pipes: one system call each, repeated only when a signal cut it
-//! short. None raises `SIGPIPE` on a socket.
+//! Calls on sockets that do not wait, whatever mode another holder of the socket has put it in: one
+//! system call each, repeated only when a signal cut it short. None raises `SIGPIPE`.
 
 use std::io;
 #[cfg(any(test, not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))))]
@@ -7,9 +7,10 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::address::SocketAddress;
+use super::descriptor;
 
 /// Repeats a call that a signal interrupted.
-fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
     loop {
         if let Ok(count) = usize::try_from(call()) {
             return Ok(count);
@@ -22,9 +23,10 @@ fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-const SEND_FLAGS: libc::c_int = 0;
+const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+const RECEIVE_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
 /// Receives into `buffer`; zero bytes mean the end of the stream.
 ///
@@ -33,7 +35,7 @@ const SEND_FLAGS: libc::c_int = 0;
 #[inline]
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the buffer is valid for its length.
-    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), RECEIVE_FLAGS) })
 }
 
 /// As [`recv`], and says whether it stopped at nothing but the end of what there was. On a unix
@@ -49,7 +51,7 @@ pub fn recv_whole(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
     message.msg_iov = (&raw mut part).cast();
     message.msg_iovlen = 1;
     // SAFETY: the message points to one valid part.
-    let count = retry(|| unsafe { libc::recvmsg(fd, &raw mut message, 0) })?;
+    let count = retry(|| unsafe { libc::recvmsg(fd, &raw mut message, RECEIVE_FLAGS) })?;
     // There is no room for what comes beside the bytes, so the kernel says that it was cut off.
     Ok((count, message.msg_flags & libc::MSG_CTRUNC == 0))
 }
@@ -63,7 +65,8 @@ pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddre
     let address = SocketAddress::from_call(|storage, length| {
         // SAFETY: the buffer and the address are valid for their lengths.
         count = retry(|| unsafe {
-            libc::recvfrom(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0, storage, length)
+            let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
+            libc::recvfrom(fd, start, size, RECEIVE_FLAGS, storage, length)
         });
     });
     Ok((count?, address))
@@ -106,26 +109,8 @@ pub fn send_vectored(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> 
     retry(|| unsafe { libc::sendmsg(fd, &raw const message, SEND_FLAGS) })
 }
 
-/// Reads from a pipe or device.
-///
-/// # Errors
-/// Those of `read(2)`.
-pub fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for its length.
-    retry(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
-}
-
-/// Writes what a pipe or device takes of `parts`.
-///
-/// # Errors
-/// Those of `writev(2)`.
-pub fn write_vectored(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-    let count = libc::c_int::try_from(parts.len()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: `IoSlice` is laid out as `iovec`, and the parts are valid.
-    retry(|| unsafe { libc::writev(fd, parts.as_ptr().cast(), count) })
-}
-
-/// Accepts one connection: non-blocking, and closed on `exec`.
+/// Accepts one connection: non-blocking, and closed on `exec`. It waits if the listening socket does
+/// ([`is_blocking`](super::descriptor::is_blocking)) and no connection is there.
 ///
 /// # Errors
 /// Those of `accept(2)`.
@@ -227,8 +212,12 @@ pub enum Channel {
     Socket,
     /// A unix socket.
     Local,
-    /// A pipe, a terminal or another device.
+    /// A pipe.
     Pipe,
+    /// A terminal or another device.
+    Device,
+    /// A socket that is used as a pipe.
+    SocketPipe,
 }
 
 impl Channel {
@@ -239,6 +228,41 @@ impl Channel {
             SocketAddress::Unix(_) => Self::Local,
             SocketAddress::Inet(_) | SocketAddress::Unknown => Self::Socket,
         }
+    }
+
+    /// What is given as a pipe.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn of_pipe(fd: RawFd) -> io::Result<Self> {
+        let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the status is filled if the call succeeds.
+        let mode = unsafe {
+            if libc::fstat(fd, status.as_mut_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            status.assume_init().st_mode
+        };
+        Ok(match mode & libc::S_IFMT {
+            libc::S_IFIFO => Self::Pipe,
+            libc::S_IFSOCK => Self::SocketPipe,
+            _ => Self::Device,
+        })
+    }
+
+    /// Whether it is used as a pipe, whatever it is.
+    #[inline]
+    #[must_use]
+    pub fn is_pipe(self) -> bool {
+        matches!(self, Self::Pipe | Self::Device | Self::SocketPipe)
+    }
+
+    /// Whether a write that takes less than it was offered has filled it: otherwise only one that
+    /// would block has.
+    #[inline]
+    #[must_use]
+    pub fn short_write_fills(self) -> bool {
+        matches!(self, Self::Socket | Self::Local)
     }
 
     /// Reads; zero bytes mean the end. The second value: whether a read that is shorter than the
@@ -252,7 +276,9 @@ impl Channel {
         match self {
             Self::Socket => Ok((recv(fd, buffer)?, true)),
             Self::Local => recv_whole(fd, buffer),
-            Self::Pipe => Ok((read(fd, buffer)?, false)),
+            Self::Pipe => Ok((descriptor::read_pipe(fd, buffer)?, false)),
+            Self::Device => Ok((descriptor::read_device(fd, buffer)?, false)),
+            Self::SocketPipe => Ok((recv(fd, buffer)?, false)),
         }
     }
 
@@ -263,9 +289,10 @@ impl Channel {
     #[inline]
     pub fn write(self, fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match (self, parts) {
-            (Self::Socket | Self::Local, [part]) => send(fd, part),
-            (Self::Socket | Self::Local, parts) => send_vectored(fd, parts),
-            (Self::Pipe, parts) => write_vectored(fd, parts),
+            (Self::Pipe, parts) => descriptor::write_pipe(fd, parts),
+            (Self::Device, parts) => descriptor::write_device(fd, parts),
+            (_, [part]) => send(fd, part),
+            (_, parts) => send_vectored(fd, parts),
         }
     }
 }
@@ -307,6 +334,30 @@ mod tests {
         assert_eq!(Channel::Pipe.write(writer.as_raw_fd(), &parts).unwrap(), 3);
         assert_eq!(Channel::Pipe.read(reader.as_raw_fd(), &mut buffer).unwrap(), (3, false));
         assert_eq!(&buffer[..3], b"abc");
+    }
+
+    #[test]
+    fn nothing_waits_though_the_socket_would() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let fd = near.as_raw_fd();
+        let would_block = |result: io::Result<usize>| {
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        };
+        let mut buffer = [0; 4096];
+        would_block(recv(fd, &mut buffer));
+        would_block(recv_whole(fd, &mut buffer).map(|(count, _)| count));
+        would_block(recv_from(fd, &mut buffer).map(|(count, _)| count));
+        for channel in [Channel::Socket, Channel::Local, Channel::SocketPipe] {
+            would_block(channel.read(fd, &mut buffer).map(|(count, _)| count));
+            while channel.write(fd, &[io::IoSlice::new(&buffer)]).is_ok() {}
+            would_block(channel.write(fd, &[io::IoSlice::new(&buffer)]));
+            would_block(channel.write(fd, &[io::IoSlice::new(b"a"), io::IoSlice::new(b"b")]));
+            io::Read::read_exact(&mut far, &mut buffer).unwrap();
+        }
+        assert_eq!(Channel::of_pipe(fd).unwrap(), Channel::SocketPipe);
+        let (reader, _) = std::io::pipe().unwrap();
+        assert_eq!(Channel::of_pipe(reader.as_raw_fd()).unwrap(), Channel::Pipe);
+        assert!(Channel::of_pipe(-1).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
-use crate::sys::socket;
+use crate::sys::{descriptor, socket};
 
 /// A connection, and who is at its other end.
 pub type Connection = (OwnedFd, SocketAddress);
@@ -70,7 +70,12 @@ impl Listener {
     /// Accepts what waits, `budget` connections at most; the holder of the claim to read, which is
     /// given back by the caller. Whether more may wait, and what went wrong.
     fn accept(&self, budget: usize, keep: &mut dyn FnMut(Connection)) -> (bool, Option<io::Error>) {
+        // Another holder of the socket may have made it blocking, and there is no flag for one call.
+        let waits = descriptor::is_blocking(self.fd);
         for _ in 0..budget {
+            if waits && !descriptor::is_readable(self.fd) {
+                return (false, None);
+            }
             match socket::accept(self.fd) {
                 Ok((connection, peer)) => match &self.sink {
                     Some(sink) => sink.place(connection, peer),

@@ -317,7 +317,8 @@ impl<B: Buffer> Stream<B> {
             match self.channel.write(self.fd(), &parts[..count]) {
                 Ok(count) => {
                     wrote = count;
-                    if wrote < offered && self.link.arm_write(registrar).is_ok() {
+                    let full = wrote < offered && self.channel.short_write_fills();
+                    if full && self.link.arm_write(registrar).is_ok() {
                         // The kernel is full. Note what has gone, and wait for room.
                         let mut outgoing = self.outgoing.lock();
                         if let Some(outgoing) = &mut *outgoing {
