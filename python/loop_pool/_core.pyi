@@ -1014,7 +1014,9 @@ def _learn_streams(
         Whether it is known; if not, or the second time, data go by way of `data_received` as ever.
     """
 
-def _learn_task_callbacks(step: object, wakeup: object, task: object, done: object) -> bool:
+def _learn_task_callbacks(
+    step: object, wakeup: object, task: object, done: object, failing: object, error: object
+) -> bool:
     """Teach every loop to recognise by a sample what the C task passes to `call_soon`.
 
     Args:
@@ -1022,6 +1024,8 @@ def _learn_task_callbacks(step: object, wakeup: object, task: object, done: obje
         wakeup: what it passed when the future that it awaited was done.
         task: that task.
         done: its method of that name.
+        failing: a step that is to throw an exception into its coroutine.
+        error: that exception.
 
     Returns:
         Whether they were the C task's; others are not learnt.

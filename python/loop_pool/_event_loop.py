@@ -71,7 +71,7 @@ from ._transports import StreamTransport
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from ._pool import Pool
 
@@ -563,8 +563,6 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         """Run a handle as ``BaseEventLoop._run_once`` does in debug mode: timed and named."""
         if handle._cancelled:
             return
-        if type(handle._callback) is _TaskStep:  # type: ignore[attr-defined]
-            _foreign.explain_step(handle._callback)  # type: ignore[attr-defined]
         try:
             self._current_handle = handle
             began = self.time()
@@ -644,10 +642,8 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-def _learn_task_callbacks() -> type:
+def _learn_task_callbacks() -> None:
     """Show the core what the C ``Task`` passes to ``call_soon``, by running one on a fake loop.
-
-    Return the class of its steps.
 
     If a Python version changes it, tasks are run through handles like any callback: slower, and
     right.
@@ -670,8 +666,15 @@ def _learn_task_callbacks() -> type:
         def get_debug(self) -> bool:
             return False
 
+    class NoFuture:
+        def __await__(self) -> Generator[Any]:
+            yield 0
+
     async def wait_for(future: asyncio.Future[None]) -> None:
         await future
+
+    async def fail() -> None:
+        await NoFuture()
 
     recorder: Any = Recorder()
     running = events._get_running_loop()
@@ -689,14 +692,18 @@ def _learn_task_callbacks() -> type:
         (wakeup, args) = recorder.posted.pop()
         wakeup(*args)
         task.result()
+        failed = asyncio.Task(fail(), loop=recorder)
+        recorder.posted.pop()[0]()
+        (failing, _) = recorder.posted.pop()
+        failing()
+        error = failed.exception()
     finally:
         events._set_running_loop(running)
         if current is not None:
             asyncio._enter_task(running, current)  # type: ignore[arg-type]
-    _core._learn_task_callbacks(step, wakeup, task, task.done)
+    _core._learn_task_callbacks(step, wakeup, task, task.done, failing, error)
     _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
-    return type(step)
 
 
 _core._install_hot_methods(EventLoop)
-_TaskStep = _learn_task_callbacks()
+_learn_task_callbacks()

@@ -5,11 +5,28 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import threading
+import time
 import warnings
+from typing import TYPE_CHECKING
 
 from . import _core
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 _said = False
+
+_LOOKS = 200
+_PAUSE = 0.005
+"""How often, and how many seconds apart, the GIL is looked at while other threads import."""
+
+_INITIALISERS = {
+    "BuiltinImporter.create_module",
+    "ExtensionFileLoader.create_module",
+    "ExtensionFileLoader.exec_module",
+}
+"""The methods of ``importlib`` in which an extension module is initialised."""
 
 
 def warn_if_serial(loops: int) -> None:
@@ -19,12 +36,51 @@ def warn_if_serial(loops: int) -> None:
     whose GIL is on, which extension module switched it on, where that can be known.
     """
     global _said
-    if _said or loops == 1 or not sys._is_gil_enabled():
+    if _said or loops == 1 or not _stays_on():
         return
     _said = True
     # About the line outside of the package that starts the pool: by `run` or by a `Runner`.
     package = os.path.join(os.path.dirname(__file__), "")
     warnings.warn(_explanation(), RuntimeWarning, skip_file_prefixes=(package,))
+
+
+def _stays_on() -> bool:
+    """Whether the GIL is on for good.
+
+    While a thread initialises an extension module it is on for that long, whatever the module
+    declares. So it does not count while another thread may be at it; of one that takes longer than
+    a second nothing is said before the next pool starts.
+    """
+    for _ in range(_LOOKS):
+        if not sys._is_gil_enabled():
+            return False
+        if not _may_be_for_an_import():
+            return True
+        time.sleep(_PAUSE)
+    return False
+
+
+def _may_be_for_an_import() -> bool:
+    """Whether the GIL, which is on, may be so for an import by another thread.
+
+    The threads are looked at when the GIL has been, so one that began or ended an import meanwhile
+    is told by the GIL's being off at one of several looks in a row.
+    """
+    if not sysconfig.get_config_var("Py_GIL_DISABLED") or sys.flags.gil:
+        return False
+    return any(_is_importing() or not sys._is_gil_enabled() for _ in range(3))
+
+
+def _is_importing() -> bool:
+    """Whether another thread initialises an extension module."""
+    own = threading.get_ident()
+    for thread, top in sys._current_frames().items():
+        frame: FrameType | None = top
+        while frame is not None and thread != own:
+            if frame.f_code.co_qualname in _INITIALISERS:
+                return True
+            frame = frame.f_back
+    return False
 
 
 def _explanation() -> str:

@@ -14,8 +14,12 @@ private name                                use here
 ``Server._attach``, ``Server._detach``      a server knows its open connections
 ``Server._clients``                         a set of ours: see ``_Clients``
 ``_check_thread``                           debug mode refuses calls from another thread
-``mixins._LoopBoundMixin._get_loop``,       in debug mode: the function that finds a primitive on
-and the ``_loop`` of a primitive            another loop than its own; and which that is
+``mixins._LoopBoundMixin._get_loop``,       the function that finds a primitive on another loop than
+and the ``_loop`` of a primitive            its own; and which that is
+the names ``RuntimeError`` in ``mixins``    what makes their errors for the wrong loop, before the
+and ``ValueError`` in ``tasks``             builtin of that name: see ``_foreign``
+``tasks._wait``                             in debug mode: looked at as it begins
+``BaseEventLoop._thread_id``                which thread runs a loop
 ``Task._fut_waiter``,                       what a task waits for, and who waits for a future: for
 ``Future._asyncio_awaited_by``,             ``loop-pool ps``, on the thread of the task's loop
 ``_GatheringFuture._children``
@@ -42,13 +46,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import weakref
-from asyncio import base_events, constants, futures, mixins, streams, transports
-from typing import Any
+from asyncio import base_events, constants, futures, mixins, streams, tasks, transports
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FlowControlMixin = transports._FlowControlMixin
 SendfileMode = constants._SendfileMode
 get_loop_code = mixins._LoopBoundMixin._get_loop.__code__  # type: ignore[attr-defined]
+ensure_future_code = tasks.ensure_future.__code__
+wait_code = tasks._wait.__code__  # type: ignore[attr-defined]
 set_nodelay = base_events._set_nodelay  # type: ignore[attr-defined]
 set_result_unless_cancelled = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 
@@ -125,6 +135,25 @@ def check_thread(loop: asyncio.AbstractEventLoop) -> None:
         RuntimeError: it does not.
     """
     loop._check_thread()  # type: ignore[attr-defined]
+
+
+def runs_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether another thread than the calling one runs ``loop``."""
+    thread: int | None = loop._thread_id  # type: ignore[attr-defined]
+    return thread is not None and thread != threading.get_ident()
+
+
+def make_errors_by(
+    runtime_error: Callable[..., RuntimeError], value_error: Callable[..., ValueError]
+) -> None:
+    """Let functions make the errors of primitives and futures on the wrong loop.
+
+    asyncio's functions look the classes up among the names of their modules first. Both modules
+    only call them; a version of Python that was not compared may do more.
+    """
+    if sys.version_info < (3, 16):
+        mixins.RuntimeError = runtime_error  # type: ignore[attr-defined]
+        tasks.ValueError = value_error  # type: ignore[attr-defined]
 
 
 def reader_of(protocol: asyncio.StreamReaderProtocol) -> Any:

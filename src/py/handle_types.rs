@@ -323,24 +323,13 @@ fn leak_methods<const N: usize>(methods: [ffi::PyMethodDef; N]) -> *mut c_void {
     Box::leak(methods.into_boxed_slice()).as_mut_ptr().cast()
 }
 
-/// Destroys a handle, of which `slots` are the slots: as the interpreter destroys the instance of any
-/// Python class, which has to find out each time what there is to do.
+/// Destroys a handle, of which `slots` are all slots that hold references: as the interpreter destroys
+/// the instance of any Python class, which has to find out each time what there is to do.
 ///
 /// # Safety
-/// The last reference to `handle` is gone; it has the slots of `asyncio.Handle` and those that are
-/// named.
+/// The last reference to `handle` is gone; the slots are those of its class.
 #[inline(always)]
-unsafe fn dealloc<const N: usize>(handle: *mut ffi::PyObject, more: [usize; N]) {
-    let layout = &state().handle;
-    let slots = [
-        layout.callback,
-        layout.args,
-        layout.context,
-        layout.loop_,
-        layout.cancelled,
-        layout.source_traceback,
-        layout.repr,
-    ];
+unsafe fn dealloc(handle: *mut ffi::PyObject, slots: &[usize]) {
     // SAFETY: nobody else has the handle, but by weak references until they are cleared. The handle
     // holds a reference to its type.
     unsafe {
@@ -348,8 +337,8 @@ unsafe fn dealloc<const N: usize>(handle: *mut ffi::PyObject, more: [usize; N]) 
         if has_weak(handle) {
             ffi::PyObject_ClearWeakRefs(handle);
         }
-        for offset in slots.into_iter().chain(more) {
-            let held = ptr::replace(slot(handle, offset), ptr::null_mut());
+        for offset in slots {
+            let held = ptr::replace(slot(handle, *offset), ptr::null_mut());
             if !held.is_null() {
                 decref(held);
             }
@@ -363,14 +352,13 @@ unsafe fn dealloc<const N: usize>(handle: *mut ffi::PyObject, more: [usize; N]) 
 }
 
 unsafe extern "C" fn timer_dealloc(handle: *mut ffi::PyObject) {
-    let timer = &state().timer;
     // SAFETY: called by the interpreter for an instance of our timer type.
-    unsafe { dealloc(handle, [timer.when, timer.scheduled]) };
+    unsafe { dealloc(handle, &state().timer.all) };
 }
 
 unsafe extern "C" fn threadsafe_dealloc(handle: *mut ffi::PyObject) {
     // SAFETY: called by the interpreter for an instance of our thread-safe type.
-    unsafe { dealloc(handle, []) };
+    unsafe { dealloc(handle, &state().threadsafe_slots) };
 }
 
 /// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697).

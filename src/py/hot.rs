@@ -18,6 +18,7 @@ use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::create_task;
+use super::cross_loop;
 use super::eager;
 use super::future;
 use super::handle;
@@ -211,15 +212,24 @@ unsafe extern "C" fn call_soon(
             }
         }
         if core.is_debug() {
-            check_in_debug_mode(loop_, callback, "call_soon", true)?;
+            if cross_loop::wakes_from_elsewhere(loop_, callback, &parsed)? {
+                return Ok(py.None().into_ptr());
+            }
+            check_in_debug_mode(loop_, callback, "call_soon", true)
+                .inspect_err(|_| cross_loop::forget_refused_task(py, callback))?;
+            let state = state();
+            // SAFETY: an argument is alive during the call, and its kind is checked.
+            if state.is_task_step(callback) && unsafe { state.throws(callback) } {
+                cross_loop::explain_step(py, callback);
+            }
             registry::note_step_in_debug_mode(core, callback);
-            let class = state().handle_type;
+            let class = state.handle_type;
             let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
             core.schedule(Callback::from_handle(handle.clone().into()));
             return Ok(handle.into_ptr());
         }
         if let Some(context) = parsed.context
-            && let Some(task) = task_callback(core, callback, parsed.rest, context)
+            && let Some(task) = task_callback(py, core, callback, parsed.rest, context)
         {
             core.schedule(task);
             return Ok(py.None().into_ptr());
@@ -237,6 +247,7 @@ unsafe extern "C" fn call_soon(
 /// A C task's step or wakeup, which needs no handle.
 #[inline(always)]
 fn task_callback(
+    py: Python<'_>,
     core: &LoopCore,
     callback: *mut ffi::PyObject,
     rest: &[*mut ffi::PyObject],
@@ -247,6 +258,9 @@ fn task_callback(
     unsafe {
         match *rest {
             [] if state.is_task_step(callback) => {
+                if state.throws(callback) {
+                    cross_loop::explain_step(py, callback);
+                }
                 let (step, context) = (Ref::from_borrowed(callback), Ref::from_borrowed(context));
                 Some(if registry::note_step(core, callback) {
                     Callback::from_young_task(step, context)

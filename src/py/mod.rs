@@ -14,6 +14,7 @@ mod arguments;
 mod callback;
 mod core;
 mod create_task;
+mod cross_loop;
 mod datagram;
 mod datagram_methods;
 mod datagram_turn;

@@ -39,6 +39,8 @@ pub(super) struct HandleLayout {
 pub(super) struct TimerLayout {
     pub(super) when: usize,
     pub(super) scheduled: usize,
+    /// All of its slots that hold references, those of `asyncio.Handle` among them.
+    pub(super) all: Box<[usize]>,
 }
 
 /// Everything looked up at import; it lives as long as the process.
@@ -46,6 +48,8 @@ pub(super) struct TimerLayout {
 pub(super) struct State {
     pub(super) handle: HandleLayout,
     pub(super) timer: TimerLayout,
+    /// All slots of `asyncio.events._ThreadSafeHandle` that hold references.
+    pub(super) threadsafe_slots: Box<[usize]>,
     pub(super) handle_type: *mut ffi::PyTypeObject,
     pub(super) timer_type: *mut ffi::PyTypeObject,
     pub(super) threadsafe_type: *mut ffi::PyTypeObject,
@@ -83,6 +87,8 @@ pub(super) struct State {
     task_step_type: AtomicPtr<ffi::PyTypeObject>,
     /// Where a step callback keeps its task, in bytes from its start.
     step_task: AtomicUsize,
+    /// Where it keeps the exception that it is to throw into the coroutine; 0: not known.
+    step_error: AtomicUsize,
     /// The definition behind the C task's wakeup callback, or null.
     task_wakeup_def: AtomicPtr<ffi::PyMethodDef>,
     /// The definition behind the C task's method `done`, known when the others are.
@@ -135,6 +141,17 @@ impl State {
         unsafe { *step.byte_add(self.step_task.load(Relaxed)).cast() }
     }
 
+    /// Whether a step callback is to throw an exception into its coroutine.
+    ///
+    /// # Safety
+    /// As for [`task_of_step`](Self::task_of_step).
+    #[inline(always)]
+    pub(super) unsafe fn throws(&self, step: *mut ffi::PyObject) -> bool {
+        let offset = self.step_error.load(Relaxed);
+        // SAFETY: found there in a sample of the same type; the word is written before the step is known.
+        offset != 0 && unsafe { !(*step.byte_add(offset).cast::<*mut ffi::PyObject>()).is_null() }
+    }
+
     /// Whether a C task is done.
     ///
     /// # Safety
@@ -168,8 +185,9 @@ impl State {
 /// Teaches the loop to recognise the C task's callbacks by a sample of each.
 ///
 /// `step` is what a fresh task passes to `call_soon`, `wakeup` what a future passes when it wakes a
-/// task, `task` the task of both and `done` its method. Samples of another kind (a pure-Python task's) are left unrecognised: such tasks run
-/// through ordinary handles.
+/// task, `task` the task of both and `done` its method; `failing` is a step that is to throw `error`.
+/// Samples of another kind (a pure-Python task's) are left unrecognised: such tasks run through ordinary
+/// handles.
 #[pyfunction]
 #[pyo3(name = "_learn_task_callbacks")]
 pub(super) fn learn_task_callbacks(
@@ -177,6 +195,8 @@ pub(super) fn learn_task_callbacks(
     wakeup: &Bound<'_, PyAny>,
     task: &Bound<'_, PyAny>,
     done: &Bound<'_, PyAny>,
+    failing: &Bound<'_, PyAny>,
+    error: &Bound<'_, PyAny>,
 ) -> bool {
     let state = state();
     let step_type = step.get_type();
@@ -196,14 +216,20 @@ pub(super) fn learn_task_callbacks(
     {
         return false;
     }
-    // SAFETY: a live type; the words of one of its instances.
-    let step_task = unsafe {
-        let size = (*step_type.as_type_ptr()).tp_basicsize.unsigned_abs();
-        (size_of::<ffi::PyObject>()..size).step_by(size_of::<usize>()).find(|offset| {
-            let word = *step.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>();
-            std::ptr::eq(word, task.as_ptr())
-        })
+    let word_of = |step: &Bound<'_, PyAny>, held: &Bound<'_, PyAny>| {
+        // SAFETY: a live type; the words of one of its instances.
+        unsafe {
+            let size = (*step_type.as_type_ptr()).tp_basicsize.unsigned_abs();
+            (size_of::<ffi::PyObject>()..size).step_by(size_of::<usize>()).find(|offset| {
+                let word = *step.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>();
+                std::ptr::eq(word, held.as_ptr())
+            })
+        }
     };
+    let step_task = word_of(step, task);
+    if failing.get_type().is(&step_type) {
+        state.step_error.store(word_of(failing, error).unwrap_or(0), Relaxed);
+    }
     let Some(step_task) = step_task else { return false };
     if !name.to_bytes().starts_with(b"_asyncio.") {
         return false;
@@ -255,7 +281,9 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         timer: TimerLayout {
             when: slot(&timer_class, "_when")?,
             scheduled: slot(&timer_class, "_scheduled")?,
+            all: all_slots(&timer_class)?,
         },
+        threadsafe_slots: all_slots(&threadsafe_class)?,
         handle_type: handle_class.into_ptr().cast(),
         timer_type: timer_type.clone().into_ptr().cast(),
         timer_data: handle_types::data_offset(&timer_type),
@@ -291,6 +319,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_type: AtomicPtr::default(),
         task_step_type: AtomicPtr::default(),
         step_task: AtomicUsize::new(0),
+        step_error: AtomicUsize::new(0),
         task_wakeup_def: AtomicPtr::default(),
         task_done_def: AtomicPtr::default(),
     };
@@ -393,6 +422,22 @@ fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 2]) -> PyResult<()> {
         }
     }
     Ok(())
+}
+
+/// The offsets of all slots of a Python class that hold references, its bases' among them.
+fn all_slots(class: &Bound<'_, PyType>) -> PyResult<Box<[usize]>> {
+    let py = class.py();
+    let mut offsets = Vec::new();
+    for base in class.mro().iter() {
+        let Ok(slots) = base.getattr(intern!(py, "__slots__")) else { continue };
+        for name in slots.try_iter()? {
+            let name: String = name?.extract()?;
+            if !name.starts_with("__") {
+                offsets.push(slot_offset(class, &name)?);
+            }
+        }
+    }
+    Ok(offsets.into())
 }
 
 /// The offset of a slot of a Python class, found by looking where a marked value lands. This needs

@@ -139,10 +139,13 @@ impl Waiter {
 /// Lets everybody who waited run.
 ///
 /// # Errors
-/// `RuntimeError` if the loop is closed.
+/// `RuntimeError` if the loop is closed, or in debug mode from another thread; everybody was told then
+/// who can be.
 #[inline]
 pub(super) fn tell(read: &Bound<'_, StreamRead>, callbacks: Callbacks) -> PyResult<()> {
-    callbacks.into_iter().try_for_each(|(callback, context)| call_soon(read, callback, context))
+    callbacks
+        .into_iter()
+        .fold(Ok(()), |result, (callback, context)| result.and(call_soon(read, callback, context)))
 }
 
 fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyResult<()> {

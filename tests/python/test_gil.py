@@ -266,3 +266,53 @@ def test_nobody_is_named_for_a_gil_that_was_asked_for(how: dict[str, Any]) -> No
     (warning,) = warned(f"{NAMES_TWO}; {RUN}", **how)
     assert "a_module" not in warning["text"]
     assert "asked for" in warning["text"]
+
+
+# While another thread imports
+
+IMPORTING = """
+import _imp, importlib._bootstrap_external as external, importlib.machinery, threading, time
+
+class Importer(threading.Thread):
+    '''Is initialising an extension module until the GIL has been looked at some times.'''
+    def __init__(self, stays_on):
+        super().__init__(daemon=True)
+        self.looks, self.stays_on = 0, stays_on
+        self.began, self.end = threading.Event(), threading.Event()
+    def run(self):
+        _imp.create_dynamic = self.create
+        spec = importlib.machinery.ModuleSpec("made_up", None, origin="made_up.so")
+        importlib.machinery.ExtensionFileLoader("made_up", "made_up.so").create_module(spec)
+    def create(self, spec):
+        self.began.set()
+        self.end.wait()
+    def gil(self):
+        self.looks += 1
+        if self.looks == 5:
+            self.end.set()
+            self.join()
+        return self.stays_on or not self.end.is_set()
+
+def begin_import(stays_on):
+    importer = Importer(stays_on)
+    importer.start()
+    importer.began.wait()
+    sys._is_gil_enabled = importer.gil
+"""
+
+
+@free_threaded
+@pytest.mark.parametrize(("stays_on", "count"), [(False, 0), (True, 1)])
+def test_a_gil_that_is_on_for_an_import_elsewhere_is_looked_at_again(
+    stays_on: bool, count: int
+) -> None:
+    source = f"exec({IMPORTING!r}); begin_import({stays_on}); {RUN}"
+    assert len(warned(source)) == count
+
+
+@free_threaded
+def test_a_false_alarm_does_not_use_the_warning_up() -> None:
+    begin = f"exec({IMPORTING!r}); begin_import(False); {RUN}; print(len(caught))"
+    early, warning = warned(f"{begin}; begin_import(True); {RUN}")
+    assert early == 0
+    assert TURNS in warning["text"]

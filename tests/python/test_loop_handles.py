@@ -349,3 +349,29 @@ def test_a_timer_made_directly_can_be_cancelled(loop: asyncio.AbstractEventLoop)
     timer = asyncio.TimerHandle(1000, a_callback, (), loop)
     timer.cancel()
     assert timer.cancelled()
+
+
+# What a handle holds
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("debug", [False, True])
+@makers
+def test_a_handle_lets_go_of_all_that_its_slots_hold(
+    loop: asyncio.AbstractEventLoop, make: Make, debug: bool
+) -> None:
+    loop.set_debug(debug)
+    handle = make(loop, a_callback)
+    held = [weakref.ref(handle._lock)] if hasattr(handle, "_lock") else []
+    run_turn(loop)
+    slots = [slot for kind in type(handle).__mro__ for slot in getattr(kind, "__slots__", ())]
+    assert {"_callback", "_args", "_context", "_loop", "_repr"} <= set(slots)
+    for slot in slots:
+        if slot != "__weakref__":
+            thing = Thing()
+            held.append(weakref.ref(thing))
+            setattr(handle, slot, thing)
+            del thing
+    del handle
+    gc.collect()
+    assert [reference() for reference in held] == [None] * len(held)
