@@ -139,13 +139,11 @@ impl Waiter {
 /// Lets everybody who waited run.
 ///
 /// # Errors
-/// `RuntimeError` if the loop is closed, or in debug mode from another thread; everybody was told then
-/// who can be.
+/// `RuntimeError` if the loop is closed; in debug mode from another thread, when all have been told.
 #[inline]
 pub(super) fn tell(read: &Bound<'_, StreamRead>, callbacks: Callbacks) -> PyResult<()> {
-    callbacks
-        .into_iter()
-        .fold(Ok(()), |result, (callback, context)| result.and(call_soon(read, callback, context)))
+    let told = callbacks.into_iter().map(|(callback, context)| call_soon(read, callback, context));
+    told.fold(Ok(()), Result::and)
 }
 
 fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyResult<()> {
@@ -189,11 +187,8 @@ fn invalid_state(py: Python<'_>, text: &str) -> PyErr {
 pub(super) fn cancelled_error(py: Python<'_>, message: Option<&Ref>) -> PyErr {
     let make = || -> PyResult<PyErr> {
         let class = py.import("asyncio")?.getattr("CancelledError")?;
-        let error = match message {
-            Some(message) => class.call1((message.as_py(),))?,
-            None => class.call0()?,
-        };
-        Ok(PyErr::from_value(error))
+        let argument = message.map(|message| (message.as_py(),));
+        Ok(PyErr::from_value(argument.map_or_else(|| class.call0(), |given| class.call1(given))?))
     };
     make().unwrap_or_else(|error| error)
 }
