@@ -74,6 +74,7 @@ class Site:
         self._clock: asyncio.TimerHandle | None = None
         self._leaving: list[tuple[bytes, bytes]] = []
         self._quiet = quiet
+        self._stopped = False
         self._hurried = False
         self._taking: set[asyncio.Task[Any]] = set()
 
@@ -176,6 +177,7 @@ class Site:
         _quiet.set(self._quiet)
         had_one = self.error is None
         await self._lifespan.shutdown()
+        self._stopped = True
         if had_one and self.error is not None and self.config.lifespan == "auto":
             # uvicorn would only say that there seems to be no lifespan.
             logger.error("%s: exception in 'lifespan' protocol", self.name, exc_info=self.error)
@@ -186,7 +188,9 @@ class Site:
             await self.config.loaded_app(scope, receive, send)
         except BaseException as error:
             self.error = error
-            raise
+            # It has said that all is done, and what it does after that is cancelled with the pool.
+            if not (self._stopped and isinstance(error, asyncio.CancelledError)):
+                raise
 
     def _set_headers(self) -> None:
         """Set what every answer bears: the date, each second; the server's name."""
