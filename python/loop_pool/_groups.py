@@ -7,6 +7,7 @@ parent is cancelled and its errors are kept; other loops only add tasks and are 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -27,10 +28,12 @@ class TaskGroup:
 
     The first task that fails, by anything but ``CancelledError``, has all others cancelled,
     wherever they run, and the block too; what failed is raised as one ``ExceptionGroup``.
-    ``KeyboardInterrupt`` and ``SystemExit`` of a task are raised as they are.
+    ``KeyboardInterrupt`` and ``SystemExit`` of a task are raised as they are; so is a
+    ``GeneratorExit`` of the block, if nothing else failed.
 
     Threads: entered and left by one task on a loop of the pool. :meth:`create_task` may be called
-    on any loop of the same pool, by the group's own tasks for example.
+    on any loop of the same pool, by the group's own tasks for example; :meth:`cancel` in any
+    thread.
 
     Raises:
         RuntimeError: entered twice, outside of a task, or in a thread that runs no pool.
@@ -47,6 +50,7 @@ class TaskGroup:
         self._joining = 0  # calls of `create_task` that have passed the door
         self._exiting = False
         self._aborting = False
+        self._cancelled_early = False  # before it was entered
         # On the group's own loop.
         self._errors: list[BaseException] = []
         self._base_error: BaseException | None = None
@@ -72,7 +76,11 @@ class TaskGroup:
         self._parent = asyncio.current_task()
         if self._parent is None:
             raise RuntimeError(f"{self!r} cannot determine the parent task")
-        self._loop = asyncio.get_running_loop()
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            cancelled = self._cancelled_early
+        if cancelled:
+            self.cancel()
         return self
 
     async def __aexit__(
@@ -80,10 +88,12 @@ class TaskGroup:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         del traceback
         try:
             await self._leave(exc)
+            # What is left is the cancellation that `cancel` has asked for.
+            return True
         finally:
             # Exceptions refer to frames, and these to the group.
             self._parent = None
@@ -143,6 +153,27 @@ class TaskGroup:
         finally:
             del task  # its exception's traceback would refer to it through this frame
 
+    def cancel(self) -> None:
+        """Cancel the block and all tasks of the group. As ``asyncio.TaskGroup.cancel`` of 3.15.
+
+        The block then ends without an exception, unless something failed. Before the group is
+        entered, it has it cancelled as soon as it is; after its end, and a second time, it does
+        nothing. Any thread.
+        """
+        with self._lock:
+            group = self._loop
+            if group is None:
+                self._cancelled_early = True
+                return
+            if self._aborting or (self._exiting and not self._busy()):
+                return
+        self._abort()
+        if group is asyncio._get_running_loop():
+            self._cancel_parent()
+        else:
+            with contextlib.suppress(RuntimeError):  # closed: nobody is in the block any more
+                group.call_soon_threadsafe(self._cancel_parent)
+
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             raise RuntimeError(f"{self!r} has not been entered")
@@ -167,14 +198,19 @@ class TaskGroup:
                 self._base_error = exc
             self._abort()
         cancelled = exc if isinstance(exc, asyncio.CancelledError) else None
+        first = last = None
         try:
-            if (error := await self._wait()) is not None:
-                cancelled = error
+            first, last = await self._wait()
+            if first is not None:
+                cancelled = first
             if self._base_error is not None:
                 raise self._base_error
-            # A cancellation of ours ends here, unless somebody else asked for one besides.
-            if self._parent_cancelled and parent.uncancel() == 0:
-                cancelled = None
+            if self._parent_cancelled:
+                # A cancellation of ours ends here, unless somebody else asked for one besides.
+                if parent.uncancel() == 0:
+                    cancelled = None
+                elif cancelled is None:
+                    cancelled = last
             if cancelled is not None and not self._errors:
                 raise cancelled
             if exc is not None and not isinstance(exc, asyncio.CancelledError):
@@ -185,26 +221,37 @@ class TaskGroup:
                     # at its next `await`, with the same count of requests.
                     parent.uncancel()
                     parent.cancel()
+                if isinstance(exc, GeneratorExit) and len(self._errors) == 1:
+                    # An asynchronous generator around the block is closed, and nothing failed.
+                    raise exc
                 raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
         finally:
-            del exc, cancelled, parent
+            del exc, cancelled, first, last, parent
 
-    async def _wait(self) -> asyncio.CancelledError | None:
-        """Wait until no task is left; return the cancellation of the parent that came first."""
-        cancelled = None
-        while True:
-            with self._lock:
-                if not self._busy():
-                    return cancelled
-                self._all_done = asyncio.get_running_loop().create_future()
-            try:
-                await self._all_done
-            except asyncio.CancelledError as error:
-                if not self._aborting:
-                    cancelled = error
-                    self._abort()
-            finally:
-                self._all_done = None
+    async def _wait(self) -> tuple[asyncio.CancelledError | None, asyncio.CancelledError | None]:
+        """Wait until no task is left.
+
+        Returns:
+            The cancellation of the parent that made the group abort, and the last one.
+        """
+        first = last = None
+        try:
+            while True:
+                with self._lock:
+                    if not self._busy():
+                        return first, last
+                    self._all_done = asyncio.get_running_loop().create_future()
+                try:
+                    await self._all_done
+                except asyncio.CancelledError as error:
+                    last = error
+                    if not self._aborting:
+                        first = error
+                        self._abort()
+                finally:
+                    self._all_done = None
+        finally:
+            del first, last
 
     def _abort(self) -> None:
         with self._lock:
@@ -214,6 +261,13 @@ class TaskGroup:
             tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
+
+    def _cancel_parent(self) -> None:
+        """Have whatever the block awaits end; :meth:`_leave` takes this back."""
+        parent = self._parent
+        if parent is not None and not parent.done() and not self._parent_cancelled:
+            self._parent_cancelled = True
+            parent.cancel()
 
     def _look(self) -> None:
         """Wake the parent if it waits and nothing is left."""
@@ -246,9 +300,7 @@ class TaskGroup:
             )
         elif not self._aborting and not self._parent_cancelled:
             self._abort()
-            # Whatever the block awaits is to end; `_leave` takes this back.
-            self._parent_cancelled = True
-            parent.cancel()
+            self._cancel_parent()
 
 
 def _is_base_error(error: BaseException) -> bool:
