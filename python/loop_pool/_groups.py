@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Never, Self, final
 
 from ._pool import current_pool
 from ._task import PoolTask, spawn
@@ -216,17 +216,23 @@ class TaskGroup:
             if exc is not None and not isinstance(exc, asyncio.CancelledError):
                 self._errors.append(exc)
             if self._errors:
-                if parent.cancelling():
-                    # The group takes the place of the `CancelledError`: the parent gets another
-                    # at its next `await`, with the same count of requests.
-                    parent.uncancel()
-                    parent.cancel()
-                if isinstance(exc, GeneratorExit) and len(self._errors) == 1:
-                    # An asynchronous generator around the block is closed, and nothing failed.
-                    raise exc
-                raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
+                self._raise_errors(parent, exc)
         finally:
             del exc, cancelled, first, last, parent
+
+    def _raise_errors(self, parent: asyncio.Task[Any], exc: BaseException | None) -> Never:
+        try:
+            if parent.cancelling():
+                # The group takes the place of the `CancelledError`: the parent gets another at its
+                # next `await`, with the same count of requests.
+                parent.uncancel()
+                parent.cancel()
+            if isinstance(exc, GeneratorExit) and len(self._errors) == 1:
+                # An asynchronous generator around the block is closed, and nothing failed.
+                raise exc
+            raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
+        finally:
+            del exc, parent
 
     async def _wait(self) -> tuple[asyncio.CancelledError | None, asyncio.CancelledError | None]:
         """Wait until no task is left.
