@@ -25,6 +25,7 @@ private name                                use here
 ``_get_app_transport``,                     overridden: it makes a transport of ours
 ``_app_transport``,
 ``_app_transport_created``
+``_resume_reading``                         overridden: it resumes the transport below as well
 ``_do_read__copied``,                       overridden: they ask OpenSSL for no more than there is
 ``_do_read__buffered``,
 ``_app_protocol_get_buffer``,
@@ -49,7 +50,8 @@ its ``_ssl_protocol``, ``_closed``,         the loop's thread alone may reach wh
                                             the native half asks it who calls
 ``BaseTransport._start_tls_compatible``,    ``start_tls``, which is asyncio's but for the class of
 ``StreamReaderProtocol._stream_reader``,    the protocol
-``StreamReader._buffer``
+``StreamReader._buffer``, ``_paused``,
+``_protocol_paused`` of transports
 ==========================================  ======================================================
 
 Threads: as asyncio's, a connection belongs to the thread of its loop. OpenSSL's memory does not
@@ -233,6 +235,17 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
 
     # -- reading ---------------------------------------------------------------------------------
 
+    def _resume_reading(self) -> None:
+        # What comes right behind a handshake is delivered before `start_tls` returns: a protocol that
+        # pauses then still calls the transport below, and resumes here, on the one it got.
+        super()._resume_reading()
+        self._resume_transport()
+
+    def _resume_transport(self) -> None:
+        """Let the transport below read, unless enough waits to be decrypted."""
+        if self._transport is not None and not self._ssl_reading_paused:
+            self._transport.resume_reading()
+
     def _has_more(self) -> bool:
         """Whether there is something to decrypt, or to take of what was decrypted.
 
@@ -372,9 +385,14 @@ async def start_tls(
         if reader is not None and reader._buffer:
             tls._incoming.write(reader._buffer)
             reader._buffer.clear()
+            # It has room again, and the transport resumes in any case.
+            reader._paused = False
     transport.set_protocol(tls)
+    if getattr(transport, "_protocol_paused", False):
+        # The transport will say `resume_writing` to the TLS protocol, which passes it on.
+        tls._ssl_writing_paused = tls._app_writing_paused = True
     made = self.call_soon(tls.connection_made, transport)
-    resumed = self.call_soon(transport.resume_reading)
+    resumed = self.call_soon(tls._resume_transport)
     try:
         await waiter
     except BaseException:

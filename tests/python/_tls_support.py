@@ -13,13 +13,14 @@ from _support import HANG, BufferedRecorder, Recorder, self_signed, stream_socke
 
 
 class Peer:
-    """The client's end of a connection, by hand: to encrypt and to send are two steps."""
+    """The far end of a connection, by hand: to encrypt and to send are two steps."""
 
-    def __init__(self, sock: Any, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: Any, context: ssl.SSLContext, *, server_side: bool = False) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        name = None if server_side else "localhost"
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side, name)
 
     async def step[T](self, call: Callable[[], T]) -> T:
         """Repeats a call of OpenSSL's until it has what it needs, and sends what it says."""
@@ -36,6 +37,18 @@ class Peer:
             finally:
                 if self.outgoing.pending and call == self.tls.do_handshake:
                     await loop.sock_sendall(self.sock, self.outgoing.read())
+
+    async def shake_and_send(self, content: bytes) -> None:
+        """Shakes hands, and sends the last of it and some content at once."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self.send(self.outgoing.read())
+                self.incoming.write(await asyncio.wait_for(loop.sock_recv(self.sock, 65536), HANG))
+        await self.send(self.seal(content))
 
     def seal(self, *pieces: bytes) -> bytes:
         """The records of some pieces of content, for each its own."""
