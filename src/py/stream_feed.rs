@@ -13,7 +13,8 @@
 //! marked value lands ([`learn`]). What is written about a class holds as long as its version, which
 //! every change of the class or of one of its bases takes away.
 //!
-//! Must never: run Python between the look at a reader and the last use of what was seen there.
+//! Must never: run Python between the look at a reader and the last use of what was seen there; nor
+//! use in one critical section what was seen in another, as other threads may have changed it.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -319,24 +320,47 @@ impl Feed {
         }
     }
 
-    /// Takes whoever waits for data from the reader, to be [`wake`]d.
+    /// Takes whoever waits for data from the reader, to be [`wake`]d. What `of` saw is looked at again
+    /// in the section in which it is used: other threads may have had the dict, or added to it.
     #[inline]
-    pub(super) fn take_waiter(&self) -> Option<Ref> {
+    pub(super) fn take_waiter(&self) -> Waiter {
         let (streams, reader) = (self.streams, self.reader.as_ptr());
-        // SAFETY: we are attached, and hold the reader. The reference that stood in the slot is ours;
-        // others look at it as at any attribute that is replaced. That it is in the slot was seen by
-        // `of`: what another thread did since then to the dict leaves it there, or empties it.
+        // SAFETY: we are attached, and hold the reader. It is plain when the slot is read, so that the
+        // slot is the attribute, and its reference ours once `None` stands there; others look at it as
+        // at any attribute that is replaced.
         unsafe {
             in_critical_section(reader, || {
+                if !streams.wakes_natively(reader) {
+                    return Waiter::Otherwise;
+                }
                 let waiter = streams.waiter.get(reader);
-                if waiter.is_null() || ptr::eq(waiter, ffi::Py_None()) {
-                    return None;
+                if ptr::eq(waiter, ffi::Py_None()) {
+                    return Waiter::Nobody;
                 }
                 AtomicPtr::from_ptr(slot(reader, streams.waiter.0)).store(ffi::Py_None(), Release);
-                Some(Ref::from_owned(ptr::NonNull::new_unchecked(waiter)))
+                Waiter::Future(Ref::from_owned(ptr::NonNull::new_unchecked(waiter)))
             })
         }
     }
+
+    /// Wakes whoever waits as `feed_data` does it: by the reader's own method. A new reference, or null
+    /// with an exception set.
+    #[cold]
+    pub(super) fn wake_otherwise(&self, py: Python<'_>) -> *mut ffi::PyObject {
+        let method = intern!(py, "_wakeup_waiter").as_ptr();
+        // SAFETY: we hold the reader, and are attached.
+        unsafe { ffi::PyObject_CallMethodNoArgs(self.reader.as_ptr(), method) }
+    }
+}
+
+/// Who waits for a reader's data.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Nobody,
+    /// To be [`wake`]d; the reader has it no more.
+    Future(Ref),
+    /// The reader is not as it was: [`Feed::wake_otherwise`].
+    Otherwise,
 }
 
 /// Wakes the waiter of a reader, unless it was cancelled: in the transport's context. A new reference,
@@ -393,20 +417,14 @@ impl Streams {
                 return None;
             }
             in_critical_section(object, || {
-                let is_replaced = |place: Place| !place.get(object).is_null();
-                if !self.reader.is_plain(object)
-                    || is_replaced(self.feed_data)
-                    || is_replaced(self.wakeup_waiter)
+                if !self.wakes_natively(object)
+                    || !self.feed_data.get(object).is_null()
                     || !ptr::eq(self.eof.get(object), ffi::Py_False())
                 {
                     return None;
                 }
-                let waiter = self.waiter.get(object);
-                let is_known = !waiter.is_null()
-                    && (ptr::eq(waiter, ffi::Py_None())
-                        || ptr::eq(ffi::Py_TYPE(waiter), self.future));
                 let buffer = self.buffer.get(object);
-                if !is_known || buffer.is_null() || ffi::PyByteArray_CheckExact(buffer) == 0 {
+                if buffer.is_null() || ffi::PyByteArray_CheckExact(buffer) == 0 {
                     return None;
                 }
                 let room = self.room_of(object)?;
@@ -414,6 +432,24 @@ impl Streams {
             })?
         };
         Some(Feed { streams: self, reader, buffer, room })
+    }
+
+    /// Whether the reader is plain, and who waits is known, and woken as the class has it.
+    ///
+    /// # Safety
+    /// `reader` is a live instance of the class, and in its section.
+    #[inline(always)]
+    unsafe fn wakes_natively(&self, reader: *mut ffi::PyObject) -> bool {
+        // SAFETY: by the caller's word.
+        unsafe {
+            if !self.reader.is_plain(reader) || !self.wakeup_waiter.get(reader).is_null() {
+                return false;
+            }
+            let waiter = self.waiter.get(reader);
+            !waiter.is_null()
+                && (ptr::eq(waiter, ffi::Py_None())
+                    || ptr::eq(ffi::Py_TYPE(waiter), self.future))
+        }
     }
 
     /// # Safety

@@ -14,7 +14,7 @@ use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
 use super::stream::StreamCore;
-use super::stream_feed::{self, Feed};
+use super::stream_feed::{self, Feed, Waiter};
 use super::transport::{
     both, call_protocol, fatal_error, in_its_context, protocol_of, start, tell_protocol,
 };
@@ -180,9 +180,15 @@ impl Turn<'_, '_> {
     /// Goes on after data were given to a reader.
     #[inline(never)]
     fn fed(&self, feed: Option<&Feed>) -> PyResult<()> {
-        let Some(waiter) = feed.and_then(Feed::take_waiter) else { return Ok(()) };
-        let wake = || stream_feed::wake(self.transport.py(), &waiter);
-        self.delivered(in_its_context(self.transport, wake).map(drop))
+        let (Some(feed), py) = (feed, self.transport.py()) else { return Ok(()) };
+        let woken = match feed.take_waiter() {
+            Waiter::Nobody => return Ok(()),
+            Waiter::Future(waiter) => {
+                in_its_context(self.transport, || stream_feed::wake(py, &waiter))
+            }
+            Waiter::Otherwise => in_its_context(self.transport, || feed.wake_otherwise(py)),
+        };
+        self.delivered(woken.map(drop))
     }
 
     #[inline(always)]

@@ -179,3 +179,56 @@ def test_tools_that_watch_calls_see_those_of_feed_data(watch: str) -> None:
     run(lambda: {watch})
     """
     assert check_script(_ECHO + source).split() == ["0", "2"]
+
+
+@pytest.mark.loop_pool_only
+def test_attributes_that_other_threads_add_to_a_reader_lose_no_wakeup() -> None:
+    """They move its attributes out of the instance, at any moment of a wakeup."""
+    check_script("""
+        import asyncio, random, socket, threading, weakref
+        import loop_pool
+
+        def meddle():
+            chance = random.Random(1)
+            while True:
+                turn.acquire()
+                mine = reader
+                if mine is None:
+                    return
+                far.send(b"hello")
+                for _ in range(chance.randrange(300)):
+                    pass
+                for number in range(8):
+                    setattr(mine, f"x{number}", number)
+                for number in range(30):
+                    vars(mine)[f"y{number}"] = number
+
+        async def main():
+            global reader
+            loop = asyncio.get_running_loop()
+            _, writer = await asyncio.open_connection(sock=near)
+            protocol = writer.transport.get_protocol()
+            for _ in range(5000):
+                reader = asyncio.StreamReader(loop=loop)
+                reader.set_transport(writer.transport)
+                protocol._stream_reader_wr = weakref.ref(reader)
+                reading = asyncio.create_task(reader.readexactly(5))
+                await asyncio.sleep(0)
+                turn.release()
+                assert await asyncio.wait_for(reading, 5) == b"hello"
+                await asyncio.sleep(0)
+            writer.close()
+            await writer.wait_closed()
+
+        near, far = socket.socketpair()
+        turn, reader = threading.Semaphore(0), None
+        thread = threading.Thread(target=meddle)
+        thread.start()
+        try:
+            with far:
+                asyncio.run(main(), loop_factory=loop_pool.new_event_loop)
+        finally:
+            reader = None
+            turn.release()
+            thread.join()
+        """)
