@@ -55,6 +55,15 @@ enum Step {
     Waits,
 }
 
+/// What one look at the reader comes to.
+enum Round {
+    Returns(Ref),
+    /// It took a part of what is wanted; the end may have come already.
+    Again,
+    /// What is wanted is not there.
+    Short,
+}
+
 impl StreamRead {
     pub(super) fn create(
         py: Python<'_>,
@@ -117,11 +126,14 @@ impl StreamRead {
             progress.woken = true;
         }
         loop {
-            if let Some(value) = this.look(py, progress)? {
-                return Ok(Step::Returns(value));
-            }
-            if Self::wait(slf, progress)? {
-                return Ok(Step::Waits);
+            match this.look(py, progress)? {
+                Round::Returns(value) => return Ok(Step::Returns(value)),
+                Round::Again => {}
+                Round::Short => {
+                    if Self::wait(slf, progress)? {
+                        return Ok(Step::Waits);
+                    }
+                }
             }
         }
     }
@@ -155,7 +167,7 @@ impl StreamRead {
 
     /// Takes what is wanted, if it is there.
     #[inline]
-    fn look(&self, py: Python<'_>, progress: &mut Progress) -> PyResult<Option<Ref>> {
+    fn look(&self, py: Python<'_>, progress: &mut Progress) -> PyResult<Round> {
         let mut spent = None;
         let mut resume = None;
         let reader = self.reader.as_ptr();
@@ -182,42 +194,36 @@ impl StreamRead {
             transport.as_py().call_method0(py, intern!(py, "resume_reading"))?;
         }
         let value = match look {
-            Look::Short => return Ok(None),
+            Look::Short => return Ok(Round::Short),
             Look::Whole(chunk) => chunk.0,
             // SAFETY: a new reference, or null with an exception.
             Look::Part(object) => unsafe { Ref::from_owned_or_err(py, object)? },
             Look::Ended(object) => {
                 // SAFETY: as above.
-                return self.ended(py, unsafe { Ref::from_owned_or_err(py, object)? }).map(Some);
+                let partial = unsafe { Ref::from_owned_or_err(py, object)? };
+                return self.ended(py, partial).map(Round::Returns);
             }
             Look::Overrun(consumed, found) => return Err(self.overrun(py, consumed, found)),
         };
         match self.kind {
             // A round of `read` with each chunk, as asyncio has it.
-            Kind::All => self.check(py).and_then(|()| self.collect(py, progress, value)),
-            Kind::Next => some_line(value).map(Some),
-            Kind::Wait(_) => Ok(Some(py.None().into_bound(py).into())),
-            _ => Ok(Some(value)),
+            Kind::All => self.check(py).and_then(|()| Self::collect(py, progress, &value)),
+            Kind::Next => some_line(value).map(Round::Returns),
+            Kind::Wait(_) => Ok(Round::Returns(py.None().into_bound(py).into())),
+            _ => Ok(Round::Returns(value)),
         }
     }
 
     /// Adds what one round of `read()` has taken; returns all of it at the end.
-    fn collect(
-        &self,
-        py: Python<'_>,
-        progress: &mut Progress,
-        value: Ref,
-    ) -> PyResult<Option<Ref>> {
+    fn collect(py: Python<'_>, progress: &mut Progress, value: &Ref) -> PyResult<Round> {
         let block = value.as_py().bind(py).cast::<PyBytes>()?.as_bytes();
         if block.is_empty() {
             let all = PyBytes::new(py, &progress.collected).into_any().into();
             progress.collected = Vec::new();
-            return Ok(Some(all));
+            return Ok(Round::Returns(all));
         }
         progress.collected.extend_from_slice(block);
-        drop(value);
-        // Look again: the end may have come already.
-        self.look(py, progress)
+        Ok(Round::Again)
     }
 
     /// The end came before what was wanted.

@@ -276,3 +276,45 @@ def test_what_a_comparison_adds_or_ends_stays_so(reader_class: Any) -> None:
         assert end_of(operation) == b"hello"
 
     run(main)
+
+
+class Source(asyncio.Transport):
+    """A transport in memory, which feeds its reader as soon as it may."""
+
+    def __init__(self, reader: asyncio.StreamReader, chunk: bytes, count: int) -> None:
+        super().__init__()
+        self.reader, self.chunk, self.left = reader, chunk, count
+        self.paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+        while self.left and not self.paused:
+            self.left -= 1
+            self.reader.feed_data(self.chunk)
+        if not self.left and not self.paused:
+            self.reader.feed_eof()
+
+
+@pytest.mark.parametrize("way", ["read", "readexactly", "lines"])
+def test_however_many_chunks_are_there_at_once_they_are_read(way: str) -> None:
+    """Each look at the reader finds the next chunk: no stack grows with them."""
+    count, chunk = 100_000, b"x" * 49 + b"\n"
+
+    async def main() -> bytes:
+        limit = {"read": 10, "readexactly": 10, "lines": len(chunk)}[way]
+        reader = _streams.StreamReader(limit, asyncio.get_running_loop())
+        reader.set_transport(Source(reader, chunk, count))
+        reader.feed_data(chunk * 3)
+        match way:
+            case "read":
+                return await reader.read()
+            case "readexactly":
+                return await reader.readexactly(len(chunk) * 3)
+            case _:
+                return b"".join([line async for line in reader])
+
+    read = asyncio.run(asyncio.wait_for(main(), HANG), loop_factory=loop_pool.new_event_loop)
+    assert read == chunk * (3 if way == "readexactly" else count + 3)
