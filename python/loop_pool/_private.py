@@ -35,10 +35,10 @@ and ``_stream_reader_wr``;                  without a Python frame, if the two c
 ``StreamWriter._transport``,                likewise, of our writers
 ``_protocol``, ``_reader``, ``_loop``
 ``StreamReaderProtocol._stream_reader``,    likewise, of their protocols; ``connection_made`` is
-``_stream_reader_wr``, ``_strong_reader``,  ours, as asyncio's would make a writer of asyncio's
-``_client_connected_cb``, ``_over_ssl``,
+``_stream_reader_wr``, ``_strong_reader``,  ours, as asyncio's would make a writer of asyncio's;
+``_client_connected_cb``, ``_over_ssl``,    ``connection_lost`` asks ``_closed`` for its exception
 ``_connection_lost``, ``_paused``,
-``_task``, ``_transport``
+``_closed``, ``_task``, ``_transport``
 ==========================================  ======================================================
 """
 

@@ -151,6 +151,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     __slots__ = ("_connection_lost", "_paused", "_stream_reader_wr")
 
     if TYPE_CHECKING:
+        _closed: asyncio.Future[None]
         _loop: asyncio.AbstractEventLoop
 
     def __init__(
@@ -184,6 +185,14 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             self._task = self._loop.create_task(served)
             self._task.add_done_callback(lambda task: self._served(task, transport))
         self._strong_reader = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell whoever waits; nobody needs to ask how it ended."""
+        super().connection_lost(exc)  # type: ignore[arg-type]
+        # asyncio's finalizer does this: too late if the collector finalizes the future first.
+        closed = self._closed
+        if closed.done() and not closed.cancelled():
+            closed.exception()
 
     def _served(self, task: asyncio.Task[Any], transport: Any) -> None:
         if task.cancelled():

@@ -236,8 +236,8 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
     # -- reading ---------------------------------------------------------------------------------
 
     def _resume_reading(self) -> None:
-        # What comes right behind a handshake is delivered before `start_tls` returns: a protocol that
-        # pauses then still calls the transport below, and resumes here, on the one it got.
+        # What comes right behind a handshake is delivered before `start_tls` returns: a protocol
+        # that pauses then still calls the transport below, and resumes here, on the one it got.
         super()._resume_reading()
         self._resume_transport()
 

@@ -447,8 +447,7 @@ impl Streams {
             }
             let waiter = self.waiter.get(reader);
             !waiter.is_null()
-                && (ptr::eq(waiter, ffi::Py_None())
-                    || ptr::eq(ffi::Py_TYPE(waiter), self.future))
+                && (ptr::eq(waiter, ffi::Py_None()) || ptr::eq(ffi::Py_TYPE(waiter), self.future))
         }
     }
 

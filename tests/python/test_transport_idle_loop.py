@@ -1,4 +1,4 @@
-"""Threads that use a transport while nobody runs its loop, or while it just begins or ends to run."""
+"""Threads that use a transport while nobody runs its loop, or while it begins or ends to run."""
 
 from __future__ import annotations
 
@@ -62,22 +62,21 @@ async def received(far: socket.socket, count: int) -> bytes:
 def test_writes_of_threads_arrive_whole_and_in_their_order(
     loop: Loop, kind: str, method: str
 ) -> None:
-    for _ in range(3):
-        with unrun(loop, kind) as (transport, far):
-            together = threading.Barrier(THREADS)
+    with unrun(loop, kind) as (transport, far):
+        together = threading.Barrier(THREADS)
 
-            def write(writer: int) -> None:
-                together.wait(HANG)
-                for number in range(RECORDS):
-                    piece = record(writer, number)
-                    if method == "write":
-                        transport.write(piece)
-                    else:
-                        transport.writelines([piece[:9], piece[9:]])
+        def write(writer: int) -> None:
+            together.wait(HANG)
+            for number in range(RECORDS):
+                piece = record(writer, number)
+                if method == "write":
+                    transport.write(piece)
+                else:
+                    transport.writelines([piece[:9], piece[9:]])
 
-            with Threads(*(lambda writer=writer: write(writer) for writer in range(THREADS))):
-                pass
-            assert_whole(run_main(loop, received(far, THREADS * RECORDS * SIZE)))
+        with Threads(*(lambda writer=writer: write(writer) for writer in range(THREADS))):
+            pass
+        assert_whole(run_main(loop, received(far, THREADS * RECORDS * SIZE)))
 
 
 @pytest.mark.parametrize("runs_in", ["the thread that ran it", "another thread"])
@@ -110,7 +109,7 @@ def test_writes_arrive_whole_while_the_loop_begins_and_ends_to_run(
 
 
 def test_what_a_thread_posted_comes_before_what_it_does_next(loop: Loop) -> None:
-    """The loop ends to run with the post still waiting; the thread then finds nobody who runs it."""
+    """The loop ends to run with the post still waiting; then nobody runs it."""
     with unrun(loop, "tcp") as (transport, far):
         inside, posted = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""`start_tls` in the middle of a stream: what flow control was asked for before it and during it."""
+"""`start_tls` in the middle of a stream: what flow control was asked for before it and in it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_client_s_reader_gets_what_comes_right_behind_the_handshake(
 
 @pytest.mark.parametrize("start", [asyncio.start_server, _streams.listen])
 def test_a_reader_that_was_paused_before_it_is_fed_after_it(loop: Loop, start: Any) -> None:
-    """The client's first flight is there before the upgrade, and more than the reader has room for."""
+    """The client's first flight is there before the upgrade, and more than it has room for."""
     server_context, client_context = self_signed()
 
     async def main() -> None:
