@@ -49,12 +49,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import selectors
-import signal
 import socket
 import sys
-import threading
 import warnings
 import weakref
 from asyncio import base_events, constants, events, format_helpers
@@ -66,6 +63,7 @@ from ._datagrams import DatagramTransport
 from ._listeners import Listener
 from ._pipes import ReadPipeTransport, WritePipeTransport
 from ._sendfile import SendsFiles
+from ._signals import HandlesSignals
 from ._tls import SSLProtocol, start_tls
 from ._transports import StreamTransport
 
@@ -117,7 +115,7 @@ class _ReactorSelector:
         """Do nothing: the core closes the reactor."""
 
 
-class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
+class EventLoop(_core.LoopCore, SendsFiles, HandlesSignals, asyncio.SelectorEventLoop):
     """An asyncio event loop on a native reactor.
 
     It *is* an ``asyncio.BaseEventLoop``: whatever is not mentioned here is CPython's own code.
@@ -144,7 +142,6 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     if TYPE_CHECKING:
         # Parts of BaseEventLoop that typeshed leaves out.
         _csock: socket.socket
-        _signal_handlers: dict[int, events.Handle]
         _current_handle: events.Handle | None
 
         def _run_forever_setup(self) -> None: ...
@@ -220,28 +217,6 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         except RuntimeError as error:
             _foreign.explain_thread(error, self, sys._getframe(1))
             raise
-
-    # -- signals ---------------------------------------------------------------------------------
-
-    def _watch_signals(self) -> None:
-        """Let any signal end the wait: its Python handler runs in this thread, which may sleep.
-
-        Without it, a signal that arrives between the interpreter's last look at its flags and the
-        kernel's wait would go unnoticed until something else happens. Not outside of the main
-        thread, and not when somebody else watches already.
-        """
-        if threading.current_thread() is threading.main_thread():
-            _restore_wakeup_fd(
-                signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-            )
-
-    def _unwatch_signals(self) -> None:
-        # With handlers of its own left, the loop keeps watching, as asyncio's does.
-        if threading.current_thread() is threading.main_thread() and not self._signal_handlers:
-            ours = self._csock.fileno()
-            previous = signal.set_wakeup_fd(-1)
-            if previous != ours:
-                _restore_wakeup_fd(previous)
 
     # -- transports ------------------------------------------------------------------------------
 
@@ -376,13 +351,6 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             and fileno not in self._lent
         ):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
-        removed = super().remove_signal_handler(sig)
-        if removed and not self._signal_handlers and self.is_running():
-            self._watch_signals()
-        return removed
 
     # -- asyncio's own ways into the ready queue -------------------------------------------------
 
@@ -621,13 +589,6 @@ def _is_plain(sock: object, names: tuple[str, ...] = _PLAIN) -> bool:
         issubclass(kind, _Socket)
         and all(getattr(kind, name) is getattr(_Socket, name) for name in names)
     )
-
-
-def _restore_wakeup_fd(fd: int) -> None:
-    """Give the wakeup descriptor back to whoever had set it: they rely on it, and wake us."""
-    if fd != -1:
-        with contextlib.suppress(OSError, ValueError):  # they have closed it meanwhile
-            signal.set_wakeup_fd(fd)
 
 
 def new_event_loop() -> EventLoop:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from . import _core
 from ._event_loop import EventLoop
 from ._local_values import Locals
+from ._signals import PoolSignals
 from ._standstill import Probes
 from ._stuck import Watch
 
@@ -199,6 +200,7 @@ class Pool:
         self._members = [_Member(self, index) for index in range(loops)]
         self._loops: tuple[EventLoop, ...] = ()
         self._watch = Watch(self, stuck_after)
+        self._signals = PoolSignals(self)
         self._interrupted = False
         self._shutdown: asyncio.Task[None] | None = None  # the task that ends the pool
         # Under the lock: what executors have the loops do; None when the pool has refused them.

@@ -161,6 +161,7 @@ class Runner:
                 for member in pool._stop(deadline):
                     logger.error("%s did not stop: %s", member.name, _where(member))
             finally:
+                pool._signals.clear()
                 for work in works:
                     work.abandon()
                 _open_pools.discard(pool)

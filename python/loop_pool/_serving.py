@@ -23,7 +23,6 @@ import logging
 import os
 import random
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any, final
 
@@ -34,20 +33,18 @@ from ._pool import GRACE, current_pool
 from ._serve_affinity import usable_on_every_loop
 from ._serve_limit import ConcurrencyLimit
 from ._serve_plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
+from ._serve_signals import UvicornServer
 from ._server import Server, create_server
 from ._site import Site, only_news
 from ._task import error_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from ._event_loop import EventLoop
 
 logger = logging.getLogger("uvicorn.error")
-
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The signals that end the server."""
 
 ECHO = 1.0
 """Seconds in which a second signal is the first one again, which a parent process passed on."""
@@ -82,13 +79,18 @@ class Serving:
         """Start, serve, and end in good order."""
         logger.addFilter(only_news)
         try:
-            with self._told_by_signals():
+            self._uvicorn = UvicornServer(
+                self._config, self._on_signal, self._signalled.set, self._hurry
+            )
+            with self._uvicorn.taking_signals():
                 server = await self._start()
                 if server is not None:
                     await _either(self._enough(), self._signalled)
                 self._begin_end()
                 if server is not None:
                     await self._end(server)
+                else:
+                    self._uvicorn.end(self._signal)
                 await self._on_each(_stop)
                 logger.info("Finished server process [%d]", os.getpid())
         finally:
@@ -123,7 +125,7 @@ class Serving:
             return None
         finally:
             starting.cancel()
-        self._health.ready = True
+        self._health.ready = self._uvicorn.started = True
         _place.notify("READY=1")
         return server
 
@@ -213,6 +215,8 @@ class Serving:
         plan = self._plan
         if plan.shutdown_delay:
             await _either(asyncio.sleep(plan.shutdown_delay), self._hurried)
+        # Not before: until then all goes on.
+        self._uvicorn.end(self._signal)
         await self._close(server)
         patience = plan.timeout_drain
         if patience is None:
@@ -285,24 +289,6 @@ class Serving:
 
     # -- signals -------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _told_by_signals(self) -> Iterator[None]:
-        """Take the signals that end the server, where this thread may, and nobody ignores them."""
-        loop = asyncio.get_running_loop()
-        before: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            before = {number: signal.getsignal(number) for number in ENDING}
-        ours = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
-        for number in ours:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number, old in ours.items():
-                loop.remove_signal_handler(number)
-                if old is not None:  # None: it was set by no Python code
-                    signal.signal(number, old)
-
     def _on_signal(self, number: signal.Signals) -> None:
         now = time.monotonic()
         if self._signal is None:
@@ -311,8 +297,12 @@ class Serving:
             self._signalled.set()
         elif now - self._signalled_at >= ECHO and not self._hurried.is_set():
             logger.info("Second signal: what is under way is cancelled")
-            self.deadline = min(self.deadline, now)
-            self._hurried.set()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        self.deadline = min(self.deadline, time.monotonic())
+        self._signalled.set()
+        self._hurried.set()
 
 
 async def _stop(site: Site) -> None:

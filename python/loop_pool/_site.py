@@ -215,16 +215,25 @@ class Site:
         return list(self.state.connections)
 
     def _unfinished(self) -> Iterator[str]:
+        """Name what is under way, which is not what only waits: for a request, or for TLS to end."""
+        named = False
         for connection in self._connections():
+            idle = _is_idle(connection)
+            is_http = hasattr(connection, "cycle")
+            if (idle or (not is_http and connection.transport.is_closing())) and not _unsent(
+                connection.transport
+            ):
+                continue
+            named = True
             # The protocol's own scope may be that of the next request, and not complete.
             cycle = getattr(connection, "cycle", None)
             scope = getattr(connection if cycle is None else cycle, "scope", None)
-            if _is_idle(connection) or scope is None:
+            if scope is None:
                 yield f"{self.name}: a connection from {connection.client}"
                 continue
             what = f"{scope.get('method', 'WebSocket')} {scope['path']}"
             yield f"{self.name}: {what} from {scope.get('client')}"
-        if not self.state.connections:
+        if not named:
             for task in self.state.tasks:
                 yield f"{self.name}: {task!r}"
 
@@ -239,10 +248,20 @@ def _may_end(connection: Any, waited: float, idle: float) -> bool:
 def _has_all(connection: Any) -> bool:
     """Whether a connection is closing and its client has been sent all that was for it."""
     transport = connection.transport
-    try:
-        return bool(transport.is_closing() and not transport.get_write_buffer_size())
-    except AttributeError:  # asyncio's transport for TLS does not know once it is closed twice
-        return False
+    return transport.is_closing() and not _unsent(transport)
+
+
+def _unsent(transport: Any) -> int:
+    """Return the number of bytes that the client has not been sent."""
+    # asyncio's transport for TLS counts what is not encrypted yet, and lets go of its protocol
+    # when it is closed twice: nothing can be known then.
+    tls = getattr(transport, "_ssl_protocol", transport)
+    if tls is None:
+        return 0
+    size: int = transport.get_write_buffer_size()
+    if tls is not transport and tls._transport is not None:
+        size += tls._outgoing.pending + tls._transport.get_write_buffer_size()
+    return size
 
 
 def _is_idle(connection: Any) -> bool:
