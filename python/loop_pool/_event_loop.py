@@ -52,6 +52,7 @@ import collections
 import selectors
 import socket
 import sys
+import threading
 import warnings
 import weakref
 from asyncio import base_events, constants, events, format_helpers

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import logging
 import os
 import socket
 import stat
+import struct
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ._server import Server
 
 logger = logging.getLogger("uvicorn.error")
+
+
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes that the path of a unix socket may have."""
+
+SO_ATTACH_FILTER = 26
+
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # load the flags of the TCP header
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # if it is SYN alone
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),
+)
+"""A program of the kernel's socket filter."""
 
 
 class Place(NamedTuple):
@@ -43,20 +61,38 @@ def bound(place: Place, backlog: int) -> socket.socket:
         return socket.create_server(
             address, family=family, backlog=backlog, reuse_port=place.reuse_port
         )
+    return _bound_to_path(place.uds, backlog)
+
+
+def _bound_to_path(path: str, backlog: int) -> socket.socket:
+    """Return a socket that listens at a path.
+
+    One that is there already is replaced in one step, so that nobody is refused meanwhile.
+    """
     mode = 0o666
+    name = path
     with contextlib.suppress(FileNotFoundError):
-        there = os.stat(place.uds)
+        there = os.stat(path)
         if stat.S_ISSOCK(there.st_mode):
             mode = stat.S_IMODE(there.st_mode)
-            os.unlink(place.uds)
+            name = f"{path}.{os.getpid()}"
+            if len(os.fsencode(name)) > LONGEST_PATH:
+                os.unlink(path)
+                name = path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(place.uds)
-        os.chmod(place.uds, mode)
+        if name != path:
+            with contextlib.suppress(FileNotFoundError):  # of a process that was killed
+                os.unlink(name)
+        sock.bind(name)
+        os.chmod(name, mode)
+        sock.listen(backlog)
+        if name != path:
+            os.replace(name, path)
     except OSError as error:
         sock.close()
         number = error.errno or errno.ENAMETOOLONG  # which comes without a number
-        raise OSError(number, f"cannot bind {place.uds!r}: {error.strerror or error}") from None
+        raise OSError(number, f"cannot bind {path!r}: {error.strerror or error}") from None
     return sock
 
 
@@ -111,27 +147,45 @@ def kept_open(sockets: Iterable[Any]) -> list[socket.socket]:
     return kept
 
 
-def emptied(listener: socket.socket) -> Iterator[socket.socket]:
-    """Close a listener; give the connections that waited in its queue.
+def let_nobody_in(listener: socket.socket) -> None:
+    """Keep new connections out of a listener's queue; those that are in it stay.
 
-    It listens no more then, although a loop that is stuck still has a descriptor of it.
+    So no connection can come between the last look at the queue and the end of the listener, which
+    resets what it finds there. Whoever comes later is refused, at a port after a second or so,
+    unless another process listens there too.
     """
-    taken: list[socket.socket] = []
-    with listener:
-        listener.setblocking(False)
-        while True:
-            try:
-                taken.append(listener.accept()[0])
-            except ConnectionAbortedError:
-                continue
-            except BlockingIOError:
-                break
-            except OSError as error:
-                logger.error("Connections were lost while shutting down: %s", error)
-                break
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if listener.family == socket.AF_UNIX:
             listener.shutdown(socket.SHUT_RDWR)
-    yield from taken
+        elif sys.platform == "linux":
+            # The kernel drops what would begin a connection; handshakes that have begun go on.
+            program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
+            buffer = ctypes.create_string_buffer(program, len(program))
+            fprog = struct.pack("HP", len(_NO_SYN), ctypes.addressof(buffer))
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+
+
+def emptied(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that wait in a listener's queue."""
+    taken: list[socket.socket] = []
+    listener.setblocking(False)
+    while True:
+        try:
+            taken.append(listener.accept()[0])
+        except ConnectionAbortedError:
+            continue
+        except BlockingIOError:
+            return taken
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it is none that listens any more
+                logger.error("Connections were lost while shutting down: %s", error)
+            return taken
+
+
+def close(listener: socket.socket) -> None:
+    """Close a listener. It listens no more then, although a stuck loop has a descriptor of it."""
+    with listener, contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def identity(place: Place) -> tuple[int, int] | None:

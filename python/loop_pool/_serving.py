@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import itertools
 import logging
 import os
 import random
@@ -51,6 +52,9 @@ ECHO = 1.0
 
 TICK = 0.1
 """Seconds between two looks at the number of requests, where that is limited."""
+
+HANDSHAKE = 0.005
+"""Seconds that a handshake has to end which the kernel had begun before nobody was let in."""
 
 
 @final
@@ -236,7 +240,8 @@ class Serving:
         """Stop listening; take in what the kernel had accepted until then.
 
         A listener that is closed resets the connections that wait in its queue. So a second
-        descriptor holds each open until nobody else accepts from it and its queue has been emptied.
+        descriptor holds each open until nobody else accepts from it, and its queue has been emptied
+        while nothing new can come in.
         One that was given stays open elsewhere, and with it the queue for whoever comes next.
         """
         given = self._given is not None or self._plan.place.fd is not None
@@ -251,10 +256,21 @@ class Serving:
         _place.remove_path(self._plan.place, self._path_is)
         sites = [self._sites[loop] for loop in closed or self._sites]
         context = self._plan.ssl or next(iter(self._sites.values())).config.ssl
-        waiting = [conn for listener in kept for conn in _place.emptied(listener)]
-        for number, conn in enumerate(waiting):
-            site = sites[number % len(sites)]
-            site.loop.call_soon_threadsafe(site.take, conn, context)
+        turn = itertools.cycle(sites)
+
+        def take_in() -> None:
+            for conn in (conn for listener in kept for conn in _place.emptied(listener)):
+                site = next(turn)
+                site.loop.call_soon_threadsafe(site.take, conn, context)
+
+        take_in()  # what came before stands in nobody's way
+        for listener in kept:
+            _place.let_nobody_in(listener)
+        if kept:
+            await asyncio.sleep(HANDSHAKE)
+        take_in()
+        for listener in kept:
+            _place.close(listener)
 
     async def _on_each[T](self, method: Callable[[Site], Coroutine[Any, Any, T]]) -> list[T | None]:
         """Await it for each site, on its loop; name the loops that do not answer in time."""

@@ -215,7 +215,7 @@ class Site:
         return list(self.state.connections)
 
     def _unfinished(self) -> Iterator[str]:
-        """Name what is under way, which is not what only waits: for a request, or for TLS to end."""
+        """Name what is under way: not what waits for a request, or for the end of TLS."""
         named = False
         for connection in self._connections():
             idle = _is_idle(connection)

@@ -277,6 +277,26 @@ def test_a_closed_pool_has_no_samples_and_is_not_kept(prometheus: Any, registry:
     assert scrape(registry) == {}
 
 
+def test_a_lifespan_on_each_loop_may_register_one(prometheus: Any, registry: Any) -> None:
+    from prometheus_client import CollectorRegistry
+
+    pool, others = FixedPool(), CollectorRegistry()
+    collectors = [prometheus.Collector(pool) for _ in range(3)]
+    for collector in collectors:
+        registry.register(collector)
+    others.register(prometheus.Collector(pool))
+    samples = scrape(registry)
+    assert len(samples) == len(pool.records) * len(NAMES)
+    assert scrape(others) == samples
+    assert next(iter(registry.restricted_registry(["loop_pool_ready"]).collect())).samples
+    for collector in collectors:
+        registry.unregister(collector)
+    assert scrape(registry) == {}
+    with pytest.raises(ValueError, match="Duplicated timeseries"):  # another pool's do clash
+        others.register(prometheus.Collector(FixedPool()))
+    registry.register(prometheus.Collector(FixedPool()))
+
+
 def test_of_two_pools_the_second_takes_the_first_one_s_place(
     prometheus: Any, registry: Any
 ) -> None:

@@ -1,10 +1,15 @@
-"""`loop-pool serve` ends: what libraries look for at uvicorn, signals of the application, TLS."""
+"""`loop-pool serve` ends: what libraries look for at uvicorn, signals, listeners, TLS."""
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import signal
 import socket
 import ssl
+import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +17,7 @@ import pytest
 import test
 
 from _serve_support import PLAIN, Client, Serve, get
-from _support import HANG
+from _support import HANG, Threads
 
 pytestmark = [
     pytest.mark.usefixtures("clean_process"),
@@ -154,6 +159,82 @@ def test_an_application_that_takes_a_signal_over_has_it(tmp_path: Path) -> None:
         assert "Shutting down" not in server.log
         server.tell()
         assert server.ended() == 0
+
+
+# Listeners
+
+
+def listener_of(kind: str, tmp_path: Path) -> tuple[socket.socket, socket.socket, object]:
+    """A listener, a socket to connect to it with, and where."""
+    family = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
+    where = {"tcp": ("127.0.0.1", 0), "tcp6": ("::1", 0), "unix": str(tmp_path / "socket")}[kind]
+    listener = socket.socket(family)
+    listener.bind(where)  # type: ignore[arg-type]
+    listener.listen()
+    client = socket.socket(family)
+    client.setblocking(False)
+    return listener, client, listener.getsockname()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix"])
+def test_nobody_comes_between_the_last_look_at_the_queue_and_its_end(
+    tmp_path: Path, kind: str
+) -> None:
+    from loop_pool import _place
+
+    listener, late, address = listener_of(kind, tmp_path)
+    with socket.socket(listener.family) as early, late:
+        early.connect(address)  # type: ignore[arg-type]
+        _place.let_nobody_in(listener)
+        if kind == "unix":
+            with pytest.raises(ConnectionRefusedError):
+                late.connect(address)  # type: ignore[arg-type]
+        elif sys.platform == "linux":
+            assert late.connect_ex(address) == errno.EINPROGRESS
+            assert select.select([], [late], [], 0) == ([], [], [])  # on loopback it is at once
+        (taken,) = _place.emptied(listener)
+        _place.close(listener)
+        with taken:
+            early.sendall(b"there")
+            assert taken.recv(10) == b"there"
+            taken.sendall(b"back")
+            assert early.recv(10) == b"back"
+
+
+def test_a_server_that_takes_a_path_over_refuses_nobody(tmp_path: Path) -> None:
+    from loop_pool._place import Place, bound, emptied
+
+    path = str(tmp_path / "socket")
+    place = Place("", 0, path, None, False)
+    listeners = [bound(place, 4096)]
+    os.chmod(path, 0o600)
+    done, permits = threading.Event(), threading.Semaphore(0)
+
+    def connect_all_the_time() -> None:
+        while permits.acquire() and not done.is_set():
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(HANG)
+                sock.connect(path)
+
+    def take_over() -> None:
+        try:
+            for _ in range(50):
+                permits.release(100)  # no more than what a queue takes
+                listeners.append(bound(place, 4096))
+                for conn in emptied(listeners[-2]):
+                    conn.close()
+        finally:
+            done.set()
+            permits.release(100)
+
+    try:
+        with Threads(connect_all_the_time, connect_all_the_time, take_over):
+            pass
+    finally:
+        for listener in listeners:
+            listener.close()
+    assert os.listdir(tmp_path) == ["socket"]
+    assert os.stat(path).st_mode & 0o777 == 0o600
 
 
 # TLS

@@ -11,6 +11,7 @@ Each sample has the label ``loop``, ``loop-pool-0`` and so on.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import TYPE_CHECKING, final
 
@@ -37,6 +38,9 @@ class Collector:
     samples any more; to register one for the next pool, unregister this one first. Two pools at the
     same time need a registry each, as their metrics have the same names and labels.
 
+    A second one for the same pool in the same registry has nothing to add: a lifespan that runs on
+    each loop may register one each time.
+
     Args:
         pool: the pool, from :func:`loop_pool.current_pool` or ``Runner.get_pool()``.
 
@@ -53,9 +57,20 @@ class Collector:
             raise missing("prometheus-client") from error
         self._families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
         self._pool = weakref.ref(pool)
+        self._has_nothing_to_add = False
 
     def describe(self) -> list[_Family]:
         """Return the metrics without samples, for the registry to see names that clash."""
+        # The registry does not say who it is, and asks nothing else when it is given a collector.
+        registry = sys._getframe(1).f_locals.get("self")
+        others = getattr(registry, "_collector_to_names", ())
+        pool = self._pool()
+        self._has_nothing_to_add = pool is not None and any(
+            isinstance(other, Collector) and other is not self and other._pool() is pool
+            for other in others
+        )
+        if self._has_nothing_to_add:
+            return []
         return [self._family(metric) for metric in METRICS]
 
     def collect(self) -> list[_Family]:
@@ -63,7 +78,7 @@ class Collector:
 
         All are from one reading of the pool. Any thread.
         """
-        records = read(self._pool)
+        records = [] if self._has_nothing_to_add else read(self._pool)
         if not records:
             return []
         families = []
