@@ -36,6 +36,7 @@ private name                                use here
 ``_make_read_pipe_transport``,              plain or of another family
 ``_make_write_pipe_transport``
 ``_sendfile_native``                        overridden: lends a descriptor (``_sendfile``)
+``_handle_signal``                          overridden: other loops may handle it too (``_signals``)
 ``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
 ``_signal_handlers``, ``_csock``
 ``base_events._format_handle``,             debug and error messages
@@ -58,13 +59,12 @@ import weakref
 from asyncio import base_events, constants, events, format_helpers
 from typing import TYPE_CHECKING, Any
 
-from . import _core, _foreign, _private
+from . import _core, _foreign, _private, _signals
 from ._core import SocketOperation as _SocketOperation
 from ._datagrams import DatagramTransport
 from ._listeners import Listener
 from ._pipes import ReadPipeTransport, WritePipeTransport
 from ._sendfile import SendsFiles
-from ._signals import HandlesSignals
 from ._tls import SSLProtocol, start_tls
 from ._transports import StreamTransport
 
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from ._pool import Pool
+    from ._signals import PoolSignals
 
 
 _TESTED = (3, 15)
@@ -116,7 +117,7 @@ class _ReactorSelector:
         """Do nothing: the core closes the reactor."""
 
 
-class EventLoop(_core.LoopCore, SendsFiles, HandlesSignals, asyncio.SelectorEventLoop):
+class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     """An asyncio event loop on a native reactor.
 
     It *is* an ``asyncio.BaseEventLoop``: whatever is not mentioned here is CPython's own code.
@@ -143,6 +144,7 @@ class EventLoop(_core.LoopCore, SendsFiles, HandlesSignals, asyncio.SelectorEven
     if TYPE_CHECKING:
         # Parts of BaseEventLoop that typeshed leaves out.
         _csock: socket.socket
+        _signal_handlers: dict[int, events.Handle]
         _current_handle: events.Handle | None
 
         def _run_forever_setup(self) -> None: ...
@@ -218,6 +220,58 @@ class EventLoop(_core.LoopCore, SendsFiles, HandlesSignals, asyncio.SelectorEven
         except RuntimeError as error:
             _foreign.explain_thread(error, self, sys._getframe(1))
             raise
+
+    # -- signals ---------------------------------------------------------------------------------
+
+    def add_signal_handler[*Ts](
+        self, sig: int, callback: Callable[[*Ts], object], *args: *Ts
+    ) -> None:
+        """Have a handler called when a signal comes. As ``asyncio.loop``'s method.
+
+        On a loop of a pool that is not in the main thread, loop 0 catches the signal, and every
+        loop that has a handler for it calls its own, on its own thread.
+
+        Raises:
+            RuntimeError: the signal cannot be caught; or the loop is in another thread than the
+                main one, and no loop of a pool whose loop 0 is there.
+        """
+        if (signals := self._signals_of_others()) is None:
+            super().add_signal_handler(sig, callback, *args)
+        else:
+            signals.add(self, sig, callback, args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
+        if (signals := self._signals_of_others()) is not None:
+            return signals.remove(self, sig)
+        removed = super().remove_signal_handler(sig)
+        if removed and self._pool is not None:
+            self._pool._signals.catch(sig)
+        if removed and not self._signal_handlers and self.is_running():
+            self._watch_signals()
+        return removed
+
+    def _handle_signal(self, sig: int) -> None:
+        super()._handle_signal(sig)  # type: ignore[misc]
+        if self._pool is not None:
+            self._pool._signals.call(sig)
+
+    def _handles(self, sig: int) -> bool:
+        return sig in self._signal_handlers
+
+    def _signals_of_others(self) -> PoolSignals | None:
+        """Return where the handlers of a loop are that is not loop 0 of its pool."""
+        if self._pool is None or self._pool_index == 0:
+            return None
+        return self._pool._signals
+
+    def _watch_signals(self) -> None:
+        _signals.watch(self._csock.fileno())
+
+    def _unwatch_signals(self) -> None:
+        # With handlers left, the loop keeps watching, as asyncio's does.
+        if not self._signal_handlers and not (self._pool is not None and self._pool._signals):
+            _signals.unwatch(self._csock.fileno())
 
     # -- transports ------------------------------------------------------------------------------
 

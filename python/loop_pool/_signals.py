@@ -7,7 +7,6 @@ thread, and each loop that has a handler for it calls its own, on its own thread
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import signal
@@ -16,15 +15,10 @@ from asyncio import events
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from ._event_loop import EventLoop
     from ._pool import Pool
-
-    _Loop = asyncio.SelectorEventLoop
-else:
-    _Loop = object
 
 PATIENCE = 1.0
 """Seconds that another loop waits for loop 0 to catch a signal; it does so later if it is stuck."""
@@ -35,6 +29,8 @@ class PoolSignals:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        # Made in the thread that runs loop 0.
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
         # Re-entrant, as a finalizer may remove a handler.
         self._lock = threading.RLock()
         # For each signal, the handler of each loop that has one. Under the lock.
@@ -46,27 +42,36 @@ class PoolSignals:
     def __bool__(self) -> bool:
         return bool(self._handlers)
 
-    def add(self, loop: EventLoop, sig: int, handle: events.Handle) -> None:
+    def add(
+        self, loop: EventLoop, sig: int, callback: Callable[..., object], args: tuple[object, ...]
+    ) -> None:
         """Let a loop's handler be called; return when the signal is caught.
 
         Raises:
-            RuntimeError: the signal cannot be caught, or not by this pool.
+            TypeError: it is no signal, or no callback.
+            ValueError: there is no such signal.
+            RuntimeError: the loop is closed, or the signal cannot be caught, or not by this pool.
         """
+        if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        _check(sig)
+        if loop.is_closed():
+            raise RuntimeError("Event loop is closed")
         if sig in {signal.SIGKILL, signal.SIGSTOP}:
             raise RuntimeError(f"sig {sig} cannot be caught")
-        main = threading.main_thread().ident
-        running: int | None = getattr(self._loop_0(), "_thread_id")  # noqa: B009  # not in typeshed
-        if running not in {None, main}:
+        if not self._in_main_thread:
             raise RuntimeError(
                 f"{loop!r} can have no signal handlers: signals are caught in the main thread, and "
                 "loop 0 of its pool runs in another one"
             )
+        handle = events.Handle(callback, args, loop, None)
         with self._lock:
             self._handlers.setdefault(sig, {})[loop._pool_index] = handle
         self._on_loop_0(sig)
 
     def remove(self, loop: EventLoop, sig: int) -> bool:
         """Forget a loop's handler; say whether there was one."""
+        _check(sig)
         with self._lock:
             handlers = self._handlers.get(sig, {})
             handle = handlers.pop(loop._pool_index, None)
@@ -100,7 +105,7 @@ class PoolSignals:
             if not ours:
                 signal.signal(sig, _caught)
                 signal.siginterrupt(sig, False)
-        elif ours and sig not in self._loop_0()._signal_handlers:
+        elif ours and not self._loop_0()._handles(sig):
             signal.signal(
                 sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
             )
@@ -127,97 +132,38 @@ class PoolSignals:
                 caught.wait(PATIENCE)
 
 
-class HandlesSignals(_Loop):
-    """What a loop does about signals."""
+def watch(fd: int) -> None:
+    """Let any signal end a loop's wait: its Python handler runs in this thread, which may sleep.
 
-    if not TYPE_CHECKING:
-        __slots__ = ()
+    Without it, a signal that arrives between the interpreter's last look at its flags and the
+    kernel's wait would go unnoticed until something else happens. Not outside of the main thread,
+    and not when somebody else watches already.
+    """
+    if threading.current_thread() is threading.main_thread():
+        _restore(signal.set_wakeup_fd(fd, warn_on_full_buffer=False))
 
-    if TYPE_CHECKING:
-        _csock: socket.socket
-        _signal_handlers: dict[int, events.Handle]
-        _pool: Pool | None
-        _pool_index: int
 
-        def _check_signal(self, sig: int) -> None: ...
-        def _check_closed(self) -> None: ...
-
-    def add_signal_handler[*Ts](
-        self, sig: int, callback: Callable[[*Ts], object], *args: *Ts
-    ) -> None:
-        """Have a handler called when a signal comes. As ``asyncio.loop``'s method.
-
-        On a loop of a pool that is not in the main thread, loop 0 catches the signal, and every
-        loop that has a handler for it calls its own, on its own thread.
-
-        Raises:
-            RuntimeError: the signal cannot be caught; or the loop is in another thread than the
-                main one, and no loop of a pool whose loop 0 is there.
-        """
-        signals = self._signals_of_others()
-        if signals is None:
-            super().add_signal_handler(sig, callback, *args)
-            return
-        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
-            raise TypeError("coroutines cannot be used with add_signal_handler()")
-        self._check_signal(sig)
-        self._check_closed()
-        handle = events.Handle(callback, args, self, None)
-        signals.add(self, sig, handle)  # type: ignore[arg-type]
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
-        signals = self._signals_of_others()
-        if signals is not None:
-            self._check_signal(sig)
-            return signals.remove(self, sig)  # type: ignore[arg-type]
-        removed = super().remove_signal_handler(sig)
-        if removed and self._pool is not None:
-            self._pool._signals.catch(sig)
-        if removed and not self._signal_handlers and self.is_running():
-            self._watch_signals()
-        return removed
-
-    def _handle_signal(self, sig: int) -> None:
-        super()._handle_signal(sig)  # type: ignore[misc]
-        if self._pool is not None:
-            self._pool._signals.call(sig)
-
-    def _signals_of_others(self) -> PoolSignals | None:
-        """Return where the handlers of a loop are that is not loop 0 of its pool."""
-        if self._pool is None or self._pool_index == 0:
-            return None
-        return self._pool._signals
-
-    def _watch_signals(self) -> None:
-        """Let any signal end the wait: its Python handler runs in this thread, which may sleep.
-
-        Without it, a signal that arrives between the interpreter's last look at its flags and the
-        kernel's wait would go unnoticed until something else happens. Not outside of the main
-        thread, and not when somebody else watches already.
-        """
-        if threading.current_thread() is threading.main_thread():
-            _restore_wakeup_fd(
-                signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-            )
-
-    def _unwatch_signals(self) -> None:
-        # With handlers of its own left, the loop keeps watching, as asyncio's does.
-        if threading.current_thread() is not threading.main_thread() or self._signal_handlers:
-            return
-        if self._pool is not None and self._pool._signals:
-            return
-        ours = self._csock.fileno()
+def unwatch(fd: int) -> None:
+    """End what :func:`watch` has begun."""
+    if threading.current_thread() is threading.main_thread():
         previous = signal.set_wakeup_fd(-1)
-        if previous != ours:
-            _restore_wakeup_fd(previous)
+        if previous != fd:
+            _restore(previous)
 
 
-def _restore_wakeup_fd(fd: int) -> None:
+def _restore(fd: int) -> None:
     """Give the wakeup descriptor back to whoever had set it: they rely on it, and wake us."""
     if fd != -1:
         with contextlib.suppress(OSError, ValueError):  # they have closed it meanwhile
             signal.set_wakeup_fd(fd)
+
+
+def _check(sig: int) -> None:
+    """Refuse what asyncio refuses."""
+    if not isinstance(sig, int):
+        raise TypeError(f"sig must be an int, not {sig!r}")
+    if sig not in signal.valid_signals():
+        raise ValueError(f"invalid signal number {sig}")
 
 
 def _caught(_number: int, _frame: object) -> None:
@@ -225,5 +171,5 @@ def _caught(_number: int, _frame: object) -> None:
 
 
 def _call(handle: events.Handle) -> None:
-    if not handle._cancelled:
+    if not handle.cancelled():
         handle._run()

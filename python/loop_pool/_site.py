@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from ._event_loop import EventLoop
 from ._foreign import name_of
+from ._tls import unsent
 
 if TYPE_CHECKING:
     import socket
@@ -220,7 +221,7 @@ class Site:
         for connection in self._connections():
             idle = _is_idle(connection)
             is_http = hasattr(connection, "cycle")
-            if (idle or (not is_http and connection.transport.is_closing())) and not _unsent(
+            if (idle or (not is_http and connection.transport.is_closing())) and not unsent(
                 connection.transport
             ):
                 continue
@@ -248,20 +249,7 @@ def _may_end(connection: Any, waited: float, idle: float) -> bool:
 def _has_all(connection: Any) -> bool:
     """Whether a connection is closing and its client has been sent all that was for it."""
     transport = connection.transport
-    return transport.is_closing() and not _unsent(transport)
-
-
-def _unsent(transport: Any) -> int:
-    """Return the number of bytes that the client has not been sent."""
-    # asyncio's transport for TLS counts what is not encrypted yet, and lets go of its protocol
-    # when it is closed twice: nothing can be known then.
-    tls = getattr(transport, "_ssl_protocol", transport)
-    if tls is None:
-        return 0
-    size: int = transport.get_write_buffer_size()
-    if tls is not transport and tls._transport is not None:
-        size += tls._outgoing.pending + tls._transport.get_write_buffer_size()
-    return size
+    return transport.is_closing() and not unsent(transport)
 
 
 def _is_idle(connection: Any) -> bool:

@@ -406,3 +406,18 @@ async def start_tls(
 
 
 _core._install_tls_methods(SSLProtocol, SSLTransport, _WRAPPED, _AGAIN, RECORD)
+
+
+def unsent(transport: Any) -> int:
+    """Return the number of bytes that the peer has not been sent. Loop's thread.
+
+    A transport for TLS counts only what is not encrypted yet, and lets go of its protocol when it
+    is closed twice: then nothing is known, which is 0.
+    """
+    tls = getattr(transport, "_ssl_protocol", transport)
+    if tls is None:
+        return 0
+    size: int = transport.get_write_buffer_size()
+    if tls is not transport and tls._transport is not None:
+        size += tls._outgoing.pending + tls._transport.get_write_buffer_size()
+    return size
