@@ -258,14 +258,24 @@ class Trial:
                 raise ClientError(f"{what}: not within {seconds:g} s")
             time.sleep(0.01)
 
-    def watch(self, seconds: float, look: Callable[[float], str]) -> None:
-        """Let the load go on for a time, or until a client has failed or `stopped` is set.
+    def watch(
+        self,
+        seconds: float,
+        look: Callable[[float], str],
+        enough: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Let the load go on for a time and until there is `enough`.
 
-        `look` is called regularly with the seconds since the begin and gives the line to show.
+        It ends earlier if a client has failed or `stopped` is set. `look` is called regularly with
+        the seconds since the begin and gives the line to show.
         """
         begin = time.monotonic()
-        while (elapsed := time.monotonic() - begin) < seconds and not (self.failed or self.stopped):
-            time.sleep(max(0.0, min(LOOK_EVERY, seconds - elapsed)))
+        while not (self.failed or self.stopped):
+            elapsed = time.monotonic() - begin
+            if elapsed >= seconds and enough():
+                break
+            left = seconds - elapsed
+            time.sleep(min(LOOK_EVERY, left) if left > 0 else LOOK_EVERY)
             self.look()
             self.screen.show(look(time.monotonic() - begin))
 

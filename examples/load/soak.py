@@ -31,6 +31,8 @@ from load_test_client import bounded_int
 
 WARM_SHARE = 0.2
 """The share of the time that is not judged."""
+LEAST_READINGS = 8
+"""A test that has fewer of them goes on beyond its time."""
 MIB = 1 << 20
 
 type Points = list[tuple[float, float]]
@@ -95,10 +97,19 @@ class Readings:
             f" lag {self.lag[-1][1]:.2f} ms"
         )
 
+    def enough(self) -> bool:
+        """Whether they can be judged; a machine that is busy reads seldom."""
+        return bool(self.memory) and len(judged(self.memory)) >= LEAST_READINGS
+
+
+def judged(points: Points) -> Points:
+    """The points after the time in which caches fill."""
+    return [point for point in points if point[0] >= WARM_SHARE * points[-1][0]]
+
 
 def judge(trial: Trial, what: str, unit: str, points: Points, allowed: float) -> None:
     """Add to the verdict whether something grows."""
-    trend = find_trend([point for point in points if point[0] >= WARM_SHARE * points[-1][0]])
+    trend = find_trend(judged(points))
     if trend is None:
         trial.check(True, f"{what}: too few readings to say whether it grows")
         return
@@ -126,7 +137,7 @@ def conduct(trial: Trial) -> Plot:
     )
     trial.connected(clients, options.connections)
     readings = Readings(trial, clients)
-    trial.watch(options.seconds, readings.look)
+    trial.watch(options.seconds, readings.look, readings.enough)
     if readings.memory:
         judge(trial, "memory", "MiB", readings.memory, options.allow_mib)
         judge(trial, "descriptors", "fd", readings.descriptors, options.allow_descriptors)

@@ -22,6 +22,9 @@ RARELY = 1.0
 
 WATCH = "loop-pool-watch"
 
+CULPRIT = "coroutine get_stuck"
+"""How the log names the coroutines that get stuck in these tests."""
+
 BEGUN = "has been inside one callback for"
 ENDED = "was inside one callback for"
 
@@ -37,15 +40,18 @@ class Records(logging.Handler):
         record.getMessage()
         self.records.append(record)
 
-    def about(self, what: str, name: str = "loop-pool-") -> list[str]:
-        """The messages of one kind about one loop, or about all."""
-        messages = [record.getMessage() for record in self.records]
-        return [each for each in messages if each.startswith(name) and what in each]
+    def about(self, what: str, name: str = "loop-pool-", of: str = CULPRIT) -> list[str]:
+        """The messages of one kind about one loop, or about all.
 
-    def wait(self, what: str, name: str = "loop-pool-", count: int = 1) -> str:
+        `of`: what they name. On a machine that has much else to do, any callback may take long.
+        """
+        messages = [record.getMessage() for record in self.records]
+        return [each for each in messages if each.startswith(name) and what in each and of in each]
+
+    def wait(self, what: str, name: str = "loop-pool-", count: int = 1, of: str = CULPRIT) -> str:
         """Blocks until there are so many such messages; the last of them."""
-        wait_for(lambda: len(self.about(what, name)) >= count, f"{count} x {what!r} of {name}")
-        return self.about(what, name)[count - 1]
+        wait_for(lambda: len(self.about(what, name, of)) >= count, f"{count} x {what!r} of {name}")
+        return self.about(what, name, of)[count - 1]
 
 
 def run[T](main: Callable[[], Coroutine[Any, Any, T]], **more: Any) -> T:
@@ -69,12 +75,23 @@ def native_threads(name: str) -> int:
     return names.count(name[:15])
 
 
-class Heard:
-    """Registers with the running pool and keeps what it is told."""
+def is_about(incident: StuckLoop, name: str = "get_stuck") -> bool:
+    """Whether it is inside the coroutine, and not something else that took long."""
+    return [frame.name for frame in incident.task_stack[:1]] == [name]
 
-    def __init__(self) -> None:
+
+class Heard:
+    """Registers with the running pool and keeps what it is told of a coroutine."""
+
+    def __init__(self, name: str = "get_stuck") -> None:
         self.incidents: queue.SimpleQueue[StuckLoop] = queue.SimpleQueue()
-        self.unregister = loop_pool.current_pool().on_stuck(self.incidents.put)
+        self._name = name
+        self.unregister = loop_pool.current_pool().on_stuck(self.note)
+
+    def note(self, incident: StuckLoop) -> None:
+        """What is called."""
+        if is_about(incident, self._name):
+            self.incidents.put(incident)
 
     def next(self) -> StuckLoop:
         """Blocks until the next one comes."""

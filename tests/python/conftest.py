@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from _left_behind import end_what_is_left, mark
 from _services import MISSING
 from _support import (
     FREE_THREADED,
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
 collect_ignore_glob = ["test_pool_*.py"] if ORACLE_ONLY else []
 
 _gil_culprit = pytest.StashKey[str]()
+_left = pytest.StashKey[dict[int, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the mark of this folder."""
+    """Declares the mark of this folder, and marks the processes that tests will start."""
+    if not hasattr(config, "workerinput"):
+        mark()
     # A shell ignores Ctrl-C for what it runs in the background, nohup the hang-up, and children
     # inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -157,16 +161,19 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         item.config.stash[_gil_culprit] = item.nodeid
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails the run if the GIL came back."""
-    if _gil_came_back():
+    """Fails the run if the GIL came back, or a process that a test has started is left."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_left] = end_what_is_left()
+    if _gil_came_back() or session.config.stash.get(_left, None):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Names the tests left out for want of a server, and after which test the GIL came back."""
+    """Names the tests left out for want of a server, and what is wrong with the process."""
     skipped = terminalreporter.getreports("skipped")
     if left_out := [report.nodeid for report in skipped if MISSING in str(report.longrepr)]:
         terminalreporter.section("left out: their servers are not installed (make services)")
@@ -176,6 +183,10 @@ def pytest_terminal_summary(
         since = config.stash.get(_gil_culprit, "the last test")
         terminalreporter.section("the GIL is on", red=True)
         terminalreporter.write_line(f"On a free-threaded interpreter; since: {since}.")
+    if left := config.stash.get(_left, None):
+        terminalreporter.section("processes that tests have left behind, killed now", red=True)
+        for pid, command in left.items():
+            terminalreporter.write_line(f"{pid}: {command}")
 
 
 def _gil_came_back() -> bool:

@@ -25,7 +25,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 RUNNER = Path(__file__).resolve()
@@ -124,8 +124,14 @@ class Suite:
         print(summary.HEADER, flush=True)
         with ThreadPoolExecutor(self.options.jobs) as executor:
             try:
-                return list(executor.map(self._run_module, modules))
-            except KeyboardInterrupt:
+                running = [executor.submit(self._run_module, module) for module in modules]
+                for each in running:
+                    # No wait is without a limit: a signal that comes just before the main thread
+                    # sleeps does not wake it.
+                    while not each.done():
+                        wait([each], timeout=1)
+                return [each.result() for each in running]
+            except BaseException:
                 interrupted.set()
                 executor.shutdown(cancel_futures=True)
                 raise

@@ -10,13 +10,12 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from _support import ORACLE_ONLY
+from _support import HANG, ORACLE_ONLY, wait_for
 from cpython_support.supervisor import EventReader
 
 RUNNER = Path(__file__).with_name("cpython_suite.py")
@@ -175,9 +174,12 @@ def test_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
         text=True,
     )
     with runner:
-        pid = int(fifo.read_text())  # waits for the test
-        runner.terminate()
-        _, said = runner.communicate(timeout=30)
+        try:
+            pid = int(fifo.read_text())  # waits for the test
+            runner.terminate()
+            _, said = runner.communicate(timeout=HANG)
+        finally:
+            runner.kill()
     assert (runner.returncode, said) == (130, "interrupted\n")
     assert_gone(pid)
 
@@ -319,12 +321,12 @@ def test_events_are_read_whole_even_while_they_are_being_written(tmp_path: Path)
 
 def assert_gone(pid: int) -> None:
     """Wait until the process `pid`, which was killed, is gone or waits for its parent."""
-    for _ in range(200):
+
+    def gone() -> bool:
         try:
             state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
         except FileNotFoundError:
-            return
-        if state.split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    pytest.fail(f"process {pid} is still there")
+            return True
+        return state.split()[0] == "Z"
+
+    wait_for(gone, f"the end of process {pid}")

@@ -12,6 +12,7 @@ import pytest
 import loop_pool
 from _stuck_support import (
     BEGUN,
+    CULPRIT,
     ENDED,
     LIMIT,
     RARELY,
@@ -31,10 +32,13 @@ pytestmark = pytest.mark.usefixtures("clean_process")
 # The log
 
 
+OUTER = "coroutine outer()"
+
+
 @pytest.mark.smoke
 def test_a_stuck_loop_is_logged_while_it_is_stuck_and_when_it_is_over(log: Records) -> None:
     async def inner() -> str:
-        return log.wait(BEGUN)  # Blocks its loop.
+        return log.wait(BEGUN, of=OUTER)  # Blocks its loop.
 
     async def outer() -> str:
         return await inner()
@@ -50,11 +54,11 @@ def test_a_stuck_loop_is_logged_while_it_is_stuck_and_when_it_is_over(log: Recor
         # The outermost call first: asyncio's coroutine, ours, and what blocks.
         order = [coroutine.index(f", in {name}\n") for name in ("outer", "inner", "wait")]
         assert order == sorted(order)
-        assert "return log.wait(BEGUN)  # Blocks its loop." in coroutine
-        await eventually(lambda: len(log.about(ENDED)) == 1, "its end is logged")
-        assert log.about(ENDED)[0].startswith("loop-pool-1")
-        assert "task 'the culprit'" in log.about(ENDED)[0]
-        assert len(log.about(BEGUN)) == 1
+        assert "return log.wait(BEGUN, of=OUTER)  # Blocks its loop." in coroutine
+        await eventually(lambda: len(log.about(ENDED, of=OUTER)) == 1, "its end is logged")
+        assert log.about(ENDED, of=OUTER)[0].startswith("loop-pool-1")
+        assert "task 'the culprit'" in log.about(ENDED, of=OUTER)[0]
+        assert len(log.about(BEGUN, of=OUTER)) == 1
 
     run(main, stuck_after=LIMIT)
     assert {record.levelname for record in log.records} == {"WARNING"}
@@ -68,16 +72,14 @@ def seconds_in(message: str) -> float:
 
 @pytest.mark.parametrize("how", ["blocked", "busy"])
 def test_its_length_is_told(log: Records, how: str) -> None:
-    spans: list[float] = []
-
     async def get_stuck() -> None:
+        log.wait(BEGUN)
         began = time.monotonic()
         if how == "blocked":
             time.sleep(5 * LIMIT)
         else:
             while time.monotonic() < began + 5 * LIMIT:
                 pass
-        spans.append(time.monotonic() - began)
 
     async def main() -> None:
         await spawn_on(1, get_stuck())
@@ -86,9 +88,8 @@ def test_its_length_is_told(log: Records, how: str) -> None:
     before = time.monotonic()
     run(main, stuck_after=LIMIT)
     (began,), (ended,) = log.about(BEGUN), log.about(ENDED)
-    assert LIMIT <= seconds_in(began) <= seconds_in(ended)
-    # The monitor may be held up at either end, on a machine that is busy.
-    assert spans[0] - 2 * LIMIT <= seconds_in(ended) <= time.monotonic() - before
+    assert seconds_in(began) >= LIMIT
+    assert seconds_in(began) + 5 * LIMIT <= seconds_in(ended) <= time.monotonic() - before
 
 
 def test_two_loops_at_once(log: Records) -> None:
@@ -122,7 +123,8 @@ def test_again_and_again(log: Records) -> None:
         await eventually(lambda: len(log.about(ENDED)) == 5, "every end is logged")
 
     run(main, stuck_after=LIMIT)
-    kinds = [BEGUN if BEGUN in record.getMessage() else ENDED for record in log.records]
+    messages = [record.getMessage() for record in log.records]
+    kinds = [BEGUN if BEGUN in each else ENDED for each in messages if CULPRIT in each]
     assert kinds == [BEGUN, ENDED] * 5
 
 
@@ -130,7 +132,7 @@ def test_a_callback_without_a_task(log: Records) -> None:
     called = threading.Event()
 
     def plain() -> None:
-        log.wait(BEGUN)
+        log.wait(BEGUN, of=", in plain\n")
         called.set()
 
     async def main() -> None:
@@ -138,9 +140,8 @@ def test_a_callback_without_a_task(log: Records) -> None:
         await eventually(called.is_set, "it was stuck")
 
     run(main, stuck_after=LIMIT)
-    (during,) = log.about(BEGUN)
+    (during,) = log.about(BEGUN, of=", in plain\n")
     assert " s: no task\n" in during
-    assert ", in plain\n" in during
     assert "The coroutine" not in during
 
 
@@ -177,7 +178,9 @@ def test_an_idle_loop_is_not_told_of(log: Records) -> None:
         assert heard.next().name == "loop-pool-1"
 
     run(main, stuck_after=LIMIT)
-    assert len(log.about(BEGUN)) == 1
+    assert log.about(BEGUN)
+    # The stack of a thread that is in no callback ends in the run itself.
+    assert not [each for each in log.about(BEGUN, of="") if each.rstrip().endswith("self._run()")]
 
 
 def test_many_short_callbacks_are_not_told_of(log: Records) -> None:
@@ -263,15 +266,17 @@ def test_debug_mode_takes_each_loop_s_own_limit(log: Records) -> None:
         slow, patient = loop_pool.current_pool().loops
         assert slow.slow_callback_duration == 0.1
         slow.slow_callback_duration, patient.slow_callback_duration = LIMIT, 1000.0
-        log.wait(BEGUN, "loop-pool-0")
+        log.wait(BEGUN, "loop-pool-0", of="")
         await spawn_on(1, wait_for_the_other())
         patient.slow_callback_duration = LIMIT
         await spawn_on(1, get_stuck())
 
     async def wait_for_the_other() -> None:
-        loop_pool.current_pool().loops[0].call_soon_threadsafe(log.wait, BEGUN, "loop-pool-0", 2)
-        log.wait(BEGUN, "loop-pool-0", 2)
-        assert not log.about(BEGUN, "loop-pool-1")
+        loop_pool.current_pool().loops[0].call_soon_threadsafe(
+            log.wait, BEGUN, "loop-pool-0", 2, ""
+        )
+        log.wait(BEGUN, "loop-pool-0", 2, of="")
+        assert not log.about(BEGUN, "loop-pool-1", of="")
 
     async def get_stuck() -> None:
         log.wait(BEGUN, "loop-pool-1")
@@ -283,7 +288,8 @@ def test_debug_mode_takes_each_loop_s_own_limit(log: Records) -> None:
 
 def test_the_environment_s_debug_mode_counts() -> None:
     source = """
-        import asyncio, threading, time, loop_pool
+        import asyncio, logging, threading, time, loop_pool
+        logging.disable()  # of what may be slow, on a machine that has much else to do
         async def main():
             print([thread.name for thread in threading.enumerate()].count("loop-pool-watch"))
         loop_pool.run(main(), loops=2)

@@ -322,41 +322,38 @@ def test_threads_that_ask_for_a_socket_at_once_get_the_same() -> None:
     # Each got one of its own, and the first that was dropped closed the connection's descriptor.
     check_script(
         """
-        import asyncio, os, socket, threading
+        import asyncio, concurrent.futures, contextlib, os, socket, threading
         import loop_pool
 
         async def main():
-            made = []
+            made = asyncio.Queue()
 
             class Protocol(asyncio.Protocol):
                 def connection_made(self, transport):
-                    made.append(transport)
+                    made.put_nowait(transport)
 
             loop = asyncio.get_running_loop()
             async with await loop.create_server(Protocol, "127.0.0.1", 0) as server:
                 address = server.sockets[0].getsockname()
-                for _ in range(200):
-                    with socket.create_connection(address):
-                        while not made:
-                            await asyncio.sleep(0)
-                        transport = made.pop()
-                        together = threading.Barrier(3)
-                        found = []
+                with contextlib.ExitStack() as stack:
+                    transports = []
+                    for _ in range(100):
+                        stack.enter_context(socket.create_connection(address))
+                        transports.append(await made.get())
+                    together = threading.Barrier(3)
 
-                        def ask():
-                            together.wait()
-                            found.append(transport.get_extra_info("socket"))
+                    def ask():
+                        together.wait()
+                        return [transport.get_extra_info("socket") for transport in transports]
 
-                        threads = [threading.Thread(target=ask) for _ in range(3)]
-                        for thread in threads:
-                            thread.start()
-                        for thread in threads:
-                            thread.join()
+                    with concurrent.futures.ThreadPoolExecutor(3) as executor:
+                        asked = [executor.submit(ask) for _ in range(3)]
+                    for transport, *found in zip(transports, *(each.result() for each in asked)):
                         assert len({id(sock._sock) for sock in found}) == 1
-                        del found
+                    del asked, found
+                    for transport in transports:
                         os.fstat(transport._fd)
                         transport.abort()
-                        await asyncio.sleep(0)
 
         asyncio.run(main(), loop_factory=loop_pool.new_event_loop)
         """
