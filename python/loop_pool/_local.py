@@ -7,15 +7,20 @@ import contextvars
 import inspect
 import logging
 import time
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 from ._event_loop import EventLoop
-from ._local_values import Value, is_manager
+from ._local_values import Value
 from ._pool import GRACE, current_pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
-    from contextlib import _AsyncGeneratorContextManager
+    from contextlib import (
+        AbstractAsyncContextManager,
+        AbstractContextManager,
+        _AsyncGeneratorContextManager,
+        _GeneratorContextManager,
+    )
 
     from ._pool import _Member
 
@@ -37,42 +42,71 @@ class LoopLocal[T]:
             pool = await database
 
     Args:
-        factory: called without arguments, in a copy of the context of whoever asks first. It may
-            be a coroutine function, return another awaitable (which is awaited), or be made by
-            ``contextlib.asynccontextmanager`` (then it is entered, and left at the end).
+        factory: called without arguments, in a copy of the context of whoever asks first. What it
+            returns is the value; but an awaitable (it may be a coroutine function) is awaited, and
+            a context manager entered and left at the end if it is made by ``contextlib``, or is an
+            asynchronous one that cannot be ended in another way and is no lock.
         close: called with the value at the end, in the same context; an awaitable that it returns
-            is awaited. ``None``: leaves the context manager, or calls ``aclose()`` or else
-            ``close()`` of a value that has one.
+            is awaited. ``None``: leaves the context manager that was entered, or calls the first
+            of ``aclose()``, ``close()`` and ``dispose()`` that the value has.
+        enter: whether what the factory returns, or what that is when awaited, is a context manager
+            to be entered, where the above does not tell: ``True`` for a client that has ``close``
+            and works only when it has been entered, ``False`` for one that is meant as it is.
 
     Threads: made in any; used on the loops of a pool, each of which sees its own value.
 
     Raises:
-        TypeError: ``factory`` or ``close`` cannot be called.
+        TypeError: ``factory`` or ``close`` cannot be called, or ``enter`` is no bool.
     """
 
     @overload
     def __init__(
-        self, factory: Callable[[], Awaitable[T]], close: Callable[[T], object] | None = None
+        self,
+        factory: Callable[[], AbstractAsyncContextManager[T, Any] | AbstractContextManager[T, Any]],
+        close: Callable[[T], object] | None = None,
+        *,
+        enter: Literal[True],
     ) -> None: ...
     @overload
     def __init__(
         self,
-        factory: Callable[[], _AsyncGeneratorContextManager[T]],
+        factory: Callable[[], Awaitable[T]],
         close: Callable[[T], object] | None = None,
+        *,
+        enter: bool | None = None,
     ) -> None: ...
     @overload
     def __init__(
-        self, factory: Callable[[], T], close: Callable[[T], object] | None = None
+        self,
+        factory: Callable[[], _AsyncGeneratorContextManager[T] | _GeneratorContextManager[T]],
+        close: Callable[[T], object] | None = None,
+        *,
+        enter: None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        factory: Callable[[], T],
+        close: Callable[[T], object] | None = None,
+        *,
+        enter: bool | None = None,
     ) -> None: ...
     def __init__(
-        self, factory: Callable[[], Any], close: Callable[[T], object] | None = None
+        self,
+        factory: Callable[[], Any],
+        close: Callable[[T], object] | None = None,
+        *,
+        enter: bool | None = None,
     ) -> None:
         if not callable(factory):
             raise TypeError(f"a callable factory is required, not {factory!r}")
         if close is not None and not callable(close):
             raise TypeError(f"close must be callable, got {close!r}")
+        if enter is not None and not isinstance(enter, bool):
+            raise TypeError(f"enter must be True, False or None, got {enter!r}")
         self._factory = factory
         self._close = close
+        self._enter = enter
 
     def __repr__(self) -> str:
         return f"<LoopLocal {getattr(self._factory, '__qualname__', repr(self._factory))}>"
@@ -125,18 +159,20 @@ class LoopLocal[T]:
         if self in place.making:
             raise RuntimeError(f"the factory of {self!r} asks for what it is to make")
         context = contextvars.copy_context()
-        value = Value(self._close, context)
+        value = Value(self._close, self._enter, context)
         place.making[self] = None
         try:
             made = context.run(self._factory)
-            if not (inspect.isawaitable(made) or is_manager(made)):
-                value.value = made
+            if value.make_now(made):
                 place.values[self] = value
                 return value
             if not may_wait:
                 if asyncio.iscoroutine(made):
                     made.close()
-                raise RuntimeError(f"what the factory of {self!r} returns has to be awaited")
+                raise RuntimeError(
+                    f"what the factory of {self!r} returns has to be awaited or entered: "
+                    "await the LoopLocal"
+                )
             task = asyncio.create_task(self._finish(member, value, made), context=context)
             place.making[self] = task
             task.add_done_callback(lambda _: place.making.pop(self, None))
@@ -146,7 +182,7 @@ class LoopLocal[T]:
                 place.making.pop(self, None)
 
     async def _finish(self, member: _Member, value: Value, made: Any) -> Value:
-        await value.finish(made)
+        await value.make(made)
         if member.locals.closed:  # it took longer than the shutdown waits
             await value.begin_close()
         _check_open(self, member)
