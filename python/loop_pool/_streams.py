@@ -141,8 +141,17 @@ class StreamWriter(asyncio.StreamWriter):
         return await_on_loop(loop, functools.partial(method, *args, **kwds))
 
     def __del__(self, warnings: Any = warnings) -> None:
-        if getattr(self, "_transport", None) is not None:
-            super().__del__(warnings)
+        transport = getattr(self, "_transport", None)
+        if transport is None:
+            return
+        loop = self._loop
+        if isinstance(loop, EventLoop) and loop.is_running() and not _core._is_owner(loop):
+            # Nobody chose the thread that has dropped it: that is no misuse, in debug mode either.
+            if not transport.is_closing():
+                loop.call_soon_threadsafe(transport.close)
+                warnings.warn(f"unclosed {self!r}", ResourceWarning)
+            return
+        super().__del__(warnings)
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):

@@ -42,9 +42,11 @@ private name                                use here
 ``_control_ssl_reading``,
 ``_call_eof_received``,
 ``_start_shutdown``, ``_fatal_error``
+``_do_shutdown``,                           on the loop's thread alone, as all that reaches OpenSSL
+``_on_handshake_complete``,
+``_force_close`` of the transport
 ``_SSLProtocolTransport`` and               base of what a program sees; its ``write`` is native
-its ``_ssl_protocol``, ``_closed``,         the loop's thread alone may reach what they reach
-``_force_close``
+its ``_ssl_protocol``, ``_closed``
 ``SSLObject._sslobj``                       OpenSSL's side of it, without a Python frame between
 ``_sslobj``, ``_loop`` of ``SSLProtocol``   the ``SSLObject`` and the loop; the latter in a slot, as
                                             the native half asks it who calls
@@ -320,7 +322,18 @@ _OF_PROTOCOLS = (
     "pause_writing",
     "resume_writing",
 )
-"""The methods of asyncio's that change a connection. What they call is reached by no other way."""
+"""The methods by which a program, and the transport below, change a connection."""
+_OF_OPENSSL = (
+    "_do_handshake",
+    "_do_read",
+    "_do_read__buffered",
+    "_do_read__copied",
+    "_do_shutdown",
+    "_do_write",
+    "_on_handshake_complete",
+    "_receive",
+)
+"""The methods that reach OpenSSL's memory, whoever calls them."""
 
 
 def _inherited(cls: type, name: str) -> Callable[..., Any]:
@@ -336,6 +349,9 @@ def _inherited(cls: type, name: str) -> Callable[..., Any]:
 for _class, _names in ((SSLTransport, _OF_TRANSPORTS), (SSLProtocol, _OF_PROTOCOLS)):
     for _name in _names:
         setattr(_class, _name, on_loop_thread(_inherited(_class, _name)))
+for _name in _OF_OPENSSL:
+    _own = vars(SSLProtocol).get(_name) or _inherited(SSLProtocol, _name)
+    setattr(SSLProtocol, _name, on_loop_thread(_own))
 _writelines: Any = on_loop_thread(_inherited(SSLTransport, "writelines"), as_bytes)
 SSLTransport.writelines = _writelines  # type: ignore[method-assign]
 

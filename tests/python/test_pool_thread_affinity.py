@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import socket
@@ -465,7 +466,34 @@ def test_debug_mode_refuses_what_a_writer_waits_for() -> None:
     run(main, debug=True)
 
 
+def test_a_forgotten_writer_ends_its_connection_on_whichever_thread_it_is_dropped() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        async with await loop_pool.start_server(serve, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            reader, writer = await loop_pool.open_connection(host, port)
+            writer.cycle = writer  # type: ignore[attr-defined]
+            del writer
+
+            def drop() -> None:
+                with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
+                    gc.collect()
+
+            await asyncio.to_thread(drop)
+            assert await asyncio.wait_for(reader.read(), HANG) == b""
+
+    run(main, debug=True)
+
+
 # What else a TLS connection consists of
+
+
+OPENSSL = ("_do_handshake", "_do_read", "_do_write", "_do_shutdown")
+"""What of asyncio's protocol reaches OpenSSL."""
 
 
 @pytest.mark.parametrize("state", ["handshake", "open", "closed"])
@@ -480,6 +508,7 @@ def test_any_method_of_a_tls_connection_from_many_threads_at_once(state: str) ->
             lambda: tls.data_received(b""),
             lambda: tls.buffer_updated(0),
             tls._process_outgoing,
+            *(getattr(tls, name) for name in OPENSSL),
             transport.pause_reading,
             transport.resume_reading,
             lambda: transport.set_write_buffer_limits(0),
