@@ -74,6 +74,12 @@ pub const ERRANDS_PER_TURN: usize = 64;
 /// After this long in one turn a loop begins no further coroutine.
 pub const ERRANDS_FOR: Duration = Duration::from_micros(250);
 
+/// What a loop is expected to begin within this time is left to it by loops that have nothing to do.
+pub const BEGIN_SOON: Duration = Duration::from_millis(1);
+
+/// Loops that are looked at for the one with the least to do, each time that a coroutine is placed.
+pub const LOOKED_AT: usize = 8;
+
 /// A sleep that another thread's post ends so soon is short: two wakes of the kernel take as long.
 pub const SHORT_SLEEP: Duration = Duration::from_micros(150);
 

@@ -78,6 +78,8 @@ pub struct Metrics {
     pub stolen_by: Counter,
     /// Coroutines of `spawn` that the owner began.
     pub errands: Counter,
+    /// Gauge: nanoseconds that it has taken of late to begin one of them.
+    pub begin_ns: Counter,
     /// Coroutines of `spawn` that the owner took over from other loops.
     pub errands_stolen: Counter,
     /// Bytes that the owner read.

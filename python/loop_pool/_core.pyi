@@ -1057,7 +1057,7 @@ def _set_pool_task_class(class_: type[PoolTaskCore[Any]], /) -> None:
 def _spawn[T](
     coro: Coroutine[Any, Any, T], name: object, context: contextvars.Context | None, /
 ) -> PoolTask[T] | None:
-    """Leave a coroutine to whichever loop of the pool gets to it first. On a loop's thread.
+    """Leave a coroutine to the loop of the pool that has the least to do. On a loop's thread.
 
     Args:
         coro: a coroutine object, not yet started. It is left as it is if this fails.

@@ -23,8 +23,7 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import _core
-from ._cgroup import cpu_quota
+from . import _cgroup, _core, _cores
 from ._gil import modules_that_need_the_gil, why_it_is_on
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ def examine(module: str | None = None) -> Report:
             why_it_is_on() if enabled and free_threaded else None,
         ),
         imported=None if module is None else import_elsewhere(module),
-        cores=_cores(),
+        cores=_examine_cores(),
         descriptors=Descriptors(*map(_limit, resource.getrlimit(resource.RLIMIT_NOFILE))),
         loop_pool=Package(_core.__version__, _core.__file__, _core._loop_count(None)),
     )
@@ -333,13 +332,14 @@ def _module_name(text: str) -> str:
 # -- the machine -----------------------------------------------------------------------------------
 
 
-def _cores() -> Cores:
-    machine, quota = os.cpu_count(), cpu_quota()
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    usable = float(affinity or machine or 1)
-    if quota is not None:
-        usable = min(usable, quota)
-    return Cores(machine, affinity, os.process_cpu_count(), quota, usable)
+def _examine_cores() -> Cores:
+    return Cores(
+        os.cpu_count(),
+        _cores.affinity(),
+        os.process_cpu_count(),
+        _cgroup.cpu_quota(),
+        _cores.usable(),
+    )
 
 
 def _limit(value: int) -> int | None:

@@ -135,8 +135,8 @@ def spawn[T](
 
     Args:
         coro: a coroutine object, not yet started.
-        loop: the loop to run it on; ``None``: whichever gets to it first, an idle one if there is
-            one. Once it has begun, it stays there.
+        loop: the loop to run it on; ``None``: the one that has the fewest of them to do, or
+            another if that is held up. Once it has begun, it stays there.
         name: the task's name, as for ``asyncio.create_task``.
         context: the context to run in; ``None``: a copy of the current one.
 

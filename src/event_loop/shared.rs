@@ -15,7 +15,7 @@ use crate::id::IoToken;
 use crate::metrics::Metrics;
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::address::SocketAddress;
 use crate::sys::clock;
@@ -65,12 +65,48 @@ struct Door {
     idle: Idle,
 }
 
+/// What tells whoever places a coroutine of `spawn` how much the loop has to do.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Those that have begun here and not ended.
+    spawned: AtomicU64,
+    is_looking: AtomicBool,
+}
+
+impl Load {
+    /// How many coroutines of `spawn` have begun here and not ended. Any thread.
+    #[inline]
+    pub fn spawned(&self) -> u64 {
+        self.spawned.load(Relaxed)
+    }
+
+    /// See [`spawned`](Self::spawned). Under the lock of what is counted.
+    #[inline]
+    pub fn set_spawned(&self, count: u64) {
+        self.spawned.store(count, Relaxed);
+    }
+
+    /// Whether the owner has nothing to do, and looks for a post before it sleeps. Any thread.
+    #[inline]
+    pub fn is_looking(&self) -> bool {
+        self.is_looking.load(Relaxed)
+    }
+
+    /// See [`is_looking`](Self::is_looking). Owner only; behind the end of its look comes the fence of
+    /// [`Idle::park`], before it looks at anything else.
+    pub fn set_looking(&self, looking: bool) {
+        self.is_looking.store(looking, Relaxed);
+    }
+}
+
 /// The part of a loop that other threads work on.
 #[derive(Debug)]
 pub struct Shared {
     door: CachePadded<Door>,
     /// Counters and gauges; the owner writes them, but for those that say otherwise.
     pub metrics: CachePadded<Metrics>,
+    /// How much it has to do, for whoever places more there.
+    pub load: CachePadded<Load>,
     /// The task that is running, and those that have yet to begin.
     pub current: CachePadded<Current>,
     /// The callback that the owner is in: it writes it at each one, the monitor looks whether it
@@ -112,6 +148,7 @@ impl Shared {
         Ok(Self {
             door: CachePadded::default(),
             metrics: CachePadded::default(),
+            load: CachePadded::default(),
             progress: CachePadded::default(),
             current: CachePadded::new(Current::new()),
             runner: AtomicU64::new(0),

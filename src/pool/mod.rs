@@ -16,6 +16,7 @@ mod monitor;
 mod patience;
 mod placement;
 mod registry;
+mod starts;
 mod suspect;
 mod team;
 
@@ -28,4 +29,5 @@ pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::Placement;
 pub use registry::{OwnerKey, Registry, Roster};
-pub use team::{Budget, Errand, Hand, Team, load_of};
+pub use starts::Errand;
+pub use team::{Budget, Hand, Team, load_of};

@@ -319,7 +319,7 @@ struct Passed {
 /// Whether a thread that has not moved on is really in its callback, and does not merely wait for a
 /// processor: then others would only take one from it. `had` and `has`: its processor time, before
 /// and now.
-fn is_held_up(
+pub(super) fn is_held_up(
     runner: ThreadId,
     had: Option<Duration>,
     has: Option<Duration>,

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::patience::Patience;
 use super::placement::STUCK_LOAD;
+use super::starts::{self, Errand, Starter};
 use super::{Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Job, Shared};
 use crate::id::LoopId;
 use crate::reactor::Handle;
-use crate::scheduler::{Crew, CrewId, Found, Seat, Sleepers, Source, Worker};
+use crate::scheduler::{Crew, CrewId, Found, RunQueues, Seat, Sleepers, Summons, Worker};
 use crate::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Relaxed, SeqCst},
@@ -21,20 +22,19 @@ use crate::sync::atomic::{
 use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::clock;
 
-/// One thread's share in the two crews.
-type Share = (Worker<Job>, Worker<Errand>);
-
 /// What the threads of one pool share to work for each other.
 pub struct Team {
     crew: Arc<Crew<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
-    starts: Arc<Crew<Errand>>,
+    pub(super) starts: RunQueues<Errand>,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
+    /// How many of the threads can run at once.
+    pub(super) cores: usize,
     /// The loops, set when each one's thread has begun.
     pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
     /// Shares in the crew that no thread has taken yet.
-    workers: Mutex<Vec<Option<Share>>>,
+    workers: Mutex<Vec<Option<Worker<Job>>>>,
     /// The monitor sleeps until a loop wakes it.
     pub(super) monitor_sleeps: AtomicBool,
     /// The monitor's reactor, while there is a monitor.
@@ -72,9 +72,8 @@ impl Sleepers for Team {
 
 /// The numbers of the crews.
 const HELPERS: CrewId = CrewId(0);
-const STARTERS: CrewId = CrewId(1);
 
-fn summon(shared: &Shared, crew: CrewId) -> bool {
+pub(super) fn summon(shared: &Shared, crew: CrewId) -> bool {
     let summoned = shared.idle().summon(crew);
     if summoned {
         shared.metrics.wakes.add_shared(1);
@@ -83,58 +82,18 @@ fn summon(shared: &Shared, crew: CrewId) -> bool {
     summoned
 }
 
-/// The loops as they begin each other's coroutines: each that sleeps may be woken for one.
-struct Starters<'a>(&'a Team);
-
-impl Sleepers for Starters<'_> {
-    fn is_parked(&self, seat: Seat) -> bool {
-        self.0.loops[seat.0].get().is_some_and(|shared| shared.idle().is_parked())
-    }
-
-    fn summon(&self, seat: Seat) -> bool {
-        self.0.loops[seat.0].get().is_some_and(|shared| summon(shared, STARTERS))
-    }
-}
-
-/// A coroutine that has not begun: a reference that the layer above has given away, which it gets
-/// back as it is.
-#[derive(Debug)]
-#[must_use = "a coroutine that is dropped here is lost"]
-pub struct Errand(usize);
-
-impl Errand {
-    /// Of a reference that is given away.
-    pub fn new(reference: usize) -> Self {
-        Self(reference)
-    }
-
-    /// The reference, to be owned again.
-    #[must_use]
-    pub fn into_reference(self) -> usize {
-        let reference = self.0;
-        std::mem::forget(self);
-        reference
-    }
-}
-
-impl Drop for Errand {
-    fn drop(&mut self) {
-        debug_assert!(false, "a coroutine was lost");
-    }
-}
-
 impl Team {
-    /// For a pool of so many loops, which do each other's socket work or not.
+    /// For a pool of so many loops, which do each other's socket work or not, on so many cores.
     #[must_use]
-    pub fn new(loops: usize, steals: bool) -> Arc<Self> {
+    pub fn new(loops: usize, steals: bool, cores: usize) -> Arc<Self> {
         let (crew, workers) = Crew::new(loops);
-        let (starts, starters) = Crew::new(loops);
         Arc::new(Self {
             crew,
-            starts,
+            starts: starts::new_queues(loops),
             steals,
+            cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
-            workers: Mutex::new(workers.into_iter().zip(starters).map(Some).collect()),
+            workers: Mutex::new(workers.into_iter().map(Some).collect()),
             monitor_sleeps: AtomicBool::new(false),
             monitor: RwLock::new(None),
             incidents: OnceLock::new(),
@@ -177,12 +136,11 @@ impl Team {
     /// Takes a loop's place; `None` if it is taken, or there is none of that number.
     pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
         let seat = id.0 as usize;
-        let (worker, starts) = self.workers.lock().get_mut(seat)?.take()?;
+        let worker = self.workers.lock().get_mut(seat)?.take()?;
         self.loops[seat].set(Arc::clone(shared)).ok()?;
         Some(Hand {
             worker,
-            starts,
-            found: None,
+            starter: Starter::new(Seat(seat), self.loops.len()),
             patience: Patience::default(),
             team: Arc::clone(self),
         })
@@ -265,11 +223,9 @@ impl<F: Fn() -> bool> Budget<F> {
 #[derive(Debug)]
 pub struct Hand {
     worker: Worker<Job>,
-    starts: Worker<Errand>,
-    /// One that was found in a search, to begin next.
-    found: Option<Errand>,
+    pub(super) starter: Starter,
     patience: Patience,
-    team: Arc<Team>,
+    pub(super) team: Arc<Team>,
 }
 
 impl Hand {
@@ -323,8 +279,9 @@ impl Hand {
     // -- before and after a sleep ----------------------------------------------------------------
 
     /// Looks whether something comes, before a sleep, if that is to be expected. Detached.
-    pub fn look_before_sleep(&mut self, has_come: impl Fn() -> bool) -> bool {
+    pub fn look_before_sleep(&mut self, own: &Shared, has_come: impl Fn() -> bool) -> bool {
         let Some(limit) = self.patience.look() else { return false };
+        own.load.set_looking(true);
         let began_ns = clock::monotonic_ns();
         let found = loop {
             if has_come() || self.has_errands() {
@@ -335,6 +292,7 @@ impl Hand {
             }
             (0..16).for_each(|_| std::hint::spin_loop());
         };
+        own.load.set_looking(false);
         self.patience.looked(found);
         found
     }
@@ -344,78 +302,18 @@ impl Hand {
         self.patience.slept(slept);
     }
 
-    // -- coroutines that have not begun ----------------------------------------------------------
-
-    /// Leaves a coroutine to whichever loop gets to it first, and wakes one that sleeps.
-    pub fn leave_to_all(&self, errand: Errand) {
-        self.starts.push(errand);
-        self.team.starts.wake_one(&Starters(&self.team));
-    }
-
-    /// Whether coroutines wait anywhere that nobody is on the way to: asked on the last look before a
-    /// sleep.
-    #[must_use]
-    pub fn has_errands(&self) -> bool {
-        self.team.starts.has_work() && !self.team.starts.is_searching()
-    }
-
-    /// Looks for a coroutine of any loop's, for [`next_errand`](Self::next_errand).
-    pub fn seek_errand(&mut self, own: &Shared) {
-        if self.found.is_none() {
-            let found = self.starts.find(&Starters(&self.team));
-            self.note_found(own, found);
-        }
-    }
-
-    /// The coroutine to begin next. The last one is left to a loop that has been woken for it: that
-    /// has nothing else to do.
-    pub fn next_errand(&mut self) -> Option<Errand> {
-        if self.found.is_some() {
-            return self.found.take();
-        }
-        match self.starts.len() {
-            0 => None,
-            1 if self.team.starts.is_searching() => None,
-            _ => self.starts.pop(),
-        }
-    }
-
-    /// Takes all out that wait here, as the loop ends.
-    pub fn take_errands(&mut self) -> Vec<Errand> {
-        let found = self.found.take();
-        found.into_iter().chain(std::iter::from_fn(|| self.starts.pop())).collect()
-    }
-
-    fn note_found(&mut self, own: &Shared, found: Option<Found<Errand>>) {
-        let Some(Found { job, from, taken }) = found else { return };
-        if let Source::Seat(_) = from {
-            own.metrics.errands_stolen.add(taken as u64);
-        }
-        self.found = Some(job);
-    }
-
     // -- answering -------------------------------------------------------------------------------
 
-    /// Answers a summons, if there was one, after the owner's wait. `busy`: the loop has work of its
+    /// Answers a summons of the jobs' crew, after the owner's wait. `busy`: the loop has work of its
     /// own. Returns whether a job was done.
     pub fn answer(
         &mut self,
+        summons: Summons,
         own: &Arc<Shared>,
         scratch: &mut [u8],
         busy: bool,
         budget: &Budget<impl Fn() -> bool>,
     ) -> bool {
-        let Some(summons) = own.idle().take_summons() else { return false };
-        if summons.crew() == STARTERS {
-            let sleepers = Starters(&self.team);
-            if busy || self.found.is_some() {
-                self.starts.decline(summons, &sleepers);
-            } else {
-                let found = self.starts.answer(summons, &sleepers);
-                self.note_found(own, found);
-            }
-            return false;
-        }
         if busy {
             self.worker.decline(summons, &*self.team);
             return false;
@@ -458,7 +356,7 @@ impl Hand {
             let mut scratch = vec![0; config::READ_SIZE];
             while self.run_own(own, &mut scratch, &Budget::new(0, 0, || false)) {}
         }
-        self.take_errands()
+        self.close_errands()
     }
 }
 

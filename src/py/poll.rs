@@ -14,7 +14,7 @@ use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Local, Turned};
 use crate::pool::{Budget, Hand};
 use crate::reactor::{PollEnd, Ready};
-use crate::scheduler::Park;
+use crate::scheduler::{Outlook, Park};
 
 /// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
 /// clock afterwards.
@@ -36,7 +36,8 @@ pub(super) fn poll(
     let mut scratch = if lends { unsafe { claim.local(Local::take_scratch) } } else { Vec::new() };
     let polled = py.detach(|| match &mut hand {
         Some(hand) => wait_and_help(event_loop, hand, &mut scratch, began_ns, limit, &mut found),
-        None => wait(event_loop, limit, || false, &mut found),
+        None if limit.is_zero() => look(event_loop, &mut found),
+        None => wait(event_loop, || Some(limit), &mut found),
     });
     if let Ok(turned) = &polled {
         let turned = *turned;
@@ -77,25 +78,34 @@ pub(super) fn poll(
     Ok(turned.now_ns)
 }
 
-/// Waits for the kernel, at most for `limit`, unless there is work on the last look.
+/// Waits for the kernel for as long as the last look before the sleep says; `None`: not at all.
 fn wait(
     event_loop: &EventLoop<Callback>,
-    limit: Duration,
-    has_work: impl FnOnce() -> bool,
+    last_look: impl FnOnce() -> Option<Duration>,
     found: &mut Vec<Ready>,
 ) -> Result<Turned, LoopError> {
     let mut poller = event_loop.shared().poller();
-    if limit.is_zero() {
-        return poller.poll(limit, found);
-    }
+    let mut limit = Duration::ZERO;
+    let has_work = || match last_look() {
+        Some(wait) => {
+            limit = wait;
+            false
+        }
+        None => true,
+    };
     match event_loop.park(&poller, has_work) {
         Park::Sleep(_parked) => poller.poll(limit, found),
         Park::Work => poller.poll(Duration::ZERO, found),
     }
 }
 
+/// Asks the kernel without waiting.
+fn look(event_loop: &EventLoop<Callback>, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
+    event_loop.shared().poller().poll(Duration::ZERO, found)
+}
+
 /// As [`wait`], in a pool: does what the loop has left lying, then what others have, and waits only
-/// if there is nothing; and searches once more if it is woken for that. A coroutine that it finds is
+/// if there is nothing; and searches once more if it is woken for that. A coroutine that it takes is
 /// begun at the end of the turn. `began_ns`: when the turn began, which is as good as now.
 fn wait_and_help(
     event_loop: &EventLoop<Callback>,
@@ -117,34 +127,50 @@ fn wait_and_help(
     if (steals && hand.run_own(shared, scratch, &Budget::new(began_ns, until_ns, is_wanted)))
         || limit.is_zero()
     {
-        return wait(event_loop, Duration::ZERO, || false, found);
+        return look(event_loop, found);
     }
-    let (mut work, mut errands) = (false, false);
-    let looked = hand.look_before_sleep(|| event_loop.has_posts());
-    let waited = wait(
-        event_loop,
-        limit,
-        || {
+    let looked = hand.look_before_sleep(shared, is_wanted);
+    let (mut limit, mut watch) = (limit, None);
+    let (waited, busy, work, outlook, summons) = loop {
+        let (mut work, mut outlook) = (false, Outlook::Clear);
+        let last_look = || {
             work = steals && hand.has_work();
-            errands = hand.has_errands();
-            work || errands
-        },
-        found,
-    );
+            outlook = hand.look_out(&mut watch);
+            match outlook {
+                Outlook::Clear if !work => Some(limit),
+                Outlook::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
+                _ => None,
+            }
+        };
+        let waited = wait(event_loop, last_look, found);
+        let summons = hand.hear(shared, &mut watch);
+        let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
+        let busy = !found.is_empty() || is_wanted() || now_ns >= until_ns;
+        let is_done =
+            work || summons.is_some() || matches!(outlook, Outlook::Own | Outlook::Due(_));
+        if busy || is_done || watch.is_none() || hand.has_errands() {
+            break (waited, busy, work, outlook, summons);
+        }
+        // Nothing but the watch: go on with it.
+        limit = Duration::from_nanos(until_ns - now_ns);
+    };
+    if let Outlook::Due(seat) = outlook
+        && !busy
+    {
+        hand.take_over(shared, seat);
+    }
+    hand.stand_down(watch);
     if let Ok(turned) = &waited
         && !looked
-        && event_loop.has_posts()
+        && is_wanted()
     {
         hand.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
     }
     hand.team().awake();
     let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
-    let busy = !found.is_empty() || event_loop.has_posts() || now_ns >= until_ns;
     let budget = Budget::new(now_ns, until_ns, is_wanted);
-    let helped = hand.answer(shared, scratch, busy, &budget);
-    if errands && !busy {
-        hand.seek_errand(shared);
-    }
+    let helped =
+        summons.is_some_and(|summons| hand.answer(summons, shared, scratch, busy, &budget));
     if work && !busy && !helped {
         hand.help(shared, scratch, &budget);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::io::{lock_attached, os_error};
@@ -11,25 +12,34 @@ use crate::id::{IoToken, LoopId};
 use crate::pool::{self, Incident, Limit, Monitor, PoolAcceptor, Team};
 use crate::sync::Mutex;
 
-/// The number of loops for what was asked; `None`: one for each core this process may use.
+/// The number of loops for what was asked; `None`: one for each core this process may use, of which
+/// `python/loop_pool/_cores.py` knows.
 ///
 /// # Errors
 /// `ValueError` below 1 or above 4096; `TypeError` for what is no integer.
 #[pyfunction]
 #[pyo3(name = "_loop_count", signature = (loops, /))]
-pub(super) fn loop_count(loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
-    let asked = match loops {
-        None => None,
-        Some(loops) => Some(loops.extract::<i64>().map_err(|error| {
-            let py = loops.py();
-            if error.is_instance_of::<PyOverflowError>(py) {
-                PyValueError::new_err(format!("loops must be between 1 and 4096, not {loops}"))
-            } else {
-                PyTypeError::new_err(format!("loops must be an integer or None, not {loops:?}"))
-            }
-        })?),
+pub(super) fn loop_count(py: Python<'_>, loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    let (asked, cores) = match loops {
+        None => (None, Some(cores(py)?)),
+        Some(loops) => {
+            let asked = loops.extract::<i64>().map_err(|error| {
+                if error.is_instance_of::<PyOverflowError>(py) {
+                    PyValueError::new_err(format!("loops must be between 1 and 4096, not {loops}"))
+                } else {
+                    PyTypeError::new_err(format!("loops must be an integer or None, not {loops:?}"))
+                }
+            })?;
+            (Some(asked), None)
+        }
     };
-    pool::loop_count(asked).map_err(|error| PyValueError::new_err(error.to_string()))
+    pool::loop_count(asked, cores).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// How many cores this process is to use.
+fn cores(py: Python<'_>) -> PyResult<i64> {
+    let cores = py.import(intern!(py, "loop_pool._cores"))?;
+    cores.call_method0(intern!(py, "count"))?.extract()
 }
 
 /// The shared part of a pool. Use `loop_pool.Pool`.
@@ -51,14 +61,15 @@ type Told = (usize, u64, f64, bool);
 impl PoolCore {
     #[new]
     #[pyo3(signature = (loops, *, steal))]
-    fn new(loops: u32, steal: bool) -> Self {
-        Self {
+    fn new(py: Python<'_>, loops: u32, steal: bool) -> PyResult<Self> {
+        let cores = usize::try_from(cores(py)?).unwrap_or(1);
+        Ok(Self {
             // With one loop there is nobody to work for it.
-            team: Team::new(loops.max(1) as usize, steal && loops > 1),
+            team: Team::new(loops.max(1) as usize, steal && loops > 1, cores),
             monitor: Mutex::new(None),
             loops,
             process: std::process::id(),
-        }
+        })
     }
 
     /// Starts the monitor, if the loops work for each other.

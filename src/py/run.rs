@@ -69,6 +69,8 @@ impl Drop for Running<'_> {
         shared.set_running(false);
         self.0.thread.store(std::ptr::null_mut(), Release);
         // SAFETY: the claim ends after this; no Python runs.
+        unsafe { self.0.hand.with(guard_errands) };
+        // SAFETY: likewise.
         drop(unsafe { self.0.keywords.with(Option::take) });
     }
 }
@@ -117,6 +119,10 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
             (local.ready.len(), if far { Whereabouts::Far } else { Whereabouts::Near })
         })
     };
+    if todo > 0 {
+        // SAFETY: the claim; no Python runs.
+        unsafe { core.hand.with(guard_errands) };
+    }
     run_callbacks(slf, claim, todo, whereabouts)?;
     // SAFETY: runs no Python.
     unsafe { claim.local(|local| local.ready.trim()) };
@@ -135,6 +141,13 @@ fn begin_errands(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) 
 }
 
 #[inline(always)]
+fn guard_errands(hand: &mut Option<Box<Hand>>) {
+    if let Some(hand) = hand {
+        hand.guard_errands();
+    }
+}
+
+#[inline(always)]
 fn next_errand(hand: &mut Option<Box<Hand>>) -> Option<Errand> {
     hand.as_mut()?.next_errand()
 }
@@ -146,10 +159,12 @@ fn begin_errands_from(
 ) -> PyResult<()> {
     let core = slf.get();
     let shared = core.event_loop.shared();
-    let began_ns = clock::monotonic_ns();
+    let mut now_ns = clock::monotonic_ns();
+    let end_ns = now_ns + u64::try_from(config::ERRANDS_FOR.as_nanos()).unwrap_or(0);
     let mut next = Some(first);
     let mut left = config::ERRANDS_PER_TURN;
     while let Some(errand) = next {
+        let began_ns = now_ns;
         shared.progress.begin();
         shared.metrics.errands.add(1);
         let begun = spawn::begin(slf, errand);
@@ -158,12 +173,11 @@ fn begin_errands_from(
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
         run_callbacks(slf, claim, todo, Whereabouts::Near)?;
-        let passed = clock::monotonic_ns().saturating_sub(began_ns);
+        now_ns = clock::monotonic_ns();
+        let took = &shared.metrics.begin_ns;
+        took.set(took.get().midpoint(now_ns.saturating_sub(began_ns)));
         left -= 1;
-        if left == 0
-            || core.event_loop.is_stopping()
-            || u128::from(passed) > config::ERRANDS_FOR.as_nanos()
-        {
+        if left == 0 || core.event_loop.is_stopping() || now_ns > end_ns {
             break;
         }
         // SAFETY: the claim; no Python runs.

@@ -63,6 +63,11 @@ impl Book {
         self.tasks.iter().flatten()
     }
 
+    /// How many there are.
+    fn len(&self) -> u64 {
+        (self.tasks.len() - self.free.len()) as u64
+    }
+
     fn take_all(&mut self) -> Vec<Ref> {
         self.free.clear();
         self.tasks.drain(..).flatten().collect()
@@ -91,7 +96,7 @@ pub(super) fn spawn_on<'py>(
     Ok(task)
 }
 
-/// Leaves `coro` to whichever loop of the pool gets to it first. `None`: no loop of an open pool runs
+/// Leaves `coro` to the loop of the pool that has the least to do. `None`: no loop of an open pool runs
 /// in this thread, or it cannot do it now.
 ///
 /// # Errors
@@ -120,16 +125,16 @@ pub(super) fn spawn<'py>(
     // SAFETY: we own the loop; no Python runs.
     let left = unsafe {
         owner.hand.with(|hand| match hand {
-            Some(hand) => {
-                hand.leave_to_all(errand);
-                None
-            }
-            None => Some(errand),
+            Some(hand) => Ok(hand.leave_to_all(errand)),
+            None => Err(errand),
         })
     };
     match left {
-        None => Ok(Some(task)),
-        Some(errand) => {
+        Ok(refused) => {
+            cancel(py, refused);
+            Ok(Some(task))
+        }
+        Err(errand) => {
             drop(task_of(py, errand));
             give_back(&task);
             Ok(None)
@@ -242,6 +247,7 @@ fn enter(
         let allowed = if closing { Door::Refuses } else { Door::Open };
         let place =
             if book.door <= allowed { entry.take().map(|entry| book.enter(entry)) } else { None };
+        loop_.get().event_loop.shared().load.set_spawned(book.len());
         (book.door, place)
     };
     let Some(place) = place else {
@@ -260,7 +266,12 @@ fn enter(
 
 /// Takes a task that has ended out of its loop's book. Any thread.
 pub(super) fn leave(py: Python<'_>, core: &LoopCore, place: usize, task: &Bound<'_, PoolTaskCore>) {
-    let left = lock_attached(py, &core.book).leave(place, task.as_ptr());
+    let left = {
+        let mut book = lock_attached(py, &core.book);
+        let left = book.leave(place, task.as_ptr());
+        core.event_loop.shared().load.set_spawned(book.len());
+        left
+    };
     drop(left);
 }
 
@@ -275,6 +286,7 @@ pub(super) fn shut(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
     let left = {
         let mut book = lock_attached(py, &core.book);
         book.door = Door::Shut;
+        core.event_loop.shared().load.set_spawned(0);
         book.take_all()
     };
     left.iter().map(|task| task.as_py().clone_ref(py)).collect()

@@ -7,16 +7,10 @@
 use std::iter;
 use std::sync::Arc;
 
-use crossbeam_utils::CachePadded;
-
 use super::Summons;
 use super::deque::{Deque, Injector, Stealer};
+use super::search::Search;
 use crate::config::{INJECTOR_INTERVAL, STEAL_LIMIT};
-use crate::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Relaxed, SeqCst},
-    fence,
-};
 
 /// The place of one thread in its crew, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,18 +51,13 @@ pub struct Found<J> {
     pub taken: usize,
 }
 
-/// Set while somebody is woken to search or searches for it.
-const UNDER_WAY: usize = 1;
-
 /// What the threads of a pool share of their jobs. Nothing in it is written when a thread parks or
 /// wakes of its own accord; a push or a pop writes that thread's deque alone.
 #[derive(Debug)]
 pub struct Crew<J> {
     stealers: Box<[Stealer<J>]>,
     injector: Injector<J>,
-    /// `UNDER_WAY`, or zero; above it the seat behind which the next wake begins to look for a
-    /// sleeper. Written only when somebody is woken to search.
-    searching: CachePadded<AtomicUsize>,
+    search: Search,
 }
 
 impl<J: Send> Crew<J> {
@@ -79,7 +68,7 @@ impl<J: Send> Crew<J> {
         let crew = Arc::new(Self {
             stealers: deques.iter().map(Deque::stealer).collect(),
             injector: Injector::new(),
-            searching: CachePadded::new(AtomicUsize::new(0)),
+            search: Search::new(threads),
         });
         let worker = |(seat, deque)| Worker {
             seat: Seat(seat),
@@ -104,56 +93,10 @@ impl<J: Send> Crew<J> {
         !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
     }
 
-    /// Whether somebody is woken to search, or searches on a summons. Any thread.
-    ///
-    /// A thread that has published that it sleeps, and sees this behind the fence, may sleep on jobs:
-    /// whoever ends the search looks once more, and wakes it for what is left.
-    #[must_use]
-    pub fn is_searching(&self) -> bool {
-        self.searching.load(Relaxed) & UNDER_WAY != 0
-    }
-
     /// Wakes one thread to search, if one sleeps and none has been woken for it already. To be
     /// called after a push or an injection, once for several that follow each other. Any thread.
     pub fn wake_one(&self, sleepers: &impl Sleepers) {
-        // Pairs with the fences in `Idle::park` and `give_back`: either they see what we pushed, or
-        // we see a sleeper and that no search is under way.
-        fence(SeqCst);
-        loop {
-            let before = self.searching.load(Relaxed);
-            if before & UNDER_WAY != 0 {
-                // Whoever gives the search back looks at all queues after it.
-                return;
-            }
-            let mut seats = self.seats_behind(before >> 1);
-            // The shared word is not written for nothing.
-            let Some(sleeper) = seats.find(|seat| sleepers.is_parked(*seat)) else { return };
-            let claim = before | UNDER_WAY;
-            if self.searching.compare_exchange(before, claim, Relaxed, Relaxed).is_err() {
-                continue;
-            }
-            if iter::once(sleeper).chain(seats).any(|seat| sleepers.summon(seat)) {
-                return;
-            }
-            // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who
-            // went to sleep behind our back.
-            self.give_back(before);
-            if !self.has_work() {
-                return;
-            }
-        }
-    }
-
-    /// Ends a search; what is looked at afterwards includes every push of a thread that saw it
-    /// under way.
-    fn give_back(&self, after: usize) {
-        self.searching.store(after, Relaxed);
-        fence(SeqCst);
-    }
-
-    /// All seats, beginning with the one behind this.
-    fn seats_behind(&self, last: usize) -> impl Iterator<Item = Seat> + use<J> {
-        (last + 1..self.stealers.len()).chain(0..=last).map(Seat)
+        self.search.wake_one(sleepers, || self.has_work());
     }
 }
 
@@ -250,9 +193,8 @@ impl<J: Send> Worker<J> {
         }
     }
 
-    /// Takes the summons by value: only a thread that was summoned may end the search.
-    fn give_back(&self, _summons: Summons) {
-        self.crew.give_back(self.seat.0 << 1);
+    fn give_back(&self, summons: Summons) {
+        self.crew.search.give_back(summons, self.seat);
     }
 
     fn search(&mut self) -> Option<Found<J>> {
@@ -271,7 +213,7 @@ impl<J: Send> Worker<J> {
             return Some(Found { job, from: Source::Injector, taken: 1 + deque.len() });
         }
         let start = self.random.below(crew.stealers.len());
-        crew.seats_behind(start).filter(|victim| victim != seat).find_map(|victim| {
+        crew.search.seats_behind(Seat(start)).filter(|victim| victim != seat).find_map(|victim| {
             let stealer = &crew.stealers[victim.0];
             // Stealing is not cheap, even in vain.
             let job = (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))??;

@@ -50,6 +50,11 @@ pub enum Wake {
 pub struct Summons(CrewId);
 
 impl Summons {
+    /// Of a thread that counts itself as searching.
+    pub(super) fn new(crew: CrewId) -> Self {
+        Self(crew)
+    }
+
     /// Of which crew it is.
     #[must_use]
     pub fn crew(&self) -> CrewId {

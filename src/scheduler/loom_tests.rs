@@ -28,8 +28,6 @@ struct Model {
     beds: Vec<Bed>,
     /// Summonses that are being given or wait for their taker.
     summonses: AtomicUsize,
-    /// Who goes to sleep leaves jobs to a search that is under way.
-    trusting: bool,
 }
 
 impl Sleepers for Model {
@@ -52,27 +50,16 @@ impl Sleepers for Model {
 impl Model {
     /// A crew of so many threads, with their workers.
     fn new<const N: usize>() -> (Arc<Self>, [Worker<u32>; N]) {
-        Self::of(false)
-    }
-
-    /// As [`new`](Self::new), whose sleepers leave jobs to a search that is under way.
-    fn trusting<const N: usize>() -> (Arc<Self>, [Worker<u32>; N]) {
-        Self::of(true)
-    }
-
-    fn of<const N: usize>(trusting: bool) -> (Arc<Self>, [Worker<u32>; N]) {
         let (crew, workers) = Crew::new(N);
         let beds = (0..N).map(|_| Bed::new()).collect();
-        let model = Self { crew, beds, summonses: AtomicUsize::new(0), trusting };
+        let model = Self { crew, beds, summonses: AtomicUsize::new(0) };
         (Arc::new(model), workers.try_into().unwrap())
     }
 
     /// Sleeps until woken, or not at all if there is work.
     fn sleep(&self, seat: Seat) -> Option<Summons> {
         let Bed { idle, kernel } = &self.beds[seat.0];
-        // Whoever searches looks after those who went to sleep meanwhile.
-        let has_work = || self.crew.has_work() && !(self.trusting && self.crew.is_searching());
-        if let Park::Sleep(_parked) = idle.park(has_work) {
+        if let Park::Sleep(_parked) = idle.park(|| self.crew.has_work()) {
             kernel.wait();
         }
         let summons = idle.take_summons();
@@ -159,30 +146,6 @@ fn loom_two_pushers_and_two_sleepers() {
         model.push(&two, 2);
         one.join().unwrap();
         assert_all_found(vec![early.join().unwrap(), late.join().unwrap()]);
-    });
-}
-
-/// The pusher itself goes to sleep on its jobs while a search is under way, which takes one of them
-/// only: it is woken for the other.
-#[test]
-fn loom_a_sleeper_may_leave_its_jobs_to_a_search() {
-    loom::model(|| {
-        let (model, [mut pusher, mut thief]) = Model::trusting();
-        let thief = spawn(&model, move |model| model.find(&mut thief));
-        model.push(&pusher, 1);
-        model.push(&pusher, 2);
-        let mut kept = None;
-        while kept.is_none() {
-            let summons = model.sleep(pusher.seat());
-            let found = match summons {
-                Some(summons) => pusher.answer(summons, &*model),
-                // Not while another is on its way to it.
-                None if model.crew.is_searching() => None,
-                None => pusher.find(&*model),
-            };
-            kept = found.map(|found| found.job);
-        }
-        assert_all_found(vec![thief.join().unwrap(), kept.unwrap()]);
     });
 }
 

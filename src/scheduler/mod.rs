@@ -13,7 +13,12 @@ mod crew;
 mod deque;
 mod idle;
 #[cfg(all(test, loom))]
+mod loom_run_queues;
+#[cfg(all(test, loom))]
 mod loom_tests;
+mod run_queues;
+mod search;
 
 pub use crew::{Crew, Found, Seat, Sleepers, Source, Worker};
 pub use idle::{CrewId, Idle, Park, Parked, Summons, Wake};
+pub use run_queues::{Homes, Outlook, RunQueues, Watch};

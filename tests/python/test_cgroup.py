@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("loop_pool")
-from loop_pool import _cgroup
+from loop_pool import _cgroup, _core, _cores
 
 type Cgroups = Callable[..., float | None]
 
@@ -107,3 +108,16 @@ def test_the_least_quota_of_the_groups_counts(
 def test_without_proc_there_is_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cgroup, "PROCESS", tmp_path / "absent")
     assert _cgroup.cpu_quota() is None
+
+
+@pytest.mark.parametrize(("quota", "loops"), [(100_000, 1), (150_000, 2), (900_000, 8), (-1, 8)])
+def test_a_quota_above_the_process_s_own_group_bounds_the_default_number_of_loops(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, quota: int, loops: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(_cores, "told", lambda: None)
+    cgroups("1:cpu:/a/b", V1, {**v1(quota, "cpu/a"), **v1(-1, "cpu/a/b")})
+    assert _cores.count() == _core._loop_count(None) == loops
+    # What Python was told counts before everything else.
+    monkeypatch.setattr(_cores, "told", lambda: 5)
+    assert _core._loop_count(None) == 5

@@ -468,7 +468,7 @@ def test_usable_is_the_least_of_affinity_and_quota(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
-    monkeypatch.setattr(_doctor, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(_cgroup, "cpu_quota", lambda: quota)
     cores = _doctor.examine().cores
     assert (cores.machine, cores.affinity, cores.quota) == (16, affinity, quota)
     assert math.isclose(cores.usable, usable)

@@ -90,10 +90,10 @@ def test_one_that_waits_to_begin_never_begins(side: str, given: bool) -> None:
         ]
         for step in steps:
             await step.begun()
-        if side == "other loop":  # which has to be free for it
+        if side == "other loop" and given:  # which has to be free for it
             steps[1].end()
             await busy[1]
-        # Loop 1 is busy. What is left to all waits on loop 0, which runs this.
+        # Loop 1 is busy. What is left to all waits on loop 0, which runs this, as all others are.
         task = loop_pool.spawn(body(), loop=loops()[1] if given else None)
         if side == "other loop" and not given:
             assert task.cancel("enough")

@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import os
 import signal
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -106,6 +108,30 @@ def test_by_default_there_is_a_loop_for_each_core() -> None:
 
     assert 1 <= loop_pool.run(main()) <= (os.process_cpu_count() or 1)
     assert loop_pool.run(main(), loops=None) == loop_pool.run(main())
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_the_number_of_cores_that_python_is_told_counts(how: str, cores: int) -> None:
+    program = """
+import os, loop_pool
+
+async def main():
+    print(len(loop_pool.current_pool().loops), os.process_cpu_count())
+
+loop_pool.run(main())
+"""
+    told = ["-X", f"cpu_count={cores}"] if how == "option" else []
+    environment = {} if how == "option" else {"PYTHON_CPU_COUNT": str(cores)}
+    printed = subprocess.run(
+        [sys.executable, *told, "-c", program],
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    ).stdout
+    assert printed.split() == [str(cores)] * 2
 
 
 def test_a_pool_runs_in_any_thread() -> None:

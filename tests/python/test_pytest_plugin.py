@@ -123,10 +123,11 @@ def test_the_default_number_of_loops_is_small_and_not_one(folder: Folder) -> Non
     folder.write(
         "test_it.py",
         """
-        import os, pytest
+        import pytest
+        from loop_pool import _cores
         @pytest.mark.parametrize(("cores", "loops"), [(1, 2), (3, 3), (64, 4)])
         def test_it(monkeypatch, request, cores, loops):
-            monkeypatch.setattr(os, "process_cpu_count", lambda: cores)
+            monkeypatch.setattr(_cores, "count", lambda: cores)
             assert len(request.getfixturevalue("pool").loops) == loops
         """,
     )

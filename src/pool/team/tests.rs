@@ -50,7 +50,7 @@ struct Two {
 }
 
 fn team() -> Two {
-    let team = Team::new(2, true);
+    let team = Team::new(2, true, 2);
     let new_loop = || Arc::new(EventLoop::<u32>::new().expect("descriptors"));
     let (busy, own) = (new_loop(), new_loop());
     let join = |id, one: &EventLoop<u32>| team.join(LoopId(id), one.shared()).expect("a place");

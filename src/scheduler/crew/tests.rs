@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::super::{CrewId, Idle, Park, Parked, Summons};
 use super::*;
-use crate::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Arc, thread};
 
 /// Nobody sleeps.

@@ -1,0 +1,197 @@
+//! Where coroutines are placed, and when they are taken.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::event_loop::EventLoop;
+use crate::id::LoopId;
+use crate::scheduler::Park;
+use crate::sys::thread::ThreadId;
+
+/// Loops that all run, as far as they are asked, in the thread of the test.
+struct Pool {
+    team: Arc<Team>,
+    loops: Vec<EventLoop<u32>>,
+    hands: Vec<Hand>,
+}
+
+impl Pool {
+    fn new(loops: u32) -> Self {
+        let team = Team::new(loops as usize, true, loops as usize);
+        let (loops, hands) = (0..loops)
+            .map(|id| {
+                let event_loop = EventLoop::<u32>::new().expect("descriptors");
+                event_loop.shared().set_running(true);
+                let hand = team.join(LoopId(id), event_loop.shared()).expect("a place");
+                (event_loop, hand)
+            })
+            .unzip();
+        Self { team, loops, hands }
+    }
+
+    fn shared(&self, seat: usize) -> &Shared {
+        self.loops[seat].shared()
+    }
+
+    fn leave(&mut self, spawner: usize, count: usize) {
+        for number in 0..count {
+            assert!(self.hands[spawner].leave_to_all(Errand::new(number)).is_empty());
+        }
+    }
+
+    fn parts(&self) -> Vec<usize> {
+        (0..self.loops.len()).map(|seat| self.team.starts.len(Seat(seat))).collect()
+    }
+
+    /// What the last look before a sleep finds.
+    fn look_out(&mut self, seat: usize) -> Outlook {
+        let mut watch = None;
+        let outlook = self.hands[seat].look_out(&mut watch);
+        self.hands[seat].stand_down(watch);
+        outlook
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for mut hand in self.hands.drain(..) {
+            for errand in hand.take_errands() {
+                let _ = errand.into_reference();
+            }
+        }
+    }
+}
+
+/// Uses so much of a processor.
+fn compute(duration: Duration) {
+    let before = ThreadId::current().processor_time();
+    while ThreadId::current()
+        .processor_time()
+        .zip(before)
+        .is_some_and(|(now, before)| now < before + duration)
+    {}
+}
+
+#[test]
+fn a_burst_is_spread_whoever_is_asleep() {
+    for loops in [2, 3, 4, 8, 20] {
+        for asleep in 0..loops {
+            let mut pool = Pool::new(loops);
+            let idle: Vec<_> = (1..=asleep.min(loops - 1))
+                .map(|seat| Arc::clone(pool.loops[seat as usize].shared()))
+                .collect();
+            let _parked: Vec<_> = idle.iter().map(|home| home.idle().park(|| false)).collect();
+            let each = 20;
+            pool.leave(0, each * loops as usize);
+            let parts = pool.parts();
+            assert!(parts.iter().all(|part| (15..=26).contains(part)), "{parts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_loop_that_sleeps_is_preferred_and_then_the_spawner_itself() {
+    let mut pool = Pool::new(3);
+    pool.leave(0, 1);
+    assert_eq!(pool.parts(), [1, 0, 0], "the others work");
+    let home = Arc::clone(pool.loops[2].shared());
+    let Park::Sleep(parked) = home.idle().park(|| false) else { panic!("nothing to do") };
+    pool.leave(0, 1);
+    assert_eq!(pool.parts(), [1, 0, 1]);
+    assert!(!home.idle().is_parked(), "it has been woken");
+    drop(parked);
+}
+
+#[test]
+fn what_has_begun_counts_until_it_ends() {
+    let mut pool = Pool::new(3);
+    pool.shared(1).load.set_spawned(30);
+    pool.leave(0, 60);
+    assert_eq!(pool.parts()[1], 0);
+    pool.shared(1).load.set_spawned(0);
+    pool.leave(0, 30);
+    assert!(pool.parts()[1] >= 25);
+}
+
+#[test]
+fn a_loop_that_ended_or_is_not_run_gets_nothing() {
+    let mut pool = Pool::new(3);
+    assert!(pool.hands[1].close_errands().is_empty());
+    pool.shared(2).set_running(false);
+    pool.leave(0, 10);
+    assert_eq!(pool.parts(), [10, 0, 0]);
+    let refused = pool.team.starts.push(Seat(1), Errand::new(7), &Starters(&pool.team));
+    assert_eq!(refused.into_iter().map(Errand::into_reference).collect::<Vec<_>>(), [7]);
+}
+
+#[test]
+fn what_lies_on_a_loop_that_nobody_runs_is_taken_at_once() {
+    let mut pool = Pool::new(2);
+    pool.leave(0, 1);
+    assert_eq!(pool.look_out(1), Outlook::Waiting);
+    pool.shared(0).set_running(false);
+    assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)));
+    let own = Arc::clone(pool.loops[1].shared());
+    pool.hands[1].take_over(&own, Seat(0));
+    assert_eq!(pool.parts(), [0, 1]);
+    assert_eq!(pool.look_out(1), Outlook::Own);
+}
+
+#[test]
+fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
+    let mut pool = Pool::new(2);
+    pool.leave(0, 2);
+    assert_eq!(pool.look_out(1), Outlook::Waiting);
+    compute(2 * config::BEGIN_SOON);
+    // It has begun one meanwhile.
+    pool.shared(0).metrics.errands.add(1);
+    assert_eq!(pool.look_out(1), Outlook::Waiting);
+    compute(2 * config::BEGIN_SOON);
+    // However much the other one has itself.
+    pool.shared(1).load.set_spawned(100);
+    assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)));
+}
+
+#[test]
+fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
+    let mut pool = Pool::new(2);
+    for number in 0..20 {
+        let refused = pool.team.starts.push(Seat(0), Errand::new(number), &Starters(&pool.team));
+        assert!(refused.is_empty());
+    }
+    let millisecond = 1_000_000;
+    pool.shared(0).metrics.begin_ns.set(millisecond);
+    let look = |pool: &mut Pool| {
+        let _ = pool.look_out(1);
+        compute(2 * config::BEGIN_SOON);
+        pool.shared(0).metrics.errands.add(1);
+        pool.look_out(1)
+    };
+    pool.shared(1).load.set_spawned(20);
+    assert_eq!(look(&mut pool), Outlook::Waiting, "it has as many itself");
+    pool.shared(1).load.set_spawned(10);
+    pool.shared(0).metrics.begin_ns.set(millisecond / 100);
+    assert_eq!(look(&mut pool), Outlook::Waiting, "they will begin soon");
+    pool.shared(0).metrics.begin_ns.set(millisecond);
+    let outlook = look(&mut pool);
+    // Unless this thread had to wait for a processor.
+    if outlook == Outlook::Due(Seat(0)) {
+        let own = Arc::clone(pool.loops[1].shared());
+        pool.hands[1].take_over(&own, Seat(0));
+        assert_eq!(pool.parts(), [15, 5], "both have as many then");
+    }
+}
+
+#[test]
+fn one_thread_keeps_the_watch() {
+    let mut pool = Pool::new(3);
+    pool.leave(0, 1);
+    let (mut one, mut two) = (None, None);
+    assert_eq!(pool.hands[1].look_out(&mut one), Outlook::Waiting);
+    assert!(one.is_some());
+    assert_eq!(pool.hands[2].look_out(&mut two), Outlook::Clear, "the other looks");
+    assert!(two.is_none());
+    pool.hands[1].stand_down(one);
+    assert_eq!(pool.hands[2].look_out(&mut two), Outlook::Waiting);
+    pool.hands[2].stand_down(two);
+}

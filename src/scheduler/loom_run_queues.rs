@@ -1,0 +1,189 @@
+//! Models of the run queues, checked over every interleaving. Run by `make test-loom`.
+//!
+//! A thread that has begun something never comes back to its queue, as far as the model is concerned.
+//! Who keeps the watch takes what lies at its second look, as if time had passed. So what is slept
+//! through leaves a sleeper asleep for good, which loom reports as a deadlock.
+
+use loom::sync::Notify;
+
+use super::{CrewId, Homes, Idle, Outlook, Park, RunQueues, Seat, Sleepers, Wake, Watch};
+use crate::sync::{Arc, thread};
+
+/// One thread's sleep; `Notify` stands for the kernel's event counter.
+struct Bed {
+    idle: Idle,
+    kernel: Notify,
+}
+
+struct Model {
+    queues: RunQueues<u32>,
+    beds: Vec<Bed>,
+}
+
+impl Sleepers for Model {
+    fn is_parked(&self, seat: Seat) -> bool {
+        self.beds[seat.0].idle.is_parked()
+    }
+
+    fn summon(&self, seat: Seat) -> bool {
+        let summoned = self.beds[seat.0].idle.summon(CrewId::default());
+        if summoned {
+            self.beds[seat.0].kernel.notify();
+        }
+        summoned
+    }
+}
+
+impl Homes for Model {
+    fn is_awake(&self, seat: Seat) -> bool {
+        self.beds[seat.0].idle.is_awake()
+    }
+
+    fn post(&self, seat: Seat) {
+        if self.beds[seat.0].idle.posted() == Wake::Needed {
+            self.beds[seat.0].kernel.notify();
+        }
+    }
+}
+
+impl Model {
+    fn new(threads: usize) -> Arc<Self> {
+        let bed = || Bed { idle: Idle::default(), kernel: Notify::new() };
+        let beds = std::iter::repeat_with(bed).take(threads).collect();
+        Arc::new(Self { queues: RunQueues::new(threads, CrewId::default()), beds })
+    }
+
+    fn push(&self, home: usize, job: u32) {
+        assert_eq!(self.queues.push(Seat(home), job, self), []);
+    }
+
+    /// What lies on the queues of others that are awake.
+    fn lying(&self, own: Seat) -> Option<Seat> {
+        let others = (0..self.beds.len()).map(Seat).filter(|seat| *seat != own);
+        others.into_iter().find(|seat| !self.queues.is_empty(*seat) && self.is_awake(*seat))
+    }
+
+    /// Looks and sleeps until there is something to begin.
+    fn begin(&self, own: Seat) -> u32 {
+        let Bed { idle, kernel } = &self.beds[own.0];
+        let mut watch = None;
+        loop {
+            let mut outlook = Outlook::Clear;
+            let last_look = || {
+                let look = || self.lying(own).map_or(Outlook::Clear, |_| Outlook::Waiting);
+                outlook = self.queues.look_out(own, &mut watch, look);
+                outlook != Outlook::Clear
+            };
+            if let Park::Sleep(_parked) = idle.park(last_look) {
+                kernel.wait();
+            }
+            if let Some(summons) = idle.take_summons() {
+                watch = Some(Watch::from_summons(summons));
+            }
+            if watch.is_some()
+                && self.queues.is_empty(own)
+                && let Some(from) = self.lying(own)
+            {
+                self.queues.take_over(from, own, 1);
+            }
+            if !self.queues.is_empty(own) {
+                self.queues.stand_down(own, watch.take(), self);
+                if let Some(job) = self.queues.pop(own) {
+                    return job;
+                }
+            }
+        }
+    }
+}
+
+fn spawn<R: 'static>(
+    model: &Arc<Model>,
+    body: impl FnOnce(&Model) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let model = Arc::clone(model);
+    thread::spawn(move || body(&model))
+}
+
+fn with_two_preemptions(body: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(body);
+}
+
+fn assert_all(mut begun: Vec<u32>) {
+    begun.sort_unstable();
+    let all: Vec<_> = (1..).take(begun.len()).collect();
+    assert_eq!(begun, all);
+}
+
+#[test]
+fn loom_a_home_that_sleeps_begins_what_is_pushed() {
+    loom::model(|| {
+        let model = Model::new(2);
+        let home = spawn(&model, |model| model.begin(Seat(1)));
+        model.push(1, 7);
+        assert_eq!(home.join().unwrap(), 7);
+    });
+}
+
+/// The pusher is the home, and never begins it.
+#[test]
+fn loom_one_who_would_sleep_takes_what_its_home_does_not_begin() {
+    loom::model(|| {
+        let model = Model::new(2);
+        let other = spawn(&model, |model| model.begin(Seat(1)));
+        model.push(0, 7);
+        assert_eq!(other.join().unwrap(), 7);
+    });
+}
+
+/// The second one relies on the watch of whoever takes the first, and hands it on.
+#[test]
+fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
+    with_two_preemptions(|| {
+        let model = Model::new(3);
+        let one = spawn(&model, |model| model.begin(Seat(1)));
+        let two = spawn(&model, |model| model.begin(Seat(2)));
+        model.push(0, 1);
+        model.push(0, 2);
+        assert_all(vec![one.join().unwrap(), two.join().unwrap()]);
+    });
+}
+
+/// A home that sleeps begins one of two, and is long in it.
+#[test]
+fn loom_what_a_woken_home_leaves_lying_is_taken_by_another() {
+    with_two_preemptions(|| {
+        let model = Model::new(3);
+        let home = spawn(&model, |model| model.begin(Seat(1)));
+        let other = spawn(&model, |model| model.begin(Seat(2)));
+        model.push(1, 1);
+        model.push(1, 2);
+        assert_all(vec![home.join().unwrap(), other.join().unwrap()]);
+    });
+}
+
+/// Pushes by two threads, on two queues, of which one's home never comes.
+#[test]
+fn loom_two_pushers_and_a_home_that_is_held_up() {
+    with_two_preemptions(|| {
+        let model = Model::new(3);
+        let home = spawn(&model, |model| model.begin(Seat(1)));
+        let other = spawn(&model, |model| model.begin(Seat(2)));
+        let pusher = spawn(&model, |model| model.push(1, 1));
+        model.push(0, 2);
+        pusher.join().unwrap();
+        assert_all(vec![home.join().unwrap(), other.join().unwrap()]);
+    });
+}
+
+#[test]
+fn loom_what_is_pushed_on_a_queue_that_closes_is_given_back_once() {
+    loom::model(|| {
+        let model = Model::new(2);
+        let home = spawn(&model, |model| model.queues.close(Seat(1)));
+        let refused = model.queues.push(Seat(1), 7, &*model);
+        let left = home.join().unwrap();
+        assert_eq!(refused.len() + left.len(), 1);
+    });
+}

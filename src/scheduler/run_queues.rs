@@ -1,0 +1,245 @@
+//! One run queue for each thread of a pool: work is placed on one of them by whoever makes it, done by
+//! the queue's own thread, its home, and can be taken by others until it has begun.
+//!
+//! In: work, pushed by any thread on any queue. Out: each piece once, oldest first, to its home or to
+//! a thread that takes it; and whom to wake, by the caller's [`Homes`]. A home that sleeps is woken for
+//! what is pushed. For what lies on the queue of one that is awake, and may be long in coming to it,
+//! one thread that would sleep is kept on the watch. The protocol and its argument stand in
+//! `README.md` beside this file, under *Run queues*.
+//!
+//! Must never: decide where work is placed, or when it is taken.
+
+use crossbeam_utils::CachePadded;
+
+use super::deque::Injector;
+use super::search::Search;
+use super::{CrewId, Seat, Sleepers, Summons};
+use crate::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+/// What the homes' threads do, and how to wake them: the caller's part.
+pub trait Homes: Sleepers {
+    /// [`Idle::is_awake`](super::Idle::is_awake) of the thread in this seat.
+    fn is_awake(&self, seat: Seat) -> bool;
+
+    /// [`Idle::posted`](super::Idle::posted) of the thread in this seat, which is woken through the
+    /// kernel if that says so.
+    fn post(&self, seat: Seat);
+}
+
+#[derive(Debug)]
+struct Queue<J> {
+    jobs: Injector<J>,
+    /// Counts what was pushed, and what was taken out: their difference is the queue's length, as soon
+    /// as nobody is at it. Both wrap.
+    pushed: AtomicUsize,
+    taken: AtomicUsize,
+    /// Nobody comes for what is pushed any more.
+    is_closed: AtomicBool,
+}
+
+impl<J> Queue<J> {
+    fn new() -> Self {
+        Self {
+            jobs: Injector::new(),
+            pushed: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    fn push(&self, job: J) {
+        self.pushed.fetch_add(1, Relaxed);
+        self.jobs.push(job);
+    }
+
+    fn pop(&self) -> Option<J> {
+        let job = self.jobs.steal_one()?;
+        self.taken.fetch_add(1, Relaxed);
+        Some(job)
+    }
+}
+
+/// The run queues of a pool's threads.
+#[derive(Debug)]
+pub struct RunQueues<J> {
+    queues: Box<[CachePadded<Queue<J>>]>,
+    /// By whom the watch is kept.
+    search: Search,
+    crew: CrewId,
+}
+
+/// The watch is kept by whoever has this: nobody else is woken for what lies on the queues. It is given
+/// back before the thread runs anything that may take long.
+#[derive(Debug)]
+#[must_use = "nobody else is woken until it is given back"]
+pub struct Watch(Summons);
+
+impl Watch {
+    /// Of a thread that was woken for it.
+    pub fn from_summons(summons: Summons) -> Self {
+        Self(summons)
+    }
+}
+
+impl<J: Send> RunQueues<J> {
+    /// For so many threads. `crew`: by which a thread's summons says that it is for these.
+    #[must_use]
+    pub fn new(threads: usize, crew: CrewId) -> Self {
+        let queues = std::iter::repeat_with(|| CachePadded::new(Queue::new())).take(threads);
+        Self { queues: queues.collect(), search: Search::new(threads), crew }
+    }
+
+    /// Places work on a queue, and sees to it that it is not slept through. Any thread. Returns what
+    /// nobody will do, if the queue's thread has left it for good.
+    #[must_use = "what nobody will do is lost"]
+    pub fn push(&self, home: Seat, job: J, homes: &impl Homes) -> Vec<J> {
+        let queue = &self.queues[home.0];
+        queue.push(job);
+        // A fence comes with it: either the home sees what was pushed, or we wake it.
+        homes.post(home);
+        if queue.is_closed.load(Relaxed) {
+            return self.take_all(home);
+        }
+        // One that is being woken looks at its queue first of all.
+        if homes.is_awake(home) {
+            self.see_to_it(homes);
+        }
+        Vec::new()
+    }
+
+    /// Takes the oldest from a queue: its home, or who takes it away. Any thread.
+    #[must_use = "work that is dropped is lost"]
+    pub fn pop(&self, seat: Seat) -> Option<J> {
+        self.queues[seat.0].pop()
+    }
+
+    /// Moves so many, the oldest, from one queue to the caller's own. Returns how many there were.
+    pub fn take_over(&self, from: Seat, own: Seat, count: usize) -> usize {
+        let taken = std::iter::from_fn(|| self.pop(from)).take(count);
+        taken.map(|job| self.queues[own.0].push(job)).count()
+    }
+
+    /// Takes all from a queue.
+    pub fn take_all(&self, seat: Seat) -> Vec<J> {
+        std::iter::from_fn(|| self.pop(seat)).collect()
+    }
+
+    /// As [`take_all`](Self::take_all), of a home that leaves: what is pushed from then on is given back
+    /// to whoever does it.
+    pub fn close(&self, seat: Seat) -> Vec<J> {
+        self.queues[seat.0].is_closed.store(true, Relaxed);
+        // Pairs with the one in `push`: either it sees that the queue is closed, or we see what was
+        // pushed.
+        fence(SeqCst);
+        self.take_all(seat)
+    }
+
+    /// Whether the home has left for good.
+    pub fn is_closed(&self, seat: Seat) -> bool {
+        self.queues[seat.0].is_closed.load(Relaxed)
+    }
+
+    /// Whether nothing lies on a queue.
+    #[inline]
+    pub fn is_empty(&self, seat: Seat) -> bool {
+        self.queues[seat.0].jobs.is_empty()
+    }
+
+    /// About how many lie on a queue, for whoever weighs queues against each other.
+    #[inline]
+    pub fn len(&self, seat: Seat) -> usize {
+        let queue = &self.queues[seat.0];
+        let length = queue.pushed.load(Relaxed).wrapping_sub(queue.taken.load(Relaxed));
+        // Read apart from each other, they may be out of order.
+        length.cast_signed().max(0).cast_unsigned()
+    }
+
+    /// Counts what was ever pushed on a queue. It wraps.
+    pub fn pushed(&self, seat: Seat) -> usize {
+        self.queues[seat.0].pushed.load(Relaxed)
+    }
+
+    /// All seats, beginning with the one behind this.
+    pub fn seats_behind(&self, last: Seat) -> impl Iterator<Item = Seat> + use<J> {
+        self.search.seats_behind(last)
+    }
+
+    // -- the watch -------------------------------------------------------------------------------
+
+    /// Sees to it that somebody keeps the watch, or nobody sleeps: when work lies on the queue of a
+    /// thread that is awake, and may be long in coming to it. Any thread.
+    pub fn see_to_it(&self, homes: &impl Homes) {
+        let seats = || (0..self.queues.len()).map(Seat);
+        self.search
+            .wake_one(homes, || seats().any(|seat| !self.is_empty(seat) && homes.is_awake(seat)));
+    }
+
+    /// Looks at all queues, on the last look before a sleep, and begins or ends the watch as needed.
+    /// `look`: at the queues of the other threads that are awake.
+    pub fn look_out(
+        &self,
+        own: Seat,
+        watch: &mut Option<Watch>,
+        mut look: impl FnMut() -> Outlook,
+    ) -> Outlook {
+        if !self.is_empty(own) {
+            return Outlook::Own;
+        }
+        loop {
+            match look() {
+                Outlook::Waiting => {
+                    if watch.is_none() {
+                        *watch = self.search.begin(self.crew).map(Watch);
+                    }
+                    // Unless it is ours, another keeps the watch.
+                    return if watch.is_some() { Outlook::Waiting } else { Outlook::Clear };
+                }
+                Outlook::Clear if watch.is_some() => {
+                    if let Some(Watch(summons)) = watch.take() {
+                        // Others have relied on it until now: look once more.
+                        self.search.give_back(summons, own);
+                    }
+                }
+                outlook => return outlook,
+            }
+        }
+    }
+
+    /// Ends the watch, if the thread keeps it, before it does anything else; and sees to it that
+    /// another keeps it if there is need. After each wait, and after work was taken over.
+    pub fn stand_down(&self, own: Seat, watch: Option<Watch>, homes: &impl Homes) {
+        let lies = if let Some(Watch(summons)) = watch {
+            self.search.give_back(summons, own);
+            let others = (0..self.queues.len()).map(Seat).filter(|seat| *seat != own);
+            self.len(own) > 1
+                || others.into_iter().any(|seat| !self.is_empty(seat) && homes.is_awake(seat))
+        } else {
+            // Pairs with the one in `push`: who found that this thread sleeps or is being woken, and left
+            // the rest to it, has pushed what is seen from here on.
+            fence(SeqCst);
+            // The first is begun at once.
+            self.len(own) > 1
+        };
+        if lies {
+            self.see_to_it(homes);
+        }
+    }
+}
+
+/// What the last look before a sleep has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing that is not on its way: sleep.
+    Clear,
+    /// Something that its home will begin soon, unless it is held up: sleep for a limited time, and
+    /// look again.
+    Waiting,
+    /// Something to begin, on the own queue.
+    Own,
+    /// Something to take from this queue.
+    Due(Seat),
+}

@@ -1,0 +1,96 @@
+//! Whose turn it is to look for work: at most one thread at a time is woken to search, or searches for
+//! having been woken. Steps S2 to S7, F3 and F4 of `README.md` beside this file.
+
+use std::iter;
+
+use crossbeam_utils::CachePadded;
+
+use super::{CrewId, Seat, Sleepers, Summons};
+use crate::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+/// Set while somebody is woken to search or searches for it.
+const UNDER_WAY: usize = 1;
+
+/// The one search that may be under way among the threads of a pool.
+#[derive(Debug)]
+pub(super) struct Search {
+    /// `UNDER_WAY`, or zero; above it the seat behind which the next wake begins to look for a
+    /// sleeper. Written only when somebody is woken to search, or begins to.
+    word: CachePadded<AtomicUsize>,
+    seats: usize,
+}
+
+impl Search {
+    /// Among so many threads.
+    pub(super) fn new(seats: usize) -> Self {
+        Self { word: CachePadded::new(AtomicUsize::new(0)), seats }
+    }
+
+    /// Wakes one thread to search, if one sleeps and none has been woken for it already. `has_work`:
+    /// whether there is anything to be found. Any thread.
+    pub(super) fn wake_one(&self, sleepers: &impl Sleepers, has_work: impl Fn() -> bool) {
+        // Pairs with the fences in `Idle::park` and `give_back`: either they see what we pushed, or
+        // we see a sleeper and that no search is under way.
+        fence(SeqCst);
+        loop {
+            let before = self.word.load(Relaxed);
+            if before & UNDER_WAY != 0 {
+                // Whoever gives the search back looks at all queues after it.
+                return;
+            }
+            let mut seats = self.seats_behind(Seat(before >> 1));
+            // The shared word is not written for nothing.
+            let Some(sleeper) = seats.find(|seat| sleepers.is_parked(*seat)) else { return };
+            if !self.claim(before) {
+                continue;
+            }
+            if iter::once(sleeper).chain(seats).any(|seat| sleepers.summon(seat)) {
+                return;
+            }
+            // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who
+            // went to sleep behind our back.
+            self.set_ended(before);
+            if !has_work() {
+                return;
+            }
+        }
+    }
+
+    /// Begins a search on the thread's own account, unless one is under way. By a thread that has
+    /// published that it sleeps.
+    pub(super) fn begin(&self, crew: CrewId) -> Option<Summons> {
+        loop {
+            let before = self.word.load(Relaxed);
+            if before & UNDER_WAY != 0 {
+                return None;
+            }
+            if self.claim(before) {
+                return Some(Summons::new(crew));
+            }
+        }
+    }
+
+    /// Ends the search of a thread; what is looked at afterwards includes every push of a thread that
+    /// saw it under way. Takes the summons by value: only who has it may end the search.
+    pub(super) fn give_back(&self, _summons: Summons, seat: Seat) {
+        self.set_ended(seat.0 << 1);
+    }
+
+    fn claim(&self, before: usize) -> bool {
+        self.word.compare_exchange(before, before | UNDER_WAY, Relaxed, Relaxed).is_ok()
+    }
+
+    fn set_ended(&self, after: usize) {
+        self.word.store(after, Relaxed);
+        fence(SeqCst);
+    }
+
+    /// All seats, beginning with the one behind this.
+    pub(super) fn seats_behind(&self, last: Seat) -> impl Iterator<Item = Seat> + use<> {
+        (last.0 + 1..self.seats).chain(0..=last.0).map(Seat)
+    }
+}
