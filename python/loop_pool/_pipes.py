@@ -134,12 +134,13 @@ class ReadPipeTransport(_Pipe, _ReadTransport):
     def _fatal_error(
         self, exc: BaseException, message: str = "Fatal error on pipe transport"
     ) -> None:
-        if isinstance(exc, OSError) and exc.errno == errno.EIO:
-            if self._loop.get_debug():
+        try:
+            if not (isinstance(exc, OSError) and exc.errno == errno.EIO):
+                self._report(exc, message)
+            elif self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=exc)
-        else:
-            self._report(exc, message)
-        self._force_close(exc)
+        finally:
+            self._force_close(exc)
 
     def _describe(self) -> list[str]:
         return ["polling" if self._core.reading else "idle"]

@@ -45,6 +45,7 @@ private name                                use here
 ``_do_shutdown``,                           on the loop's thread alone, as all that reaches OpenSSL
 ``_on_handshake_complete``,
 ``_force_close`` of the transport
+``_wakeup_waiter``                          called when ``connection_made`` ends the program
 ``_SSLProtocolTransport`` and               base of what a program sees; its ``write`` is native
 its ``_ssl_protocol``, ``_closed``
 ``SSLObject._sslobj``                       OpenSSL's side of it, without a Python frame between
@@ -197,6 +198,15 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
         else:
             super()._set_write_buffer_limits(high, low)
 
+    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+        try:
+            super()._on_handshake_complete(handshake_exc)
+        except SystemExit, KeyboardInterrupt:
+            if self._state is _WRAPPED:  # `connection_made` raised it: the connection goes on
+                self._wakeup_waiter()
+                self._loop.call_soon(self._do_read)
+            raise
+
     # -- for the native half ---------------------------------------------------------------------
 
     _process_outgoing_otherwise = _SSLProtocol._process_outgoing
@@ -225,8 +235,10 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
 
     def _end(self) -> None:
         """Tell the protocol that the peer has closed, and close."""
-        self._call_eof_received()
-        self._start_shutdown()
+        try:
+            self._call_eof_received()
+        finally:
+            self._start_shutdown()
 
     def _fail(self, exc: BaseException) -> None:
         """End the connection by an error, unless it is one that ends the program."""

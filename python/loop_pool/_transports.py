@@ -142,12 +142,14 @@ class Base(_Parent):
     # -- errors and the end ----------------------------------------------------------------------
 
     def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
-        if isinstance(exc, OSError):
-            if self._loop.get_debug():
+        try:
+            if not isinstance(exc, OSError):
+                self._report(exc, message)
+            elif self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=exc)
-        else:
-            self._report(exc, message)
-        self._force_close(exc)
+        finally:
+            # Whatever the exception handler lets through: nothing more would be heard of it.
+            self._force_close(exc)
 
     def _report(self, exc: BaseException, message: str) -> None:
         self._loop.call_exception_handler(

@@ -231,8 +231,15 @@ impl Turn<'_, '_> {
         // While it is still said to read, as in asyncio.
         let is_debug = self.loop_.get().is_debug();
         let logged = if is_debug { self.call(log) } else { Ok(()) };
-        self.core.stream.state().close_read();
-        both(py, logged, self.call(intern!(py, "_read_end")))
+        let state = self.core.stream.state();
+        state.close_read();
+        let told = self.call(intern!(py, "_read_end"));
+        if told.is_err() && !self.core.common().has(CLOSING) {
+            // What ends the program came between, and the program may go on: the protocol hears of the
+            // end again, as in asyncio.
+            state.reopen_read();
+        }
+        both(py, logged, told)
     }
 
     /// Nobody reads what is written any more.
@@ -325,11 +332,13 @@ impl Turn<'_, '_> {
             }
             let Some(next) = waiting.pop_front() else { break };
             result = match next {
-                Ahead::Data(data) => self.deliver(&data).map(|left| {
-                    if let Some(left) = left {
-                        waiting.push_front(Ahead::Data(left));
+                Ahead::Data(data) => {
+                    let (left, delivered) = self.deliver(&data);
+                    if !left.is_empty() {
+                        waiting.push_front(Ahead::Data(left.into()));
                     }
-                }),
+                    delivered
+                }
                 Ahead::End => self.end(),
                 Ahead::Failed(error) => self.read_failed(&error),
             };
@@ -342,42 +351,40 @@ impl Turn<'_, '_> {
         result
     }
 
-    /// Hands the protocol what was read ahead; returns what it did not want yet.
-    fn deliver(&self, data: &[u8]) -> PyResult<Option<Vec<u8>>> {
-        let py = self.transport.py();
+    /// Hands the protocol what was read ahead; returns what it did not want, or take, yet.
+    fn deliver<'a>(&self, data: &'a [u8]) -> (&'a [u8], PyResult<()>) {
         if let Some(feed) = self.feed()
             && feed.take(data)
         {
-            return self.fed(Some(&feed)).map(|()| None);
+            return (&[], self.fed(Some(&feed)));
         }
         let mut rest = data;
         while !rest.is_empty() {
             if !self.core.common().has(BUFFERED) {
-                // SAFETY: the memory is valid for its length.
-                let data = unsafe {
-                    let length = rest.len().cast_signed();
-                    let data = ffi::PyBytes_FromStringAndSize(rest.as_ptr().cast(), length);
-                    Ref::from_owned_or_err(py, data)?
+                return match bytes(self.transport.py(), rest) {
+                    Ok(data) => (&[], self.received(&data)),
+                    Err(error) => (rest, Err(error)),
                 };
-                return self.received(&data).map(|()| None);
             }
-            let Some(mut buffer) = self.get_buffer(rest.len().cast_signed())? else {
-                return Ok(None);
+            let mut buffer = match self.get_buffer(rest.len().cast_signed()) {
+                Ok(Some(buffer)) => buffer,
+                Ok(None) => return (&[], Ok(())),
+                Err(error) => return (rest, Err(error)),
             };
             let count = rest.len().min(buffer.bytes().len());
             buffer.bytes_mut()[..count].copy_from_slice(&rest[..count]);
             drop(buffer);
             rest = &rest[count..];
-            self.updated(count)?;
+            let updated = self.updated(count);
             let bits = self.core.stream.state().bits();
             if bits.is_read_closed() {
-                return Ok(None);
+                return (&[], updated);
             }
-            if bits.is_paused() {
-                return Ok((!rest.is_empty()).then(|| rest.into()));
+            if bits.is_paused() || updated.is_err() {
+                return (rest, updated);
             }
         }
-        Ok(None)
+        (&[], Ok(()))
     }
 
     /// Writes what is queued and can be, and goes on with what other threads have written.
@@ -422,6 +429,15 @@ impl Turn<'_, '_> {
             result = both(py, result, self.call(intern!(py, "_drained")));
         }
         result
+    }
+}
+
+/// A bytes object of what was read.
+fn bytes(py: Python<'_>, data: &[u8]) -> PyResult<Ref> {
+    // SAFETY: the memory is valid for its length; a new reference, or null with an exception.
+    unsafe {
+        let made = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len().cast_signed());
+        Ref::from_owned_or_err(py, made)
     }
 }
 

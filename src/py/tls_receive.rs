@@ -12,6 +12,7 @@ use super::object::Ref;
 use super::tls::{
     Known, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
 };
+use super::transport::{both, ends_the_program};
 use super::transport_methods::{copy_of, elsewhere, none};
 
 pub(super) unsafe extern "C" fn data_received(
@@ -109,17 +110,29 @@ fn hand_on(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResu
             break false;
         }
     };
+    let mut told = Ok(());
     if let Some(first) = first {
         let data = if others.is_empty() { first } else { joined(py, &first, &others)? };
         // SAFETY: the protocol is of our class.
         let app = unsafe { take(py, protocol.as_ptr(), [known().layout.app_protocol]) };
         let Some([app]) = app else { return Ok(()) };
-        drop(call(py, &app, intern!(py, "data_received"), [data.as_ptr()])?);
+        told = call(py, &app, intern!(py, "data_received"), [data.as_ptr()]).map(drop);
     }
-    if ended {
-        protocol.call_method0(intern!(py, "_end"))?;
+    end(protocol, told, ended)
+}
+
+/// Goes on after the program's protocol was told: whatever it raised, an end is an end.
+#[inline(always)]
+fn end(protocol: &Bound<'_, PyAny>, told: PyResult<()>, ended: bool) -> PyResult<()> {
+    if !ended {
+        return told;
     }
-    Ok(())
+    let py = protocol.py();
+    let is_fatal = told.as_ref().is_err_and(|error| !ends_the_program(py, error));
+    if is_fatal {
+        return told;
+    }
+    both(py, told, protocol.call_method0(intern!(py, "_end")).map(drop))
 }
 
 /// Decrypts what there is into a buffer of the program's protocol.
@@ -160,13 +173,9 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
     if offset >= wanted {
         protocol.call_method0(intern!(py, "_read_again"))?;
     }
-    if offset > 0 {
-        updated.as_py().bind(py).call1((offset,))?;
-    }
-    if ended {
-        protocol.call_method0(intern!(py, "_end"))?;
-    }
-    Ok(())
+    let told =
+        if offset > 0 { updated.as_py().bind(py).call1((offset,)).map(drop) } else { Ok(()) };
+    end(protocol, told, ended)
 }
 
 /// A view of what is not yet filled of a buffer.

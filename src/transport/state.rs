@@ -351,6 +351,11 @@ impl State {
         self.change(|old| old | READ_CLOSED);
     }
 
+    /// Undoes `close_read`, within a turn: there is something to read, if only the end.
+    pub fn reopen_read(&self) {
+        self.change(|old| (old | READABLE) & !READ_CLOSED);
+    }
+
     /// Notes that something read ahead waits.
     pub(super) fn set_ahead(&self) {
         self.change(|old| old | AHEAD);
@@ -392,6 +397,19 @@ mod tests {
         assert!(state.begin_turn().reads);
         state.release_read_in_turn(true);
         assert_eq!(state.end_turn(), Schedule::Needed, "it was not read to the end");
+    }
+
+    #[test]
+    fn reading_that_was_closed_and_reopened_in_a_turn_goes_on_in_another() {
+        let state = started();
+        let _ = state.ready(event(true, false));
+        assert!(state.begin_turn().reads);
+        state.release_read_in_turn(false);
+        state.close_read();
+        assert!(state.bits().is_read_closed());
+        state.reopen_read();
+        assert_eq!(state.end_turn(), Schedule::Needed);
+        assert!(state.begin_turn().reads);
     }
 
     #[test]
