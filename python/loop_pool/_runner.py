@@ -268,6 +268,10 @@ def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractE
             if isinstance(error, KeyboardInterrupt) and isinstance(first, KeyboardInterrupt):
                 raise
             first = first or error
+        except RuntimeError:
+            # The loop was stopped, perhaps by what the run before has left: a callback of its end.
+            if task.done() or loop.is_closed() or loop.is_running():
+                raise
     if first is not None:
         raise first
 

@@ -427,3 +427,17 @@ def test_a_cancelled_task_may_clean_up_with_tasks_of_its_own() -> None:
 
     loop_pool.run(main(), loops=2)
     assert sorted(cleaned) == ["here a", "here b", "orphan", "there a", "there b"]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_main_that_ends_as_a_callback_ends_the_program(kind: type[BaseException]) -> None:
+    """What is called at the end of `main` is on its way then, and stops the next run."""
+
+    def end_program() -> None:
+        raise kind
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(end_program)
+
+    with pytest.raises(kind):
+        loop_pool.run(main(), loops=2)

@@ -1,4 +1,4 @@
-"""What helpers have read for a stuck loop stays when a callback of the protocol ends the program."""
+"""What helpers have read for a stuck loop stays when a callback ends the program."""
 
 from __future__ import annotations
 
