@@ -73,6 +73,11 @@ def detach(server: Any, transport: asyncio.BaseTransport) -> None:
     server._detach(transport)
 
 
+def detach_gone(server: Any) -> None:
+    """End the wait of a server that had a connection which is no object any more."""
+    server._detach(server)
+
+
 class _Clients(set[Any]):
     """The open connections of a server: strongly, but for those that its loop keeps weakly.
 

@@ -8,8 +8,8 @@ each call that is awaited on another loop is made on the connection's own.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from asyncio import _get_running_loop, get_running_loop
+from typing import TYPE_CHECKING, Any, final
 
 from ._thread_affinity import await_on_loop
 
@@ -17,6 +17,35 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     type App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@final
+class _Connection:
+    """The two callables of one connection. The methods belong to any loop.
+
+    They are coroutine functions, as the loop that counts is the one that awaits the call: a
+    coroutine may be made on one loop and spawned on another.
+    """
+
+    __slots__ = ("_loop", "_receive", "_send")
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._loop = get_running_loop()
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Any:
+        """Return the next message of the client."""
+        if _get_running_loop() is self._loop:
+            return await self._receive()
+        return await await_on_loop(self._loop, self._receive)
+
+    async def send(self, message: Any) -> None:
+        """Send a message to the client."""
+        if _get_running_loop() is self._loop:
+            await self._send(message)
+        else:
+            await await_on_loop(self._loop, self._send, message)
 
 
 def usable_on_every_loop(app: App) -> App:
@@ -28,22 +57,7 @@ def usable_on_every_loop(app: App) -> App:
     """
 
     def bound(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        loop = asyncio.get_running_loop()
-        running = asyncio._get_running_loop
-
-        # Coroutine functions, as the loop that counts is the one that awaits the call: a coroutine
-        # may be made here and spawned elsewhere.
-        async def receive_there() -> Any:
-            if running() is loop:
-                return await receive()
-            return await await_on_loop(loop, receive)
-
-        async def send_there(message: Any) -> None:
-            if running() is loop:
-                await send(message)
-            else:
-                await await_on_loop(loop, send, message)
-
-        return app(scope, receive_there, send_there)
+        connection = _Connection(receive, send)
+        return app(scope, connection.receive, connection.send)
 
     return bound

@@ -210,8 +210,14 @@ class Base(_Parent):
             # Whatever becomes of the warning: the descriptor's number is to be free.
             core.retire(self._loop)
             self._close_descriptor()
-            if self._server is not None:
-                _private.detach(self._server, self)
+            server, loop = self._server, self._loop
+            if server is None:
+                pass
+            elif loop.is_running() and not _core._is_owner(loop):
+                # A finalizer runs on any thread, and whoever waits for the server does not.
+                loop.call_soon_threadsafe(_private.detach_gone, server)
+            else:
+                _private.detach(server, self)
 
     def _is_closed(self) -> bool:
         return self._sock is None

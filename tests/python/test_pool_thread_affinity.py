@@ -489,6 +489,35 @@ def test_a_forgotten_writer_ends_its_connection_on_whichever_thread_it_is_droppe
     run(main, debug=True)
 
 
+def test_a_server_waits_for_no_connection_that_was_collected_on_another_thread() -> None:
+    class Forgotten(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.pause_reading()
+            self.cycle = transport
+            made.set()
+
+    made = asyncio.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Forgotten, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname(), HANG) as client:
+            await made.wait()
+            server.close()
+            waiting = asyncio.ensure_future(server.wait_closed())
+            await turns()
+
+            def collect() -> None:
+                with pytest.warns(ResourceWarning, match="unclosed transport"):
+                    gc.collect()
+
+            await asyncio.to_thread(collect)
+            await asyncio.wait_for(waiting, HANG)
+            assert receive(client) == b""
+
+    run(main, debug=True)
+
+
 # What else a TLS connection consists of
 
 
