@@ -127,6 +127,17 @@ impl<T> RwLock<T> {
         }
     }
 
+    /// Replaces the value, unless somebody holds or awaits the lock: then the new one comes back.
+    pub(crate) fn try_replace(&self, value: T) -> Result<T, T> {
+        match self.0.try_write() {
+            Ok(mut guard) => Ok(std::mem::replace(&mut guard, value)),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                Ok(std::mem::replace(&mut poisoned.into_inner(), value))
+            }
+            Err(TryLockError::WouldBlock) => Err(value),
+        }
+    }
+
     /// Waits until no reader is left, and replaces the value.
     pub(crate) fn replace(&self, value: T) -> T {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@
 ``loop_pool.new_event_loop`` is a single loop, for anything that takes a ``loop_factory``.
 """
 
+from . import _fork as _fork
 from ._bulk import as_completed, broadcast, call, gather, map  # noqa: A004
 from ._core import __version__
 from ._event_loop import EventLoop, new_event_loop

@@ -33,6 +33,7 @@ __all__ = [
     "TimerHandle",
     "_ThreadSafeHandle",
     "__version__",
+    "_after_fork_in_child",
     "_call_as_owner",
     "_current_task",
     "_enter",
@@ -1144,6 +1145,15 @@ def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> No
 
     Raises:
         ImportError: its slots are not where those of the other transport classes are.
+    """
+
+def _after_fork_in_child(loop_: LoopCore, renew: bool, /) -> None:
+    """Leave a loop's reactor, transports and listeners to the parent process.
+
+    In a forked child, before anything else. With `renew` the loop gets a reactor of its own.
+
+    Raises:
+        OSError: the process is out of descriptors; the loop cannot be used.
     """
 
 def _is_owner(loop_: LoopCore, /) -> bool:

@@ -188,15 +188,18 @@ def close(listener: socket.socket) -> None:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def identity(place: Place) -> tuple[int, int] | None:
-    """Return what tells our socket at the path from another one that takes its place."""
+def identity(place: Place) -> tuple[int, int, int] | None:
+    """Return what tells our socket at the path from another one that takes its place.
+
+    In a forked child it is the parent's.
+    """
     if place.uds is None:
         return None
     there = os.stat(place.uds)
-    return there.st_dev, there.st_ino
+    return there.st_dev, there.st_ino, os.getpid()
 
 
-def remove_path(place: Place, ours: tuple[int, int] | None) -> None:
+def remove_path(place: Place, ours: tuple[int, int, int] | None) -> None:
     """Remove the path, unless another server has put its own socket there."""
     if ours is not None:
         with contextlib.suppress(FileNotFoundError):

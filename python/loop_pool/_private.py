@@ -11,7 +11,8 @@ private name                                use here
 ``base_events._set_nodelay``                TCP sockets send small messages at once
 ``futures._set_result_unless_cancelled``    wakes whoever waits for a connection
 ``constants._SendfileMode``                 how a transport takes part in ``sendfile``
-``Server._attach``, ``Server._detach``      a server knows its open connections
+``Server._attach``, ``Server._detach``,     a server knows its open connections
+``_waiters``
 ``Server._clients``                         a set of ours: see ``_Clients``
 ``_check_thread``                           debug mode refuses calls from another thread
 ``mixins._LoopBoundMixin._get_loop``,       the function that finds a primitive on another loop than
@@ -20,6 +21,8 @@ the names ``RuntimeError`` in ``mixins``    what makes their errors for the wron
 and ``ValueError`` in ``tasks``             builtin of that name: see ``_foreign``
 ``tasks._wait``                             in debug mode: looked at as it begins
 ``BaseEventLoop._thread_id``                which thread runs a loop
+``_unix_server_sockets``,                   of a loop, in a forked child
+``_close_self_pipe``, ``_make_self_pipe``
 ``Task._fut_waiter``,                       what a task waits for, and who waits for a future: for
 ``Future._asyncio_awaited_by``,             ``loop-pool ps``, on the thread of the task's loop
 ``_GatheringFuture._children``
@@ -70,7 +73,11 @@ def attach(server: Any, transport: asyncio.BaseTransport) -> None:
 
 def detach(server: Any, transport: asyncio.BaseTransport) -> None:
     """Let a server forget a connection, and end its wait if it was the last one."""
-    server._detach(transport)
+    if getattr(server, "_waiters", ()) is None:
+        # It was ended once: a finalizer is late.
+        server._clients.discard(transport)
+    else:
+        server._detach(transport)
 
 
 def detach_gone(server: Any) -> None:
@@ -159,6 +166,17 @@ def make_errors_by(
     if sys.version_info < (3, 16):
         mixins.RuntimeError = runtime_error  # type: ignore[attr-defined]
         tasks.ValueError = value_error  # type: ignore[attr-defined]
+
+
+def forget_unix_sockets(loop: asyncio.AbstractEventLoop) -> None:
+    """Let a loop remove no path of a unix socket on which it listens."""
+    loop._unix_server_sockets.clear()  # type: ignore[attr-defined]
+
+
+def make_new_self_pipe(loop: asyncio.AbstractEventLoop) -> None:
+    """Give a loop another pair of sockets by which signals wake it."""
+    loop._close_self_pipe()  # type: ignore[attr-defined]
+    loop._make_self_pipe()  # type: ignore[attr-defined]
 
 
 def reader_of(protocol: asyncio.StreamReaderProtocol) -> Any:

@@ -73,7 +73,7 @@ class Serving:
         self._signalled_at = 0.0
         self._signalled = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._path_is: tuple[int, int] | None = None
+        self._path_is: tuple[int, int, int] | None = None
         self.deadline = time.monotonic()
         """When the end should be over, on the clock ``time.monotonic``."""
         self.failure: Exception | None = None

@@ -319,4 +319,22 @@ mod tests {
         let polled = event_loop.shared().poller().poll(Duration::ZERO, &mut Vec::new());
         assert!(matches!(polled, Err(LoopError::Closed)));
     }
+
+    #[test]
+    fn a_forked_child_has_another_reactor_or_none() {
+        let event_loop = Loop::new().unwrap();
+        let shared = event_loop.shared();
+        let selector = || shared.with_handle(crate::reactor::Handle::selector);
+        let before = std::fs::read_link(format!("/proc/self/fd/{}", selector().unwrap())).unwrap();
+        assert!(before.to_string_lossy().contains("eventpoll"));
+        shared.after_fork(true).unwrap();
+        shared.wake();
+        let mut found = Vec::new();
+        assert!(shared.poller().poll(Duration::from_secs(20), &mut found).is_ok());
+        let held = shared.poller();
+        shared.after_fork(true).unwrap();
+        assert!(shared.is_parents() && matches!(selector(), Err(LoopError::Closed)));
+        event_loop.close_reactor(&event_loop.claim().unwrap());
+        drop(held);
+    }
 }

@@ -121,8 +121,11 @@ pub struct Shared {
     /// `None` when the loop is closed. Held by whoever polls: the owner in its turn, from before it
     /// publishes that it sleeps; another thread for a moment, while the owner is stuck.
     driver: Mutex<Option<Driver>>,
-    /// `None` when the loop is closed. Read for a wake or a registration; written once, by `close`.
+    /// `None` when the loop is closed. Read for a wake or a registration; written by `close`, and in a
+    /// forked child.
     handle: RwLock<Option<Handle>>,
+    /// In a forked child: the reactor is the parent's, and nothing may be asked of it.
+    is_parents: AtomicBool,
 }
 
 /// The right to poll a loop's reactor.
@@ -156,6 +159,7 @@ impl Shared {
             sources: Mutex::new(SourceTable::default()),
             driver: Mutex::new(Some(driver)),
             handle: RwLock::new(Some(handle)),
+            is_parents: AtomicBool::new(false),
         })
     }
 
@@ -203,6 +207,9 @@ impl Shared {
 
     /// Ends the owner's present wait, or else its next one. Any thread; after `close`, nothing.
     pub fn wake(&self) {
+        if self.is_parents() {
+            return;
+        }
         // The lock is only ever written by `close`, so a failed try means there is none to wake.
         if let Some(handle) = self.handle.try_read()
             && let Some(handle) = &*handle
@@ -289,9 +296,38 @@ impl Shared {
     /// Waits for a wake, a registration or a poll under way on another thread, each a few
     /// instructions and a syscall long and free of Python, so it may be called attached.
     pub(super) fn close(&self) {
+        if self.is_parents() {
+            return; // a thread that is not here may hold the locks
+        }
         let handle = self.handle.replace(None);
         let driver = self.driver.lock().take();
         drop((handle, driver));
+    }
+
+    /// Whether this is a forked child that has no reactor of its own for the loop.
+    pub fn is_parents(&self) -> bool {
+        self.is_parents.load(Relaxed)
+    }
+
+    /// Leaves the reactor to the parent process, in a forked child whose only thread this is. The
+    /// kernel is told nothing: parent and child share what is registered. `renew`: the loop gets
+    /// another reactor, with which nothing is registered.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors. The loop has none then.
+    pub fn after_fork(&self, renew: bool) -> io::Result<()> {
+        self.is_parents.store(true, Relaxed);
+        // If a thread of the parent's held a lock, nobody will release it.
+        let Some(mut driver) = self.driver.try_lock() else { return Ok(()) };
+        let fresh = if renew && driver.is_some() { Some(Driver::new()?) } else { None };
+        let (new_driver, new_handle) = fresh.unzip();
+        let is_new = new_driver.is_some();
+        if let Ok(handle) = self.handle.try_replace(new_handle) {
+            // Both are closed, and no more: the parent's stay as they are.
+            drop((handle, std::mem::replace(&mut *driver, new_driver)));
+            self.is_parents.store(!is_new, Relaxed);
+        }
+        Ok(())
     }
 
     /// Calls `f` with the reactor's shared half. Any thread.
@@ -299,6 +335,9 @@ impl Shared {
     /// # Errors
     /// [`LoopError::Closed`] after `close`.
     pub fn with_handle<R>(&self, f: impl FnOnce(&Handle) -> R) -> Result<R, LoopError> {
+        if self.is_parents() {
+            return Err(LoopError::Closed);
+        }
         let handle = self.handle.try_read().ok_or(LoopError::Closed)?;
         handle.as_ref().map(f).ok_or(LoopError::Closed)
     }

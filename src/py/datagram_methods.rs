@@ -108,7 +108,7 @@ fn send(
         transport.call_method1(intern!(py, "_check_address"), (address,))?;
     }
     let state = core.link().state();
-    if core.common().has(LOST) && (core.has_address() || state.bits().is_dead()) {
+    if state.bits().is_dead() || (core.common().has(LOST) && core.has_address()) {
         transport.call_method0(intern!(py, "_lost_write"))?;
         return Ok(());
     }

@@ -19,6 +19,7 @@ mod datagram;
 mod datagram_methods;
 mod datagram_turn;
 mod eager;
+mod fork;
 mod future;
 mod gil;
 mod handle;
@@ -82,6 +83,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
     module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;
+    module.add_function(wrap_pyfunction!(fork::after_fork, module)?)?;
     module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
     module.add_class::<stream::StreamCore>()?;
     module.add_class::<listener::ListenerCore>()?;

@@ -432,6 +432,10 @@ impl<B: Buffer> Source for Datagrams<B> {
         self.ahead_bytes.load(Relaxed)
     }
 
+    fn after_fork(&self) {
+        self.link.after_fork();
+    }
+
     fn run(&self, bench: &mut Bench<'_>) -> Report {
         let mut report = Report::default();
         if !self.own_is_next() && self.state().claim_write() {

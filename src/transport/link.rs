@@ -118,6 +118,12 @@ impl Link {
         armed.map_err(io::Error::from)
     }
 
+    /// See [`Source::after_fork`].
+    pub(super) fn after_fork(&self) {
+        self.state.after_fork();
+        self.set_queued(0);
+    }
+
     /// Bytes queued. Any thread.
     #[inline]
     pub fn queued(&self) -> usize {

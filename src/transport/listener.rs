@@ -161,6 +161,10 @@ impl Source for Listener {
         report
     }
 
+    fn after_fork(&self) {
+        self.state.after_fork();
+    }
+
     fn arrived(&self, connection: Connection) -> Schedule {
         self.arrived.lock().connections.push_back(connection);
         self.state.note_news()

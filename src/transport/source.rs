@@ -62,6 +62,9 @@ pub trait Source: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Does nothing more, in a forked child: the descriptor is the parent's too.
+    fn after_fork(&self);
+
     /// Takes a connection that was placed here; says whether the owner needs an entry for it. What
     /// is no listener closes it.
     fn arrived(&self, connection: (OwnedFd, SocketAddress)) -> Schedule {

@@ -372,6 +372,12 @@ impl State {
     pub fn retire(&self) -> bool {
         Bits(self.change(|old| old | DEAD | READ_CLOSED).0).is_claimed()
     }
+
+    /// As [`retire`](Self::retire), in a forked child: whoever holds a claim is a thread of the parent's,
+    /// and what is queued is the parent's to write.
+    pub(super) fn after_fork(&self) {
+        self.change(|old| (old | DEAD | READ_CLOSED) & !(READING | WRITING | QUEUED));
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -472,5 +478,17 @@ mod tests {
         assert!(!state.claim_read());
         assert_eq!(state.release_write(true, true), Schedule::Unneeded);
         assert!(!state.bits().is_claimed() && !state.claim_write());
+    }
+
+    #[test]
+    fn a_forked_child_claims_nothing_and_waits_for_no_claim() {
+        let state = started();
+        let _ = state.ready(event(true, false));
+        state.set_queued(true);
+        assert!(state.claim_read() && state.claim_write());
+        state.after_fork();
+        assert!(!state.bits().is_claimed() && !state.bits().is_queued());
+        assert_eq!(state.ready(event(true, true)), Schedule::Unneeded);
+        assert!(!state.claim_read() && !state.claim_write() && !state.retire());
     }
 }

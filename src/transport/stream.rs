@@ -276,6 +276,9 @@ impl<B: Buffer> Stream<B> {
                 outgoing.get_or_insert_default().shut_when_empty = true;
                 return Ok(());
             }
+            if self.state().bits().is_dead() {
+                return Ok(());
+            }
         }
         socket::shutdown_write(self.fd())
     }
@@ -447,6 +450,10 @@ impl<B: Buffer> Source for Stream<B> {
 
     fn read_ahead(&self) -> usize {
         self.ahead_bytes()
+    }
+
+    fn after_fork(&self) {
+        self.link.after_fork();
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Report {

@@ -21,6 +21,8 @@ impl<F> fmt::Debug for Counted<F> {
 }
 
 impl<F: Fn() + Send + Sync> Source for Counted<F> {
+    fn after_fork(&self) {}
+
     fn ready(&self, _: Ready) -> Schedule {
         Schedule::Unneeded
     }
