@@ -383,6 +383,7 @@ class ListenerCore:
         on_connection: called with the native half of each connection, on the loop's thread.
         on_failure: called with the exception when accepting failed; it rests until `resume`.
         server: with one, each connection goes to the least loaded loop that listens for it.
+        holder: the object that closes the socket.
     """
 
     def __new__(
@@ -391,7 +392,12 @@ class ListenerCore:
         on_connection: Callable[[StreamCore], object],
         on_failure: Callable[[OSError], object],
         server: ServerCore | None = None,
+        holder: object = None,
     ) -> Self: ...
+    @property
+    def holds(self) -> bool:
+        """Whether the number still stands for the socket: the program has not closed it."""
+
     def start(self, loop_: LoopCore) -> None:
         """Begin to accept. Loop's thread.
 
@@ -428,9 +434,21 @@ class StreamCore:
         socket: whether it is used as a socket, and not as a pipe.
         reads: whether data may come from it.
         watches: if not, whether it becomes readable when whoever reads what is written is gone.
+        holder: the object that closes the descriptor.
     """
 
-    def __new__(cls, fd: int, socket: bool, reads: bool, watches: bool = False) -> Self: ...
+    def __new__(
+        cls,
+        fd: int,
+        socket: bool,
+        reads: bool,
+        watches: bool = False,
+        holder: object = None,
+    ) -> Self: ...
+    @property
+    def holds(self) -> bool:
+        """Whether the number still stands for the descriptor: the program has not closed it."""
+
     @property
     def fd(self) -> int:
         """The descriptor's number."""
@@ -483,8 +501,11 @@ class StreamCore:
     def remember_names(self) -> None:
         """Note the addresses of an accepted connection before its descriptor is closed."""
 
-    def give_descriptor(self) -> None:
-        """Give the descriptor away, for a socket object that closes it."""
+    def give_descriptor(self, sock: object) -> None:
+        """Give the descriptor away, to a socket object that closes it."""
+
+    def take_descriptor(self) -> int:
+        """Give the descriptor away, to a caller that closes it; -1: it is not kept open here."""
 
     def close_descriptor(self) -> None:
         """Close the descriptor, if it is kept open by this object."""
@@ -544,12 +565,19 @@ class DatagramCore:
         family: `AF_INET`, `AF_INET6` or `AF_UNIX`.
         connected: whether it is connected.
         address: the transport's own address, if it has one.
+        holder: the object that closes the socket.
 
     Raises:
         ValueError: another family.
     """
 
-    def __new__(cls, fd: int, family: int, connected: bool, address: Any = None) -> Self: ...
+    def __new__(
+        cls, fd: int, family: int, connected: bool, address: Any = None, holder: object = None
+    ) -> Self: ...
+    @property
+    def holds(self) -> bool:
+        """Whether the number still stands for the socket: the program has not closed it."""
+
     @property
     def fd(self) -> int:
         """The descriptor's number."""

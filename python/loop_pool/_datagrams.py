@@ -66,7 +66,7 @@ class DatagramTransport(Writing, _private.FlowControlMixin, asyncio.DatagramTran
         if address:
             self._address = address
         connected = bool(extra["peername"])
-        core = _core.DatagramCore(sock.fileno(), sock.family, connected, address or None)
+        core = _core.DatagramCore(sock.fileno(), sock.family, connected, address or None, sock)
         self._begin(loop, sock, protocol, waiter, extra, None, None, core)
         self._join()
 

@@ -62,6 +62,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core, _foreign, _private, _signals
 from ._core import SocketOperation as _SocketOperation
 from ._datagrams import DatagramTransport
+from ._descriptors import evict
 from ._listeners import Listener
 from ._pipes import ReadPipeTransport, WritePipeTransport
 from ._sendfile import SendsFiles
@@ -159,7 +160,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         self._begin_lending()
         # Held by a thread that uses the loop's objects while nobody runs it.
         self._borrowing = threading.RLock()
-        self._listeners: dict[int, Listener] = {}
+        self._listeners: dict[socket.socket, Listener] = {}
         self._servers: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
         key = id(self)
@@ -388,17 +389,20 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             _private.keep_clients(server)
             self._servers.add(server)
         listener.start()
-        self._listeners[sock.fileno()] = listener
+        self._listeners[sock] = listener
 
     def _stop_serving(self, sock: socket.socket) -> None:
-        listener = self._listeners.pop(sock.fileno(), None)
+        listener = self._listeners.pop(sock, None)
         if listener is not None:
             listener.stop()
-        super()._stop_serving(sock)  # type: ignore[misc]
+        if sock.fileno() != -1:  # the program has not closed it
+            super()._stop_serving(sock)  # type: ignore[misc]
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
         fileno = fd if isinstance(fd, int) else int(fd.fileno())
+        if self._evict(fileno):
+            return
         transport = self._transport_at(fileno)
         if (
             isinstance(transport, asyncio.BaseTransport)
@@ -406,6 +410,8 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             and fileno not in self._lent
         ):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    _evict = evict
 
     # -- asyncio's own ways into the ready queue -------------------------------------------------
 

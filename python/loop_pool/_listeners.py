@@ -54,7 +54,8 @@ class Listener:
             self._context.run(pool_server.set, None)
         # On Linux an accepted connection inherits it: one system call less for each.
         _private.set_nodelay(sock)
-        self._core = _core.ListenerCore(sock.fileno(), self._connected, self._failed, self._shared)
+        callbacks = (self._connected, self._failed)
+        self._core = _core.ListenerCore(sock.fileno(), *callbacks, self._shared, sock)
 
     def start(self) -> None:
         """Begin to accept; one of a pool-wide server does so when it is resumed."""
@@ -203,7 +204,10 @@ class Listener:
             if exc.errno in _EXHAUSTED
             else "socket.accept() failed"
         )
-        loop.call_later(constants.ACCEPT_RETRY_DELAY, self._core.resume, loop)
+        if self._core.holds:
+            loop.call_later(constants.ACCEPT_RETRY_DELAY, self._core.resume, loop)
+        else:
+            self.stop()  # the program closed it
         loop.call_exception_handler(
             {"message": message, "exception": exc, "socket": trsock.TransportSocket(self._sock)}
         )
@@ -215,6 +219,6 @@ def _socket_of(core: _core.StreamCore) -> socket.socket:
     Another listener of the same server, of another family, may have accepted it.
     """
     sock = socket.socket(fileno=core.fd)
-    core.give_descriptor()
+    core.give_descriptor(sock)
     sock.setblocking(False)
     return sock

@@ -45,12 +45,15 @@ class _Pipe(Base):
     ) -> None:
         fd = pipe.fileno()
         os.set_blocking(fd, False)
+        holder = pipe
+        loop._evict(fd)
         if loop._transport_at(fd) is not None or loop._registered(fd) is not None:
+            holder = None
             # One terminal may be given for both directions: the reactor knows each by its number.
             fd = self._duplicate = os.dup(fd)
         extra = {} if extra is None else extra
         extra["pipe"] = pipe
-        core = _core.StreamCore(fd, False, reads, watches)
+        core = _core.StreamCore(fd, False, reads, watches, holder)
         self._begin(loop, pipe, protocol, waiter, extra, None, None, core)
         self._join()
 

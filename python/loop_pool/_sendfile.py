@@ -52,7 +52,8 @@ class Lender(_Transport):
     def _lose_soon(self, exc: BaseException | None) -> None:
         sending, self._sending = self._sending, None
         if sending is not None and not sending.done():
-            self._loop._remove_writer(self._fd)
+            if self._core.holds:
+                self._loop._remove_writer(self._fd)
             sending.set_exception(_closed() if exc is None else exc)
         super()._lose_soon(exc)
 

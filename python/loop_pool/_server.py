@@ -167,7 +167,7 @@ def _leave(server: asyncio.Server) -> None:
 def _listeners_of(server: asyncio.Server) -> list[Listener]:
     loop = server.get_loop()
     assert isinstance(loop, EventLoop)
-    found = (loop._listeners.get(sock.fileno()) for sock in server.sockets)
+    found = (loop._listeners.get(sock._sock) for sock in server.sockets)  # type: ignore[attr-defined]
     return [listener for listener in found if listener is not None]
 
 

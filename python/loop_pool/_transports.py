@@ -17,19 +17,20 @@ import asyncio
 import contextvars
 import functools
 import logging
-import socket
 import sys
-import threading
 import warnings
 from asyncio import constants, trsock
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _private
+from ._descriptors import KeepsDescriptor
 from ._sendfile import Lender
 from ._thread_affinity import as_bytes, elsewhere, on_loop_thread
 from ._tls import SSLProtocol
 
 if TYPE_CHECKING:
+    import socket
+
     from ._core import DatagramCore, StreamCore
     from ._event_loop import EventLoop
 
@@ -369,12 +370,7 @@ class Writing(Base):
         return [*super()._describe(), f"write=<{state}, bufsize={self.get_write_buffer_size()}>"]
 
 
-_descriptors = threading.RLock()
-"""Held while a descriptor passes from a native half to a socket object, or is closed: any thread
-may ask for the socket at any time. Re-entrant, as a finalizer may close one meanwhile."""
-
-
-class StreamTransport(Lender, Writing, _private.FlowControlMixin):
+class StreamTransport(KeepsDescriptor, Lender, Writing, _private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
     __slots__ = SLOTS
@@ -397,7 +393,7 @@ class StreamTransport(Lender, Writing, _private.FlowControlMixin):
         server: Any = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        core = _core.StreamCore(sock.fileno(), True, True)
+        core = _core.StreamCore(sock.fileno(), True, True, holder=sock)
         extra = {} if extra is None else extra
         extra["socket"] = trsock.TransportSocket(sock)
         for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
@@ -432,46 +428,6 @@ class StreamTransport(Lender, Writing, _private.FlowControlMixin):
             and not isinstance(protocol, SSLProtocol),
             type(protocol) is asyncio.StreamReaderProtocol,
         )
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return ``socket``, ``sockname`` or ``peername``. As asyncio's transports. Any thread."""
-        extra = self._extra
-        if extra is None:
-            extra = self._make_extra()
-        return extra.get(name, default)
-
-    def _make_extra(self) -> dict[str, Any]:
-        """Make what an accepted connection is seldom asked for: its names and its socket."""
-        with _descriptors:
-            if self._extra is None:
-                self._extra = self._ask_descriptor()
-            return self._extra
-
-    def _ask_descriptor(self) -> dict[str, Any]:
-        core = self._core
-        own, peer = core.names()
-        extra = {"sockname": own, "peername": peer}
-        if core.owns_descriptor:
-            sock = socket.socket(fileno=core.fd)
-            core.give_descriptor()
-            sock.setblocking(False)
-            self._sock = sock
-        else:
-            sock = socket.socket()
-            sock.close()
-        extra["socket"] = trsock.TransportSocket(sock)
-        return extra
-
-    def _remember_names(self) -> None:
-        self._core.remember_names()
-
-    def _is_closed(self) -> bool:
-        return self._sock is None and not self._core.owns_descriptor
-
-    def _close_descriptor(self) -> None:
-        with _descriptors:
-            super()._close_descriptor()
-            self._core.close_descriptor()
 
     # -- writing ---------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::address;
 use super::core::LoopCore;
 use super::datagram_methods::queue;
+use super::holder::Holder;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
@@ -29,19 +31,23 @@ pub(super) struct DatagramCore {
     has_address: bool,
     /// Where datagrams go that name no address; `None`: they have to.
     default_target: Option<Target>,
+    /// What else may close the socket.
+    holder: Holder,
 }
 
 #[pymethods]
 impl DatagramCore {
     /// `fd`: a non-blocking datagram socket of that `family` that stays open until `retire`;
-    /// `connected`: whether it is connected; `address`: the transport's own address, if it has one.
+    /// `connected`: whether it is connected; `address`: the transport's own address, if it has one;
+    /// `holder`: the object that closes it.
     #[new]
-    #[pyo3(signature = (fd, family, connected, address=None))]
+    #[pyo3(signature = (fd, family, connected, address=None, holder=None))]
     fn new(
         fd: i32,
         family: i32,
         connected: bool,
         address: Option<&Bound<'_, PyAny>>,
+        holder: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let Some(family) = Family::of_number(family) else {
             return Err(PyValueError::new_err(format!("unknown address family: {family}")));
@@ -53,13 +59,25 @@ impl DatagramCore {
         };
         let datagrams = Datagrams::new(fd);
         let is_untold = family == Family::Unix && !connected;
-        Ok(Self {
+        let core = Self {
             datagrams: Arc::new(if is_untold { datagrams.untold() } else { datagrams }),
             common: Common::new(0),
             family,
             has_address: address.is_some(),
             default_target,
-        })
+            holder: Holder::default(),
+        };
+        if let Some(holder) = holder {
+            // SAFETY: `drop` waits for whoever uses the socket.
+            unsafe { core.holder.hold(core.link().descriptor(), holder) };
+        }
+        Ok(core)
+    }
+
+    /// Whether the descriptor's number still stands for it: the program has not closed it.
+    #[getter]
+    fn holds(&self) -> bool {
+        self.link().descriptor().is_held()
     }
 
     /// The descriptor's number.
@@ -143,6 +161,11 @@ impl DatagramCore {
         self.common.set_limits(&*self.datagrams, limits);
     }
 
+    // There is no `__clear__`: a cycle through the holder also goes through its own attributes.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.holder.traverse(&visit)
+    }
+
     /// Queues a datagram that the Python half sends itself when its turn comes; `full`: the kernel had
     /// no room for it. On the loop's thread.
     fn enqueue(
@@ -205,6 +228,12 @@ impl DatagramCore {
             (None, Some(address)) => target_of(self.family, address),
             (None, None) => Target::Owner,
         }
+    }
+}
+
+impl Drop for DatagramCore {
+    fn drop(&mut self) {
+        transport_core::wait_for_helpers(self.link());
     }
 }
 

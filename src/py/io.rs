@@ -14,6 +14,7 @@ use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::kept;
 use super::object::Ref;
+use super::stale;
 use super::state::state;
 use crate::config;
 use crate::event_loop::{Completion, Job};
@@ -110,6 +111,18 @@ impl LoopCore {
             .with_handle(|handle| handle.watch(token, old, new))
             .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EBADF)))
     }
+
+    /// As [`watch`](Self::watch), but if `quiet` the kernel is not told that nothing is watched any
+    /// more: the number is that of another registration.
+    fn watch_unless(
+        &self,
+        quiet: bool,
+        token: IoToken,
+        old: Watch,
+        new: Watch,
+    ) -> std::io::Result<()> {
+        if quiet && new.is_none() { Ok(()) } else { self.watch(token, old, new) }
+    }
 }
 
 /// Watches a descriptor, replaces and cancels an earlier callback, and returns the handle.
@@ -148,6 +161,9 @@ pub(super) fn register(
     let py = slf.py();
     let core = slf.get();
     core.check_open()?;
+    if lock_attached(py, &core.event_loop.io).get(fd).is_some() {
+        stale::displace(slf, fd)?;
+    }
     let result = {
         let mut io = lock_attached(py, &core.event_loop.io);
         io.set(fd, direction, callback, source, |token, old, new| core.watch(token, old, new))
@@ -158,7 +174,8 @@ pub(super) fn register(
     }
 }
 
-/// Takes a native object out of the table, if it is what stands there. It is not told.
+/// Takes a native object out of the table, if it is what stands there. It is not told. `holds`: whether
+/// the number is still that of its descriptor.
 ///
 /// # Errors
 /// `OSError` of the kernel, other than that it has forgotten the descriptor.
@@ -167,6 +184,7 @@ pub(super) fn forget(
     direction: Direction,
     fd: RawFd,
     object: &Bound<'_, PyAny>,
+    holds: bool,
 ) -> PyResult<()> {
     let py = slf.py();
     let core = slf.get();
@@ -179,7 +197,8 @@ pub(super) fn forget(
         if !found.is_some_and(|found| std::ptr::eq(found.handle(), object.as_ptr())) {
             return Ok(());
         }
-        io.remove(fd, direction, |token, old, new| core.watch(token, old, new))
+        let quiet = !holds && stale::is_transports(py, core, fd);
+        io.remove(fd, direction, |token, old, new| core.watch_unless(quiet, token, old, new))
     };
     match taken {
         Some((_, Err(error))) => Err(os_error(py, &error)),
@@ -201,21 +220,22 @@ pub(super) fn remove(
     if core.event_loop.is_closed() {
         return Ok(false);
     }
-    let fd = match descriptor(source) {
-        Ok(fd) => fd,
+    let (fd, holds) = match descriptor(source) {
+        Ok(fd) => (fd, true),
         // A closed object does not know its descriptor any more: find what was registered for it.
         Err(error) => {
             let found = lock_attached(py, &core.event_loop.io)
                 .find_source(|known| std::ptr::eq(known.handle(), source.as_ptr()));
             match found {
-                Some(fd) => fd,
+                Some(fd) => (fd, false),
                 None => return Err(error),
             }
         }
     };
     let taken = {
         let mut io = lock_attached(py, &core.event_loop.io);
-        io.remove(fd, direction, |token, old, new| core.watch(token, old, new))
+        let quiet = !holds && stale::is_transports(py, core, fd);
+        io.remove(fd, direction, |token, old, new| core.watch_unless(quiet, token, old, new))
     };
     let Some((displaced, told)) = taken else { return Ok(false) };
     if let Some(old) = &displaced.callback {
@@ -384,8 +404,13 @@ pub(super) fn collect_completions(
             }
             Completion::Accepted(token, connection, peer) => {
                 shared.metrics.arriving.sub_shared(1);
-                if let Some(entry) = sources.get(token)
-                    && entry.source.arrived((connection, peer)) == Schedule::Needed
+                let Some(entry) = sources.get(token) else {
+                    drop(sources);
+                    // Detached: to close it may take as long as its peer likes (`SO_LINGER`).
+                    py.detach(|| drop(connection));
+                    continue;
+                };
+                if entry.source.arrived((connection, peer)) == Schedule::Needed
                     && let Some(callback) = entry_of(py, entry)
                 {
                     ready(callback);

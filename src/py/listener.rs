@@ -9,11 +9,13 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::holder::Holder;
 use super::io::{collect_completions, lock_attached, os_error};
 use super::kept;
 use super::pool::ServerCore;
 use super::stream::StreamCore;
 use super::transport::ends_the_program;
+use super::transport_core;
 use crate::id::IoToken;
 use crate::transport::{AcceptSink, Connection, Listener, Schedule, Source};
 
@@ -27,23 +29,38 @@ pub(super) struct ListenerCore {
     on_connection: Py<PyAny>,
     /// Called with the exception when accepting failed; accepting rests until `resume`.
     on_failure: Py<PyAny>,
+    /// What else may close the socket.
+    holder: Holder,
 }
 
 #[pymethods]
 impl ListenerCore {
     /// `fd`: a listening, non-blocking socket that stays open until `stop`. With a `server` each
-    /// connection goes to the least loaded loop that listens for it.
+    /// connection goes to the least loaded loop that listens for it. `holder`: the object that closes it.
     #[new]
-    #[pyo3(signature = (fd, on_connection, on_failure, server=None))]
+    #[pyo3(signature = (fd, on_connection, on_failure, server=None, holder=None))]
     fn new(
         fd: i32,
         on_connection: Py<PyAny>,
         on_failure: Py<PyAny>,
         server: Option<&Bound<'_, ServerCore>>,
+        holder: Option<&Bound<'_, PyAny>>,
     ) -> Self {
         let sink = server.map(|server| server.get().sink() as Arc<dyn AcceptSink>);
         let listener = Arc::new(Listener::new(fd, sink));
-        Self { listener, token: AtomicU64::new(0), on_connection, on_failure }
+        let token = AtomicU64::new(0);
+        let this = Self { listener, token, on_connection, on_failure, holder: Holder::default() };
+        if let Some(holder) = holder {
+            // SAFETY: `drop` waits for whoever uses the socket.
+            unsafe { this.holder.hold(this.listener.descriptor(), holder) };
+        }
+        this
+    }
+
+    /// Whether the socket's number still stands for it: the program has not closed it.
+    #[getter]
+    fn holds(&self) -> bool {
+        self.listener.descriptor().is_held()
     }
 
     /// Begins to accept. Call it on the loop's thread.
@@ -55,7 +72,7 @@ impl ListenerCore {
         let source: Arc<dyn Source> = this.listener.clone();
         // The table's own reference, given back by `stop`.
         let cookie = kept::strongly(slf.clone().into_any());
-        let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie);
+        let inserted = transport_core::insert(loop_, fd, &source, cookie);
         let result = match inserted {
             None => Err(PyRuntimeError::new_err(format!(
                 "File descriptor {fd} is used by another transport"
@@ -86,11 +103,7 @@ impl ListenerCore {
     /// Accepts no more, on whichever thread. Any thread.
     fn retire(&self, py: Python<'_>) {
         if self.listener.state().retire() {
-            py.detach(|| {
-                while self.listener.state().bits().is_claimed() {
-                    std::thread::yield_now();
-                }
-            });
+            py.detach(|| transport_core::wait_until_unclaimed(self.listener.state()));
         }
     }
 
@@ -123,9 +136,13 @@ impl ListenerCore {
         let Some(token) = IoToken::from_word(self.token.swap(0, Relaxed)) else { return };
         let entry = lock_attached(py, &shared.sources).remove(token);
         // Nothing arrives any more that is not in the table.
-        drop(self.listener.take_arrived());
+        let arrived = self.listener.take_arrived();
+        if !arrived.0.is_empty() {
+            // Detached: to close one may take as long as its peer likes (`SO_LINGER`).
+            py.detach(|| drop(arrived));
+        }
         if let Some(entry) = entry {
-            let _ = shared.with_handle(|handle| handle.deregister(token));
+            transport_core::deregister(loop_, token, self.listener.descriptor());
             // SAFETY: the table's own reference.
             unsafe { kept::give_up(py, entry.cookie) };
         }
@@ -138,7 +155,20 @@ impl ListenerCore {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.on_connection)?;
-        visit.call(&self.on_failure)
+        visit.call(&self.on_failure)?;
+        self.holder.traverse(&visit)
+    }
+}
+
+impl Drop for ListenerCore {
+    fn drop(&mut self) {
+        if self.listener.state().retire() {
+            transport_core::wait_until_unclaimed(self.listener.state());
+        }
+        let arrived = self.listener.take_arrived();
+        if !arrived.0.is_empty() {
+            Python::attach(|py| py.detach(|| drop(arrived)));
+        }
     }
 }
 

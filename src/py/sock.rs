@@ -20,6 +20,7 @@ use pyo3::types::{PyDict, PyMemoryView, PyString, PyTuple};
 
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::holder::number_of_socket;
 use super::io;
 use super::object::Ref;
 use super::sock_receive::Receive;
@@ -43,6 +44,8 @@ pub(super) struct SocketOperation {
     context: Option<Ref>,
     /// The future's own iterator.
     waiter: Option<Ref>,
+    /// Where the socket keeps its number, if that is known: it lives as long as this.
+    number: Option<SendPointer>,
     /// Set when it is done, was replaced in the table, or nobody waits any more: it is not to run.
     over: AtomicBool,
 }
@@ -122,7 +125,22 @@ impl SocketOperation {
     }
 }
 
+/// The address of a number that is read only.
+#[derive(Clone, Copy)]
+struct SendPointer(*const RawFd);
+
+// SAFETY: what is there is read at once, and written by the interpreter only.
+unsafe impl Send for SendPointer {}
+// SAFETY: as above.
+unsafe impl Sync for SendPointer {}
+
 impl SocketOperation {
+    /// Whether the socket has not been closed since, so that the number is its own.
+    pub(super) fn holds(&self) -> bool {
+        // SAFETY: the socket is alive, as this keeps it.
+        self.number.is_none_or(|number| unsafe { number.0.read_volatile() } == self.fd)
+    }
+
     /// Tries again, in the context of whoever waits.
     fn attempt<'py>(&self, py: Python<'py>) -> PyResult<Attempt<'py>> {
         let sock = self.sock.as_py().bind(py);
@@ -145,7 +163,8 @@ impl SocketOperation {
 fn leave(operation: &Bound<'_, SocketOperation>) -> PyResult<()> {
     let this = operation.get();
     this.cancel();
-    io::forget(this.loop_.bind(operation.py()), this.direction, this.fd, operation.as_any())
+    let loop_ = this.loop_.bind(operation.py());
+    io::forget(loop_, this.direction, this.fd, operation.as_any(), this.holds())
 }
 
 /// Runs an operation whose descriptor is ready. The program's errors go into its future.
@@ -191,7 +210,6 @@ fn is_done(operation: &Bound<'_, SocketOperation>) -> PyResult<bool> {
         if cancelled {
             sendfile.end(&py.import(intern!(py, "os"))?, 0)?;
         }
-        return Ok(cancelled);
     }
     future.call_method0(intern!(py, "done"))?.is_truthy()
 }
@@ -390,6 +408,7 @@ fn register<'py>(
         future: future.into(),
         context: if plain { None } else { Some(io::copy_context(py)?) },
         waiter,
+        number: number_of_socket(sock).map(SendPointer),
         over: AtomicBool::new(false),
     };
     let operation = Bound::new(py, operation)?;

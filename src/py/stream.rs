@@ -3,10 +3,12 @@
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::address;
 use super::core::LoopCore;
+use super::holder::Holder;
 use super::io::{lock_attached, os_error};
 use super::payload::Payload;
 use super::transport_core::{
@@ -25,6 +27,8 @@ pub(super) struct StreamCore {
     common: Common,
     /// Of an accepted connection.
     accepted: Mutex<Option<Box<Accepted>>>,
+    /// What else may close the descriptor.
+    holder: Holder,
 }
 
 /// What is known of an accepted connection.
@@ -41,10 +45,16 @@ struct Accepted {
 impl StreamCore {
     /// `fd`: a non-blocking descriptor that stays open until `retire`; `socket`: whether it is used as
     /// a socket; `reads`: whether data may come from it; `watches`: if not, whether it becomes
-    /// readable when whoever reads what is written is gone.
+    /// readable when whoever reads what is written is gone; `holder`: the object that closes it.
     #[new]
-    #[pyo3(signature = (fd, socket, reads, watches=false))]
-    fn new(fd: i32, socket: bool, reads: bool, watches: bool) -> Self {
+    #[pyo3(signature = (fd, socket, reads, watches=false, holder=None))]
+    fn new(
+        fd: i32,
+        socket: bool,
+        reads: bool,
+        watches: bool,
+        holder: Option<&Bound<'_, PyAny>>,
+    ) -> Self {
         let channel = if socket {
             Channel::of_socket(&socket::local_address(fd).unwrap_or(SocketAddress::Unknown))
         } else {
@@ -55,7 +65,18 @@ impl StreamCore {
             (false, true) => Input::PeerGone,
             (false, false) => Input::Nothing,
         };
-        Self::with_stream(Stream::new(fd, channel, input))
+        let core = Self::with_stream(Stream::new(fd, channel, input), 0, None);
+        if let Some(holder) = holder {
+            // SAFETY: `drop` waits for whoever uses the descriptor.
+            unsafe { core.holder.hold(core.link().descriptor(), holder) };
+        }
+        core
+    }
+
+    /// Whether the descriptor's number still stands for it: the program has not closed it.
+    #[getter]
+    fn holds(&self) -> bool {
+        self.link().descriptor().is_held()
     }
 
     /// The descriptor's number.
@@ -85,16 +106,27 @@ impl StreamCore {
         }
     }
 
-    /// Gives the descriptor away, for a socket object that closes it.
-    fn give_descriptor(&self, py: Python<'_>) {
-        if let Some(descriptor) = self.take_descriptor(py) {
+    /// Gives the descriptor away, to a socket object that closes it.
+    fn give_descriptor(&self, sock: &Bound<'_, PyAny>) {
+        if let Some(descriptor) = self.take_descriptor(sock.py()) {
             let _ = descriptor.into_raw_fd();
+            // SAFETY: `drop` waits for whoever uses the descriptor.
+            unsafe { self.holder.hold(self.link().descriptor(), sock) };
         }
     }
 
-    /// Closes the descriptor, if it is kept open by this object.
+    /// Gives the descriptor away, to a caller that closes it; -1: it is not kept open here.
+    #[pyo3(name = "take_descriptor")]
+    fn give_number(&self, py: Python<'_>) -> i32 {
+        self.take_descriptor(py).map_or(-1, IntoRawFd::into_raw_fd)
+    }
+
+    /// Closes the descriptor, if it is kept open by this object. That may wait (`SO_LINGER`): it is done
+    /// detached.
     fn close_descriptor(&self, py: Python<'_>) {
-        drop(self.take_descriptor(py));
+        if let Some(descriptor) = self.take_descriptor(py) {
+            py.detach(|| drop(descriptor));
+        }
     }
 
     /// Registers the transport with its loop's reactor, and lets it begin in the next turn. Returns
@@ -129,7 +161,7 @@ impl StreamCore {
     /// Gives up the registration for a while, for somebody else who uses the descriptor.
     fn suspend(&self, loop_: &Bound<'_, LoopCore>) {
         if let Some(token) = self.stream.link().token() {
-            let _ = loop_.get().event_loop.shared().with_handle(|handle| handle.deregister(token));
+            transport_core::deregister(loop_, token, self.link().descriptor());
         }
     }
 
@@ -137,7 +169,9 @@ impl StreamCore {
     fn unsuspend(&self, py: Python<'_>, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let shared = loop_.get().event_loop.shared();
         match self.stream.link().token() {
-            Some(token) if lock_attached(py, &shared.sources).get(token).is_some() => {
+            Some(token)
+                if self.holds() && lock_attached(py, &shared.sources).get(token).is_some() =>
+            {
                 self.stream.register(token, &**shared).map_err(|error| os_error(py, &error))
             }
             _ => Ok(()),
@@ -231,12 +265,22 @@ impl StreamCore {
     fn set_limits(&self, limits: (usize, usize)) {
         self.common.set_limits(&*self.stream, limits);
     }
+
+    // There is no `__clear__`: a cycle through the holder also goes through its own attributes.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.holder.traverse(&visit)
+    }
 }
 
 impl StreamCore {
-    fn with_stream(stream: Stream<Payload>) -> Self {
-        let flags = if stream.channel().is_pipe() { RESUMES_EMPTY } else { 0 };
-        Self { stream: Arc::new(stream), common: Common::new(flags), accepted: Mutex::new(None) }
+    fn with_stream(stream: Stream<Payload>, flags: u32, accepted: Option<Box<Accepted>>) -> Self {
+        let more = if stream.channel().is_pipe() { RESUMES_EMPTY } else { 0 };
+        Self {
+            stream: Arc::new(stream),
+            common: Common::new(flags | more),
+            accepted: Mutex::new(accepted),
+            holder: Holder::default(),
+        }
     }
 
     /// Of a connection that was accepted; `placed`: by a pool-wide server.
@@ -245,10 +289,8 @@ impl StreamCore {
         let channel = Channel::of_socket(&peer);
         let stream = Stream::new(descriptor.as_raw_fd(), channel, Input::Data);
         let accepted = Accepted { descriptor: Some(descriptor), own: None, peer };
-        let this =
-            Self { accepted: Mutex::new(Some(Box::new(accepted))), ..Self::with_stream(stream) };
-        this.common.put(PLACED, placed);
-        this
+        let flags = if placed { PLACED } else { 0 };
+        Self::with_stream(stream, flags, Some(Box::new(accepted)))
     }
 
     fn left(&self, loop_: &Bound<'_, LoopCore>, left: bool) {
@@ -268,8 +310,17 @@ impl StreamCore {
             Some(accepted) => (accepted.own.as_deref().cloned(), accepted.peer.clone()),
             None => (None, SocketAddress::Unknown),
         };
-        let ask = || socket::local_address(self.stream.fd()).unwrap_or(SocketAddress::Unknown);
+        let fd = self.link().descriptor().for_call();
+        let ask = || socket::local_address(fd).unwrap_or(SocketAddress::Unknown);
         (own.unwrap_or_else(ask), peer)
+    }
+}
+
+impl Drop for StreamCore {
+    fn drop(&mut self) {
+        // Of a transport that was never retired, as of a loop that was closed under it.
+        transport_core::wait_for_helpers(self.link());
+        Python::attach(|py| self.close_descriptor(py));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the native halves of all transports have besides their state machines: their flags, the
 //! marks of flow control, and how they come to a loop and leave it.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU32, AtomicUsize,
@@ -15,7 +16,8 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
 use super::kept;
-use crate::transport::{Link, Port, Schedule, Source};
+use crate::id::IoToken;
+use crate::transport::{Descriptor, Link, Port, Schedule, Source, State};
 
 /// `close` was called, or the connection is being torn down.
 pub(super) const CLOSING: u32 = 1 << 0;
@@ -156,7 +158,7 @@ pub(super) fn register<P: Port + 'static>(
     let source: Arc<dyn Source> = port.clone();
     // The table's own reference, given back by `retire`.
     let cookie = kept::strongly(transport.clone());
-    let inserted = lock_attached(py, &shared.sources).insert(fd, source, cookie);
+    let inserted = insert(loop_, fd, &source, cookie);
     // SAFETY: the reference made above, which the table did not take.
     let give_back = || unsafe { kept::give_up(py, cookie) };
     let Some(token) = inserted else {
@@ -231,8 +233,7 @@ pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool
     let left = entry.is_some();
     if let Some(entry) = entry {
         loop_.get().event_loop.metrics().transports.sub_shared(1);
-        // The kernel may have forgotten a descriptor that the program closed behind our back.
-        let _ = shared.with_handle(|handle| handle.deregister(token));
+        deregister(loop_, token, port.link().descriptor());
         // SAFETY: the table's own reference.
         unsafe { kept::give_up(py, entry.cookie) };
     }
@@ -244,11 +245,54 @@ pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool
 pub(super) fn give_up<P: Port>(py: Python<'_>, port: &Arc<P>) {
     let state = port.link().state();
     if state.retire() {
-        py.detach(|| {
-            while state.bits().is_claimed() {
-                std::thread::yield_now();
-            }
-        });
+        py.detach(|| wait_until_unclaimed(state));
     }
     port.forget();
+}
+
+/// Waits for a job that is under way on another thread. It may be called attached: a job waits for
+/// nothing.
+pub(super) fn wait_until_unclaimed(state: &State) {
+    while state.bits().is_claimed() {
+        std::thread::yield_now();
+    }
+}
+
+/// Lets no thread use the descriptor any more, of a transport that is freed.
+pub(super) fn wait_for_helpers(link: &Link) {
+    if link.state().retire() {
+        wait_until_unclaimed(link.state());
+    }
+}
+
+/// Puts a source into the table. `None` if its descriptor has one: what has lost its own to the program,
+/// so that its number was given again, makes room.
+pub(super) fn insert(
+    loop_: &Bound<'_, LoopCore>,
+    fd: RawFd,
+    source: &Arc<dyn Source>,
+    cookie: usize,
+) -> Option<IoToken> {
+    let (py, shared) = (loop_.py(), loop_.get().event_loop.shared());
+    let inserted = lock_attached(py, &shared.sources).insert(fd, Arc::clone(source), cookie);
+    if inserted.is_some() {
+        return inserted;
+    }
+    let evicted =
+        loop_.call_method1(intern!(py, "_evict"), (fd,)).and_then(|done| done.is_truthy());
+    if !evicted.unwrap_or(false) {
+        return None;
+    }
+    lock_attached(py, &shared.sources).insert(fd, Arc::clone(source), cookie)
+}
+
+/// Lets the kernel report nothing more of what has left the table. Once the program has closed the
+/// descriptor, its number may be that of another registration of the loop, which is left alone.
+pub(super) fn deregister(loop_: &Bound<'_, LoopCore>, token: IoToken, descriptor: &Descriptor) {
+    let (py, core) = (loop_.py(), loop_.get());
+    let is_ours = descriptor.is_held()
+        || lock_attached(py, &core.event_loop.io).get(descriptor.number()).is_none();
+    if is_ours {
+        let _ = core.event_loop.shared().with_handle(|handle| handle.deregister(token));
+    }
 }

@@ -47,9 +47,18 @@ impl Handle {
     /// both. A descriptor that becomes ready is reported once.
     ///
     /// # Errors
-    /// Those of the kernel: `AlreadyExists`, `EPERM` for a regular file, `EBADF`.
+    /// Those of the kernel: `EPERM` for a regular file, `EBADF`.
     pub fn register(&self, token: IoToken, edges: Edges) -> io::Result<()> {
-        self.registry.register(&mut SourceFd(&token.fd()), Token(token.to_bits()), edges.interest())
+        let interest = edges.interest();
+        let registered =
+            self.registry.register(&mut SourceFd(&token.fd()), Token(token.to_bits()), interest);
+        match registered {
+            // What was registered for it lost it without a word: the program took it away.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.reregister(token, edges)
+            }
+            registered => registered,
+        }
     }
 
     /// Changes which edges are reported. What is ready at this moment is reported again.

@@ -110,9 +110,9 @@ impl<C> IoTable<C> {
             self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
             self.generation
         };
-        if old != new
-            && let Err(error) = arm(IoToken::new(fd, generation), old, new)
-        {
+        // Also if nothing changes: the descriptor may be another one, which the kernel has not been told
+        // of.
+        if let Err(error) = arm(IoToken::new(fd, generation), old, new) {
             return Err((error, callback, source));
         }
         if index >= self.entries.len() {
@@ -193,6 +193,12 @@ impl<C> IoTable<C> {
         }
     }
 
+    /// The object that `fd` came from, if it was one.
+    #[must_use]
+    pub fn source(&self, fd: RawFd) -> Option<&C> {
+        self.entry(usize::try_from(fd).ok()?)?.source.as_ref()
+    }
+
     /// The reader and the writer of `fd`; `None` if it has neither.
     #[must_use]
     pub fn get(&self, fd: RawFd) -> Option<[Option<&C>; 2]> {
@@ -243,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_told_only_of_changes() {
+    fn the_kernel_is_told_of_changes_and_of_what_may_be_another_descriptor() {
         let mut table = Table::default();
         let mut told = Vec::new();
         let mut arm = |token: IoToken, old, new| {
@@ -261,7 +267,13 @@ mod tests {
         assert!(table.remove(5, Direction::Read, &mut arm).is_some());
         assert_eq!(
             told,
-            [(5, Watch::NONE, READ), (5, READ, BOTH), (5, BOTH, READ), (5, READ, Watch::NONE),]
+            [
+                (5, Watch::NONE, READ),
+                (5, READ, READ),
+                (5, READ, BOTH),
+                (5, BOTH, READ),
+                (5, READ, Watch::NONE),
+            ]
         );
         assert!(table.is_empty() && table.get(5).is_none());
     }

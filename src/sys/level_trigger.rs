@@ -114,10 +114,12 @@ pub fn set(selector: RawFd, fd: RawFd, old: Watch, new: Watch, token: usize) -> 
         }
         Err(error)
     };
-    if old.read != new.read {
+    // If nothing changes the descriptor may be another one, of which the kernel does not know.
+    let same = old == new;
+    if old.read != new.read || same && new.read {
         control(libc::EVFILT_READ, new.read)?;
     }
-    if old.write != new.write
+    if (old.write != new.write || same && new.write)
         && let Err(error) = control(libc::EVFILT_WRITE, new.write)
     {
         if new.read && !old.read {

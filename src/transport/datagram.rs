@@ -135,7 +135,7 @@ impl<B: Buffer> Datagrams<B> {
     /// # Errors
     /// Those of the kernel; `WouldBlock` if there is none.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddress)> {
-        socket::recv_from(self.link.fd(), buffer)
+        socket::recv_from(self.link.descriptor().for_call(), buffer)
     }
 
     /// Whether there may be more after `error`: it stood for one datagram, or for an answer to one
@@ -218,9 +218,10 @@ impl<B: Buffer> Datagrams<B> {
     /// # Errors
     /// Those of the kernel.
     pub fn send(&self, data: &[u8], target: &Target) -> io::Result<()> {
+        let fd = self.link.descriptor().for_call();
         match target {
-            Target::Peer => socket::send(self.link.fd(), data)?,
-            Target::Address(address) => socket::send_to(self.link.fd(), data, address)?,
+            Target::Peer => socket::send(fd, data)?,
+            Target::Address(address) => socket::send_to(fd, data, address)?,
             Target::Owner => return Err(io::ErrorKind::InvalidInput.into()),
         };
         Ok(())

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::{Registrar, Source, State};
+use super::{Descriptor, Registrar, Source, State};
 use crate::id::IoToken;
-use crate::reactor::Edges;
+use crate::reactor::{Edges, Handle};
 use crate::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -35,7 +35,7 @@ pub trait Port: Source {
 /// The descriptor is the owner's: it outlives every claim on the state.
 #[derive(Debug)]
 pub struct Link {
-    fd: RawFd,
+    descriptor: Descriptor,
     /// Set once, when it is registered.
     token: AtomicU64,
     state: State,
@@ -50,7 +50,7 @@ pub struct Link {
 impl Link {
     pub(super) fn new(fd: RawFd) -> Self {
         Self {
-            fd,
+            descriptor: Descriptor::new(fd),
             token: AtomicU64::new(0),
             state: State::new(),
             write_armed: AtomicBool::new(false),
@@ -61,8 +61,26 @@ impl Link {
 
     /// The descriptor.
     #[inline]
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Its number, as a name.
+    #[inline]
     pub fn fd(&self) -> RawFd {
-        self.fd
+        self.descriptor.number()
+    }
+
+    /// Calls `f` with the reactor, unless the number is a stranger's by now.
+    fn with_handle(
+        &self,
+        registrar: &dyn Registrar,
+        f: &mut dyn FnMut(&Handle) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !self.descriptor.is_held() {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        registrar.with_handle(f).map_err(io::Error::from)
     }
 
     /// The state word.
@@ -95,8 +113,7 @@ impl Link {
             Edges::Read if self.write_armed.load(Relaxed) => Edges::Both,
             edges => edges,
         };
-        let registered = registrar.with_handle(&mut |handle| handle.register(token, edges));
-        registered.map_err(io::Error::from)
+        self.with_handle(registrar, &mut |handle| handle.register(token, edges))
     }
 
     /// Asks the reactor to report room, if it does not yet. The holder of the claim to write.
@@ -110,12 +127,13 @@ impl Link {
         self.write_armed.store(true, Relaxed);
         // Before there is a token, `register` will ask.
         let Some(token) = self.token() else { return Ok(()) };
-        let armed = registrar.with_handle(&mut |handle| handle.reregister(token, Edges::Both));
+        let armed =
+            self.with_handle(registrar, &mut |handle| handle.reregister(token, Edges::Both));
         if armed.is_err() {
             // Whoever tries again is not to believe that room will be reported.
             self.write_armed.store(false, Relaxed);
         }
-        armed.map_err(io::Error::from)
+        armed
     }
 
     /// See [`Source::after_fork`].

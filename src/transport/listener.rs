@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-use super::{AcceptSink, Bench, Bits, Registrar, Report, Schedule, Source, State};
+use super::{AcceptSink, Bench, Bits, Descriptor, Registrar, Report, Schedule, Source, State};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -28,7 +28,7 @@ struct Arrived {
 /// One listening socket. The descriptor is the owner's: it outlives every claim on the state.
 #[derive(Debug)]
 pub struct Listener {
-    fd: RawFd,
+    descriptor: Descriptor,
     state: State,
     sink: Option<Arc<dyn AcceptSink>>,
     /// Locked for a few instructions.
@@ -40,12 +40,18 @@ impl Listener {
     /// are handed over, and come back by [`Source::arrived`] of whichever listener was chosen.
     #[must_use]
     pub fn new(fd: RawFd, sink: Option<Arc<dyn AcceptSink>>) -> Self {
-        Self { fd, state: State::new(), sink, arrived: Mutex::new(Arrived::default()) }
+        let descriptor = Descriptor::new(fd);
+        Self { descriptor, state: State::new(), sink, arrived: Mutex::new(Arrived::default()) }
+    }
+
+    /// Its number, as a name.
+    pub fn fd(&self) -> RawFd {
+        self.descriptor.number()
     }
 
     /// The descriptor.
-    pub fn fd(&self) -> RawFd {
-        self.fd
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
     }
 
     /// Whether it hands its connections over, and takes what is placed on its loop.
@@ -63,6 +69,9 @@ impl Listener {
     /// # Errors
     /// Those of the kernel, and of a closed loop.
     pub fn register(&self, token: IoToken, registrar: &dyn Registrar) -> io::Result<()> {
+        if !self.descriptor.is_held() {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
         let registered = registrar.with_handle(&mut |handle| handle.register(token, Edges::Read));
         registered.map_err(io::Error::from)
     }
@@ -71,12 +80,13 @@ impl Listener {
     /// given back by the caller. Whether more may wait, and what went wrong.
     fn accept(&self, budget: usize, keep: &mut dyn FnMut(Connection)) -> (bool, Option<io::Error>) {
         // Another holder of the socket may have made it blocking, and there is no flag for one call.
-        let waits = descriptor::is_blocking(self.fd);
+        let waits = descriptor::is_blocking(self.descriptor.for_call());
         for _ in 0..budget {
-            if waits && !descriptor::is_readable(self.fd) {
+            let fd = self.descriptor.for_call();
+            if waits && !descriptor::is_readable(fd) {
                 return (false, None);
             }
-            match socket::accept(self.fd) {
+            match socket::accept(fd) {
                 Ok((connection, peer)) => match &self.sink {
                     Some(sink) => sink.place(connection, peer),
                     None => keep((connection, peer)),

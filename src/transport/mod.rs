@@ -10,6 +10,7 @@
 //! wait.
 
 mod datagram;
+mod descriptor;
 mod framing;
 mod link;
 mod listener;
@@ -20,6 +21,7 @@ mod stream;
 mod write_queue;
 
 pub use datagram::{Arrival, Datagrams, Delivered, Target};
+pub use descriptor::Descriptor;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
 pub use listener::{Connection, Listener};

@@ -143,7 +143,7 @@ impl<B: Buffer> Stream<B> {
     #[inline]
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
         debug_assert!(!buffer.is_empty());
-        let (count, whole) = self.channel.read(self.fd(), buffer)?;
+        let (count, whole) = self.channel.read(self.link.descriptor().for_call(), buffer)?;
         // The kernel had no more than this, unless it stopped at a boundary. And an end that was
         // reported with it is still to come, and will not be reported again.
         let more =
@@ -242,7 +242,7 @@ impl<B: Buffer> Stream<B> {
     /// Those of the kernel.
     #[inline]
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
-        self.channel.write(self.fd(), &[IoSlice::new(data)])
+        self.channel.write(self.link.descriptor().for_call(), &[IoSlice::new(data)])
     }
 
     /// As [`send`](Self::send), several parts in one call.
@@ -250,7 +250,7 @@ impl<B: Buffer> Stream<B> {
     /// # Errors
     /// Those of the kernel.
     pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.channel.write(self.fd(), parts)
+        self.channel.write(self.link.descriptor().for_call(), parts)
     }
 
     /// Queues a buffer of which `offset` bytes have gone. Owner only. Returns buffers to drop.
@@ -280,7 +280,7 @@ impl<B: Buffer> Stream<B> {
                 return Ok(());
             }
         }
-        socket::shutdown_write(self.fd())
+        socket::shutdown_write(self.link.descriptor().for_call())
     }
 
     /// Writes what is queued until it is gone, the kernel is full, or so many bytes have gone. The
@@ -302,7 +302,7 @@ impl<B: Buffer> Stream<B> {
                     flushed.drained = true;
                     if std::mem::take(&mut outgoing.shut_when_empty) {
                         // As in asyncio's transport, a peer that is gone is found out by reading.
-                        let _ = socket::shutdown_write(self.fd());
+                        let _ = socket::shutdown_write(self.link.descriptor().for_call());
                     }
                     return (flushed, true);
                 }
@@ -317,7 +317,7 @@ impl<B: Buffer> Stream<B> {
                 unsafe { outgoing.queue.parts(&mut parts, left) }
             };
             let offered: usize = parts[..count].iter().map(|part| part.len()).sum();
-            match self.channel.write(self.fd(), &parts[..count]) {
+            match self.channel.write(self.link.descriptor().for_call(), &parts[..count]) {
                 Ok(count) => {
                     wrote = count;
                     let full = wrote < offered && self.channel.short_write_fills();

@@ -308,7 +308,7 @@ def test_a_closed_loop_keeps_no_listener() -> None:
 
     loop = loop_pool.new_event_loop()
     server = loop.run_until_complete(loop.create_server(Recorder, "127.0.0.1", 0))
-    core = loop._listeners[server.sockets[0].fileno()]._core
+    core = loop._listeners[server.sockets[0]._sock]._core
     loop.close()
     assert not loop._listeners
     assert core.token == 0
