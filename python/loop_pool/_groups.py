@@ -280,7 +280,8 @@ class TaskGroup:
         with self._lock:
             done = None if self._busy() else self._all_done
         if done is not None and not done.done():
-            done.set_result(None)
+            with contextlib.suppress(asyncio.InvalidStateError):  # a Ctrl-C has just cancelled it
+                done.set_result(None)
 
     def _ended(self, task: PoolTask[Any]) -> None:
         with self._lock:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import loop_pool
-import loop_pool.sync
 from _pool_support import run
 
 if TYPE_CHECKING:
@@ -188,9 +187,6 @@ AWAITED = ["awaited", "closed"]
         (lambda: asyncio.Semaphore(1), None, asyncio.Semaphore, []),
         (asyncio.Condition, None, asyncio.Condition, []),
         (lambda: asyncio.Barrier(2), None, asyncio.Barrier, []),
-        (loop_pool.sync.Lock, None, loop_pool.sync.Lock, []),
-        (lambda: loop_pool.sync.Barrier(2), None, loop_pool.sync.Barrier, []),
-        (loop_pool.sync.Condition, None, loop_pool.sync.Condition, []),
     ],
 )
 def test_it_is_made_and_ended_as_it_asks_for(
@@ -211,6 +207,18 @@ def test_it_is_made_and_ended_as_it_asks_for(
 
     run(main)
     assert log == happens
+
+
+def test_what_is_shared_by_all_loops_is_not_entered_either() -> None:
+    sync = pytest.importorskip("loop_pool.sync", exc_type=ImportError)
+    kinds = [sync.Lock, sync.Condition, lambda: sync.Semaphore(1), lambda: sync.Barrier(2)]
+    locals_ = [loop_pool.LoopLocal[Any](kind) for kind in kinds]
+
+    async def main() -> None:
+        for local in locals_:
+            assert local.get() is await local
+
+    run(main)
 
 
 @pytest.mark.parametrize("factory", [plain_generator, DisposesAtOnce, Both, asyncio.Lock])
