@@ -83,12 +83,16 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
             begun, it cannot be cancelled.
 
         Raises:
-            RuntimeError: the executor was shut down, or the pool has ended.
+            RuntimeError: the executor was shut down, or the pool has ended, or this process is a
+                fork of the pool's.
         """
+        self._pool._check_process()
         return self._work.submit(fn, args, kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no further call. As ``concurrent.futures.Executor.shutdown``. Any thread.
+
+        In a forked child it does nothing: the calls are the parent's.
 
         Args:
             wait: whether to return only when all calls have ended, and a pool of its own too.
@@ -97,6 +101,8 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
         Raises:
             RuntimeError: it would wait, in the thread of a loop that is to make the calls.
         """
+        if self._pool._core.forked():
+            return
         self._work.shut("shutdown", cancel=cancel_futures)
         if not wait:
             return
@@ -162,6 +168,8 @@ class _OwnPool:
         self._thread.join()
 
     def _exit(self) -> None:
+        if self.pool._core.forked():
+            return  # the thread is the parent's
         self._work.result().shut("the exit of the interpreter")
         self.join()
 

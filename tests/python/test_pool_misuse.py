@@ -213,6 +213,46 @@ def test_a_forked_child_is_told_that_the_pool_is_its_parent_s() -> None:
     assert printed == "0\nalive\n"
 
 
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "kept = loop_pool.PoolExecutor(2); kept.submit(int).result()",
+        "kept = loop_pool.Runner(loops=3); kept.run(asyncio.sleep(0))",
+    ],
+    ids=["PoolExecutor", "Runner"],
+)
+@pytest.mark.parametrize("end", ["", "kept.shutdown()", "kept.__exit__(None, None, None)"])
+def test_a_forked_child_ends_without_the_pool_s_threads(begin: str, end: str) -> None:
+    if "Runner" in begin and end:
+        pytest.skip("a runner ends its loops")
+    printed = check_script(
+        f"""
+        import asyncio, os, signal, sys, warnings
+        import loop_pool
+        warnings.simplefilter("ignore")
+        {begin}
+        child = os.fork()
+        if not child:
+            signal.alarm({int(HANG) - 5})
+            if isinstance(kept, loop_pool.PoolExecutor):
+                try:
+                    kept.submit(int)
+                except RuntimeError as error:
+                    assert "fork" in str(error)
+            {end or "pass"}
+            sys.exit(3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if isinstance(kept, loop_pool.PoolExecutor):
+            assert kept.submit(int).result() == 0
+            kept.shutdown()
+        else:
+            kept.run(asyncio.sleep(0))
+            kept.close()
+        """
+    )
+    assert printed == "3\n"
+
+
 def test_a_child_forked_after_the_end_may_run_a_pool_of_its_own() -> None:
     printed = check_script(
         """
