@@ -443,6 +443,61 @@ def test_debug_mode_refuses_and_the_connection_is_as_before(kind: str) -> None:
     run(main, debug=True)
 
 
+async def refuse(transport: Any, *names: str) -> None:
+    """Calls methods on another loop and in a thread; each is refused, and has done nothing."""
+    arguments: dict[str, Any] = {"write": (b"refused",), "sendto": (b"refused",)}
+    for name in names:
+        method, args = getattr(transport, name), arguments.get(name, ())
+        with pytest.raises(RuntimeError, match=REFUSED):
+            await loop_pool.call(loops()[1], method, *args)
+        with pytest.raises(RuntimeError, match=REFUSED):
+            await asyncio.to_thread(method, *args)
+        assert not transport.is_closing(), name
+
+
+def test_debug_mode_refuses_and_datagrams_go_on() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            peer.settimeout(HANG)
+            transport, protocol = await loop.create_datagram_endpoint(
+                Datagrams, remote_addr=peer.getsockname()
+            )
+            await refuse(transport, "sendto", "close", "abort", "pause_reading", "resume_reading")
+            transport.sendto(b"own")
+            assert peer.recv(100) == b"own"
+            transport.abort()
+            await asyncio.wait_for(protocol.lost, HANG)
+
+    run(main, debug=True)
+
+
+def test_debug_mode_refuses_and_pipes_go_on() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        out, into = os.pipe()
+        source_protocol, sink_protocol = Recorder(), Recorder()
+        source, _ = await loop.connect_read_pipe(
+            lambda: source_protocol,
+            open(out, "rb", 0),  # noqa: SIM115
+        )
+        sink, _ = await loop.connect_write_pipe(
+            lambda: sink_protocol,
+            open(into, "wb", 0),  # noqa: SIM115
+        )
+        await refuse(source, "close", "pause_reading", "resume_reading")
+        await refuse(sink, "write", "write_eof", "close", "abort")
+        sink.write(b"own")
+        await source_protocol.got(3)
+        sink.abort()
+        await sink_protocol.ended()
+        await source_protocol.ended()
+        assert source_protocol.data == b"own"
+
+    run(main, debug=True)
+
+
 def test_debug_mode_refuses_what_a_writer_waits_for() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write((await reader.readline()).upper())
