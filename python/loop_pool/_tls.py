@@ -43,8 +43,8 @@ private name                                use here
 ``_call_eof_received``,
 ``_start_shutdown``, ``_fatal_error``
 ``_do_shutdown``,                           on the loop's thread alone, as all that reaches OpenSSL
-``_on_handshake_complete``,
 ``_force_close`` of the transport
+``_on_handshake_complete``                  overridden: see there
 ``_wakeup_waiter``                          called when ``connection_made`` ends the program
 ``_SSLProtocolTransport`` and               base of what a program sees; its ``write`` is native
 its ``_ssl_protocol``, ``_closed``
@@ -206,6 +206,9 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
                 self._wakeup_waiter()
                 self._loop.call_soon(self._do_read)
             raise
+        finally:
+            # Its traceback leads to this frame, and so it would be in a cycle.
+            del handshake_exc
 
     # -- for the native half ---------------------------------------------------------------------
 
@@ -342,10 +345,10 @@ _OF_OPENSSL = (
     "_do_read__copied",
     "_do_shutdown",
     "_do_write",
-    "_on_handshake_complete",
     "_receive",
 )
-"""The methods that reach OpenSSL's memory, whoever calls them."""
+"""The methods that reach OpenSSL's memory, whoever calls them. None is given an exception: a frame
+of ours that keeps its arguments would keep that in a cycle."""
 
 
 def _inherited(cls: type, name: str) -> Callable[..., Any]:
