@@ -138,7 +138,7 @@ async def call(loop: EventLoop, fn: Callable[..., Any], /, *args: Any, **kwargs:
         RuntimeError: as :func:`spawn`.
         BaseException: whatever ``fn`` raises.
     """
-    return await spawn(_call(fn, args, kwargs), loop=loop)
+    return await spawn(_calling(fn, args, kwargs), loop=loop)
 
 
 @overload
@@ -173,7 +173,7 @@ async def broadcast(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> lis
     tasks: list[PoolTask[Any]] = []
     try:
         for loop in pool.loops:
-            tasks.append(spawn_in(pool, _call(fn, args, kwargs), loop=loop))
+            tasks.append(spawn_in(pool, _calling(fn, args, kwargs), loop=loop))
     except BaseException:
         for task in tasks:
             task.cancel()
@@ -190,6 +190,18 @@ async def broadcast(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> lis
         return [task.result() for task in tasks]
     finally:
         del errors, tasks
+
+
+def _calling(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Coroutine[Any, Any, Any]:
+    """Return a coroutine that calls a function, and is called as that is, for who lists tasks."""
+    coro = _call(fn, args, kwargs)
+    for name in ("__name__", "__qualname__"):
+        known = getattr(fn, name, None)
+        if isinstance(known, str):
+            setattr(coro, name, known)
+    return coro
 
 
 async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -316,7 +328,7 @@ class _Feed:
         if self._is_async:
             coro: Coroutine[Any, Any, Any] = self._fn(*args)
             return coro
-        return _call(self._fn, args, {})
+        return _calling(self._fn, args, {})
 
     def _ended(self, task: PoolTask[Any]) -> None:
         self._pending.discard(task)

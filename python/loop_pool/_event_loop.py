@@ -170,6 +170,18 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         """What logs call it: ``loop-pool-0`` and so on."""
         return repr(self) if self._pool is None else self._pool._members[self._pool_index].name
 
+    def __repr__(self) -> str:
+        """Say which loop it is, as asyncio does not."""
+        pool = self._pool
+        if pool is None:
+            which = f"at {id(self):#x}"
+        else:
+            which = f"index={self._pool_index} pool={id(pool):#x}"
+        return (
+            f"<{type(self).__name__} {which} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
     # -- running ---------------------------------------------------------------------------------
 
     def run_forever(self) -> None:

@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core, _event_loop
@@ -224,6 +225,9 @@ class Watch:
         )
 
 
+_PACKAGE = Path(__file__).parent
+
+
 def _end_of_loop(stack: Stack) -> int:
     """Return where what the loop has called begins: after the loop, and debug mode's handle."""
     ours = (_event_loop.__file__, asyncio.events.__file__)
@@ -260,5 +264,7 @@ def _describe(incident: StuckLoop) -> str:
     name = "a task" if incident.task_name is None else f"task {incident.task_name!r}"
     if not incident.task_stack:
         return name
-    first = incident.task_stack[0]
+    # Where the program's own code begins: before it there may be the coroutine of `call`, say.
+    program = (each for each in incident.task_stack if Path(each.filename).parent != _PACKAGE)
+    first = next(program, incident.task_stack[0])
     return f"{name}, coroutine {first.name}() in {first.filename}"

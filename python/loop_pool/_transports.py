@@ -95,6 +95,8 @@ class Base(_Parent):
         self._context = contextvars.copy_context() if context is None else context
         self._core = core
         self._set_protocol(protocol)
+        # As asyncio, who makes the transport hears of a protocol that is none.
+        protocol.connection_made  # noqa: B018
 
     def _join(self) -> None:
         """Register with the loop, last of all: from then on it has turns."""

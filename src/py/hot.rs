@@ -8,11 +8,11 @@
 
 use std::ffi::CStr;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyFloat, PyInt, PyType};
 
 use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
@@ -320,6 +320,34 @@ unsafe extern "C" fn call_soon_threadsafe(
     unsafe { enter(slf, args, count, kwnames, body) }
 }
 
+/// A deadline in seconds. One that is too large for a float never comes.
+#[inline(always)]
+fn deadline_of(when: &Bound<'_, PyAny>) -> PyResult<f64> {
+    when.extract().or_else(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(when.py()) && when.is_instance_of::<PyInt>() {
+            return Ok(if when.gt(0)? { f64::INFINITY } else { f64::NEG_INFINITY });
+        }
+        Err(error)
+    })
+}
+
+/// `now + delay`, as Python adds them: what a float cannot be added to is no delay.
+#[inline(always)]
+fn after<'py>(delay: &Bound<'py, PyAny>, now: f64) -> PyResult<Bound<'py, PyAny>> {
+    let py = delay.py();
+    if delay.is_exact_instance_of::<PyFloat>() || delay.is_exact_instance_of::<PyInt>() {
+        return float(py, now + delay.extract::<f64>()?);
+    }
+    float(py, now)?.add(delay)
+}
+
+/// A new float.
+#[inline(always)]
+fn float(py: Python<'_>, value: f64) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyFloat_FromDouble(value)) }
+}
+
 /// The part that `call_at` and `call_later` share.
 #[inline(always)]
 fn schedule_timer(
@@ -331,7 +359,7 @@ fn schedule_timer(
     let py = loop_.py();
     let core = loop_.get();
     core.check_open()?;
-    let deadline: f64 = when.extract()?;
+    let deadline = deadline_of(when)?;
     if core.is_debug() {
         check_in_debug_mode(loop_, callback, "call_at", true)?;
         let class = state().timer_type;
@@ -383,8 +411,7 @@ unsafe extern "C" fn call_later(
         if delay.is_none() {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
-        let now = clock::seconds(clock::monotonic_ns());
-        let when = (now + delay.extract::<f64>()?).into_pyobject(py)?.into_any();
+        let when = after(&delay, clock::seconds(clock::monotonic_ns()))?;
         schedule_timer(loop_, &when, callback, &parsed)
     };
     // SAFETY: called by the interpreter as the convention says.

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyAttributeError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -91,13 +91,13 @@ pub(super) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
                 }
             })?
     };
-    let fd: RawFd = number
-        .extract()
-        .map_err(|_| PyValueError::new_err(format!("Invalid file descriptor: {number}")))?;
-    if fd < 0 {
-        return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+    if number.lt(0)? {
+        return Err(PyValueError::new_err(format!("Invalid file descriptor: {number}")));
     }
-    Ok(fd)
+    // As the kernel's interface has it: no descriptor has such a number.
+    number.extract().map_err(|_| {
+        PyOverflowError::new_err(format!("descriptor {number} is greater than the maximum"))
+    })
 }
 
 fn repr_of(object: &Bound<'_, PyAny>) -> String {
@@ -222,6 +222,7 @@ pub(super) fn remove(
     }
     let (fd, holds) = match descriptor(source) {
         Ok(fd) => (fd, true),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(false),
         // A closed object does not know its descriptor any more: find what was registered for it.
         Err(error) => {
             let found = lock_attached(py, &core.event_loop.io)

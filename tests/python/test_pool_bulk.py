@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -327,3 +328,18 @@ def test_outside_of_a_pool_each_says_so() -> None:
             await loop_pool.broadcast(_answer, 1)
 
     asyncio.run(main())
+
+
+def test_a_call_is_listed_by_the_name_of_its_function() -> None:
+    async def named(seen: list[str]) -> None:
+        task: Any = asyncio.current_task()
+        seen.append(task.get_coro().__qualname__)
+
+    async def main() -> None:
+        seen: list[str] = []
+        await loop_pool.call(loop_pool.current_pool().loops[1], named, seen)
+        assert seen == [named.__qualname__]
+        # What has no name is called as it is.
+        assert await loop_pool.call(loop_pool.current_pool().loops[1], functools.partial(int, "7"))
+
+    loop_pool.run(main(), loops=2)

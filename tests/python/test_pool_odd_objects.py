@@ -173,9 +173,9 @@ def test_a_tls_object_of_the_program_may_return_anything(
 
     wrap_bio = ssl.SSLContext.wrap_bio
 
-    def wrap(context: ssl.SSLContext, *args: Any, server_side: bool = False, **more: Any) -> Any:
-        made: Any = wrap_bio(context, *args, server_side=server_side, **more)
-        if server_side:
+    def wrap(context: ssl.SSLContext, *args: Any, **more: Any) -> Any:
+        made: Any = wrap_bio(context, *args, **more)
+        if made.server_side:
             made._sslobj = Proxy(made._sslobj)
         return made
 

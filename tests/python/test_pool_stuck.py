@@ -331,3 +331,21 @@ def test_a_limit_that_is_never_reached(log: Records) -> None:
 
     run(main, stuck_after=float("inf"))
     assert not log.records
+
+
+@pytest.mark.parametrize("how", ["call", "broadcast", "map"])
+def test_the_programs_own_function_is_named(log: Records, how: str) -> None:
+    def get_stuck(_: int) -> None:
+        if asyncio.get_running_loop() is loop_pool.current_pool().loops[1] or how == "map":
+            log.wait(BEGUN)
+
+    async def main() -> None:
+        if how == "call":
+            await loop_pool.call(loop_pool.current_pool().loops[1], get_stuck, 1)
+        elif how == "broadcast":
+            await loop_pool.broadcast(get_stuck, 1)
+        else:
+            assert [each async for each in loop_pool.map(get_stuck, [1])] == [None]
+        await eventually(lambda: len(log.about(ENDED)) == 1, "its end is logged")
+
+    run(main, stuck_after=LIMIT)
