@@ -12,13 +12,17 @@ import collections
 import concurrent.futures
 import contextlib
 import contextvars
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
+from . import _core
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ._event_loop import EventLoop
+    from ._task import PoolTask
 
 _WAKE = 2
 """Lanes that one call wakes."""
@@ -31,7 +35,7 @@ class _Call:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | PoolTask[Any] | None = None
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._context = contextvars.copy_context()
 
@@ -47,17 +51,28 @@ class _Call:
             del self
         else:
             if asyncio.iscoroutine(result):
-                self.task = asyncio.create_task(result, context=self._context)
+                self.task = self._leave(result) or asyncio.create_task(
+                    result, context=self._context
+                )
                 return False
             future.set_result(result)
         return True
+
+    def _leave(self, coro: Coroutine[Any, Any, Any]) -> PoolTask[Any] | None:
+        """Leave a coroutine to the loop that has the fewest, if nothing of it has run on this one.
+
+        Whichever loop is quickest makes the most calls; it is not to keep all that live long.
+        """
+        if not inspect.iscoroutinefunction(self._fn):
+            return None
+        return _core._spawn(coro, None, self._context)
 
     def fail(self, error: BaseException) -> None:
         """Tell that it has not ended and never will, unless it just has."""
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.future.set_exception(error)
 
-    def finish(self, task: asyncio.Task[Any]) -> None:
+    def finish(self, task: asyncio.Task[Any] | PoolTask[Any]) -> None:
         """Tell of the end of its coroutine."""
         if task.cancelled():
             # A call that runs cannot become a cancelled one.
@@ -166,7 +181,7 @@ class Work:
         elif call.task is not None:
             call.task.add_done_callback(lambda task: self._finish(call, task))
 
-    def _finish(self, call: _Call, task: asyncio.Task[Any]) -> None:
+    def _finish(self, call: _Call, task: asyncio.Task[Any] | PoolTask[Any]) -> None:
         call.finish(task)
         self._forget(call)
 

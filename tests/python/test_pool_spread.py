@@ -70,6 +70,12 @@ async def by_map(gate: Gate, count: int) -> None:
         pass
 
 
+async def by_submit(gate: Gate, count: int) -> None:
+    """As an executor's calls."""
+    calls = [loop_pool.submit(gate.wait) for _ in range(count)]
+    await asyncio.gather(*[asyncio.wrap_future(call) for call in calls])
+
+
 async def by_callbacks(gate: Gate, count: int) -> None:
     """Each out of a callback that has the next one called."""
     tasks: list[loop_pool.PoolTask[None]] = []
@@ -97,7 +103,7 @@ async def by_tree(gate: Gate, count: int) -> None:
         await loop_pool.gather(by_tree(gate, count // 2), by_tree(gate, count - count // 2))
 
 
-WAYS = [by_spawn, by_group, by_gather, by_map, by_callbacks, by_tree]
+WAYS = [by_spawn, by_group, by_gather, by_map, by_submit, by_callbacks, by_tree]
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["in main", "in a spawned task"])
