@@ -77,6 +77,13 @@ pub const ERRANDS_FOR: Duration = Duration::from_micros(250);
 /// What a loop is expected to begin within this time is left to it by loops that have nothing to do.
 pub const BEGIN_SOON: Duration = Duration::from_millis(1);
 
+/// A loop that has not slept for this long is busy.
+pub const BUSY_AFTER: Duration = Duration::from_millis(2);
+
+/// How many coroutines more than the others a loop keeps while all are busy: those that live shortly
+/// are cheapest where they were made.
+pub const BUSY_SLACK: u64 = 8;
+
 /// Loops that are looked at for the one with the least to do, each time that a coroutine is placed.
 pub const LOOKED_AT: usize = 8;
 

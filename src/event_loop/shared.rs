@@ -71,6 +71,8 @@ pub struct Load {
     /// Those that have begun here and not ended.
     spawned: AtomicU64,
     is_looking: AtomicBool,
+    /// When it slept last, in nanoseconds of the clock.
+    slept_ns: AtomicU64,
 }
 
 impl Load {
@@ -84,6 +86,18 @@ impl Load {
     #[inline]
     pub fn set_spawned(&self, count: u64) {
         self.spawned.store(count, Relaxed);
+    }
+
+    /// When the owner slept last, in nanoseconds of the clock. Any thread.
+    #[inline]
+    pub fn slept_ns(&self) -> u64 {
+        self.slept_ns.load(Relaxed)
+    }
+
+    /// See [`slept_ns`](Self::slept_ns). Owner only.
+    #[inline]
+    pub fn set_slept_ns(&self, now_ns: u64) {
+        self.slept_ns.store(now_ns, Relaxed);
     }
 
     /// Whether the owner has nothing to do, and looks for a post before it sleeps. Any thread.

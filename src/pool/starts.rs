@@ -118,31 +118,25 @@ impl Starter {
     /// The loop for the next coroutine.
     fn choose(&mut self, team: &Team) -> Seat {
         let count = team.loops.len();
-        // Beginning with the last one: a loop that has just done the one before looks for the next.
+        // Beginning with the last one: equal loops are filled one after another.
         let before = Seat((self.last.0 + count - 1) % count);
         let others = team.starts.seats_behind(before).take(config::LOOKED_AT);
         let best = others
             .filter(|seat| *seat != self.seat && !team.starts.is_closed(*seat))
             .filter_map(|seat| {
                 let home = team.loops[seat.0].get().filter(|home| home.is_running())?;
-                let idleness = if home.load.is_looking() {
-                    Idleness::Looks
-                } else if home.idle().is_awake() {
-                    Idleness::Works
-                } else {
-                    Idleness::Sleeps
-                };
-                let works = u64::from(idleness == Idleness::Works);
-                Some((team.spawned(seat) + works, idleness, seat))
+                let works = home.idle().is_awake();
+                Some((team.spawned(seat) + u64::from(works), works, seat))
             })
-            .min_by_key(|(load, idleness, _)| (*load, *idleness));
-        let Some((least, idleness, other)) = best else { return self.seat };
+            .min_by_key(|(load, works, _)| (*load, *works));
+        let Some((least, works, other)) = best else { return self.seat };
         // This loop works, for whoever makes the coroutine.
         let own = team.spawned(self.seat) + 1;
-        let stays = if idleness == Idleness::Works {
-            // To leave it with another that works costs more than it brings, if they have about as
-            // much to do.
-            own <= least + 1 + least / 16
+        // To leave it with another that works, or has just ended something, costs more than it brings
+        // if they have about as much to do.
+        let close = least + 1 + least / 16;
+        let stays = if works {
+            own <= close || (own <= close + config::BUSY_SLACK && self.are_all_busy(team))
         } else {
             own < least
         };
@@ -151,6 +145,17 @@ impl Starter {
         }
         self.last = other;
         other
+    }
+
+    /// Whether all others work, and have done so for a while: what is left to them has to wait.
+    fn are_all_busy(&self, team: &Team) -> bool {
+        let now_ns = clock::monotonic_ns();
+        let is_busy = |home: &Shared| {
+            let since = Duration::from_nanos(now_ns.saturating_sub(home.load.slept_ns()));
+            home.idle().is_awake() && since > config::BUSY_AFTER
+        };
+        let others = team.loops().filter(|(seat, _)| *seat != self.seat.0);
+        others.into_iter().all(|(_, home)| is_busy(home))
     }
 
     /// Looks at the queues of the others.
@@ -196,16 +201,6 @@ impl Starter {
             && team.spawned(self.seat) < team.spawned(seat)
             && team.working() < team.cores
     }
-}
-
-/// In the order in which a coroutine is left to loops that have as much to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Idleness {
-    /// It is awake, and looks for a post.
-    Looks,
-    /// It sleeps, or is being woken.
-    Sleeps,
-    Works,
 }
 
 impl Team {

@@ -168,6 +168,7 @@ fn wait_and_help(
     }
     hand.team().awake();
     let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
+    shared.load.set_slept_ns(now_ns);
     let budget = Budget::new(now_ns, until_ns, is_wanted);
     let helped =
         summons.is_some_and(|summons| hand.answer(summons, shared, scratch, busy, &budget));

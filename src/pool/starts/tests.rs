@@ -22,6 +22,8 @@ impl Pool {
             .map(|id| {
                 let event_loop = EventLoop::<u32>::new().expect("descriptors");
                 event_loop.shared().set_running(true);
+                // Of late.
+                event_loop.shared().load.set_slept_ns(u64::MAX);
                 let hand = team.join(LoopId(id), event_loop.shared()).expect("a place");
                 (event_loop, hand)
             })
@@ -100,6 +102,19 @@ fn a_loop_that_sleeps_is_preferred_and_then_the_spawner_itself() {
     assert_eq!(pool.parts(), [1, 0, 1]);
     assert!(!home.idle().is_parked(), "it has been woken");
     drop(parked);
+}
+
+#[test]
+fn a_few_more_stay_while_all_loops_are_busy() {
+    let mut pool = Pool::new(3);
+    for seat in [1, 2] {
+        pool.shared(seat).load.set_slept_ns(0);
+    }
+    pool.leave(0, 8);
+    assert_eq!(pool.parts(), [8, 0, 0]);
+    pool.leave(0, 100);
+    let parts = pool.parts();
+    assert!(parts.iter().all(|part| (30..=44).contains(part)), "{parts:?}");
 }
 
 #[test]
