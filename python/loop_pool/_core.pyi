@@ -380,8 +380,9 @@ class ListenerCore:
 
     Args:
         fd: a listening, non-blocking socket that stays open until `stop`.
-        on_connection: called with the native half of each connection, on the loop's thread.
-        on_failure: called with the exception when accepting failed; it rests until `resume`.
+        half: kept weakly. On the loop's thread, its `_connected` is called with the native half of
+            each connection, and `_failed` with the exception when accepting failed, which then
+            rests until `resume`.
         server: with one, each connection goes to the least loaded loop that listens for it.
         holder: the object that closes the socket.
     """
@@ -389,8 +390,7 @@ class ListenerCore:
     def __new__(
         cls,
         fd: int,
-        on_connection: Callable[[StreamCore], object],
-        on_failure: Callable[[OSError], object],
+        half: object,
         server: ServerCore | None = None,
         holder: object = None,
     ) -> Self: ...

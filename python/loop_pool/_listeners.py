@@ -27,7 +27,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener:
-    """One listening socket of one loop."""
+    """One listening socket of one loop, which keeps it for as long as it listens."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -54,8 +54,7 @@ class Listener:
             self._context.run(pool_server.set, None)
         # On Linux an accepted connection inherits it: one system call less for each.
         _private.set_nodelay(sock)
-        callbacks = (self._connected, self._failed)
-        self._core = _core.ListenerCore(sock.fileno(), *callbacks, self._shared, sock)
+        self._core = _core.ListenerCore(sock.fileno(), self, self._shared, sock)
 
     def start(self) -> None:
         """Begin to accept; one of a pool-wide server does so when it is resumed."""
@@ -75,6 +74,12 @@ class Listener:
         if self._shared is not None:
             self._shared.remove(self._loop._pool_index)
         self._core.stop(self._loop)
+
+    def end(self) -> None:
+        """Stop, as the loop closes: a handshake that can't go on keeps the socket open no more."""
+        self.stop()
+        self._server = None
+        del self._sock
 
     def retire(self) -> None:
         """Accept nothing more, on whichever thread. Any thread."""

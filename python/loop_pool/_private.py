@@ -136,8 +136,14 @@ def keep_client(server: Any, transport: asyncio.BaseTransport, strongly: bool) -
 
 
 def let_clients_go(server: Any) -> None:
-    """Undo ``keep_clients`` when the loop closes, which keeps its connections no more."""
-    server._clients = weakref.WeakSet(server._clients.copy())
+    """Undo ``keep_clients`` when the loop closes, which keeps its connections no more.
+
+    Nor do they keep the server, which may listen: no end of theirs will come to it any more.
+    """
+    clients = server._clients.copy()
+    server._clients = weakref.WeakSet(clients)
+    for client in clients:
+        client._server = None
 
 
 def check_thread(loop: asyncio.AbstractEventLoop) -> None:

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyString, PyWeakrefReference};
 
 use super::callback::Callback;
 use super::core::LoopCore;
@@ -25,36 +27,37 @@ pub(super) struct ListenerCore {
     listener: Arc<Listener>,
     /// Under which it is registered; 0: not.
     token: AtomicU64,
-    /// Called with the native half of each connection.
-    on_connection: Py<PyAny>,
-    /// Called with the exception when accepting failed; accepting rests until `resume`.
-    on_failure: Py<PyAny>,
+    /// Its Python half, which the loop keeps, and which keeps this: weakly, so that both are freed as
+    /// soon as the loop lets go.
+    listener_half: Py<PyWeakrefReference>,
     /// What else may close the socket.
     holder: Holder,
 }
 
 #[pymethods]
 impl ListenerCore {
-    /// `fd`: a listening, non-blocking socket that stays open until `stop`. With a `server` each
-    /// connection goes to the least loaded loop that listens for it. `holder`: the object that closes it.
+    /// `fd`: a listening, non-blocking socket that stays open until `stop`. `half`: is told of each
+    /// connection (`_connected`) and of a failure, after which accepting rests (`_failed`). With a
+    /// `server` each connection goes to the least loaded loop that listens for it. `holder`: the object
+    /// that closes the socket.
     #[new]
-    #[pyo3(signature = (fd, on_connection, on_failure, server=None, holder=None))]
+    #[pyo3(signature = (fd, half, server=None, holder=None))]
     fn new(
         fd: i32,
-        on_connection: Py<PyAny>,
-        on_failure: Py<PyAny>,
+        half: &Bound<'_, PyAny>,
         server: Option<&Bound<'_, ServerCore>>,
         holder: Option<&Bound<'_, PyAny>>,
-    ) -> Self {
+    ) -> PyResult<Self> {
         let sink = server.map(|server| server.get().sink() as Arc<dyn AcceptSink>);
         let listener = Arc::new(Listener::new(fd, sink));
         let token = AtomicU64::new(0);
-        let this = Self { listener, token, on_connection, on_failure, holder: Holder::default() };
+        let listener_half = PyWeakrefReference::new(half)?.unbind();
+        let this = Self { listener, token, listener_half, holder: Holder::default() };
         if let Some(holder) = holder {
             // SAFETY: `drop` waits for whoever uses the socket.
             unsafe { this.holder.hold(this.listener.descriptor(), holder) };
         }
-        this
+        Ok(this)
     }
 
     /// Whether the socket's number still stands for it: the program has not closed it.
@@ -154,8 +157,7 @@ impl ListenerCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.on_connection)?;
-        visit.call(&self.on_failure)?;
+        visit.call(&self.listener_half)?;
         self.holder.traverse(&visit)
     }
 }
@@ -175,8 +177,21 @@ impl Drop for ListenerCore {
 impl ListenerCore {
     fn introduce(&self, py: Python<'_>, connection: Connection, result: &mut PyResult<()>) {
         let handed = Bound::new(py, StreamCore::accepted(connection, self.listener.is_shared()))
-            .and_then(|core| self.on_connection.call1(py, (core,)).map(drop));
+            .and_then(|core| self.tell(intern!(py, "_connected"), core));
         keep_worst(py, result, handed);
+    }
+
+    /// Calls a method of the Python half. If that has gone, so have the loop's interest and the
+    /// connection.
+    fn tell<'py>(
+        &self,
+        method: &Bound<'py, PyString>,
+        argument: impl IntoPyObject<'py>,
+    ) -> PyResult<()> {
+        match self.listener_half.bind(method.py()).upgrade() {
+            Some(half) => half.call_method1(method, (argument,)).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -206,7 +221,7 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, ListenerCore>) ->
     if let Some(error) = accepted.err().or(failure) {
         state.pause();
         let error = os_error(py, &error).into_value(py);
-        keep_worst(py, &mut result, this.on_failure.call1(py, (error,)).map(drop));
+        keep_worst(py, &mut result, this.tell(intern!(py, "_failed"), error));
     }
     schedule(loop_, slf, state.end_turn());
     result
