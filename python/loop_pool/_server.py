@@ -201,11 +201,15 @@ async def start_server(
         port: likewise; 0 picks a free port, the same for every loop.
         sock: a bound socket, which the server owns from then on; the other loops listen on
             duplicates of it.
-        kwargs: as for ``asyncio.start_server`` (``limit``, ``ssl``, ``backlog``, ...).
+        kwargs: as for ``asyncio.start_server`` (``limit``, ``ssl``, ``backlog``, ...). With
+            ``reuse_port=False`` the loops share one socket, so that nobody else can have the
+            address; by default another program of the same user can, if it sets ``SO_REUSEPORT``.
 
     Raises:
         RuntimeError: no pool runs in this thread.
-        OSError: the address cannot be bound. Listeners already made are closed.
+        ValueError: both an address and ``sock`` were given, or neither.
+        OSError: the address cannot be bound; ``EADDRINUSE``: somebody has it, unless both sides
+            set ``reuse_port=True``. Listeners already made are closed.
     """
 
     def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:
@@ -234,11 +238,14 @@ async def create_server(
         port: likewise; 0 picks a free port, the same for every loop.
         sock: a bound socket, which the server owns from then on; the other loops listen on
             duplicates of it.
-        kwargs: as for ``asyncio.loop.create_server`` (``ssl``, ``backlog``, ...).
+        kwargs: as for ``asyncio.loop.create_server`` (``ssl``, ``backlog``, ...); ``reuse_port`` as
+            for :func:`start_server`.
 
     Raises:
         RuntimeError: no pool runs in this thread.
-        OSError: the address cannot be bound. Listeners already made are closed.
+        ValueError: both an address and ``sock`` were given, or neither.
+        OSError: the address cannot be bound; ``EADDRINUSE``: somebody has it, unless both sides
+            set ``reuse_port=True``. Listeners already made are closed.
     """
 
     def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:
@@ -255,23 +262,41 @@ async def _listen_on_every_loop(
     options: dict[str, Any],
 ) -> Server:
     """Let ``make`` listen loop by loop: the first one resolves the names and picks the ports."""
+    if sock is not None and (host is not None or port is not None):
+        raise ValueError("host/port and sock can not be specified at the same time")
     pool = current_pool()
     members = pool._members
     shared = _core.ServerCore(pool._core) if len(members) > 1 else None
-    if sock is None and len(members) > 1:
-        options["reuse_port"] = True
+    # The program's own word: several may have the address, nobody else may, or nothing said.
+    reuse_port = options.get("reuse_port")
+    again = _share if reuse_port is False else _bind_again
     servers: list[tuple[_Member, asyncio.Server]] = []
     bound: list[socket.socket] = []
+
+    async def listen_first(member: _Member) -> asyncio.Server:
+        if reuse_port is not None or len(members) == 1:
+            server = await make(host=host, port=port, **options)
+            servers.append((member, server))
+            return server
+        # Bound for itself alone, which fails if anybody has the address, whatever that one allows.
+        # The other loops' sockets may join it afterwards.
+        starts = options.get("start_serving", True)
+        server = await make(host=host, port=port, **{**options, "start_serving": False})
+        servers.append((member, server))
+        for one in server.sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if starts:
+            await server.start_serving()
+        return server
 
     async def listen(member: _Member) -> None:
         sources = (
             [sock.dup() if servers else sock]
             if sock is not None
-            else [_bind_again(like) for like in bound]
+            else [again(like) for like in bound]
         )
         if not sources:
-            server = await make(host=host, port=port, **options)
-            servers.append((member, server))
+            server = await listen_first(member)
             bound.extend(server.sockets)
             return
         try:
@@ -309,6 +334,12 @@ def _without_binding(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that concern a socket which is already bound."""
     binding = {"family", "flags", "reuse_address", "reuse_port"}
     return {name: value for name, value in options.items() if name not in binding}
+
+
+def _share(like: Any) -> socket.socket:
+    """Return a duplicate of a socket."""
+    duplicate: socket.socket = like.dup()
+    return duplicate
 
 
 def _bind_again(like: socket.socket) -> socket.socket:
