@@ -9,6 +9,21 @@ use std::time::Duration;
 /// what it would find, and I/O waits no longer than this beyond the running batch.
 pub const POLL_INTERVAL: Duration = Duration::from_micros(250);
 
+/// While descriptors are watched, the kernel is asked in each third turn, however young the last poll
+/// is: what is ready has its callback within four turns, by which programs wait for a peer in the same
+/// loop.
+pub const TURNS_PER_POLL: u32 = 3;
+
+/// Descriptors that every loop watches from its start: the end of asyncio's own pipe to itself.
+pub const OWN_DESCRIPTORS: usize = 1;
+
+/// Polls that found nothing, since the loop last slept or found something, from which on the turns are
+/// not counted any more: it computes, and the clock decides.
+pub const POLLS_IN_VAIN: u32 = 256;
+
+/// Then a poll younger than this is not repeated: asking costs some 2 % of the time.
+pub const COMPUTING_POLL_INTERVAL: Duration = Duration::from_micros(75);
+
 /// Callbacks run between two looks at the inbox and (by [`POLL_INTERVAL`]) at the reactor, however
 /// many are ready. Bounds the delay that one long turn imposes on foreign posts and I/O.
 pub const CALLBACK_BATCH: usize = 1024;

@@ -154,6 +154,8 @@ class Listener:
                 core.retire(loop)
                 core.close_descriptor()
                 raise
+            # Whatever becomes of the handshake, the listener may end meanwhile.
+            del self
             try:
                 await waiter
             except BaseException:

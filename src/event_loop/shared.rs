@@ -15,7 +15,7 @@ use crate::id::IoToken;
 use crate::metrics::Metrics;
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::address::SocketAddress;
 use crate::sys::clock;
@@ -140,6 +140,8 @@ pub struct Shared {
     handle: RwLock<Option<Handle>>,
     /// In a forked child: the reactor is the parent's, and nothing may be asked of it.
     is_parents: AtomicBool,
+    /// How many descriptors it watches.
+    watched: Arc<AtomicUsize>,
 }
 
 /// The right to poll a loop's reactor.
@@ -162,6 +164,7 @@ impl Poller<'_> {
 impl Shared {
     pub(super) fn new() -> io::Result<Self> {
         let (driver, handle) = Driver::new()?;
+        let watched = handle.watched();
         Ok(Self {
             door: CachePadded::default(),
             metrics: CachePadded::default(),
@@ -174,7 +177,14 @@ impl Shared {
             driver: Mutex::new(Some(driver)),
             handle: RwLock::new(Some(handle)),
             is_parents: AtomicBool::new(false),
+            watched,
         })
+    }
+
+    /// Whether the kernel may have something to report besides what every loop watches. Any thread.
+    #[inline]
+    pub fn watches_descriptors(&self) -> bool {
+        self.watched.load(Relaxed) > config::OWN_DESCRIPTORS
     }
 
     /// Whether the owner sleeps, and who is to wake it.

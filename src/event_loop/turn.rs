@@ -74,6 +74,12 @@ pub struct Local<C> {
     /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
     last_poll_ns: u64,
     ticks: Ticks,
+    /// Turns since the kernel was asked.
+    skipped: u32,
+    /// Polls in a row that were made because so many turns had passed, and found nothing.
+    in_vain: u32,
+    /// This turn asks the kernel, however young the last poll is.
+    due: bool,
 }
 
 /// Knows without the clock that the last poll is young.
@@ -85,6 +91,8 @@ struct Ticks {
     origin: Option<(u64, u64)>,
     /// The poll interval in ticks; 0: not calibrated yet, or not after this poll.
     interval: u64,
+    /// Which poll interval that is; zero: none.
+    lasts: Duration,
     /// Times that it may still be believed before the clock is asked.
     trust: u32,
 }
@@ -94,16 +102,17 @@ impl Ticks {
     const CALIBRATION_NS: u64 = 1_000_000;
     const TRUST: u32 = 256;
 
-    fn polled(&mut self, now_ns: u64) {
+    fn polled(&mut self, now_ns: u64, interval: Duration) {
         let now = clock::ticks();
         self.at_poll = now;
         self.trust = Self::TRUST;
         let (origin_ns, origin) = *self.origin.get_or_insert((now_ns, now));
         let elapsed = now_ns.saturating_sub(origin_ns);
-        if self.interval == 0 && elapsed >= Self::CALIBRATION_NS {
+        if self.lasts != interval && elapsed >= Self::CALIBRATION_NS {
             let ticks = u128::from(now.saturating_sub(origin));
-            let interval = ticks * config::POLL_INTERVAL.as_nanos() / u128::from(elapsed);
-            self.interval = u64::try_from(interval).unwrap_or(0);
+            let ticks = ticks * interval.as_nanos() / u128::from(elapsed);
+            self.interval = u64::try_from(ticks).unwrap_or(0);
+            self.lasts = interval;
         }
     }
 
@@ -115,6 +124,7 @@ impl Ticks {
         self.trust -= 1;
         true
     }
+
 }
 
 impl<C> Local<C> {
@@ -126,6 +136,9 @@ impl<C> Local<C> {
             scratch: Vec::new(),
             last_poll_ns: 0,
             ticks: Ticks::default(),
+            skipped: 0,
+            in_vain: 0,
+            due: false,
         }
     }
 
@@ -155,10 +168,13 @@ impl<C> Local<C> {
         self.scratch = scratch;
     }
 
-    /// Notes that the kernel was asked.
-    pub fn polled(&mut self, turned: Turned) {
+    /// Notes that the kernel was asked; `in_vain`: it had nothing, and did not let the loop sleep.
+    pub fn polled(&mut self, turned: Turned, in_vain: bool) {
         self.last_poll_ns = turned.now_ns;
-        self.ticks.polled(turned.now_ns);
+        self.in_vain = if in_vain { self.in_vain + u32::from(self.due) } else { 0 };
+        self.skipped = 0;
+        self.due = false;
+        self.ticks.polled(turned.now_ns, self.interval());
     }
 
     /// Makes the next turn ask the kernel, however young the last poll is.
@@ -168,10 +184,34 @@ impl<C> Local<C> {
     }
 
     /// Whether this turn needs neither the kernel nor the clock: callbacks are ready, no timer is
-    /// pending, and the last poll is younger than the poll interval.
+    /// pending, and the last poll is younger than the poll interval; and if the kernel `watches`
+    /// descriptors, it was asked two turns ago at most. Once in each turn.
     #[inline(always)]
-    pub fn may_skip(&mut self) -> bool {
+    pub fn may_skip(&mut self, watches: impl FnOnce() -> bool) -> bool {
+        self.skipped += 1;
+        if self.skipped >= config::TURNS_PER_POLL && self.is_due(watches) {
+            return false;
+        }
         !self.ready.is_empty() && self.timers.is_empty() && self.ticks.within_interval()
+    }
+
+    #[inline(never)]
+    fn is_due(&mut self, watches: impl FnOnce() -> bool) -> bool {
+        self.due = !self.computes() && watches();
+        if !self.due {
+            self.skipped = 0;
+        }
+        self.due
+    }
+
+    /// Whether it had turns for long without anything to hear from the kernel.
+    fn computes(&self) -> bool {
+        self.in_vain >= config::POLLS_IN_VAIN
+    }
+
+    /// How old the last poll may be while callbacks are ready.
+    fn interval(&self) -> Duration {
+        if self.computes() { config::COMPUTING_POLL_INTERVAL } else { config::POLL_INTERVAL }
     }
 
     /// Decides on this turn's poll. `stopping`: the turn is the last one and must not sleep.
@@ -181,7 +221,7 @@ impl<C> Local<C> {
         }
         if !self.ready.is_empty() || stopping {
             let age = now_ns.saturating_sub(self.last_poll_ns);
-            return if u128::from(age) < config::POLL_INTERVAL.as_nanos() {
+            return if !self.due && u128::from(age) < self.interval().as_nanos() {
                 // The clock agrees with the counter so far.
                 self.ticks.trust = Ticks::TRUST;
                 Plan::Skip
@@ -254,7 +294,7 @@ mod tests {
     fn a_young_poll_is_not_repeated_while_callbacks_are_ready() {
         let mut local = local();
         local.ready.push(1);
-        local.polled(Turned { end: PollEnd::Done, now_ns: SECOND });
+        local.polled(Turned { end: PollEnd::Done, now_ns: SECOND }, false);
         assert_eq!(local.plan(SECOND + 1000, false), Plan::Skip);
         assert_eq!(local.plan(2 * SECOND, false), Plan::Look);
         local.force_poll();
@@ -275,26 +315,63 @@ mod tests {
     fn the_tick_counter_is_believed_only_after_calibration_and_only_so_often() {
         let mut local = local();
         local.ready.push(1);
-        assert!(!local.may_skip(), "never polled");
+        assert!(!local.may_skip(|| false), "never polled");
         let began = clock::monotonic_ns();
-        local.polled(Turned { end: PollEnd::Done, now_ns: began });
-        assert!(!local.may_skip(), "not calibrated");
+        local.polled(Turned { end: PollEnd::Done, now_ns: began }, false);
+        assert!(!local.may_skip(|| false), "not calibrated");
         let mut now_ns = began;
         while now_ns < began + Ticks::CALIBRATION_NS {
             now_ns = clock::monotonic_ns();
         }
-        local.polled(Turned { end: PollEnd::Done, now_ns });
+        local.polled(Turned { end: PollEnd::Done, now_ns }, false);
         // An interval that never passes, as of a counter that stands still.
         local.ticks.interval = u64::MAX;
         for _ in 0..Ticks::TRUST {
-            assert!(local.may_skip());
+            assert!(local.may_skip(|| false));
         }
-        assert!(!local.may_skip(), "believed too often");
+        assert!(!local.may_skip(|| false), "believed too often");
         assert_eq!(local.plan(now_ns + 1, false), Plan::Skip);
-        assert!(local.may_skip(), "the clock has confirmed it");
-        local.polled(Turned { end: PollEnd::Done, now_ns });
+        assert!(local.may_skip(|| false), "the clock has confirmed it");
+        local.polled(Turned { end: PollEnd::Done, now_ns }, false);
         local.timers.insert(1.0, 2);
-        assert!(!local.may_skip(), "timers need the clock");
+        assert!(!local.may_skip(|| false), "timers need the clock");
+    }
+
+    #[test]
+    fn watched_descriptors_are_asked_for_in_each_third_turn_until_that_is_in_vain() {
+        let mut local = local();
+        local.ready.push(1);
+        let now_ns = clock::monotonic_ns();
+        let turned = Turned { end: PollEnd::Done, now_ns };
+        local.polled(turned, false);
+        // Intervals that never pass, as of a counter that stands still.
+        local.ticks.interval = u64::MAX;
+        for _ in 0..config::POLLS_IN_VAIN {
+            for _ in 1..config::TURNS_PER_POLL {
+                assert!(local.may_skip(|| true));
+                assert_eq!(local.plan(now_ns, false), Plan::Skip);
+            }
+            assert!(!local.may_skip(|| true));
+            assert_eq!(local.plan(now_ns, false), Plan::Look);
+            local.polled(turned, true);
+        }
+        local.ticks.interval = u64::MAX;
+        for _ in 0..config::TURNS_PER_POLL {
+            assert!(local.may_skip(|| true), "it computes");
+        }
+        let computing = u64::try_from(config::COMPUTING_POLL_INTERVAL.as_nanos()).unwrap();
+        assert_eq!(local.plan(now_ns + computing - 1, false), Plan::Skip);
+        assert_eq!(local.plan(now_ns + computing, false), Plan::Look);
+        local.polled(turned, false);
+        local.ticks.interval = u64::MAX;
+        for _ in 1..config::TURNS_PER_POLL {
+            assert!(local.may_skip(|| true));
+        }
+        assert!(!local.may_skip(|| true), "something was found");
+        local.polled(turned, false);
+        for _ in 0..config::TURNS_PER_POLL {
+            assert!(local.may_skip(|| false), "nothing is watched");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) fn poll(
             }
         }
         // SAFETY: runs no Python.
-        unsafe { claim.local(|local| local.polled(turned)) };
+        unsafe { claim.local(|local| local.polled(turned, limit.is_zero() && found.is_empty())) };
         drain_posts(py, core, claim);
     }
     // SAFETY: runs no Python.

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
 
 use crate::id::IoToken;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sys::level_trigger::{self, Watch};
 
 /// Registers descriptors with, and wakes, the [`Driver`](super::Driver) it was made with.
@@ -14,11 +16,19 @@ use crate::sys::level_trigger::{self, Watch};
 pub struct Handle {
     registry: Registry,
     waker: Waker,
+    /// See [`watched`](Self::watched).
+    watched: Arc<AtomicUsize>,
 }
 
 impl Handle {
     pub(super) fn new(registry: Registry, waker: Waker) -> Self {
-        Self { registry, waker }
+        Self { registry, waker, watched: Arc::default() }
+    }
+
+    /// How many descriptors are watched; one that the kernel forgot by itself still counts. Any thread.
+    #[must_use]
+    pub fn watched(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.watched)
     }
 
     /// Ends the driver's present wait, or else its next one. Wakes coalesce.
@@ -40,7 +50,13 @@ impl Handle {
     /// # Errors
     /// Those of the kernel: see [`level_trigger::set`].
     pub fn watch(&self, token: IoToken, old: Watch, new: Watch) -> io::Result<()> {
-        level_trigger::set(self.registry.as_raw_fd(), token.fd(), old, new, token.to_bits())
+        level_trigger::set(self.registry.as_raw_fd(), token.fd(), old, new, token.to_bits())?;
+        match (old.is_none(), new.is_none()) {
+            (true, false) => self.watched.fetch_add(1, Relaxed),
+            (false, true) => self.watched.fetch_sub(1, Relaxed),
+            _ => return Ok(()),
+        };
+        Ok(())
     }
 
     /// Begins to report the edges of the descriptor of `token`: of its readiness to be read, or of
@@ -57,7 +73,11 @@ impl Handle {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.reregister(token, edges)
             }
-            registered => registered,
+            Ok(()) => {
+                self.watched.fetch_add(1, Relaxed);
+                Ok(())
+            }
+            failed => failed,
         }
     }
 
@@ -75,7 +95,9 @@ impl Handle {
     /// # Errors
     /// Those of the kernel.
     pub fn deregister(&self, token: IoToken) -> io::Result<()> {
-        self.registry.deregister(&mut SourceFd(&token.fd()))
+        self.registry.deregister(&mut SourceFd(&token.fd()))?;
+        self.watched.fetch_sub(1, Relaxed);
+        Ok(())
     }
 }
 

@@ -84,8 +84,8 @@ def test_a_port_that_somebody_has_is_refused(
     run(main(), loops)
 
 
-# By default the sockets of several loops share their port with each other, and the kernel cannot tell
-# them from others of the same user.
+# By default the sockets of several loops share their port with each other, and the kernel cannot
+# tell them from others of the same user.
 @pytest.mark.parametrize("holder", sorted(HOLDERS.keys() - {"a pool's server"}))
 def test_a_port_is_shared_if_both_sides_say_so(start: Start, holder: str) -> None:
     async def main() -> None:
