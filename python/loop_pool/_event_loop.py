@@ -208,7 +208,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         for listener in self._listeners.values():
-            listener.end()
+            listener.stop()
         self._listeners.clear()
         for server in self._servers:
             _private.let_clients_go(server)

@@ -75,12 +75,6 @@ class Listener:
             self._shared.remove(self._loop._pool_index)
         self._core.stop(self._loop)
 
-    def end(self) -> None:
-        """Stop, as the loop closes: a handshake that can't go on keeps the socket open no more."""
-        self.stop()
-        self._server = None
-        del self._sock
-
     def retire(self) -> None:
         """Accept nothing more, on whichever thread. Any thread."""
         self._core.retire()

@@ -124,7 +124,6 @@ impl Ticks {
         self.trust -= 1;
         true
     }
-
 }
 
 impl<C> Local<C> {

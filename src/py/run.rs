@@ -86,7 +86,8 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     lent::drop_some(py, core);
     drain_posts(py, core, claim);
     // SAFETY: runs no Python.
-    if unsafe { claim.local(|local| local.may_skip(|| event_loop.shared().watches_descriptors())) } {
+    if unsafe { claim.local(|local| local.may_skip(|| event_loop.shared().watches_descriptors())) }
+    {
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
         metrics.ready.set(todo as u64);
