@@ -340,7 +340,7 @@ def wake(
     if not (
         _private.runs_elsewhere(loop)
         and asyncio.isfuture(future)
-        and future.get_loop() is loop
+        and _private.future_loop(future) is loop
         and future.done()
     ):
         return False
@@ -359,7 +359,7 @@ def wake(
         raise misuse.error
     if operation in _misuses.open or not _watch_end(operation.f_code):
         misuse.deliver()
-        reporter = asyncio._get_running_loop() or loop
+        reporter: Any = asyncio._get_running_loop() or loop
         report = {"message": str(misuse.error), "exception": misuse.error}
         reporter.call_exception_handler(report)
         return True
@@ -467,7 +467,7 @@ def _on_start(code: CodeType, offset: int) -> None:
     if here.get_debug():
         frame = sys._getframe(1)
         for future in frame.f_locals["fs"]:
-            if future.get_loop() is not here:
+            if _private.future_loop(future) not in {here, None}:
                 text = _of_another_loop(future, _callers(frame))
                 raise RuntimeError(f"{_MISMATCHED} than the one that waits for it: {text}")
 

@@ -10,6 +10,7 @@ private name                                use here
                                             asks for it
 ``base_events._set_nodelay``                TCP sockets send small messages at once
 ``futures._set_result_unless_cancelled``    wakes whoever waits for a connection
+``futures._get_loop``                       the loop of a future of any make
 ``constants._SendfileMode``                 how a transport takes part in ``sendfile``
 ``Server._attach``, ``Server._detach``,     a server knows its open connections
 ``_waiters``
@@ -172,6 +173,15 @@ def make_errors_by(
     if sys.version_info < (3, 16):
         mixins.RuntimeError = runtime_error  # type: ignore[attr-defined]
         tasks.ValueError = value_error  # type: ignore[attr-defined]
+
+
+def future_loop(future: Any) -> asyncio.AbstractEventLoop | None:
+    """The loop of a future, of whichever make; ``None``: it does not say."""
+    try:
+        loop: asyncio.AbstractEventLoop | None = futures._get_loop(future)  # type: ignore[attr-defined]
+    except AttributeError:
+        return None
+    return loop
 
 
 def forget_unix_sockets(loop: asyncio.AbstractEventLoop) -> None:

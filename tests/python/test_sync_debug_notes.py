@@ -118,6 +118,31 @@ def test_in_debug_mode_waiting_for_a_future_of_another_loop_is_refused_at_once()
     loop_pool.run(asyncio.wait_for(main(), HANG), loops=2, debug=True)
 
 
+def test_futures_of_another_make_may_be_waited_for_in_debug_mode() -> None:
+    class Ready:
+        """As much of a future as `asyncio.wait` needs; it does not tell its loop."""
+
+        def add_done_callback(self, fn: Callable[..., object]) -> None:
+            asyncio.get_running_loop().call_soon(fn, self)
+
+        def remove_done_callback(self, fn: Callable[..., object]) -> None:
+            """There is none any more."""
+
+        def cancelled(self) -> bool:
+            return False
+
+        def exception(self) -> None:
+            """It did not fail."""
+
+        done = cancelled
+
+    async def main() -> None:
+        ready: Any = Ready()
+        await asyncio.wait([ready])
+
+    loop_pool.run(asyncio.wait_for(main(), HANG), loops=2, debug=True)
+
+
 CALLS: dict[str, Callable[[Any], object]] = {
     "call_soon": lambda loop: loop.call_soon(print),
     "call_soon, a future": lambda loop: loop.call_soon(print, loop.create_future()),
