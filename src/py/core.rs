@@ -312,7 +312,8 @@ impl LoopCore {
         drop((held, entered));
         spawn::cancel(py, errands);
         let shared = self.event_loop.shared();
-        drop(shared.drain_completions());
+        let arrived: Vec<_> = shared.drain_completions().collect();
+        py.detach(|| drop(arrived)); // to close a connection may take long (`SO_LINGER`)
         let sources = lock_attached(py, &shared.sources).drain();
         registry::forget(py, self);
         self.lent.clear(py);
