@@ -36,6 +36,7 @@ __all__ = [
     "_after_fork_in_child",
     "_call_as_owner",
     "_current_task",
+    "_end_run_at",
     "_enter",
     "_install_datagram_methods",
     "_install_hot_methods",
@@ -1121,6 +1122,13 @@ def _spawn_on[T](
     Raises:
         TypeError: `coro` is no coroutine.
         RuntimeError: the loop takes on no new work.
+    """
+
+def _end_run_at(loop_: LoopCore, at_ns: int) -> None:
+    """Let a run of a loop end from a time on, in the middle of a turn if need be. Any thread.
+
+    Args:
+        at_ns: nanoseconds, on the clock ``time.monotonic_ns``.
     """
 
 def _is_blocked(loop_: LoopCore, callback: int) -> bool | None:

@@ -463,6 +463,10 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         self._has_task_factory = factory is not None
         self._eager = factory is asyncio.eager_task_factory
 
+    def _threads_of_executor(self) -> list[threading.Thread]:
+        """Return those of the default executor, as far as it shows them."""
+        return list(getattr(self._default_executor, "_threads", ()))
+
     def _forget_default_executor(self) -> None:
         """Leave an executor that did not end in time to itself; closing does not wait for it."""
         self._default_executor = None

@@ -207,9 +207,9 @@ async def close_locals(member: _Member, deadline: float | None) -> None:
     """Close the values of the running loop, the last one made first, and make no other."""
     place = member.locals
     place.closed = True
-    # Tasks that used the whole deadline leave the values half of what is granted beyond it.
+    # Tasks that used the whole deadline leave the values a part of what is granted beyond it.
     if deadline is not None:
-        deadline = max(deadline, time.monotonic() + GRACE / 2)
+        deadline = max(deadline, time.monotonic() + GRACE / 5)
     while place.values:
         local, value = place.values.popitem()
         task = value.begin_close()
@@ -218,7 +218,7 @@ async def close_locals(member: _Member, deadline: float | None) -> None:
         if not task.done():
             logger.error("%s: the value of %r did not close in time", member.name, local)
             task.cancel()
-            await asyncio.wait([task], timeout=GRACE / 10)
+            await asyncio.wait([task], timeout=GRACE / 50)
         elif task.cancelled():
             logger.error("%s: closing the value of %r was cancelled", member.name, local)
         elif (error := task.exception()) is not None:

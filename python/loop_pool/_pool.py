@@ -24,7 +24,7 @@ from ._standstill import Probes
 from ._stuck import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ._stuck import StuckLoop
     from ._work import Work
@@ -170,14 +170,19 @@ class _Member:
                 if in_vain == _TURNS_IN_VAIN:
                     raise
 
-    def end(self) -> None:
-        """Accept no further work, and let nobody wait for what will not be done any more."""
+    def end(self, *, stuck: bool = False) -> None:
+        """Accept no further work, and let nobody wait for what will not be done any more.
+
+        On the loop's thread; any other may do so for one that is ``stuck`` in a callback.
+        """
         with self.door:
             self.accepting = False
             self.ended = True
         loop = getattr(self, "loop", None)
         for task in [] if loop is None else loop._shut_spawned():
-            task._abandon(RuntimeError(f"{self.name} ended before {task!r} was done"))
+            # To show one that is inside its step would be to wait for that.
+            what = "the task" if stuck else repr(task)
+            task._abandon(RuntimeError(f"{self.name} ended before {what} was done"))
 
     def stop(self) -> None:
         """End the thread, from any other, however far it has come."""
@@ -334,8 +339,11 @@ class Pool:
             if loop is not None:
                 loop._refuse_spawned()
 
-    def _stop(self, deadline: float | None) -> list[_Member]:
-        """Stop and join the threads; return the members whose threads did not end in time."""
+    def _stop(self, deadline: float | None, given_up: Collection[_Member] = ()) -> list[_Member]:
+        """Stop and join the threads; return the members whose threads did not end in time.
+
+        Those that were given up are not waited for.
+        """
         self._refuse()
         threads = [(member, member.thread) for member in self._members if member.thread is not None]
         for member, _ in threads:
@@ -344,16 +352,16 @@ class Pool:
                 member.stop()
         if deadline is not None:
             # A deadline that others have used up leaves a healthy thread the time to end.
-            deadline = max(deadline, time.monotonic() + GRACE)
+            deadline = max(deadline, time.monotonic() + GRACE / 4)
         stuck = []
         for member, thread in threads:
-            if thread.is_alive():
+            if thread.is_alive() and not (deadline is not None and member in given_up):
                 thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 stuck.append(member)
         self._watch.refuse()
         self._core.stop_monitor()
-        self._watch.join(None if deadline is None else max(deadline, time.monotonic() + GRACE))
+        self._watch.join(None if deadline is None else max(deadline, time.monotonic() + GRACE / 10))
         return stuck
 
     # -- checks ----------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ How a pool ends, in phases that each finish on every loop before the next begins
 With the first, calls of :func:`submit` and :class:`PoolExecutor` that no loop has begun are
 cancelled.
 
-Phases 2 to 6 share one deadline. What has not ended by then is named in the log, with its loop (an
-executor by asyncio's ``RuntimeWarning``).
+Phases 2 to 6 share one deadline. What has not ended by then is named in the log, with its loop and
+the stack of a thread that is stuck (an executor by asyncio's ``RuntimeWarning`` as well). A second
+later at most all is over: what is left runs on in threads that nobody waits for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from ._event_loop import EventLoop
 from ._gil import warn_if_serial
 from ._local import close_locals
 from ._pool import GRACE, Pool, _open_pools
+from ._registry import all_tasks
+from ._stuck import where
 from ._task import spawn_in
 
 if TYPE_CHECKING:
@@ -41,7 +44,12 @@ if TYPE_CHECKING:
     from ._pool import _Member
     from ._task import PoolTask
 
+    type _Phase = Callable[[_Member, float | None], Coroutine[Any, Any, None]]
+
 logger = logging.getLogger("loop_pool")
+
+LATE_ROUNDS = 8
+"""Times that tasks are cancelled after the deadline, which others may start as fast."""
 
 SHUTDOWN_TIMEOUT = 30.0
 """Seconds that a pool takes to end before it says what does not."""
@@ -154,12 +162,24 @@ class Runner:
         works = pool._take_works()
         for work in works:
             work.end()
+        stuck: set[_Member] = set()
+        late = None if deadline is None else deadline + 0.7 * GRACE
+        if late is not None:
+            # Other threads may post faster than a loop gets on, and its turns take ever longer.
+            for member in pool._members:
+                _core._end_run_at(member.loop, min(int(late * 1e9), 1 << 63))
         try:
-            _run_to_its_end(_shut_down(pool, deadline), self._runner.get_loop())
+            _run_to_its_end(_shut_down(pool, deadline, stuck), self._runner.get_loop(), late)
         finally:
             try:
-                for member in pool._stop(deadline):
-                    logger.error("%s did not stop: %s", member.name, _where(member))
+                left = pool._stop(deadline, stuck)
+                enough = time.monotonic() + GRACE / 4
+                for member in left:
+                    # A look may take a while, and there may be many loops.
+                    late = time.monotonic() > enough
+                    seen = "it is inside a callback, too" if late else pool._watch.where(member)
+                    logger.error("%s did not stop: %s", member.name, seen)
+                    member.end(stuck=True)
             finally:
                 pool._signals.clear()
                 for work in works:
@@ -170,7 +190,7 @@ class Runner:
                         self._inspector.stop()
                 finally:
                     pool._members[0].end()
-                    self._runner.close()
+                    _close(pool._members[0].loop)
 
     def _start(self) -> Pool:
         if self._closed:
@@ -251,7 +271,9 @@ def _check_awaitable(main: object) -> None:
         raise TypeError(f"a coroutine was expected, got {main!r}{hint}")
 
 
-def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+def _run_to_its_end(
+    shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, late: float | None
+) -> None:
     """Run the shutdown although a task that it cancels may raise ``SystemExit`` out of the loop.
 
     Raises:
@@ -272,26 +294,27 @@ def _run_to_its_end(shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractE
             # The loop was stopped, perhaps by what the run before has left: a callback of its end.
             if task.done() or loop.is_closed() or loop.is_running():
                 raise
+            if late is not None and time.monotonic() >= late:
+                logger.error("loop-pool-0 has more to run than it gets to, and was stopped")
+                break
     if first is not None:
         raise first
 
 
-async def _shut_down(pool: Pool, deadline: float | None) -> None:
-    """Phases 2 to 5, on loop 0."""
+async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) -> None:
+    """Phases 2 to 5, on loop 0; ``stuck`` gets the loops that are inside a callback."""
     pool._shutdown = asyncio.current_task()
-    stuck: set[_Member] = set()
-    for phase in (_cancel_tasks, close_locals, _shut_down_asyncgens, _shut_down_executor):
+    for phase in _PHASES:
+        if phase is _cancel_others and stuck:
+            continue
         silent = await _on_every_loop(pool, phase, deadline, stuck)
         if phase is _cancel_tasks:  # it keeps the deadline, so who is silent is inside a callback
-            stuck = silent
-    # What did not keep the deadline has been named. Nobody is to wait for it any longer.
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        asyncio._unregister_task(task)
+            stuck |= silent
 
 
 async def _on_every_loop(
     pool: Pool,
-    phase: Callable[[_Member, float | None], Coroutine[Any, Any, None]],
+    phase: _Phase,
     deadline: float | None,
     stuck: set[_Member],
 ) -> set[_Member]:
@@ -305,27 +328,42 @@ async def _on_every_loop(
         except RuntimeError:  # its thread ended by an error of its own, which has been logged
             continue
         running[task] = member
+    name, late = _PHASES[phase]
     # A loop that keeps its deadline answers a little after it; one that does not is stuck.
-    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + GRACE
+    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + late * GRACE
     done, pending = await asyncio.wait(running, timeout=grace)  # type: ignore[type-var]
     for task in pending:
-        logger.error("%s: %s did not end in time", running[task].name, _NAMES[phase])
+        logger.error("%s: %s did not end in time", running[task].name, name)
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: %s failed", running[task].name, _NAMES[phase], exc_info=error)
+            logger.error("%s: %s failed", running[task].name, name, exc_info=error)
     return {running[task] for task in pending}
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
-    """Cancel and await the tasks of the running loop, in rounds.
+    """Cancel and await the tasks of the running loop, in rounds."""
+    member.loop._cancel_errands()
+    # asyncio's `all_tasks` would wait for a step of another loop's task that never ends.
+    await _cancel(member, deadline, lambda: all_tasks(member.loop))
+
+
+async def _cancel_others(member: _Member, deadline: float | None) -> None:
+    """Do so with tasks that only asyncio knows of."""
+    await _cancel(member, deadline, asyncio.all_tasks)
+
+
+async def _cancel(
+    member: _Member, deadline: float | None, find: Callable[[], set[asyncio.Task[Any]]]
+) -> None:
+    """Cancel and await tasks, in rounds.
 
     A task that is cancelled may start others to clean up with, and await them: those are left in
     peace, as ``asyncio.run`` leaves them. Whatever is there when it has ended is the next round.
     """
     loop = member.loop
-    loop._cancel_errands()
     ours = {asyncio.current_task(), member.pool._shutdown}
-    while tasks := asyncio.all_tasks() - ours:
+    late = 0
+    while tasks := find() - ours:
         for task in tasks:
             task.cancel()
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -341,7 +379,10 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
                 )
         for task in pending:
             logger.error("%s: this task did not end in time: %r", member.name, task)
-        if pending:
+        late += remaining == 0
+        if not pending and late == LATE_ROUNDS:
+            logger.error("%s: tasks are still being started, by another thread", member.name)
+        if pending or late == LATE_ROUNDS:
             return
 
 
@@ -351,20 +392,37 @@ async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
 
 async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
     # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
-    remaining = None if deadline is None else max(GRACE, deadline - time.monotonic())
+    remaining = None if deadline is None else max(GRACE / 5, deadline - time.monotonic())
+    threads = member.loop._threads_of_executor()
     try:
         await member.loop.shutdown_default_executor(remaining)
     finally:
         member.loop._forget_default_executor()
+        for thread in threads:
+            if thread.is_alive():
+                logger.error(
+                    "%s: %s of its executor did not end in time: %s",
+                    member.name,
+                    thread.name,
+                    where(thread),
+                )
 
 
-_NAMES: dict[Callable[[_Member, float | None], Coroutine[Any, Any, None]], str] = {
-    _cancel_tasks: "cancelling its tasks",
-    close_locals: "closing its values of LoopLocal",
-    _shut_down_asyncgens: "closing its asynchronous generators",
-    _shut_down_executor: "shutting down its executor",
+_PHASES: dict[_Phase, tuple[str, float]] = {
+    _cancel_tasks: ("cancelling its tasks", 0.25),
+    _cancel_others: ("cancelling its tasks", 0.05),
+    close_locals: ("closing its values of LoopLocal", 0.25),
+    _shut_down_asyncgens: ("closing its asynchronous generators", 0.1),
+    _shut_down_executor: ("shutting down its executor", 0.25),
 }
+"""In order: what the phase is called, and what part of the grace it has beyond the deadline."""
 
 
-def _where(member: _Member) -> str:
-    return f"its thread is still inside a callback ({member.thread!r})"
+def _close(loop: EventLoop) -> None:
+    """Close loop 0, which has nothing left to wait for.
+
+    ``asyncio.Runner.close`` would look for tasks that are left, and to ask one whether it is done
+    waits for its step, on whichever loop that is; then it would wait five minutes for the executor.
+    """
+    loop._forget_default_executor()
+    loop.close()

@@ -154,6 +154,11 @@ class Watch:
         if thread.is_alive():
             logger.error("%s did not stop: it is inside a callback of on_stuck", thread.name)
 
+    def where(self, member: _Member) -> str:
+        """Return what a loop's thread is in, in words. Any thread, while no other reports."""
+        incident = self._look(member, member.loop._stats()["callbacks"], 0.0)
+        return f"it is still inside a callback of {_describe(incident)}\n{_stack_of(incident)}"
+
     # -- the reporting thread --------------------------------------------------------------------
 
     def _main(self) -> None:
@@ -243,19 +248,30 @@ def _log(incident: StuckLoop) -> None:
             _describe(incident),
         )
         return
+    logger.warning(
+        "%s has been inside one callback for %.3f s: %s\n%s",
+        incident.name,
+        incident.seconds,
+        _describe(incident),
+        _stack_of(incident),
+    )
+
+
+def _stack_of(incident: StuckLoop) -> str:
     outer = incident.stack[: len(incident.stack) - len(incident.task_stack)]
     lines = (
         ["Its thread (most recent call last):\n", *traceback.format_list(outer)] if outer else []
     )
     if incident.task_stack:
         lines += ["The coroutine of its task:\n", *traceback.format_list(incident.task_stack)]
-    logger.warning(
-        "%s has been inside one callback for %.3f s: %s\n%s",
-        incident.name,
-        incident.seconds,
-        _describe(incident),
-        "".join(lines).rstrip() if lines else "Its stack could not be seen.",
-    )
+    return "".join(lines).rstrip() if lines else "Its stack could not be seen."
+
+
+def where(thread: threading.Thread) -> str:
+    """Return what a thread is in that belongs to no loop, as its stack. Any other thread."""
+    stack = () if thread.native_id is None else seen_from_outside(thread.native_id)
+    lines = ["it is in (most recent call last):\n", *traceback.format_list(stack)]
+    return "".join(lines).rstrip() if stack else "its stack could not be seen"
 
 
 def _describe(incident: StuckLoop) -> str:

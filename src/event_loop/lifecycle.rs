@@ -13,7 +13,7 @@ use crate::reactor::IoTable;
 use crate::scheduler::Park;
 use crate::sync::Mutex;
 use crate::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, Release},
 };
 
@@ -30,6 +30,8 @@ pub struct EventLoop<C> {
     /// `epoll_ctl`; no code of the caller's runs and nothing is dropped under it.
     pub io: Mutex<IoTable<C>>,
     stopping: AtomicBool,
+    /// From when on a run ends in the middle of a turn.
+    end_run_ns: AtomicU64,
     closed: AtomicBool,
     local: Owned<Local<C>>,
 }
@@ -46,6 +48,7 @@ impl<C> EventLoop<C> {
             shared: Arc::new(Shared::new()?),
             io: Mutex::new(IoTable::default()),
             stopping: AtomicBool::new(false),
+            end_run_ns: AtomicU64::new(u64::MAX),
             closed: AtomicBool::new(false),
             local: Owned::new(Local::new()),
         })
@@ -181,6 +184,17 @@ impl<C> EventLoop<C> {
         if stopping {
             self.shared.posted();
         }
+    }
+
+    /// Whether a run that comes to nothing but its callbacks is to end, however many are ready.
+    #[inline]
+    pub fn must_end_run(&self, now_ns: u64) -> bool {
+        now_ns >= self.end_run_ns.load(Relaxed)
+    }
+
+    /// Lets a run end from `at_ns` on, in the middle of a turn if need be. Any thread.
+    pub fn set_end_of_run(&self, at_ns: u64) {
+        self.end_run_ns.store(at_ns, Relaxed);
     }
 
     /// Whether the loop has been marked closed.

@@ -100,6 +100,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(registry::unregister, module)?)?;
     module.add_function(wrap_pyfunction!(registry::enter, module)?)?;
     module.add_function(wrap_pyfunction!(registry::leave, module)?)?;
+    module.add_function(wrap_pyfunction!(run::end_run_at, module)?)?;
     module.add_function(wrap_pyfunction!(stack::is_blocked, module)?)?;
     module.add_function(wrap_pyfunction!(stack::stack, module)?)?;
     module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;

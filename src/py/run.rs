@@ -39,6 +39,14 @@ pub(super) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     result
 }
 
+/// Lets a run of the loop end from a time on, in the middle of a turn if need be: other threads may
+/// post faster than it gets on. On the clock `time.monotonic`, in nanoseconds. Any thread.
+#[pyfunction]
+#[pyo3(name = "_end_run_at")]
+pub(super) fn end_run_at(loop_: &Bound<'_, LoopCore>, at_ns: u64) {
+    loop_.get().event_loop.set_end_of_run(at_ns);
+}
+
 /// Shows the pool's monitor that the loop runs, and others its thread, until it is dropped.
 struct Running<'a>(&'a LoopCore);
 
@@ -221,6 +229,10 @@ fn run_callbacks(
         if todo > 0 {
             drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();
+            if core.event_loop.must_end_run(now_ns) {
+                core.event_loop.set_stopping(true);
+                break;
+            }
             // SAFETY: runs no Python.
             let plan = unsafe { claim.local(|local| local.plan(now_ns, true)) };
             if plan == Plan::Look {

@@ -1,0 +1,224 @@
+"""The end of a pool whose deadline is missed: `run` returns, says what did not end, and the
+interpreter ends as well."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+import loop_pool
+from _pool_support import loops
+from _support import HANG, run_script
+
+pytestmark = pytest.mark.usefixtures("clean_process")
+
+STUCK = """
+    import asyncio, logging, socket, sys, threading, time
+    import loop_pool
+
+    logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+    begun = threading.Semaphore(0)
+
+    def compute():
+        while True:
+            [object() for _ in range(10)]
+
+    def wait_for_a_lock():
+        threading.Event().wait()
+
+    def sleep():
+        time.sleep(1000)
+
+    def receive():
+        ours, theirs = socket.socketpair()
+        ours.recv(1)
+
+    def end_later():
+        time.sleep(0.5)
+
+    async def stick(how):
+        begun.release()
+        globals()[how]()
+"""
+
+
+@pytest.mark.parametrize("how", ["compute", "wait_for_a_lock", "sleep", "receive", "end_later"])
+def test_the_end_leaves_a_loop_that_is_stuck_behind(how: str) -> None:
+    done = run_script(
+        STUCK
+        + f"""
+    async def main():
+        for loop in loop_pool.current_pool().loops[1:]:
+            loop_pool.spawn(stick({how!r}), loop=loop)
+        for _ in range(2):
+            await asyncio.to_thread(begun.acquire)
+        return "result"
+
+    print(loop_pool.run(main(), loops=3, shutdown_timeout=0.1))
+    """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Fatal" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert "result" in lines
+    for name in ("loop-pool-1", "loop-pool-2"):
+        assert f"ERROR {name}: cancelling its tasks did not end in time" in lines
+        assert any(line.startswith(f"ERROR {name} did not stop: ") for line in lines)
+    assert any(line.endswith(f", in {how}") for line in lines), "no stack tells where it is"
+
+
+def test_a_task_that_loop_0_has_made_for_another_loop_does_not_hold_it_up() -> None:
+    done = run_script(
+        STUCK
+        + """
+    async def main():
+        task = asyncio.Task(stick("compute"), loop=loop_pool.current_pool().loops[1])
+        await asyncio.to_thread(begun.acquire)
+        return task
+
+    task = loop_pool.run(main(), loops=2, shutdown_timeout=0.1)
+    print("ended")
+    """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ended" in done.stdout.splitlines()
+
+
+def test_who_waits_for_a_task_of_a_loop_that_was_left_behind_is_told(
+    logged_errors: list[str],
+) -> None:
+    release, begun, waited = threading.Event(), threading.Event(), []
+
+    async def stick() -> None:
+        begun.set()
+        release.wait()
+
+    async def main() -> None:
+        task = loop_pool.spawn(stick(), loop=loops()[1])
+
+        def wait() -> None:
+            try:
+                task.result(HANG)
+            except BaseException as error:
+                waited.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        threads.append(thread)
+        await asyncio.to_thread(begun.wait)
+
+    threads: list[threading.Thread] = []
+    try:
+        loop_pool.run(main(), loops=2, shutdown_timeout=0.01)
+        threads[0].join(HANG)
+        (error,) = waited
+        assert isinstance(error, RuntimeError)
+        assert "loop-pool-1 ended before" in str(error)
+        assert all(message.startswith("loop-pool-1") for message in logged_errors)
+        logged_errors.clear()
+    finally:
+        release.set()
+        for thread in threading.enumerate():
+            if thread.name == "loop-pool-1":
+                thread.join(HANG)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.filterwarnings("ignore:The executor did not finish:RuntimeWarning")
+def test_an_executor_s_job_that_does_not_end_is_left_behind_and_shown(
+    logged_errors: list[str], index: int
+) -> None:
+    release = threading.Event()
+
+    def the_job(begun: asyncio.Event) -> None:
+        begun_loop.call_soon_threadsafe(begun.set)
+        release.wait()
+
+    async def leave() -> None:
+        nonlocal begun_loop
+        begun_loop = asyncio.get_running_loop()
+        begun = asyncio.Event()
+        begun_loop.run_in_executor(None, the_job, begun)
+        await begun.wait()
+
+    async def main() -> None:
+        await loop_pool.call(loops()[index], leave)
+
+    begun_loop: asyncio.AbstractEventLoop
+    try:
+        loop_pool.run(main(), loops=2, shutdown_timeout=0.01)
+    finally:
+        release.set()
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and thread.name.startswith(
+                ("asyncio_", "Thread-")
+            ):
+                thread.join(HANG)
+    (told,) = logged_errors
+    assert told.startswith(f"loop-pool-{index}: asyncio_0 of its executor did not end in time: ")
+    assert "in the_job\n" in told
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("what", ["quick", "waiting"])
+def test_threads_that_go_on_posting_do_not_keep_it(index: int, what: str) -> None:
+    done = run_script(
+        f"""
+        import asyncio, logging, sys, threading, time
+        import loop_pool
+
+        async def quick(): pass
+        async def waiting(): await asyncio.Event().wait()
+
+        def post(loop):
+            while True:
+                coro = {what}()
+                try:
+                    asyncio.run_coroutine_threadsafe(coro, loop)
+                except RuntimeError:
+                    coro.close()
+                    return
+                begun.set()
+                if {what} is waiting:
+                    time.sleep(0.0005)
+
+        async def main():
+            loop = loop_pool.current_pool().loops[{index}]
+            threading.Thread(target=post, args=(loop,), daemon=True).start()
+            await asyncio.to_thread(begun.wait)
+
+        logging.disable()
+        begun = threading.Event()
+        loop_pool.run(main(), loops=2, shutdown_timeout=0.1)
+        print("ended", flush=True)
+        __import__("os")._exit(0)  # tasks that are left have nobody to tell
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ended\n"
+
+
+def test_a_loop_that_the_program_stops_while_the_pool_ends_goes_on() -> None:
+    ended: list[str] = []
+
+    async def clean_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0)
+            ended.append("cleaned up")
+
+    async def main() -> None:
+        kept.append(asyncio.create_task(clean_up()))
+        await asyncio.sleep(0)
+
+    kept: list[asyncio.Task[None]] = []
+    before = time.monotonic()
+    loop_pool.run(main(), loops=2)
+    assert ended == ["cleaned up"]
+    assert time.monotonic() - before < HANG
