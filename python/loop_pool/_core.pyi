@@ -1128,6 +1128,7 @@ def _end_run_at(loop_: LoopCore, at_ns: int) -> None:
     """Let a run of a loop end from a time on, in the middle of a turn if need be. Any thread.
 
     Args:
+        loop_: which loop.
         at_ns: nanoseconds, on the clock ``time.monotonic_ns``.
     """
 

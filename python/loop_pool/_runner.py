@@ -304,12 +304,22 @@ def _run_to_its_end(
 async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) -> None:
     """Phases 2 to 5, on loop 0; ``stuck`` gets the loops that are inside a callback."""
     pool._shutdown = asyncio.current_task()
+    executors = {member: member.loop._threads_of_executor() for member in pool._members}
     for phase in _PHASES:
-        if phase is _cancel_others and stuck:
+        if phase is (close_locals if not stuck else _close_all):
             continue
         silent = await _on_every_loop(pool, phase, deadline, stuck)
         if phase is _cancel_tasks:  # it keeps the deadline, so who is silent is inside a callback
             stuck |= silent
+    for member, threads in executors.items():
+        for thread in threads:
+            if thread.is_alive():
+                logger.error(
+                    "%s: %s of its executor did not end in time: %s",
+                    member.name,
+                    thread.name,
+                    where(thread),
+                )
 
 
 async def _on_every_loop(
@@ -347,9 +357,13 @@ async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
     await _cancel(member, deadline, lambda: all_tasks(member.loop))
 
 
-async def _cancel_others(member: _Member, deadline: float | None) -> None:
-    """Do so with tasks that only asyncio knows of."""
+async def _close_all(member: _Member, deadline: float | None) -> None:
+    """Close the values, and cancel before that what tasks there are that only asyncio knows of.
+
+    Not while another loop is stuck, as asyncio might ask the task that it is in.
+    """
     await _cancel(member, deadline, asyncio.all_tasks)
+    await close_locals(member, deadline)
 
 
 async def _cancel(
@@ -393,24 +407,15 @@ async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
 async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
     # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
     remaining = None if deadline is None else max(GRACE / 5, deadline - time.monotonic())
-    threads = member.loop._threads_of_executor()
     try:
         await member.loop.shutdown_default_executor(remaining)
     finally:
         member.loop._forget_default_executor()
-        for thread in threads:
-            if thread.is_alive():
-                logger.error(
-                    "%s: %s of its executor did not end in time: %s",
-                    member.name,
-                    thread.name,
-                    where(thread),
-                )
 
 
 _PHASES: dict[_Phase, tuple[str, float]] = {
     _cancel_tasks: ("cancelling its tasks", 0.25),
-    _cancel_others: ("cancelling its tasks", 0.05),
+    _close_all: ("closing its values of LoopLocal", 0.25),
     close_locals: ("closing its values of LoopLocal", 0.25),
     _shut_down_asyncgens: ("closing its asynchronous generators", 0.1),
     _shut_down_executor: ("shutting down its executor", 0.25),
