@@ -207,9 +207,6 @@ async def close_locals(member: _Member, deadline: float | None) -> None:
     """Close the values of the running loop, the last one made first, and make no other."""
     place = member.locals
     place.closed = True
-    # Tasks that used the whole deadline leave the values a part of what is granted beyond it.
-    if deadline is not None:
-        deadline = max(deadline, time.monotonic() + GRACE / 5)
     while place.values:
         local, value = place.values.popitem()
         task = value.begin_close()

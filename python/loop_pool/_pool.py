@@ -352,7 +352,7 @@ class Pool:
                 member.stop()
         if deadline is not None:
             # A deadline that others have used up leaves a healthy thread the time to end.
-            deadline = max(deadline, time.monotonic() + GRACE / 4)
+            deadline = max(deadline, time.monotonic() + GRACE / 2)
         stuck = []
         for member, thread in threads:
             if thread.is_alive() and not (deadline is not None and member in given_up):

@@ -38,11 +38,10 @@ from ._task import spawn_in
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from types import TracebackType
 
     from ._pool import _Member
-    from ._task import PoolTask
 
     type _Phase = Callable[[_Member, float | None], Coroutine[Any, Any, None]]
 
@@ -305,12 +304,12 @@ async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) ->
     """Phases 2 to 5, on loop 0; ``stuck`` gets the loops that are inside a callback."""
     pool._shutdown = asyncio.current_task()
     executors = {member: member.loop._threads_of_executor() for member in pool._members}
-    for phase in _PHASES:
-        if phase is (close_locals if not stuck else _close_all):
-            continue
-        silent = await _on_every_loop(pool, phase, deadline, stuck)
-        if phase is _cancel_tasks:  # it keeps the deadline, so who is silent is inside a callback
-            stuck |= silent
+    # It keeps the deadline, so who is silent is inside a callback.
+    stuck |= await _on_every_loop(pool, _cancel_tasks, deadline, stuck, stuck)
+    late: set[_Member] = set()
+    close = close_locals if stuck else _close_all
+    for phase in (close, _shut_down_asyncgens, _shut_down_executor):
+        late |= await _on_every_loop(pool, phase, deadline, stuck, late)
     for member, threads in executors.items():
         for thread in threads:
             if thread.is_alive():
@@ -323,31 +322,56 @@ async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) ->
 
 
 async def _on_every_loop(
-    pool: Pool,
-    phase: _Phase,
-    deadline: float | None,
-    stuck: set[_Member],
+    pool: Pool, phase: _Phase, deadline: float | None, stuck: set[_Member], late: set[_Member]
 ) -> set[_Member]:
-    """Run a phase on every loop that is not stuck; return those that did not end it in time."""
-    running: dict[PoolTask[None], _Member] = {}
+    """Run a phase on every loop that is not stuck; return those that did not end it in time.
+
+    Beyond the deadline a loop has a part of the grace, which is small if it has been late before:
+    so one that is costs about one wait, and those that are only slow are not taken for it.
+    """
+    running: dict[asyncio.Future[None], _Member] = {}
+    limits: dict[asyncio.Future[None], float] = {}
     for member in pool._members:
         if member in stuck:
             continue
+        own = limit = deadline
+        if deadline is not None:
+            part = (0.05 if member in late else 0.4) * GRACE
+            limit = max(deadline, time.monotonic()) + part + GRACE / 20
+            # The first phase leaves it to the others, which may have nothing else to end by.
+            own = deadline if phase is _cancel_tasks else limit - GRACE / 20
         try:
-            task = spawn_in(pool, phase(member, deadline), loop=member.loop, closing=True)
+            task: Any = spawn_in(pool, phase(member, own), loop=member.loop, closing=True)
         except RuntimeError:  # its thread ended by an error of its own, which has been logged
             continue
         running[task] = member
-    name, late = _PHASES[phase]
-    # A loop that keeps its deadline answers a little after it; one that does not is stuck.
-    grace = None if deadline is None else max(0.0, deadline - time.monotonic()) + late * GRACE
-    done, pending = await asyncio.wait(running, timeout=grace)  # type: ignore[type-var]
+        if limit is not None:
+            limits[task] = limit
+    await _wait_each(running, limits)
+    pending = {task for task in running if not task.done()}
     for task in pending:
-        logger.error("%s: %s did not end in time", running[task].name, name)
-    for task in done:
+        logger.error("%s: %s did not end in time", running[task].name, _NAMES[phase])
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending, timeout=GRACE / 20)  # so that a loop that can ends its part
+    for task in running.keys() - pending:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: %s failed", running[task].name, name, exc_info=error)
+            logger.error("%s: %s failed", running[task].name, _NAMES[phase], exc_info=error)
     return {running[task] for task in pending}
+
+
+async def _wait_each(
+    running: Iterable[asyncio.Future[None]], limits: dict[asyncio.Future[None], float]
+) -> None:
+    """Wait for each future until its limit, or without one until it is done."""
+    left = set(running)
+    while left:
+        now = time.monotonic()
+        left = {task for task in left if not task.done() and limits.get(task, math.inf) > now}
+        until = min((limits[task] for task in left if task in limits), default=None)
+        if left:
+            timeout = None if until is None else until - now
+            await asyncio.wait(left, timeout=timeout)
 
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
@@ -405,22 +429,20 @@ async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:
 
 
 async def _shut_down_executor(member: _Member, deadline: float | None) -> None:
-    # Tasks that used the whole deadline leave the executors, which may be idle, a fair chance.
-    remaining = None if deadline is None else max(GRACE / 5, deadline - time.monotonic())
+    remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
     try:
         await member.loop.shutdown_default_executor(remaining)
     finally:
         member.loop._forget_default_executor()
 
 
-_PHASES: dict[_Phase, tuple[str, float]] = {
-    _cancel_tasks: ("cancelling its tasks", 0.25),
-    _close_all: ("closing its values of LoopLocal", 0.25),
-    close_locals: ("closing its values of LoopLocal", 0.25),
-    _shut_down_asyncgens: ("closing its asynchronous generators", 0.1),
-    _shut_down_executor: ("shutting down its executor", 0.25),
+_NAMES: dict[_Phase, str] = {
+    _cancel_tasks: "cancelling its tasks",
+    _close_all: "closing its values of LoopLocal",
+    close_locals: "closing its values of LoopLocal",
+    _shut_down_asyncgens: "closing its asynchronous generators",
+    _shut_down_executor: "shutting down its executor",
 }
-"""In order: what the phase is called, and what part of the grace it has beyond the deadline."""
 
 
 def _close(loop: EventLoop) -> None:
