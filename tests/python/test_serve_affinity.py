@@ -214,8 +214,9 @@ MANAGER = """
 
         async def connect(self, websocket: WebSocket):
             await websocket.accept()
-            await websocket.send_text(asyncio.get_running_loop()._name())
             self.active_connections.append(websocket)
+            # Nobody speaks before all have heard this: they are in the list by then.
+            await websocket.send_text(asyncio.get_running_loop()._name())
 
         def disconnect(self, websocket: WebSocket):
             self.active_connections.remove(websocket)
