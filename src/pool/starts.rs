@@ -223,6 +223,10 @@ impl Hand {
     pub fn leave_to_all(&mut self, errand: Errand) -> Vec<Errand> {
         let team = &*self.team;
         let home = self.starter.choose(team);
+        if home == self.starter.seat {
+            team.starts.push_own(home, errand, &Starters(team));
+            return Vec::new();
+        }
         team.starts.push(home, errand, &Starters(team))
     }
 

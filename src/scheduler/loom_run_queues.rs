@@ -57,6 +57,11 @@ impl Model {
         assert_eq!(self.queues.push(Seat(home), job, self), []);
     }
 
+    /// By the home itself, the first one, which never begins it.
+    fn push_own(&self, job: u32) {
+        self.queues.push_own(Seat(0), job, self);
+    }
+
     /// What lies on the queues of others that are awake.
     fn lying(&self, own: Seat) -> Option<Seat> {
         let others = (0..self.beds.len()).map(Seat).filter(|seat| *seat != own);
@@ -132,7 +137,7 @@ fn loom_one_who_would_sleep_takes_what_its_home_does_not_begin() {
     loom::model(|| {
         let model = Model::new(2);
         let other = spawn(&model, |model| model.begin(Seat(1)));
-        model.push(0, 7);
+        model.push_own(7);
         assert_eq!(other.join().unwrap(), 7);
     });
 }
@@ -144,8 +149,8 @@ fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
         let model = Model::new(3);
         let one = spawn(&model, |model| model.begin(Seat(1)));
         let two = spawn(&model, |model| model.begin(Seat(2)));
-        model.push(0, 1);
-        model.push(0, 2);
+        model.push_own(1);
+        model.push_own(2);
         assert_all(vec![one.join().unwrap(), two.join().unwrap()]);
     });
 }
@@ -171,7 +176,7 @@ fn loom_two_pushers_and_a_home_that_is_held_up() {
         let home = spawn(&model, |model| model.begin(Seat(1)));
         let other = spawn(&model, |model| model.begin(Seat(2)));
         let pusher = spawn(&model, |model| model.push(1, 1));
-        model.push(0, 2);
+        model.push_own(2);
         pusher.join().unwrap();
         assert_all(vec![home.join().unwrap(), other.join().unwrap()]);
     });

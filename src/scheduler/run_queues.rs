@@ -111,6 +111,12 @@ impl<J: Send> RunQueues<J> {
         Vec::new()
     }
 
+    /// As [`push`](Self::push), on the own queue, by its thread: which is awake.
+    pub fn push_own(&self, own: Seat, job: J, homes: &impl Homes) {
+        self.queues[own.0].push(job);
+        self.see_to_it(homes);
+    }
+
     /// Takes the oldest from a queue: its home, or who takes it away. Any thread.
     #[must_use = "work that is dropped is lost"]
     pub fn pop(&self, seat: Seat) -> Option<J> {
