@@ -97,6 +97,8 @@ class PoolSignals:
             self._handlers.clear()
         for sig in signals:
             self.catch(sig)
+        if signals:  # for whose sake the loop went on watching
+            self._loop_0()._unwatch_signals()
 
     def catch(self, sig: int) -> None:
         """Catch a signal that a loop has a handler for, and none other. In the main thread."""
