@@ -6,6 +6,7 @@ use super::ReadyQueue;
 use crate::config;
 use crate::reactor::{PollEnd, Ready, TimerHeap};
 use crate::sys::clock;
+use crate::transport::Scratch;
 
 /// What another thread asks of a loop.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ pub struct Local<C> {
     /// What the last poll found; kept for its memory.
     pub found: Vec<Ready>,
     /// Memory to read into; its content means nothing between two reads.
-    scratch: Vec<u8>,
+    scratch: Scratch,
     /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
     last_poll_ns: u64,
     ticks: Ticks,
@@ -132,7 +133,7 @@ impl<C> Local<C> {
             ready: ReadyQueue::default(),
             timers: TimerHeap::default(),
             found: Vec::new(),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
             last_poll_ns: 0,
             ticks: Ticks::default(),
             skipped: 0,
@@ -150,20 +151,16 @@ impl<C> Local<C> {
     /// Memory to read into, of [`config::READ_SIZE`] bytes; made at the first use.
     #[inline]
     pub fn scratch(&mut self) -> &mut [u8] {
-        if self.scratch.is_empty() {
-            self.scratch = vec![0; config::READ_SIZE];
-        }
-        &mut self.scratch
+        self.scratch.get()
     }
 
     /// Lends the memory to read into, for as long as nothing is read in a turn.
-    pub fn take_scratch(&mut self) -> Vec<u8> {
-        self.scratch();
+    pub fn take_scratch(&mut self) -> Scratch {
         std::mem::take(&mut self.scratch)
     }
 
     /// Takes it back.
-    pub fn give_scratch(&mut self, scratch: Vec<u8>) {
+    pub fn give_scratch(&mut self, scratch: Scratch) {
         self.scratch = scratch;
     }
 

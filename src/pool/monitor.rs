@@ -35,6 +35,7 @@ use crate::sync::atomic::{
 use crate::sync::{JoinHandle, Mutex, spawn};
 use crate::sys::clock;
 use crate::sys::thread::ThreadId;
+use crate::transport::Scratch;
 
 /// The monitor's thread, ended by [`stop`](Self::stop).
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Monitor {
             quiet: 0,
             found: Vec::new(),
             jobs: Vec::new(),
-            scratch: vec![0; config::READ_SIZE],
+            scratch: Scratch::default(),
         };
         let thread = spawn("loop-pool-monitor", move || watch.run())?;
         Ok(Self { team, stopping, thread: Mutex::new(Some(thread)) })
@@ -121,7 +122,7 @@ struct Watch {
     quiet: u32,
     found: Vec<Ready>,
     jobs: Vec<Job>,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Watch {
@@ -295,7 +296,7 @@ impl Watch {
             self.team.inject(rest.into_iter());
         }
         for job in std::mem::take(&mut self.jobs) {
-            if job.run(&mut self.scratch, true).again {
+            if job.run(self.scratch.get(), true).again {
                 self.jobs.push(job);
             }
         }

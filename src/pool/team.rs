@@ -21,6 +21,7 @@ use crate::sync::atomic::{
 };
 use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::clock;
+use crate::transport::Scratch;
 
 /// What the threads of one pool share to work for each other.
 pub struct Team {
@@ -252,7 +253,7 @@ impl Hand {
     pub fn run_own(
         &mut self,
         own: &Arc<Shared>,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
         budget: &Budget<impl Fn() -> bool>,
     ) -> bool {
         while let Some(job) = self.worker.pop() {
@@ -269,7 +270,7 @@ impl Hand {
     pub fn help(
         &mut self,
         own: &Arc<Shared>,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
         budget: &Budget<impl Fn() -> bool>,
     ) -> bool {
         let found = self.worker.find(&*self.team);
@@ -310,7 +311,7 @@ impl Hand {
         &mut self,
         summons: Summons,
         own: &Arc<Shared>,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
         busy: bool,
         budget: &Budget<impl Fn() -> bool>,
     ) -> bool {
@@ -325,7 +326,7 @@ impl Hand {
     fn run_found(
         &mut self,
         own: &Arc<Shared>,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
         found: Option<Found<Job>>,
         budget: &Budget<impl Fn() -> bool>,
     ) -> bool {
@@ -337,9 +338,9 @@ impl Hand {
         true
     }
 
-    fn run(&mut self, own: &Arc<Shared>, scratch: &mut [u8], job: Job) {
+    fn run(&mut self, own: &Arc<Shared>, scratch: &mut Scratch, job: Job) {
         let stolen = !Arc::ptr_eq(own, &job.owner);
-        let report = job.run(scratch, stolen);
+        let report = job.run(scratch.get(), stolen);
         if report.worked {
             own.metrics.jobs.add(1);
             own.metrics.stolen_by.add(u64::from(stolen));
@@ -353,7 +354,7 @@ impl Hand {
     /// coroutines that have not begun.
     pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Errand> {
         if !self.worker.is_empty() {
-            let mut scratch = vec![0; config::READ_SIZE];
+            let mut scratch = Scratch::default();
             while self.run_own(own, &mut scratch, &Budget::new(0, 0, || false)) {}
         }
         self.close_errands()

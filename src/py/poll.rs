@@ -15,6 +15,7 @@ use crate::event_loop::{Claim, EventLoop, Local, Turned};
 use crate::pool::{Budget, Hand};
 use crate::reactor::{PollEnd, Ready};
 use crate::scheduler::{Outlook, Park};
+use crate::transport::Scratch;
 
 /// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
 /// clock afterwards.
@@ -33,7 +34,8 @@ pub(super) fn poll(
     let mut hand = unsafe { core.hand.with(Option::take) };
     let lends = hand.as_ref().is_some_and(|hand| hand.team().steals());
     // SAFETY: runs no Python.
-    let mut scratch = if lends { unsafe { claim.local(Local::take_scratch) } } else { Vec::new() };
+    let mut scratch =
+        if lends { unsafe { claim.local(Local::take_scratch) } } else { Scratch::default() };
     let polled = py.detach(|| match &mut hand {
         Some(hand) => wait_and_help(event_loop, hand, &mut scratch, began_ns, limit, &mut found),
         None if limit.is_zero() => look(event_loop, &mut found),
@@ -110,7 +112,7 @@ fn look(event_loop: &EventLoop<Callback>, found: &mut Vec<Ready>) -> Result<Turn
 fn wait_and_help(
     event_loop: &EventLoop<Callback>,
     hand: &mut Hand,
-    scratch: &mut [u8],
+    scratch: &mut Scratch,
     began_ns: u64,
     limit: Duration,
     found: &mut Vec<Ready>,

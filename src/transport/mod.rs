@@ -26,7 +26,7 @@ pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
 pub use listener::{Connection, Listener};
 pub use read_buffer::ReadBuffer;
-pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Source, SourceTable};
+pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Scratch, Source, SourceTable};
 pub use state::{Bits, Schedule, State, Turn};
 pub use stream::{Ahead, Flushed, Input, Stream};
 pub use write_queue::Buffer;

@@ -5,6 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::{Bits, Schedule};
+use crate::config;
 use crate::error::LoopError;
 use crate::id::IoToken;
 use crate::reactor::{Handle, Ready};
@@ -16,6 +17,22 @@ pub struct Bench<'a> {
     pub scratch: &'a mut [u8],
     /// The loop's reactor, for a registration that has to change.
     pub registrar: &'a dyn Registrar,
+}
+
+/// Memory of a thread's to read into, of [`config::READ_SIZE`] bytes; made at the first use, as many
+/// loops never need it.
+#[derive(Debug, Default)]
+pub struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// The memory. Its content means nothing between two reads.
+    #[inline]
+    pub fn get(&mut self) -> &mut [u8] {
+        if self.0.is_empty() {
+            self.0 = vec![0; config::READ_SIZE];
+        }
+        &mut self.0
+    }
 }
 
 /// The registering half of a loop's reactor, if the loop is open.
