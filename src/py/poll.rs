@@ -33,9 +33,11 @@ pub(super) fn poll(
     // SAFETY: the claim; no Python runs.
     let mut hand = unsafe { core.hand.with(Option::take) };
     let lends = hand.as_ref().is_some_and(|hand| hand.team().steals());
-    // SAFETY: runs no Python.
-    let mut scratch =
-        if lends { unsafe { claim.local(Local::take_scratch) } } else { Scratch::default() };
+    let mut scratch = Scratch::default();
+    if lends {
+        // SAFETY: runs no Python.
+        scratch = unsafe { claim.local(Local::take_scratch) };
+    }
     let polled = py.detach(|| match &mut hand {
         Some(hand) => wait_and_help(event_loop, hand, &mut scratch, began_ns, limit, &mut found),
         None if limit.is_zero() => look(event_loop, &mut found),

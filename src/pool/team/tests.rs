@@ -5,6 +5,7 @@ use crate::event_loop::{EventLoop, Post};
 use crate::id::IoToken;
 use crate::reactor::Ready;
 use crate::sync::atomic::AtomicUsize;
+use crate::transport::Scratch;
 use crate::transport::{Bench, Bits, Listener, Report, Schedule, Source};
 
 /// A source whose jobs are counted, and do something.
@@ -85,10 +86,10 @@ fn a_helper_turns_to_what_is_posted_to_its_own_loop_after_one_job() {
     };
     team.inject(jobs(&busy, &source, 200));
     let budget = || Budget::new(EVER, EVER, || own.has_posts());
-    assert!(helper.help(own.shared(), &mut [], &budget()));
+    assert!(helper.help(own.shared(), &mut Scratch::default(), &budget()));
     assert_eq!(source.runs.load(Relaxed), 1);
     // What it has taken along is done job by job, and by whoever gets to it.
-    assert!(helper.run_own(own.shared(), &mut [], &budget()));
+    assert!(helper.run_own(own.shared(), &mut Scratch::default(), &budget()));
     assert_eq!(source.runs.load(Relaxed), 2);
     assert!(team.crew.has_work());
     helper.leave(own.shared()).into_iter().for_each(drop);
@@ -101,10 +102,10 @@ fn a_helper_s_jobs_end_with_their_time() {
     team.inject(jobs(&busy, &source, 200));
     // The time is over, by the clock.
     let spent = Budget::new(0, 0, || false);
-    assert!(helper.help(own.shared(), &mut [], &spent));
+    assert!(helper.help(own.shared(), &mut Scratch::default(), &spent));
     assert_eq!(source.runs.load(Relaxed), 1);
     let lasting = Budget { until_ns: u64::MAX, is_wanted: || false };
-    assert!(!helper.run_own(own.shared(), &mut [], &lasting));
+    assert!(!helper.run_own(own.shared(), &mut Scratch::default(), &lasting));
     assert!(source.runs.load(Relaxed) > 1);
 }
 
