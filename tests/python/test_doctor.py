@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with four cores."""
-    monkeypatch.setattr(_doctor, "_cores", lambda: _doctor.Cores(4, 4, 4, None, 4.0))
+    monkeypatch.setattr(_doctor, "_examine_cores", lambda: _doctor.Cores(4, 4, 4, None, 4.0))
 
 
 def doctor(
