@@ -52,6 +52,7 @@ __all__ = [
     "_loop_count",
     "_needs_gil",
     "_register",
+    "_set_clock",
     "_set_pool_task_class",
     "_spawn",
     "_spawn_on",
@@ -1077,6 +1078,9 @@ def _tasks(loop_: LoopCore, /) -> list[tuple[Any, int, bool]]:
     Each is (task, nanoseconds of the clock when it was made, whether it registered itself). Some
     may be done, and one may be there twice.
     """
+
+def _set_clock(loop_: LoopCore, time: bool, call_at: bool, select: bool, /) -> None:
+    """Say what of a loop's clock is the program's. Any thread."""
 
 def _current_task(loop_: LoopCore, /) -> Any:
     """Return the task that a loop is running, or None. Any thread."""

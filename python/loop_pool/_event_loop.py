@@ -13,7 +13,8 @@ private name                                use here
 ``events._ThreadSafeHandle``
 ``_add_reader``, ``_add_writer``,           overridden: they register with our reactor
 ``_remove_reader``, ``_remove_writer``
-``_selector``                               a stand-in that answers ``get_key``
+``_selector``                               a stand-in that answers ``get_key``; a program may wrap
+                                            its ``select``
 ``_add_callback``, ``_call_soon``,          overridden: they feed our ready queue
 ``_write_to_self``
 ``_ready``, ``_scheduled``                  overridden: snapshots, for tools that read them
@@ -114,6 +115,19 @@ class _ReactorSelector:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return selectors.SelectorKey(fileobj, fd, events, (reader, writer))
 
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Say how long the turn is to wait. Called by what a program has put in its place."""
+        core = self._core()
+        if core is not None:
+            vars(core)["_asked"] = timeout
+        return []
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        core = getattr(self, "_core", lambda: None)()
+        if name == "select" and isinstance(core, EventLoop):
+            core._look_at_clock()
+
     def close(self) -> None:
         """Do nothing: the core closes the reactor."""
 
@@ -169,6 +183,38 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     def _name(self) -> str:
         """What logs call it: ``loop-pool-0`` and so on."""
         return repr(self) if self._pool is None else self._pool._members[self._pool_index].name
+
+    # -- a clock of the program's ----------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _CLOCK:
+            self._look_at_clock()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in _CLOCK:
+            self._look_at_clock()
+
+    def _look_at_clock(self) -> None:
+        """Note whether the clock is the program's: then its turns ask for the time."""
+        own, kind = vars(self), type(self)
+        selector = own.get("_selector")
+        _core._set_clock(
+            self,
+            "time" in own or kind.time is not _time,
+            "call_at" in own or kind.call_at is not _call_at,
+            selector is not None
+            and (type(selector) is not _ReactorSelector or "select" in vars(selector)),
+        )
+
+    def _select(self, timeout: float | None) -> float | None:
+        """Call a selector that the program has wrapped; return how long it wants to wait."""
+        own = vars(self)
+        own["_asked"] = 0.0
+        self._selector.select(timeout)  # type: ignore[attr-defined]
+        asked: float | None = own["_asked"]
+        return asked
 
     def __repr__(self) -> str:
         """Say which loop it is, as asyncio does not."""
@@ -743,5 +789,9 @@ def _learn_task_callbacks() -> None:
     _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
 
 
+_CLOCK = frozenset({"time", "call_at", "_selector"})
+"""What a virtual clock replaces on a loop."""
+
 _core._install_hot_methods(EventLoop)
+_time, _call_at = EventLoop.time, EventLoop.call_at
 _learn_task_callbacks()

@@ -25,6 +25,7 @@ use super::handle;
 use super::handle_types;
 use super::object::Ref;
 use super::pool_task_run;
+use super::program_clock;
 use super::registry;
 use super::state::state;
 use super::watch;
@@ -411,6 +412,11 @@ unsafe extern "C" fn call_later(
         if delay.is_none() {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
+        if program_clock::is_programs(loop_.get()) {
+            let (when, timer) = program_clock::call_later(loop_, &delay, callback, &parsed)?;
+            let ours = || schedule_timer(loop_, &when, callback, &parsed);
+            return timer.map_or_else(ours, |timer| Ok(timer.into_ptr()));
+        }
         let when = after(&delay, clock::seconds(clock::monotonic_ns()))?;
         schedule_timer(loop_, &when, callback, &parsed)
     };
@@ -419,6 +425,9 @@ unsafe extern "C" fn call_later(
 }
 
 unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    if state().is_monotonic_replaced() {
+        return raise(|py| state().time.as_py().call_method0(py, "monotonic").map(Py::into_ptr));
+    }
     // SAFETY: called attached; the result is a new reference.
     unsafe { ffi::PyFloat_FromDouble(clock::seconds(clock::monotonic_ns())) }
 }

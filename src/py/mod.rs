@@ -39,6 +39,7 @@ mod pool;
 mod pool_task;
 mod pool_task_run;
 mod pool_task_wait;
+mod program_clock;
 mod reader;
 mod reader_methods;
 mod registry;
@@ -94,6 +95,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::StreamReady>()?;
     module.add_class::<datagram::DatagramCore>()?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
+    module.add_function(wrap_pyfunction!(program_clock::set, module)?)?;
     module.add_function(wrap_pyfunction!(registry::tasks, module)?)?;
     module.add_function(wrap_pyfunction!(registry::current_task, module)?)?;
     module.add_function(wrap_pyfunction!(registry::register, module)?)?;

@@ -11,7 +11,7 @@ use super::core::LoopCore;
 use super::object::Ref;
 use super::poll::poll;
 use super::scheduling::{apply_posts, run_urgent};
-use super::{future, io, lent, registry, spawn};
+use super::{future, io, lent, program_clock, registry, spawn};
 use crate::config;
 use crate::event_loop::{Claim, Job, Local, Plan, ReadyQueue};
 use crate::pool::{Errand, Hand};
@@ -83,6 +83,43 @@ impl Drop for Running<'_> {
     }
 }
 
+/// A turn as asyncio's `_run_once`: by `time()`, and by the selector's `select` if that is wrapped.
+#[cold]
+fn turn_by_programs_clock(
+    slf: &Bound<'_, LoopCore>,
+    claim: &Claim<'_, Local<Callback>>,
+) -> PyResult<()> {
+    let (py, core) = (slf.py(), slf.get());
+    // SAFETY: runs no Python.
+    let look =
+        || unsafe { claim.local(|local| (!local.ready.is_empty(), local.timers.next_deadline())) };
+    let stopping = core.event_loop.is_stopping();
+    if program_clock::selects(core) {
+        // What is there comes first: the program's clock may leap over a wait.
+        poll(py, core, claim, clock::monotonic_ns(), Duration::ZERO)?;
+        let (ready, deadline) = look();
+        let wait = program_clock::wait(slf, ready || stopping, deadline)?;
+        let asked: Option<f64> = slf.call_method1("_select", (wait,))?.extract()?;
+        if asked != Some(0.0) {
+            poll(py, core, claim, clock::monotonic_ns(), program_clock::limit(asked))?;
+        }
+    } else {
+        let (ready, deadline) = look();
+        let wait = program_clock::wait(slf, ready || stopping, deadline)?;
+        poll(py, core, claim, clock::monotonic_ns(), program_clock::limit(wait))?;
+    }
+    let end = program_clock::due(slf)?;
+    // SAFETY: runs no Python.
+    let todo = unsafe {
+        claim.local(|local| {
+            program_clock::collect(local, end);
+            local.ready.len()
+        })
+    };
+    run_callbacks(slf, claim, todo, Whereabouts::Near)?;
+    begin_errands(slf, claim)
+}
+
 fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
     let py = slf.py();
     let core = slf.get();
@@ -101,6 +138,9 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         metrics.ready.set(todo as u64);
         run_callbacks(slf, claim, todo, Whereabouts::Near)?;
         return begin_errands(slf, claim);
+    }
+    if program_clock::is_programs(core) {
+        return turn_by_programs_clock(slf, claim);
     }
     let began_ns = clock::monotonic_ns();
     // SAFETY: runs no Python.

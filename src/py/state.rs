@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicPtr, AtomicUsize,
+    AtomicBool, AtomicPtr, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -72,6 +72,11 @@ pub(super) struct State {
     pub(super) current_task: Ref,
     /// `asyncio._get_running_loop`.
     pub(super) get_running_loop: Ref,
+    /// The module `time`, its dict, and its `monotonic` at import.
+    pub(super) time: Ref,
+    time_dict: *mut ffi::PyObject,
+    monotonic: Ref,
+    monotonic_replaced: AtomicBool,
     pub(super) empty_tuple: Ref,
     pub(super) kwnames_loop: Ref,
     pub(super) kwnames_context: Ref,
@@ -122,6 +127,12 @@ impl State {
     /// Whether tasks are made by the class whose callbacks were recognised.
     pub(super) fn knows_task_class(&self) -> bool {
         std::ptr::eq(self.task_class.get().cast(), self.task_type.load(Relaxed))
+    }
+
+    /// Whether `time.monotonic` is another function than at import.
+    #[inline(always)]
+    pub(super) fn is_monotonic_replaced(&self) -> bool {
+        self.monotonic_replaced.load(Relaxed)
     }
 
     /// Whether `object` is asyncio's C task, or an instance of a subclass.
@@ -301,6 +312,10 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
         current_task: asyncio.getattr("current_task")?.into(),
         get_running_loop: events.getattr("_get_running_loop")?.into(),
+        time_dict: py.import("time")?.dict().into_ptr(),
+        monotonic: py.import("time")?.getattr("monotonic")?.into(),
+        time: py.import("time")?.into_any().into(),
+        monotonic_replaced: AtomicBool::new(false),
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
         kwnames_context: PyTuple::new(py, [intern!(py, "context")])?.into_any().into(),
@@ -324,13 +339,13 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_done_def: AtomicPtr::default(),
     };
     super::future::learn(&asyncio.getattr("futures")?.getattr("Future")?.cast_into::<PyType>()?);
-    let (task_class, future_class) = (state.task_class.module, state.future_class.module);
+    let dicts = [state.task_class.module, state.future_class.module, state.time_dict];
     module.add("TimerHandle", timer_type)?;
     module.add("_ThreadSafeHandle", threadsafe_type)?;
     STATE
         .set(state)
         .map_err(|_| PyRuntimeError::new_err("loop_pool._core is being imported twice"))?;
-    watch(py, [task_class, future_class])
+    watch(py, dicts)
 }
 
 /// A module's attribute, followed when it is replaced: programs put other classes in the place of
@@ -408,12 +423,20 @@ unsafe extern "C" fn dict_changes(
         unsafe {
             state.task_class.replaced(dict, key, new_value);
             state.future_class.replaced(dict, key, new_value);
+            if std::ptr::eq(dict, state.time_dict)
+                && ffi::PyUnicode_Check(key) != 0
+                && ffi::PyUnicode_EqualToUTF8(key, c"monotonic".as_ptr()) != 0
+            {
+                let replaced =
+                    !new_value.is_null() && !std::ptr::eq(new_value, state.monotonic.as_ptr());
+                state.monotonic_replaced.store(replaced, Relaxed);
+            }
         }
     }
     0
 }
 
-fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 2]) -> PyResult<()> {
+fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 3]) -> PyResult<()> {
     // SAFETY: the callback is static, the dicts are live.
     unsafe {
         let watcher = PyDict_AddWatcher(dict_changes);

@@ -1,0 +1,137 @@
+"""A loop whose clock is the program's: timers follow it, as virtual clocks want."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from _support import HANG, LoopFactory, class_of, run_main, turns
+
+type Loop = asyncio.AbstractEventLoop
+
+
+async def _is_due(jump: Any) -> bool:
+    fired: list[bool] = []
+    asyncio.get_running_loop().call_later(30, fired.append, True)
+    await turns()
+    assert not fired
+    jump()
+    await turns()
+    return bool(fired)
+
+
+@pytest.mark.parametrize("what", ["loop", "module"])
+def test_a_patched_clock_is_followed(loop: Loop, what: str) -> None:
+    async def main() -> None:
+        now = loop.time()
+        target: Any = loop if what == "loop" else time
+        name = "time" if what == "loop" else "monotonic"
+        with mock.patch.object(target, name, return_value=now) as clock:
+            assert loop.time() == now
+            assert await _is_due(lambda: setattr(clock, "return_value", now + 31))
+        assert 0 <= loop.time() - now < HANG
+        assert await asyncio.wait_for(asyncio.sleep(0.001, "slept"), HANG) == "slept"
+
+    loop.run_until_complete(main())
+
+
+def test_an_overridden_time_is_followed(loop_factory: LoopFactory) -> None:
+    base: Any = class_of(loop_factory)
+
+    class Ahead(base):  # type: ignore[misc]
+        ahead = 0.0
+
+        def time(self) -> float:
+            return float(super().time() + self.ahead)
+
+    loop = Ahead()
+    try:
+        assert loop.run_until_complete(_is_due(lambda: setattr(loop, "ahead", 31.0)))
+    finally:
+        loop.close()
+
+
+def test_call_later_asks_the_programs_call_at(loop_factory: LoopFactory) -> None:
+    base: Any = class_of(loop_factory)
+    asked: list[Any] = []
+
+    class Asking(base):  # type: ignore[misc]
+        def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+            asked.append((callback, args))
+            return super().call_at(when, callback, *args, context=context)
+
+    async def main() -> None:
+        future = loop.create_future()
+        loop.call_later(0.001, future.set_result, 42)
+        assert await asyncio.wait_for(future, HANG) == 42
+        assert asked[0] == (future.set_result, (42,))
+
+    loop = Asking()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_a_wrapped_select_may_leap_over_the_wait(loop_factory: LoopFactory) -> None:
+    base: Any = class_of(loop_factory)
+
+    class Virtual(base):  # type: ignore[misc]
+        now = 0.0
+
+        def time(self) -> float:
+            return self.now
+
+    loop = Virtual()
+    select = loop._selector.select
+
+    def leap(timeout: float | None = None) -> Any:
+        found = select(0)
+        if not found:
+            loop.now += timeout or 0
+        return found
+
+    async def main() -> None:
+        assert await asyncio.wait_for(asyncio.sleep(3600, "slept"), 7200) == "slept"
+        assert 3600 <= loop.now < 3601
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.create_future(), 86400 * 3)
+        # What is there comes before the clock leaps.
+        near, far = socket.socketpair()
+        with near, far:
+            near.setblocking(False)
+            far.send(b"hello")
+            before = loop.now
+            assert await asyncio.wait_for(loop.sock_recv(near, 100), 10) == b"hello"
+            assert loop.now == before
+
+    try:
+        loop._selector.select = leap
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_the_selector_itself_may_be_wrapped(loop: Loop) -> None:
+    waits: list[float | None] = []
+    inner: Any = loop._selector  # type: ignore[attr-defined]
+
+    class Wrapper:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+        def select(self, timeout: float | None = None) -> Any:
+            waits.append(timeout)
+            return inner.select(timeout)
+
+    async def main() -> None:
+        await asyncio.sleep(0.01)
+
+    loop._selector = Wrapper()  # type: ignore[attr-defined]
+    run_main(loop, main())
+    assert any(wait is not None and 0 < wait <= 0.01 for wait in waits)
