@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("loop_pool")
 pytest.importorskip("culsans")
+import loop_pool
 from _support import eventually
 from _sync_support import LOOPS, everywhere, on, run
 from loop_pool import sync
@@ -133,16 +134,19 @@ def test_those_who_wait_for_items_or_room_are_woken(kind: Callable[[int], Any]) 
 
 
 def test_a_cancellation_that_meets_an_item_does_not_lose_it() -> None:
+    """On the getter's loop. From another one it may come while the item is being returned."""
+
     async def main() -> None:
+        there = loop_pool.current_pool().loops[1]
         items: sync.Queue[int] = sync.Queue()
         cancelled = 0
         for number in range(300):
             getter = on(1, items.get())
             await eventually(lambda: items.getting == 1, "it waits")
             if number % 2:
-                getter.cancel()
+                there.call_soon_threadsafe(getter.cancel)
             items.put_nowait(number)
-            getter.cancel()
+            there.call_soon_threadsafe(getter.cancel)
             (got,) = await asyncio.gather(getter, return_exceptions=True)
             if isinstance(got, asyncio.CancelledError):
                 cancelled += 1

@@ -331,8 +331,11 @@ def test_a_server_out_of_descriptors_says_so_and_goes_on(
         factory_path(loop_factory),
         str(backlog),
     )
-    # asyncio tries, and reports, once more than the backlog is long.
-    assert int(printed) == (backlog + 1 if loop_factory is asyncio.SelectorEventLoop else 1)
+    # asyncio tries, and reports, once more than the backlog is long, and again in other turns.
+    if loop_factory is asyncio.SelectorEventLoop:
+        assert int(printed) > backlog
+    else:
+        assert int(printed) == 1
 
 
 # Unix servers
