@@ -1,10 +1,10 @@
 //! The monitor: one thread of a pool, without Python, that looks whether loops are stuck inside a
 //! callback; it does the socket work of those that are, and tells of those that are for long.
 //!
-//! While any loop of the pool is awake it looks every [`config::MONITOR_TICK`] whether each has begun
-//! a callback since. A loop that has not is stuck: its reactor is handed over, that is, the monitor
-//! polls it whenever the right to poll is free, and offers the work it finds to the idle threads and
-//! does the rest itself. The stuck loop's epoll is watched by the monitor's own, so nothing waits for
+//! While any loop of the pool is awake it looks every [`config::MONITOR_TICK`] whether each is still
+//! inside the callback of the look before. One that is counts as stuck: its reactor is handed over,
+//! that is, the monitor polls it whenever the right to poll is free, and offers the work it finds to
+//! the idle threads and does the rest itself. The stuck loop's epoll is watched by the monitor's own, so nothing waits for
 //! the next look. When the loop moves on, it polls for itself again. All this only in a pool whose
 //! loops work for each other.
 //!
@@ -232,11 +232,12 @@ impl Watch {
         had: Option<Duration>,
         Passed { now_ns, seconds, slept }: Passed,
     ) {
-        // A loop that does jobs, its own or others', is not stuck: it looks at its own between them.
-        let progress = shared.progress.callbacks().wrapping_add(shared.metrics.jobs.get());
+        let progress = shared.progress.callbacks();
+        // A loop between its callbacks polls, or helps for as long as its budget lasts.
+        let inside = shared.progress.present().is_some();
         let seen = &mut self.seen[seat];
         // While the monitor slept, the loop may have as well.
-        let followed = !slept && progress == seen.progress;
+        let followed = !slept && inside && progress == seen.progress;
         let Some(runner) = runner.filter(|_| followed) else {
             seen.progress = progress;
             seen.since_ns = now_ns;

@@ -116,3 +116,32 @@ fn a_budget_ends_with_the_next_timer() {
     assert_eq!(Budget::new(1000, 2000, || false).until_ns, 2000);
     assert_eq!(Budget::new(1000, u64::MAX, || false).until_ns, 1000 + limit);
 }
+
+/// Uses its processor until so much time has passed.
+fn compute(duration: Duration) {
+    let end = clock::monotonic_ns() + u64::try_from(duration.as_nanos()).expect("short");
+    while clock::monotonic_ns() < end {}
+}
+
+#[test]
+fn a_loop_that_works_between_its_callbacks_is_not_stuck() {
+    let Two { team, busy, own, _hand, helper: _ } = team();
+    let monitor = crate::pool::Monitor::start(Arc::clone(&team)).expect("a thread");
+    let (busy, own) = (busy.shared(), own.shared());
+    busy.set_running(true);
+    own.set_running(true);
+    // The monitor looks at both: it finds the one that is inside a callback.
+    busy.progress.begin();
+    own.progress.begin();
+    own.progress.rest();
+    while busy.metrics.handoffs.get() == 0 {
+        compute(5 * config::STUCK_AFTER);
+    }
+    assert_eq!(own.metrics.handoffs.get(), 0);
+    // Both are run by this thread, whose processor time is theirs.
+    own.progress.begin();
+    while own.metrics.handoffs.get() == 0 {
+        compute(5 * config::STUCK_AFTER);
+    }
+    monitor.stop();
+}
