@@ -30,7 +30,8 @@ pub(super) unsafe fn slot(handle: *mut ffi::PyObject, offset: usize) -> *mut *mu
 /// Runs `f` in the critical section of `object`.
 ///
 /// # Safety
-/// `object` is alive, the thread attached, and `f` runs no Python.
+/// `object` is alive, the thread attached, and `f` does not unwind. Where it runs Python, the interpreter
+/// leaves the section whenever that waits.
 #[inline(always)]
 pub(super) unsafe fn in_critical_section<R>(
     object: *mut ffi::PyObject,

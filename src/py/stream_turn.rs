@@ -10,6 +10,7 @@ use pyo3::types::PyString;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::datagram::bytes_from;
+use super::handle::in_critical_section;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
@@ -198,7 +199,14 @@ impl Turn<'_, '_> {
         if self.core.stream.channel().is_pipe() {
             return tell_protocol(self.loop_, self.transport, method, [data]);
         }
-        self.delivered(call_protocol(self.transport, method, [data]).map(drop))
+        let call = || call_protocol(self.transport, method, [data]).map(drop);
+        let called = match protocol_of(self.transport) {
+            Some(protocol) if self.core.common().has(STREAMS) => {
+                with_attributes_held(&protocol, call)
+            }
+            _ => call(),
+        };
+        self.delivered(called)
     }
 
     #[inline(always)]
@@ -449,4 +457,13 @@ pub(super) fn write_failed(transport: &Bound<'_, PyAny>, error: &std::io::Error)
     debug_assert!(error.is_instance_of::<PyOSError>(py));
     transport.call_method1(intern!(py, "_write_failed"), (error.into_value(py),))?;
     Ok(())
+}
+
+/// Calls a method of asyncio's own stream protocol while its attributes stay where they are. CPython
+/// may miss one that is there while another thread makes the first use of the object's `__dict__`.
+#[cold]
+fn with_attributes_held<R>(protocol: &Ref, call: impl FnOnce() -> R) -> R {
+    // SAFETY: the protocol is held, and we are attached. What runs inside is asyncio's Python, which
+    // does not unwind; the interpreter leaves the section whenever that has to wait.
+    unsafe { in_critical_section(protocol.as_ptr(), call) }
 }

@@ -232,3 +232,63 @@ def test_attributes_that_other_threads_add_to_a_reader_lose_no_wakeup() -> None:
             turn.release()
             thread.join()
         """)
+
+
+@pytest.mark.stress
+def test_attributes_that_other_threads_add_to_a_stream_s_protocol_lose_no_data() -> None:
+    """They move its attributes out of the instance while data come for it."""
+    check_script("""
+        import asyncio, random, socket, threading, time
+        import loop_pool
+
+        def meddle(seed):
+            chance, count = random.Random(seed), 0
+            while not over:
+                if (both := streams) is None:
+                    continue
+                mine, count = chance.choice(both), count + 1
+                try:
+                    match chance.randrange(5):
+                        case 0:
+                            vars(mine)
+                        case 1:
+                            setattr(mine, f"x{count % 40}", count)
+                        case 2:
+                            mine.__dict__.update({f"y{count % 50}": 1})
+                        case 3:
+                            mine.__dict__.pop(f"x{count % 40}", None)
+                        case 4:
+                            delattr(mine, f"x{count % 40}")
+                except (AttributeError, RuntimeError):
+                    pass  # it has none of that name, or another thread changed them
+                if chance.random() < 0.02:
+                    time.sleep(0)
+
+        async def main():
+            global streams
+            end = time.monotonic() + 15
+            while time.monotonic() < end:
+                near, far = socket.socketpair()
+                reader, writer = await asyncio.open_connection(sock=near)
+                streams = (reader, reader, writer._protocol)
+                for _ in range(10):
+                    reading = asyncio.create_task(reader.readexactly(5))
+                    await asyncio.sleep(0)
+                    far.send(b"hello")
+                    await asyncio.wait([reading], timeout=3)
+                    assert reading.done()
+                streams = None
+                writer.close()
+                far.close()
+
+        over, streams = False, None
+        threads = [threading.Thread(target=meddle, args=(seed,)) for seed in (10, 11)]
+        for thread in threads:
+            thread.start()
+        try:
+            asyncio.run(main(), loop_factory=loop_pool.new_event_loop)
+        finally:
+            over = True
+            for thread in threads:
+                thread.join()
+    """)
