@@ -1,11 +1,11 @@
 //! Socket addresses as Python's `socket` module writes and reads them.
 
-use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::unix::ffi::OsStrExt;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
+
+use super::alloc;
 
 use crate::sys::address::{Family, LONGEST_PATH, SocketAddress};
 
@@ -13,18 +13,20 @@ use crate::sys::address::{Family, LONGEST_PATH, SocketAddress};
 pub(super) fn to_python(py: Python<'_>, address: &SocketAddress) -> PyResult<Py<PyAny>> {
     Ok(match address {
         SocketAddress::Inet(SocketAddr::V4(at)) => {
-            (at.ip().to_string(), at.port()).into_pyobject(py)?.into_any().unbind()
+            let (ip, port) = (alloc::text(py, &at.ip().to_string())?, alloc::int(py, at.port())?);
+            alloc::tuple(py, [ip.into_any(), port.into_any()])?.into_any().unbind()
         }
         SocketAddress::Inet(SocketAddr::V6(at)) => {
-            let whole: Bound<'_, PyTuple> =
-                (v6_text(at.ip()), at.port(), at.flowinfo(), at.scope_id()).into_pyobject(py)?;
-            whole.into_any().unbind()
+            let ip = alloc::text(py, &v6_text(at.ip()))?.into_any();
+            let port = alloc::int(py, at.port())?.into_any();
+            let [flow, scope] = [alloc::int(py, at.flowinfo())?, alloc::int(py, at.scope_id())?];
+            alloc::tuple(py, [ip, port, flow.into_any(), scope.into_any()])?.into_any().unbind()
         }
         // An abstract name is bytes, a path a string.
         SocketAddress::Unix(name) if name.first() == Some(&0) => {
-            PyBytes::new(py, name).into_any().unbind()
+            alloc::bytes(py, name)?.into_any().unbind()
         }
-        SocketAddress::Unix(name) => OsStr::from_bytes(name).into_pyobject(py)?.into_any().unbind(),
+        SocketAddress::Unix(name) => alloc::path(py, name)?.into_any().unbind(),
         SocketAddress::Unknown => py.None(),
     })
 }

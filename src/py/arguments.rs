@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use super::alloc;
 use super::handle::Scheduled;
 use super::io::copy_context;
 use super::object::{Ref, incref};
@@ -24,12 +24,17 @@ pub(super) fn raise(
     // SAFETY: the interpreter calls C methods attached.
     let py = unsafe { Python::assume_attached() };
     let result = catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or_else(|_| {
-        Err(PyRuntimeError::new_err(
+        Err(alloc::runtime_error(
+            py,
             "loop_pool: internal error (a panic; its message is on stderr)",
         ))
     });
     result.unwrap_or_else(|error| {
-        error.restore(py);
+        // An error of pyo3's own is made only now, and its text with a panic if there is no memory.
+        if catch_unwind(AssertUnwindSafe(|| error.restore(py))).is_err() {
+            // SAFETY: the thread is attached.
+            unsafe { ffi::PyErr_NoMemory() };
+        }
         ptr::null_mut()
     })
 }
@@ -116,7 +121,7 @@ impl Arguments<'_> {
     ) -> PyResult<[*mut ffi::PyObject; N]> {
         let py = object.py();
         let class = object.get_type().name()?;
-        let error = |text: String| Err(PyTypeError::new_err(format!("{class}.{method}() {text}")));
+        let error = |text: String| Err(alloc::type_error(py, format!("{class}.{method}() {text}")));
         let mut found = [ptr::null_mut(); N];
         let given = self.positional.len();
         if given > N {
@@ -233,22 +238,25 @@ impl<'a, const N: usize> Parsed<'a, N> {
                 context = Some(value);
             } else if let Some(place) = names.iter().position(|name| *name == keyword) {
                 if !required[place].is_null() {
-                    return Err(PyTypeError::new_err(format!(
-                        "{method}() got multiple values for argument '{keyword}'"
-                    )));
+                    return Err(alloc::type_error(
+                        py,
+                        format!("{method}() got multiple values for argument '{keyword}'"),
+                    ));
                 }
                 required[place] = value;
             } else {
-                return Err(PyTypeError::new_err(format!(
-                    "{method}() got an unexpected keyword argument '{keyword}'"
-                )));
+                return Err(alloc::type_error(
+                    py,
+                    format!("{method}() got an unexpected keyword argument '{keyword}'"),
+                ));
             }
         }
         for (name, value) in names.iter().zip(&required) {
             if value.is_null() {
-                return Err(PyTypeError::new_err(format!(
-                    "{method}() missing required argument: '{name}'"
-                )));
+                return Err(alloc::type_error(
+                    py,
+                    format!("{method}() missing required argument: '{name}'"),
+                ));
             }
         }
         Ok(Self { required, rest: args.positional.get(N..).unwrap_or(&[]), context })

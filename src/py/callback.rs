@@ -3,9 +3,11 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::handle_types;
+use super::names::intern;
 use super::native;
 use super::object::{Ref, decref, prefetch};
 use super::registry;
@@ -158,7 +160,7 @@ impl Callback {
                 }
             })
         };
-        let result = if done { Ok(()) } else { Err(PyErr::fetch(py)) };
+        let result = if done { Ok(()) } else { Err(alloc::raised(py)) };
         if is_young {
             registry::begun(py, core, task);
         }
@@ -167,7 +169,7 @@ impl Callback {
             error.restore(py);
             let args = match future {
                 None => state().empty_tuple.clone_ref(py),
-                Some(future) => pyo3::types::PyTuple::new(py, [future.as_py()])?.into_any().into(),
+                Some(future) => alloc::tuple(py, [future.as_py()])?.into_any().into(),
             };
             let (callback, context) = (self.what.clone_ref(py), context.clone_ref(py));
             report(loop_, None, Scheduled { callback, args, context })
@@ -229,9 +231,10 @@ impl Callback {
     /// A handle of a class we did not make, or in debug mode: by its own `_run`.
     #[cold]
     fn run_foreign(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-        let handle = self.what.as_py().bind(loop_.py());
-        if !handle.getattr("_cancelled")?.is_truthy()? {
-            handle.call_method0("_run")?;
+        let py = loop_.py();
+        let handle = self.what.as_py().bind(py);
+        if !handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
+            handle.call_method0(intern!(py, "_run"))?;
         }
         Ok(())
     }
@@ -239,9 +242,11 @@ impl Callback {
     /// As asyncio's `_run_once` in debug mode: timed, with the loop knowing its current handle.
     #[cold]
     fn run_debug(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-        let handle = self.what.as_py().bind(loop_.py());
-        let run = || loop_.call_method1("_run_handle_in_debug_mode", (handle,)).map(drop);
-        match registry::task_of(&handle.getattr("_callback")?) {
+        let py = loop_.py();
+        let handle = self.what.as_py().bind(py);
+        let run =
+            || loop_.call_method1(intern!(py, "_run_handle_in_debug_mode"), (handle,)).map(drop);
+        match registry::task_of(&handle.getattr(intern!(py, "_callback"))?) {
             Some(task) => registry::show(loop_, task, run),
             None => run(),
         }
@@ -341,7 +346,7 @@ pub(super) fn report(
     scheduled: Scheduled,
 ) -> PyResult<()> {
     let py = loop_.py();
-    let error = PyErr::fetch(py);
+    let error = alloc::raised(py);
     if error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
         || error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
     {
@@ -359,7 +364,7 @@ pub(super) fn report(
         },
     };
     loop_.call_method1(
-        "_report_callback_exception",
+        intern!(py, "_report_callback_exception"),
         (handle.as_py(), callback_object.as_py(), args_object.as_py(), error),
     )?;
     Ok(())

@@ -6,12 +6,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering::Relaxed};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::alloc;
 use super::callback::Callback;
 use super::eager::FirstStep;
 use super::io::{self, lock_attached};
@@ -21,6 +21,7 @@ use super::object::Ref;
 use super::owner_cell::OwnerCell;
 use super::pool::PoolCore;
 use super::registry;
+use super::returned::Returned;
 use super::sock;
 use super::sock_work::Sendfile;
 use super::spawn::{self, Book};
@@ -65,15 +66,7 @@ pub(super) struct LoopCore {
     pub(super) thread: AtomicPtr<ffi::PyThreadState>,
 }
 
-impl From<LoopError> for PyErr {
-    fn from(error: LoopError) -> Self {
-        match error {
-            LoopError::Closed | LoopError::Running => PyRuntimeError::new_err(error.to_string()),
-            // SAFETY: an exception is made by an attached thread.
-            LoopError::Io(_, error) => unsafe { io::os_error(Python::assume_attached(), &error) },
-        }
-    }
-}
+type Objects = Vec<Py<PyAny>>;
 
 #[pymethods]
 impl LoopCore {
@@ -164,9 +157,9 @@ impl LoopCore {
     fn _join(&self, pool: &Bound<'_, PoolCore>, index: u32) -> PyResult<()> {
         let team = pool.get().team();
         let claim = self.event_loop.claim()?;
-        let hand = team
-            .join(LoopId(index), self.event_loop.shared())
-            .ok_or_else(|| PyRuntimeError::new_err(format!("loop {index} has joined already")))?;
+        let hand = team.join(LoopId(index), self.event_loop.shared()).ok_or_else(|| {
+            alloc::runtime_error(pool.py(), format!("loop {index} has joined already"))
+        })?;
         // SAFETY: we own the loop, by the claim, and run no Python.
         unsafe { self.hand.with(|place| *place = Some(Box::new(hand))) };
         drop(claim);
@@ -179,8 +172,8 @@ impl LoopCore {
     }
 
     /// Lets nobody in any more, and returns the tasks of `spawn` that have not ended.
-    fn _shut_spawned(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        spawn::shut(py, self)
+    fn _shut_spawned(&self, py: Python<'_>) -> Returned<Objects> {
+        Returned(spawn::shut(py, self))
     }
 
     /// Cancels what was left to all loops and waits on this one. On its thread.
@@ -189,8 +182,8 @@ impl LoopCore {
     }
 
     /// The `asyncio` tasks that `spawn` has begun here and that have not ended. Any thread.
-    fn _spawned(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        spawn::running(py, self)
+    fn _spawned(&self, py: Python<'_>) -> Returned<Objects> {
+        Returned(spawn::running(py, self))
     }
 
     /// The transport on a descriptor, or `None`. Any thread.
@@ -278,7 +271,7 @@ impl LoopCore {
             let claim = self
                 .event_loop
                 .claim()
-                .map_err(|_| PyRuntimeError::new_err("Cannot close a running event loop"))?;
+                .map_err(|_| alloc::runtime_error(py, "Cannot close a running event loop"))?;
             self.event_loop.set_closed(true);
             // SAFETY: the claim; no Python runs.
             if let Some(hand) = unsafe { self.hand.with(Option::take) } {
@@ -335,7 +328,7 @@ impl LoopCore {
 
     /// The handles that are ready and pending, for `_ready` and `_scheduled` as tools read them.
     /// Empty while another thread runs the loop.
-    fn _queues(slf: &Bound<'_, Self>) -> (Vec<Py<PyAny>>, Vec<Py<PyAny>>) {
+    fn _queues(slf: &Bound<'_, Self>) -> Returned<(Objects, Objects)> {
         let core = slf.get();
         let py = slf.py();
         let look = |local: &mut Local<Callback>| {
@@ -347,9 +340,9 @@ impl LoopCore {
             )
         };
         // SAFETY: counting references runs no Python.
-        unsafe { core.event_loop.if_owner(look) }
-            .or_else(|| super::scheduling::look_at_idle_loop(core, look))
-            .unwrap_or_default()
+        let found = unsafe { core.event_loop.if_owner(look) }
+            .or_else(|| super::scheduling::look_at_idle_loop(core, look));
+        Returned(found.unwrap_or_default())
     }
 
     /// As `BaseEventLoop._debug`.
@@ -366,8 +359,8 @@ impl LoopCore {
 
     /// As `BaseEventLoop.slow_callback_duration`, in seconds; the pool's monitor reads it too.
     #[getter(slow_callback_duration)]
-    fn slow_after(&self) -> f64 {
-        self.event_loop.shared().slow_after()
+    fn slow_after(&self) -> Returned<f64> {
+        Returned(self.event_loop.shared().slow_after())
     }
 
     #[setter(slow_callback_duration)]

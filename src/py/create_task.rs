@@ -1,14 +1,14 @@
 //! The ways in which a loop makes an `asyncio.Task`.
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::alloc;
 use super::arguments::Arguments;
 use super::core::LoopCore;
 use super::eager::is_named;
+use super::names::intern;
 use super::object::{Ref, incref};
 use super::registry;
 use super::state::state;
@@ -41,7 +41,7 @@ pub(super) fn plain(
             ffi::PyObject_Vectorcall(class, [coro, loop_.as_ptr()].as_ptr(), 1, names)
         }
     };
-    if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
+    if task.is_null() { Err(alloc::raised(py)) } else { Ok(task) }
 }
 
 /// Makes a task of a coroutine, as `create_task(coro, name=..., context=...)`. `own`: the program's
@@ -72,7 +72,7 @@ pub(super) fn new_task<'py>(
             Bound::from_owned_ptr_or_err(py, task)
         };
     }
-    let keywords = PyDict::new(py);
+    let keywords = alloc::dict(py)?;
     if let Some(name) = name {
         keywords.set_item(intern!(py, "name"), name.as_py())?;
     }
@@ -96,7 +96,7 @@ pub(super) fn with_keywords(
         for index in 0..given {
             let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
             if is_named(name, state.name_loop.as_ptr()) {
-                return Err(second_loop());
+                return Err(second_loop(py));
             }
         }
         let names = ffi::PyTuple_New(given + 1);
@@ -113,7 +113,7 @@ pub(super) fn with_keywords(
         }
         let task =
             ffi::PyObject_Vectorcall(state.task_class.get(), values.as_ptr(), 1, names.as_ptr());
-        if task.is_null() { Err(PyErr::fetch(py)) } else { Ok(task) }
+        if task.is_null() { Err(alloc::raised(py)) } else { Ok(task) }
     }
 }
 
@@ -126,15 +126,19 @@ pub(super) fn keywords<'py>(
     args: &Arguments<'_>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let kwargs = all_keywords(loop_.py(), args)?;
-    if kwargs.contains(state().name_loop.as_py())? { Err(second_loop()) } else { Ok(kwargs) }
+    if kwargs.contains(state().name_loop.as_py())? {
+        Err(second_loop(loop_.py()))
+    } else {
+        Ok(kwargs)
+    }
 }
 
-fn second_loop() -> PyErr {
-    PyTypeError::new_err("create_task() got multiple values for keyword argument 'loop'")
+fn second_loop(py: Python<'_>) -> PyErr {
+    alloc::type_error(py, "create_task() got multiple values for keyword argument 'loop'")
 }
 
 fn all_keywords<'py>(py: Python<'py>, args: &Arguments<'_>) -> PyResult<Bound<'py, PyDict>> {
-    let kwargs = PyDict::new(py);
+    let kwargs = alloc::dict(py)?;
     for (index, name) in args.keywords(py).iter().enumerate() {
         // SAFETY: the values of the keywords follow the positional arguments.
         let value = unsafe { Bound::from_borrowed_ptr(py, *args.values.add(index)) };
@@ -155,22 +159,26 @@ pub(super) fn by_dict(
     let coro = match *args.positional {
         // SAFETY: an argument is alive during the call.
         [coro] => unsafe { Bound::from_borrowed_ptr(py, coro) },
-        [] => match kwargs.get_item("coro")? {
+        [] => match kwargs.get_item(intern!(py, "coro"))? {
             Some(coro) => {
-                kwargs.del_item("coro")?;
+                kwargs.del_item(intern!(py, "coro"))?;
                 coro
             }
             None => {
-                return Err(PyTypeError::new_err(
+                return Err(alloc::type_error(
+                    py,
                     "create_task() missing required argument: 'coro'",
                 ));
             }
         },
         _ => {
-            return Err(PyTypeError::new_err(format!(
-                "create_task() takes 1 positional argument but {} were given",
-                args.positional.len()
-            )));
+            return Err(alloc::type_error(
+                py,
+                format!(
+                    "create_task() takes 1 positional argument but {} were given",
+                    args.positional.len()
+                ),
+            ));
         }
     };
     let task = if has_factory {

@@ -2,11 +2,11 @@
 //! `_foreign`, has to say and do about it. Cold: errors, and debug mode.
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::arguments::Parsed;
 use super::core::LoopCore;
+use super::names::intern;
 use super::registry;
 
 /// Where the errors of objects that belong to another loop are explained.
@@ -31,7 +31,9 @@ pub(super) fn wakes_from_elsewhere(
     // SAFETY: arguments are alive during the call.
     let [callback, future, context] =
         [callback, future, context].map(|object| unsafe { Bound::from_borrowed_ptr(py, object) });
-    py.import(CROSS_LOOP)?.call_method1("wake", (loop_, callback, future, context))?.extract()
+    py.import(CROSS_LOOP)?
+        .call_method1(intern!(py, "wake"), (loop_, callback, future, context))?
+        .extract()
 }
 
 /// Lets the error that a task's step is about to throw into its coroutine say more, if it is of a future
@@ -40,8 +42,9 @@ pub(super) fn wakes_from_elsewhere(
 pub(super) fn explain_step(py: Python<'_>, step: *mut ffi::PyObject) {
     // SAFETY: an argument is alive during the call.
     let step = unsafe { Bound::from_borrowed_ptr(py, step) };
-    let explained =
-        py.import(CROSS_LOOP).and_then(|module| module.call_method1("explain_step", (&step,)));
+    let explained = py
+        .import(CROSS_LOOP)
+        .and_then(|module| module.call_method1(intern!(py, "explain_step"), (&step,)));
     if let Err(error) = explained {
         error.write_unraisable(py, Some(&step));
     }

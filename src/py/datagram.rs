@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::address;
+use super::alloc;
 use super::core::LoopCore;
 use super::datagram_methods::queue;
 use super::holder::Holder;
 use super::io::os_error;
 use super::object::Ref;
 use super::payload::Payload;
+use super::returned::Returned;
 use super::transport::loop_of;
 use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED};
 use super::transport_methods::schedule;
@@ -43,6 +44,7 @@ impl DatagramCore {
     #[new]
     #[pyo3(signature = (fd, family, connected, address=None, holder=None))]
     fn new(
+        py: Python<'_>,
         fd: i32,
         family: i32,
         connected: bool,
@@ -50,7 +52,7 @@ impl DatagramCore {
         holder: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let Some(family) = Family::of_number(family) else {
-            return Err(PyValueError::new_err(format!("unknown address family: {family}")));
+            return Err(alloc::value_error(py, format!("unknown address family: {family}")));
         };
         let default_target = match address {
             _ if connected => Some(Target::Peer),
@@ -82,8 +84,8 @@ impl DatagramCore {
 
     /// The descriptor's number.
     #[getter]
-    fn fd(&self) -> i32 {
-        self.link().fd()
+    fn fd(&self) -> Returned<i32> {
+        Returned(self.link().fd())
     }
 
     /// Registers the transport with its loop's reactor, and lets it begin in the next turn.
@@ -152,8 +154,8 @@ impl DatagramCore {
 
     /// The marks as (low, high), in bytes.
     #[getter]
-    fn limits(&self) -> (usize, usize) {
-        self.common.limits()
+    fn limits(&self) -> Returned<(usize, usize)> {
+        Returned(self.common.limits())
     }
 
     #[setter]

@@ -1,17 +1,17 @@
 //! `sendto`, which a program calls on a datagram transport for each message.
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
 use super::affinity::is_here;
+use super::alloc;
 use super::arguments::{Arguments, fast_def};
 use super::core::LoopCore;
 use super::datagram::DatagramCore;
 use super::hot::add_methods;
 use super::io::os_error;
+use super::names::intern;
 use super::object::Ref;
 use super::payload::Payload;
 use super::transport::{both, learn, loop_of};
@@ -82,10 +82,13 @@ fn as_bytes<'py>(py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'p
     {
         return copy_of(py, data);
     }
-    Err(PyTypeError::new_err(format!(
-        "data argument must be a bytes-like object, not {}",
-        data.get_type().name()?.repr()?
-    )))
+    Err(alloc::type_error(
+        py,
+        format!(
+            "data argument must be a bytes-like object, not {}",
+            data.get_type().name()?.repr()?
+        ),
+    ))
 }
 
 fn send(

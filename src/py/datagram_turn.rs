@@ -1,7 +1,6 @@
 //! What happens when a datagram transport's turn comes, on its loop's thread: it is introduced to its
 //! protocol, what has come is delivered, what is queued is sent.
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -10,6 +9,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::datagram::{DatagramCore, bytes_from};
 use super::io::os_error;
+use super::names::intern;
 use super::object::Ref;
 use super::payload::Payload;
 use super::transport::{both, start, tell_protocol};

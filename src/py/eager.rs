@@ -7,14 +7,14 @@
 use std::ptr;
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
+use super::alloc;
 use super::arguments::Arguments;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::create_task;
+use super::names::intern;
 use super::object::Ref;
 use super::registry;
 use super::state::state;
@@ -101,7 +101,7 @@ pub(super) unsafe fn create(
     keywords.set_item(intern!(py, "eager_start"), is_owner)?;
     // SAFETY: an argument is alive during the call.
     let coroutine = unsafe { Bound::from_borrowed_ptr(py, coroutine) };
-    let positional = PyTuple::new(py, [coroutine])?;
+    let positional = alloc::tuple(py, [coroutine])?;
     let class = state.task_class.get();
     if !is_owner {
         // SAFETY: the class lives as long as the process.
@@ -126,7 +126,7 @@ pub(super) unsafe fn create(
     current.enter(task.as_ptr() as usize);
     // SAFETY: as above: the new object, positional arguments and keywords; -1 with an exception set.
     let made = unsafe { init(task.as_ptr(), positional.as_ptr(), keywords.as_ptr()) };
-    let result = if made < 0 { Err(PyErr::fetch(py)) } else { Ok(()) };
+    let result = if made < 0 { Err(alloc::raised(py)) } else { Ok(()) };
     // SAFETY: we own the loop; no Python runs.
     let step = unsafe { core.first_step.with(|place| std::mem::replace(place, outer)) };
     // What has ended with its first step needs no entry. One that is registered already has one.

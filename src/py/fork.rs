@@ -7,6 +7,7 @@ use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::os_error;
 use super::kept;
+use super::names::intern;
 use super::stream::StreamCore;
 use super::transport_core::{DROPS_WRITES, Half};
 
@@ -33,7 +34,7 @@ pub(super) fn after_fork(loop_: &Bound<'_, LoopCore>, renew: bool) -> PyResult<(
     }
     for object in objects {
         // A listener is its own native half, and has nothing to write.
-        if let Ok(core) = object.as_py().bind(py).getattr("_core")
+        if let Ok(core) = object.as_py().bind(py).getattr(intern!(py, "_core"))
             && let Ok(core) = core.cast::<StreamCore>()
         {
             core.get().common().set(DROPS_WRITES);

@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::PyType;
 
+use super::alloc;
 use super::core::LoopCore;
 use super::object::Ref;
 use super::state::{State, state};
@@ -50,7 +51,7 @@ pub(super) fn learn(class: &Bound<'_, PyType>) {
 /// # Errors
 /// `MemoryError`.
 pub(super) fn keywords(loop_: &Bound<'_, LoopCore>) -> PyResult<Ref> {
-    let keywords = PyDict::new(loop_.py());
+    let keywords = alloc::dict(loop_.py())?;
     keywords.set_item(state().name_loop.as_py(), loop_)?;
     Ok(keywords.into_any().into())
 }

@@ -10,10 +10,11 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::core::LoopCore;
+use super::names::intern;
 use super::object::{Ref, incref, is_unique, is_unique_shared};
 use super::state::{State, state};
 
@@ -78,7 +79,7 @@ unsafe fn new_handle(
     // SAFETY: the new object is ours alone until it is returned; the allocator zeroed its slots.
     unsafe {
         let object = ffi::PyType_GenericAlloc(kind, 0);
-        let Some(handle) = NonNull::new(object) else { return Err(PyErr::fetch(py)) };
+        let Some(handle) = NonNull::new(object) else { return Err(alloc::raised(py)) };
         let layout = &state.handle;
         *slot(object, layout.callback) = scheduled.callback.into_ptr();
         *slot(object, layout.args) = scheduled.args.into_ptr();

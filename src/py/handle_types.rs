@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use super::alloc;
 use super::arguments::{method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::handle::{has_weak, is_cancelled, keep_repr, loop_of, mark_cancelled, slot};
+use super::names::intern;
 use super::object::{Ref, decref, make_immortal, share_new};
 use super::scheduling::{self, NotOwner};
 use super::state::state;
@@ -310,7 +311,8 @@ pub(super) fn weak_offset(classes: [&Bound<'_, PyAny>; 2]) -> PyResult<isize> {
     };
     match classes.map(offset) {
         [one, other] if one == other && one != 0 => Ok(one),
-        _ => Err(PyImportError::new_err(
+        _ => Err(alloc::error::<PyImportError>(
+            classes[0].py(),
             "loop_pool does not know this version of asyncio: no weak reference to a handle",
         )),
     }

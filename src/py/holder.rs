@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 
+use super::names::intern;
 use super::object::Ref;
 use crate::transport::Descriptor;
 
@@ -53,8 +53,9 @@ pub(super) fn copy_of_number(object: &Bound<'_, PyAny>) -> Option<(Ref, *const R
         found.then(|| Ref::from(object.clone()))
     };
     let found = known(object).or_else(|| {
-        let buffer = inner(object, "buffer").unwrap_or_else(|| object.clone());
-        known(&inner(&buffer, "raw")?)
+        let buffer =
+            inner(object, intern!(object.py(), "buffer")).unwrap_or_else(|| object.clone());
+        known(&inner(&buffer, intern!(object.py(), "raw"))?)
     })?;
     let copy = number_at(found.as_ptr());
     Some((found, copy))
@@ -73,7 +74,10 @@ fn is_a(object: &Bound<'_, PyAny>, class: Option<&Py<PyType>>) -> bool {
     })
 }
 
-fn inner<'py>(object: &Bound<'py, PyAny>, name: &str) -> Option<Bound<'py, PyAny>> {
+fn inner<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> Option<Bound<'py, PyAny>> {
     object.getattr_opt(name).ok().flatten()
 }
 
@@ -94,8 +98,11 @@ fn classes(py: Python<'_>) -> &'static Classes {
         // Not under the lock of the cell: this runs Python.
         let file = py.import(intern!(py, "os")).and_then(|os| os.getattr(intern!(py, "devnull")));
         let found = Classes {
-            socket: learn(py, "_socket", "socket", ()).ok().flatten(),
-            file: file.and_then(|file| learn(py, "_io", "FileIO", (file,))).ok().flatten(),
+            socket: learn(py, intern!(py, "_socket"), intern!(py, "socket"), ()).ok().flatten(),
+            file: file
+                .and_then(|file| learn(py, intern!(py, "_io"), intern!(py, "FileIO"), (file,)))
+                .ok()
+                .flatten(),
         };
         CLASSES.get_or_init(|| found)
     })
@@ -104,8 +111,8 @@ fn classes(py: Python<'_>) -> &'static Classes {
 /// The class, if its instances keep their number after the header, and overwrite it when they close.
 fn learn<'py, A: pyo3::call::PyCallArgs<'py>>(
     py: Python<'py>,
-    module: &str,
-    class: &str,
+    module: &Bound<'py, PyString>,
+    class: &Bound<'py, PyString>,
     arguments: A,
 ) -> PyResult<Option<Py<PyType>>> {
     let class = py.import(module)?.getattr(class)?;

@@ -8,12 +8,12 @@
 
 use std::ffi::CStr;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyType};
 
+use super::alloc;
 use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
@@ -23,6 +23,7 @@ use super::eager;
 use super::future;
 use super::handle;
 use super::handle_types;
+use super::names::intern;
 use super::object::Ref;
 use super::pool_task_run;
 use super::program_clock;
@@ -38,7 +39,10 @@ use crate::sys::clock;
 #[pyo3(name = "_install_hot_methods", signature = (class, /))]
 pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     if !class.is_subclass_of::<LoopCore>()? {
-        return Err(PyTypeError::new_err("the hot methods belong to a subclass of LoopCore"));
+        return Err(alloc::type_error(
+            class.py(),
+            "the hot methods belong to a subclass of LoopCore",
+        ));
     }
     let mut definitions = vec![
         fast_def(
@@ -161,7 +165,7 @@ fn check_in_debug_mode(
     }
     // SAFETY: an argument is alive during the call.
     let callback = unsafe { Bound::from_borrowed_ptr(py, callback) };
-    loop_.call_method1(intern!(py, "_check_callback"), (callback, method))?;
+    loop_.call_method1(intern!(py, "_check_callback"), (callback, alloc::text(py, method)?))?;
     Ok(())
 }
 
@@ -337,16 +341,9 @@ fn deadline_of(when: &Bound<'_, PyAny>) -> PyResult<f64> {
 fn after<'py>(delay: &Bound<'py, PyAny>, now: f64) -> PyResult<Bound<'py, PyAny>> {
     let py = delay.py();
     if delay.is_exact_instance_of::<PyFloat>() || delay.is_exact_instance_of::<PyInt>() {
-        return float(py, now + delay.extract::<f64>()?);
+        return Ok(alloc::float(py, now + delay.extract::<f64>()?)?.into_any());
     }
-    float(py, now)?.add(delay)
-}
-
-/// A new float.
-#[inline(always)]
-fn float(py: Python<'_>, value: f64) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached; a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyFloat_FromDouble(value)) }
+    alloc::float(py, now)?.add(delay)
 }
 
 /// The part that `call_at` and `call_later` share.
@@ -389,7 +386,7 @@ unsafe extern "C" fn call_at(
         // SAFETY: an argument is alive during the call.
         let when = unsafe { Bound::from_borrowed_ptr(py, when) };
         if when.is_none() {
-            return Err(PyTypeError::new_err("when cannot be None"));
+            return Err(alloc::type_error(py, "when cannot be None"));
         }
         schedule_timer(loop_, &when, callback, &parsed)
     };
@@ -410,7 +407,7 @@ unsafe extern "C" fn call_later(
         // SAFETY: an argument is alive during the call.
         let delay = unsafe { Bound::from_borrowed_ptr(py, delay) };
         if delay.is_none() {
-            return Err(PyTypeError::new_err("delay must not be None"));
+            return Err(alloc::type_error(py, "delay must not be None"));
         }
         if program_clock::is_programs(loop_.get()) {
             let (when, timer) = program_clock::call_later(loop_, &delay, callback, &parsed)?;
@@ -426,7 +423,9 @@ unsafe extern "C" fn call_later(
 
 unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     if state().is_monotonic_replaced() {
-        return raise(|py| state().time.as_py().call_method0(py, "monotonic").map(Py::into_ptr));
+        return raise(|py| {
+            state().time.as_py().call_method0(py, intern!(py, "monotonic")).map(Py::into_ptr)
+        });
     }
     // SAFETY: called attached; the result is a new reference.
     unsafe { ffi::PyFloat_FromDouble(clock::seconds(clock::monotonic_ns())) }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyAttributeError, PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::handle::{self, Scheduled};
 use super::kept;
+use super::names::intern;
 use super::object::Ref;
 use super::stale;
 use super::state::state;
 use crate::config;
+use crate::error::LoopError;
 use crate::event_loop::{Completion, Job};
 use crate::id::IoToken;
 use crate::pool::Hand;
@@ -46,14 +48,25 @@ pub(super) fn lock_attached<'a, T>(_py: Python<'_>, mutex: &'a Mutex<T>) -> Mute
 /// The kernel's error as Python raises it: the subclass of `OSError` for its number, and its text.
 pub(super) fn os_error(py: Python<'_>, error: &std::io::Error) -> PyErr {
     let Some(number) = error.raw_os_error() else {
-        return PyOSError::new_err(error.to_string());
+        return alloc::error::<PyOSError>(py, error.to_string());
     };
     let text = py
         .import(intern!(py, "os"))
-        .and_then(|os| os.call_method1(intern!(py, "strerror"), (number,)));
+        .and_then(|os| os.call_method1(intern!(py, "strerror"), (alloc::int(py, number)?,)));
     match text {
-        Ok(text) => PyOSError::new_err((number, text.unbind())),
+        Ok(text) => alloc::os_error(py, number, &text),
         Err(error) => error,
+    }
+}
+
+impl From<LoopError> for PyErr {
+    fn from(error: LoopError) -> Self {
+        // SAFETY: an exception is made by an attached thread.
+        let py = unsafe { Python::assume_attached() };
+        match error {
+            LoopError::Closed | LoopError::Running => alloc::runtime_error(py, error.to_string()),
+            LoopError::Io(_, error) => os_error(py, &error),
+        }
     }
 }
 
@@ -73,7 +86,7 @@ pub(super) fn registered(
 /// The descriptor of an integer or of an object with `fileno()`, by the rules of `selectors`.
 pub(super) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let py = object.py();
-    let invalid = |_| PyValueError::new_err(format!("Invalid file object: {}", repr_of(object)));
+    let invalid = |_| alloc::value_error(py, format!("Invalid file object: {}", repr_of(object)));
     let number = if object.is_instance_of::<PyInt>() {
         object.clone()
     } else {
@@ -92,11 +105,14 @@ pub(super) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
             })?
     };
     if number.lt(0)? {
-        return Err(PyValueError::new_err(format!("Invalid file descriptor: {number}")));
+        return Err(alloc::value_error(py, format!("Invalid file descriptor: {number}")));
     }
     // As the kernel's interface has it: no descriptor has such a number.
     number.extract().map_err(|_| {
-        PyOverflowError::new_err(format!("descriptor {number} is greater than the maximum"))
+        alloc::error::<PyOverflowError>(
+            py,
+            format!("descriptor {number} is greater than the maximum"),
+        )
     })
 }
 

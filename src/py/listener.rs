@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyWeakrefReference};
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::holder::Holder;
 use super::io::{collect_completions, lock_attached, os_error};
 use super::kept;
+use super::names::intern;
 use super::pool::ServerCore;
+use super::returned::Returned;
 use super::stream::StreamCore;
 use super::transport::ends_the_program;
 use super::transport_core;
@@ -77,9 +78,10 @@ impl ListenerCore {
         let cookie = kept::strongly(slf.clone().into_any());
         let inserted = transport_core::insert(loop_, fd, &source, cookie);
         let result = match inserted {
-            None => Err(PyRuntimeError::new_err(format!(
-                "File descriptor {fd} is used by another transport"
-            ))),
+            None => Err(alloc::runtime_error(
+                py,
+                format!("File descriptor {fd} is used by another transport"),
+            )),
             Some(token) => {
                 this.token.store(token.to_word(), Relaxed);
                 this.listener.register(token, &**shared).map_err(|error| {
@@ -99,8 +101,8 @@ impl ListenerCore {
 
     /// Under which it is registered with its loop.
     #[getter]
-    pub(super) fn token(&self) -> u64 {
-        self.token.load(Relaxed)
+    pub(super) fn token(&self) -> Returned<u64> {
+        Returned(self.token.load(Relaxed))
     }
 
     /// Accepts no more, on whichever thread. Any thread.

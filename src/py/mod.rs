@@ -10,6 +10,7 @@
 
 mod address;
 mod affinity;
+mod alloc;
 mod arguments;
 mod callback;
 mod core;
@@ -30,6 +31,7 @@ mod io;
 mod kept;
 mod lent;
 mod listener;
+mod names;
 mod native;
 mod object;
 mod owner_cell;
@@ -43,6 +45,7 @@ mod program_clock;
 mod reader;
 mod reader_methods;
 mod registry;
+mod returned;
 mod run;
 mod scheduling;
 mod sock;
@@ -73,6 +76,7 @@ use pyo3::prelude::*;
 /// The native half of `loop_pool`.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    names::initialise(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::LoopCore>()?;
     module.add_class::<pool::PoolCore>()?;

@@ -3,12 +3,13 @@
 
 use pyo3::PyTypeInfo;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::core::LoopCore;
 use super::datagram::DatagramCore;
 use super::listener::{self, ListenerCore};
+use super::names::intern;
 use super::pool_task_run;
 use super::sock::{self, SocketOperation};
 use super::stream::StreamCore;
@@ -85,7 +86,10 @@ fn run_timed(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult
     let began_ns = clock::monotonic_ns();
     let result = dispatch(loop_, object);
     let took = clock::seconds(clock::monotonic_ns() - began_ns);
-    let told = loop_.call_method1(intern!(loop_.py(), "_report_slow"), (object, took));
+    let told = loop_.call_method1(
+        intern!(loop_.py(), "_report_slow"),
+        (object, alloc::float(loop_.py(), took)?),
+    );
     result.and(told.map(drop))
 }
 

@@ -255,7 +255,7 @@ impl Ref {
         match NonNull::new(object) {
             // SAFETY: handed on to our caller.
             Some(object) => Ok(unsafe { Self::from_owned(object) }),
-            None => Err(PyErr::fetch(py)),
+            None => Err(super::alloc::raised(py)),
         }
     }
 

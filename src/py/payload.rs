@@ -4,6 +4,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::object::Ref;
 use crate::transport::Buffer;
 
@@ -59,7 +60,7 @@ impl Borrowed {
         let mut view = ffi::Py_buffer::new();
         // SAFETY: the object is alive; the view is released once, by `drop`.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) } != 0 {
-            return Err(PyErr::fetch(object.py()));
+            return Err(alloc::raised(object.py()));
         }
         Ok(Self(view))
     }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
-use pyo3::intern;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::io::{lock_attached, os_error};
 use super::listener::ListenerCore;
+use super::names::intern;
+use super::returned::Returned;
 use crate::id::{IoToken, LoopId};
 use crate::pool::{self, Incident, Limit, Monitor, PoolAcceptor, Team};
 use crate::sync::Mutex;
@@ -19,21 +21,29 @@ use crate::sync::Mutex;
 /// `ValueError` below 1 or above 4096; `TypeError` for what is no integer.
 #[pyfunction]
 #[pyo3(name = "_loop_count", signature = (loops, /))]
-pub(super) fn loop_count(py: Python<'_>, loops: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+pub(super) fn loop_count(
+    py: Python<'_>,
+    loops: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Returned<usize>> {
     let (asked, cores) = match loops {
         None => (None, Some(cores(py)?)),
         Some(loops) => {
             let asked = loops.extract::<i64>().map_err(|error| {
                 if error.is_instance_of::<PyOverflowError>(py) {
-                    PyValueError::new_err(format!("loops must be between 1 and 4096, not {loops}"))
+                    alloc::value_error(py, format!("loops must be between 1 and 4096, not {loops}"))
                 } else {
-                    PyTypeError::new_err(format!("loops must be an integer or None, not {loops:?}"))
+                    alloc::type_error(
+                        py,
+                        format!("loops must be an integer or None, not {loops:?}"),
+                    )
                 }
             })?;
             (Some(asked), None)
         }
     };
-    pool::loop_count(asked, cores).map_err(|error| PyValueError::new_err(error.to_string()))
+    pool::loop_count(asked, cores)
+        .map(Returned)
+        .map_err(|error| alloc::value_error(py, error.to_string()))
 }
 
 /// How many cores this process is to use.
@@ -110,13 +120,13 @@ impl PoolCore {
 
     /// Waits until the monitor tells something, and returns it, oldest first; nothing: the pool has
     /// ended. One thread, after `watch`.
-    fn wait_incidents(&self, py: Python<'_>) -> Vec<Told> {
-        let Some(incidents) = self.team.incidents() else { return Vec::new() };
+    fn wait_incidents(&self, py: Python<'_>) -> Returned<Vec<Told>> {
+        let Some(incidents) = self.team.incidents() else { return Returned(Vec::new()) };
         let told = py.detach(|| incidents.wait()).unwrap_or_default();
         let as_tuple = |each: Incident| {
             (each.seat, each.stint.number(), each.lasted.as_secs_f64(), each.ended)
         };
-        told.into_iter().map(as_tuple).collect()
+        Returned(told.into_iter().map(as_tuple).collect())
     }
 
     /// Whether this process is a fork of the one that made the pool.
@@ -153,17 +163,17 @@ pub(super) struct ServerCore {
 impl ServerCore {
     #[new]
     fn new(pool: &Bound<'_, PoolCore>) -> PyResult<Self> {
-        let pool = pool.get();
+        let (py, pool) = (pool.py(), pool.get());
         if pool.loops < 2 {
             let text = format!("a pool of {} loop places nothing", pool.loops);
-            return Err(PyValueError::new_err(text));
+            return Err(alloc::value_error(py, text));
         }
         Ok(Self { acceptor: Arc::new(PoolAcceptor::new(Arc::clone(&pool.team))) })
     }
 
     /// Lets connections be placed on a loop, by its listener. Any thread.
     fn add(&self, index: u32, listener: &Bound<'_, ListenerCore>) {
-        if let Some(token) = IoToken::from_word(listener.get().token()) {
+        if let Some(token) = IoToken::from_word(listener.get().token().0) {
             self.acceptor.open(LoopId(index), token);
         }
     }

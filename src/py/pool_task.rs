@@ -11,18 +11,20 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use pyo3::exceptions::{PyBaseException, PyTypeError};
+use pyo3::exceptions::PyBaseException;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::alloc;
 use super::core::LoopCore;
 use super::io::{copy_context, lock_attached};
+use super::names::intern;
 use super::object::{Ref, copied};
 use super::pool_task_run as run;
 use super::pool_task_wait::PoolTaskWait;
+use super::returned::Returned;
 use super::state::state;
 use crate::sync::Mutex;
 
@@ -106,9 +108,9 @@ static NAMES: AtomicU64 = AtomicU64::new(1);
 #[pymethods]
 impl PoolTaskCore {
     #[new]
-    fn new() -> PyResult<Self> {
+    fn new(py: Python<'_>) -> PyResult<Self> {
         if !MAKING.get() {
-            return Err(PyTypeError::new_err("a PoolTask is made by loop_pool.spawn()"));
+            return Err(alloc::type_error(py, "a PoolTask is made by loop_pool.spawn()"));
         }
         Ok(Self {
             phase: AtomicU8::new(Phase::Pending as u8),
@@ -176,7 +178,7 @@ impl PoolTaskCore {
             task.as_py().bind(py).call_method0(intern!(py, "get_name"))?
         } else {
             let number = NAMES.fetch_add(1, Relaxed);
-            format!("PoolTask-{number}").into_pyobject(py)?.into_any()
+            alloc::text(py, &format!("PoolTask-{number}"))?.into_any()
         };
         let mut made = Some(Ref::from(made));
         let name = {
@@ -281,7 +283,11 @@ impl PoolTaskCore {
     }
 
     /// Takes back what `add_done_callback` was given; returns how often that was.
-    fn remove_done_callback(&self, py: Python<'_>, r#fn: &Bound<'_, PyAny>) -> PyResult<usize> {
+    fn remove_done_callback(
+        &self,
+        py: Python<'_>,
+        r#fn: &Bound<'_, PyAny>,
+    ) -> PyResult<Returned<usize>> {
         let callbacks: Vec<Ref> = {
             let parts = lock_attached(py, &self.parts);
             parts.watchers.iter().map(|watcher| watcher.callback.clone_ref(py)).collect()
@@ -299,7 +305,7 @@ impl PoolTaskCore {
             };
             parts.watchers.extract_if(.., is_one).collect()
         };
-        Ok(removed.len())
+        Ok(Returned(removed.len()))
     }
 
     fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PoolTaskWait>> {

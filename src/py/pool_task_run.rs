@@ -28,17 +28,18 @@
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyBaseException;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::PyType;
 
+use super::alloc;
 use super::arguments::raise;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::create_task;
 use super::io::lock_attached;
+use super::names::intern;
 use super::object::{Ref, copied};
 use super::pool_task::{Phase, PoolTaskCore, Watcher, running_loop};
 use super::spawn;
@@ -53,7 +54,7 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut()
 #[pyo3(name = "_set_pool_task_class", signature = (class, /))]
 pub(super) fn set_class(class: &Bound<'_, PyType>) -> PyResult<()> {
     if !class.is_subclass_of::<PoolTaskCore>()? {
-        return Err(PyRuntimeError::new_err(format!("{class:?} is no PoolTaskCore")));
+        return Err(alloc::runtime_error(class.py(), format!("{class:?} is no PoolTaskCore")));
     }
     let kind = class.clone().into_ptr().cast::<ffi::PyTypeObject>();
     // SAFETY: a live heap type of this package, of which there is no instance yet. A method
@@ -65,10 +66,10 @@ pub(super) fn set_class(class: &Bound<'_, PyType>) -> PyResult<()> {
 
 /// The class, which is never freed.
 #[inline(always)]
-pub(super) fn class(_py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
+pub(super) fn class(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
     let class = CLASS.load(Relaxed);
     if class.is_null() {
-        return Err(PyRuntimeError::new_err("loop_pool.PoolTask is not known yet"));
+        return Err(alloc::runtime_error(py, "loop_pool.PoolTask is not known yet"));
     }
     Ok(class)
 }
@@ -92,7 +93,7 @@ unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
         let Some(task) = cast(&object) else { return };
         if let Some(exception) = task.get().take_unfetched(py) {
             // What was raised goes on being raised behind the finalizer's back.
-            let raised = PyErr::take(py);
+            let raised = alloc::raised_if_any(py);
             if let Err(error) =
                 task.call_method1(intern!(py, "_report_unfetched"), (exception.as_py(),))
             {
@@ -171,7 +172,7 @@ pub(super) fn end_unbegun(
 /// The arguments of a `CancelledError` with a message, or `None` for one without.
 fn cancelled_args(py: Python<'_>, message: &Ref) -> Ref {
     let message = message.as_py().bind(py);
-    let args = if message.is_none() { None } else { PyTuple::new(py, [message]).ok() };
+    let args = if message.is_none() { None } else { alloc::tuple(py, [message]).ok() };
     args.map_or_else(|| state().empty_tuple.clone_ref(py), |args| args.into_any().into())
 }
 
@@ -292,11 +293,14 @@ fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(Phase, Ref)> {
         Ok(exception) if exception.is_instance_of::<PyBaseException>() => {
             Ok((Phase::Raised, exception.into()))
         }
-        Ok(other) => Err(PyTypeError::new_err(format!(
-            "{}.exception() returned no exception, but {}",
-            task.get_type().name()?,
-            other.get_type().name()?
-        ))),
+        Ok(other) => Err(alloc::type_error(
+            py,
+            format!(
+                "{}.exception() returned no exception, but {}",
+                task.get_type().name()?,
+                other.get_type().name()?
+            ),
+        )),
         Err(error) => {
             let asyncio = py.import(intern!(py, "asyncio"))?;
             let cancelled = asyncio.getattr(intern!(py, "CancelledError"))?;
@@ -377,7 +381,7 @@ pub(super) fn notify(slf: &Bound<'_, PoolTaskCore>, watcher: Watcher) -> PyResul
         }
         return Ok(());
     }
-    let keywords = PyDict::new(py);
+    let keywords = alloc::dict(py)?;
     if let Some(context) = &context {
         keywords.set_item(intern!(py, "context"), context.as_py())?;
     }

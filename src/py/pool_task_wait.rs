@@ -3,10 +3,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::PyStopIteration;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::object::Ref;
 use super::pool_task::PoolTaskCore;
 
@@ -39,11 +40,11 @@ impl PoolTaskWait {
             return if result.is_none(py) {
                 Ok(None)
             } else {
-                Err(PyStopIteration::new_err((result,)))
+                Err(alloc::error_with(&py.get_type::<PyStopIteration>(), (result,)))
             };
         }
         if self.waits.swap(true, Relaxed) {
-            return Err(PyRuntimeError::new_err("await wasn't used with a PoolTask"));
+            return Err(alloc::runtime_error(py, "await wasn't used with a PoolTask"));
         }
         Ok(Some(self.task.as_py().clone_ref(py)))
     }

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
+use super::alloc;
 use super::arguments::Parsed;
 use super::core::LoopCore;
+use super::names::intern;
 use super::state::state;
 use crate::config;
 use crate::event_loop::Local;
@@ -71,9 +71,9 @@ pub(super) fn call_later<'py>(
         // SAFETY: as above.
         all.push(unsafe { Bound::from_borrowed_ptr(py, *argument) });
     }
-    let keywords = PyDict::new(py);
+    let keywords = alloc::dict(py)?;
     keywords.set_item(intern!(py, "context"), parsed.context_object(py))?;
-    let all = PyTuple::new(py, all)?;
+    let all = alloc::tuple_of(py, &all)?;
     let timer = loop_.call_method(intern!(py, "call_at"), all, Some(&keywords))?;
     Ok((when, Some(timer)))
 }

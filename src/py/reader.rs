@@ -8,18 +8,20 @@
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
-use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyNotImplementedError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 
+use super::alloc;
 use super::arguments::{Arguments, fast_def, method_def, raise};
 use super::handle::{in_critical_section, slot};
 use super::hot::add_methods;
+use super::names::intern;
 use super::object::Ref;
 use super::payload::{Borrowed, bytes_of};
 use super::reader_methods;
+use super::returned::Returned;
 use super::state::slot_offset;
 use super::stream_read::StreamRead;
 use super::stream_waiter::{self, Callbacks, Outcome};
@@ -92,7 +94,10 @@ fn layout() -> &'static Layout {
 #[pyo3(name = "_install_reader_methods", signature = (class, /))]
 pub(super) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     if !class.is_subclass_of::<StreamReaderCore>()? {
-        return Err(PyTypeError::new_err("the methods belong to a subclass of StreamReaderCore"));
+        return Err(alloc::type_error(
+            class.py(),
+            "the methods belong to a subclass of StreamReaderCore",
+        ));
     }
     let found = Layout {
         class: class.clone().into_ptr().cast(),
@@ -355,7 +360,7 @@ unsafe fn feed_bytes(
         })
     };
     let Some(fed) = fed else {
-        return Err(PyAssertionError::new_err("feed_data after feed_eof"));
+        return Err(alloc::error::<PyAssertionError>(py, "feed_data after feed_eof"));
     };
     drop(fed.spent);
     if let Some(waiting) = fed.waiting {
@@ -399,9 +404,9 @@ impl StreamReaderCore {
     }
 
     #[getter(_limit)]
-    fn limit(slf: &Bound<'_, Self>) -> usize {
+    fn limit(slf: &Bound<'_, Self>) -> Returned<usize> {
         // SAFETY: it is alive, and nothing is dropped.
-        unsafe { with(slf.as_ptr(), |received| received.limit) }
+        Returned(unsafe { with(slf.as_ptr(), |received| received.limit) })
     }
 
     #[setter(_limit)]
@@ -435,10 +440,10 @@ impl StreamReaderCore {
     }
 
     /// A copy of what has been received and not been read.
-    fn _copy_buffer(slf: &Bound<'_, Self>) -> Py<PyBytes> {
+    fn _copy_buffer<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         // SAFETY: as above; making bytes runs no Python.
         let copy = unsafe { with(slf.as_ptr(), |received| received.buffer.bytes().to_vec()) };
-        PyBytes::new(slf.py(), &copy).unbind()
+        alloc::bytes(slf.py(), &copy)
     }
 
     /// Forgets what has been received and not been read.

@@ -4,8 +4,8 @@ use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
+use super::alloc;
 use super::arguments::{Arguments, fast_def, method_def, raise};
 use super::object::Ref;
 use super::stream_look::Kind;
@@ -80,7 +80,7 @@ unsafe fn enter(
 unsafe fn size(py: Python<'_>, number: *mut ffi::PyObject) -> PyResult<isize> {
     // SAFETY: by our caller's word.
     match unsafe { ffi::PyNumber_AsSsize_t(number, ptr::null_mut()) } {
-        -1 => PyErr::take(py).map_or(Ok(-1), Err),
+        -1 => alloc::raised_if_any(py).map_or(Ok(-1), Err),
         size => Ok(size),
     }
 }
@@ -125,7 +125,7 @@ unsafe extern "C" fn readuntil(
         enter(slf, (args, count, kwnames), ("readuntil", "separator", 0), |py, separator| {
             Ok(Kind::Until(match separator {
                 Some(separator) => Ref::from_borrowed(separator),
-                None => PyBytes::new(py, b"\n").into_any().into(),
+                None => alloc::bytes(py, b"\n")?.into_any().into(),
             }))
         })
     }

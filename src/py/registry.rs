@@ -5,16 +5,17 @@
 use std::ptr;
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::lock_attached;
+use super::names::intern;
 use super::object::Ref;
+use super::returned::Returned;
 use super::state::state;
 use crate::config;
 use crate::event_loop::{Current, Farewell};
@@ -309,6 +310,9 @@ pub(super) fn current_task(loop_: &Bound<'_, LoopCore>) -> Option<Py<PyAny>> {
     Some(task.as_py().clone_ref(loop_.py()))
 }
 
+/// What `tasks` says of each.
+type Listed = (Py<PyAny>, u64, bool);
+
 /// The tasks of a loop as (task, nanoseconds of the clock when it was made, whether it registered
 /// itself); some may be done, and one may be there twice. Any thread.
 ///
@@ -316,7 +320,7 @@ pub(super) fn current_task(loop_: &Bound<'_, LoopCore>) -> Option<Py<PyAny>> {
 /// `MemoryError`.
 #[pyfunction]
 #[pyo3(name = "_tasks", signature = (loop_, /))]
-pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Vec<(Py<PyAny>, u64, bool)>> {
+pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Returned<Vec<Listed>>> {
     let (py, core) = (loop_.py(), loop_.get());
     let mut all = Vec::new();
     // The young ones first: one that is suspended meanwhile is in the table before it is shown no
@@ -343,10 +347,11 @@ pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Vec<(Py<PyAny>, u64
         }
     }
     lend(loop_, all.iter().map(|(task, _, _)| task));
-    Ok(all
-        .into_iter()
-        .map(|(task, created_ns, foreign)| (task.as_py().clone_ref(py), created_ns, foreign))
-        .collect())
+    let all = all.into_iter();
+    let object = |(task, created_ns, foreign): (Ref, _, _)| {
+        (task.as_py().clone_ref(py), created_ns, foreign)
+    };
+    Ok(Returned(all.map(object).collect()))
 }
 
 /// Adds a task that keeps itself visible. Any thread.
@@ -417,7 +422,7 @@ fn check_owner(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         return Ok(());
     }
     let text = format!("{} is not run by this thread", loop_.repr()?);
-    Err(PyRuntimeError::new_err(text))
+    Err(alloc::runtime_error(loop_.py(), text))
 }
 
 /// Numbers the loops of the process.

@@ -8,8 +8,10 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
+use super::names::intern;
 use super::object::Ref;
 use super::poll::poll;
+use super::returned::Returned;
 use super::scheduling::{apply_posts, run_urgent};
 use super::{future, io, lent, program_clock, registry, spawn};
 use crate::config;
@@ -99,7 +101,8 @@ fn turn_by_programs_clock(
         poll(py, core, claim, clock::monotonic_ns(), Duration::ZERO)?;
         let (ready, deadline) = look();
         let wait = program_clock::wait(slf, ready || stopping, deadline)?;
-        let asked: Option<f64> = slf.call_method1("_select", (wait,))?.extract()?;
+        let asked: Option<f64> =
+            slf.call_method1(intern!(py, "_select"), (Returned(wait),))?.extract()?;
         if asked != Some(0.0) {
             poll(py, core, claim, clock::monotonic_ns(), program_clock::limit(asked))?;
         }

@@ -11,17 +11,18 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use pyo3::exceptions::{PyStopIteration, PyTypeError};
+use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMemoryView, PyString, PyTuple};
+use pyo3::types::{PyMemoryView, PyString, PyTuple};
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::holder::number_of_socket;
 use super::io;
+use super::names::intern;
 use super::object::Ref;
 use super::sock_receive::Receive;
 use super::sock_work::{self, Attempt, Sendfile, Work, ends_the_run, would_block};
@@ -69,7 +70,7 @@ impl SocketOperation {
             let next = (*ffi::Py_TYPE(waiter)).tp_iternext.ok_or_else(end)?;
             match Bound::from_owned_ptr_or_opt(py, next(waiter)) {
                 Some(yielded) => Ok(yielded.unbind()),
-                None => Err(PyErr::take(py).unwrap_or_else(end)),
+                None => Err(alloc::raised_if_any(py).unwrap_or_else(end)),
             }
         }
     }
@@ -148,11 +149,11 @@ impl SocketOperation {
         // SAFETY: attached (`py`), and the context is alive and left as it was entered.
         unsafe {
             if ffi::PyContext_Enter(context.as_ptr()) != 0 {
-                return Err(PyErr::fetch(py));
+                return Err(alloc::raised(py));
             }
             let attempt = self.work.attempt(sock, true);
             if ffi::PyContext_Exit(context.as_ptr()) != 0 {
-                return Err(PyErr::fetch(py));
+                return Err(alloc::raised(py));
             }
             Ok(attempt)
         }
@@ -247,10 +248,13 @@ fn report(
     if ends_the_run(py, &error) {
         return Err(error);
     }
-    let context = PyDict::new(py);
-    context.set_item("message", format!("Exception in callback {}", operation.repr()?))?;
-    context.set_item("exception", error)?;
-    context.set_item("future", operation.get().future.as_py())?;
+    let context = alloc::dict(py)?;
+    context.set_item(
+        intern!(py, "message"),
+        alloc::text(py, &format!("Exception in callback {}", operation.repr()?))?,
+    )?;
+    context.set_item(intern!(py, "exception"), error)?;
+    context.set_item(intern!(py, "future"), operation.get().future.as_py())?;
     loop_.call_method1(intern!(py, "call_exception_handler"), (context,))?;
     Ok(())
 }
@@ -373,11 +377,11 @@ fn iterator_of(future: &Bound<'_, PyAny>) -> PyResult<Ref> {
     unsafe {
         let slots = (*ffi::Py_TYPE(future.as_ptr())).tp_as_async;
         let Some(await_) = slots.as_ref().and_then(|slots| slots.am_await) else {
-            return Err(PyTypeError::new_err(format!("create_future() made {future:?}")));
+            return Err(alloc::type_error(py, format!("create_future() made {future:?}")));
         };
         let iterator = Ref::from_owned_or_err(py, await_(future.as_ptr()))?;
         if ffi::PyIter_Check(iterator.as_ptr()) == 0 {
-            return Err(PyTypeError::new_err("__await__() of a future made no iterator"));
+            return Err(alloc::type_error(py, "__await__() of a future made no iterator"));
         }
         Ok(iterator)
     }

@@ -11,11 +11,12 @@ use std::os::fd::RawFd;
 use std::slice;
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString};
 
+use super::alloc;
 use super::io::os_error;
+use super::names::intern;
 use super::object::Ref;
 use super::state::state;
 use crate::config;
@@ -95,7 +96,9 @@ impl Receive {
         let timeout = sock.call_method0(intern!(py, "gettimeout"))?;
         let flags = if timeout.eq(0)? { descriptor::NO_WAIT } else { 0 };
         match self {
-            Self::New { size } => sock.call_method1(intern!(py, "recv"), (*size, flags)),
+            Self::New { size } => {
+                sock.call_method1(intern!(py, "recv"), (alloc::int(py, *size)?, flags))
+            }
             Self::Into { buffer } => {
                 sock.call_method1(intern!(py, "recv_into"), (buffer.as_py(), 0, flags))
             }
@@ -125,13 +128,13 @@ fn new_bytes(py: Python<'_>, fd: RawFd, size: usize) -> PyResult<Received<'_>> {
     unsafe {
         let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size.cast_signed());
         if object.is_null() {
-            return Err(PyErr::fetch(py));
+            return Err(alloc::raised(py));
         }
         let bytes = ffi::PyBytes_AsString(object).cast::<MaybeUninit<u8>>();
         match receive(fd, slice::from_raw_parts_mut(bytes, size)) {
             Ok(got) => {
                 if got < size && _PyBytes_Resize(&raw mut object, got.cast_signed()) != 0 {
-                    return Err(PyErr::fetch(py));
+                    return Err(alloc::raised(py));
                 }
                 Ok(Ok(Bound::from_owned_ptr(py, object)))
             }
@@ -151,7 +154,7 @@ fn into_buffer<'py>(py: Python<'py>, fd: RawFd, buffer: &Ref) -> PyResult<Option
     // it is held its bytes stay where they are, and are writable.
     unsafe {
         if ffi::PyObject_GetBuffer(buffer.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_WRITABLE) != 0 {
-            drop(PyErr::take(py));
+            drop(alloc::raised_if_any(py));
             return Ok(None);
         }
         let view = view.assume_init_mut();
@@ -162,7 +165,7 @@ fn into_buffer<'py>(py: Python<'py>, fd: RawFd, buffer: &Ref) -> PyResult<Option
         ffi::PyBuffer_Release(view);
         match received {
             None => Ok(None),
-            Some(Ok(got)) => Ok(Some(Ok(got.into_pyobject(py)?.into_any()))),
+            Some(Ok(got)) => Ok(Some(Ok(alloc::int(py, got)?.into_any()))),
             Some(Err(error)) => Ok(Some(Err(error))),
         }
     }

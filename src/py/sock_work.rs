@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{
     PyBlockingIOError, PyConnectionError, PyInterruptedError, PyKeyboardInterrupt, PyOSError,
-    PySystemExit, PyValueError,
+    PySystemExit,
 };
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PySlice, PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple};
 
+use super::alloc;
+use super::names::intern;
 use super::object::Ref;
 use super::sock_receive::Receive;
 use super::state::state;
@@ -187,7 +188,7 @@ fn send_more<'py>(
     let py = sock.py();
     let length = view.len()?;
     let start = sent.load(Relaxed);
-    let rest = view.get_item(PySlice::new(py, start.cast_signed(), length.cast_signed(), 1))?;
+    let rest = alloc::view_of(view, start, length)?;
     let start = start + send(sock, &rest)?.extract::<usize>()?;
     if start == length {
         return Ok(Some(py.None().into_bound(py)));
@@ -207,7 +208,8 @@ fn check_connected<'py>(
     let error = sock.call_method1(intern!(py, "getsockopt"), (level, option))?;
     if error.ne(0)? {
         let text = format!("Connect call failed {}", address.str()?.to_str()?);
-        return Err(PyOSError::new_err((error.unbind(), text)));
+        let text = alloc::text(py, &text)?;
+        return Err(alloc::error_with(&py.get_type::<PyOSError>(), (error, text)));
     }
     Ok(Some(py.None().into_bound(py)))
 }
@@ -223,21 +225,26 @@ fn accept<'py>(sock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
             && !descriptor::is_readable(fd)
             && sock.call_method0(intern!(py, "gettimeout"))?.eq(0)?
         {
-            return Err(PyBlockingIOError::new_err((libc::EAGAIN, "no connection yet")));
+            let text = alloc::text(py, "no connection yet")?;
+            return Err(alloc::os_error(py, libc::EAGAIN, &text));
         }
     }
     let accepted = sock.call_method0(intern!(py, "accept"))?;
     let pair = match accepted.cast_into::<PyTuple>() {
         Ok(pair) => pair,
         Err(other) => {
-            PyTuple::new(py, other.into_inner().try_iter()?.collect::<PyResult<Vec<_>>>()?)?
+            let all = other.into_inner().try_iter()?.collect::<PyResult<Vec<_>>>()?;
+            alloc::tuple_of(py, &all)?
         }
     };
     if pair.len() != 2 {
-        return Err(PyValueError::new_err(format!(
-            "accept() returned {} values instead of a connection and its address",
-            pair.len()
-        )));
+        return Err(alloc::value_error(
+            py,
+            format!(
+                "accept() returned {} values instead of a connection and its address",
+                pair.len()
+            ),
+        ));
     }
     pair.get_item(0)?.call_method1(intern!(py, "setblocking"), (false,))?;
     Ok(pair.into_any())
@@ -270,15 +277,13 @@ impl Sendfile {
         let block = block.min(isize::MAX as u64 / 2 + 1);
         let now = if is_plain(sock) && socket.extract().is_ok_and(descriptor::is_blocking) {
             // `sendfile` would wait until all is sent.
-            let piece = (self.file.as_py(), block.min(PIECE), offset);
+            let (block, offset) = (alloc::int(py, block.min(PIECE))?, alloc::int(py, offset)?);
+            let piece = (self.file.as_py(), block, offset);
             os.call_method1(intern!(py, "pread"), piece).and_then(|data| {
-                if data.len()? == 0 {
-                    Ok(data.len()?.into_pyobject(py)?.into_any())
-                } else {
-                    send(sock, &data)
-                }
+                if data.len()? == 0 { Ok(alloc::int(py, 0)?.into_any()) } else { send(sock, &data) }
             })
         } else {
+            let (block, offset) = (alloc::int(py, block)?, alloc::int(py, offset)?);
             let call = (socket, self.file.as_py(), offset, block);
             os.call_method1(intern!(py, "sendfile"), call)
         };
@@ -312,9 +317,9 @@ impl Sendfile {
         let start = os.getattr(intern!(py, "SEEK_SET"))?;
         os.call_method1(
             intern!(py, "lseek"),
-            (self.file.as_py(), self.offset.load(Relaxed), start),
+            (self.file.as_py(), alloc::int(py, self.offset.load(Relaxed))?, start),
         )?;
-        Ok(sent.into_pyobject(py)?.into_any())
+        Ok(alloc::int(py, sent)?.into_any())
     }
 }
 
@@ -323,13 +328,16 @@ fn failure(py: Python<'_>, error: PyErr, registered: bool, sent: u64) -> PyResul
     if sent == 0 {
         let exceptions = py.import(intern!(py, "asyncio.exceptions"))?;
         let class = exceptions.getattr(intern!(py, "SendfileNotAvailableError"))?;
-        return Ok(PyErr::from_value(class.call1(("os.sendfile call failed",))?));
+        return Ok(PyErr::from_value(class.call1((alloc::text(py, "os.sendfile call failed")?,))?));
     }
     let number = error.value(py).getattr(intern!(py, "errno"))?;
     let exact = error.get_type(py).is(py.get_type::<PyConnectionError>());
     if registered && !exact && number.eq(libc::ENOTCONN)? {
         // The peer left in the middle: the same exception on all systems.
-        let normal = PyConnectionError::new_err(("socket is not connected", libc::ENOTCONN));
+        let normal = alloc::error_with(
+            &py.get_type::<PyConnectionError>(),
+            (alloc::text(py, "socket is not connected")?, alloc::int(py, libc::ENOTCONN)?),
+        );
         normal.set_cause(py, Some(error));
         return Ok(normal);
     }

@@ -4,14 +4,14 @@
 //! alive, and when the loop ends, whoever awaits one is told. The book's lock is also the door: what
 //! was let in before it shut is seen by the shutdown that follows.
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{copy_context, lock_attached};
+use super::names::intern;
 use super::native;
 use super::object::Ref;
 use super::pool_task::{self, PoolTaskCore};
@@ -230,7 +230,7 @@ fn check_coroutine(coro: &Bound<'_, PyAny>) -> PyResult<()> {
     if asyncio.call_method1(intern!(py, "iscoroutine"), (coro,))?.is_truthy()? {
         return Ok(());
     }
-    Err(PyTypeError::new_err(format!("a coroutine was expected, got {coro:?}")))
+    Err(alloc::type_error(py, format!("a coroutine was expected, got {coro:?}")))
 }
 
 /// Writes a task into a loop's book.
@@ -252,10 +252,13 @@ fn enter(
     };
     let Some(place) = place else {
         let name = loop_.call_method0(intern!(py, "_name"))?;
-        return Err(PyRuntimeError::new_err(match door {
-            Door::Shut => format!("{name} has ended"),
-            _ => format!("{name} accepts no new work: the pool is closing"),
-        }));
+        return Err(alloc::runtime_error(
+            py,
+            match door {
+                Door::Shut => format!("{name} has ended"),
+                _ => format!("{name} accepts no new work: the pool is closing"),
+            },
+        ));
     };
     let mut parts = lock_attached(py, &task.get().parts);
     parts.loop_ = Some(loop_.clone().unbind());

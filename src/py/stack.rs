@@ -21,8 +21,10 @@ use std::sync::atomic::Ordering::Acquire;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::core::LoopCore;
 use super::object::Ref;
+use super::returned::Returned;
 use crate::event_loop::Stint;
 
 unsafe extern "C" {
@@ -67,22 +69,22 @@ pub(super) fn is_blocked(loop_: &Bound<'_, LoopCore>, callback: u64) -> Option<b
 pub(super) fn stack<'py>(
     loop_: &Bound<'py, LoopCore>,
     callback: u64,
-) -> PyResult<Option<Vec<Shown<'py>>>> {
+) -> PyResult<Returned<Option<Vec<Shown<'py>>>>> {
     let py = loop_.py();
     let mut look = Look { core: loop_.get(), stint: Stint::from_number(callback), calls: None };
     if look.core.event_loop.shared().progress.present() != Some(look.stint) {
-        return Ok(None);
+        return Ok(Returned(None));
     }
     // SAFETY: the thread is attached; `visit` is called before this returns, with what we give it.
     unsafe { PyUnstable_GC_VisitObjects(visit, (&raw mut look).cast()) };
-    if let Some(error) = PyErr::take(py) {
+    if let Some(error) = alloc::raised_if_any(py) {
         return Err(error); // out of memory
     }
     let shown = |(code, line): Call| {
         // SAFETY: it is an object, and our reference passes over.
         (unsafe { Bound::from_owned_ptr(py, code.into_ptr()) }, line)
     };
-    Ok(look.calls.map(|calls| calls.into_iter().rev().map(shown).collect()))
+    Ok(Returned(look.calls.map(|calls| calls.into_iter().rev().map(shown).collect())))
 }
 
 /// Called with some object, while no other thread of the interpreter runs. One call is enough.

@@ -2,12 +2,12 @@
 
 use std::os::fd::RawFd;
 
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::lock_attached;
+use super::names::intern;
 use super::sock::SocketOperation;
 use crate::reactor::Direction;
 

@@ -10,13 +10,14 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use pyo3::exceptions::{PyImportError, PyRuntimeError};
+use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString, PyTuple, PyType};
 
+use super::alloc;
 use super::handle_types;
+use super::names::intern;
 use super::object::{Ref, make_immortal};
 
 /// Where `asyncio.Handle` keeps what, in bytes from the start of the object.
@@ -271,10 +272,13 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     let asyncio = py.import(intern!(py, "asyncio"))?;
     let events = py.import(intern!(py, "asyncio.events"))?;
-    let handle_class = events.getattr("Handle")?.cast_into::<PyType>()?;
-    let timer_class = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
-    let threadsafe_class = events.getattr("_ThreadSafeHandle")?.cast_into::<PyType>()?;
-    let socket_class = py.import("socket")?.getattr("socket")?;
+    let handle_class = events.getattr(intern!(py, "Handle"))?.cast_into::<PyType>()?;
+    let timer_class = events.getattr(intern!(py, "TimerHandle"))?.cast_into::<PyType>()?;
+    let threadsafe_class =
+        events.getattr(intern!(py, "_ThreadSafeHandle"))?.cast_into::<PyType>()?;
+    let (futures, time) =
+        (asyncio.getattr(intern!(py, "futures"))?, py.import(intern!(py, "time"))?);
+    let socket_class = py.import(intern!(py, "socket"))?.getattr(intern!(py, "socket"))?;
     let timer_type = handle_types::timer_type(&timer_class)?;
     let threadsafe_type = handle_types::threadsafe_type(&threadsafe_class)?;
     let slot = |class: &Bound<'_, PyType>, name: &str| slot_offset(class, name);
@@ -303,26 +307,26 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         loop_type: py.get_type::<super::core::LoopCore>().into_ptr().cast(),
         selector_loop: py
             .import(intern!(py, "asyncio.selector_events"))?
-            .getattr("BaseSelectorEventLoop")?
+            .getattr(intern!(py, "BaseSelectorEventLoop"))?
             .into(),
-        socket_recv: socket_class.getattr("recv")?.into(),
-        socket_recv_into: socket_class.getattr("recv_into")?.into(),
+        socket_recv: socket_class.getattr(intern!(py, "recv"))?.into(),
+        socket_recv_into: socket_class.getattr(intern!(py, "recv_into"))?.into(),
         socket_type: socket_class.into_ptr().cast(),
-        future_class: Tracked::new(&asyncio.getattr("futures")?, intern!(py, "Future"))?,
-        task_class: Tracked::new(&asyncio.getattr("tasks")?, intern!(py, "Task"))?,
-        current_task: asyncio.getattr("current_task")?.into(),
-        get_running_loop: events.getattr("_get_running_loop")?.into(),
-        time_dict: py.import("time")?.dict().into_ptr(),
-        monotonic: py.import("time")?.getattr("monotonic")?.into(),
-        time: py.import("time")?.into_any().into(),
+        future_class: Tracked::new(&futures, intern!(py, "Future"))?,
+        task_class: Tracked::new(&asyncio.getattr(intern!(py, "tasks"))?, intern!(py, "Task"))?,
+        current_task: asyncio.getattr(intern!(py, "current_task"))?.into(),
+        get_running_loop: events.getattr(intern!(py, "_get_running_loop"))?.into(),
+        time_dict: time.dict().into_ptr(),
+        monotonic: time.getattr(intern!(py, "monotonic"))?.into(),
+        time: time.into_any().into(),
         monotonic_replaced: AtomicBool::new(false),
         empty_tuple: PyTuple::empty(py).into_any().into(),
-        kwnames_loop: PyTuple::new(py, [intern!(py, "loop")])?.into_any().into(),
-        kwnames_context: PyTuple::new(py, [intern!(py, "context")])?.into_any().into(),
-        kwnames_task: PyTuple::new(py, [intern!(py, "loop"), intern!(py, "context")])?
+        kwnames_loop: alloc::tuple(py, [intern!(py, "loop")])?.into_any().into(),
+        kwnames_context: alloc::tuple(py, [intern!(py, "context")])?.into_any().into(),
+        kwnames_task: alloc::tuple(py, [intern!(py, "loop"), intern!(py, "context")])?
             .into_any()
             .into(),
-        kwnames_named_task: PyTuple::new(
+        kwnames_named_task: alloc::tuple(
             py,
             [intern!(py, "loop"), intern!(py, "context"), intern!(py, "name")],
         )?
@@ -338,13 +342,13 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_wakeup_def: AtomicPtr::default(),
         task_done_def: AtomicPtr::default(),
     };
-    super::future::learn(&asyncio.getattr("futures")?.getattr("Future")?.cast_into::<PyType>()?);
+    super::future::learn(&futures.getattr(intern!(py, "Future"))?.cast_into::<PyType>()?);
     let dicts = [state.task_class.module, state.future_class.module, state.time_dict];
     module.add("TimerHandle", timer_type)?;
     module.add("_ThreadSafeHandle", threadsafe_type)?;
     STATE
         .set(state)
-        .map_err(|_| PyRuntimeError::new_err("loop_pool._core is being imported twice"))?;
+        .map_err(|_| alloc::runtime_error(py, "loop_pool._core is being imported twice"))?;
     watch(py, dicts)
 }
 
@@ -441,7 +445,7 @@ fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 3]) -> PyResult<()> {
     unsafe {
         let watcher = PyDict_AddWatcher(dict_changes);
         if watcher < 0 || dicts.into_iter().any(|dict| ffi::PyDict_Watch(watcher, dict) < 0) {
-            return Err(PyErr::fetch(py));
+            return Err(alloc::raised(py));
         }
     }
     Ok(())
@@ -467,9 +471,9 @@ fn all_slots(class: &Bound<'_, PyType>) -> PyResult<Box<[usize]>> {
 /// no knowledge of how the interpreter lays slots out, and fails cleanly if it changes.
 pub(super) fn slot_offset(class: &Bound<'_, PyType>, name: &str) -> PyResult<usize> {
     let py = class.py();
-    let object = class.call_method1("__new__", (class,))?;
-    let marker = py.import("builtins")?.getattr("object")?.call0()?;
-    object.setattr(name, &marker)?;
+    let object = class.call_method1(intern!(py, "__new__"), (class,))?;
+    let marker = py.import(intern!(py, "builtins"))?.getattr(intern!(py, "object"))?.call0()?;
+    object.setattr(alloc::text(py, name)?, &marker)?;
     let word = size_of::<*mut ffi::PyObject>();
     // SAFETY: a live type.
     let size = unsafe { (*class.as_type_ptr()).tp_basicsize };
@@ -481,12 +485,15 @@ pub(super) fn slot_offset(class: &Bound<'_, PyType>, name: &str) -> PyResult<usi
             std::ptr::eq(value, marker.as_ptr())
         })
         .collect();
-    object.delattr(name)?;
+    object.delattr(alloc::text(py, name)?)?;
     match found[..] {
         [offset] => Ok(offset),
-        _ => Err(PyImportError::new_err(format!(
-            "loop_pool does not know this version of asyncio: {}.{name} is not a slot",
-            class.name()?
-        ))),
+        _ => Err(alloc::error::<PyImportError>(
+            py,
+            format!(
+                "loop_pool does not know this version of asyncio: {}.{name} is not a slot",
+                class.name()?
+            ),
+        )),
     }
 }

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::alloc;
 use super::core::LoopCore;
 use super::io::lock_attached;
 
@@ -19,7 +20,7 @@ pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
         let roster = lock_attached(py, &core.roster);
         (roster.len() as u64, roster.swept())
     };
-    let values = PyDict::new(py);
+    let values = alloc::dict(py)?;
     for (name, value) in [
         ("ready", metrics.ready.get()),
         ("timers", metrics.timers.get()),
@@ -43,7 +44,7 @@ pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
         ("tasks", tasks),
         ("tasks_swept", tasks_swept),
     ] {
-        values.set_item(name, value)?;
+        values.set_item(alloc::text(py, name)?, alloc::int(py, value)?)?;
     }
     Ok(values)
 }

@@ -7,10 +7,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::address;
+use super::alloc;
 use super::core::LoopCore;
 use super::holder::Holder;
 use super::io::{lock_attached, os_error};
 use super::payload::Payload;
+use super::returned::Returned;
 use super::transport_core::{
     self, BUFFERED, CLOSING, Common, DROPS_WRITES, EMPTY_WAITER, Half, LOST, PLACED,
     PROTOCOL_PAUSED, RESUMES_EMPTY, STREAMS, UNWATCHED, WRITE_EOF,
@@ -81,8 +83,8 @@ impl StreamCore {
 
     /// The descriptor's number.
     #[getter]
-    fn fd(&self) -> i32 {
-        self.stream.fd()
+    fn fd(&self) -> Returned<i32> {
+        Returned(self.stream.fd())
     }
 
     /// Whether the descriptor is kept open by this object.
@@ -92,9 +94,9 @@ impl StreamCore {
     }
 
     /// The addresses (own, peer's) of an accepted connection, as Python's sockets give them.
-    fn names(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+    fn names(&self, py: Python<'_>) -> PyResult<Returned<(Py<PyAny>, Py<PyAny>)>> {
         let (own, peer) = self.known_names(py);
-        Ok((address::to_python(py, &own)?, address::to_python(py, &peer)?))
+        Ok(Returned((address::to_python(py, &own)?, address::to_python(py, &peer)?)))
     }
 
     /// Notes the addresses of an accepted connection before its descriptor is closed.
@@ -117,8 +119,11 @@ impl StreamCore {
 
     /// Gives the descriptor away, to a caller that closes it; -1: it is not kept open here.
     #[pyo3(name = "take_descriptor")]
-    fn give_number(&self, py: Python<'_>) -> i32 {
-        self.take_descriptor(py).map_or(-1, IntoRawFd::into_raw_fd)
+    fn give_number<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let descriptor = self.take_descriptor(py);
+        let number = alloc::int(py, descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd))?.into_any();
+        let _ = descriptor.map(IntoRawFd::into_raw_fd);
+        Ok(number)
     }
 
     /// Closes the descriptor, if it is kept open by this object. That may wait (`SO_LINGER`): it is done
@@ -257,8 +262,8 @@ impl StreamCore {
 
     /// The marks as (low, high), in bytes.
     #[getter]
-    fn limits(&self) -> (usize, usize) {
-        self.common.limits()
+    fn limits(&self) -> Returned<(usize, usize)> {
+        Returned(self.common.limits())
     }
 
     #[setter]

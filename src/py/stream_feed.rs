@@ -21,11 +21,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering::Release};
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use super::alloc;
 use super::handle::{in_critical_section, slot};
+use super::names::intern;
 use super::object::{Ref, decref};
 
 /// Where the instances of a class keep their attributes.
@@ -109,9 +110,9 @@ impl Class {
         // SAFETY: the flags say that an instance has the header, and a word for its dict.
         let fits = unsafe {
             let is_fresh = dict_of(object).is_null() && found.is_valid(object);
-            let dict = sample.getattr("__dict__")?;
+            let dict = sample.getattr(intern!(class.py(), "__dict__"))?;
             let is_dict = ptr::eq(dict_of(object), dict.as_ptr());
-            sample.setattr("__dict__", pyo3::types::PyDict::new(class.py()))?;
+            sample.setattr(intern!(class.py(), "__dict__"), alloc::dict(class.py())?)?;
             is_fresh && is_dict && !found.is_valid(object)
         };
         Ok(fits.then_some(found))
@@ -120,8 +121,12 @@ impl Class {
     /// Where an attribute is kept. `None` if it is not kept in the instance.
     fn place(&self, class: &Bound<'_, PyType>, name: &str) -> PyResult<Option<Place>> {
         let sample = blank(class)?;
-        let marker = class.py().import("builtins")?.getattr("object")?.call0()?;
-        sample.setattr(name, &marker)?;
+        let marker = class
+            .py()
+            .import(intern!(class.py(), "builtins"))?
+            .getattr(intern!(class.py(), "object"))?
+            .call0()?;
+        sample.setattr(alloc::text(class.py(), name)?, &marker)?;
         let object = sample.as_ptr();
         // SAFETY: as in `of`; the first byte of the header says how many attributes there is room for.
         let found: Vec<usize> = unsafe {
@@ -169,7 +174,7 @@ impl Class {
 
 /// An instance without attributes.
 fn blank<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
-    class.call_method1("__new__", (class,))
+    class.call_method1(intern!(class.py(), "__new__"), (class,))
 }
 
 /// # Safety

@@ -1,10 +1,10 @@
 //! What a read of a stream wants, and whether it is there.
 
-use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::alloc;
 use super::object::Ref;
 use super::payload::Borrowed;
 use super::reader::{Chunk, Received};
@@ -147,9 +147,12 @@ pub(super) fn separators(given: &Bound<'_, PyAny>) -> PyResult<Separators> {
         Err(_) => vec![copy(given)?],
     };
     Separators::new(all).map_err(|none| {
-        PyValueError::new_err(match none {
-            NoSeparator::Missing => "Separator should contain at least one element",
-            NoSeparator::Empty => "Separator should be at least one-byte string",
-        })
+        alloc::value_error(
+            given.py(),
+            match none {
+                NoSeparator::Missing => "Separator should contain at least one element",
+                NoSeparator::Empty => "Separator should be at least one-byte string",
+            },
+        )
     })
 }

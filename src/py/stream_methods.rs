@@ -1,14 +1,15 @@
 //! `write`, which a program calls on a stream transport for each message.
 
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyAssertionError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
+use super::alloc;
 use super::arguments::{Arguments, fast_def};
 use super::core::LoopCore;
 use super::hot::add_methods;
+use super::names::intern;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload, bytes_of};
 use super::stream::StreamCore;
@@ -101,12 +102,15 @@ fn write_other(
         || data.is_instance_of::<PyMemoryView>())
     {
         if core.stream.channel().is_pipe() {
-            return Err(PyAssertionError::new_err(data.repr()?.to_string()));
+            return Err(alloc::error::<PyAssertionError>(py, data.repr()?.to_string()));
         }
-        return Err(PyTypeError::new_err(format!(
-            "data argument must be a bytes, bytearray, or memoryview object, not {}",
-            data.get_type().name()?.repr()?
-        )));
+        return Err(alloc::type_error(
+            py,
+            format!(
+                "data argument must be a bytes, bytearray, or memoryview object, not {}",
+                data.get_type().name()?.repr()?
+            ),
+        ));
     }
     // A view with gaps cannot be borrowed: a copy has none.
     let Ok(lent) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
@@ -247,10 +251,10 @@ fn refuse(
     empty: bool,
 ) -> PyResult<*mut ffi::PyObject> {
     if core.common().has(WRITE_EOF) {
-        return Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"));
+        return Err(alloc::runtime_error(py, "Cannot call write() after write_eof()"));
     }
     if core.common().has(EMPTY_WAITER) {
-        return Err(PyRuntimeError::new_err("unable to write; sendfile is in progress"));
+        return Err(alloc::runtime_error(py, "unable to write; sendfile is in progress"));
     }
     if !empty {
         // SAFETY: `slf` is alive during the call.

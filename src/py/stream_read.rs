@@ -13,17 +13,18 @@ use std::sync::atomic::{
 };
 
 use pyo3::exceptions::{
-    PyAssertionError, PyAttributeError, PyRuntimeError, PyRuntimeWarning, PyStopAsyncIteration,
-    PyTypeError, PyValueError,
+    PyAssertionError, PyAttributeError, PyRuntimeWarning, PyStopAsyncIteration,
 };
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::alloc;
+use super::names::intern;
 use super::object::Ref;
 use super::reader;
+use super::returned::Returned;
 use super::stream_look::{self, Kind, Look, Progress};
 use super::stream_waiter::{Outcome, Parts, Waiter, cancelled_error};
 
@@ -94,13 +95,13 @@ impl StreamRead {
     }
 
     /// Lets this thread go on with it; returns where it stands.
-    fn claim(&self) -> PyResult<u8> {
+    fn claim(&self, py: Python<'_>) -> PyResult<u8> {
         let phase = self.phase.swap(RUNNING, Acquire);
         match phase {
-            RUNNING => Err(PyValueError::new_err("coroutine already executing")),
+            RUNNING => Err(alloc::value_error(py, "coroutine already executing")),
             OVER => {
                 self.phase.store(OVER, Release);
-                Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"))
+                Err(alloc::runtime_error(py, "cannot reuse already awaited coroutine"))
             }
             _ => Ok(phase),
         }
@@ -108,7 +109,7 @@ impl StreamRead {
 
     fn go_on(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let this = slf.get();
-        let phase = this.claim()?;
+        let phase = this.claim(slf.py())?;
         // SAFETY: we have put `RUNNING` there.
         let progress = unsafe { &mut *this.progress.get() };
         let result = Self::advance(slf, phase == FRESH, progress);
@@ -142,7 +143,7 @@ impl StreamRead {
     fn begin(&self, py: Python<'_>, progress: &mut Progress) -> PyResult<()> {
         match &self.kind {
             Kind::Exactly(count) if *count < 0 => {
-                return Err(PyValueError::new_err("readexactly size can not be less than zero"));
+                return Err(alloc::value_error(py, "readexactly size can not be less than zero"));
             }
             Kind::Until(separator) => {
                 progress.separators =
@@ -218,7 +219,7 @@ impl StreamRead {
     fn collect(py: Python<'_>, progress: &mut Progress, value: &Ref) -> PyResult<Round> {
         let block = value.as_py().bind(py).cast::<PyBytes>()?.as_bytes();
         if block.is_empty() {
-            let all = PyBytes::new(py, &progress.collected).into_any().into();
+            let all = alloc::bytes(py, &progress.collected)?.into_any().into();
             progress.collected = Vec::new();
             return Ok(Round::Returns(all));
         }
@@ -232,7 +233,7 @@ impl StreamRead {
         let expected = match self.kind {
             Kind::Line => return Ok(partial),
             Kind::Next => return some_line(partial),
-            Kind::Exactly(count) => count.into_pyobject(py)?.into_any().unbind(),
+            Kind::Exactly(count) => alloc::int(py, count)?.into_any().unbind(),
             _ => py.None(),
         };
         let class =
@@ -251,13 +252,13 @@ impl StreamRead {
         let make = || -> PyResult<PyErr> {
             let asyncio = py.import(intern!(py, "asyncio"))?;
             let class = asyncio.getattr(intern!(py, "LimitOverrunError"))?;
-            Ok(PyErr::from_value(class.call1((text, consumed))?))
+            Ok(PyErr::from_value(class.call1((alloc::text(py, text)?, alloc::int(py, consumed)?))?))
         };
         let overrun = make().unwrap_or_else(|error| error);
         if matches!(self.kind, Kind::Until(_)) {
             return overrun;
         }
-        let error = PyValueError::new_err(text);
+        let error = alloc::value_error(py, text);
         error.set_context(py, Some(overrun));
         error
     }
@@ -273,7 +274,7 @@ impl StreamRead {
         name.map_or_else(
             |error| error,
             |name| {
-                PyRuntimeError::new_err(format!(
+                alloc::runtime_error(py, format!(
                     "{name}() called while another coroutine is already waiting for incoming data"
                 ))
             },
@@ -295,7 +296,7 @@ impl StreamRead {
             })
         };
         if ended && matches!(this.kind, Kind::Wait(_)) {
-            return Err(PyAssertionError::new_err("_wait_for_data after EOF"));
+            return Err(alloc::error::<PyAssertionError>(py, "_wait_for_data after EOF"));
         }
         if let Some(transport) = resume {
             transport.as_py().call_method0(py, intern!(py, "resume_reading"))?;
@@ -339,7 +340,7 @@ impl StreamRead {
         let py = slf.py();
         match Self::leave(slf).outcome {
             Outcome::Woken | Outcome::Idle => Ok(()),
-            Outcome::Pending => Err(PyRuntimeError::new_err("await wasn't used with future")),
+            Outcome::Pending => Err(alloc::runtime_error(py, "await wasn't used with future")),
             Outcome::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
             Outcome::Failed(error) => Err(PyErr::from_value(error.as_py().bind(py).clone())),
         }
@@ -354,10 +355,10 @@ impl StreamRead {
     /// # Errors
     /// `AttributeError` if the reader's `__init__` has not run.
     #[inline(always)]
-    pub(super) fn loop_of(&self) -> PyResult<Ref> {
+    pub(super) fn loop_of(&self, py: Python<'_>) -> PyResult<Ref> {
         // SAFETY: we hold the reader.
         unsafe { reader::loop_of(self.reader.as_ptr()) }
-            .ok_or_else(|| PyAttributeError::new_err("the stream reader has no loop"))
+            .ok_or_else(|| alloc::error::<PyAttributeError>(py, "the stream reader has no loop"))
     }
 }
 
@@ -384,22 +385,22 @@ fn stop(py: Python<'_>, value: &Ref) -> PyErr {
 #[pymethods]
 impl StreamRead {
     #[getter]
-    fn __name__(&self) -> &'static str {
-        self.method()
+    fn __name__(&self) -> Returned<&'static str> {
+        Returned(self.method())
     }
 
     #[getter]
-    fn __qualname__(&self) -> String {
-        format!("StreamReader.{}", self.method())
+    fn __qualname__(&self) -> Returned<String> {
+        Returned(format!("StreamReader.{}", self.method()))
     }
 
-    fn __repr__(slf: &Bound<'_, Self>) -> String {
-        format!("<coroutine object {} at {:p}>", slf.get().__qualname__(), slf.as_ptr())
+    fn __repr__(slf: &Bound<'_, Self>) -> Returned<String> {
+        Returned(format!("<coroutine object {} at {:p}>", slf.get().__qualname__().0, slf.as_ptr()))
     }
 
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         if slf.get().phase.load(Relaxed) == WAITING {
-            return Err(PyRuntimeError::new_err("coroutine is being awaited already"));
+            return Err(alloc::runtime_error(slf.py(), "coroutine is being awaited already"));
         }
         Ok(slf)
     }
@@ -414,7 +415,7 @@ impl StreamRead {
     fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         if !value.is_none() && slf.get().phase.load(Relaxed) == FRESH {
             let text = "can't send non-None value to a just-started coroutine";
-            return Err(PyTypeError::new_err(text));
+            return Err(alloc::type_error(slf.py(), text));
         }
         Self::__next__(slf)
     }
@@ -428,9 +429,12 @@ impl StreamRead {
                 PyErr::from_value(class.call1((value,))?)
             }
             [thrown, ..] => PyErr::from_value(thrown.clone()),
-            [] => return Err(PyTypeError::new_err("throw expected at least 1 argument, got 0")),
+            [] => {
+                let text = "throw expected at least 1 argument, got 0";
+                return Err(alloc::type_error(slf.py(), text));
+            }
         };
-        slf.get().claim()?;
+        slf.get().claim(slf.py())?;
         drop(Self::leave(slf));
         slf.get().phase.store(OVER, Release);
         Err(thrown)
@@ -439,7 +443,7 @@ impl StreamRead {
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
         if this.phase.load(Relaxed) != OVER {
-            this.claim()?;
+            this.claim(slf.py())?;
             drop(Self::leave(slf));
             this.phase.store(OVER, Release);
         }

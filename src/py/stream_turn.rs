@@ -1,17 +1,18 @@
 //! What happens when a stream transport's turn comes, on its loop's thread: it is introduced to its
 //! protocol, what has come is delivered, what is queued is written.
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyOSError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::datagram::bytes_from;
 use super::handle::in_critical_section;
 use super::io::os_error;
+use super::names::intern;
 use super::object::Ref;
 use super::payload::{Borrowed, Payload};
 use super::stream::StreamCore;
@@ -226,8 +227,9 @@ impl Turn<'_, '_> {
     }
 
     fn read_error(&self, error: PyErr) -> PyResult<()> {
+        let py = self.transport.py();
         let message: String =
-            self.transport.getattr("_read_error").and_then(|text| text.extract())?;
+            self.transport.getattr(intern!(py, "_read_error")).and_then(|text| text.extract())?;
         fatal_error(self.transport, error, &message)
     }
 
@@ -262,13 +264,13 @@ impl Turn<'_, '_> {
     /// A buffer of the protocol's, of any size but none.
     fn get_buffer(&self, hint: isize) -> PyResult<Option<Borrowed>> {
         let py = self.transport.py();
-        let hint: Ref = hint.into_pyobject(py)?.into_any().into();
+        let hint: Ref = alloc::int(py, hint)?.into_any().into();
         let lent = call_protocol(self.transport, intern!(py, "get_buffer"), [&hint]);
         let checked = lent.and_then(|buffer| {
             let Some(buffer) = buffer else { return Ok(None) };
             let buffer = buffer.as_py().bind(py).clone();
             if buffer.len()? == 0 {
-                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+                return Err(alloc::runtime_error(py, "get_buffer() returned an empty buffer"));
             }
             Ok(Some(buffer))
         });
@@ -284,10 +286,13 @@ impl Turn<'_, '_> {
         match Borrowed::new(&buffer, true) {
             Ok(buffer) if !buffer.bytes().is_empty() => Ok(Some(buffer)),
             _ => {
-                let error = PyTypeError::new_err(format!(
-                    "recv_into() argument 1 must be read-write bytes-like object, not {}",
-                    buffer.get_type().name()?
-                ));
+                let error = alloc::type_error(
+                    py,
+                    format!(
+                        "recv_into() argument 1 must be read-write bytes-like object, not {}",
+                        buffer.get_type().name()?
+                    ),
+                );
                 self.read_error(error).map(|()| None)
             }
         }
@@ -295,7 +300,7 @@ impl Turn<'_, '_> {
 
     fn updated(&self, count: usize) -> PyResult<()> {
         let py = self.transport.py();
-        let count: Ref = count.into_pyobject(py)?.into_any().into();
+        let count: Ref = alloc::int(py, count)?.into_any().into();
         match call_protocol(self.transport, intern!(py, "buffer_updated"), [&count]) {
             Ok(_) => Ok(()),
             Err(error) => {

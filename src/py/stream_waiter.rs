@@ -8,18 +8,18 @@
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::PyType;
 
+use super::alloc;
 use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::hot::add_methods;
 use super::io::copy_context;
+use super::names::intern;
 use super::object::{Ref, copied};
 use super::reader;
 use super::state::state;
@@ -148,7 +148,7 @@ pub(super) fn tell(read: &Bound<'_, StreamRead>, callbacks: Callbacks) -> PyResu
 
 fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyResult<()> {
     let py = read.py();
-    let loop_ = read.get().loop_of()?;
+    let loop_ = read.get().loop_of(py)?;
     // SAFETY: the reader is alive.
     unsafe {
         if let Some(woken) = reader::woken(read.get().reader())
@@ -165,7 +165,7 @@ fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyRes
             }
         }
     }
-    let keywords = PyDict::new(py);
+    let keywords = alloc::dict(py)?;
     keywords.set_item(intern!(py, "context"), context.as_py())?;
     let arguments = (callback.as_py(), read);
     loop_.as_py().bind(py).call_method(intern!(py, "call_soon"), arguments, Some(&keywords))?;
@@ -176,8 +176,8 @@ fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyRes
 #[cold]
 fn invalid_state(py: Python<'_>, text: &str) -> PyErr {
     let make = || -> PyResult<PyErr> {
-        let class = py.import("asyncio")?.getattr("InvalidStateError")?;
-        Ok(PyErr::from_value(class.call1((text,))?))
+        let class = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "InvalidStateError"))?;
+        Ok(PyErr::from_value(class.call1((alloc::text(py, text)?,))?))
     };
     make().unwrap_or_else(|error| error)
 }
@@ -186,7 +186,7 @@ fn invalid_state(py: Python<'_>, text: &str) -> PyErr {
 #[cold]
 pub(super) fn cancelled_error(py: Python<'_>, message: Option<&Ref>) -> PyErr {
     let make = || -> PyResult<PyErr> {
-        let class = py.import("asyncio")?.getattr("CancelledError")?;
+        let class = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "CancelledError"))?;
         let argument = message.map(|message| (message.as_py(),));
         Ok(PyErr::from_value(argument.map_or_else(|| class.call0(), |given| class.call1(given))?))
     };
@@ -311,8 +311,8 @@ unsafe extern "C" fn get_loop(
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type, here and below.
-    raise(|_| unsafe {
-        (*(&raw const slf).cast::<Bound<'_, StreamRead>>()).get().loop_of().map(Ref::into_ptr)
+    raise(|py| unsafe {
+        (*(&raw const slf).cast::<Bound<'_, StreamRead>>()).get().loop_of(py).map(Ref::into_ptr)
     })
 }
 
@@ -412,7 +412,7 @@ unsafe extern "C" fn set_exception(
         let given = Bound::from_borrowed_ptr(py, given);
         let error = if given.is_instance_of::<PyType>() { given.call0()? } else { given };
         if !error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
-            return Err(PyTypeError::new_err("invalid exception object"));
+            return Err(alloc::type_error(py, "invalid exception object"));
         }
         if settle(slf, Outcome::Failed(error.into()))? {
             return Ok(none());
@@ -433,7 +433,7 @@ unsafe extern "C" fn add_done_callback(
         let parsed = Parsed::new(py, "add_done_callback", ["fn"], &arguments)?;
         if !parsed.rest.is_empty() {
             let text = "add_done_callback() takes exactly 1 positional argument";
-            return Err(PyTypeError::new_err(text));
+            return Err(alloc::type_error(py, text));
         }
         let [callback] = parsed.required;
         let callback = Ref::from_borrowed(callback);
@@ -493,6 +493,6 @@ unsafe extern "C" fn remove_done_callback(
             removed
         });
         let removed = removed.len();
-        Ok(removed.into_pyobject(py)?.into_ptr())
+        Ok(alloc::int(py, removed)?.into_ptr())
     })
 }

@@ -18,16 +18,16 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString, PyTuple, PyType};
 
 use super::affinity::is_owner_of_slot;
+use super::alloc;
 use super::arguments::{Arguments, fast_def, method_def, raise};
 use super::handle::{in_critical_section, slot};
 use super::hot::add_methods;
+use super::names::intern;
 use super::object::{Ref, incref};
 use super::payload::{Borrowed, bytes_of};
 use super::state::slot_offset;
@@ -118,6 +118,7 @@ pub(super) fn install(
     };
     let in_transport = slot_offset(transport, "_ssl_protocol")?;
     let loop_ = slot_offset(transport, "_loop")?;
+    let zero = alloc::int(py, 0)?.into_any().unbind();
     KNOWN.get_or_init(|| Known {
         layout,
         protocol_type: protocol.clone().unbind(),
@@ -126,7 +127,7 @@ pub(super) fn install(
         wrapped: wrapped.unbind(),
         again: again.unbind(),
         record: record.into_any().unbind(),
-        zero: PyInt::new(py, 0).into_any().unbind(),
+        zero,
     });
     add_methods(
         protocol,
@@ -256,7 +257,7 @@ pub(super) fn length_of(py: Python<'_>, data: &Ref) -> PyResult<usize> {
         }
     }
     let class = data.as_py().bind(py).get_type().name()?;
-    Err(PyTypeError::new_err(format!("the TLS connection returned no bytes, but {class}")))
+    Err(alloc::type_error(py, format!("the TLS connection returned no bytes, but {class}")))
 }
 
 /// Whether nothing waits to be encrypted, and nobody was told not to write.
@@ -444,7 +445,7 @@ fn write_rest(
 ) -> PyResult<()> {
     let py = transport.py();
     let lent = Borrowed::new(data, false)?;
-    let rest = PyBytes::new(py, lent.bytes().get(written..).unwrap_or_default());
+    let rest = alloc::bytes(py, lent.bytes().get(written..).unwrap_or_default())?;
     drop(lent);
     transport.call_method1(intern!(py, "_write_otherwise"), (rest,)).map(drop)
 }

@@ -1,13 +1,12 @@
 //! The short way of TLS from the transport to the program's protocol: see `tls`.
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
 use super::affinity::is_owner_of_slot;
+use super::alloc;
 use super::arguments::{Arguments, raise};
+use super::names::intern;
 use super::object::Ref;
 use super::tls::{
     Known, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
@@ -148,13 +147,13 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
     let lent = get_buffer.as_py().bind(py).call1((hint,))?;
     let wanted = lent.len()?;
     if wanted == 0 {
-        return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+        return Err(alloc::runtime_error(py, "get_buffer() returned an empty buffer"));
     }
     let mut offset = 0;
     let mut ended = false;
     loop {
         let rest = if offset == 0 { lent.clone() } else { rest_of(&lent, offset, wanted)? };
-        let room = (wanted - offset).into_pyobject(py)?;
+        let room = alloc::int(py, wanted - offset)?;
         let count = match call(py, openssl, intern!(py, "read"), [room.as_ptr(), rest.as_ptr()]) {
             Ok(count) => count.as_py().extract::<usize>(py)?,
             Err(error) => match unless_again(py, error) {
@@ -173,8 +172,11 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
     if offset >= wanted {
         protocol.call_method0(intern!(py, "_read_again"))?;
     }
-    let told =
-        if offset > 0 { updated.as_py().bind(py).call1((offset,)).map(drop) } else { Ok(()) };
+    let told = if offset > 0 {
+        updated.as_py().bind(py).call1((alloc::int(py, offset)?,)).map(drop)
+    } else {
+        Ok(())
+    };
     end(protocol, told, ended)
 }
 
@@ -185,16 +187,15 @@ fn rest_of<'py>(
     offset: usize,
     wanted: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let view = PyMemoryView::from(lent)?.into_any();
-    view.get_item(PySlice::new(lent.py(), offset.cast_signed(), wanted.cast_signed(), 1))
+    alloc::view_of(lent, offset, wanted)
 }
 
 /// One bytes object of several, all of which are bytes objects.
 #[cold]
 fn joined(py: Python<'_>, first: &Ref, others: &[Ref]) -> PyResult<Ref> {
     let all: Vec<_> = std::iter::once(first).chain(others).map(Ref::as_py).collect();
-    let empty = PyBytes::new(py, b"");
-    Ok(empty.call_method1(intern!(py, "join"), (PyList::new(py, all)?,))?.into())
+    let empty = alloc::bytes(py, b"")?;
+    Ok(empty.call_method1(intern!(py, "join"), (alloc::list(py, &all)?,))?.into())
 }
 
 /// Whether nobody has to be told to pause or to go on, as long as nothing waits in memory.

@@ -7,15 +7,16 @@
 
 use std::sync::OnceLock;
 
-use pyo3::exceptions::{PyImportError, PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::exceptions::{PyImportError, PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use super::alloc;
 use super::callback::{Callback, report};
 use super::core::LoopCore;
 use super::handle::{Scheduled, in_critical_section, slot};
+use super::names::intern;
 use super::object::{Ref, decref};
 use super::state::slot_offset;
 use crate::transport::{Schedule, State};
@@ -52,7 +53,10 @@ pub(super) fn learn(class: &Bound<'_, PyType>) -> PyResult<()> {
     if *LAYOUT.get_or_init(|| Layout { ..found }) == found {
         Ok(())
     } else {
-        Err(PyImportError::new_err("loop_pool's transport classes are laid out differently"))
+        Err(alloc::error::<PyImportError>(
+            class.py(),
+            "loop_pool's transport classes are laid out differently",
+        ))
     }
 }
 
@@ -67,7 +71,9 @@ pub(super) unsafe fn core_of<'a>(
     // SAFETY: the slot is set once, before the transport is shared.
     let core = unsafe { &*slot(transport, layout().core) };
     if core.is_null() {
-        return Err(PyRuntimeError::new_err("the transport was not initialised"));
+        // SAFETY: whoever looks into a live object is attached.
+        let py = unsafe { Python::assume_attached() };
+        return Err(alloc::runtime_error(py, "the transport was not initialised"));
     }
     Ok(core)
 }
@@ -144,14 +150,14 @@ pub(super) fn in_its_context(
     unsafe {
         let context = *slot(transport.as_ptr(), layout().context);
         if ffi::PyContext_Enter(context) != 0 {
-            return Err(PyErr::fetch(py));
+            return Err(alloc::raised(py));
         }
         let result = f();
         if ffi::PyContext_Exit(context) != 0 {
             if !result.is_null() {
                 decref(result);
             }
-            return Err(PyErr::fetch(py));
+            return Err(alloc::raised(py));
         }
         Ref::from_owned_or_err(py, result)
     }
@@ -172,7 +178,7 @@ pub(super) fn tell_protocol<const N: usize>(
 ) -> PyResult<()> {
     let Err(error) = call_protocol(transport, method, arguments) else { return Ok(()) };
     let py = transport.py();
-    let args = PyTuple::new(py, arguments.map(Ref::as_py))?;
+    let args = alloc::tuple(py, arguments)?;
     let protocol = transport.getattr(intern!(py, "_protocol"))?;
     let (callback, args) = match protocol.getattr(method) {
         Ok(callback) => (callback, args),
@@ -197,10 +203,10 @@ fn missing<'py>(
     args: &Bound<'py, PyTuple>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
     let py = protocol.py();
-    let caller = py.import("operator")?.getattr("methodcaller")?;
-    let all = std::iter::once(method.clone().into_any()).chain(args.iter());
-    let callback = caller.call1(PyTuple::new(py, all.collect::<Vec<_>>())?)?;
-    Ok((callback, PyTuple::new(py, [protocol])?))
+    let caller = py.import(intern!(py, "operator"))?.getattr(intern!(py, "methodcaller"))?;
+    let all: Vec<_> = std::iter::once(method.clone().into_any()).chain(args.iter()).collect();
+    let callback = caller.call1(alloc::tuple_of(py, &all)?)?;
+    Ok((callback, alloc::tuple(py, [protocol])?))
 }
 
 /// Introduces the transport to its protocol, and lets it begin.
@@ -263,7 +269,10 @@ pub(super) fn fatal_error(
     if ends_the_program(py, &error) {
         return Err(error);
     }
-    transport.call_method1(intern!(py, "_fatal_error"), (error.into_value(py), message))?;
+    transport.call_method1(
+        intern!(py, "_fatal_error"),
+        (error.into_value(py), alloc::text(py, message)?),
+    )?;
     Ok(())
 }
 

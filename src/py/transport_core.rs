@@ -8,14 +8,15 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::alloc;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
 use super::kept;
+use super::names::intern;
+use super::returned::Returned;
 use crate::id::IoToken;
 use crate::transport::{Descriptor, Link, Port, Schedule, Source, State};
 
@@ -164,7 +165,7 @@ pub(super) fn register<P: Port + 'static>(
     let Some(token) = inserted else {
         give_back();
         let used = format!("File descriptor {fd} is used by another transport");
-        return Err(PyRuntimeError::new_err(used));
+        return Err(alloc::runtime_error(py, used));
     };
     let registered = port.register(token, &**shared);
     let is_watched = registered.is_ok();
@@ -278,8 +279,9 @@ pub(super) fn insert(
     if inserted.is_some() {
         return inserted;
     }
-    let evicted =
-        loop_.call_method1(intern!(py, "_evict"), (fd,)).and_then(|done| done.is_truthy());
+    let evicted = loop_
+        .call_method1(intern!(py, "_evict"), (Returned(fd),))
+        .and_then(|done| done.is_truthy());
     if !evicted.unwrap_or(false) {
         return None;
     }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use pyo3::PyClass;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::PyBytes;
 
 use super::affinity::is_here;
+use super::alloc;
 use super::arguments::{method_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::io::os_error;
+use super::names::intern;
 use super::object::Ref;
 use super::transport::{both, cast, core_of, loop_of};
 use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED, UNWATCHED};
@@ -96,9 +97,9 @@ pub(super) fn elsewhere(
 ) -> PyResult<*mut ffi::PyObject> {
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    let method = PyString::new(py, method).into_any();
-    let all = std::iter::once(&method).chain(arguments.iter().copied());
-    transport.call_method1("_elsewhere", PyTuple::new(py, all.collect::<Vec<_>>())?)?;
+    let method = alloc::text(py, method)?.into_any();
+    let all: Vec<_> = std::iter::once(&method).chain(arguments.iter().copied()).collect();
+    transport.call_method1(intern!(py, "_elsewhere"), alloc::tuple_of(py, &all)?)?;
     Ok(none())
 }
 
@@ -156,7 +157,7 @@ unsafe extern "C" fn pause_reading<C: Half + PyClass<Frozen = True> + Sync>(
                 transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
-                        .call_method1(intern!(py, "_log"), ("%r pauses reading",))?;
+                        .call_method1(intern!(py, "_log"), (intern!(py, "%r pauses reading"),))?;
                 }
             }
             Ok(none())
@@ -184,7 +185,7 @@ unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
                 }
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
-                        .call_method1(intern!(py, "_log"), ("%r resumes reading",))?;
+                        .call_method1(intern!(py, "_log"), (intern!(py, "%r resumes reading"),))?;
                 }
             }
             Ok(none())

@@ -9,6 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
+use super::alloc;
 use super::arguments::{Arguments, Parsed, fast_def, raise};
 use super::callback::Callback;
 use super::core::LoopCore;
@@ -60,7 +61,7 @@ fn long_way(
     args: &Arguments<'_>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = loop_.py();
-    let method = state().selector_loop.as_py().bind(py).getattr(name)?;
+    let method = state().selector_loop.as_py().bind(py).getattr(alloc::text(py, name)?)?;
     let mut values = vec![loop_.as_ptr()];
     values.extend_from_slice(args.positional);
     let given = values.len();
@@ -73,7 +74,7 @@ fn long_way(
     // SAFETY: the arguments are alive during the call, and as many as is said.
     let result =
         unsafe { ffi::PyObject_Vectorcall(method.as_ptr(), values.as_ptr(), given, args.kwnames) };
-    if result.is_null() { Err(PyErr::fetch(py)) } else { Ok(result) }
+    if result.is_null() { Err(alloc::raised(py)) } else { Ok(result) }
 }
 
 /// The descriptor, if it is given by its number and the short way serves.

@@ -3,18 +3,20 @@
 
 use std::sync::OnceLock;
 
-use pyo3::exceptions::{PyStopIteration, PyTypeError};
+use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use super::affinity::is_owner_of_slot;
+use super::alloc;
 use super::arguments::{Arguments, fast_def, method_def, raise};
 use super::handle::{in_critical_section, slot};
 use super::hot::add_methods;
+use super::names::intern;
 use super::object::{Ref, make_immortal};
 use super::reader::{self, held};
+use super::returned::Returned;
 use super::state::slot_offset;
 use super::stream::StreamCore;
 use super::stream_methods;
@@ -245,7 +247,7 @@ unsafe extern "C" fn data_received(
         let Some(weakly) = held_now(slf, layout().reader_weakly) else { return Ok(none()) };
         let mut reader = std::ptr::null_mut();
         if ffi::compat::PyWeakref_GetRef(weakly.as_ptr(), &raw mut reader) < 0 {
-            return Err(PyErr::fetch(py));
+            return Err(alloc::raised(py));
         }
         let Some(reader) = std::ptr::NonNull::new(reader) else { return Ok(none()) };
         let reader = Ref::from_owned(reader);
@@ -268,17 +270,17 @@ pub(super) struct StreamReady {}
 #[allow(clippy::unused_self, reason = "methods of Python")]
 impl StreamReady {
     #[getter]
-    fn __name__(&self) -> &'static str {
-        "drain"
+    fn __name__(&self) -> Returned<&'static str> {
+        Returned("drain")
     }
 
     #[getter]
-    fn __qualname__(&self) -> &'static str {
-        "StreamWriter.drain"
+    fn __qualname__(&self) -> Returned<&'static str> {
+        Returned("StreamWriter.drain")
     }
 
-    fn __repr__(slf: &Bound<'_, Self>) -> String {
-        format!("<coroutine object StreamWriter.drain at {:p}>", slf.as_ptr())
+    fn __repr__(slf: &Bound<'_, Self>) -> Returned<String> {
+        Returned(format!("<coroutine object StreamWriter.drain at {:p}>", slf.as_ptr()))
     }
 
     fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -295,9 +297,9 @@ impl StreamReady {
 
     #[pyo3(signature = (*exception))]
     fn throw(&self, exception: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        let thrown = exception
-            .get_item(0)
-            .map_err(|_| PyTypeError::new_err("throw expected at least 1 argument, got 0"))?;
+        let thrown = exception.get_item(0).map_err(|_| {
+            alloc::type_error(exception.py(), "throw expected at least 1 argument, got 0")
+        })?;
         Err(PyErr::from_value(thrown))
     }
 
