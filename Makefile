@@ -23,7 +23,7 @@ export UV_SYSTEM_CERTS ?= 1
 # The interpreter by which pyo3 is checked where maturin does not choose it (clippy, cargo doc).
 export PYO3_PYTHON := $(CURDIR)/$(PYTHON)
 
-IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+IN_PARALLEL := -n 4 --dist worksteal
 
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard build.rs) $(shell find src)
 find_uv = $$($(PYTHON3) tools/interpreter.py --uv)
@@ -105,7 +105,7 @@ test-loom: ## Run the models of the wake and sleep protocols under loom
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo test --release --no-default-features --lib --tests loom_
 
-# Several processes, as many tests wait rather than work.
+# More processes than there are cores, as many tests wait rather than work.
 test-python: build ## Run the Python tests; options in PYTEST_ARGS, such as "-n 0 -k server"
 	$(PYTHON) -m pytest tests/python -m "not stress" $(IN_PARALLEL) $(PYTEST_ARGS)
 
