@@ -8,6 +8,7 @@ each call that is awaited on another loop is made on the connection's own.
 
 from __future__ import annotations
 
+import contextlib
 from asyncio import _get_running_loop, get_running_loop
 from typing import TYPE_CHECKING, Any, final
 
@@ -27,18 +28,28 @@ class _Connection:
     coroutine may be made on one loop and spawned on another.
     """
 
-    __slots__ = ("_loop", "_receive", "_send")
+    __slots__ = ("_arrived", "_loop", "_receive", "_send")
 
     def __init__(self, receive: Any, send: Any) -> None:
         self._loop = get_running_loop()
+        # Received for another loop and not fetched there yet. If the wait is cancelled at that
+        # moment, the message stays for who asks next.
+        self._arrived: list[Any] = []
         self._receive = receive
         self._send = send
 
     async def receive(self) -> Any:
         """Return the next message of the client."""
-        if _get_running_loop() is self._loop:
-            return await self._receive()
-        return await await_on_loop(self._loop, self._receive)
+        while True:
+            if self._arrived:
+                with contextlib.suppress(IndexError):  # somebody else was quicker
+                    return self._arrived.pop(0)
+            if _get_running_loop() is self._loop:
+                return await self._receive()
+            await await_on_loop(self._loop, self._take_in)
+
+    async def _take_in(self) -> None:
+        self._arrived.append(await self._receive())
 
     async def send(self, message: Any) -> None:
         """Send a message to the client."""

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import re
 import socket
+import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,43 @@ def test_who_sends_waits_and_whose_wait_is_cancelled_has_cancelled_the_call() ->
         await asyncio.wait_for(call_app(app, connection), HANG)
 
     run(main, 3)
+
+
+@pytest.mark.parametrize("next_on", [0, 1])
+def test_a_message_whose_receiver_is_just_cancelled_goes_to_who_asks_next(
+    next_on: int,
+) -> None:
+    arrived = threading.Event()
+
+    class Signalling(Connection):
+        async def receive(self) -> Any:
+            message = await super().receive()
+            asyncio.get_running_loop().call_soon(arrived.set)
+            return message
+
+    async def main() -> None:
+        connection = Signalling()
+        home, other = loops()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def give_up() -> None:
+                waiting = asyncio.create_task(receive())
+                await eventually(lambda: len(connection.messages._getters) == 1, "it receives")  # type: ignore[attr-defined]
+                home.call_soon_threadsafe(connection.messages.put_nowait, "first")
+                # The answer is on its way to this loop, which does not look meanwhile.
+                assert arrived.wait(HANG)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+
+            await loop_pool.spawn(give_up(), loop=other)
+            connection.messages.put_nowait("second")
+            for message in ("first", "second"):
+                assert await loop_pool.spawn(receive(), loop=loops()[next_on]) == message
+
+        await asyncio.wait_for(call_app(app, connection), HANG)
+
+    run(main, 2)
 
 
 def test_a_thread_with_a_loop_of_its_own_may_send() -> None:
