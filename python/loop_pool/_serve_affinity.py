@@ -9,7 +9,7 @@ each call that is awaited on another loop is made on the connection's own.
 from __future__ import annotations
 
 import contextlib
-from asyncio import _get_running_loop, get_running_loop
+from asyncio import CancelledError, Task, _get_running_loop, get_running_loop
 from typing import TYPE_CHECKING, Any, final
 
 from ._thread_affinity import await_on_loop
@@ -46,10 +46,26 @@ class _Connection:
                     return self._arrived.pop(0)
             if _get_running_loop() is self._loop:
                 return await self._receive()
-            await await_on_loop(self._loop, self._take_in)
+            try:
+                await await_on_loop(self._loop, self._take_in)
+            except CancelledError:
+                # Perhaps before the call was begun: who asks again and again without waiting, as
+                # Starlette's `is_disconnected` does, would never be told.
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(self._look)
+                raise
 
     async def _take_in(self) -> None:
         self._arrived.append(await self._receive())
+
+    def _look(self) -> None:
+        """Take in what can be had without waiting, for who asks next. The connection's loop."""
+        if not self._arrived:
+            task = Task(self._take_in(), loop=self._loop, eager_start=True)
+            if not task.done():
+                task.cancel()
+            elif not task.cancelled():
+                task.exception()  # who asks next gets one as well
 
     async def send(self, message: Any) -> None:
         """Send a message to the client."""

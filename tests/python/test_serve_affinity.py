@@ -20,7 +20,7 @@ from _serve_support import Serve, get
 from _support import HANG, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = [
@@ -195,6 +195,52 @@ def test_a_message_whose_receiver_is_just_cancelled_goes_to_who_asks_next(
         await asyncio.wait_for(call_app(app, connection), HANG)
 
     run(main, 2)
+
+
+def test_who_asks_without_waiting_is_told_the_next_time() -> None:
+    """As Starlette's `is_disconnected` asks: it cancels its call before that can wait."""
+
+    async def main() -> None:
+        connection = Connection()
+        home, other = loops()
+        connection.messages.put_nowait("message")
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def ask() -> None:
+                with held(home):
+                    asking = asyncio.create_task(receive())
+                    await asyncio.sleep(0)
+                    asking.cancel()
+                    await asyncio.sleep(0)
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                await loop_pool.call(home, asyncio.sleep, 0)
+                with held(home), pytest.raises(StopIteration) as told:
+                    receive().send(None)
+                assert told.value.value == "message"
+
+            await loop_pool.spawn(ask(), loop=other)
+
+        await asyncio.wait_for(call_app(app, connection), HANG)
+
+    run(main, 2)
+
+
+@contextlib.contextmanager
+def held(loop: Any) -> Iterator[None]:
+    """Keep a loop in the middle of a callback."""
+    holds, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        holds.set()
+        assert release.wait(HANG)
+
+    loop.call_soon_threadsafe(hold)
+    assert holds.wait(HANG)
+    try:
+        yield
+    finally:
+        release.set()
 
 
 def test_a_thread_with_a_loop_of_its_own_may_send() -> None:
