@@ -250,6 +250,9 @@ def explain_step(step: Any) -> None:
                 return
             coroutine = task.get_coro()
             future = _awaited(coroutine)
+            if future is not None and future._asyncio_future_blocking:
+                # As asyncio leaves it, who awaits it next, on its own loop too, is told nonsense.
+                future._asyncio_future_blocking = False
             owner = "another loop" if future is None else name_of(future.get_loop())
             users = _by_way_of(_suspended(coroutine))
             text = f"the future belongs to {owner}, the task runs on {name_of(loop)}.{users}"

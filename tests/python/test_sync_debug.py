@@ -200,6 +200,20 @@ def test_a_future_of_another_loop_is_named_with_both(wait: Use) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("wait", [wait_for, wait_in_a_generator])
+def test_a_future_that_was_refused_to_one_is_as_before_to_the_next(wait: Use, debug: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        for index in (1, 2, 1):
+            assert ATTACHED in await error_on(index, wait(future))
+        loop.call_soon(future.set_result, "result")
+        assert await future == "result"
+
+    run(main, debug)
+
+
 def test_an_eager_task_is_told_as_well() -> None:
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
