@@ -28,15 +28,15 @@ private name                                use here
 ``_ensure_resolved``,                       called by ``sock_connect`` and its like, as asyncio's do
 ``base_events._check_ssl_socket``,
 ``base_events._HAS_IPv6``
-``_sock_sendfile_native_impl``              overridden: the part of ``sock_sendfile`` that waits
-                                            (``_sendfile``)
+``_sock_sendfile_native_impl``,             overridden in ``_sendfile``: what waits, what lends a
+``_sendfile_native``,                       descriptor, and what writes a file in pieces
+``_sendfile_fallback``
 ``_make_socket_transport``,                 overridden: native transports and listeners, or
 ``_make_ssl_transport``,                    asyncio's own for sockets whose class is not plain;
 ``_start_serving``, ``_stop_serving``       TLS is in ``_tls``, which lists what it uses
 ``_make_datagram_transport``,               overridden: native too, but for sockets that are not
 ``_make_read_pipe_transport``,              plain or of another family
 ``_make_write_pipe_transport``
-``_sendfile_native``                        overridden: lends a descriptor (``_sendfile``)
 ``_handle_signal``                          overridden: other loops may handle it too (``_signals``)
 ``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
 ``_signal_handlers``, ``_csock``

@@ -8,6 +8,7 @@ private name                                use here
 ==========================================  ======================================================
 ``transports._FlowControlMixin``            base of transports that are written to: ``sendfile``
                                             asks for it
+``_protocol_paused`` of transports          whether writing is paused, for ``sendfile``
 ``base_events._set_nodelay``                TCP sockets send small messages at once
 ``futures._set_result_unless_cancelled``    wakes whoever waits for a connection
 ``futures._get_loop``                       the loop of a future of any make
@@ -65,6 +66,11 @@ ensure_future_code = tasks.ensure_future.__code__
 wait_code = tasks._wait.__code__  # type: ignore[attr-defined]
 set_nodelay = base_events._set_nodelay  # type: ignore[attr-defined]
 set_result_unless_cancelled = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+
+
+def is_writing_paused(transport: Any) -> bool:
+    """Whether a transport has told its protocol to pause writing."""
+    return bool(transport._protocol_paused)
 
 
 def attach(server: Any, transport: asyncio.BaseTransport) -> None:

@@ -6,12 +6,14 @@ descriptor would never become ready, and its number may be another's at once.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 from typing import TYPE_CHECKING, Any
 
+from ._private import FlowControlMixin, is_writing_paused
+
 if TYPE_CHECKING:
-    import asyncio
     import socket
     from collections.abc import Iterator
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     _Transport = Writing
 else:
     _Loop = _Transport = object
+
+
+_PIECE = 16 * 1024
+"""How much of a file that cannot be sent by the kernel is read at once, in bytes."""
 
 
 class Lender(_Transport):
@@ -58,6 +64,71 @@ class Lender(_Transport):
         super()._lose_soon(exc)
 
 
+class _InPieces(asyncio.Protocol):
+    """A transport's protocol while a file is written to it piece by piece.
+
+    asyncio's passes on neither an end that comes in the turn of a cancellation, whose future is
+    done, nor to whoever is protocol afterwards that writing is paused.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        if not isinstance(transport, FlowControlMixin):
+            raise TypeError(f"sendfile: {transport!r} does not say when writing is paused")
+        self._transport: Any = transport
+        self._protocol: Any = transport.get_protocol()
+        self._was_reading = self._transport.is_reading()
+        self._was_paused = is_writing_paused(transport)
+        self._lost = False
+        self._room: asyncio.Future[None] | None = None
+        if self._was_paused:
+            self.pause_writing()
+        self._transport.pause_reading()
+        self._transport.set_protocol(self)
+
+    async def drain(self) -> None:
+        if self._transport.is_closing():
+            raise ConnectionError("Connection closed by peer")
+        if self._room is not None:
+            await self._room
+
+    def restore(self) -> None:
+        self._transport.set_protocol(self._protocol)
+        if self._was_reading:
+            self._transport.resume_reading()
+        is_paused = is_writing_paused(self._transport)
+        if self._lost or is_paused == self._was_paused:
+            return
+        if is_paused:
+            self._protocol.pause_writing()
+        else:
+            self._protocol.resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lost = True
+        room = self._room
+        if room is not None and not room.done():
+            room.set_exception(
+                ConnectionError("Connection is closed by peer") if exc is None else exc
+            )
+            room.exception()  # nobody may be waiting just now
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        raise RuntimeError("Invalid state: reading should be paused")
+
+    def eof_received(self) -> None:
+        raise RuntimeError("Invalid state: reading should be paused")
+
+
 class SendsFiles(_Loop):
     """What a loop does for ``sendfile`` over transports of its own."""
 
@@ -92,6 +163,31 @@ class SendsFiles(_Loop):
             transp._reset_empty_waiter()
             if resume_reading:
                 transp.resume_reading()
+
+    async def _sendfile_fallback(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        """As asyncio's, with another protocol."""
+        seeks = hasattr(file, "seek")
+        if seeks:
+            file.seek(offset)
+        buffer = memoryview(bytearray(min(count or _PIECE, _PIECE)))
+        sent = 0
+        protocol = _InPieces(transp)
+        try:
+            while not count or sent < count:
+                piece = buffer[: count - sent] if count else buffer
+                read = await self.run_in_executor(None, file.readinto, piece)
+                if not read:
+                    break
+                transp.write(piece[:read])
+                await protocol.drain()
+                sent += read
+        finally:
+            if sent and seeks:
+                file.seek(offset + sent)
+            protocol.restore()
+        return sent
 
     @contextlib.contextmanager
     def _lend_descriptor(self, transport: Lender) -> Iterator[socket.socket]:

@@ -368,3 +368,45 @@ def test_once_its_transport_has_ended_it_touches_no_successor(
                 await heir.ended()
 
     run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+def test_a_fallback_cancelled_as_its_transport_ends_passes_the_end_on(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """asyncio's raises `InvalidStateError`, and the protocol never hears of the end."""
+
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, _):
+            sending = asyncio.create_task(loop.sendfile(transport, io.BytesIO(bytes(SIZE))))
+            await eventually(lambda: transport._protocol_paused, "a pause")
+            transport.abort()
+            sending.cancel()
+            assert await protocol.ended() is None
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+
+    run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+def test_a_cancelled_fallback_leaves_the_flow_control_as_it_is(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """asyncio's tells the protocol to resume what it was never told to pause."""
+
+    async def main() -> None:
+        async with connected(Recorder()) as (transport, protocol, far):
+            sending = asyncio.create_task(loop.sendfile(transport, io.BytesIO(bytes(SIZE))))
+            await eventually(lambda: transport._protocol_paused, "a pause")
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert protocol.count("pause_writing") == 1
+            reading = asyncio.create_task(asyncio.to_thread(read_out, far))
+            await eventually(lambda: protocol.count("resume_writing") == 1, "a resumption")
+            transport.close()
+            await protocol.ended()
+            await reading
+
+    run_main(loop, main())
