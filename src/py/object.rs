@@ -3,6 +3,7 @@
 //! pyo3's `Py` asks at each drop whether this thread is attached through pyo3; the hot path enters
 //! through raw C functions, which pyo3 does not see. A [`Ref`] leaves that question to its owner.
 
+use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
@@ -316,5 +317,22 @@ pub(super) fn copied(py: Python<'_>, reference: Option<&Ref>) -> Option<Ref> {
 impl From<Bound<'_, PyAny>> for Ref {
     fn from(object: Bound<'_, PyAny>) -> Self {
         Self(ManuallyDrop::new(object.unbind()))
+    }
+}
+
+/// Whether a function is the interpreter's own of that name in a built-in module.
+///
+/// # Safety
+/// The objects are alive, and the thread attached.
+pub(super) unsafe fn is_builtin(
+    function: *mut ffi::PyObject,
+    module: *mut ffi::PyObject,
+    name: &CStr,
+) -> bool {
+    // SAFETY: one of exactly that type has that layout; its definition lives as long as it.
+    unsafe {
+        ffi::PyCFunction_CheckExact(function) != 0
+            && ffi::PyCFunction_GetSelf(function) == module
+            && CStr::from_ptr((*(*function.cast::<ffi::PyCFunctionObject>()).m_ml).ml_name) == name
     }
 }

@@ -18,7 +18,7 @@ use pyo3::types::{PyModule, PyString, PyTuple, PyType};
 use super::alloc;
 use super::handle_types;
 use super::names::intern;
-use super::object::{Ref, make_immortal};
+use super::object::{Ref, is_builtin, make_immortal};
 
 /// Where `asyncio.Handle` keeps what, in bytes from the start of the object.
 #[derive(Debug)]
@@ -73,10 +73,9 @@ pub(super) struct State {
     pub(super) current_task: Ref,
     /// `asyncio._get_running_loop`.
     pub(super) get_running_loop: Ref,
-    /// The module `time`, its dict, and its `monotonic` at import.
+    /// The module `time` and its dict.
     pub(super) time: Ref,
     time_dict: *mut ffi::PyObject,
-    monotonic: Ref,
     monotonic_replaced: AtomicBool,
     pub(super) empty_tuple: Ref,
     pub(super) kwnames_loop: Ref,
@@ -130,7 +129,7 @@ impl State {
         std::ptr::eq(self.task_class.get().cast(), self.task_type.load(Relaxed))
     }
 
-    /// Whether `time.monotonic` is another function than at import.
+    /// Whether `time.monotonic` is another function than the interpreter's.
     #[inline(always)]
     pub(super) fn is_monotonic_replaced(&self) -> bool {
         self.monotonic_replaced.load(Relaxed)
@@ -282,6 +281,9 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let timer_type = handle_types::timer_type(&timer_class)?;
     let threadsafe_type = handle_types::threadsafe_type(&threadsafe_class)?;
     let slot = |class: &Bound<'_, PyType>, name: &str| slot_offset(class, name);
+    let monotonic = time.getattr(intern!(py, "monotonic"))?;
+    // SAFETY: live objects.
+    let patched = unsafe { !is_builtin(monotonic.as_ptr(), time.as_ptr(), c"monotonic") };
     let state = State {
         handle: HandleLayout {
             callback: slot(&handle_class, "_callback")?,
@@ -317,9 +319,8 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         current_task: asyncio.getattr(intern!(py, "current_task"))?.into(),
         get_running_loop: events.getattr(intern!(py, "_get_running_loop"))?.into(),
         time_dict: time.dict().into_ptr(),
-        monotonic: time.getattr(intern!(py, "monotonic"))?.into(),
+        monotonic_replaced: AtomicBool::new(patched),
         time: time.into_any().into(),
-        monotonic_replaced: AtomicBool::new(false),
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: alloc::tuple(py, [intern!(py, "loop")])?.into_any().into(),
         kwnames_context: alloc::tuple(py, [intern!(py, "context")])?.into_any().into(),
@@ -431,8 +432,8 @@ unsafe extern "C" fn dict_changes(
                 && ffi::PyUnicode_Check(key) != 0
                 && ffi::PyUnicode_EqualToUTF8(key, c"monotonic".as_ptr()) != 0
             {
-                let replaced =
-                    !new_value.is_null() && !std::ptr::eq(new_value, state.monotonic.as_ptr());
+                let replaced = !new_value.is_null()
+                    && !is_builtin(new_value, state.time.as_ptr(), c"monotonic");
                 state.monotonic_replaced.store(replaced, Relaxed);
             }
         }

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from _support import HANG, LoopFactory, class_of, run_main, turns
+from _support import HANG, LoopFactory, check_script, class_of, run_main, turns
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -135,3 +135,32 @@ def test_the_selector_itself_may_be_wrapped(loop: Loop) -> None:
     loop._selector = Wrapper()  # type: ignore[attr-defined]
     run_main(loop, main())
     assert any(wait is not None and 0 < wait <= 0.01 for wait in waits)
+
+
+@pytest.mark.loop_pool_only
+def test_a_clock_patched_before_the_import_is_followed_until_it_is_put_back() -> None:
+    check_script("""
+        import asyncio, time
+        from unittest import mock
+
+        with mock.patch("time.monotonic", return_value=5.0) as clock:
+            import loop_pool
+
+            async def main():
+                loop, fired = asyncio.get_running_loop(), []
+                assert loop.time() == 5.0
+                loop.call_later(30, fired.append, True)
+                for now in (5.0, 36.0):
+                    assert not fired
+                    clock.return_value = now
+                    for _ in range(10):
+                        await asyncio.sleep(0)
+                assert fired
+
+            with asyncio.Runner(loop_factory=loop_pool.new_event_loop) as runner:
+                runner.run(main())
+        loop = loop_pool.new_event_loop()
+        before = time.monotonic()
+        assert before <= loop.time() <= time.monotonic()
+        loop.close()
+    """)
