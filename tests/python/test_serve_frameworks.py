@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 
-REQUESTS = 10_000
+REQUESTS = 3_000
 CLIENTS = 16
 FRESH = 10
 """Each of so many requests comes on a connection of its own."""

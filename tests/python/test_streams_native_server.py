@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import gc
 import random
@@ -350,26 +351,26 @@ def test_threads_that_misuse_one_reader_lose_no_byte() -> None:
 
 def test_one_operation_is_driven_by_one_thread_at_a_time() -> None:
     loop = loop_pool.new_event_loop()
-    reader = _streams.StreamReader(loop=loop)
-    ends: list[type[BaseException]] = []
-
-    def drive(operation: Any, barrier: threading.Barrier) -> None:
-        barrier.wait()
-        try:
-            operation.send(None)
-        except BaseException as error:
-            ends.append(type(error))
-
+    operations: list[Any] = []
     for _ in range(200):
-        barrier = threading.Barrier(4)
+        reader = _streams.StreamReader(loop=loop)
         reader.feed_data(b"x")
-        operation = reader.read(1)
-        threads = [threading.Thread(target=drive, args=(operation, barrier)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(end.__name__ for end in ends).count("StopIteration") == 1
-        assert {end.__name__ for end in ends} <= {"StopIteration", "RuntimeError", "ValueError"}
-        ends.clear()
+        operations.append(reader.read(1))
+    together = threading.Barrier(4)
+
+    def drive() -> list[str]:
+        ends = []
+        together.wait(HANG)
+        for operation in operations:
+            try:
+                operation.send(None)
+            except BaseException as error:
+                ends.append(type(error).__name__)
+        return ends
+
+    with concurrent.futures.ThreadPoolExecutor(4) as executor:
+        driven = [each.result(HANG) for each in [executor.submit(drive) for _ in range(4)]]
+    for ends in zip(*driven, strict=True):
+        assert ends.count("StopIteration") == 1
+        assert set(ends) <= {"StopIteration", "RuntimeError", "ValueError"}
     loop.close()

@@ -18,7 +18,7 @@ from loop_pool import sync
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
-ROUNDS = 150
+ROUNDS = 60
 
 
 def free(lock: Any) -> bool:
