@@ -95,9 +95,10 @@ def check(plan: Plan) -> None:
             raise OptionError(f"`{name}` is a path and no more, got {path!r}")
     if readiness is not None and readiness == liveness:
         raise OptionError(f"`readiness_path` and `liveness_path` are both {readiness!r}")
-    limit = options.get("limit_concurrency")
-    if limit is not None and limit < 1:
-        raise OptionError(f"`limit_concurrency` must be at least 1, got {limit}")
+    for name in ("limit_concurrency", "limit_max_requests"):
+        limit = options.get(name)
+        if limit is not None and limit < 1:
+            raise OptionError(f"`{name}` must be at least 1, got {limit}")
     with_certificate = [name for name in WITH_CERTIFICATE if options.get(name)]
     certificate = [name for name in CERTIFICATE if options.get(name)]
     if plan.ssl is not None:
@@ -112,6 +113,7 @@ def _check_times(plan: Plan) -> None:
         "liveness_timeout": plan.health[2],
         "shutdown_delay": plan.shutdown_delay,
         "timeout_drain": plan.timeout_drain,
+        "timeout_keep_alive": plan.options.get("timeout_keep_alive"),
         "timeout_graceful_shutdown": plan.timeout_graceful_shutdown,
     }
     for name, seconds in times.items():
