@@ -199,12 +199,11 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     def _look_at_clock(self) -> None:
         """Note whether the clock is the program's: then its turns ask for the time."""
         own, kind = vars(self), type(self)
-        selector = own.get("_selector")
         _core._set_clock(
             self,
             "time" in own or kind.time is not _time,
             "call_at" in own or kind.call_at is not _call_at,
-            selector is not None
+            (selector := own.get("_selector")) is not None
             and (type(selector) is not _ReactorSelector or "select" in vars(selector)),
         )
 
@@ -232,6 +231,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
 
     def run_forever(self) -> None:
         """Run until ``stop()`` is called. As ``asyncio.loop.run_forever``."""
+        self._look_at_clock()  # its class may be patched by now
         self._run_forever_setup()
         try:
             with self._borrowing:  # nobody begins any more: it says that it runs

@@ -137,6 +137,16 @@ def test_the_selector_itself_may_be_wrapped(loop: Loop) -> None:
     assert any(wait is not None and 0 < wait <= 0.01 for wait in waits)
 
 
+def test_a_class_patched_before_the_loop_runs_is_followed(loop: Loop) -> None:
+    async def main(clock: Any) -> None:
+        assert loop.call_later(3, print).when() == 8.0
+        assert await _is_due(lambda: setattr(clock, "return_value", 36.0))
+
+    with mock.patch.object(type(loop), "time", return_value=5.0) as clock:
+        loop.run_until_complete(main(clock))
+    assert loop.run_until_complete(asyncio.sleep(0.001, "slept")) == "slept"
+
+
 @pytest.mark.loop_pool_only
 def test_a_clock_patched_before_the_import_is_followed_until_it_is_put_back() -> None:
     check_script("""
