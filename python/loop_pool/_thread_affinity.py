@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     type Calls = collections.deque[Callable[[], object]]
 
-PATIENCE = 1.0
+BORROW_TIMEOUT = 1.0
 """Seconds to wait for another thread that has borrowed the loop. It has it for one call, unless
 that waits for this thread (a finalizer may end a transport of any loop): then ours is posted."""
 
@@ -80,7 +80,7 @@ def hand_on(owned: Any, call: Callable[[], object]) -> None:
         _private.check_thread(loop)
     # Of one object, so that those of one thread keep their order whoever makes them.
     calls: Calls = owned.__dict__.setdefault("_calls", collections.deque())
-    if not loop.is_running() and loop._borrowing.acquire(timeout=PATIENCE):
+    if not loop.is_running() and loop._borrowing.acquire(timeout=BORROW_TIMEOUT):
         try:
             # Whoever begins to run the loop says so, and then waits for the lock.
             if not loop.is_running() and _core._call_as_owner(
