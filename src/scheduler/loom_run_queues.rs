@@ -109,9 +109,9 @@ fn spawn<R: 'static>(
     thread::spawn(move || body(&model))
 }
 
-fn with_two_preemptions(body: impl Fn() + Sync + Send + 'static) {
+fn with_preemptions(count: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
+    model.preemption_bound = Some(count);
     model.check(body);
 }
 
@@ -145,7 +145,7 @@ fn loom_one_who_would_sleep_takes_what_its_home_does_not_begin() {
 /// The second one relies on the watch of whoever takes the first, and hands it on.
 #[test]
 fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
-    with_two_preemptions(|| {
+    with_preemptions(2, || {
         let model = Model::new(3);
         let one = spawn(&model, |model| model.begin(Seat(1)));
         let two = spawn(&model, |model| model.begin(Seat(2)));
@@ -158,7 +158,7 @@ fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
 /// A home that sleeps begins one of two, and is long in it.
 #[test]
 fn loom_what_a_woken_home_leaves_lying_is_taken_by_another() {
-    with_two_preemptions(|| {
+    with_preemptions(2, || {
         let model = Model::new(3);
         let home = spawn(&model, |model| model.begin(Seat(1)));
         let other = spawn(&model, |model| model.begin(Seat(2)));
@@ -171,7 +171,8 @@ fn loom_what_a_woken_home_leaves_lying_is_taken_by_another() {
 /// Pushes by two threads, on two queues, of which one's home never comes.
 #[test]
 fn loom_two_pushers_and_a_home_that_is_held_up() {
-    with_two_preemptions(|| {
+    // Of four threads: with two it takes a minute.
+    with_preemptions(1, || {
         let model = Model::new(3);
         let home = spawn(&model, |model| model.begin(Seat(1)));
         let other = spawn(&model, |model| model.begin(Seat(2)));
