@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._event_loop import EventLoop
     from ._pool import Pool
 
-PATIENCE = 1.0
+CATCH_TIMEOUT = 1.0
 """Seconds that another loop waits for loop 0 to catch a signal; it does so later if it is stuck."""
 
 
@@ -131,7 +131,7 @@ class PoolSignals:
         with contextlib.suppress(RuntimeError):  # it is closed: what it had caught is let go
             loop.call_soon_threadsafe(catch)
             if loop.is_running():
-                caught.wait(PATIENCE)
+                caught.wait(CATCH_TIMEOUT)
 
 
 def watch(fd: int) -> None:

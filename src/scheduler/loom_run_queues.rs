@@ -6,6 +6,7 @@
 
 use loom::sync::Notify;
 
+use super::loom_tests::{assert_all_found, with_preemptions};
 use super::{CrewId, Homes, Idle, Outlook, Park, RunQueues, Seat, Sleepers, Wake, Watch};
 use crate::sync::{Arc, thread};
 
@@ -109,18 +110,6 @@ fn spawn<R: 'static>(
     thread::spawn(move || body(&model))
 }
 
-fn with_preemptions(count: usize, body: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(count);
-    model.check(body);
-}
-
-fn assert_all(mut begun: Vec<u32>) {
-    begun.sort_unstable();
-    let all: Vec<_> = (1..).take(begun.len()).collect();
-    assert_eq!(begun, all);
-}
-
 #[test]
 fn loom_a_home_that_sleeps_begins_what_is_pushed() {
     loom::model(|| {
@@ -151,7 +140,7 @@ fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
         let two = spawn(&model, |model| model.begin(Seat(2)));
         model.push_own(1);
         model.push_own(2);
-        assert_all(vec![one.join().unwrap(), two.join().unwrap()]);
+        assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
     });
 }
 
@@ -164,7 +153,7 @@ fn loom_what_a_woken_home_leaves_lying_is_taken_by_another() {
         let other = spawn(&model, |model| model.begin(Seat(2)));
         model.push(1, 1);
         model.push(1, 2);
-        assert_all(vec![home.join().unwrap(), other.join().unwrap()]);
+        assert_all_found(vec![home.join().unwrap(), other.join().unwrap()]);
     });
 }
 
@@ -179,7 +168,7 @@ fn loom_two_pushers_and_a_home_that_is_held_up() {
         let pusher = spawn(&model, |model| model.push(1, 1));
         model.push_own(2);
         pusher.join().unwrap();
-        assert_all(vec![home.join().unwrap(), other.join().unwrap()]);
+        assert_all_found(vec![home.join().unwrap(), other.join().unwrap()]);
     });
 }
 

@@ -97,13 +97,13 @@ fn spawn<R: 'static>(
 }
 
 /// For the larger models: enough for them to fail without the step that each is about.
-fn with_two_preemptions(body: impl Fn() + Sync + Send + 'static) {
+pub(super) fn with_preemptions(count: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
+    model.preemption_bound = Some(count);
     model.check(body);
 }
 
-fn assert_all_found(mut found: Vec<u32>) {
+pub(super) fn assert_all_found(mut found: Vec<u32>) {
     found.sort_unstable();
     let all: Vec<_> = (1..).take(found.len()).collect();
     assert_eq!(found, all);
@@ -138,7 +138,7 @@ fn loom_one_pusher_and_two_sleepers() {
 /// to bed at any moment.
 #[test]
 fn loom_two_pushers_and_two_sleepers() {
-    with_two_preemptions(|| {
+    with_preemptions(2, || {
         let (model, [one, two, mut early, mut late]) = Model::new();
         let one = spawn(&model, move |model| model.push(&one, 1));
         let early = spawn(&model, move |model| model.find(&mut early));
@@ -217,7 +217,7 @@ fn loom_a_declined_summons_goes_to_another() {
 /// thread that relied on its search, is found all the same.
 #[test]
 fn loom_a_search_in_vain_leaves_nothing_behind() {
-    with_two_preemptions(|| {
+    with_preemptions(2, || {
         let (model, [pusher, mut busy, mut thief]) = Model::new();
         let busy = spawn(&model, move |model| {
             let summons = model.sleep(busy.seat())?;

@@ -442,3 +442,17 @@ def stuff(transport: Any) -> bytes:
         transport.write(chunk)
         written += chunk
     return bytes(written)
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.errors: list[Exception] = []
+
+    def datagram_received(self, data: bytes, _: Any) -> None:
+        self.data.append(data)
+
+    def error_received(self, exc: Exception) -> None:
+        self.errors.append(exc)

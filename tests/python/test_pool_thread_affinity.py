@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import re
@@ -118,31 +119,32 @@ def test_every_loop_writes_to_one_connection(kind: str, way: str, count: int) ->
     run(main, count)
 
 
+async def entered(kind: str) -> tuple[Any, Recorder, Collector, contextlib.AsyncExitStack]:
+    """A link, and what ends it."""
+    stack = contextlib.AsyncExitStack()
+    return *await stack.enter_async_context(link(kind)), stack
+
+
+def writers(transport: Any, together: threading.Barrier) -> list[Callable[[], None]]:
+    """What three threads do that begin together: each writes its records."""
+
+    def write(caller: int) -> None:
+        together.wait(HANG)
+        for number in range(RECORDS):
+            transport.write(record(caller, number))
+
+    return [functools.partial(write, caller) for caller in range(3)]
+
+
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_threads_write_while_the_loop_runs_and_while_it_does_not(kind: str) -> None:
     """The loop stops and goes on all the time; nobody runs it in between."""
     loop = loop_pool.new_event_loop()
 
-    def begin() -> tuple[Any, Recorder, Collector, contextlib.AsyncExitStack]:
-        async def enter() -> Any:
-            stack = contextlib.AsyncExitStack()
-            return *await stack.enter_async_context(link(kind)), stack
-
-        return loop.run_until_complete(enter())
-
-    transport, _, peer, stack = begin()
+    transport, _, peer, stack = loop.run_until_complete(entered(kind))
     together = threading.Barrier(4)
-
-    def write(caller: int) -> Callable[[], None]:
-        def each() -> None:
-            together.wait(HANG)
-            for number in range(RECORDS):
-                transport.write(record(caller, number))
-
-        return each
-
     wanted = sum(len(record(0, number)) for number in range(RECORDS)) * 3
-    with Threads(*(write(caller) for caller in range(3))):
+    with Threads(*writers(transport, together)):
         together.wait(HANG)
         while len(peer.data) < wanted:
             loop.run_until_complete(turns(1))
@@ -154,23 +156,8 @@ def test_threads_write_while_the_loop_runs_and_while_it_does_not(kind: str) -> N
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_threads_write_while_nobody_runs_the_loop(kind: str) -> None:
     loop = loop_pool.new_event_loop()
-
-    async def enter() -> Any:
-        stack = contextlib.AsyncExitStack()
-        return *await stack.enter_async_context(link(kind)), stack
-
-    transport, _, peer, stack = loop.run_until_complete(enter())
-    together = threading.Barrier(3)
-
-    def write(caller: int) -> Callable[[], None]:
-        def each() -> None:
-            together.wait(HANG)
-            for number in range(RECORDS):
-                transport.write(record(caller, number))
-
-        return each
-
-    with Threads(*(write(caller) for caller in range(3))):
+    transport, _, peer, stack = loop.run_until_complete(entered(kind))
+    with Threads(*writers(transport, threading.Barrier(3))):
         pass
     transport.close()
     check_records(loop.run_until_complete(asyncio.wait_for(peer.ended, HANG)), 3)

@@ -22,6 +22,7 @@ import pytest
 from _support import (
     HANG,
     BufferedRecorder,
+    Datagrams,
     Recorder,
     connected,
     eventually,
@@ -167,20 +168,6 @@ def test_a_connection_writes_what_there_is_room_for_and_does_not_wait(
                 assert await asyncio.to_thread(receive, far, 3 * BIG) == data * 3
 
     run_main(loop, main())
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    """Keeps what comes."""
-
-    def __init__(self) -> None:
-        self.data: list[bytes] = []
-        self.errors: list[Exception] = []
-
-    def datagram_received(self, data: bytes, _: Any) -> None:
-        self.data.append(data)
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.append(exc)
 
 
 def _datagram_sockets(family: int) -> tuple[socket.socket, socket.socket]:

@@ -20,6 +20,7 @@ import pytest
 
 from _support import (
     HANG,
+    Datagrams,
     Recorder,
     eventually,
     listen,
@@ -197,20 +198,6 @@ def test_a_connection_accepted_with_the_number_is_served(loop: Loop, take: Take)
         await server.wait_closed()
 
     run_main(loop, main())
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    """Keeps what comes."""
-
-    def __init__(self) -> None:
-        self.data: list[bytes] = []
-        self.errors: list[Exception] = []
-
-    def datagram_received(self, data: bytes, _: Any) -> None:
-        self.data.append(data)
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.append(exc)
 
 
 @TAKING
