@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,18 +44,29 @@ pub struct Job {
 }
 
 impl Job {
-    /// Does the work and tells the owner. Any thread, detached; `helps`: it is not the owner's.
-    /// Returns what was done.
+    /// Does the work and tells the owner, also of one that panics: its claims are free again, and what
+    /// it has left is the owner's to do. Any thread, detached; `helps`: it is not the owner's. Returns
+    /// what was done.
     pub fn run(&self, scratch: &mut [u8], helps: bool) -> Report {
         let mut bench = Bench { scratch, registrar: &*self.owner };
-        let report = self.source.run(&mut bench);
+        let run = catch_unwind(AssertUnwindSafe(|| self.source.run(&mut bench)));
+        let report = run.unwrap_or_else(|panic| {
+            let nothing =
+                Ready { readable: false, writable: false, ended: false, token: self.token };
+            self.tell(self.source.ready(nothing) == Schedule::Needed);
+            resume_unwind(panic)
+        });
         if report.worked {
             self.owner.metrics.note(&report, helps);
         }
-        if report.tell_owner {
+        self.tell(report.tell_owner);
+        report
+    }
+
+    fn tell(&self, needed: bool) {
+        if needed {
             self.owner.complete(Completion::Turn(self.token));
         }
-        report
     }
 }
 
@@ -385,3 +397,6 @@ impl Metrics {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -15,7 +15,7 @@ use super::payload::Payload;
 use super::transport::{both, start, tell_protocol};
 use super::transport_core::{CLOSING, Half, LOST, keep_as_needed};
 use crate::sys::address::SocketAddress;
-use crate::transport::{Arrival, Datagrams, Delivered, Schedule};
+use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim, Schedule};
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {
@@ -45,8 +45,8 @@ pub(super) fn run(
     let result = if unstarted {
         start(loop_, transport, state)
     } else {
-        let received = if begun.reads {
-            turn.receive()
+        let received = if let Some(claim) = begun.claim {
+            turn.receive(claim)
         } else if begun.bits.is_ahead() {
             turn.deliver_ahead()
         } else {
@@ -61,28 +61,28 @@ pub(super) fn run(
 }
 
 impl Turn<'_, '_> {
-    /// Receives one datagram, with the claim to read in hand, and hands it to the protocol.
-    fn receive(&self) -> PyResult<()> {
+    /// Receives one datagram, and hands it to the protocol.
+    fn receive(&self, claim: ReadClaim<'_>) -> PyResult<()> {
         let (datagrams, event_loop) = (&self.core.datagrams, &self.loop_.get().event_loop);
         let py = self.transport.py();
         // SAFETY: making a bytes object runs no Python code that could reach the loop.
         let received = unsafe {
             event_loop.if_owner(|local| {
                 let scratch = local.scratch();
-                let (count, from) = datagrams.receive(scratch)?;
+                let (count, from) = datagrams.receive(&claim, scratch)?;
                 Ok((bytes_from(py, &scratch[..count]), count, from))
             })
         };
         match received.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
             Ok((data, count, from)) => {
                 // The kernel does not say whether it was the last one.
-                datagrams.state().release_read_in_turn(true);
+                claim.release_in_turn(true);
                 event_loop.metrics().bytes_in.add(count as u64);
                 self.received(&data?, &from)
             }
             Err(error) => {
                 let more = Datagrams::<Payload>::goes_on_after(&error);
-                datagrams.state().release_read_in_turn(more);
+                claim.release_in_turn(more);
                 if error.kind() == std::io::ErrorKind::WouldBlock {
                     return Ok(());
                 }

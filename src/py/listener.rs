@@ -214,7 +214,7 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, ListenerCore>) ->
     if turn.bits.is_dead() {
         return Ok(());
     }
-    let accepted = if turn.reads { this.listener.accept_in_turn() } else { Ok(()) };
+    let accepted = turn.claim.map_or(Ok(()), |claim| this.listener.accept_in_turn(claim));
     let (connections, failure) = this.listener.take_arrived();
     let mut result = Ok(());
     for connection in connections {

@@ -23,7 +23,7 @@ use super::transport::{
 use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS, keep_as_needed};
 use crate::config;
 use crate::sys::socket::Channel;
-use crate::transport::{Ahead, Flushed, Input, Schedule};
+use crate::transport::{Ahead, Flushed, Input, ReadClaim, Schedule};
 
 /// As much as a terminal has at once.
 const DEVICE_READ_SIZE: usize = 4096;
@@ -57,8 +57,8 @@ pub(super) fn run(
     let result = if unstarted {
         start(loop_, transport, state)
     } else {
-        let read = if begun.reads {
-            turn.read()
+        let read = if let Some(claim) = begun.claim {
+            turn.read(claim)
         } else if begun.bits.is_ahead() {
             turn.deliver_ahead()
         } else {
@@ -72,36 +72,37 @@ pub(super) fn run(
     both(loop_.py(), result, keep_as_needed(core, loop_, transport))
 }
 
-impl Turn<'_, '_> {
-    /// Reads, with the claim to read in hand, and hands what came to the protocol: again while a read
-    /// brings as much as it may, so that what came together is answered together. The protocol may
-    /// pause or end the connection each time, and then there is no claim to be had.
+impl<'a> Turn<'a, '_> {
+    /// Reads, and hands what came to the protocol: again while a read brings as much as it may, so that
+    /// what came together is answered together. The protocol may pause or end the connection each time,
+    /// and then there is no claim to be had.
     #[inline]
-    fn read(&self) -> PyResult<()> {
+    fn read(&self, mut claim: ReadClaim<'a>) -> PyResult<()> {
         if self.core.common().has(BUFFERED) {
-            return self.read_into_buffer();
+            return self.read_into_buffer(claim);
         }
         if self.core.stream.input() != Input::Data {
-            return self.peer_gone();
+            return self.peer_gone(claim);
         }
         if self.core.stream.channel() == Channel::Device {
-            return self.read_device();
+            return self.read_device(claim);
         }
         let mut left = config::READS_PER_TURN;
-        while self.read_once()? {
+        while self.read_once(claim)? {
             left -= 1;
             // The protocol may also have set another one, with a buffer of its own.
-            let goes_on = left > 0 && !self.core.common().has(BUFFERED);
-            if !goes_on || !self.core.stream.state().claim_read_in_turn() {
+            if left == 0 || self.core.common().has(BUFFERED) {
                 break;
             }
+            let Some(again) = self.core.stream.state().claim_read_in_turn() else { break };
+            claim = again;
         }
         Ok(())
     }
 
     /// Reads once; says whether it brought as much as it may.
     #[inline]
-    fn read_once(&self) -> PyResult<bool> {
+    fn read_once(&self, claim: ReadClaim<'_>) -> PyResult<bool> {
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
         let feed = self.feed();
@@ -110,7 +111,7 @@ impl Turn<'_, '_> {
         let read = unsafe {
             event_loop.if_owner(|local| {
                 let scratch = &mut local.scratch()[..config::STREAM_READ_SIZE];
-                let (count, more) = stream.read(scratch)?;
+                let (count, more) = stream.read(&claim, scratch)?;
                 if let Some(feed) = &feed
                     && count > 0
                     && feed.take(&scratch[..count])
@@ -124,13 +125,13 @@ impl Turn<'_, '_> {
         };
         match read.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
             Ok((Some(data), 0, _)) => {
-                stream.state().release_read_in_turn(false);
+                claim.release_in_turn(false);
                 // SAFETY: a new reference, or null with an exception.
                 drop(unsafe { Ref::from_owned_or_err(py, data)? });
                 self.end().map(|()| false)
             }
             Ok((data, count, more)) => {
-                stream.state().release_read_in_turn(more);
+                claim.release_in_turn(more);
                 event_loop.metrics().bytes_in.add(count as u64);
                 match data {
                     // SAFETY: a new reference, or null with an exception.
@@ -141,7 +142,7 @@ impl Turn<'_, '_> {
                 Ok(more && count == config::STREAM_READ_SIZE)
             }
             Err(error) => {
-                stream.state().release_read_in_turn(false);
+                claim.release_in_turn(false);
                 self.read_failed(&error).map(|()| false)
             }
         }
@@ -150,11 +151,11 @@ impl Turn<'_, '_> {
     /// Reads once, detached: no call tells a device not to wait, and whoever shares it may take at this
     /// moment what is there.
     #[cold]
-    fn read_device(&self) -> PyResult<()> {
+    fn read_device(&self, claim: ReadClaim<'_>) -> PyResult<()> {
         let (py, stream) = (self.transport.py(), &self.core.stream);
         let mut buffer = [0; DEVICE_READ_SIZE];
-        let read = py.detach(|| stream.read(&mut buffer));
-        stream.state().release_read_in_turn(matches!(read, Ok((_, true))));
+        let read = py.detach(|| stream.read(&claim, &mut buffer));
+        claim.release_in_turn(matches!(read, Ok((_, true))));
         match read {
             Ok((0, _)) => self.end(),
             Ok((count, _)) => {
@@ -254,9 +255,9 @@ impl Turn<'_, '_> {
 
     /// Nobody reads what is written any more.
     #[cold]
-    fn peer_gone(&self) -> PyResult<()> {
+    fn peer_gone(&self, claim: ReadClaim<'_>) -> PyResult<()> {
         let py = self.transport.py();
-        self.core.stream.state().release_read_in_turn(false);
+        claim.release_in_turn(false);
         self.transport.call_method0(intern!(py, "_peer_gone"))?;
         Ok(())
     }
@@ -312,16 +313,15 @@ impl Turn<'_, '_> {
 
     /// Reads into a buffer of the protocol's. The claim is given back while the protocol is asked for
     /// it: it may end the connection, which waits for claims.
-    fn read_into_buffer(&self) -> PyResult<()> {
-        let state = self.core.stream.state();
-        state.release_read_in_turn(true);
+    fn read_into_buffer(&self, claim: ReadClaim<'_>) -> PyResult<()> {
+        claim.release_in_turn(true);
         let Some(mut buffer) = self.get_buffer(-1)? else { return Ok(()) };
-        if !state.claim_read_in_turn() {
+        let Some(claim) = self.core.stream.state().claim_read_in_turn() else {
             // It paused or ended the connection, or another thread reads ahead.
             return Ok(());
-        }
-        let read = self.core.stream.read(buffer.bytes_mut());
-        state.release_read_in_turn(matches!(read, Ok((_, true))));
+        };
+        let read = self.core.stream.read(&claim, buffer.bytes_mut());
+        claim.release_in_turn(matches!(read, Ok((_, true))));
         drop(buffer);
         match read {
             Ok((0, _)) => self.end(),
@@ -365,7 +365,7 @@ impl Turn<'_, '_> {
     }
 
     /// Hands the protocol what was read ahead; returns what it did not want, or take, yet.
-    fn deliver<'a>(&self, data: &'a [u8]) -> (&'a [u8], PyResult<()>) {
+    fn deliver<'d>(&self, data: &'d [u8]) -> (&'d [u8], PyResult<()>) {
         if let Some(feed) = self.feed()
             && feed.take(data)
         {

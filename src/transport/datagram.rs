@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use super::{Bench, Bits, Buffer, Link, Port, Registrar, Report, Schedule, Source, State};
+use super::{
+    Bench, Bits, Buffer, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State,
+    WriteClaim,
+};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -130,11 +133,16 @@ impl<B: Buffer> Datagrams<B> {
 
     // -- receiving -------------------------------------------------------------------------------
 
-    /// Receives one datagram into `buffer`. The holder of the claim to read.
+    /// Receives one datagram into `buffer`.
     ///
     /// # Errors
     /// Those of the kernel; `WouldBlock` if there is none.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddress)> {
+    pub fn receive(
+        &self,
+        claim: &ReadClaim<'_>,
+        buffer: &mut [u8],
+    ) -> io::Result<(usize, SocketAddress)> {
+        debug_assert!(claim.is_on(self.state()));
         socket::recv_from(self.link.descriptor().for_call(), buffer)
     }
 
@@ -172,14 +180,13 @@ impl<B: Buffer> Datagrams<B> {
             && self.ahead_count.load(Relaxed) < config::READ_AHEAD_DATAGRAMS
     }
 
-    fn receive_ahead(&self, bench: &mut Bench<'_>, report: &mut Report) {
-        let mut came = false;
+    fn receive_ahead(&self, claim: ReadClaim<'_>, bench: &mut Bench<'_>, report: &mut Report) {
         let more = loop {
             // The last one may exceed the bound by its own size: none is ever cut.
             if !self.may_receive_ahead() || self.state().bits().is_dead() {
                 break true;
             }
-            let (one, more) = match self.receive(bench.scratch) {
+            let (one, more) = match self.receive(&claim, bench.scratch) {
                 Ok((count, from)) => {
                     report.bytes_in += count as u64;
                     (Arrival::Datagram(bench.scratch[..count].into(), from), true)
@@ -191,17 +198,17 @@ impl<B: Buffer> Datagrams<B> {
                 }
             };
             let mut ahead = self.ahead.lock();
+            self.state().set_ahead();
             self.ahead_bytes.fetch_add(one.len(), Relaxed);
             self.ahead_count.fetch_add(1, Relaxed);
             ahead.get_or_insert_default().push_back(one);
             drop(ahead);
-            came = true;
             if !more {
                 break false;
             }
         };
         // A full transport stays readable, and the owner goes on when it has taken what is there.
-        report.tell_owner |= self.state().release_read(more, came) == Schedule::Needed;
+        report.tell_owner |= claim.release(more) == Schedule::Needed;
     }
 
     // -- sending ---------------------------------------------------------------------------------
@@ -249,9 +256,9 @@ impl<B: Buffer> Datagrams<B> {
         }
     }
 
-    /// Sends what is queued until it is gone, the kernel is full, or others are to have a turn. The
-    /// holder of the claim to write; the caller gives it back.
-    fn send_queued(&self, registrar: &dyn Registrar) -> (u64, Stop) {
+    /// Sends what is queued until it is gone, the kernel is full, or others are to have a turn.
+    fn send_queued(&self, claim: &WriteClaim<'_>, registrar: &dyn Registrar) -> (u64, Stop) {
+        debug_assert!(claim.is_on(self.state()));
         let mut bytes = 0;
         for _ in 0..config::DATAGRAM_BUDGET {
             if bytes >= config::JOB_BUDGET as u64 {
@@ -281,7 +288,7 @@ impl<B: Buffer> Datagrams<B> {
                     if self.untold {
                         return (bytes, Stop::Full);
                     }
-                    match self.link.arm_write(registrar) {
+                    match self.link.arm_write(claim, registrar) {
                         Ok(()) => return (bytes, Stop::Full),
                         Err(error) => Some(error),
                     }
@@ -302,18 +309,16 @@ impl<B: Buffer> Datagrams<B> {
     /// Sends what is queued, as far as the kernel takes it and up to the first failure. Owner only.
     /// `None` if another thread is at it, if nothing is queued, or if the kernel has no room.
     pub fn flush(&self, registrar: &dyn Registrar) -> Option<Delivered<B>> {
-        if !self.state().claim_write() {
-            return None;
-        }
-        let (bytes, stop) = self.send_queued(registrar);
+        let claim = self.state().claim_write()?;
+        let (bytes, stop) = self.send_queued(&claim, registrar);
         let delivered = self.take_news();
-        self.state().release_write_in_turn(stop != Stop::Full);
+        claim.release_in_turn(stop != Stop::Full);
         Some(Delivered { bytes, ..delivered })
     }
 
-    fn send_ahead(&self, bench: &Bench<'_>, report: &mut Report) {
+    fn send_ahead(&self, claim: WriteClaim<'_>, bench: &Bench<'_>, report: &mut Report) {
         let before = self.queued();
-        let (bytes, stop) = self.send_queued(bench.registrar);
+        let (bytes, stop) = self.send_queued(&claim, bench.registrar);
         report.bytes_out += bytes;
         let room = stop != Stop::Full;
         let news = {
@@ -327,7 +332,7 @@ impl<B: Buffer> Datagrams<B> {
             let is_below = self.queued() < before && self.link.is_below();
             stop == Stop::Empty || failed || next == Some(&Target::Owner) || untold || is_below
         };
-        report.tell_owner |= self.state().release_write(room, news) == Schedule::Needed;
+        report.tell_owner |= claim.release(room, news) == Schedule::Needed;
     }
 
     /// What sending by other threads came to. Owner only.
@@ -378,11 +383,9 @@ impl<B: Buffer> Datagrams<B> {
     /// # Errors
     /// Those of the reactor.
     pub fn blocked(&self, registrar: &dyn Registrar) -> io::Result<()> {
-        if !self.state().claim_write() {
-            return Ok(());
-        }
-        let armed = if self.untold { Ok(()) } else { self.link.rearm(registrar) };
-        self.state().release_write_in_turn(armed.is_err());
+        let Some(claim) = self.state().claim_write() else { return Ok(()) };
+        let armed = if self.untold { Ok(()) } else { self.link.rearm(&claim, registrar) };
+        claim.release_in_turn(armed.is_err());
         armed
     }
 
@@ -439,13 +442,17 @@ impl<B: Buffer> Source for Datagrams<B> {
 
     fn run(&self, bench: &mut Bench<'_>) -> Report {
         let mut report = Report::default();
-        if !self.own_is_next() && self.state().claim_write() {
+        if !self.own_is_next()
+            && let Some(claim) = self.state().claim_write()
+        {
             report.worked = true;
-            self.send_ahead(bench, &mut report);
+            self.send_ahead(claim, bench, &mut report);
         }
-        if self.may_receive_ahead() && self.state().claim_read() {
+        if self.may_receive_ahead()
+            && let Some(claim) = self.state().claim_read()
+        {
             report.worked = true;
-            self.receive_ahead(bench, &mut report);
+            self.receive_ahead(claim, bench, &mut report);
         }
         report
     }

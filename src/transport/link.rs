@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::{Descriptor, Registrar, Source, State};
+use super::{Descriptor, Registrar, Source, State, WriteClaim};
 use crate::id::IoToken;
 use crate::reactor::{Edges, Handle};
 use crate::sync::atomic::{
@@ -116,14 +116,23 @@ impl Link {
         self.with_handle(registrar, &mut |handle| handle.register(token, edges))
     }
 
-    /// Asks the reactor to report room, if it does not yet. The holder of the claim to write.
-    pub(super) fn arm_write(&self, registrar: &dyn Registrar) -> io::Result<()> {
-        if self.write_armed.swap(true, Relaxed) { Ok(()) } else { self.rearm(registrar) }
+    /// Asks the reactor to report room, if it does not yet.
+    pub(super) fn arm_write(
+        &self,
+        claim: &WriteClaim<'_>,
+        registrar: &dyn Registrar,
+    ) -> io::Result<()> {
+        if self.write_armed.load(Relaxed) { Ok(()) } else { self.rearm(claim, registrar) }
     }
 
     /// Asks the reactor for all edges, also if it reports them. What is ready at this moment is
-    /// reported again. The holder of the claim to write.
-    pub(super) fn rearm(&self, registrar: &dyn Registrar) -> io::Result<()> {
+    /// reported again.
+    pub(super) fn rearm(
+        &self,
+        claim: &WriteClaim<'_>,
+        registrar: &dyn Registrar,
+    ) -> io::Result<()> {
+        debug_assert!(claim.is_on(&self.state));
         self.write_armed.store(true, Relaxed);
         // Before there is a token, `register` will ask.
         let Some(token) = self.token() else { return Ok(()) };
@@ -162,5 +171,144 @@ impl Link {
     /// Whether so little is queued that the owner is to hear of it. Under the queue's lock.
     pub(super) fn is_below(&self) -> bool {
         self.queued() <= self.tell_below.load(Relaxed)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::cell::Cell;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::LoopError;
+    use crate::reactor::{Driver, Ready};
+
+    /// A reactor that counts what it is asked, and may refuse it.
+    struct Reactor {
+        driver: Driver,
+        handle: Handle,
+        asked: Cell<usize>,
+        refuses: Cell<bool>,
+    }
+
+    impl Registrar for Reactor {
+        fn with_handle(
+            &self,
+            f: &mut dyn FnMut(&Handle) -> io::Result<()>,
+        ) -> Result<(), LoopError> {
+            self.asked.set(self.asked.get() + 1);
+            if self.refuses.get() {
+                return Err(LoopError::Closed);
+            }
+            f(&self.handle).map_err(|error| LoopError::Io("epoll", error))
+        }
+    }
+
+    impl Reactor {
+        fn new() -> Self {
+            let (driver, handle) = Driver::new().unwrap();
+            Self { driver, handle, asked: Cell::new(0), refuses: Cell::new(false) }
+        }
+
+        /// Whether it reports the descriptor readable, and writable; no more than once.
+        fn look(&mut self) -> (bool, bool) {
+            let mut found: Vec<Ready> = Vec::new();
+            let _ = self.driver.poll(Duration::ZERO, &mut found).unwrap();
+            found.iter().fold((false, false), |(read, write), ready| {
+                (read | ready.readable, write | ready.writable)
+            })
+        }
+    }
+
+    /// A link with something queued, so that there is a claim to write, and its two ends.
+    fn link() -> (Link, IoToken, UnixStream, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let link = Link::new(near.as_raw_fd());
+        let token = IoToken::of_source(link.fd(), 1);
+        link.state().set_queued(true);
+        (link, token, near, far)
+    }
+
+    #[test]
+    fn room_is_reported_from_when_it_is_first_asked_for() {
+        let (mut reactor, (link, token, _near, _far)) = (Reactor::new(), link());
+        assert_eq!(link.token(), None);
+        link.register(token, Edges::Read, &reactor).unwrap();
+        assert_eq!((link.token(), reactor.look()), (Some(token), (false, false)));
+        let claim = link.state().claim_write().unwrap();
+        link.arm_write(&claim, &reactor).unwrap();
+        assert_eq!(reactor.look(), (false, true), "there is room at this moment");
+        link.arm_write(&claim, &reactor).unwrap();
+        assert_eq!((reactor.asked.get(), reactor.look()), (2, (false, false)), "asked once");
+        link.rearm(&claim, &reactor).unwrap();
+        assert_eq!((reactor.asked.get(), reactor.look()), (3, (false, true)), "asked again");
+    }
+
+    #[test]
+    fn room_that_is_asked_for_before_the_registration_is_asked_for_with_it() {
+        let (mut reactor, (link, token, _near, _far)) = (Reactor::new(), link());
+        let claim = link.state().claim_write().unwrap();
+        link.arm_write(&claim, &reactor).unwrap();
+        assert_eq!(reactor.asked.get(), 0, "there is nothing to ask about");
+        link.register(token, Edges::Read, &reactor).unwrap();
+        assert_eq!(reactor.look(), (false, true));
+    }
+
+    #[test]
+    fn what_is_registered_for_room_does_not_ask_for_it_again() {
+        for edges in [Edges::Write, Edges::Both] {
+            let (mut reactor, (link, token, _near, far)) = (Reactor::new(), link());
+            link.register(token, edges, &reactor).unwrap();
+            io::Write::write_all(&mut &far, b"x").unwrap();
+            assert_eq!(reactor.look(), (edges == Edges::Both, true));
+            link.arm_write(&link.state().claim_write().unwrap(), &reactor).unwrap();
+            assert_eq!(reactor.asked.get(), 1);
+        }
+    }
+
+    #[test]
+    fn a_reactor_that_refuses_is_asked_again() {
+        let (mut reactor, (link, token, _near, _far)) = (Reactor::new(), link());
+        link.register(token, Edges::Read, &reactor).unwrap();
+        let claim = link.state().claim_write().unwrap();
+        reactor.refuses.set(true);
+        assert!(link.arm_write(&claim, &reactor).is_err());
+        reactor.refuses.set(false);
+        link.arm_write(&claim, &reactor).unwrap();
+        assert_eq!((reactor.asked.get(), reactor.look()), (3, (false, true)));
+    }
+
+    #[test]
+    fn the_number_of_a_closed_descriptor_is_not_registered() {
+        let (reactor, (link, token, near, _far)) = (Reactor::new(), link());
+        let copy = Cell::new(link.fd());
+        // SAFETY: the copy outlives the link's use.
+        unsafe { link.descriptor().is_closed_by(copy.as_ptr()) };
+        copy.set(-1);
+        drop(OwnedFd::from(near));
+        let error = link.register(token, Edges::Read, &reactor).unwrap_err();
+        assert_eq!((error.raw_os_error(), reactor.asked.get()), (Some(libc::EBADF), 0));
+    }
+
+    #[test]
+    fn the_mark_is_reached_when_no_more_than_it_is_queued() {
+        let (link, _token, _near, _far) = link();
+        link.set_tell_below(10);
+        for (queued, is_below) in [(11, false), (10, true), (0, true)] {
+            link.set_queued(queued);
+            assert_eq!((link.queued(), link.is_below()), (queued, is_below));
+        }
+    }
+
+    #[test]
+    fn a_forked_child_has_nothing_queued_and_claims_nothing() {
+        let (link, _token, _near, _far) = link();
+        link.set_queued(5);
+        link.after_fork();
+        assert_eq!((link.queued(), link.state().bits().is_queued()), (0, false));
+        assert!(link.state().claim_write().is_none() && !link.state().retire());
     }
 }

@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-use super::{AcceptSink, Bench, Bits, Descriptor, Registrar, Report, Schedule, Source, State};
+use super::{
+    AcceptSink, Bench, Bits, Descriptor, ReadClaim, Registrar, Report, Schedule, Source, State,
+};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -76,9 +78,14 @@ impl Listener {
         registered.map_err(io::Error::from)
     }
 
-    /// Accepts what waits, `budget` connections at most; the holder of the claim to read, which is
-    /// given back by the caller. Whether more may wait, and what went wrong.
-    fn accept(&self, budget: usize, keep: &mut dyn FnMut(Connection)) -> (bool, Option<io::Error>) {
+    /// Accepts what waits, `budget` connections at most. Whether more may wait, and what went wrong.
+    fn accept(
+        &self,
+        claim: &ReadClaim<'_>,
+        budget: usize,
+        keep: &mut dyn FnMut(Connection),
+    ) -> (bool, Option<io::Error>) {
+        debug_assert!(claim.is_on(&self.state));
         // Another holder of the socket may have made it blocking, and there is no flag for one call.
         let waits = descriptor::is_blocking(self.descriptor.for_call());
         for _ in 0..budget {
@@ -99,16 +106,17 @@ impl Listener {
         (true, None)
     }
 
-    /// Accepts what waits, on the owner's thread, with the claim to read in hand; gives it back.
-    /// Connections that stay are added to those of `take_arrived`.
+    /// Accepts what waits, on the owner's thread. Connections that stay are added to those of
+    /// `take_arrived`.
     ///
     /// # Errors
     /// Those of `accept(2)`. What was accepted before is kept.
-    pub fn accept_in_turn(&self) -> io::Result<()> {
+    pub fn accept_in_turn(&self, claim: ReadClaim<'_>) -> io::Result<()> {
         let mut stay = VecDeque::new();
-        let (more, failure) = self.accept(config::ACCEPT_BUDGET, &mut |one| stay.push_back(one));
+        let (more, failure) =
+            self.accept(&claim, config::ACCEPT_BUDGET, &mut |one| stay.push_back(one));
         self.arrived.lock().connections.append(&mut stay);
-        self.state.release_read_in_turn(more);
+        claim.release_in_turn(more);
         failure.map_or(Ok(()), Err)
     }
 
@@ -152,21 +160,18 @@ impl Source for Listener {
 
     fn run(&self, _bench: &mut Bench<'_>) -> Report {
         let mut report = Report::default();
-        if self.sink.is_none() || !self.state.claim_read() {
+        if self.sink.is_none() {
             return report;
         }
+        let Some(claim) = self.state.claim_read() else { return report };
         report.worked = true;
-        let (more, failure) = self.accept(config::ACCEPTS_PER_JOB, &mut drop);
+        let (more, failure) = self.accept(&claim, config::ACCEPTS_PER_JOB, &mut drop);
         let failed = failure.is_some();
         if failed {
             self.arrived.lock().failure = failure;
         }
         report.again = more && !failed;
-        let scheduled = if failed {
-            self.state.release_read_with_news(more)
-        } else {
-            self.state.release_read(more, false)
-        };
+        let scheduled = if failed { claim.release_with_news(more) } else { claim.release(more) };
         report.tell_owner = scheduled == Schedule::Needed;
         report
     }
@@ -228,50 +233,13 @@ mod tests {
         let registrar = crate::transport::tests::NoReactor;
         let mut bench = Bench { scratch: &mut scratch, registrar: &registrar };
         assert_eq!(listener.run(&mut bench), Report::default(), "it is not for other threads");
-        assert!(listener.state().begin_turn().reads);
-        listener.accept_in_turn().unwrap();
+        let turn = listener.state().begin_turn();
+        listener.accept_in_turn(turn.claim.unwrap()).unwrap();
         let (connections, failure) = listener.take_arrived();
         assert!(failure.is_none());
         let peers: Vec<_> = connections.into_iter().map(|(_, peer)| peer).collect();
         assert_eq!(peers, [SocketAddress::Inet(client.local_addr().unwrap())]);
         assert_eq!(listener.state().end_turn(), Schedule::Unneeded);
-    }
-
-    fn connect(socket: &TcpListener, count: usize) -> Vec<TcpStream> {
-        let address = socket.local_addr().unwrap();
-        (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
-    }
-
-    #[test]
-    fn others_have_a_turn_after_so_many_connections() {
-        let socket = listening();
-        let _clients = connect(&socket, config::ACCEPT_BUDGET + 1);
-        let listener = Listener::new(socket.as_raw_fd(), None);
-        let _ = listener.state().start();
-        let _ = listener.ready(ready());
-        for (accepted, next) in [(config::ACCEPT_BUDGET, Schedule::Needed), (1, Schedule::Unneeded)]
-        {
-            assert!(listener.state().begin_turn().reads);
-            listener.accept_in_turn().unwrap();
-            assert_eq!(listener.take_arrived().0.len(), accepted);
-            assert_eq!(listener.state().end_turn(), next);
-        }
-    }
-
-    #[test]
-    fn who_accepts_for_another_loop_is_soon_back_at_its_own() {
-        let socket = listening();
-        let _clients = connect(&socket, config::ACCEPTS_PER_JOB + 1);
-        let sink = Arc::new(Sink(Mutex::new(Vec::new())));
-        let listener = Listener::new(socket.as_raw_fd(), Some(sink.clone()));
-        let _ = listener.state().start();
-        let _ = listener.ready(ready());
-        let registrar = crate::transport::tests::NoReactor;
-        for (accepted, again) in [(config::ACCEPTS_PER_JOB, true), (1, false)] {
-            let report = listener.run(&mut Bench { scratch: &mut [], registrar: &registrar });
-            assert_eq!((report.worked, report.again), (true, again));
-            assert_eq!(std::mem::take(&mut *sink.0.lock()).len(), accepted);
-        }
     }
 
     #[test]

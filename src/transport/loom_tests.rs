@@ -6,10 +6,14 @@
 //! loom reports as a deadlock; two holders of a claim meet in an `UnsafeCell`, which loom reports too.
 
 use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use loom::sync::Notify;
 
-use super::{Schedule, State};
+use super::tests::NoReactor;
+use super::{Bench, Datagrams, Input, Port, Schedule, State, Stream, Target};
+use crate::config;
 use crate::id::IoToken;
 use crate::reactor::Ready;
 use crate::sync::atomic::{
@@ -17,6 +21,7 @@ use crate::sync::atomic::{
     Ordering::{AcqRel, Relaxed},
 };
 use crate::sync::{Arc, Mutex, UnsafeCell, thread};
+use crate::sys::socket::Channel;
 
 const READABLE: Ready =
     Ready { token: IoToken::new(0, 0), readable: true, writable: false, ended: false };
@@ -92,11 +97,15 @@ impl Model {
 
     /// Reads once, as another thread does.
     fn read_ahead(&self) {
-        if self.state.claim_read() {
+        if let Some(claim) = self.state.claim_read() {
             let byte = self.call();
-            self.kept.lock().extend(byte);
+            if byte.is_some() {
+                let mut kept = self.kept.lock();
+                self.state.set_ahead();
+                kept.extend(byte);
+            }
             // There may be more, unless it would have blocked.
-            self.schedule(self.state.release_read(byte.is_some(), byte.is_some()));
+            self.schedule(claim.release(byte.is_some()));
         }
     }
 
@@ -105,9 +114,9 @@ impl Model {
         while delivered.len() < count {
             self.take_entry();
             let turn = self.state.begin_turn();
-            if turn.reads {
+            if let Some(claim) = turn.claim {
                 let byte = self.call();
-                self.state.release_read_in_turn(byte.is_some());
+                claim.release_in_turn(byte.is_some());
                 delivered.extend(byte);
             } else if turn.bits.is_ahead() {
                 let mut kept = self.kept.lock();
@@ -143,16 +152,16 @@ impl Model {
     }
 
     fn flush_ahead(&self) {
-        if self.state.claim_write() {
+        if let Some(claim) = self.state.claim_write() {
             let (room, drained) = self.write_queued();
-            self.schedule(self.state.release_write(room, drained));
+            self.schedule(claim.release(room, drained));
         }
     }
 
     fn flush(&self) {
-        if self.state.claim_write() {
+        if let Some(claim) = self.state.claim_write() {
             let (room, _) = self.write_queued();
-            self.state.release_write_in_turn(room);
+            claim.release_in_turn(room);
         }
     }
 
@@ -250,11 +259,11 @@ fn loom_the_owner_gives_the_claim_back_and_takes_it_again() {
         model.take_entry();
         let turn = model.state.begin_turn();
         let mut delivered = Vec::new();
-        if turn.reads {
-            model.state.release_read_in_turn(true);
-            if model.state.claim_read_in_turn() {
+        if let Some(claim) = turn.claim {
+            claim.release_in_turn(true);
+            if let Some(claim) = model.state.claim_read_in_turn() {
                 let byte = model.call();
-                model.state.release_read_in_turn(byte.is_some());
+                claim.release_in_turn(byte.is_some());
                 delivered.extend(byte);
             }
         }
@@ -348,5 +357,66 @@ fn loom_a_retired_transport_is_the_owners_alone() {
         model.kept.lock().clear();
         kernel.join().unwrap();
         helper.join().unwrap();
+    });
+}
+
+/// One who holds a claim panics: the claim is only dropped. What the holder has not done is done by
+/// whoever looks after it, and whoever waits for the claim gets it.
+#[test]
+fn loom_what_a_holder_drops_is_anothers_to_do() {
+    loom::model(|| {
+        let model = Model::new(Model::started(), 1);
+        let kernel = spawn(&model, |model| model.kernel(READABLE));
+        let helper = spawn(&model, |model| {
+            drop(model.state.claim_read());
+            // As `Job::run` does on the way out.
+            model.schedule(model.state.ready(Ready { readable: false, ..READABLE }));
+        });
+        model.deliver(Vec::new(), 2);
+        kernel.join().unwrap();
+        helper.join().unwrap();
+        assert!(!model.state.retire());
+    });
+}
+
+/// Another thread writes a part of what is queued, at the moment in which the owner says below which
+/// mark it is to hear of that.
+fn little_is_left(port: &Arc<impl Port + 'static>, mark: usize) {
+    let _ = port.link().state().start();
+    let helper = {
+        let port = Arc::clone(port);
+        thread::spawn(move || {
+            let _ = port.run(&mut Bench { scratch: &mut [0; 1], registrar: &NoReactor });
+        })
+    };
+    port.tell_below(mark);
+    let is_seen = port.link().queued() <= mark;
+    helper.join().unwrap();
+    let queued = port.link().queued();
+    assert!(0 < queued && queued <= mark, "it writes a part");
+    assert!(is_seen || port.bits().has_news(), "nobody knows that little is left");
+}
+
+#[test]
+fn loom_little_is_left_in_a_stream_and_its_owner_sees_it_or_hears_of_it() {
+    loom::model(|| {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let stream = Stream::new(near.as_raw_fd(), Channel::Local, Input::Data);
+        drop(stream.enqueue(vec![0; config::JOB_BUDGET + 1], 0));
+        little_is_left(&Arc::new(stream), config::JOB_BUDGET);
+    });
+}
+
+#[test]
+fn loom_few_datagrams_are_left_and_their_owner_sees_it_or_hears_of_it() {
+    loom::model(|| {
+        let (near, _far) = UnixDatagram::pair().unwrap();
+        let datagrams = Datagrams::new(near.as_raw_fd());
+        // More than the kernel keeps.
+        for _ in 0..8 {
+            drop(datagrams.enqueue(vec![0; 60_000], Target::Peer));
+        }
+        let mark = datagrams.queued() - 1;
+        little_is_left(&Arc::new(datagrams), mark);
     });
 }

@@ -27,14 +27,14 @@ pub use link::{Link, Port};
 pub use listener::{Connection, Listener};
 pub use read_buffer::ReadBuffer;
 pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Scratch, Source, SourceTable};
-pub use state::{Bits, Schedule, State, Turn};
+pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Ahead, Flushed, Input, Stream};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::Registrar;
     use crate::error::LoopError;

@@ -1,9 +1,9 @@
 //! Who may read, who may write, and what the owner has still to be told: one word per transport.
 //!
 //! Rules:
-//! 1. `READING` and `WRITING` are claims. Whoever sets one by [`State::claim_read`] or
-//!    [`State::claim_write`] alone reads or writes the descriptor until it gives the claim back, by
-//!    the method of the same name.
+//! 1. `READING` and `WRITING` are claims: each stands for one [`ReadClaim`] or [`WriteClaim`], whose
+//!    holder alone reads or writes the descriptor. What needs the claim takes the value, and the value
+//!    gives the claim back when it is dropped, also by a panic.
 //! 2. A claim clears the readiness that it acts on *before* the system call. An edge that the
 //!    kernel reports during the call sets it again, and giving the claim back sees it: no edge is
 //!    lost between "would block" and the end of the claim.
@@ -15,6 +15,7 @@
 //!    what is set before is seen by that turn, and what is set later makes a new entry.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 
 use crate::reactor::Ready;
 use crate::sync::atomic::{
@@ -28,7 +29,7 @@ const READABLE: u32 = 1 << 0;
 /// in the middle: a short read is not the last.
 const READ_END: u32 = 1 << 1;
 const READING: u32 = 1 << 2;
-/// Read ahead, and not yet delivered: data, the end, or an error.
+/// Read ahead, and not yet delivered: data, the end, or an error. Changes under the lock of these.
 const AHEAD: u32 = 1 << 3;
 const PAUSED: u32 = 1 << 4;
 /// The protocol does not know its transport yet.
@@ -170,13 +171,90 @@ pub enum Schedule {
 }
 
 /// The beginning of an owner's turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[must_use]
-pub struct Turn {
+pub struct Turn<'a> {
     /// What was set when it began.
     pub bits: Bits,
-    /// Whether the claim to read was taken.
-    pub reads: bool,
+    /// The claim to read, if it was to be had.
+    pub claim: Option<ReadClaim<'a>>,
+}
+
+/// The right to read. One that is merely dropped, as by a panic, counts as not read to the end; whoever
+/// goes on then looks whether the owner is to be scheduled.
+#[derive(Debug)]
+#[must_use = "nobody else reads while it lives"]
+pub struct ReadClaim<'a>(&'a State);
+
+impl ReadClaim<'_> {
+    /// Gives it back. `more`: it was not read to the end.
+    #[inline]
+    pub fn release(self, more: bool) -> Schedule {
+        self.release_with(more, 0)
+    }
+
+    /// As [`release`](Self::release), with something for the owner to look at.
+    pub fn release_with_news(self, more: bool) -> Schedule {
+        self.release_with(more, NEWS)
+    }
+
+    /// As [`release`](Self::release) by the owner within its turn, which delivers first and schedules
+    /// itself afterwards.
+    #[inline]
+    pub fn release_in_turn(self, more: bool) {
+        let set = if more { READABLE } else { 0 };
+        ManuallyDrop::new(self).0.change(|old| (old | set) & !READING);
+    }
+
+    #[inline]
+    fn release_with(self, more: bool, news: u32) -> Schedule {
+        let set = news | if more { READABLE } else { 0 };
+        ManuallyDrop::new(self).0.change_and_schedule(|old| (old | set) & !READING)
+    }
+
+    /// Whether it is one on this word.
+    #[inline]
+    pub(super) fn is_on(&self, state: &State) -> bool {
+        std::ptr::eq(self.0, state)
+    }
+}
+
+impl Drop for ReadClaim<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.change(|old| (old | READABLE) & !READING);
+    }
+}
+
+/// The right to write what is queued. One that is merely dropped, as by a panic, counts as one that has
+/// not found the kernel full.
+#[derive(Debug)]
+#[must_use = "nobody else writes while it lives"]
+pub struct WriteClaim<'a>(&'a State);
+
+impl WriteClaim<'_> {
+    /// Gives it back. `room`: the kernel would have taken more. `news`: the owner is to hear of it.
+    pub fn release(self, room: bool, news: bool) -> Schedule {
+        let set = if room { WRITABLE } else { 0 } | if news { NEWS } else { 0 };
+        ManuallyDrop::new(self).0.change_and_schedule(|old| (old | set) & !WRITING)
+    }
+
+    /// As [`release`](Self::release) by the owner, which looks at the outcome itself.
+    pub fn release_in_turn(self, room: bool) {
+        let set = if room { WRITABLE } else { 0 };
+        ManuallyDrop::new(self).0.change(|old| (old | set) & !WRITING);
+    }
+
+    /// Whether it is one on this word.
+    pub(super) fn is_on(&self, state: &State) -> bool {
+        std::ptr::eq(self.0, state)
+    }
+}
+
+impl Drop for WriteClaim<'_> {
+    fn drop(&mut self) {
+        self.0.change(|old| (old | WRITABLE) & !WRITING);
+    }
 }
 
 /// The word itself.
@@ -244,24 +322,10 @@ impl State {
 
     /// Claims the right to read, if there may be something to read.
     #[inline]
-    pub fn claim_read(&self) -> bool {
+    pub fn claim_read(&self) -> Option<ReadClaim<'_>> {
         let (old, new) =
             self.change(|old| if Bits(old).may_read() { (old | READING) & !READABLE } else { old });
-        old != new
-    }
-
-    /// Gives the claim to read back. `more`: it was not read to the end. `ahead`: something waits
-    /// for the owner.
-    #[inline]
-    pub fn release_read(&self, more: bool, ahead: bool) -> Schedule {
-        let set = if more { READABLE } else { 0 } | if ahead { AHEAD } else { 0 };
-        self.change_and_schedule(|old| (old | set) & !READING)
-    }
-
-    /// As [`release_read`](Self::release_read), with something for the owner to look at.
-    pub fn release_read_with_news(&self, more: bool) -> Schedule {
-        let set = NEWS | if more { READABLE } else { 0 };
-        self.change_and_schedule(|old| (old | set) & !READING)
+        (old != new).then(|| ReadClaim(self))
     }
 
     /// Notes that there is something for the owner to look at.
@@ -269,32 +333,11 @@ impl State {
         self.change_and_schedule(|old| old | NEWS)
     }
 
-    /// As [`release_read`](Self::release_read) by the owner within its turn, which delivers first and
-    /// schedules itself afterwards.
-    #[inline]
-    pub fn release_read_in_turn(&self, more: bool) {
-        let set = if more { READABLE } else { 0 };
-        self.change(|old| (old | set) & !READING);
-    }
-
     /// Claims the right to write, if something is queued and the kernel may take it.
-    pub fn claim_write(&self) -> bool {
+    pub fn claim_write(&self) -> Option<WriteClaim<'_>> {
         let (old, new) = self
             .change(|old| if Bits(old).may_write() { (old | WRITING) & !WRITABLE } else { old });
-        old != new
-    }
-
-    /// Gives the claim to write back. `room`: the kernel would have taken more. `news`: the owner is
-    /// to hear of it.
-    pub fn release_write(&self, room: bool, news: bool) -> Schedule {
-        let set = if room { WRITABLE } else { 0 } | if news { NEWS } else { 0 };
-        self.change_and_schedule(|old| (old | set) & !WRITING)
-    }
-
-    /// As [`release_write`](Self::release_write) by the owner, which looks at the outcome itself.
-    pub fn release_write_in_turn(&self, room: bool) {
-        let set = if room { WRITABLE } else { 0 };
-        self.change(|old| (old | set) & !WRITING);
+        (old != new).then(|| WriteClaim(self))
     }
 
     /// Says whether data wait. Under the queue's lock.
@@ -307,13 +350,14 @@ impl State {
     /// Begins a turn for the entry that was taken out; returns what was set. If there may be
     /// something to read, and nothing read ahead comes before it, the claim to read is taken too.
     #[inline]
-    pub fn begin_turn(&self) -> Turn {
+    pub fn begin_turn(&self) -> Turn<'_> {
         let (old, new) = self.change(|old| {
             let new = old & !(SCHEDULED | NEWS);
             let read = Bits(new).may_read() && !Bits(new).is_ahead();
             if read { (new | READING) & !READABLE } else { new }
         });
-        Turn { bits: Bits(old), reads: new & !old & READING != 0 }
+        let reads = new & !old & READING != 0;
+        Turn { bits: Bits(old), claim: reads.then(|| ReadClaim(self)) }
     }
 
     /// Ends a turn: schedules another one if there is more to do.
@@ -323,12 +367,12 @@ impl State {
     }
 
     /// Takes the claim to read within a turn, as [`begin_turn`](Self::begin_turn) does.
-    pub fn claim_read_in_turn(&self) -> bool {
+    pub fn claim_read_in_turn(&self) -> Option<ReadClaim<'_>> {
         let (old, new) = self.change(|old| {
             let read = Bits(old).may_read() && !Bits(old).is_ahead();
             if read { (old | READING) & !READABLE } else { old }
         });
-        old != new
+        (old != new).then(|| ReadClaim(self))
     }
 
     /// Lets reading begin.
@@ -356,12 +400,12 @@ impl State {
         self.change(|old| (old | READABLE) & !READ_CLOSED);
     }
 
-    /// Notes that something read ahead waits.
+    /// Notes that something read ahead waits. Under the lock of what was read ahead.
     pub(super) fn set_ahead(&self) {
         self.change(|old| old | AHEAD);
     }
 
-    /// Notes that all that was read ahead has been taken.
+    /// Notes that all that was read ahead has been taken. Under the same lock.
     pub(super) fn taken_ahead(&self) {
         self.change(|old| old & !AHEAD);
     }
@@ -381,114 +425,4 @@ impl State {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::id::IoToken;
-
-    fn event(readable: bool, writable: bool) -> Ready {
-        Ready { token: IoToken::new(0, 0), readable, writable, ended: false }
-    }
-
-    fn started() -> State {
-        let state = State::new();
-        assert_eq!(state.start(), Schedule::Unneeded);
-        state
-    }
-
-    #[test]
-    fn one_entry_stands_for_any_number_of_events() {
-        let state = started();
-        assert_eq!(state.ready(event(true, false)), Schedule::Needed);
-        assert_eq!(state.ready(event(true, true)), Schedule::Unneeded);
-        assert!(state.begin_turn().reads);
-        state.release_read_in_turn(true);
-        assert_eq!(state.end_turn(), Schedule::Needed, "it was not read to the end");
-    }
-
-    #[test]
-    fn reading_that_was_closed_and_reopened_in_a_turn_goes_on_in_another() {
-        let state = started();
-        let _ = state.ready(event(true, false));
-        assert!(state.begin_turn().reads);
-        state.release_read_in_turn(false);
-        state.close_read();
-        assert!(state.bits().is_read_closed());
-        state.reopen_read();
-        assert_eq!(state.end_turn(), Schedule::Needed);
-        assert!(state.begin_turn().reads);
-    }
-
-    #[test]
-    fn an_edge_during_a_read_is_not_lost() {
-        let state = started();
-        let _ = state.ready(event(true, false));
-        assert!(state.begin_turn().reads && !state.claim_read());
-        assert_eq!(state.ready(event(true, false)), Schedule::Unneeded, "the reader will see it");
-        assert_eq!(state.release_read(false, false), Schedule::Needed);
-    }
-
-    #[test]
-    fn an_edge_during_a_write_is_not_lost() {
-        let state = started();
-        state.set_queued(true);
-        assert!(state.claim_write() && !state.claim_write());
-        assert_eq!(state.ready(event(false, true)), Schedule::Unneeded);
-        assert_eq!(state.release_write(false, false), Schedule::Needed);
-        assert!(state.claim_write());
-        assert_eq!(state.release_write(false, false), Schedule::Unneeded, "scheduled, and blocked");
-        assert!(!state.claim_write(), "full until the kernel says otherwise");
-    }
-
-    #[test]
-    fn nothing_is_read_before_the_start_nor_while_paused_nor_after_the_end() {
-        let state = State::new();
-        assert_eq!(state.ready(event(true, false)), Schedule::Unneeded);
-        assert!(!state.claim_read());
-        assert_eq!(state.start(), Schedule::Needed);
-        state.pause();
-        assert!(!state.begin_turn().reads);
-        assert!(!state.claim_read());
-        assert_eq!(state.resume(), Schedule::Needed);
-        state.close_read();
-        assert!(!state.begin_turn().reads && !state.claim_read());
-        assert_eq!(state.end_turn(), Schedule::Unneeded);
-    }
-
-    #[test]
-    fn what_was_read_ahead_waits_for_the_end_of_a_pause() {
-        let state = started();
-        let _ = state.ready(event(true, false));
-        assert!(state.begin_turn().reads);
-        state.pause();
-        assert_eq!(state.release_read(false, true), Schedule::Unneeded);
-        assert_eq!(state.resume(), Schedule::Needed);
-        let turn = state.begin_turn();
-        assert!(turn.bits.is_ahead() && !turn.reads);
-        state.taken_ahead();
-        assert_eq!(state.end_turn(), Schedule::Unneeded);
-    }
-
-    #[test]
-    fn a_retired_transport_is_claimed_no_more() {
-        let state = started();
-        let _ = state.ready(event(true, false));
-        state.set_queued(true);
-        assert!(state.claim_write());
-        assert!(state.retire());
-        assert!(!state.claim_read());
-        assert_eq!(state.release_write(true, true), Schedule::Unneeded);
-        assert!(!state.bits().is_claimed() && !state.claim_write());
-    }
-
-    #[test]
-    fn a_forked_child_claims_nothing_and_waits_for_no_claim() {
-        let state = started();
-        let _ = state.ready(event(true, false));
-        state.set_queued(true);
-        assert!(state.claim_read() && state.claim_write());
-        state.after_fork();
-        assert!(!state.bits().is_claimed() && !state.bits().is_queued());
-        assert_eq!(state.ready(event(true, true)), Schedule::Unneeded);
-        assert!(!state.claim_read() && !state.claim_write() && !state.retire());
-    }
-}
+mod tests;

@@ -8,7 +8,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
 use super::write_queue::{Buffer, PARTS, WriteQueue};
-use super::{Bench, Bits, Link, Port, Registrar, Report, Schedule, Source, State};
+use super::{
+    Bench, Bits, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
+};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -135,14 +137,14 @@ impl<B: Buffer> Stream<B> {
 
     // -- reading ---------------------------------------------------------------------------------
 
-    /// Reads once into `buffer`: what there is, and whether there may be more. The holder of the
-    /// claim to read. The buffer is not empty; zero bytes mean the end.
+    /// Reads once into `buffer`: what there is, and whether there may be more. The buffer is not empty;
+    /// zero bytes mean the end.
     ///
     /// # Errors
     /// Those of the kernel; `WouldBlock` if there is nothing.
     #[inline]
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
-        debug_assert!(!buffer.is_empty());
+    pub fn read(&self, claim: &ReadClaim<'_>, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+        debug_assert!(!buffer.is_empty() && claim.is_on(self.state()));
         let (count, whole) = self.channel.read(self.link.descriptor().for_call(), buffer)?;
         // The kernel had no more than this, unless it stopped at a boundary. And an end that was
         // reported with it is still to come, and will not be reported again.
@@ -181,9 +183,10 @@ impl<B: Buffer> Stream<B> {
         self.ahead_bytes() < config::READ_AHEAD && !self.ahead_ended.load(Relaxed)
     }
 
-    /// Adds to what was read ahead; the holder of the claim to read.
-    fn push_ahead(&self, one: Result<&[u8], Ahead>) {
+    /// Adds to what was read ahead.
+    fn push_ahead(&self, _claim: &ReadClaim<'_>, one: Result<&[u8], Ahead>) {
         let mut ahead = self.ahead.lock();
+        self.state().set_ahead();
         let added = one.as_ref().map_or(0, |data| data.len());
         self.ahead_bytes.store(self.ahead_bytes() + added, Relaxed);
         let pieces = ahead.get_or_insert_default();
@@ -201,15 +204,14 @@ impl<B: Buffer> Stream<B> {
         }
     }
 
-    fn read_on(&self, bench: &mut Bench<'_>, report: &mut Report) {
-        let mut came = false;
+    fn read_on(&self, claim: ReadClaim<'_>, bench: &mut Bench<'_>, report: &mut Report) {
         let more = loop {
             let room = config::READ_AHEAD.saturating_sub(self.ahead_bytes());
             if room == 0 {
                 break true;
             }
             let limit = room.min(bench.scratch.len());
-            let (one, more) = match self.read(&mut bench.scratch[..limit]) {
+            let (one, more) = match self.read(&claim, &mut bench.scratch[..limit]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => (Err(Ahead::Failed(error)), false),
                 Ok((0, _)) => (Err(Ahead::End), false),
@@ -218,14 +220,13 @@ impl<B: Buffer> Stream<B> {
                     (Ok(&bench.scratch[..count]), more)
                 }
             };
-            self.push_ahead(one);
-            came = true;
+            self.push_ahead(&claim, one);
             if !more {
                 break false;
             }
         };
         // A full transport stays readable, and the owner reads on when it has taken what is there.
-        report.tell_owner |= self.state().release_read(more, came) == Schedule::Needed;
+        report.tell_owner |= claim.release(more) == Schedule::Needed;
     }
 
     // -- writing ---------------------------------------------------------------------------------
@@ -283,20 +284,29 @@ impl<B: Buffer> Stream<B> {
         socket::shutdown_write(self.link.descriptor().for_call())
     }
 
+    /// Notes that so many bytes of what is queued have gone.
+    fn advance(&self, _claim: &WriteClaim<'_>, wrote: usize) {
+        if let Some(outgoing) = &mut *self.outgoing.lock() {
+            outgoing.queue.advance(wrote);
+            self.link.set_queued(self.queued() - wrote);
+        }
+    }
+
     /// Writes what is queued until it is gone, the kernel is full, or so many bytes have gone. The
-    /// holder of the claim to write; the caller gives it back. The second value: whether the kernel
-    /// would have taken more.
-    fn write_queued(&self, registrar: &dyn Registrar, budget: usize) -> (Flushed<B>, bool) {
+    /// second value: whether the kernel would have taken more.
+    fn write_queued(
+        &self,
+        claim: &WriteClaim<'_>,
+        registrar: &dyn Registrar,
+        budget: usize,
+    ) -> (Flushed<B>, bool) {
+        debug_assert!(claim.is_on(self.state()));
         let mut flushed = Flushed { bytes: 0, drained: false, failure: None, spent: Vec::new() };
-        let mut wrote = 0;
         let mut parts = [IoSlice::new(&[]); PARTS];
         loop {
             let count = {
                 let mut outgoing = self.outgoing.lock();
                 let outgoing = outgoing.get_or_insert_default();
-                outgoing.queue.advance(wrote);
-                self.link.set_queued(self.queued() - wrote);
-                flushed.bytes += wrote as u64;
                 if outgoing.queue.is_empty() {
                     self.state().set_queued(false);
                     flushed.drained = true;
@@ -318,22 +328,17 @@ impl<B: Buffer> Stream<B> {
             };
             let offered: usize = parts[..count].iter().map(|part| part.len()).sum();
             match self.channel.write(self.link.descriptor().for_call(), &parts[..count]) {
-                Ok(count) => {
-                    wrote = count;
+                Ok(wrote) => {
+                    // At once: whoever has the claim next is not to write it again.
+                    self.advance(claim, wrote);
+                    flushed.bytes += wrote as u64;
                     let full = wrote < offered && self.channel.short_write_fills();
-                    if full && self.link.arm_write(registrar).is_ok() {
-                        // The kernel is full. Note what has gone, and wait for room.
-                        let mut outgoing = self.outgoing.lock();
-                        if let Some(outgoing) = &mut *outgoing {
-                            outgoing.queue.advance(wrote);
-                        }
-                        self.link.set_queued(self.queued() - wrote);
-                        flushed.bytes += wrote as u64;
+                    if full && self.link.arm_write(claim, registrar).is_ok() {
                         return (flushed, false);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Err(error) = self.link.arm_write(registrar) {
+                    if let Err(error) = self.link.arm_write(claim, registrar) {
                         flushed.failure = Some(error);
                     }
                     return (flushed, false);
@@ -349,19 +354,17 @@ impl<B: Buffer> Stream<B> {
     /// Writes what is queued, as far as the kernel takes it. Owner only. `None` if another thread
     /// is at it, if nothing is queued, or if the kernel has no room.
     pub fn flush(&self, registrar: &dyn Registrar) -> Option<Flushed<B>> {
-        if !self.state().claim_write() {
-            return None;
-        }
-        let (mut flushed, room) = self.write_queued(registrar, config::WRITE_BUDGET);
+        let claim = self.state().claim_write()?;
+        let (mut flushed, room) = self.write_queued(&claim, registrar, config::WRITE_BUDGET);
         // After a failure nothing that is queued will ever be written.
         let failed = flushed.failure.is_some();
         flushed.spent = if failed { self.empty_queue() } else { self.take_spent() };
-        self.state().release_write_in_turn(room);
+        claim.release_in_turn(room);
         Some(flushed)
     }
 
-    fn flush_ahead(&self, bench: &Bench<'_>, report: &mut Report) {
-        let (flushed, room) = self.write_queued(bench.registrar, config::JOB_BUDGET);
+    fn flush_ahead(&self, claim: WriteClaim<'_>, bench: &Bench<'_>, report: &mut Report) {
+        let (flushed, room) = self.write_queued(&claim, bench.registrar, config::JOB_BUDGET);
         report.bytes_out += flushed.bytes;
         report.again |= room && !flushed.drained;
         let news = {
@@ -374,7 +377,7 @@ impl<B: Buffer> Stream<B> {
             let is_below = flushed.bytes > 0 && self.link.is_below();
             flushed.drained || outgoing.failure.is_some() || is_below
         };
-        report.tell_owner |= self.state().release_write(room, news) == Schedule::Needed;
+        report.tell_owner |= claim.release(room, news) == Schedule::Needed;
     }
 
     /// What another thread's writes came to. Owner only.
@@ -458,14 +461,16 @@ impl<B: Buffer> Source for Stream<B> {
 
     fn run(&self, bench: &mut Bench<'_>) -> Report {
         let mut report = Report::default();
-        if self.state().claim_write() {
+        if let Some(claim) = self.state().claim_write() {
             report.worked = true;
-            self.flush_ahead(bench, &mut report);
+            self.flush_ahead(claim, bench, &mut report);
         }
-        let reads = self.input == Input::Data && self.may_read_ahead();
-        if reads && self.state().claim_read() {
+        if self.input == Input::Data
+            && self.may_read_ahead()
+            && let Some(claim) = self.state().claim_read()
+        {
             report.worked = true;
-            self.read_on(bench, &mut report);
+            self.read_on(claim, bench, &mut report);
         }
         report
     }

@@ -220,9 +220,10 @@ impl Owner {
     /// Has the turn that an entry stands for.
     pub(super) fn turn(&mut self) {
         assert_eq!(self.reactor.entries.swap(0, AcqRel), 1, "a turn without an entry");
-        let turn = self.stream.state().begin_turn();
-        if turn.reads {
-            self.read();
+        let stream = Arc::clone(&self.stream);
+        let turn = stream.state().begin_turn();
+        if let Some(claim) = turn.claim {
+            self.read(claim);
         } else if turn.bits.is_ahead() {
             self.deliver_ahead();
         }
@@ -234,9 +235,9 @@ impl Owner {
         self.schedule(self.stream.state().end_turn());
     }
 
-    fn read(&mut self) {
-        let read = self.stream.read(&mut self.scratch);
-        self.stream.state().release_read_in_turn(matches!(read, Ok((_, true))));
+    fn read(&mut self, claim: ReadClaim<'_>) {
+        let read = self.stream.read(&claim, &mut self.scratch);
+        claim.release_in_turn(matches!(read, Ok((_, true))));
         match read {
             Ok((0, _)) => self.receive(Ahead::End),
             Ok((count, _)) => self.receive(Ahead::Data(self.scratch[..count].into())),
