@@ -153,3 +153,92 @@ impl AcceptSink for PoolAcceptor {
         // The server has closed; so has the connection.
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::event_loop::EventLoop;
+    use std::io::{self, Read};
+    use std::os::unix::net::UnixStream;
+
+    const ADDRESS: SocketAddress = SocketAddress::Unknown;
+
+    /// A server on so many loops, which listen.
+    fn serving(count: u32) -> (PoolAcceptor, Vec<EventLoop<u32>>) {
+        let team = Team::new(count as usize, false, 1);
+        let loops: Vec<_> = (0..count).map(|_| EventLoop::new().unwrap()).collect();
+        let acceptor = PoolAcceptor::new(Arc::clone(&team));
+        for (id, one) in (0..).map(LoopId).zip(&loops) {
+            assert!(team.join(id, one.shared()).is_some());
+            acceptor.open(id, IoToken::of_source(0, id.0));
+        }
+        (acceptor, loops)
+    }
+
+    /// A connection that is placed; the other end of it.
+    fn place(acceptor: &PoolAcceptor) -> UnixStream {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        acceptor.place(near.into(), ADDRESS);
+        far
+    }
+
+    /// What was placed on a loop, by the listeners' numbers.
+    fn placed(one: &EventLoop<u32>) -> Vec<u32> {
+        let number = |completion| match completion {
+            Completion::Accepted(token, ..) => token.generation() & 0xff,
+            Completion::Turn(_) => unreachable!("nothing else was handed over"),
+        };
+        one.shared().drain_completions().map(number).collect()
+    }
+
+    fn is_open(mut far: &UnixStream) -> bool {
+        match far.read(&mut [0]) {
+            Ok(count) => count > 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    #[test]
+    fn loops_take_turns_and_a_connection_finds_its_loop_s_listener() {
+        let (acceptor, loops) = serving(2);
+        let far: Vec<_> = (0..4).map(|_| place(&acceptor)).collect();
+        assert!(far.iter().all(is_open));
+        assert_eq!(loops[0].metrics().arriving.get(), 2);
+        assert_eq!([placed(&loops[0]), placed(&loops[1])], [[0, 0], [1, 1]]);
+    }
+
+    #[test]
+    fn nothing_is_placed_on_a_loop_that_has_left_while_another_has_not() {
+        let (acceptor, loops) = serving(3);
+        acceptor.shut(LoopId(0));
+        acceptor.shut(LoopId(1));
+        let far: Vec<_> = (0..6).map(|_| place(&acceptor)).collect();
+        assert!(far.iter().all(is_open));
+        assert_eq!(placed(&loops[2]), [2; 6]);
+        acceptor.shut(LoopId(2));
+        assert!(!is_open(&place(&acceptor)), "the server has closed");
+    }
+
+    #[test]
+    fn a_connection_placed_on_a_loop_that_closes_meanwhile_is_closed() {
+        let (acceptor, loops) = serving(1);
+        let before = place(&acceptor);
+        loops[0].close_reactor(&loops[0].claim().unwrap());
+        let after = place(&acceptor);
+        assert!(!is_open(&after) && !is_open(&before), "it will not look again");
+        assert!(!loops[0].shared().has_completions());
+    }
+
+    #[test]
+    fn what_was_slow_before_a_loop_listened_keeps_no_connection_from_it() {
+        let (acceptor, loops) = serving(2);
+        loops[0].metrics().stuck_us.set(u64::from(u32::MAX));
+        let _far = [place(&acceptor), place(&acceptor)];
+        assert_eq!(loops[0].metrics().arriving.get(), 0);
+        acceptor.open(LoopId(0), IoToken::of_source(0, 0));
+        let _far = [place(&acceptor), place(&acceptor)];
+        assert!(loops[0].metrics().arriving.get() > 0);
+    }
+}

@@ -11,13 +11,14 @@
 
 mod acceptor;
 mod builder;
+mod detector;
+mod helper;
 mod incidents;
 mod monitor;
 mod patience;
 mod placement;
 mod registry;
 mod starts;
-mod suspect;
 mod team;
 
 #[cfg(all(test, loom))]

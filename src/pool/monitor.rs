@@ -1,15 +1,11 @@
 //! The monitor: one thread of a pool, without Python, that looks whether loops are stuck inside a
-//! callback; it does the socket work of those that are, and tells of those that are for long.
+//! callback.
 //!
-//! While any loop of the pool is awake it looks every [`config::MONITOR_TICK`] whether each is still
-//! inside the callback of the look before. One that is counts as stuck: its reactor is handed over,
-//! that is, the monitor polls it whenever the right to poll is free, and offers the work it finds to
-//! the idle threads and does the rest itself. The stuck loop's epoll is watched by the monitor's own, so nothing waits for
-//! the next look. When the loop moves on, it polls for itself again. All this only in a pool whose
-//! loops work for each other.
-//!
-//! A callback that lasts for longer than the pool's limit, if there is one, is told of when it
-//! reaches the limit and when it ends (`incidents`, `suspect`).
+//! While any loop of the pool is awake it looks at each every [`config::MONITOR_TICK`]. What a loop's
+//! samples come to, its [detector](super::detector) says. Of a loop that is stuck the
+//! [helper](super::helper) does the socket work, if the pool's loops work for each other; and a
+//! callback that lasts for longer than the pool's limit, if there is one, is reported
+//! ([`Incidents`](super::Incidents)).
 //!
 //! When all loops sleep, so does the monitor: it publishes so, looks once more, and is woken by the
 //! first loop that wakes ([`Team::awake`]); the argument is that of parking in
@@ -21,12 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Team;
+use super::detector::{RecentlyStuck, Report, Sample, StuckDetector};
+use super::helper::Helper;
 use super::incidents::{Incident, Limit};
-use super::suspect::{Look, Suspect, Verdict};
 use crate::config;
-use crate::event_loop::{Job, Shared};
-use crate::id::IoToken;
-use crate::reactor::{Driver, Edges, Ready};
+use crate::event_loop::Shared;
 use crate::sync::atomic::{
     AtomicBool,
     Ordering::{Relaxed, Release, SeqCst},
@@ -35,7 +30,6 @@ use crate::sync::atomic::{
 use crate::sync::{JoinHandle, Mutex, spawn};
 use crate::sys::clock;
 use crate::sys::thread::ThreadId;
-use crate::transport::Scratch;
 
 /// The monitor's thread, ended by [`stop`](Self::stop).
 #[derive(Debug)]
@@ -51,22 +45,10 @@ impl Monitor {
     /// # Errors
     /// When the process is out of descriptors or threads.
     pub fn start(team: Arc<Team>) -> io::Result<Self> {
-        let (driver, handle) = Driver::new()?;
         let stopping = Arc::new(AtomicBool::new(false));
-        team.set_monitor(Some(handle));
-        let watch = Watch {
-            driver,
-            stopping: Arc::clone(&stopping),
-            seen: team.loops.iter().map(|_| Seen::default()).collect(),
-            suspects: team.loops.iter().map(|_| Suspect::default()).collect(),
-            team: Arc::clone(&team),
-            looked_ns: clock::monotonic_ns(),
-            quiet: 0,
-            found: Vec::new(),
-            jobs: Vec::new(),
-            scratch: Scratch::default(),
-        };
-        let thread = spawn("loop-pool-monitor", move || watch.run())?;
+        let watch = Watch::new(Arc::clone(&team), clock::monotonic_ns())?;
+        let until = Arc::clone(&stopping);
+        let thread = spawn("loop-pool-monitor", move || watch.run(&until))?;
         Ok(Self { team, stopping, thread: Mutex::new(Some(thread)) })
     }
 
@@ -83,72 +65,57 @@ impl Monitor {
     }
 }
 
-/// What the monitor knows of one loop that it may have to work for.
+/// What the monitor knows of one loop.
 #[derive(Debug, Default)]
-struct Seen {
-    progress: u64,
-    since_ns: u64,
-    /// The processor time that its thread had then.
-    had: Option<Duration>,
-    /// Under which its epoll is watched, while it is stuck.
-    stuck: Option<IoToken>,
-    /// Seconds for which it was stuck of late.
-    recently: f64,
+struct Watched {
+    detector: StuckDetector,
+    recently: RecentlyStuck,
 }
 
-impl Seen {
-    /// Forgets a part of the time for which the loop was stuck, and publishes the rest; or all of
-    /// it, if what was published has been taken back.
-    fn fade(&mut self, fading: f64, shared: &Shared) {
-        if self.recently != 0.0 {
-            self.recently *= if shared.metrics.stuck_us.get() == 0 { 0.0 } else { fading };
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            shared.metrics.stuck_us.set((self.recently * 1e6) as u64);
-        }
-    }
-}
-
+#[derive(Debug)]
 struct Watch {
     team: Arc<Team>,
-    stopping: Arc<AtomicBool>,
-    driver: Driver,
-    /// For the sake of handing over.
-    seen: Box<[Seen]>,
-    /// For the sake of telling.
-    suspects: Box<[Suspect]>,
+    watched: Box<[Watched]>,
+    helper: Helper,
     /// When it looked last.
     looked_ns: u64,
     /// Looks in a row at which every loop slept.
     quiet: u32,
-    found: Vec<Ready>,
-    jobs: Vec<Job>,
-    scratch: Scratch,
 }
 
 impl Watch {
-    fn run(mut self) {
-        while !self.stopping.load(Relaxed) {
-            let wait = if !self.has_duties() {
-                config::MAX_WAIT
-            } else if self.quiet < config::MONITOR_PATIENCE {
-                config::MONITOR_TICK
-            } else {
-                self.go_to_sleep()
-            };
-            self.found.clear();
-            let mut found = std::mem::take(&mut self.found);
-            // Nothing can fail but by a signal, after which we look again.
-            let _ = self.driver.poll(wait, &mut found);
-            self.found = found;
+    fn new(team: Arc<Team>, now_ns: u64) -> io::Result<Self> {
+        let watched = team.loops.iter().map(|_| Watched::default()).collect();
+        let helper = Helper::new(Arc::clone(&team))?;
+        Ok(Self { team, watched, helper, looked_ns: now_ns, quiet: 0 })
+    }
+
+    fn run(mut self, stopping: &AtomicBool) {
+        while !stopping.load(Relaxed) {
+            let limit = self.next_wait();
+            self.helper.wait(limit);
             self.team.monitor_sleeps.store(false, Relaxed);
-            self.look(wait > config::MONITOR_TICK);
+            self.look(clock::monotonic_ns());
         }
         // The loops have ended since the last look, and with them what they were in. One that has not
-        // is not told of any more.
+        // is not reported any more.
         self.team.set_limit(Limit::Off);
         let now_ns = clock::monotonic_ns();
         for (seat, shared) in Arc::clone(&self.team).loops() {
-            self.watch(seat, shared, shared.awake_runner(), None, now_ns);
+            self.look_at(seat, shared, shared.awake_runner(), now_ns);
+        }
+    }
+
+    /// For how long there is nothing to look at, if nothing comes.
+    fn next_wait(&mut self) -> Duration {
+        if self.helper.has_jobs() {
+            Duration::ZERO
+        } else if !self.has_duties() {
+            config::MAX_WAIT
+        } else if self.quiet < config::MONITOR_PATIENCE {
+            config::MONITOR_TICK
+        } else {
+            self.go_to_sleep()
         }
     }
 
@@ -156,7 +123,7 @@ impl Watch {
     fn has_duties(&self) -> bool {
         self.team.steals()
             || self.team.limit() != Limit::Off
-            || self.suspects.iter().any(Suspect::is_told)
+            || self.watched.iter().any(|watched| watched.detector.is_reported())
     }
 
     /// Publishes that the monitor sleeps, and looks once more whether it may.
@@ -172,165 +139,61 @@ impl Watch {
         config::MAX_WAIT
     }
 
-    /// Looks at every loop, tells of those that are inside a callback for long, and works for those
+    /// Looks at every loop, reports those that are inside a callback for long, and has those helped
     /// that are stuck.
-    fn look(&mut self, slept: bool) {
+    fn look(&mut self, now_ns: u64) {
         let team = Arc::clone(&self.team);
-        let now_ns = clock::monotonic_ns();
-        let seconds = clock::seconds(now_ns.saturating_sub(self.looked_ns));
+        let passed_ns = now_ns.saturating_sub(self.looked_ns);
         self.looked_ns = now_ns;
-        let fading = (-seconds / config::STUCK_MEMORY.as_secs_f64()).exp();
         let mut awake = false;
         for (seat, shared) in team.loops() {
             let runner = shared.awake_runner();
             awake |= runner.is_some();
-            let had = runner.and_then(ThreadId::processor_time);
-            self.watch(seat, shared, runner, had, now_ns);
-            if team.steals() {
-                self.seen[seat].fade(fading, shared);
-                self.relieve(seat, shared, runner, had, Passed { now_ns, seconds, slept });
+            let is_stuck = self.look_at(seat, shared, runner, now_ns);
+            let (recently, published) =
+                (&mut self.watched[seat].recently, &shared.metrics.stuck_us);
+            let stuck_us = recently.pass(passed_ns, is_stuck, published.get());
+            if stuck_us != published.get() {
+                published.set(stuck_us);
             }
+            self.helper.follow(seat, shared, is_stuck);
         }
+        self.helper.run_jobs(now_ns);
         self.quiet = if awake { 0 } else { self.quiet.saturating_add(1) };
     }
 
-    /// Tells of a loop that is inside one callback for too long, or is no more.
-    fn watch(
+    /// Looks at one loop, and reports its callback if it is time. Returns whether it is stuck.
+    fn look_at(
         &mut self,
         seat: usize,
         shared: &Shared,
         runner: Option<ThreadId>,
-        had: Option<Duration>,
         now_ns: u64,
-    ) {
-        let Some(incidents) = self.team.incidents() else { return };
-        let present = runner.and_then(|_| shared.progress.present());
-        let limit = incidents.limit().of(shared);
-        let suspect = &mut self.suspects[seat];
-        let is_blocked = || runner.and_then(ThreadId::is_blocked);
-        match suspect.look(Look { present, now_ns, had, limit }, is_blocked) {
-            Verdict::Quiet => {}
-            Verdict::Due(stint, lasted) => {
-                let incident = Incident { seat, stint, lasted, ended: false };
-                if incidents.tell(incident).is_ok() {
-                    suspect.told();
-                }
-            }
-            Verdict::Ended(stint, lasted) => {
-                let told = incidents.tell(Incident { seat, stint, lasted, ended: true });
-                debug_assert!(told.is_ok(), "there is always room for an end");
-            }
-        }
-    }
-
-    /// Works for a loop that is stuck.
-    fn relieve(
-        &mut self,
-        seat: usize,
-        shared: &Arc<Shared>,
-        runner: Option<ThreadId>,
-        had: Option<Duration>,
-        Passed { now_ns, seconds, slept }: Passed,
-    ) {
-        let progress = shared.progress.callbacks();
-        // A loop between its callbacks polls, or helps for as long as its budget lasts.
-        let inside = shared.progress.present().is_some();
-        let seen = &mut self.seen[seat];
-        // While the monitor slept, the loop may have as well.
-        let followed = !slept && inside && progress == seen.progress;
-        let Some(runner) = runner.filter(|_| followed) else {
-            seen.progress = progress;
-            seen.since_ns = now_ns;
-            seen.had = had;
-            self.release(seat);
-            return;
+    ) -> bool {
+        let incidents = self.team.incidents();
+        let sample = Sample {
+            callback: runner.and_then(|_| shared.progress.present()),
+            now_ns,
+            had: runner.and_then(ThreadId::processor_time),
+            helps: self.team.steals(),
+            limit: incidents.and_then(|incidents| incidents.limit().of(shared)),
         };
-        let stuck_for = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
-        if seen.stuck.is_none()
-            && (stuck_for < config::STUCK_AFTER || !is_held_up(runner, seen.had, had, stuck_for))
-        {
-            return;
+        let detector = &mut self.watched[seat].detector;
+        let verdict = detector.look(sample, || runner.and_then(ThreadId::is_blocked));
+        let (stint, lasted, ended) = match verdict.report {
+            None => return verdict.is_stuck,
+            Some(Report::Due(stint, lasted)) => (stint, lasted, false),
+            Some(Report::Ended(stint, lasted)) => (stint, lasted, true),
+        };
+        let incident = Incident { seat, stint, lasted, ended };
+        let told = incidents.is_some_and(|incidents| incidents.tell(incident).is_ok());
+        debug_assert!(told || !ended, "there is always room for an end");
+        if told && !ended {
+            detector.reported();
         }
-        seen.recently += seconds;
-        // Nothing is to be placed on it now, however short it has been.
-        let at_least = u64::try_from(config::STUCK_STEP.as_micros()).unwrap_or(u64::MAX);
-        shared.metrics.stuck_us.set(shared.metrics.stuck_us.get().max(at_least));
-        if seen.stuck.is_none() {
-            self.take(seat, shared);
-        }
-        self.work(shared);
-    }
-
-    /// Begins to work for a stuck loop: for what its owner has not got to, and for what its reactor
-    /// will report.
-    fn take(&mut self, seat: usize, shared: &Arc<Shared>) {
-        shared.metrics.handoffs.add(1);
-        let Ok(selector) = shared.with_handle(crate::reactor::Handle::selector) else { return };
-        let token = IoToken::of_source(selector, u32::try_from(seat).unwrap_or(0));
-        // If it cannot be watched, the next look finds what it reports.
-        let _ = self.team.with_monitor(|handle| handle.register(token, Edges::Read));
-        self.seen[seat].stuck = Some(token);
-        let jobs = &mut self.jobs;
-        shared.pending(|job| jobs.push(job));
-    }
-
-    /// Lets the loop go on by itself.
-    fn release(&mut self, seat: usize) {
-        if let Some(token) = self.seen[seat].stuck.take() {
-            // The loop may have been closed, and the number reused: then it is not ours.
-            let _ = self.team.with_monitor(|handle| handle.deregister(token));
-        }
-    }
-
-    /// Polls a stuck loop's reactor and does what it reports. The first jobs are done here, the
-    /// others by whoever is idle.
-    fn work(&mut self, shared: &Arc<Shared>) {
-        self.found.clear();
-        if let Some(mut poller) = shared.try_poller() {
-            // A loop that was closed has nothing to report.
-            let _ = poller.poll(Duration::ZERO, &mut self.found);
-        }
-        let jobs = &mut self.jobs;
-        shared.note(&self.found, |job| jobs.push(job));
-        if self.jobs.len() > config::BEHIND && self.team.has_sleeper() {
-            let rest = self.jobs.split_off(config::BEHIND / 2);
-            self.team.inject(rest.into_iter());
-        }
-        for job in std::mem::take(&mut self.jobs) {
-            if job.run(self.scratch.get(), true).again {
-                self.jobs.push(job);
-            }
-        }
-        if !self.jobs.is_empty() {
-            // There is more at once: do not wait for the next tick.
-            self.team.wake_monitor();
-        }
+        verdict.is_stuck
     }
 }
 
-/// When a look takes place.
-#[derive(Clone, Copy)]
-struct Passed {
-    now_ns: u64,
-    /// Since the look before.
-    seconds: f64,
-    /// Whether the monitor slept in between.
-    slept: bool,
-}
-
-/// Whether a thread that has not moved on is really in its callback, and does not merely wait for a
-/// processor: then others would only take one from it. `had` and `has`: its processor time, before
-/// and now.
-pub(super) fn is_held_up(
-    runner: ThreadId,
-    had: Option<Duration>,
-    has: Option<Duration>,
-    stuck_for: Duration,
-) -> bool {
-    match (has, had) {
-        (Some(has), Some(had)) if has.saturating_sub(had) >= config::STUCK_AFTER => true,
-        (Some(_), Some(_)) => runner.is_blocked().unwrap_or(true),
-        // It cannot be asked: a thread seldom waits that long for a processor.
-        _ => stuck_for >= 5 * config::STUCK_AFTER,
-    }
-}
+#[cfg(all(test, not(loom)))]
+mod tests;

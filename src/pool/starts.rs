@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use super::monitor::is_held_up;
+use super::detector::is_held_up;
 use super::team::summon;
 use super::{Hand, Team};
 use crate::config;

@@ -215,7 +215,7 @@ impl<F: Fn() -> bool> Budget<F> {
         Self { until_ns: until_ns.min(now_ns.saturating_add(limit)), is_wanted }
     }
 
-    fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         (self.is_wanted)() || clock::monotonic_ns() >= self.until_ns
     }
 }

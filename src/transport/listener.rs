@@ -242,6 +242,43 @@ mod tests {
         assert_eq!(listener.state().end_turn(), Schedule::Unneeded);
     }
 
+    fn connect(socket: &TcpListener, count: usize) -> Vec<TcpStream> {
+        let address = socket.local_addr().unwrap();
+        (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
+    }
+
+    #[test]
+    fn others_have_a_turn_after_so_many_connections() {
+        let socket = listening();
+        let _clients = connect(&socket, config::ACCEPT_BUDGET + 1);
+        let listener = Listener::new(socket.as_raw_fd(), None);
+        let _ = listener.state().start();
+        let _ = listener.ready(ready());
+        for (accepted, next) in [(config::ACCEPT_BUDGET, Schedule::Needed), (1, Schedule::Unneeded)]
+        {
+            assert!(listener.state().begin_turn().reads);
+            listener.accept_in_turn().unwrap();
+            assert_eq!(listener.take_arrived().0.len(), accepted);
+            assert_eq!(listener.state().end_turn(), next);
+        }
+    }
+
+    #[test]
+    fn who_accepts_for_another_loop_is_soon_back_at_its_own() {
+        let socket = listening();
+        let _clients = connect(&socket, config::ACCEPTS_PER_JOB + 1);
+        let sink = Arc::new(Sink(Mutex::new(Vec::new())));
+        let listener = Listener::new(socket.as_raw_fd(), Some(sink.clone()));
+        let _ = listener.state().start();
+        let _ = listener.ready(ready());
+        let registrar = crate::transport::tests::NoReactor;
+        for (accepted, again) in [(config::ACCEPTS_PER_JOB, true), (1, false)] {
+            let report = listener.run(&mut Bench { scratch: &mut [], registrar: &registrar });
+            assert_eq!((report.worked, report.again), (true, again));
+            assert_eq!(std::mem::take(&mut *sink.0.lock()).len(), accepted);
+        }
+    }
+
     #[test]
     fn with_a_sink_any_thread_accepts_and_the_owner_hears_of_failures_only() {
         let socket = listening();

@@ -1,0 +1,359 @@
+//! Detects, on whatever clock its samples bear, that one loop stays inside a callback.
+//!
+//! A callback makes its loop *stuck* when it has been under way for [`config::STUCK_AFTER`], and is
+//! to be *reported* when it has been for longer than a limit. What counts is the time in which its
+//! thread ran, or waited for something other than a processor: that is estimated from a few closer
+//! looks. A thread that such a look finds blocked is taken to have been blocked, or to have run, since
+//! the look before; any other has had the processor time that the kernel says. So a callback that
+//! burns its processor, or sleeps, reaches a limit when the clock does, and a thread that only stands
+//! in line for a processor does not: to work for it would take one more from it.
+//!
+//! Must never: read a clock, or know a loop.
+
+use std::time::Duration;
+
+use crate::config;
+use crate::event_loop::Stint;
+use crate::sys::clock;
+use crate::sys::thread::ThreadId;
+
+/// Closer looks until a callback that is never held up reaches a limit. Each may read a file.
+const CLOSER_LOOKS: u32 = 16;
+
+/// What one look at a loop saw.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    /// The callback that it is in.
+    pub(super) callback: Option<Stint>,
+    pub(super) now_ns: u64,
+    /// The processor time that its thread has had; `None` if the kernel cannot be asked.
+    pub(super) had: Option<Duration>,
+    /// Whether it matters that the loop is stuck.
+    pub(super) helps: bool,
+    /// How long a callback may take before it is reported; `None`: nobody wants to know.
+    pub(super) limit: Option<Duration>,
+}
+
+/// What a look comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub(super) struct Verdict {
+    /// The loop is stuck in its callback.
+    pub(super) is_stuck: bool,
+    pub(super) report: Option<Report>,
+}
+
+/// What is to be reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// The callback has reached the limit, after this long. Once it has been reported, say so by
+    /// [`StuckDetector::reported`].
+    Due(Stint, Duration),
+    /// The callback that was reported has ended, after this long.
+    Ended(Stint, Duration),
+}
+
+/// What is known of the callback that one loop is in.
+#[derive(Debug, Default)]
+pub(super) struct StuckDetector {
+    callback: Option<Stint>,
+    /// When it was seen first.
+    began_ns: u64,
+    /// When its thread was last looked at closely, and the processor time that it had had then.
+    looked_ns: u64,
+    had: Option<Duration>,
+    /// For how long until then it had run, or been blocked.
+    held: Duration,
+    is_stuck: bool,
+    is_reported: bool,
+}
+
+impl StuckDetector {
+    /// Takes a sample into account. `is_blocked`: whether the thread waits for something other than a
+    /// processor; it costs, and is asked seldom.
+    pub(super) fn look(
+        &mut self,
+        sample: Sample,
+        is_blocked: impl FnOnce() -> Option<bool>,
+    ) -> Verdict {
+        let Sample { callback, now_ns, had, helps, limit } = sample;
+        let Some(stint) = callback.filter(|_| callback == self.callback) else {
+            let ended = self.callback.filter(|_| self.is_reported);
+            let report = ended.map(|stint| Report::Ended(stint, self.lasted(now_ns)));
+            *self = Self { callback, began_ns: now_ns, looked_ns: now_ns, had, ..Self::default() };
+            return Verdict { is_stuck: false, report };
+        };
+        // Who cannot be asked for its processor time seldom waits for a processor that long.
+        let stuck_after = config::STUCK_AFTER * if had.is_some() { 1 } else { 5 };
+        let stuck_after = (helps && !self.is_stuck).then_some(stuck_after);
+        // What is seen at one look only may have begun just now.
+        let limit = limit.filter(|_| !self.is_reported).map(|it| it.max(config::MONITOR_TICK));
+        let since = Duration::from_nanos(now_ns.saturating_sub(self.looked_ns));
+        let is_near = |next| self.held + since >= next || since >= next / CLOSER_LOOKS;
+        if stuck_after.into_iter().chain(limit).min().is_some_and(is_near) {
+            self.look_closely(since, had, is_blocked);
+            self.looked_ns = now_ns;
+            self.is_stuck |= stuck_after.is_some_and(|after| self.held >= after);
+        }
+        let is_due = limit.is_some_and(|limit| self.held >= limit);
+        let report = is_due.then(|| Report::Due(stint, self.lasted(now_ns)));
+        Verdict { is_stuck: self.is_stuck && helps, report }
+    }
+
+    /// Notes that the callback has been reported, so that its end will be.
+    pub(super) fn reported(&mut self) {
+        self.is_reported = true;
+    }
+
+    /// Whether the end of a callback is still to be reported.
+    pub(super) fn is_reported(&self) -> bool {
+        self.is_reported
+    }
+
+    fn lasted(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(self.began_ns))
+    }
+
+    fn look_closely(
+        &mut self,
+        since: Duration,
+        had: Option<Duration>,
+        is_blocked: impl FnOnce() -> Option<bool>,
+    ) {
+        let ran = match (had, self.had) {
+            (Some(now), Some(before)) => now.saturating_sub(before),
+            _ => Duration::ZERO,
+        };
+        self.had = had;
+        // A thread that cannot be asked is given no excuse.
+        let held_up = 4 * ran >= 3 * since || had.is_none() || is_blocked().unwrap_or(true);
+        self.held += if held_up { since } else { ran };
+    }
+}
+
+/// For how long a loop was stuck of late, in seconds, of which it forgets a part as time passes.
+#[derive(Debug, Default)]
+pub(super) struct RecentlyStuck(f64);
+
+impl RecentlyStuck {
+    /// Lets time pass, in which the loop was stuck or not. `published_us`: what this returned before;
+    /// 0 if that has been taken back, so that all of it is forgotten. Returns what is to be published.
+    pub(super) fn pass(&mut self, passed_ns: u64, is_stuck: bool, published_us: u64) -> u64 {
+        let seconds = clock::seconds(passed_ns);
+        let kept = (-seconds / config::STUCK_MEMORY.as_secs_f64()).exp();
+        self.0 *= if published_us == 0 { 0.0 } else { kept };
+        let mut least_us = 0;
+        if is_stuck {
+            self.0 += seconds;
+            // Nothing is to be placed on it now, however short it has been.
+            least_us = u64::try_from(config::STUCK_STEP.as_micros()).unwrap_or(u64::MAX);
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        least_us.max((self.0 * 1e6) as u64)
+    }
+}
+
+/// Whether a thread that has not moved on is really in its callback, and does not merely wait for a
+/// processor. `had` and `has`: its processor time, before and now.
+pub(super) fn is_held_up(
+    runner: ThreadId,
+    had: Option<Duration>,
+    has: Option<Duration>,
+    stuck_for: Duration,
+) -> bool {
+    match (has, had) {
+        (Some(has), Some(had)) if has.saturating_sub(had) >= config::STUCK_AFTER => true,
+        (Some(_), Some(_)) => runner.is_blocked().unwrap_or(true),
+        // It cannot be asked: a thread seldom waits that long for a processor.
+        _ => stuck_for >= 5 * config::STUCK_AFTER,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    /// A thread whose clocks the test sets.
+    struct Model {
+        detector: StuckDetector,
+        now: Duration,
+        ran: Duration,
+        asked: u32,
+    }
+
+    impl Model {
+        fn new() -> Self {
+            let (detector, now) = (StuckDetector::default(), Duration::from_secs(1));
+            Self { detector, now, ran: Duration::ZERO, asked: 0 }
+        }
+
+        /// Lets a millisecond pass, of which the thread runs so much, and looks.
+        fn tick(&mut self, callback: Option<u64>, ran_us: u64, blocked: bool) -> Verdict {
+            self.now += config::MONITOR_TICK;
+            self.ran += Duration::from_micros(ran_us);
+            let sample = Sample {
+                callback: callback.map(Stint::from_number),
+                now_ns: self.now.as_nanos().try_into().unwrap(),
+                had: Some(self.ran),
+                helps: true,
+                limit: Some(LIMIT),
+            };
+            self.detector.look(sample, || {
+                self.asked += 1;
+                Some(blocked)
+            })
+        }
+
+        /// Lets some more pass, in one callback, until what is awaited.
+        fn until(
+            &mut self,
+            is_it: impl Fn(Verdict) -> bool,
+            ran_us: impl Fn(u64) -> u64,
+            blocked: bool,
+        ) -> Option<u64> {
+            (0..1000).find(|ms| is_it(self.tick(Some(1), ran_us(*ms), blocked)))
+        }
+
+        /// Milliseconds until the callback is to be reported.
+        fn due(&mut self, ran_us: impl Fn(u64) -> u64, blocked: bool) -> Option<u64> {
+            self.until(|it| matches!(it.report, Some(Report::Due(..))), ran_us, blocked)
+        }
+
+        /// Milliseconds until its loop is stuck.
+        fn stuck(&mut self, ran_us: impl Fn(u64) -> u64, blocked: bool) -> Option<u64> {
+            self.until(|it| it.is_stuck, ran_us, blocked)
+        }
+
+        fn report(&mut self, callback: Option<u64>) -> Option<Report> {
+            self.tick(callback, 1000, false).report
+        }
+    }
+
+    fn due(callback: u64, ms: u64) -> Report {
+        Report::Due(Stint::from_number(callback), Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_callback_is_due_when_it_has_run_or_been_blocked_for_as_long_as_the_limit() {
+        assert_eq!(Model::new().due(|_| 1000, false), Some(100));
+        assert_eq!(Model::new().due(|_| 0, true), Some(100));
+        // Half of it was one, half the other.
+        assert_eq!(Model::new().due(|ms| if ms < 50 { 1000 } else { 0 }, true), Some(100));
+    }
+
+    #[test]
+    fn a_loop_is_stuck_at_the_second_look_and_until_another_callback_begins() {
+        for (ran_us, blocked) in [(1000, false), (0, true)] {
+            let mut model = Model::new();
+            assert_eq!(model.stuck(|_| ran_us, blocked), Some(1));
+            assert!((0..300).all(|_| model.tick(Some(1), 0, false).is_stuck));
+            assert!(!model.tick(Some(2), 1000, true).is_stuck);
+            assert!(model.tick(Some(2), 1000, true).is_stuck);
+            assert!(!model.tick(None, 1000, true).is_stuck);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_processor_is_neither_due_nor_stuck() {
+        assert_eq!(Model::new().due(|_| 0, false), None);
+        assert_eq!(Model::new().stuck(|_| 0, false), None);
+        // One that gets a quarter takes four times as long.
+        assert!(Model::new().due(|_| 250, false).is_some_and(|ms| (390..=430).contains(&ms)));
+        assert_eq!(Model::new().stuck(|_| 250, false), Some(4));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_asked_is_stuck_after_five_times_as_long() {
+        let mut detector = StuckDetector::default();
+        let mut stuck = (0..100).map(|ms: u64| {
+            let callback = Some(Stint::from_number(1));
+            let now_ns = ms * 1_000_000;
+            let sample = Sample { callback, now_ns, had: None, helps: true, limit: None };
+            detector.look(sample, || None).is_stuck
+        });
+        assert_eq!(stuck.position(|stuck| stuck), Some(5));
+    }
+
+    #[test]
+    fn the_kernel_is_asked_a_few_times_only() {
+        let mut busy = Model::new();
+        busy.due(|_| 1000, false);
+        assert_eq!(busy.asked, 0);
+        let mut blocked = Model::new();
+        blocked.due(|_| 0, true);
+        assert!(blocked.asked <= CLOSER_LOOKS + 2, "{}", blocked.asked);
+        let asked = blocked.asked;
+        blocked.detector.reported();
+        blocked.due(|_| 0, true);
+        assert_eq!(blocked.asked, asked, "it has been reported");
+    }
+
+    #[test]
+    fn short_callbacks_and_sleep_are_nothing() {
+        let mut model = Model::new();
+        for callback in 0..1000 {
+            assert_eq!(model.tick(Some(callback), 1000, false), Verdict::default());
+            assert_eq!(model.tick(None, 0, true), Verdict::default());
+        }
+    }
+
+    #[test]
+    fn it_stays_due_until_it_is_reported_and_then_ends_once() {
+        let mut model = Model::new();
+        assert!((0..=99).all(|_| model.report(Some(7)).is_none()));
+        assert_eq!(model.report(Some(7)), Some(due(7, 100)));
+        // There was no room.
+        assert_eq!(model.report(Some(7)), Some(due(7, 101)));
+        model.detector.reported();
+        assert!(model.detector.is_reported());
+        assert_eq!(model.report(Some(7)), None);
+        let ended = Report::Ended(Stint::from_number(7), Duration::from_millis(103));
+        assert_eq!(model.report(Some(8)), Some(ended));
+        assert_eq!(model.report(None), None);
+    }
+
+    #[test]
+    fn a_callback_that_was_not_reported_ends_silently() {
+        let mut model = Model::new();
+        assert_eq!(model.due(|_| 1000, false), Some(100));
+        assert_eq!(model.report(None), None);
+    }
+
+    #[test]
+    fn who_does_not_care_hears_nothing_and_one_look_is_never_enough() {
+        let mut detector = StuckDetector::default();
+        let callback = Some(Stint::from_number(1));
+        let mut look = |ms: u64, limit| {
+            let now_ns = ms * 1_000_000;
+            let sample = Sample { callback, now_ns, had: None, helps: false, limit };
+            detector.look(sample, || None)
+        };
+        assert_eq!(look(1, Some(Duration::ZERO)), Verdict::default());
+        assert_eq!(look(1, Some(Duration::ZERO)), Verdict::default());
+        assert_eq!(look(900, None), Verdict::default());
+        let late = look(901, Some(Duration::ZERO));
+        assert!(matches!(late, Verdict { is_stuck: false, report: Some(Report::Due(..)) }));
+    }
+
+    #[test]
+    fn what_was_stuck_is_forgotten_by_and_by_or_at_once() {
+        let mut recently = RecentlyStuck::default();
+        let step = u64::try_from(config::STUCK_STEP.as_micros()).unwrap();
+        assert_eq!(recently.pass(1_000_000, false, 0), 0);
+        // However short: nothing is to be placed on it meanwhile.
+        assert_eq!(recently.pass(1_000_000, true, 0), step);
+        assert!(recently.pass(1_000_000, false, step) < 1000);
+        let mut published = 999;
+        for _ in 0..100 {
+            published = recently.pass(1_000_000, true, published);
+        }
+        assert!((90_000..=101_000).contains(&published), "{published}");
+        published = recently.pass(1_000_000_000, false, published);
+        assert!((30_000..=40_000).contains(&published), "{published}");
+        // Taken back by a server that begins to listen.
+        assert_eq!(recently.pass(1_000_000, false, 0), 0);
+    }
+}

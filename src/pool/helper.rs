@@ -1,0 +1,119 @@
+//! The helper of last resort: the monitor does the socket work of a loop that is stuck, whoever else
+//! has time or not.
+//!
+//! In: which loops are stuck, look by look. The helper takes up what such a loop has left lying, has
+//! its epoll watched by the monitor's own, so that nothing waits for the next look, and polls it
+//! whenever the right to poll is free. Out: jobs, of which it offers those that are more than a few
+//! to the idle threads and does the rest itself. It lets go of a loop's epoll when the loop moves on,
+//! which then polls for itself again; a job that it has, it does all the same, as nobody else knows
+//! of it.
+//!
+//! Must never: wait for a loop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Budget, Team};
+use crate::config;
+use crate::event_loop::{Job, Shared};
+use crate::id::IoToken;
+use crate::reactor::{Driver, Edges, Handle, Ready};
+use crate::transport::Scratch;
+
+#[derive(Debug)]
+pub(super) struct Helper {
+    team: Arc<Team>,
+    /// The monitor's own, by which it also sleeps.
+    driver: Driver,
+    /// Of each loop: under which its epoll is watched, while it is stuck.
+    watched: Box<[Option<IoToken>]>,
+    found: Vec<Ready>,
+    jobs: VecDeque<Job>,
+    scratch: Scratch,
+}
+
+impl Helper {
+    /// With no loop to help, and its reactor known to the team.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn new(team: Arc<Team>) -> io::Result<Self> {
+        let (driver, handle) = Driver::new()?;
+        team.set_monitor(Some(handle));
+        let watched = team.loops.iter().map(|_| None).collect();
+        let (found, jobs, scratch) = (Vec::new(), VecDeque::new(), Scratch::default());
+        Ok(Self { team, driver, watched, found, jobs, scratch })
+    }
+
+    /// Waits until a stuck loop's epoll has something to report, or the team wakes the monitor.
+    pub(super) fn wait(&mut self, limit: Duration) {
+        self.found.clear();
+        // Nothing can fail but by a signal, after which we look again.
+        let _ = self.driver.poll(limit, &mut self.found);
+    }
+
+    /// Whether it has anything to do without waiting.
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Notes whether a loop is stuck at this look: begins to work for it, goes on, or lets it go.
+    pub(super) fn follow(&mut self, seat: usize, shared: &Arc<Shared>, is_stuck: bool) {
+        if !is_stuck {
+            self.release(seat);
+            return;
+        }
+        if self.watched[seat].is_none() {
+            self.take(seat, shared);
+        }
+        self.found.clear();
+        if let Some(mut poller) = shared.try_poller() {
+            // A loop that was closed has nothing to report.
+            let _ = poller.poll(Duration::ZERO, &mut self.found);
+        }
+        let jobs = &mut self.jobs;
+        shared.note(&self.found, |job| jobs.push_back(job));
+    }
+
+    /// Takes up what the owner of a loop has not got to, and watches its reactor.
+    fn take(&mut self, seat: usize, shared: &Arc<Shared>) {
+        shared.metrics.handoffs.add(1);
+        let Ok(selector) = shared.with_handle(Handle::selector) else { return };
+        let token = IoToken::of_source(selector, u32::try_from(seat).unwrap_or(0));
+        // If it cannot be watched, the next look finds what it reports.
+        let _ = self.team.with_monitor(|handle| handle.register(token, Edges::Read));
+        self.watched[seat] = Some(token);
+        let jobs = &mut self.jobs;
+        shared.pending(|job| jobs.push_back(job));
+    }
+
+    fn release(&mut self, seat: usize) {
+        if let Some(token) = self.watched[seat].take() {
+            // The loop may have been closed, and the number reused: then it is not ours.
+            let _ = self.team.with_monitor(|handle| handle.deregister(token));
+        }
+    }
+
+    /// Offers jobs to idle threads, if there are many, and does others: each once at most, and no
+    /// longer than a budget lasts, so that the next look comes soon.
+    pub(super) fn run_jobs(&mut self, now_ns: u64) {
+        if self.jobs.len() > config::BEHIND && self.team.has_sleeper() {
+            self.team.inject(self.jobs.drain(config::BEHIND / 2..));
+        }
+        let budget = Budget::new(now_ns, u64::MAX, || false);
+        for _ in 0..self.jobs.len() {
+            let Some(job) = self.jobs.pop_front() else { break };
+            if job.run(self.scratch.get(), true).again {
+                self.jobs.push_back(job);
+            }
+            if budget.is_spent() {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,139 @@
+//! What a stuck loop has left lying is done; of a free one nothing more is heard.
+
+use std::time::Duration;
+
+use super::*;
+use crate::event_loop::EventLoop;
+use crate::id::LoopId;
+use crate::pool::Hand;
+use crate::scheduler::Park;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::transport::{Bench, Bits, Listener, Report, Schedule, Source};
+
+/// Something to read that nobody has read; each job counts, and may leave more.
+#[derive(Debug)]
+struct Lying {
+    state: Listener,
+    runs: AtomicUsize,
+    again: AtomicBool,
+}
+
+impl Lying {
+    fn on(event_loop: &EventLoop<u32>, fd: i32, again: bool) -> Arc<Self> {
+        let state = Listener::new(-1, None);
+        let (runs, again) = (AtomicUsize::new(0), AtomicBool::new(again));
+        let lying = Arc::new(Self { state, runs, again });
+        let source = Arc::clone(&lying) as Arc<dyn Source>;
+        let token = event_loop.shared().sources.lock().insert(fd, source, 0).expect("its place");
+        let _ = lying.state.state().start();
+        let _ = lying.ready(Ready { token, readable: true, writable: false, ended: false });
+        lying
+    }
+
+    fn runs(&self) -> usize {
+        self.runs.load(Relaxed)
+    }
+}
+
+impl Source for Lying {
+    fn after_fork(&self) {}
+
+    fn ready(&self, ready: Ready) -> Schedule {
+        self.state.state().ready(ready)
+    }
+
+    fn bits(&self) -> Bits {
+        self.state.state().bits()
+    }
+
+    fn run(&self, _: &mut Bench<'_>) -> Report {
+        self.runs.fetch_add(1, Relaxed);
+        Report { worked: true, again: self.again.load(Relaxed), ..Report::default() }
+    }
+}
+
+/// A loop that is stuck or not, as a test says; another one, and its thread's part; and who helps.
+fn stuck_loop() -> (Hand, [EventLoop<u32>; 2], Helper) {
+    let team = Team::new(2, true, 2);
+    let loops = [0, 1].map(|_| EventLoop::new().expect("descriptors"));
+    let [_, hand] = [0, 1].map(|id| team.join(LoopId(id), loops[id as usize].shared()));
+    let helper = Helper::new(team).expect("descriptors");
+    (hand.expect("a place"), loops, helper)
+}
+
+/// Whether the helper hears of a wake of the loop.
+fn hears(helper: &mut Helper, event_loop: &EventLoop<u32>) -> bool {
+    event_loop.shared().wake();
+    helper.wait(Duration::ZERO);
+    !helper.found.is_empty()
+}
+
+#[test]
+fn what_a_stuck_loop_has_left_lying_is_taken_up_once() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    let lying = Lying::on(&stuck, 100, false);
+    helper.follow(0, stuck.shared(), true);
+    helper.run_jobs(0);
+    assert_eq!((lying.runs(), helper.has_jobs()), (1, false));
+    helper.follow(0, stuck.shared(), true);
+    helper.run_jobs(0);
+    assert_eq!((lying.runs(), stuck.metrics().handoffs.get()), (1, 1));
+}
+
+#[test]
+fn it_hears_of_a_loop_s_epoll_until_the_loop_is_free() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    assert!(!hears(&mut helper, &stuck));
+    for time in 1..=2 {
+        helper.follow(0, stuck.shared(), true);
+        assert!(hears(&mut helper, &stuck));
+        helper.follow(0, stuck.shared(), false);
+        assert!(!hears(&mut helper, &stuck));
+        assert_eq!(stuck.metrics().handoffs.get(), time);
+    }
+}
+
+/// It is its own: nobody else knows of what is left of it.
+#[test]
+fn a_job_that_has_more_to_do_is_done_to_its_end_though_the_loop_is_free() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    let lying = Lying::on(&stuck, 100, true);
+    helper.follow(0, stuck.shared(), true);
+    helper.run_jobs(0);
+    helper.follow(0, stuck.shared(), false);
+    assert!(helper.has_jobs());
+    lying.again.store(false, Relaxed);
+    helper.run_jobs(0);
+    assert_eq!((lying.runs(), helper.has_jobs()), (2, false));
+}
+
+/// Long jobs do not keep the monitor from its next look.
+#[test]
+fn it_does_no_more_than_a_budget_at_once() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    let lying: Vec<_> = (100..103).map(|fd| Lying::on(&stuck, fd, false)).collect();
+    let done = || lying.iter().map(|one| one.runs()).sum::<usize>();
+    helper.follow(0, stuck.shared(), true);
+    for count in 1..=3 {
+        // Its time was over long ago.
+        helper.run_jobs(0);
+        assert_eq!(done(), count);
+    }
+    assert!(!helper.has_jobs());
+}
+
+#[test]
+fn many_jobs_are_offered_to_who_is_free() {
+    let (hand, [stuck, free], mut helper) = stuck_loop();
+    let count = i32::try_from(3 * config::BEHIND).expect("small");
+    let lying: Vec<_> = (100..100 + count).map(|fd| Lying::on(&stuck, fd, false)).collect();
+    helper.follow(0, stuck.shared(), true);
+    helper.run_jobs(0);
+    assert_eq!((helper.jobs.len(), hand.has_work()), (lying.len() - 1, false));
+    let _claim = free.claim().expect("nobody's");
+    let poller = free.shared().poller();
+    let Park::Sleep(_parked) = free.park(&poller, || false) else { panic!("there is nothing") };
+    helper.run_jobs(0);
+    assert_eq!((helper.jobs.len(), hand.has_work()), (config::BEHIND / 2 - 1, true));
+    assert!(free.shared().idle().take_summons().is_some());
+}

@@ -1,0 +1,168 @@
+//! The monitor on a clock that the test sets, and loops whose threads do as the test says.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::event_loop::{Completion, EventLoop};
+use crate::id::{IoToken, LoopId};
+use crate::pool::{Incidents, PoolAcceptor, load_of};
+use crate::sync::thread;
+use crate::sys::socket;
+use crate::transport::AcceptSink;
+
+const TICK_NS: u64 = 1_000_000;
+
+struct Model {
+    team: Arc<Team>,
+    loops: Vec<Arc<EventLoop<u32>>>,
+    watch: Watch,
+    now_ns: u64,
+}
+
+impl Model {
+    fn new(loops: u32) -> Self {
+        let team = Team::new(loops as usize, true, 2);
+        let event_loop = |id| {
+            let one = Arc::new(EventLoop::new().expect("descriptors"));
+            drop(team.join(LoopId(id), one.shared()).expect("a place"));
+            one
+        };
+        let loops = (0..loops).map(event_loop).collect();
+        let watch = Watch::new(Arc::clone(&team), TICK_NS).expect("descriptors");
+        Self { team, loops, watch, now_ns: TICK_NS }
+    }
+
+    /// Lets a tick pass, and looks.
+    fn look(&mut self) {
+        self.now_ns += TICK_NS;
+        self.watch.look(self.now_ns);
+    }
+
+    /// Has a thread run the loop, which blocks in a callback until what is returned is dropped.
+    fn block(&self, seat: usize) -> Blocked {
+        let event_loop = Arc::clone(&self.loops[seat]);
+        let (mut end, mut theirs) = UnixStream::pair().expect("descriptors");
+        let thread = spawn("a blocked loop", move || {
+            event_loop.shared().set_running(true);
+            event_loop.shared().progress.begin();
+            theirs.write_all(b".").expect("it listens");
+            let _ = theirs.read(&mut [0]);
+            event_loop.shared().progress.rest();
+            event_loop.shared().set_running(false);
+        });
+        end.read_exact(&mut [0]).expect("it has begun");
+        let runner = self.loops[seat].shared().awake_runner().expect("it runs");
+        while runner.is_blocked() != Some(true) {
+            thread::yield_now();
+        }
+        Blocked { end: Some(end), thread: thread.ok() }
+    }
+
+    fn handoffs(&self) -> Vec<u64> {
+        self.loops.iter().map(|one| one.metrics().handoffs.get()).collect()
+    }
+}
+
+struct Blocked {
+    end: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[test]
+fn it_looks_once_more_before_it_sleeps() {
+    let mut model = Model::new(2);
+    let sleeps = |model: &Model| model.team.monitor_sleeps.load(Relaxed);
+    for _ in 0..config::MONITOR_PATIENCE {
+        assert_eq!(model.watch.next_wait(), config::MONITOR_TICK);
+        model.look();
+    }
+    // A loop has woken since the last look, and has not found it asleep.
+    model.loops[1].shared().set_running(true);
+    assert_eq!((model.watch.next_wait(), sleeps(&model)), (config::MONITOR_TICK, false));
+    assert_eq!(model.watch.quiet, 0);
+    model.loops[1].shared().set_running(false);
+    model.watch.quiet = config::MONITOR_PATIENCE;
+    assert_eq!((model.watch.next_wait(), sleeps(&model)), (config::MAX_WAIT, true));
+    model.team.awake();
+    assert!(!sleeps(&model));
+    // It has been woken; what ends a failed test is the runner's limit.
+    model.watch.helper.wait(config::MAX_WAIT);
+}
+
+#[test]
+fn a_loop_that_stays_in_a_callback_is_helped_until_it_leaves_it() {
+    let mut model = Model::new(2);
+    model.loops[1].shared().set_running(true);
+    let blocked = model.block(0);
+    model.look();
+    assert_eq!(model.handoffs(), [0, 0]);
+    model.look();
+    model.look();
+    // The other one runs as well, and is in no callback.
+    assert_eq!(model.handoffs(), [1, 0]);
+    drop(blocked);
+    model.look();
+    let again = model.block(0);
+    model.look();
+    assert_eq!(model.handoffs(), [1, 0]);
+    model.look();
+    assert_eq!(model.handoffs(), [2, 0]);
+    drop(again);
+}
+
+#[test]
+fn a_callback_is_reported_when_it_reaches_the_limit_and_when_it_ends() {
+    let mut model = Model::new(1);
+    let team = Arc::clone(&model.team);
+    let incidents: &Incidents = team.make_incidents().expect("descriptors");
+    team.set_limit(Limit::Seconds(0.01));
+    let blocked = model.block(0);
+    (0..20).for_each(|_| model.look());
+    drop(blocked);
+    // The end is reported even if nobody wants to hear of any more.
+    team.set_limit(Limit::Off);
+    model.look();
+    let told = incidents.wait().expect("not at its end");
+    let seen: Vec<_> = told.iter().map(|it| (it.seat, it.ended, it.lasted.as_millis())).collect();
+    assert_eq!(seen, [(0, false, 10), (0, true, 20)]);
+}
+
+/// One loop of three is free: it gets every connection, from when the others are stuck.
+#[test]
+fn no_connection_goes_to_a_stuck_loop_while_one_is_free() {
+    const CONNECTIONS: usize = 1000;
+    for free in 0..3 {
+        let mut model = Model::new(3);
+        let acceptor = PoolAcceptor::new(Arc::clone(&model.team));
+        (0..3).for_each(|id| acceptor.open(LoopId(id), IoToken::of_source(7, 1)));
+        let _blocked: Vec<_> =
+            (0..3).filter(|seat| *seat != free).map(|seat| model.block(seat)).collect();
+        (0..2).for_each(|_| model.look());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let _client =
+            TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (socket, peer) = socket::accept(listener.as_raw_fd()).expect("there is one");
+        let mut placed = [0; 3];
+        for _ in 0..CONNECTIONS {
+            // Each time with what was placed before.
+            let connection = socket.try_clone().expect("a descriptor");
+            acceptor.place(connection, peer.clone());
+            for (seat, one) in model.loops.iter().enumerate() {
+                let taken = one.shared().drain_completions();
+                placed[seat] += taken.filter(|it| matches!(it, Completion::Accepted(..))).count();
+            }
+        }
+        assert_eq!(placed[free], CONNECTIONS, "{placed:?}");
+        assert!(load_of(model.loops[free].shared()) >= CONNECTIONS as u64);
+    }
+}
