@@ -256,8 +256,8 @@ mod tests {
         let _ = listener.ready(ready());
         for (accepted, next) in [(config::ACCEPT_BUDGET, Schedule::Needed), (1, Schedule::Unneeded)]
         {
-            assert!(listener.state().begin_turn().reads);
-            listener.accept_in_turn().unwrap();
+            let turn = listener.state().begin_turn();
+            listener.accept_in_turn(turn.claim.unwrap()).unwrap();
             assert_eq!(listener.take_arrived().0.len(), accepted);
             assert_eq!(listener.state().end_turn(), next);
         }
