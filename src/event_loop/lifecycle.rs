@@ -3,13 +3,14 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Claim, Drain, Inbox, Link, Local, Owned, Poller, Post, Shared};
+use super::{Claim, Drain, Inbox, Link, Local, Owned, Poller, Post, Shared, Turned};
 use crate::error::LoopError;
 use crate::metrics::Metrics;
-use crate::reactor::IoTable;
+use crate::reactor::{IoTable, Ready};
 use crate::scheduler::Park;
 use crate::sync::Mutex;
 use crate::sync::atomic::{
@@ -170,6 +171,39 @@ impl<C> EventLoop<C> {
     /// nobody else may then take the event that is to wake it.
     pub fn park(&self, _poller: &Poller<'_>, more: impl FnOnce() -> bool) -> Park<'_> {
         self.shared.idle().park(|| self.has_posts() || self.is_stopping() || more())
+    }
+
+    /// Waits for the kernel for as long as the last look before the sleep says; `None`: not at all.
+    /// Owner only, detached.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of a closed loop.
+    pub fn wait(
+        &self,
+        last_look: impl FnOnce() -> Option<Duration>,
+        found: &mut Vec<Ready>,
+    ) -> Result<Turned, LoopError> {
+        let mut poller = self.shared.poller();
+        let mut limit = Duration::ZERO;
+        let has_work = || match last_look() {
+            Some(wait) => {
+                limit = wait;
+                false
+            }
+            None => true,
+        };
+        match self.park(&poller, has_work) {
+            Park::Sleep(_parked) => poller.poll(limit, found),
+            Park::Work => poller.poll(Duration::ZERO, found),
+        }
+    }
+
+    /// Asks the kernel without waiting. Owner only, detached.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn look(&self, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
+        self.shared.poller().poll(Duration::ZERO, found)
     }
 
     /// Whether the running turn is to be the last one.

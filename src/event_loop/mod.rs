@@ -32,7 +32,7 @@ pub use current::{Current, Farewell};
 pub use inbox::{Carrier, Drain, Inbox, Link};
 pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};
-pub use progress::{Progress, Stint};
+pub use progress::{Phase, Progress, Stint};
 pub use ready::ReadyQueue;
 pub use shared::{Completion, Job, Poller, Shared};
 pub use turn::{Local, Plan, Post, Turned};

@@ -12,11 +12,11 @@ use crossbeam_utils::CachePadded;
 use super::{Current, Drain, Inbox, Progress, Turned};
 use crate::config;
 use crate::error::LoopError;
-use crate::id::IoToken;
+use crate::id::{IoToken, LoopId};
 use crate::metrics::Metrics;
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::address::SocketAddress;
 use crate::sys::clock;
@@ -138,6 +138,8 @@ pub struct Shared {
     /// The callback that the owner is in: it writes it at each one, the monitor looks whether it
     /// moves.
     pub progress: CachePadded<Progress>,
+    /// Which loop of its pool it is; outside of one, 0.
+    id: AtomicU32,
     /// The thread that runs the loop, as the kernel names it; 0: none does. Its own to write.
     runner: AtomicU64,
     /// Seconds from which on the program calls a callback slow, as the bits of a float.
@@ -183,6 +185,7 @@ impl Shared {
             load: CachePadded::default(),
             progress: CachePadded::default(),
             current: CachePadded::new(Current::new()),
+            id: AtomicU32::new(0),
             runner: AtomicU64::new(0),
             slow_after: AtomicU64::new(config::SLOW_AFTER.to_bits()),
             sources: Mutex::new(SourceTable::default()),
@@ -197,6 +200,16 @@ impl Shared {
     #[inline]
     pub fn watches_descriptors(&self) -> bool {
         self.watched.load(Relaxed) > config::OWN_DESCRIPTORS
+    }
+
+    /// Which loop of its pool it is. Any thread.
+    pub fn id(&self) -> LoopId {
+        LoopId(self.id.load(Relaxed))
+    }
+
+    /// See [`id`](Self::id). Once, as it joins the pool.
+    pub fn set_id(&self, id: LoopId) {
+        self.id.store(id.0, Relaxed);
     }
 
     /// Whether the owner sleeps, and who is to wake it.

@@ -240,6 +240,14 @@ impl<C> Local<C> {
         }
     }
 
+    /// When the next timer is due, in nanoseconds of the clock; never: the highest number.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    pub fn due_ns(&self) -> u64 {
+        let deadline = self.timers.next_deadline().filter(|deadline| !deadline.is_nan());
+        deadline.map_or(u64::MAX, |deadline| (deadline * 1e9) as u64)
+    }
+
     /// Moves the timers that are due to the ready queue. As in asyncio, a deadline within the
     /// clock's resolution of now counts as due. They are moved, not looked into: what they lead to may be
     /// far from the processor, and is touched once, when it runs. Returns how many there were.
@@ -279,10 +287,12 @@ mod tests {
         local.timers.insert(1.5, 1);
         assert_eq!(local.plan(SECOND, false), Plan::Wait(Duration::from_millis(500)));
         assert_eq!(local.plan(2 * SECOND, false), Plan::Look);
+        assert_eq!(local.due_ns(), SECOND + SECOND / 2);
         for never in [f64::INFINITY, f64::NAN] {
             let mut local = super::tests::local();
             local.timers.insert(never, 1);
             assert_eq!(local.plan(SECOND, false), Plan::Wait(config::MAX_WAIT));
+            assert_eq!(local.due_ns(), u64::MAX);
         }
     }
 

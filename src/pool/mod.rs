@@ -20,6 +20,7 @@ mod placement;
 mod registry;
 mod starts;
 mod team;
+mod worker;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -31,4 +32,5 @@ pub use monitor::Monitor;
 pub use placement::Placement;
 pub use registry::{OwnerKey, Registry, Roster};
 pub use starts::Errand;
-pub use team::{Budget, Hand, Team, load_of};
+pub use team::{Team, load_of};
+pub use worker::{Budget, Call, Hand};

@@ -3,17 +3,15 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::patience::Patience;
 use super::placement::STUCK_LOAD;
-use super::starts::{self, Errand, Starter};
-use super::{Incidents, Limit, Placement};
+use super::starts::{self, Errand};
+use super::{Hand, Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Job, Shared};
 use crate::id::LoopId;
 use crate::reactor::Handle;
-use crate::scheduler::{Crew, CrewId, Found, RunQueues, Seat, Sleepers, Summons, Worker};
+use crate::scheduler::{Crew, CrewId, RunQueues, Seat, Sleepers, Worker};
 use crate::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Relaxed, SeqCst},
@@ -21,11 +19,10 @@ use crate::sync::atomic::{
 };
 use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::clock;
-use crate::transport::Scratch;
 
 /// What the threads of one pool share to work for each other.
 pub struct Team {
-    crew: Arc<Crew<Job>>,
+    pub(super) crew: Arc<Crew<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
     pub(super) starts: RunQueues<Errand>,
     /// Whether the threads do each other's work at all; connections are placed in any case.
@@ -61,6 +58,10 @@ fn is_free(shared: &Shared, now_ns: u64) -> bool {
 
 impl Sleepers for Team {
     fn is_parked(&self, seat: Seat) -> bool {
+        self.loops[seat.0].get().is_some_and(|shared| shared.idle().is_parked())
+    }
+
+    fn is_preferred(&self, seat: Seat) -> bool {
         let now_ns = clock::monotonic_ns();
         self.loops[seat.0].get().is_some_and(|shared| is_free(shared, now_ns))
     }
@@ -138,13 +139,9 @@ impl Team {
     pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
         let seat = id.0 as usize;
         let worker = self.workers.lock().get_mut(seat)?.take()?;
+        shared.set_id(id);
         self.loops[seat].set(Arc::clone(shared)).ok()?;
-        Some(Hand {
-            worker,
-            starter: Starter::new(Seat(seat), self.loops.len()),
-            patience: Patience::default(),
-            team: Arc::clone(self),
-        })
+        Some(Hand::new(worker, self))
     }
 
     /// Whether the threads do each other's work.
@@ -200,167 +197,6 @@ impl Team {
     }
 }
 
-/// For how long a thread may do jobs before it turns to its own loop again.
-#[derive(Debug)]
-pub struct Budget<F> {
-    until_ns: u64,
-    is_wanted: F,
-}
-
-impl<F: Fn() -> bool> Budget<F> {
-    /// From `now_ns` on for [`config::JOBS_FOR`], and no longer than until `until_ns`, or until the
-    /// loop is wanted: something was posted to it.
-    pub fn new(now_ns: u64, until_ns: u64, is_wanted: F) -> Self {
-        let limit = u64::try_from(config::JOBS_FOR.as_nanos()).unwrap_or(u64::MAX);
-        Self { until_ns: until_ns.min(now_ns.saturating_add(limit)), is_wanted }
-    }
-
-    pub(super) fn is_spent(&self) -> bool {
-        (self.is_wanted)() || clock::monotonic_ns() >= self.until_ns
-    }
-}
-
-/// One loop's share in its team; its thread's.
-#[derive(Debug)]
-pub struct Hand {
-    worker: Worker<Job>,
-    pub(super) starter: Starter,
-    patience: Patience,
-    pub(super) team: Arc<Team>,
-}
-
-impl Hand {
-    /// The team.
-    #[must_use]
-    pub fn team(&self) -> &Arc<Team> {
-        &self.team
-    }
-
-    /// Offers jobs to idle threads, and wakes one if none searches already.
-    pub fn offer(&self, jobs: impl Iterator<Item = Job>) {
-        jobs.for_each(|job| self.worker.push(job));
-        self.team.crew.wake_one(&*self.team);
-    }
-
-    /// Whether any job waits anywhere.
-    #[must_use]
-    pub fn has_work(&self) -> bool {
-        self.team.crew.has_work()
-    }
-
-    /// Does what was offered and nobody took, one job at least, as long as the budget lasts. Returns
-    /// whether jobs are left.
-    pub fn run_own(
-        &mut self,
-        own: &Arc<Shared>,
-        scratch: &mut Scratch,
-        budget: &Budget<impl Fn() -> bool>,
-    ) -> bool {
-        while let Some(job) = self.worker.pop() {
-            self.run(own, scratch, job);
-            if budget.is_spent() {
-                return !self.worker.is_empty();
-            }
-        }
-        false
-    }
-
-    /// Looks for a job of anybody's and does it, and what was taken along with it as far as the budget
-    /// lasts; the rest lies on the deque. Returns whether there was one.
-    pub fn help(
-        &mut self,
-        own: &Arc<Shared>,
-        scratch: &mut Scratch,
-        budget: &Budget<impl Fn() -> bool>,
-    ) -> bool {
-        let found = self.worker.find(&*self.team);
-        self.run_found(own, scratch, found, budget)
-    }
-
-    // -- before and after a sleep ----------------------------------------------------------------
-
-    /// Looks whether something comes, before a sleep, if that is to be expected. Detached.
-    pub fn look_before_sleep(&mut self, own: &Shared, has_come: impl Fn() -> bool) -> bool {
-        let Some(limit) = self.patience.look() else { return false };
-        own.load.set_looking(true);
-        let began_ns = clock::monotonic_ns();
-        let found = loop {
-            if has_come() || self.has_errands() {
-                break true;
-            }
-            if u128::from(clock::monotonic_ns().saturating_sub(began_ns)) > limit.as_nanos() {
-                break false;
-            }
-            (0..16).for_each(|_| std::hint::spin_loop());
-        };
-        own.load.set_looking(false);
-        self.patience.looked(found);
-        found
-    }
-
-    /// Notes a sleep that another thread's post has ended.
-    pub fn slept(&mut self, slept: Duration) {
-        self.patience.slept(slept);
-    }
-
-    // -- answering -------------------------------------------------------------------------------
-
-    /// Answers a summons of the jobs' crew, after the owner's wait. `busy`: the loop has work of its
-    /// own. Returns whether a job was done.
-    pub fn answer(
-        &mut self,
-        summons: Summons,
-        own: &Arc<Shared>,
-        scratch: &mut Scratch,
-        busy: bool,
-        budget: &Budget<impl Fn() -> bool>,
-    ) -> bool {
-        if busy {
-            self.worker.decline(summons, &*self.team);
-            return false;
-        }
-        let found = self.worker.answer(summons, &*self.team);
-        self.run_found(own, scratch, found, budget)
-    }
-
-    fn run_found(
-        &mut self,
-        own: &Arc<Shared>,
-        scratch: &mut Scratch,
-        found: Option<Found<Job>>,
-        budget: &Budget<impl Fn() -> bool>,
-    ) -> bool {
-        let Some(Found { job, .. }) = found else { return false };
-        self.run(own, scratch, job);
-        if !budget.is_spent() {
-            self.run_own(own, scratch, budget);
-        }
-        true
-    }
-
-    fn run(&mut self, own: &Arc<Shared>, scratch: &mut Scratch, job: Job) {
-        let stolen = !Arc::ptr_eq(own, &job.owner);
-        let report = job.run(scratch.get(), stolen);
-        if report.worked {
-            own.metrics.jobs.add(1);
-            own.metrics.stolen_by.add(u64::from(stolen));
-        }
-        if report.again {
-            self.worker.push(job);
-        }
-    }
-
-    /// Does all that is left, before the thread ends: nobody else may know of it. Returns the
-    /// coroutines that have not begun.
-    pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Errand> {
-        if !self.worker.is_empty() {
-            let mut scratch = Scratch::default();
-            while self.run_own(own, &mut scratch, &Budget::new(0, 0, || false)) {}
-        }
-        self.close_errands()
-    }
-}
-
 /// How loaded a loop is, for placing connections: above all whether it was stuck of late, then what
 /// was placed on it and what waits. What the program opened there by itself, such as the idle
 /// connections to a database, says nothing of what the loop does, nor was it spread by anybody.
@@ -376,6 +212,3 @@ pub(super) fn stuck_load(shared: &Shared) -> u64 {
     let steps = u128::from(shared.metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
     u64::try_from(steps * u128::from(STUCK_LOAD)).unwrap_or(u64::MAX)
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;

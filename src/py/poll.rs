@@ -1,5 +1,5 @@
-//! How a turn asks the kernel: what the loop's thread does detached from the interpreter, for itself
-//! and for the other loops of its pool, and when it sleeps.
+//! How a turn asks the kernel, detached from the interpreter, and makes ready what it found. In a pool
+//! the thread works for other loops meanwhile ([`Hand::wait`](crate::pool::Hand::wait)).
 
 use std::time::Duration;
 
@@ -10,15 +10,12 @@ use super::core::LoopCore;
 use super::io::{self, Found};
 use super::run::drain_posts;
 use crate::config;
-use crate::error::LoopError;
-use crate::event_loop::{Claim, EventLoop, Local, Turned};
-use crate::pool::{Budget, Hand};
+use crate::event_loop::{Claim, Local, Turned};
 use crate::reactor::{PollEnd, Ready};
-use crate::scheduler::{Outlook, Park};
 use crate::transport::Scratch;
 
 /// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
-/// clock afterwards.
+/// clock afterwards, by which timers are due.
 pub(super) fn poll(
     py: Python<'_>,
     core: &LoopCore,
@@ -38,13 +35,17 @@ pub(super) fn poll(
         // SAFETY: runs no Python.
         scratch = unsafe { claim.local(Local::take_scratch) };
     }
+    let until_ns = match u64::try_from(limit.as_nanos()) {
+        // SAFETY: runs no Python.
+        Ok(0) => unsafe { claim.local(|local| local.due_ns()) },
+        limit => began_ns.saturating_add(limit.unwrap_or(u64::MAX)),
+    };
     let polled = py.detach(|| match &mut hand {
-        Some(hand) => wait_and_help(event_loop, hand, &mut scratch, began_ns, limit, &mut found),
-        None if limit.is_zero() => look(event_loop, &mut found),
-        None => wait(event_loop, || Some(limit), &mut found),
+        Some(hand) => hand.wait(event_loop, &mut scratch, (began_ns, until_ns), limit, &mut found),
+        None if limit.is_zero() => event_loop.look(&mut found).map(without_help),
+        None => event_loop.wait(|| Some(limit), &mut found).map(without_help),
     });
-    if let Ok(turned) = &polled {
-        let turned = *turned;
+    if let Ok((turned, _)) = polled {
         account(core, began_ns, last_ns, turned, limit);
         io::collect(py, core, &found, |found| {
             // SAFETY: runs no Python.
@@ -75,111 +76,16 @@ pub(super) fn poll(
         core.hand.with(|place| *place = hand);
     }
     give_back(claim, found);
-    let turned = polled?;
+    let (turned, now_ns) = polled?;
     if turned.end == PollEnd::Interrupted {
         py.check_signals()?;
     }
-    Ok(turned.now_ns)
+    Ok(now_ns)
 }
 
-/// Waits for the kernel for as long as the last look before the sleep says; `None`: not at all.
-fn wait(
-    event_loop: &EventLoop<Callback>,
-    last_look: impl FnOnce() -> Option<Duration>,
-    found: &mut Vec<Ready>,
-) -> Result<Turned, LoopError> {
-    let mut poller = event_loop.shared().poller();
-    let mut limit = Duration::ZERO;
-    let has_work = || match last_look() {
-        Some(wait) => {
-            limit = wait;
-            false
-        }
-        None => true,
-    };
-    match event_loop.park(&poller, has_work) {
-        Park::Sleep(_parked) => poller.poll(limit, found),
-        Park::Work => poller.poll(Duration::ZERO, found),
-    }
-}
-
-/// Asks the kernel without waiting.
-fn look(event_loop: &EventLoop<Callback>, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
-    event_loop.shared().poller().poll(Duration::ZERO, found)
-}
-
-/// As [`wait`], in a pool: does what the loop has left lying, then what others have, and waits only
-/// if there is nothing; and searches once more if it is woken for that. A coroutine that it takes is
-/// begun at the end of the turn. `began_ns`: when the turn began, which is as good as now.
-fn wait_and_help(
-    event_loop: &EventLoop<Callback>,
-    hand: &mut Hand,
-    scratch: &mut Scratch,
-    began_ns: u64,
-    limit: Duration,
-    found: &mut Vec<Ready>,
-) -> Result<Turned, LoopError> {
-    let shared = event_loop.shared();
-    let steals = hand.team().steals();
-    let is_wanted = || event_loop.has_posts();
-    // The next timer is due then.
-    let until_ns = if limit.is_zero() {
-        u64::MAX
-    } else {
-        began_ns.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))
-    };
-    if (steals && hand.run_own(shared, scratch, &Budget::new(began_ns, until_ns, is_wanted)))
-        || limit.is_zero()
-    {
-        return look(event_loop, found);
-    }
-    let looked = hand.look_before_sleep(shared, is_wanted);
-    let (mut limit, mut watch) = (limit, None);
-    let (waited, busy, work, outlook, summons) = loop {
-        let (mut work, mut outlook) = (false, Outlook::Clear);
-        let last_look = || {
-            work = steals && hand.has_work();
-            outlook = hand.look_out(&mut watch);
-            match outlook {
-                Outlook::Clear if !work => Some(limit),
-                Outlook::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
-                _ => None,
-            }
-        };
-        let waited = wait(event_loop, last_look, found);
-        let summons = hand.hear(shared, &mut watch);
-        let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
-        let busy = !found.is_empty() || is_wanted() || now_ns >= until_ns;
-        let is_done =
-            work || summons.is_some() || matches!(outlook, Outlook::Own | Outlook::Due(_));
-        if busy || is_done || watch.is_none() || hand.has_errands() {
-            break (waited, busy, work, outlook, summons);
-        }
-        // Nothing but the watch: go on with it.
-        limit = Duration::from_nanos(until_ns - now_ns);
-    };
-    if let Outlook::Due(seat) = outlook
-        && !busy
-    {
-        hand.take_over(shared, seat);
-    }
-    hand.stand_down(watch);
-    if let Ok(turned) = &waited
-        && !looked
-        && is_wanted()
-    {
-        hand.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
-    }
-    hand.team().awake();
-    let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
-    shared.load.set_slept_ns(now_ns);
-    let budget = Budget::new(now_ns, until_ns, is_wanted);
-    let helped =
-        summons.is_some_and(|summons| hand.answer(summons, shared, scratch, busy, &budget));
-    if work && !busy && !helped {
-        hand.help(shared, scratch, &budget);
-    }
-    waited
+/// Nothing was done behind the poll.
+fn without_help(turned: Turned) -> (Turned, u64) {
+    (turned, turned.now_ns)
 }
 
 fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {

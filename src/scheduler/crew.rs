@@ -21,34 +21,16 @@ pub trait Sleepers {
     /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this seat; false if none is.
     fn is_parked(&self, seat: Seat) -> bool;
 
+    /// Whether a thread that is parked is to be woken rather than others that are. No more than a
+    /// preference: if there is none like this, another one is woken.
+    fn is_preferred(&self, _: Seat) -> bool {
+        true
+    }
+
     /// [`Idle::summon`](super::Idle::summon) of the thread in this seat, and its verdict; if that
     /// is true, the thread is also woken through the kernel. False if no thread is in the seat.
     #[must_use = "the crew counts the one who was summoned"]
     fn summon(&self, seat: Seat) -> bool;
-}
-
-/// Where a job was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// On the finder's own deque.
-    Own,
-    /// In the injector.
-    Injector,
-    /// On the deque of the thread in this seat: it was stolen.
-    Seat(Seat),
-}
-
-/// A job, for the finder to run.
-#[derive(Debug)]
-#[must_use = "a job that is dropped is lost"]
-pub struct Found<J> {
-    /// What to run.
-    pub job: J,
-    /// Where it was.
-    pub from: Source,
-    /// How many jobs were taken from there, this one included. The others lie on the finder's
-    /// deque; those that were stolen on before they were counted are left out.
-    pub taken: usize,
 }
 
 /// What the threads of a pool share of their jobs. Nothing in it is written when a thread parks or
@@ -74,7 +56,7 @@ impl<J: Send> Crew<J> {
             seat: Seat(seat),
             deque,
             crew: Arc::clone(&crew),
-            finds: 0,
+            taken: 0,
             random: Random::new(seat),
         };
         let workers = deques.into_iter().enumerate().map(worker).collect();
@@ -116,8 +98,8 @@ pub struct Worker<J> {
     seat: Seat,
     deque: Deque<J>,
     crew: Arc<Crew<J>>,
-    /// Counts the finds, for the injector's sake.
-    finds: u32,
+    /// Counts what was taken, for the injector's sake.
+    taken: u32,
     random: Random,
 }
 
@@ -140,10 +122,13 @@ impl<J: Send> Worker<J> {
         self.deque.push(job);
     }
 
-    /// Takes the oldest of the own jobs.
+    /// Takes the oldest of the own jobs; but each so many times one that was injected, if there is
+    /// one: who never runs out of his own lets none of those starve.
     #[must_use = "a job that is dropped is lost"]
-    pub fn pop(&self) -> Option<J> {
-        self.deque.pop()
+    pub fn pop(&mut self) -> Option<J> {
+        self.taken = self.taken.wrapping_add(1);
+        let injected = self.taken.is_multiple_of(INJECTOR_INTERVAL);
+        injected.then(|| self.crew.injector.steal_one()).flatten().or_else(|| self.deque.pop())
     }
 
     /// How many jobs lie on the own deque.
@@ -161,19 +146,26 @@ impl<J: Send> Worker<J> {
     /// Looks for a job on the thread's own account: on its deque, in the injector, on the others'
     /// deques. What it takes beyond the one job lies on its deque, and counts as pushed: another
     /// thread may be woken for it.
-    pub fn find(&mut self, sleepers: &impl Sleepers) -> Option<Found<J>> {
-        let found = self.search()?;
-        if found.taken > 1 {
+    #[must_use = "a job that is dropped is lost"]
+    pub fn find(&mut self, sleepers: &impl Sleepers) -> Option<J> {
+        let (job, moved) = self.search()?;
+        if moved {
             self.crew.wake_one(sleepers);
         }
-        Some(found)
+        Some(job)
     }
 
     /// Searches on a summons, gives the search back, and wakes the next if there is more. `None`
     /// means that there was nothing anywhere after the search was given back.
-    pub fn answer(&mut self, summons: Summons, sleepers: &impl Sleepers) -> Option<Found<J>> {
-        let mut found = self.search();
+    #[must_use = "a job that is dropped is lost"]
+    pub fn answer(&mut self, summons: Summons, sleepers: &impl Sleepers) -> Option<J> {
+        let found = self.search();
         self.give_back(summons);
+        self.look_again(found, sleepers)
+    }
+
+    /// What stands behind the end of a search: others have relied on it for what they pushed.
+    fn look_again(&mut self, mut found: Option<(J, bool)>, sleepers: &impl Sleepers) -> Option<J> {
         while self.crew.has_work() {
             if found.is_some() {
                 self.crew.wake_one(sleepers);
@@ -181,7 +173,7 @@ impl<J: Send> Worker<J> {
             }
             found = self.search();
         }
-        found
+        found.map(|(job, _)| job)
     }
 
     /// Gives a summons up without searching, because the thread has its own work, and wakes
@@ -197,28 +189,22 @@ impl<J: Send> Worker<J> {
         self.crew.search.give_back(summons, self.seat);
     }
 
-    fn search(&mut self) -> Option<Found<J>> {
+    /// A job, and whether others were moved to the own deque along with it.
+    fn search(&mut self) -> Option<(J, bool)> {
+        if let Some(job) = self.pop() {
+            return Some((job, false));
+        }
         let Self { seat, deque, crew, .. } = self;
-        self.finds = self.finds.wrapping_add(1);
-        if self.finds.is_multiple_of(INJECTOR_INTERVAL)
-            && let Some(job) = crew.injector.steal_one()
-        {
-            return Some(Found { job, from: Source::Injector, taken: 1 });
-        }
-        if let Some(job) = deque.pop() {
-            return Some(Found { job, from: Source::Own, taken: 1 });
-        }
         // From here on the deque holds nothing but what is moved there.
-        if let Some(job) = crew.injector.steal_half(deque, STEAL_LIMIT) {
-            return Some(Found { job, from: Source::Injector, taken: 1 + deque.len() });
-        }
-        let start = self.random.below(crew.stealers.len());
-        crew.search.seats_behind(Seat(start)).filter(|victim| victim != seat).find_map(|victim| {
-            let stealer = &crew.stealers[victim.0];
-            // Stealing is not cheap, even in vain.
-            let job = (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))??;
-            Some(Found { job, from: Source::Seat(victim), taken: 1 + deque.len() })
-        })
+        let start = Seat(self.random.below(crew.stealers.len()));
+        let job = crew.injector.steal_half(deque, STEAL_LIMIT).or_else(|| {
+            crew.search.seats_behind(start).filter(|victim| victim != seat).find_map(|victim| {
+                let stealer = &crew.stealers[victim.0];
+                // Stealing is not cheap, even in vain.
+                (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))?
+            })
+        })?;
+        Some((job, deque.len() > 0))
     }
 }
 

@@ -35,6 +35,11 @@ impl Sleepers for Model {
         self.beds[seat.0].idle.is_parked()
     }
 
+    /// Whom a preference would spare is woken all the same.
+    fn is_preferred(&self, seat: Seat) -> bool {
+        seat.0 % 2 == 0
+    }
+
     fn summon(&self, seat: Seat) -> bool {
         assert_eq!(self.summonses.fetch_add(1, Relaxed), 0, "two wakes are under way");
         let summoned = self.beds[seat.0].idle.summon(CrewId::default());
@@ -76,8 +81,8 @@ impl Model {
                 let summons = self.sleep(worker.seat())?;
                 worker.answer(summons, self)
             });
-            if let Some(found) = found {
-                return found.job;
+            if let Some(job) = found {
+                return job;
             }
         }
     }

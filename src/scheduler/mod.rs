@@ -19,6 +19,6 @@ mod loom_tests;
 mod run_queues;
 mod search;
 
-pub use crew::{Crew, Found, Seat, Sleepers, Source, Worker};
+pub use crew::{Crew, Seat, Sleepers, Worker};
 pub use idle::{CrewId, Idle, Park, Parked, Summons, Wake};
 pub use run_queues::{Homes, Outlook, RunQueues, Watch};

@@ -1,8 +1,6 @@
 //! Whose turn it is to look for work: at most one thread at a time is woken to search, or searches for
 //! having been woken. Steps S2 to S7, F3 and F4 of `README.md` beside this file.
 
-use std::iter;
-
 use crossbeam_utils::CachePadded;
 
 use super::{CrewId, Seat, Sleepers, Summons};
@@ -42,13 +40,19 @@ impl Search {
                 // Whoever gives the search back looks at all queues after it.
                 return;
             }
-            let mut seats = self.seats_behind(Seat(before >> 1));
+            let sleeping = || {
+                let seats = self.seats_behind(Seat(before >> 1));
+                seats.filter(|seat| sleepers.is_parked(*seat))
+            };
             // The shared word is not written for nothing.
-            let Some(sleeper) = seats.find(|seat| sleepers.is_parked(*seat)) else { return };
+            if sleeping().next().is_none() {
+                return;
+            }
             if !self.claim(before) {
                 continue;
             }
-            if iter::once(sleeper).chain(seats).any(|seat| sleepers.summon(seat)) {
+            let preferred = sleeping().filter(|seat| sleepers.is_preferred(*seat));
+            if preferred.chain(sleeping()).any(|seat| sleepers.summon(seat)) {
                 return;
             }
             // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who

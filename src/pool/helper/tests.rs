@@ -129,11 +129,11 @@ fn many_jobs_are_offered_to_who_is_free() {
     let lying: Vec<_> = (100..100 + count).map(|fd| Lying::on(&stuck, fd, false)).collect();
     helper.follow(0, stuck.shared(), true);
     helper.run_jobs(0);
-    assert_eq!((helper.jobs.len(), hand.has_work()), (lying.len() - 1, false));
+    assert_eq!((helper.jobs.len(), hand.team.crew.has_work()), (lying.len() - 1, false));
     let _claim = free.claim().expect("nobody's");
     let poller = free.shared().poller();
     let Park::Sleep(_parked) = free.park(&poller, || false) else { panic!("there is nothing") };
     helper.run_jobs(0);
-    assert_eq!((helper.jobs.len(), hand.has_work()), (config::BEHIND / 2 - 1, true));
+    assert_eq!((helper.jobs.len(), hand.team.crew.has_work()), (config::BEHIND / 2 - 1, true));
     assert!(free.shared().idle().take_summons().is_some());
 }

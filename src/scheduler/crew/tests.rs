@@ -26,6 +26,8 @@ impl Sleepers for Nobody {
 struct Beds {
     idle: Vec<Idle>,
     woken: RefCell<Vec<usize>>,
+    /// Who is not to be woken while another sleeps.
+    spared: Vec<usize>,
 }
 
 impl Beds {
@@ -49,6 +51,10 @@ impl Sleepers for Beds {
         self.idle[seat.0].is_parked()
     }
 
+    fn is_preferred(&self, seat: Seat) -> bool {
+        !self.spared.contains(&seat.0)
+    }
+
     fn summon(&self, seat: Seat) -> bool {
         let summoned = self.idle[seat.0].summon(CrewId::default());
         if summoned {
@@ -64,9 +70,8 @@ fn crew<const N: usize>() -> (Arc<Crew<usize>>, [Worker<usize>; N]) {
     (crew, workers)
 }
 
-/// The job, where it was, and how many were taken.
-fn find(worker: &mut Worker<usize>) -> Option<(usize, Source, usize)> {
-    worker.find(&Nobody).map(|found| (found.job, found.from, found.taken))
+fn find(worker: &mut Worker<usize>) -> Option<usize> {
+    worker.find(&Nobody)
 }
 
 #[test]
@@ -76,31 +81,32 @@ fn own_jobs_come_out_in_the_order_they_went_in() {
     (0..4).for_each(|job| worker.push(job));
     assert!(worker.len() == 4 && crew.has_work());
     assert_eq!(worker.pop(), Some(0));
-    assert_eq!(find(&mut worker), Some((1, Source::Own, 1)));
+    assert_eq!(find(&mut worker), Some(1));
     assert_eq!([worker.pop(), worker.pop(), worker.pop()], [Some(2), Some(3), None]);
     assert_eq!(find(&mut worker), None);
 }
 
 #[test]
 fn a_thief_takes_the_older_half() {
-    let (_crew, [victim, mut thief]) = crew();
+    let (_crew, [mut victim, mut thief]) = crew();
     (0..10).for_each(|job| victim.push(job));
-    assert_eq!(find(&mut thief), Some((0, Source::Seat(Seat(0)), 5)));
+    assert_eq!(find(&mut thief), Some(0));
     assert_eq!((victim.len(), thief.len()), (5, 4));
     for job in 1..5 {
-        assert_eq!(find(&mut thief), Some((job, Source::Own, 1)));
+        assert_eq!(find(&mut thief), Some(job));
     }
     assert_eq!(victim.pop(), Some(5));
-    assert_eq!(find(&mut thief), Some((6, Source::Seat(Seat(0)), 2)));
+    assert_eq!(find(&mut thief), Some(6));
+    assert_eq!((victim.len(), thief.len()), (2, 1));
 }
 
 #[test]
 fn a_thief_takes_the_last_job_and_never_more_than_the_limit() {
     let (_crew, [victim, mut thief]) = crew();
     victim.push(7);
-    assert_eq!(find(&mut thief), Some((7, Source::Seat(Seat(0)), 1)));
+    assert_eq!(find(&mut thief), Some(7));
     (0..1000).for_each(|job| victim.push(job));
-    assert_eq!(find(&mut thief), Some((0, Source::Seat(Seat(0)), STEAL_LIMIT)));
+    assert_eq!(find(&mut thief), Some(0));
     assert_eq!(thief.len(), STEAL_LIMIT - 1);
 }
 
@@ -108,12 +114,11 @@ fn a_thief_takes_the_last_job_and_never_more_than_the_limit() {
 fn victims_are_tried_from_a_random_one_on_and_none_is_left_out() {
     let (_crew, [mut thief, first, second, third]) = crew();
     let mut seen = HashSet::new();
-    for round in 0..64 {
+    for _ in 0..64 {
         for victim in [&first, &second, &third] {
-            victim.push(round);
+            victim.push(victim.seat().0);
         }
-        let Some((_, Source::Seat(seat), 1)) = find(&mut thief) else { panic!("there were jobs") };
-        seen.insert(seat);
+        seen.insert(find(&mut thief).expect("there were jobs"));
         assert!(find(&mut thief).is_some() && find(&mut thief).is_some());
         assert_eq!(find(&mut thief), None);
     }
@@ -125,11 +130,15 @@ fn an_injected_job_is_found_by_a_thread_that_never_runs_out_of_its_own() {
     let (crew, [mut worker]) = crew();
     crew.inject(usize::MAX);
     assert!(crew.has_work());
-    let finds = (1..=INJECTOR_INTERVAL).find(|_| {
-        worker.push(0);
-        find(&mut worker) == Some((usize::MAX, Source::Injector, 1))
-    });
-    assert_eq!(finds, Some(INJECTOR_INTERVAL));
+    // By a search, or by a look at nothing but what is its own.
+    for take in [find, Worker::pop] {
+        let taken = (1..=INJECTOR_INTERVAL).find(|_| {
+            worker.push(0);
+            take(&mut worker) == Some(usize::MAX)
+        });
+        assert_eq!(taken, Some(INJECTOR_INTERVAL));
+        crew.inject(usize::MAX);
+    }
 }
 
 #[test]
@@ -137,8 +146,7 @@ fn the_injector_comes_before_other_threads() {
     let (crew, [victim, mut thief]) = crew();
     victim.push(1);
     crew.inject(2);
-    assert!(matches!(find(&mut thief), Some((2, Source::Injector, _))));
-    assert_eq!(find(&mut thief), Some((1, Source::Seat(Seat(0)), 1)));
+    assert_eq!([find(&mut thief), find(&mut thief)], [Some(2), Some(1)]);
 }
 
 #[test]
@@ -151,8 +159,8 @@ fn one_sleeper_is_woken_at_a_time_and_wakes_the_next_if_there_is_more() {
     crew.wake_one(&beds);
     assert_eq!(*beds.woken.borrow(), [1]);
     let summons = beds.wake(one, 1).unwrap();
-    let found = first.answer(summons, &beds).unwrap();
-    assert_eq!((found.job, found.from, found.taken), (0, Source::Seat(Seat(0)), 2));
+    assert_eq!(first.answer(summons, &beds), Some(0));
+    assert_eq!((busy.len(), first.len()), (2, 1));
     assert_eq!(*beds.woken.borrow(), [1, 2]);
     // All who are left are awake: nobody is woken.
     let summons = beds.wake(two, 2).unwrap();
@@ -173,11 +181,48 @@ fn wakes_go_round() {
             parked.into_iter().zip([&mut first, &mut second, &mut third])
         {
             if let Some(summons) = beds.wake(parked, seat) {
-                assert_eq!(worker.answer(summons, &beds).map(|found| found.job), Some(round));
+                assert_eq!(worker.answer(summons, &beds), Some(round));
             }
         }
     }
     assert_eq!(*beds.woken.borrow(), [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn one_who_is_to_be_spared_is_woken_after_the_others_but_is_woken() {
+    let (crew, [busy, mut first, mut second]) = crew();
+    let beds = Beds { spared: vec![1], ..Beds::new(3) };
+    let (one, two) = (beds.sleep(1), beds.sleep(2));
+    (0..2).for_each(|job| busy.push(job));
+    crew.wake_one(&beds);
+    assert_eq!(*beds.woken.borrow(), [2]);
+    let summons = beds.wake(two, 2).unwrap();
+    assert_eq!(second.answer(summons, &beds), Some(0));
+    assert_eq!(*beds.woken.borrow(), [2, 1], "a job is slept through by nobody");
+    let summons = beds.wake(one, 1).unwrap();
+    assert_eq!(first.answer(summons, &beds), Some(1));
+}
+
+/// Pushed by threads that saw the search under way, when it has passed: whoever ends it takes one of
+/// them, and another is woken for the other.
+#[test]
+fn what_was_left_to_a_search_is_not_left_lying_by_one_that_finds_something_at_the_second_look() {
+    let (crew, [busy, mut searcher, other, _sleeper]) = crew();
+    let beds = Beds::new(4);
+    let (one, two) = (beds.sleep(1), beds.sleep(3));
+    crew.wake_one(&beds);
+    let summons = beds.wake(one, 1).unwrap();
+    let found = searcher.search();
+    assert_eq!(found, None);
+    for pusher in [&busy, &other] {
+        pusher.push(pusher.seat().0);
+        crew.wake_one(&beds);
+    }
+    assert_eq!(*beds.woken.borrow(), [1], "they left it to the search");
+    searcher.give_back(summons);
+    assert!(searcher.look_again(found, &beds).is_some());
+    assert_eq!(*beds.woken.borrow(), [1, 3]);
+    assert!(beds.wake(two, 3).is_some());
 }
 
 #[test]
@@ -187,7 +232,7 @@ fn a_summons_answered_in_vain_or_declined_leaves_the_way_free() {
     let one = beds.sleep(1);
     busy.push(1);
     crew.wake_one(&beds);
-    assert_eq!(find(&mut busy), Some((1, Source::Own, 1)));
+    assert_eq!(find(&mut busy), Some(1));
     assert!(first.answer(beds.wake(one, 1).unwrap(), &beds).is_none());
 
     let (one, two) = (beds.sleep(1), beds.sleep(2));
@@ -219,7 +264,7 @@ fn what_a_worker_leaves_behind_can_still_be_stolen() {
     leaver.push(1);
     drop(leaver);
     assert!(crew.has_work());
-    assert_eq!(find(&mut thief), Some((1, Source::Seat(Seat(0)), 1)));
+    assert_eq!(find(&mut thief), Some(1));
 }
 
 #[test]
@@ -243,8 +288,8 @@ fn no_job_is_lost_or_run_twice_among_threads() {
                         if job % 10 == 0 { crew.inject(job) } else { worker.push(job) }
                     }
                     for _ in 0..16 {
-                        let Some(found) = worker.find(&Nobody) else { break };
-                        assert!(!runs[found.job].swap(true, Relaxed), "run twice");
+                        let Some(job) = worker.find(&Nobody) else { break };
+                        assert!(!runs[job].swap(true, Relaxed), "run twice");
                         left.fetch_sub(1, Relaxed);
                     }
                 }

@@ -1,0 +1,240 @@
+//! One loop's part in its team: what its thread does, detached, while it has nothing of its own to
+//! run, and when it sleeps.
+//!
+//! In: how long there is nothing to do; jobs on its own deque, and anybody's; summonses. Out: jobs
+//! done, and what the kernel has for the loop. Whatever a loop's thread does for anybody, itself
+//! included, it does in [`Hand::help`]: a turn that a [`Budget`] bounds, so that helping costs the
+//! own loop little, and that shows in the loop's [`Progress`](crate::event_loop::Progress), so that
+//! nobody takes it for stuck in a callback.
+//!
+//! Must never: run Python, or wait while a job lies anywhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Team;
+use super::patience::Patience;
+use super::starts::{Errand, Starter};
+use crate::config;
+use crate::error::LoopError;
+use crate::event_loop::{EventLoop, Job, Shared, Turned};
+use crate::reactor::Ready;
+use crate::scheduler::{Outlook, Summons, Worker};
+use crate::sys::clock;
+use crate::transport::Scratch;
+
+/// When a thread that does jobs turns to its own loop again.
+#[derive(Debug)]
+pub struct Budget<W, N = fn() -> u64> {
+    until_ns: u64,
+    is_wanted: W,
+    now_ns: N,
+}
+
+impl<W: Fn() -> bool> Budget<W> {
+    /// From `now_ns` on for [`config::JOBS_FOR`], and no longer than until `until_ns`, when a timer
+    /// is due, or until the loop is wanted: something was posted to it.
+    pub fn new(now_ns: u64, until_ns: u64, is_wanted: W) -> Self {
+        let limit = u64::try_from(config::JOBS_FOR.as_nanos()).unwrap_or(u64::MAX);
+        let until_ns = until_ns.min(now_ns.saturating_add(limit));
+        Self { until_ns, is_wanted, now_ns: clock::monotonic_ns }
+    }
+}
+
+impl<W: Fn() -> bool, N: Fn() -> u64> Budget<W, N> {
+    pub(super) fn is_spent(&self) -> bool {
+        (self.is_wanted)() || (self.now_ns)() >= self.until_ns
+    }
+}
+
+/// Whose jobs a thread does in a turn, and why.
+#[derive(Debug)]
+pub enum Call {
+    /// Those on its own deque: what it has offered and nobody took, or taken along and not done. One at
+    /// least, whatever the budget: nobody else may come for it.
+    Own,
+    /// Anybody's, of its own accord.
+    Anybody,
+    /// Anybody's, as it was woken to search.
+    Summoned(Summons),
+}
+
+/// One loop's share in its team; its thread's.
+#[derive(Debug)]
+pub struct Hand {
+    worker: Worker<Job>,
+    pub(super) starter: Starter,
+    patience: Patience,
+    pub(super) team: Arc<Team>,
+}
+
+impl Hand {
+    pub(super) fn new(worker: Worker<Job>, team: &Arc<Team>) -> Self {
+        let starter = Starter::new(worker.seat(), team.loops.len());
+        Self { worker, starter, patience: Patience::default(), team: Arc::clone(team) }
+    }
+
+    /// The team.
+    #[must_use]
+    pub fn team(&self) -> &Arc<Team> {
+        &self.team
+    }
+
+    /// Offers jobs to idle threads, and wakes one if none searches already.
+    pub fn offer(&self, jobs: impl Iterator<Item = Job>) {
+        jobs.for_each(|job| self.worker.push(job));
+        self.team.crew.wake_one(&*self.team);
+    }
+
+    /// Does jobs, one after another, as long as the budget lasts, and [`config::JOBS_PER_TURN`] at
+    /// most. What was taken along and not done lies on the own deque. A summons is answered in any
+    /// case: who has no time for it gives it up. Returns how many jobs were done.
+    pub fn help(
+        &mut self,
+        own: &Arc<Shared>,
+        scratch: &mut Scratch,
+        call: Call,
+        budget: &Budget<impl Fn() -> bool, impl Fn() -> u64>,
+    ) -> usize {
+        let Self { worker, team, .. } = self;
+        let is_own = matches!(call, Call::Own);
+        let mut next = match call {
+            Call::Own => worker.pop(),
+            Call::Summoned(summons) if budget.is_spent() => {
+                worker.decline(summons, &**team);
+                None
+            }
+            Call::Summoned(summons) => worker.answer(summons, &**team),
+            Call::Anybody if budget.is_spent() => None,
+            Call::Anybody => worker.find(&**team),
+        };
+        let mut done = 0;
+        while let Some(job) = next.take() {
+            own.progress.help(job.owner.id());
+            let stolen = !Arc::ptr_eq(own, &job.owner);
+            let report = job.run(scratch.get(), stolen);
+            if report.worked {
+                own.metrics.jobs.add(1);
+                own.metrics.stolen_by.add(u64::from(stolen));
+            }
+            if report.again {
+                worker.push(job);
+            }
+            done += 1;
+            if done == config::JOBS_PER_TURN || budget.is_spent() {
+                break;
+            }
+            next = if is_own { worker.pop() } else { worker.find(&**team) };
+        }
+        if done > 0 {
+            own.progress.rest();
+        }
+        done
+    }
+
+    /// Asks the kernel what the loop has to do, and appends it to `found`. Before that, what lies on
+    /// the own deque is done; and unless `limit` is zero, the thread looks for jobs of others, sleeps for
+    /// `limit` at most if there are none, and searches once more if it is woken for that. A coroutine that
+    /// it takes is begun by the caller. `began_ns`: the clock when the turn began, which is as good as now;
+    /// `until_ns`: the loop is to go on then. Returns how the poll ended, and the clock after all
+    /// this. Detached.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of a closed loop.
+    pub fn wait<C>(
+        &mut self,
+        event_loop: &EventLoop<C>,
+        scratch: &mut Scratch,
+        (began_ns, until_ns): (u64, u64),
+        limit: Duration,
+        found: &mut Vec<Ready>,
+    ) -> Result<(Turned, u64), LoopError> {
+        let shared = event_loop.shared();
+        let steals = self.team.steals();
+        let is_wanted = || event_loop.has_posts();
+        if steals {
+            self.help(shared, scratch, Call::Own, &Budget::new(began_ns, until_ns, is_wanted));
+        }
+        if limit.is_zero() || !self.worker.is_empty() {
+            return event_loop.look(found).map(|turned| (turned, turned.now_ns));
+        }
+        let looked = self.look_before_sleep(shared, is_wanted);
+        let (mut limit, mut watch) = (limit, None);
+        let (waited, busy, work, outlook, summons) = loop {
+            let (mut work, mut outlook) = (false, Outlook::Clear);
+            let last_look = || {
+                work = steals && self.team.crew.has_work();
+                outlook = self.look_out(&mut watch);
+                match outlook {
+                    Outlook::Clear if !work => Some(limit),
+                    Outlook::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
+                    _ => None,
+                }
+            };
+            let waited = event_loop.wait(last_look, found);
+            let summons = self.hear(shared, &mut watch);
+            let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
+            let busy = !found.is_empty() || is_wanted() || now_ns >= until_ns;
+            let is_done =
+                work || summons.is_some() || matches!(outlook, Outlook::Own | Outlook::Due(_));
+            if busy || is_done || watch.is_none() || self.has_errands() {
+                break (waited, busy, work, outlook, summons);
+            }
+            // Nothing but the watch: go on with it.
+            limit = Duration::from_nanos(until_ns - now_ns);
+        };
+        if let Outlook::Due(seat) = outlook
+            && !busy
+        {
+            self.take_over(shared, seat);
+        }
+        self.stand_down(watch);
+        if let Ok(turned) = &waited
+            && !looked
+            && is_wanted()
+        {
+            self.patience.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
+        }
+        self.team.awake();
+        let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
+        shared.load.set_slept_ns(now_ns);
+        let budget = Budget::new(now_ns, if busy { 0 } else { until_ns }, is_wanted);
+        let done = match summons.map(Call::Summoned).or(work.then_some(Call::Anybody)) {
+            Some(call) => self.help(shared, scratch, call, &budget),
+            None => 0,
+        };
+        waited.map(|turned| (turned, if done > 0 { clock::monotonic_ns() } else { now_ns }))
+    }
+
+    /// Looks whether something comes, before a sleep, if that is to be expected.
+    fn look_before_sleep(&mut self, own: &Shared, has_come: impl Fn() -> bool) -> bool {
+        let Some(limit) = self.patience.look() else { return false };
+        own.load.set_looking(true);
+        let began_ns = clock::monotonic_ns();
+        let found = loop {
+            if has_come() || self.has_errands() {
+                break true;
+            }
+            if u128::from(clock::monotonic_ns().saturating_sub(began_ns)) > limit.as_nanos() {
+                break false;
+            }
+            (0..16).for_each(|_| std::hint::spin_loop());
+        };
+        own.load.set_looking(false);
+        self.patience.looked(found);
+        found
+    }
+
+    /// Does all that is left, before the thread ends: nobody else may know of it. Returns the
+    /// coroutines that have not begun.
+    pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Errand> {
+        let mut scratch = Scratch::default();
+        while !self.worker.is_empty() {
+            self.help(own, &mut scratch, Call::Own, &Budget::new(0, 0, || false));
+        }
+        self.close_errands()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
