@@ -60,6 +60,7 @@ mod stream;
 mod stream_feed;
 mod stream_look;
 mod stream_methods;
+mod stream_phase;
 mod stream_read;
 mod stream_turn;
 mod stream_waiter;

@@ -72,8 +72,6 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // A callback that ended the run has left both as they were.
-        self.0.set_behind(false);
         let shared = self.0.event_loop.shared();
         shared.progress.rest();
         shared.set_running(false);
@@ -250,11 +248,11 @@ fn run_callbacks(
     let core = slf.get();
     let progress = &core.event_loop.shared().progress;
     run_urgent(slf)?;
+    let behind = Behind(core);
     while todo > 0 {
         let batch = todo.min(config::CALLBACK_BATCH);
         todo -= batch;
-        let behind = batch >= config::BEHIND && has_helper(core);
-        core.set_behind(behind);
+        behind.set(batch >= config::BEHIND && has_helper(core));
         for _ in 0..batch {
             run_urgent(slf)?;
             // SAFETY: runs no Python.
@@ -283,8 +281,23 @@ fn run_callbacks(
             }
         }
     }
-    core.set_behind(false);
     Ok(())
+}
+
+/// Says of a loop whether it has more to run than it gets to soon, which ends with this, however the
+/// callbacks end.
+struct Behind<'a>(&'a LoopCore);
+
+impl Behind<'_> {
+    fn set(&self, behind: bool) {
+        self.0.set_behind(behind);
+    }
+}
+
+impl Drop for Behind<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// Where the objects of the callbacks are that a turn runs.

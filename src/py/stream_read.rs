@@ -7,10 +7,7 @@
 //! is cancelled in between has taken none.
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{
-    AtomicU8,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{
     PyAssertionError, PyAttributeError, PyRuntimeWarning, PyStopAsyncIteration,
@@ -26,23 +23,17 @@ use super::object::Ref;
 use super::reader;
 use super::returned::Returned;
 use super::stream_look::{self, Kind, Look, Progress};
+use super::stream_phase::{Phase, Refusal, Turn};
 use super::stream_waiter::{Outcome, Parts, Waiter, cancelled_error};
-
-// Where an operation stands.
-const FRESH: u8 = 0;
-const RUNNING: u8 = 1;
-const WAITING: u8 = 2;
-const OVER: u8 = 3;
 
 /// A `read` or its like, to be awaited once.
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(super) struct StreamRead {
     reader: Ref,
     kind: Kind,
-    /// One of the four above. Whoever puts `RUNNING` in the place of `FRESH` or `WAITING` goes on with it.
-    phase: AtomicU8,
+    phase: Phase,
     pub(super) waiter: Waiter,
-    /// Touched by whoever goes on with it.
+    /// Touched by who has the [`Turn`].
     progress: UnsafeCell<Progress>,
 }
 
@@ -76,7 +67,7 @@ impl StreamRead {
         let read = Self {
             reader,
             kind,
-            phase: AtomicU8::new(FRESH),
+            phase: Phase::default(),
             waiter: Waiter::default(),
             progress: UnsafeCell::default(),
         };
@@ -94,27 +85,23 @@ impl StreamRead {
         }
     }
 
-    /// Lets this thread go on with it; returns where it stands.
-    fn claim(&self, py: Python<'_>) -> PyResult<u8> {
-        let phase = self.phase.swap(RUNNING, Acquire);
-        match phase {
-            RUNNING => Err(alloc::value_error(py, "coroutine already executing")),
-            OVER => {
-                self.phase.store(OVER, Release);
-                Err(alloc::runtime_error(py, "cannot reuse already awaited coroutine"))
-            }
-            _ => Ok(phase),
-        }
+    /// Lets this thread go on with it.
+    fn claim(&self, py: Python<'_>) -> PyResult<Turn<'_>> {
+        self.phase.claim().map_err(|refusal| match refusal {
+            Refusal::Running => alloc::value_error(py, "coroutine already executing"),
+            Refusal::Over => alloc::runtime_error(py, "cannot reuse already awaited coroutine"),
+        })
     }
 
     fn go_on(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let this = slf.get();
-        let phase = this.claim(slf.py())?;
-        // SAFETY: we have put `RUNNING` there.
+        let mut turn = this.claim(slf.py())?;
+        // SAFETY: the turn is ours.
         let progress = unsafe { &mut *this.progress.get() };
-        let result = Self::advance(slf, phase == FRESH, progress);
-        let waits = matches!(result, Ok(Step::Waits));
-        this.phase.store(if waits { WAITING } else { OVER }, Release);
+        let result = Self::advance(slf, turn.is_first, progress);
+        if matches!(result, Ok(Step::Waits)) {
+            turn.waits();
+        }
         result
     }
 
@@ -399,7 +386,7 @@ impl StreamRead {
     }
 
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        if slf.get().phase.load(Relaxed) == WAITING {
+        if slf.get().phase.is_waiting() {
             return Err(alloc::runtime_error(slf.py(), "coroutine is being awaited already"));
         }
         Ok(slf)
@@ -413,7 +400,7 @@ impl StreamRead {
     }
 
     fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
-        if !value.is_none() && slf.get().phase.load(Relaxed) == FRESH {
+        if !value.is_none() && slf.get().phase.is_fresh() {
             let text = "can't send non-None value to a just-started coroutine";
             return Err(alloc::type_error(slf.py(), text));
         }
@@ -434,18 +421,16 @@ impl StreamRead {
                 return Err(alloc::type_error(slf.py(), text));
             }
         };
-        slf.get().claim(slf.py())?;
+        let _turn = slf.get().claim(slf.py())?;
         drop(Self::leave(slf));
-        slf.get().phase.store(OVER, Release);
         Err(thrown)
     }
 
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
-        if this.phase.load(Relaxed) != OVER {
-            this.claim(slf.py())?;
+        if !this.phase.is_over() {
+            let _turn = this.claim(slf.py())?;
             drop(Self::leave(slf));
-            this.phase.store(OVER, Release);
         }
         Ok(())
     }
@@ -453,8 +438,7 @@ impl StreamRead {
     /// As a future's. `None` while it does not wait: then it is a coroutine, and no future.
     #[getter(_asyncio_future_blocking)]
     fn is_blocking(&self) -> Option<bool> {
-        let waits = self.phase.load(Relaxed) == WAITING;
-        waits.then(|| self.waiter.blocking.load(Relaxed))
+        self.phase.is_waiting().then(|| self.waiter.blocking.load(Relaxed))
     }
 
     #[setter(_asyncio_future_blocking)]
@@ -475,7 +459,7 @@ impl StreamRead {
 
 impl Drop for StreamRead {
     fn drop(&mut self) {
-        if *self.phase.get_mut() == FRESH {
+        if self.phase.is_fresh() {
             self.warn();
         }
     }
