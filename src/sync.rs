@@ -8,6 +8,8 @@
 
 #![allow(clippy::disallowed_types, reason = "this module is the door")]
 
+pub(crate) mod announce;
+
 /// A cell that is written once. The same under loom: no model is about one.
 pub(crate) use std::sync::OnceLock;
 use std::sync::{PoisonError, TryLockError};

@@ -6,26 +6,25 @@
 //!
 //! ```text
 //!   owner                                  reader, any thread
-//!   show the task                          readers += 1
-//!   ... run the step ...                   fence
-//!   show it no more                        is one shown? take a reference
-//!   fence                                  readers -= 1
-//!   readers == 0?  drop the task
-//!   else           put it aside, drop it later
+//!   show the task                          announce: readers += 1
+//!   ... run the step ...                   look: is one shown? take a reference
+//!   announce: show it no more              readers -= 1
+//!   look: readers == 0?  drop the task
+//!         else           put it aside, drop it later
 //! ```
 //!
-//! Of the two fences one comes first. If it is the owner's, a reader behind the other no longer finds
-//! the task. If it is the reader's, the owner finds a reader counted, or one that has its reference
-//! already. So no reader takes a reference to a task that the owner has dropped.
+//! One of the two sees what the other has announced ([`SharedFence`]). Either the reader no longer
+//! finds the task, or the owner finds a reader counted, or one that has its reference already. So no
+//! reader takes a reference to a task that the owner has dropped.
 //!
 //! What is shown is a number here: this layer neither counts references nor follows pointers.
 //!
 //! Must never: make the owner wait.
 
+use crate::sync::announce::SharedFence;
 use crate::sync::atomic::{
     AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 /// Tasks that can be shown before their first step.
@@ -60,6 +59,8 @@ pub struct Current {
     running: AtomicUsize,
     /// Threads that are reading.
     readers: AtomicUsize,
+    /// Between what the owner shows no more and the readers' count.
+    fence: SharedFence,
     /// The first of `young` in use, and the first free one, without end; owner's to write.
     begin: AtomicUsize,
     end: AtomicUsize,
@@ -72,6 +73,7 @@ impl Current {
         Self {
             running: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
+            fence: SharedFence::default(),
             begin: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             young: std::iter::repeat_with(young).take(YOUNG).collect(),
@@ -96,17 +98,8 @@ impl Current {
     /// the task that was shown. Owner only, before it drops the task.
     #[inline(always)]
     pub fn leave(&self, before: usize) -> Farewell {
-        #[cfg(not(loom))]
-        {
-            // The swap is the fence as well.
-            self.running.swap(before, SeqCst);
-        }
-        #[cfg(loom)]
-        {
-            self.running.store(before, Release);
-            fence(SeqCst);
-        }
-        if self.is_unread() { Farewell::Drop } else { Farewell::PutAside }
+        let announced = self.fence.announce(|| self.running.store(before, Release));
+        if announced.look(|| self.is_unread()) { Farewell::Drop } else { Farewell::PutAside }
     }
 
     /// Whether nobody is reading: what was put aside before may be dropped. Owner only.
@@ -157,13 +150,13 @@ impl Current {
     /// Shows no task any more that waits for its first step: none of them will begin. Owner only, before
     /// it drops them, which it may do once [`is_unread`](Self::is_unread).
     pub fn clear_young(&self) {
-        let (mut begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
-        while begin != end {
-            self.young[begin % YOUNG].task.store(0, Release);
-            begin = begin.wrapping_add(1);
-        }
-        self.begin.store(begin, Release);
-        fence(SeqCst);
+        let (begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
+        let _ = self.fence.announce(|| {
+            for offset in 0..end.wrapping_sub(begin) {
+                self.young[begin.wrapping_add(offset) % YOUNG].task.store(0, Release);
+            }
+            self.begin.store(end, Release);
+        });
     }
 
     // -- readers ---------------------------------------------------------------------------------
@@ -171,9 +164,8 @@ impl Current {
     /// Calls `f`, during which no task that it sees is dropped. Any thread. `f` is as short as can
     /// be: it takes references, and nothing more.
     pub fn read<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
-        self.readers.fetch_add(1, Relaxed);
-        fence(SeqCst);
-        let result = f(self);
+        let announced = self.fence.announce(|| self.readers.fetch_add(1, Relaxed));
+        let result = announced.look(|| f(self));
         self.readers.fetch_sub(1, Release);
         result
     }

@@ -4,8 +4,7 @@
 //! they were pushed.
 //!
 //! Protocol: a Treiber stack of [`Link`]s. A push writes where its link leads and puts it before the
-//! head by compare-exchange (release). A drain takes the whole stack by one swap (acquire) and
-//! reverses it. As links leave only by the swap of the entire stack, nobody but the drainer follows
+//! head by compare-exchange. A drain takes the whole stack by one swap and reverses it. As links leave only by the swap of the entire stack, nobody but the drainer follows
 //! one: a pusher compares the head as a number. So a link that was drained may be freed, or pushed
 //! again, while a pusher still has its address: if the exchange succeeds, the link at that address
 //! is the head at this moment, whether it was so all the time or has come back, and it is what the
@@ -15,18 +14,15 @@
 //! stands for the value ([`Inbox::push_link`]) and needs no memory of the queue's. Memory that one
 //! thread takes and another gives back is most of what a push costs otherwise.
 //!
-//! The exchange is a sequentially consistent one: whoever pushes and then looks whether the consumer
-//! sleeps needs no further fence (see `Idle::posted_by_exchange`).
+//! The head is an [`ExchangeWord`]: whoever has pushed may look at once whether the consumer sleeps,
+//! without a fence, as the consumer makes its [last look](Inbox::has_come) by an exchange as well.
 //!
 //! Must never: drop a value by itself while it is shared.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-use crate::sync::atomic::{
-    AtomicPtr,
-    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
-};
+use crate::sync::announce::{Announced, ExchangeWord};
 
 type Take<T> = unsafe fn(NonNull<Link<T>>) -> T;
 type Look<T> = unsafe fn(NonNull<Link<T>>, &mut dyn FnMut(&T));
@@ -40,6 +36,7 @@ pub struct Carrier<T> {
 }
 
 /// A place in an [`Inbox`]. From the push until the value is taken it is the queue's.
+#[derive(Debug)]
 pub struct Link<T> {
     next: *mut Link<T>,
     /// Lives as long as the process.
@@ -88,7 +85,7 @@ impl<T> Boxed<T> {
 /// Values posted and not yet drained.
 #[derive(Debug)]
 pub struct Inbox<T> {
-    head: AtomicPtr<Link<T>>,
+    head: ExchangeWord<Link<T>>,
     _values: PhantomData<T>,
 }
 
@@ -99,15 +96,15 @@ unsafe impl<T: Send> Sync for Inbox<T> {}
 
 impl<T> Default for Inbox<T> {
     fn default() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()), _values: PhantomData }
+        Self { head: ExchangeWord::default(), _values: PhantomData }
     }
 }
 
 impl<T> Inbox<T> {
     /// Appends a value. Any thread; lock-free.
-    pub fn push(&self, value: T) {
+    pub fn push(&self, value: T) -> Announced {
         // SAFETY: the box is in no queue, and is freed when its value is taken.
-        unsafe { self.push_link(Boxed::link(value)) };
+        unsafe { self.push_link(Boxed::link(value)) }
     }
 
     /// Appends the value that `link` is part of. Any thread; lock-free.
@@ -116,14 +113,14 @@ impl<T> Inbox<T> {
     /// The link is in no queue and the caller's alone. Its carrier may be used by any thread, and
     /// what it is part of stays where it is until the value is taken.
     #[inline]
-    pub unsafe fn push_link(&self, link: NonNull<Link<T>>) {
+    pub unsafe fn push_link(&self, link: NonNull<Link<T>>) -> Announced {
         let link = link.as_ptr();
-        let mut head = self.head.load(Relaxed);
+        let mut head = self.head.peek();
         loop {
             // SAFETY: the link is ours alone until the exchange below succeeds.
             unsafe { (*link).next = head };
-            match self.head.compare_exchange_weak(head, link, SeqCst, Relaxed) {
-                Ok(_) => return,
+            match self.head.replace(head, link) {
+                Ok(announced) => return announced,
                 Err(actual) => head = actual,
             }
         }
@@ -133,16 +130,23 @@ impl<T> Inbox<T> {
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.head.load(Acquire).is_null()
+        self.head.peek().is_null()
+    }
+
+    /// Whether anything waits, on the consumer's last look before a sleep that it has announced:
+    /// whoever pushes after it sees the announcement.
+    #[inline]
+    pub fn has_come(&self, announced: &Announced) -> bool {
+        !self.head.is_null(announced)
     }
 
     /// Takes out everything pushed so far, oldest first.
     #[inline]
     pub fn drain(&self) -> Drain<T> {
-        if self.head.load(Relaxed).is_null() {
+        if self.is_empty() {
             return Drain::of(ptr::null_mut());
         }
-        let mut newest_first = self.head.swap(ptr::null_mut(), AcqRel);
+        let mut newest_first = self.head.take();
         let mut oldest_first = ptr::null_mut();
         while !newest_first.is_null() {
             // SAFETY: the swap made us the only owner of every link in the chain.
@@ -158,7 +162,7 @@ impl<T> Inbox<T> {
     /// # Safety
     /// No other thread may push or drain meanwhile (the garbage collector has stopped them all).
     pub unsafe fn for_each(&self, mut f: impl FnMut(&T)) {
-        let mut next = self.head.load(Acquire);
+        let mut next = self.head.peek();
         while let Some(link) = NonNull::new(next) {
             // SAFETY: the caller vouches that the chain does not change; links in it are alive.
             unsafe {
@@ -219,7 +223,7 @@ mod tests {
         let inbox = Inbox::default();
         assert!(inbox.is_empty());
         for value in 0..5 {
-            inbox.push(value);
+            let _ = inbox.push(value);
         }
         assert_eq!(inbox.drain().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         assert!(inbox.is_empty());
@@ -230,12 +234,12 @@ mod tests {
     fn what_is_never_drained_is_dropped_once() {
         let value = Arc::new(());
         let inbox = Inbox::default();
-        inbox.push(Arc::clone(&value));
-        inbox.push(Arc::clone(&value));
+        let _ = inbox.push(Arc::clone(&value));
+        let _ = inbox.push(Arc::clone(&value));
         let mut drain = inbox.drain();
         drop(drain.next());
         assert_eq!(Arc::strong_count(&value), 2);
-        inbox.push(Arc::clone(&value));
+        let _ = inbox.push(Arc::clone(&value));
         drop((drain, inbox));
         assert_eq!(Arc::strong_count(&value), 1);
     }
@@ -249,7 +253,7 @@ mod tests {
             .map(|producer| {
                 let inbox = Arc::clone(&inbox);
                 #[allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
-                thread::spawn(move || (0..EACH).for_each(|n| inbox.push((producer, n))))
+                thread::spawn(move || (0..EACH).for_each(|n| drop(inbox.push((producer, n)))))
             })
             .collect();
         let mut next = [0; PRODUCERS];
@@ -298,17 +302,17 @@ mod tests {
     fn links_and_boxes_come_out_in_one_order_and_each_is_taken_once() {
         let inbox = Inbox::default();
         let object = NonNull::from(Box::leak(Box::new(Embedding::new(2))));
-        inbox.push(1);
+        let _ = inbox.push(1);
         // SAFETY: in no queue, and alive until the end of the test.
-        unsafe { inbox.push_link(object.cast()) };
-        inbox.push(3);
+        let _ = unsafe { inbox.push_link(object.cast()) };
+        let _ = inbox.push(3);
         let mut seen = Vec::new();
         // SAFETY: no other thread.
         unsafe { inbox.for_each(|value| seen.push(*value)) };
         assert_eq!(seen, [3, 2, 1]);
         assert_eq!(inbox.drain().collect::<Vec<_>>(), [1, 2, 3]);
         // SAFETY: it is in no queue any more.
-        unsafe { inbox.push_link(object.cast()) };
+        let _ = unsafe { inbox.push_link(object.cast()) };
         drop(inbox);
         // SAFETY: made by `Box`, and in no queue.
         assert_eq!(unsafe { Box::from_raw(object.as_ptr()) }.taken, 2);

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::reactor::{IoTable, Ready};
 use crate::scheduler::Park;
 use crate::sync::Mutex;
+use crate::sync::announce::announce;
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, Release},
@@ -116,8 +117,7 @@ impl<C> EventLoop<C> {
 
     /// Asks the loop for something, and wakes it if it sleeps. Any thread.
     pub fn post(&self, post: Post<C>) {
-        self.inbox.push(post);
-        self.shared.pushed();
+        self.shared.posted(&self.inbox.push(post));
     }
 
     /// As [`post`](Self::post), of what `link` is part of. Any thread.
@@ -127,20 +127,18 @@ impl<C> EventLoop<C> {
     #[inline]
     pub unsafe fn post_link(&self, link: NonNull<Link<Post<C>>>) {
         // SAFETY: handed on to our caller.
-        unsafe { self.inbox.push_link(link) };
-        self.shared.pushed();
+        self.shared.posted(&unsafe { self.inbox.push_link(link) });
     }
 
     /// Leaves something for the loop to find when it wakes for another reason. Any thread.
     pub fn leave(&self, post: Post<C>) {
-        self.inbox.push(post);
+        let _ = self.inbox.push(post);
     }
 
     /// As [`post`](Self::post), of a callback that is to run before any other that has not begun:
     /// whoever runs callbacks looks at [`has_urgent`](Self::has_urgent) before each of them.
     pub fn post_urgent(&self, callback: C) {
-        self.urgent.push(callback);
-        self.shared.pushed();
+        self.shared.posted(&self.urgent.push(callback));
     }
 
     /// Whether something is to run before the next callback.
@@ -166,11 +164,17 @@ impl<C> EventLoop<C> {
         self.inbox.drain()
     }
 
-    /// Publishes that the owner is about to sleep and looks once more: at what was posted, at whether
+    /// Announces that the owner is about to sleep and looks once more: at what was posted, at whether
     /// the loop was asked to stop, and by `more`. Owner only, with the right to poll in its hands:
     /// nobody else may then take the event that is to wake it.
     pub fn park(&self, _poller: &Poller<'_>, more: impl FnOnce() -> bool) -> Park<'_> {
-        self.shared.idle().park(|| self.has_posts() || self.is_stopping() || more())
+        self.shared.idle().park(|announced| {
+            self.inbox.has_come(announced)
+                || self.urgent.has_come(announced)
+                || self.shared.have_completions_come(announced)
+                || self.is_stopping()
+                || more()
+        })
     }
 
     /// Waits for the kernel for as long as the last look before the sleep says; `None`: not at all.
@@ -214,9 +218,9 @@ impl<C> EventLoop<C> {
 
     /// Sets or clears the wish to stop, and wakes a sleeping loop for it. Any thread.
     pub fn set_stopping(&self, stopping: bool) {
-        self.stopping.store(stopping, Release);
+        let announced = announce(|| self.stopping.store(stopping, Release));
         if stopping {
-            self.shared.posted();
+            self.shared.posted(&announced);
         }
     }
 

@@ -26,8 +26,7 @@ impl Default for Kernel {
 
 impl Model {
     fn post(&self, value: u32) {
-        self.inbox.push(value);
-        if self.idle.posted_by_exchange() == Wake::Needed {
+        if self.idle.posted(&self.inbox.push(value)) == Wake::Needed {
             self.kernel.0.notify();
         }
     }
@@ -37,7 +36,8 @@ impl Model {
     fn own(&self, count: usize) -> Vec<u32> {
         let mut seen = Vec::new();
         while seen.len() < count {
-            if let Park::Sleep(_parked) = self.idle.park(|| !self.inbox.is_empty()) {
+            if let Park::Sleep(_parked) = self.idle.park(|announced| self.inbox.has_come(announced))
+            {
                 self.kernel.0.wait();
             }
             seen.extend(self.inbox.drain());
@@ -89,7 +89,7 @@ fn loom_the_inbox_hands_over_what_was_written_before_the_push() {
         let pusher = {
             let (inbox, cell) = (Arc::clone(&inbox), Arc::clone(&cell));
             thread::spawn(move || {
-                inbox.push(Box::new(7));
+                let _ = inbox.push(Box::new(7));
                 *cell.lock() = 1;
             })
         };
@@ -140,7 +140,7 @@ impl Handed {
         // SAFETY: the object is in no queue, and ours.
         unsafe {
             self.0.as_ref().value.with_mut(|place| *place = value);
-            inbox.push_link(self.0.cast());
+            let _ = inbox.push_link(self.0.cast());
         }
     }
 

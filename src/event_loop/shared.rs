@@ -16,6 +16,7 @@ use crate::id::{IoToken, LoopId};
 use crate::metrics::Metrics;
 use crate::reactor::{Driver, Handle, Ready};
 use crate::scheduler::{Idle, Wake};
+use crate::sync::announce::Announced;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::address::SocketAddress;
@@ -268,17 +269,10 @@ impl Shared {
         }
     }
 
-    /// Wakes the owner if it sleeps, after something was pushed where it looks. Any thread.
-    pub fn posted(&self) {
-        if self.door.idle.posted() == Wake::Needed {
-            self.rouse();
-        }
-    }
-
-    /// As [`posted`](Self::posted), after a push to an [`Inbox`].
+    /// Wakes the owner if it sleeps, for something that was announced where it looks. Any thread.
     #[inline]
-    pub(super) fn pushed(&self) {
-        if self.door.idle.posted_by_exchange() == Wake::Needed {
+    pub fn posted(&self, announced: &Announced) {
+        if self.door.idle.posted(announced) == Wake::Needed {
             self.rouse();
         }
     }
@@ -291,8 +285,7 @@ impl Shared {
 
     /// Hands something to the owner, and wakes it if it sleeps. Any thread.
     pub fn complete(&self, completion: Completion) {
-        self.door.completions.push(completion);
-        self.pushed();
+        self.posted(&self.door.completions.push(completion));
     }
 
     /// Whether the loop has been closed, or is being closed and will look once more at what was
@@ -305,6 +298,11 @@ impl Shared {
     #[inline]
     pub fn has_completions(&self) -> bool {
         !self.door.completions.is_empty()
+    }
+
+    /// As [`has_completions`](Self::has_completions), on the last look before a sleep.
+    pub(super) fn have_completions_come(&self, announced: &Announced) -> bool {
+        self.door.completions.has_come(announced)
     }
 
     /// Takes out what was handed over, oldest first. Owner only; anybody once it is closed.

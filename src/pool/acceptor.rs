@@ -10,10 +10,10 @@
 //!
 //! # Why nothing is placed behind a shut door
 //!
-//! Who places a connection enters first (`inside + 1`), then reads the token; who shuts the door
-//! takes the token away first, then reads `inside`. Between its two steps each has a sequentially
-//! consistent fence, so one of the two sees what the other has done: either the placer finds no
-//! token and goes elsewhere, or the one who shuts the door finds it inside, and waits until it left.
+//! Who places a connection announces that it is inside, then looks at the token; who shuts the door
+//! announces that there is no token, then looks at `inside`. One of the two sees the other
+//! ([`announce`]): either the placer finds no token and goes elsewhere, or the one who shuts the door
+//! finds it inside, and waits until it left.
 //! It leaves after a push to the inbox, without waiting for anybody. Each loop of a server leaves
 //! after it has accepted for the last time, so the last one that accepts finds its own door open.
 
@@ -25,10 +25,10 @@ use crossbeam_utils::CachePadded;
 use super::{Team, load_of};
 use crate::event_loop::{Completion, Shared};
 use crate::id::{IoToken, LoopId};
+use crate::sync::announce::announce;
 use crate::sync::atomic::{
     AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+    Ordering::{Acquire, Relaxed, Release},
 };
 use crate::sync::yield_now;
 use crate::sys::address::SocketAddress;
@@ -64,18 +64,18 @@ impl Door {
 
     /// Lets none in any more; returns when nobody is inside.
     pub(super) fn shut(&self) {
-        self.token.store(0, Relaxed);
-        fence(SeqCst);
-        while self.inside.load(Acquire) != 0 {
-            yield_now();
-        }
+        announce(|| self.token.store(0, Relaxed)).look(|| {
+            while self.inside.load(Acquire) != 0 {
+                yield_now();
+            }
+        });
     }
 
     /// Goes in, for as long as the returned value lives; `None`: it is shut.
     pub(super) fn enter(&self) -> Option<Inside<'_>> {
-        self.inside.fetch_add(1, Relaxed);
-        fence(SeqCst);
-        let Some(token) = IoToken::from_word(self.token.load(Acquire)) else {
+        let entered = announce(|| self.inside.fetch_add(1, Relaxed));
+        let word = entered.look(|| self.token.load(Acquire));
+        let Some(token) = IoToken::from_word(word) else {
             self.inside.fetch_sub(1, Release);
             return None;
         };

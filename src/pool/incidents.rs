@@ -3,20 +3,19 @@
 //!
 //! ```text
 //! monitor                                 reporter
-//! M1  push the incident                   R1  state = PARKED
-//! M2  fence SeqCst                        R2  fence SeqCst
-//! M3  if the reporter sleeps: wake it     R3  look: told, over
-//!                                         R4  if nothing: sleep in the kernel
-//! end of the pool                         R5  over = look whether it is over
-//! E1  over = true                         R6  take out what was told
-//! E2  M2 and M3                           R7  nothing, and over at R5: the end
+//! M1  announce: push the incident         R1  announce: state = PARKED
+//! M2  if the reporter sleeps: wake it     R2  look: told, over
+//!                                         R3  if nothing: sleep in the kernel
+//! end of the pool                         R4  over = look whether it is over
+//! E1  announce: over = true               R5  take out what was told
+//! E2  as M2                               R6  nothing, and over at R4: the end
 //! ```
 //!
-//! *Nothing told is slept through.* M1 to M3 and R1 to R4 are parking, word for word
+//! *Nothing told is slept through.* M1, M2 and R1 to R3 are parking, word for word
 //! (`src/scheduler/README.md`), and so are E1 and E2.
 //!
-//! *Nothing told is lost at the end.* The monitor has told all when E1 comes. R5 looks before R6
-//! takes: if it is over at R5, all has been pushed, and R6 finds it; it is the end only if R6 finds
+//! *Nothing told is lost at the end.* The monitor has told all when E1 comes. R4 looks before R5
+//! takes: if it is over at R4, all has been pushed, and R5 finds it; it is the end only if R5 finds
 //! nothing. The other way round, an incident pushed between the two would be lost.
 //!
 //! *The order is kept.* One thread tells, and the inbox keeps the order of one poster.
@@ -129,19 +128,17 @@ impl Told {
             return Err(NoRoom);
         }
         self.waiting.fetch_add(1, Relaxed);
-        self.queue.push(incident);
-        Ok(self.idle.posted())
+        Ok(self.idle.posted(&self.queue.push(incident)))
     }
 
     /// Says that nothing will be told any more, after the last `tell`.
     pub(super) fn end(&self) -> Wake {
-        self.over.store(true, Release);
-        self.idle.posted()
+        self.idle.post(|| self.over.store(true, Release))
     }
 
     /// Whether the reporter may sleep.
     pub(super) fn park(&self) -> Park<'_> {
-        self.idle.park(|| !self.queue.is_empty() || self.over.load(Relaxed))
+        self.idle.park(|announced| self.queue.has_come(announced) || self.over.load(Relaxed))
     }
 
     /// Takes out what was told, oldest first. `None`: nothing was, and nothing will be.

@@ -7,10 +7,10 @@
 //! callback that lasts for longer than the pool's limit, if there is one, is reported
 //! ([`Incidents`](super::Incidents)).
 //!
-//! When all loops sleep, so does the monitor: it publishes so, looks once more, and is woken by the
-//! first loop that wakes ([`Team::awake`]); the argument is that of parking in
-//! `src/scheduler/README.md`. It also sleeps while there is nothing for it to do, until
-//! [`Team::set_limit`] wakes it through the kernel, which remembers a wake that comes first.
+//! When all loops sleep, so does the monitor: it parks as a loop does (`src/scheduler/README.md`), and
+//! what is posted to it is that a loop is awake ([`Team::awake`]). It also sleeps while there is
+//! nothing for it to do, until [`Team::set_limit`] wakes it through the kernel, which remembers a wake
+//! that comes first.
 
 use std::io;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use super::helper::Helper;
 use super::incidents::{Incident, Limit};
 use crate::config;
 use crate::event_loop::Shared;
+use crate::scheduler::{Park, Parked};
 use crate::sync::atomic::{
     AtomicBool,
-    Ordering::{Relaxed, Release, SeqCst},
-    fence,
+    Ordering::{Relaxed, Release},
 };
 use crate::sync::{JoinHandle, Mutex, spawn};
 use crate::sys::clock;
@@ -91,10 +91,11 @@ impl Watch {
     }
 
     fn run(mut self, stopping: &AtomicBool) {
+        let team = Arc::clone(&self.team);
         while !stopping.load(Relaxed) {
-            let limit = self.next_wait();
+            let (limit, parked) = self.next_wait(&team);
             self.helper.wait(limit);
-            self.team.monitor_sleeps.store(false, Relaxed);
+            drop(parked);
             self.look(clock::monotonic_ns());
         }
         // The loops have ended since the last look, and with them what they were in. One that has not
@@ -106,16 +107,17 @@ impl Watch {
         }
     }
 
-    /// For how long there is nothing to look at, if nothing comes.
-    fn next_wait(&mut self) -> Duration {
+    /// For how long there is nothing to look at, if nothing comes. For longer than a tick, while it has
+    /// duties, only by the proof that the first loop to wake wakes it.
+    fn next_wait<'a>(&mut self, team: &'a Team) -> (Duration, Option<Parked<'a>>) {
         if self.helper.has_jobs() {
-            Duration::ZERO
+            (Duration::ZERO, None)
         } else if !self.has_duties() {
-            config::MAX_WAIT
+            (config::MAX_WAIT, None)
         } else if self.quiet < config::MONITOR_PATIENCE {
-            config::MONITOR_TICK
+            (config::MONITOR_TICK, None)
         } else {
-            self.go_to_sleep()
+            self.go_to_sleep(team)
         }
     }
 
@@ -126,17 +128,16 @@ impl Watch {
             || self.watched.iter().any(|watched| watched.detector.is_reported())
     }
 
-    /// Publishes that the monitor sleeps, and looks once more whether it may.
-    fn go_to_sleep(&mut self) -> Duration {
-        self.team.monitor_sleeps.store(true, Relaxed);
-        // Pairs with the one in `Team::awake`.
-        fence(SeqCst);
-        if self.team.loops().any(|(_, shared)| shared.awake_runner().is_some()) {
-            self.quiet = 0;
-            self.team.monitor_sleeps.store(false, Relaxed);
-            return config::MONITOR_TICK;
+    /// Announces that the monitor sleeps, and looks once more whether it may.
+    fn go_to_sleep<'a>(&mut self, team: &'a Team) -> (Duration, Option<Parked<'a>>) {
+        let is_awake = |_: &_| team.loops().any(|(_, shared)| shared.awake_runner().is_some());
+        match team.monitor_idle.park(is_awake) {
+            Park::Sleep(parked) => (config::MAX_WAIT, Some(parked)),
+            Park::Work => {
+                self.quiet = 0;
+                (config::MONITOR_TICK, None)
+            }
         }
-        config::MAX_WAIT
     }
 
     /// Looks at every loop, reports those that are inside a callback for long, and has those helped

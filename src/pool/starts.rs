@@ -22,6 +22,7 @@ use super::{Hand, Team};
 use crate::config;
 use crate::event_loop::Shared;
 use crate::scheduler::{CrewId, Homes, Outlook, RunQueues, Seat, Sleepers, Summons, Watch};
+use crate::sync::announce::Announced;
 use crate::sys::clock;
 
 /// By this number a summons says that it is for these.
@@ -84,9 +85,9 @@ impl Homes for Starters<'_> {
         self.home(seat).is_some_and(|home| home.idle().is_awake() && !home.load.is_looking())
     }
 
-    fn post(&self, seat: Seat) {
+    fn post(&self, seat: Seat, announced: &Announced) {
         if let Some(home) = self.home(seat) {
-            home.posted();
+            home.posted(announced);
         }
     }
 }

@@ -11,12 +11,8 @@ use crate::config;
 use crate::event_loop::{Job, Shared};
 use crate::id::LoopId;
 use crate::reactor::Handle;
-use crate::scheduler::{Crew, CrewId, RunQueues, Seat, Sleepers, Worker};
-use crate::sync::atomic::{
-    AtomicBool,
-    Ordering::{Acquire, Relaxed, SeqCst},
-    fence,
-};
+use crate::scheduler::{Crew, CrewId, Idle, RunQueues, Seat, Sleepers, Wake, Worker};
+use crate::sync::announce::Announced;
 use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::clock;
 
@@ -33,8 +29,8 @@ pub struct Team {
     pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
     /// Shares in the crew that no thread has taken yet.
     workers: Mutex<Vec<Option<Worker<Job>>>>,
-    /// The monitor sleeps until a loop wakes it.
-    pub(super) monitor_sleeps: AtomicBool,
+    /// Whether the monitor sleeps until a loop wakes it.
+    pub(super) monitor_idle: Idle,
     /// The monitor's reactor, while there is a monitor.
     monitor: RwLock<Option<Handle>>,
     /// Where it tells of loops that are inside one callback for too long, once somebody has asked.
@@ -96,7 +92,7 @@ impl Team {
             cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
             workers: Mutex::new(workers.into_iter().map(Some).collect()),
-            monitor_sleeps: AtomicBool::new(false),
+            monitor_idle: Idle::default(),
             monitor: RwLock::new(None),
             incidents: OnceLock::new(),
             placement: Placement::new(u32::try_from(loops).unwrap_or(u32::MAX)),
@@ -171,9 +167,7 @@ impl Team {
     /// Tells the monitor that a loop is awake, if it sleeps. A loop calls it when its wait has ended
     /// and before it runs anything.
     pub fn awake(&self) {
-        // Pairs with the monitor's: either it sees us awake, or we see that it sleeps.
-        fence(SeqCst);
-        if self.monitor_sleeps.load(Relaxed) && self.monitor_sleeps.swap(false, Acquire) {
+        if self.monitor_idle.posted(&Announced::so_far()) == Wake::Needed {
             self.wake_monitor();
         }
     }

@@ -11,6 +11,7 @@ use super::Summons;
 use super::deque::{Deque, Injector, Stealer};
 use super::search::Search;
 use crate::config::{INJECTOR_INTERVAL, STEAL_LIMIT};
+use crate::sync::announce::Announced;
 
 /// The place of one thread in its crew, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +79,7 @@ impl<J: Send> Crew<J> {
     /// Wakes one thread to search, if one sleeps and none has been woken for it already. To be
     /// called after a push or an injection, once for several that follow each other. Any thread.
     pub fn wake_one(&self, sleepers: &impl Sleepers) {
-        self.search.wake_one(sleepers, || self.has_work());
+        self.search.wake_one(&Announced::so_far(), sleepers, || self.has_work());
     }
 }
 
@@ -160,13 +161,18 @@ impl<J: Send> Worker<J> {
     #[must_use = "a job that is dropped is lost"]
     pub fn answer(&mut self, summons: Summons, sleepers: &impl Sleepers) -> Option<J> {
         let found = self.search();
-        self.give_back(summons);
-        self.look_again(found, sleepers)
+        let ended = self.give_back(summons);
+        self.look_again(&ended, found, sleepers)
     }
 
     /// What stands behind the end of a search: others have relied on it for what they pushed.
-    fn look_again(&mut self, mut found: Option<(J, bool)>, sleepers: &impl Sleepers) -> Option<J> {
-        while self.crew.has_work() {
+    fn look_again(
+        &mut self,
+        ended: &Announced,
+        mut found: Option<(J, bool)>,
+        sleepers: &impl Sleepers,
+    ) -> Option<J> {
+        while ended.look(|| self.crew.has_work()) {
             if found.is_some() {
                 self.crew.wake_one(sleepers);
                 break;
@@ -179,14 +185,13 @@ impl<J: Send> Worker<J> {
     /// Gives a summons up without searching, because the thread has its own work, and wakes
     /// another for what there is.
     pub fn decline(&self, summons: Summons, sleepers: &impl Sleepers) {
-        self.give_back(summons);
-        if self.crew.has_work() {
+        if self.give_back(summons).look(|| self.crew.has_work()) {
             self.crew.wake_one(sleepers);
         }
     }
 
-    fn give_back(&self, summons: Summons) {
-        self.crew.search.give_back(summons, self.seat);
+    fn give_back(&self, summons: Summons) -> Announced {
+        self.crew.search.give_back(summons, self.seat)
     }
 
     /// A job, and whether others were moved to the own deque along with it.

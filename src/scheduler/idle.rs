@@ -1,9 +1,9 @@
 //! The sleep state of one loop: see `README.md` beside this file for the protocol.
 
+use crate::sync::announce::{Announced, announce};
 use crate::sync::atomic::{
     AtomicU32,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 /// The owner runs, or is about to look for work again: nobody needs to wake it.
@@ -85,48 +85,30 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Publishes that the owner is about to sleep, then looks once more by `has_work`. With a
+    /// Announces that the owner is about to sleep, then looks once more by `has_work`. With a
     /// summons not yet taken it does not sleep. Owner thread only.
-    pub fn park(&self, has_work: impl FnOnce() -> bool) -> Park<'_> {
+    pub fn park(&self, has_work: impl FnOnce(&Announced) -> bool) -> Park<'_> {
         if self.state.load(Relaxed) & STATE == SUMMONED {
             return Park::Work;
         }
-        self.state.store(PARKED, Relaxed);
-        // Pairs with the fences in `posted` and in `Crew`: either we see what was posted or
-        // pushed, or they see PARKED.
-        fence(SeqCst);
+        let announced = announce(|| self.state.store(PARKED, Relaxed));
         let parked = Parked(self);
-        if has_work() {
-            return Park::Work;
-        }
-        Park::Sleep(parked)
+        if has_work(&announced) { Park::Work } else { Park::Sleep(parked) }
     }
 
-    /// Says whether the owner has to be woken, after something was pushed where `has_work` looks.
-    /// Any thread.
-    pub fn posted(&self) -> Wake {
-        fence(SeqCst);
-        self.wake_if(self.is_parked())
+    /// Announces what `write` writes, where `has_work` looks, and says whether the owner has to be
+    /// woken for it. Any thread.
+    pub fn post<R>(&self, write: impl FnOnce() -> R) -> Wake {
+        self.posted(&announce(write))
     }
 
-    /// As [`posted`](Self::posted), after a push whose last step is a sequentially consistent
-    /// exchange: this spares the fence.
+    /// Says whether the owner has to be woken, for something that was announced where `has_work`
+    /// looks. Any thread.
     #[inline]
-    pub fn posted_by_exchange(&self) -> Wake {
-        #[cfg(not(loom))]
+    pub fn posted(&self, _announced: &Announced) -> Wake {
+        if self.is_parked()
+            && self.state.compare_exchange(PARKED, NOTIFIED, Relaxed, Relaxed).is_ok()
         {
-            self.wake_if(self.state.load(SeqCst) == PARKED)
-        }
-        // loom gives such accesses no place among the fences.
-        #[cfg(loom)]
-        {
-            self.posted()
-        }
-    }
-
-    #[inline]
-    fn wake_if(&self, parked: bool) -> Wake {
-        if parked && self.state.compare_exchange(PARKED, NOTIFIED, Relaxed, Relaxed).is_ok() {
             Wake::Needed
         } else {
             Wake::Unneeded
@@ -176,26 +158,26 @@ mod tests {
     const CREW_ONE: CrewId = CrewId(1);
 
     fn sleep(idle: &Idle) -> Parked<'_> {
-        let Park::Sleep(parked) = idle.park(|| false) else { panic!("nothing was posted") };
+        let Park::Sleep(parked) = idle.park(|_| false) else { panic!("nothing was posted") };
         parked
     }
 
     #[test]
     fn only_the_first_poster_wakes_a_sleeper() {
         let idle = Idle::default();
-        assert_eq!(idle.posted(), Wake::Unneeded);
+        assert_eq!(idle.post(|| ()), Wake::Unneeded);
         let parked = sleep(&idle);
-        assert_eq!(idle.posted(), Wake::Needed);
-        assert_eq!(idle.posted(), Wake::Unneeded);
+        assert_eq!(idle.post(|| ()), Wake::Needed);
+        assert_eq!(idle.post(|| ()), Wake::Unneeded);
         drop(parked);
-        assert_eq!(idle.posted(), Wake::Unneeded);
+        assert_eq!(idle.post(|| ()), Wake::Unneeded);
     }
 
     #[test]
     fn work_found_on_the_last_look_keeps_the_owner_awake() {
         let idle = Idle::default();
-        assert!(matches!(idle.park(|| true), Park::Work));
-        assert_eq!(idle.posted(), Wake::Unneeded);
+        assert!(matches!(idle.park(|_| true), Park::Work));
+        assert_eq!(idle.post(|| ()), Wake::Unneeded);
     }
 
     #[test]
@@ -204,7 +186,7 @@ mod tests {
         assert!(!idle.is_parked() && !idle.summon(CREW_ONE));
         let parked = sleep(&idle);
         assert!(idle.is_parked());
-        assert_eq!(idle.posted(), Wake::Needed);
+        assert_eq!(idle.post(|| ()), Wake::Needed);
         assert!(!idle.is_parked() && !idle.summon(CREW_ONE));
         drop(parked);
         assert!(idle.take_summons().is_none());
@@ -216,7 +198,7 @@ mod tests {
         let parked = sleep(&idle);
         assert!(idle.summon(CREW_ONE));
         assert!(!idle.summon(CrewId(0)));
-        assert_eq!(idle.posted(), Wake::Unneeded);
+        assert_eq!(idle.post(|| ()), Wake::Unneeded);
         drop(parked);
         assert_eq!(idle.take_summons().map(|summons| summons.crew()), Some(CREW_ONE));
         assert!(idle.take_summons().is_none());
@@ -226,7 +208,7 @@ mod tests {
     #[test]
     fn a_summons_that_comes_before_the_last_look_is_kept() {
         let idle = Idle::default();
-        let verdict = idle.park(|| idle.summon(CREW_ONE));
+        let verdict = idle.park(|_| idle.summon(CREW_ONE));
         assert!(matches!(verdict, Park::Work));
         assert!(idle.take_summons().is_some());
     }
@@ -237,7 +219,7 @@ mod tests {
         let parked = sleep(&idle);
         assert!(idle.summon(CREW_ONE));
         drop(parked);
-        assert!(matches!(idle.park(|| false), Park::Work));
+        assert!(matches!(idle.park(|_| false), Park::Work));
         assert!(idle.take_summons().is_some());
         drop(sleep(&idle));
     }

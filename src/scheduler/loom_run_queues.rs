@@ -8,6 +8,7 @@ use loom::sync::Notify;
 
 use super::loom_tests::{assert_all_found, with_preemptions};
 use super::{CrewId, Homes, Idle, Outlook, Park, RunQueues, Seat, Sleepers, Wake, Watch};
+use crate::sync::announce::Announced;
 use crate::sync::{Arc, thread};
 
 /// One thread's sleep; `Notify` stands for the kernel's event counter.
@@ -40,8 +41,8 @@ impl Homes for Model {
         self.beds[seat.0].idle.is_awake()
     }
 
-    fn post(&self, seat: Seat) {
-        if self.beds[seat.0].idle.posted() == Wake::Needed {
+    fn post(&self, seat: Seat, announced: &Announced) {
+        if self.beds[seat.0].idle.posted(announced) == Wake::Needed {
             self.beds[seat.0].kernel.notify();
         }
     }
@@ -75,7 +76,7 @@ impl Model {
         let mut watch = None;
         loop {
             let mut outlook = Outlook::Clear;
-            let last_look = || {
+            let last_look = |_: &_| {
                 let look = || self.lying(own).map_or(Outlook::Clear, |_| Outlook::Waiting);
                 outlook = self.queues.look_out(own, &mut watch, look);
                 outlook != Outlook::Clear

@@ -64,7 +64,7 @@ impl Model {
     /// Sleeps until woken, or not at all if there is work.
     fn sleep(&self, seat: Seat) -> Option<Summons> {
         let Bed { idle, kernel } = &self.beds[seat.0];
-        if let Park::Sleep(_parked) = idle.park(|| self.crew.has_work()) {
+        if let Park::Sleep(_parked) = idle.park(|_| self.crew.has_work()) {
             kernel.wait();
         }
         let summons = idle.take_summons();
@@ -249,8 +249,7 @@ fn loom_a_post_is_not_slept_through_for_a_summons() {
         let poster = {
             let bed = Arc::clone(&bed);
             thread::spawn(move || {
-                bed.1.store(true, Relaxed);
-                if bed.0.idle.posted() == Wake::Needed {
+                if bed.0.idle.post(|| bed.1.store(true, Relaxed)) == Wake::Needed {
                     bed.0.kernel.notify();
                 }
             })
@@ -269,7 +268,7 @@ fn loom_a_post_is_not_slept_through_for_a_summons() {
         let Bed { idle, kernel } = &bed.0;
         loop {
             let is_posted = || bed.1.load(Relaxed);
-            if let Park::Sleep(_parked) = idle.park(is_posted) {
+            if let Park::Sleep(_parked) = idle.park(|_| is_posted()) {
                 kernel.wait();
             }
             taken += usize::from(idle.take_summons().is_some());

@@ -14,11 +14,8 @@ use crossbeam_utils::CachePadded;
 use super::deque::Injector;
 use super::search::Search;
 use super::{CrewId, Seat, Sleepers, Summons};
-use crate::sync::atomic::{
-    AtomicBool, AtomicUsize,
-    Ordering::{Relaxed, SeqCst},
-    fence,
-};
+use crate::sync::announce::{Announced, announce};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// What the homes' threads do, and how to wake them: the caller's part.
 pub trait Homes: Sleepers {
@@ -27,7 +24,7 @@ pub trait Homes: Sleepers {
 
     /// [`Idle::posted`](super::Idle::posted) of the thread in this seat, which is woken through the
     /// kernel if that says so.
-    fn post(&self, seat: Seat);
+    fn post(&self, seat: Seat, announced: &Announced);
 }
 
 #[derive(Debug)]
@@ -98,23 +95,21 @@ impl<J: Send> RunQueues<J> {
     #[must_use = "what nobody will do is lost"]
     pub fn push(&self, home: Seat, job: J, homes: &impl Homes) -> Vec<J> {
         let queue = &self.queues[home.0];
-        queue.push(job);
-        // A fence comes with it: either the home sees what was pushed, or we wake it.
-        homes.post(home);
-        if queue.is_closed.load(Relaxed) {
+        let pushed = announce(|| queue.push(job));
+        homes.post(home, &pushed);
+        if pushed.look(|| queue.is_closed.load(Relaxed)) {
             return self.take_all(home);
         }
         // One that is being woken looks at its queue first of all.
         if homes.is_awake(home) {
-            self.see_to_it(homes);
+            self.watch_for(&pushed, homes);
         }
         Vec::new()
     }
 
     /// As [`push`](Self::push), on the own queue, by its thread: which is awake.
     pub fn push_own(&self, own: Seat, job: J, homes: &impl Homes) {
-        self.queues[own.0].push(job);
-        self.see_to_it(homes);
+        self.watch_for(&announce(|| self.queues[own.0].push(job)), homes);
     }
 
     /// Takes the oldest from a queue: its home, or who takes it away. Any thread.
@@ -137,11 +132,9 @@ impl<J: Send> RunQueues<J> {
     /// As [`take_all`](Self::take_all), of a home that leaves: what is pushed from then on is given back
     /// to whoever does it.
     pub fn close(&self, seat: Seat) -> Vec<J> {
-        self.queues[seat.0].is_closed.store(true, Relaxed);
-        // Pairs with the one in `push`: either it sees that the queue is closed, or we see what was
-        // pushed.
-        fence(SeqCst);
-        self.take_all(seat)
+        // Either who pushes sees that the queue is closed, or we see what was pushed.
+        let closed = announce(|| self.queues[seat.0].is_closed.store(true, Relaxed));
+        closed.look(|| self.take_all(seat))
     }
 
     /// Whether the home has left for good.
@@ -179,9 +172,13 @@ impl<J: Send> RunQueues<J> {
     /// Sees to it that somebody keeps the watch, or nobody sleeps: when work lies on the queue of a
     /// thread that is awake, and may be long in coming to it. Any thread.
     pub fn see_to_it(&self, homes: &impl Homes) {
+        self.watch_for(&Announced::so_far(), homes);
+    }
+
+    fn watch_for(&self, pushed: &Announced, homes: &impl Homes) {
         let seats = || (0..self.queues.len()).map(Seat);
-        self.search
-            .wake_one(homes, || seats().any(|seat| !self.is_empty(seat) && homes.is_awake(seat)));
+        let lies = || seats().any(|seat| !self.is_empty(seat) && homes.is_awake(seat));
+        self.search.wake_one(pushed, homes, lies);
     }
 
     /// Looks at all queues, on the last look before a sleep, and begins or ends the watch as needed.
@@ -207,7 +204,7 @@ impl<J: Send> RunQueues<J> {
                 Outlook::Clear if watch.is_some() => {
                     if let Some(Watch(summons)) = watch.take() {
                         // Others have relied on it until now: look once more.
-                        self.search.give_back(summons, own);
+                        let _ = self.search.give_back(summons, own);
                     }
                 }
                 outlook => return outlook,
@@ -218,20 +215,19 @@ impl<J: Send> RunQueues<J> {
     /// Ends the watch, if the thread keeps it, before it does anything else; and sees to it that
     /// another keeps it if there is need. After each wait, and after work was taken over.
     pub fn stand_down(&self, own: Seat, watch: Option<Watch>, homes: &impl Homes) {
-        let lies = if let Some(Watch(summons)) = watch {
-            self.search.give_back(summons, own);
-            let others = (0..self.queues.len()).map(Seat).filter(|seat| *seat != own);
-            self.len(own) > 1
-                || others.into_iter().any(|seat| !self.is_empty(seat) && homes.is_awake(seat))
-        } else {
-            // Pairs with the one in `push`: who found that this thread sleeps or is being woken, and left
-            // the rest to it, has pushed what is seen from here on.
-            fence(SeqCst);
-            // The first is begun at once.
-            self.len(own) > 1
+        let had_watch = watch.is_some();
+        let announced = match watch {
+            Some(Watch(summons)) => self.search.give_back(summons, own),
+            // That it is awake: who found that it sleeps or is being woken, and left the rest to it,
+            // has pushed what is seen from here on.
+            None => Announced::so_far(),
         };
+        let mut others = (0..self.queues.len()).map(Seat).filter(|seat| *seat != own);
+        // Of its own, the first is begun at once.
+        let lies = self.len(own) > 1
+            || had_watch && others.any(|seat| !self.is_empty(seat) && homes.is_awake(seat));
         if lies {
-            self.see_to_it(homes);
+            self.watch_for(&announced, homes);
         }
     }
 }

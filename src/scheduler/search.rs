@@ -4,11 +4,8 @@
 use crossbeam_utils::CachePadded;
 
 use super::{CrewId, Seat, Sleepers, Summons};
-use crate::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Relaxed, SeqCst},
-    fence,
-};
+use crate::sync::announce::{Announced, announce};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Set while somebody is woken to search or searches for it.
 const UNDER_WAY: usize = 1;
@@ -28,12 +25,15 @@ impl Search {
         Self { word: CachePadded::new(AtomicUsize::new(0)), seats }
     }
 
-    /// Wakes one thread to search, if one sleeps and none has been woken for it already. `has_work`:
+    /// Wakes one thread to search, if one sleeps and none has been woken for it already: either they
+    /// see what was announced, or we see a sleeper and that no search is under way. `has_work`:
     /// whether there is anything to be found. Any thread.
-    pub(super) fn wake_one(&self, sleepers: &impl Sleepers, has_work: impl Fn() -> bool) {
-        // Pairs with the fences in `Idle::park` and `give_back`: either they see what we pushed, or
-        // we see a sleeper and that no search is under way.
-        fence(SeqCst);
+    pub(super) fn wake_one(
+        &self,
+        _announced: &Announced,
+        sleepers: &impl Sleepers,
+        has_work: impl Fn() -> bool,
+    ) {
         loop {
             let before = self.word.load(Relaxed);
             if before & UNDER_WAY != 0 {
@@ -57,8 +57,7 @@ impl Search {
             }
             // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who
             // went to sleep behind our back.
-            self.set_ended(before);
-            if !has_work() {
+            if !self.set_ended(before).look(&has_work) {
                 return;
             }
         }
@@ -78,19 +77,18 @@ impl Search {
         }
     }
 
-    /// Ends the search of a thread; what is looked at afterwards includes every push of a thread that
+    /// Ends the search of a thread; what it looks at afterwards includes every push of a thread that
     /// saw it under way. Takes the summons by value: only who has it may end the search.
-    pub(super) fn give_back(&self, _summons: Summons, seat: Seat) {
-        self.set_ended(seat.0 << 1);
+    pub(super) fn give_back(&self, _summons: Summons, seat: Seat) -> Announced {
+        self.set_ended(seat.0 << 1)
     }
 
     fn claim(&self, before: usize) -> bool {
         self.word.compare_exchange(before, before | UNDER_WAY, Relaxed, Relaxed).is_ok()
     }
 
-    fn set_ended(&self, after: usize) {
-        self.word.store(after, Relaxed);
-        fence(SeqCst);
+    fn set_ended(&self, after: usize) -> Announced {
+        announce(|| self.word.store(after, Relaxed))
     }
 
     /// All seats, beginning with the one behind this.

@@ -25,7 +25,7 @@ pub fn inbox(values: usize) -> impl FnMut() {
     let inbox = Inbox::default();
     move || {
         for _ in 0..values {
-            inbox.push(black_box(CALLBACK));
+            let _ = inbox.push(black_box(CALLBACK));
         }
         for value in inbox.drain() {
             black_box(value);
@@ -40,7 +40,7 @@ pub fn inbox_producers(producers: usize, each: usize) -> impl FnMut() {
         let inbox = &inbox;
         thread::scope(|scope| {
             for _ in 0..producers {
-                scope.spawn(|| (0..each).for_each(|_| inbox.push(black_box(CALLBACK))));
+                scope.spawn(|| (0..each).for_each(|_| drop(inbox.push(black_box(CALLBACK)))));
             }
             let mut left = producers * each;
             while left > 0 {

@@ -88,8 +88,8 @@ pub fn park_posted() -> impl FnMut() {
     let idle = Idle::default();
     move || {
         let idle = black_box(&idle);
-        let Park::Sleep(parked) = idle.park(|| false) else { panic!("nothing was posted") };
-        let _ = black_box(idle.posted());
+        let Park::Sleep(parked) = idle.park(|_| false) else { panic!("nothing was posted") };
+        let _ = black_box(idle.post(|| ()));
         drop(parked);
     }
 }
@@ -98,7 +98,7 @@ pub fn park_posted() -> impl FnMut() {
 pub fn posted_awake() -> impl FnMut() {
     let idle = Idle::default();
     move || {
-        let _ = black_box(black_box(&idle).posted());
+        let _ = black_box(black_box(&idle).post(|| ()));
     }
 }
 
@@ -113,7 +113,7 @@ pub fn summon_answer() -> impl FnMut() {
     let threads = Threads::awake(2);
     move || {
         let idle = black_box(&threads.0[1]);
-        let Park::Sleep(parked) = idle.park(|| false) else { panic!("nothing was posted") };
+        let Park::Sleep(parked) = idle.park(|_| false) else { panic!("nothing was posted") };
         pusher.push(black_box(7_usize));
         crew.wake_one(&threads);
         drop(parked);

@@ -81,20 +81,22 @@ impl Drop for Blocked {
 #[test]
 fn it_looks_once_more_before_it_sleeps() {
     let mut model = Model::new(2);
-    let sleeps = |model: &Model| model.team.monitor_sleeps.load(Relaxed);
+    let team = Arc::clone(&model.team);
     for _ in 0..config::MONITOR_PATIENCE {
-        assert_eq!(model.watch.next_wait(), config::MONITOR_TICK);
+        assert!(matches!(model.watch.next_wait(&team), (config::MONITOR_TICK, None)));
         model.look();
     }
     // A loop has woken since the last look, and has not found it asleep.
     model.loops[1].shared().set_running(true);
-    assert_eq!((model.watch.next_wait(), sleeps(&model)), (config::MONITOR_TICK, false));
-    assert_eq!(model.watch.quiet, 0);
+    assert!(matches!(model.watch.next_wait(&team), (config::MONITOR_TICK, None)));
+    assert_eq!((model.watch.quiet, team.monitor_idle.is_awake()), (0, true));
     model.loops[1].shared().set_running(false);
     model.watch.quiet = config::MONITOR_PATIENCE;
-    assert_eq!((model.watch.next_wait(), sleeps(&model)), (config::MAX_WAIT, true));
-    model.team.awake();
-    assert!(!sleeps(&model));
+    let (limit, parked) = model.watch.next_wait(&team);
+    assert_eq!((limit, team.monitor_idle.is_parked()), (config::MAX_WAIT, true));
+    team.awake();
+    assert!(!team.monitor_idle.is_parked());
+    drop(parked);
     // It has been woken; what ends a failed test is the runner's limit.
     model.watch.helper.wait(config::MAX_WAIT);
 }

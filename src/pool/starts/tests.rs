@@ -82,7 +82,7 @@ fn a_burst_is_spread_whoever_is_asleep() {
             let idle: Vec<_> = (1..=asleep.min(loops - 1))
                 .map(|seat| Arc::clone(pool.loops[seat as usize].shared()))
                 .collect();
-            let _parked: Vec<_> = idle.iter().map(|home| home.idle().park(|| false)).collect();
+            let _parked: Vec<_> = idle.iter().map(|home| home.idle().park(|_| false)).collect();
             let each = 20;
             pool.leave(0, each * loops as usize);
             let parts = pool.parts();
@@ -97,7 +97,7 @@ fn a_loop_that_sleeps_is_preferred_and_then_the_spawner_itself() {
     pool.leave(0, 1);
     assert_eq!(pool.parts(), [1, 0, 0], "the others work");
     let home = Arc::clone(pool.loops[2].shared());
-    let Park::Sleep(parked) = home.idle().park(|| false) else { panic!("nothing to do") };
+    let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
     pool.leave(0, 1);
     assert_eq!(pool.parts(), [1, 0, 1]);
     assert!(!home.idle().is_parked(), "it has been woken");

@@ -117,7 +117,7 @@ fn jobs(
 /// Goes to sleep, having done something of its own just now.
 fn sleep(one: &Loop) -> Parked<'_> {
     one.metrics().worked_ns.set(clock::monotonic_ns());
-    let Park::Sleep(parked) = one.shared().idle().park(|| false) else { panic!("no work") };
+    let Park::Sleep(parked) = one.shared().idle().park(|_| false) else { panic!("no work") };
     parked
 }
 

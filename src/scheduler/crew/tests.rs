@@ -36,7 +36,7 @@ impl Beds {
     }
 
     fn sleep(&self, seat: usize) -> Parked<'_> {
-        let Park::Sleep(parked) = self.idle[seat].park(|| false) else { panic!("no work") };
+        let Park::Sleep(parked) = self.idle[seat].park(|_| false) else { panic!("no work") };
         parked
     }
 
@@ -219,8 +219,8 @@ fn what_was_left_to_a_search_is_not_left_lying_by_one_that_finds_something_at_th
         crew.wake_one(&beds);
     }
     assert_eq!(*beds.woken.borrow(), [1], "they left it to the search");
-    searcher.give_back(summons);
-    assert!(searcher.look_again(found, &beds).is_some());
+    let ended = searcher.give_back(summons);
+    assert!(searcher.look_again(&ended, found, &beds).is_some());
     assert_eq!(*beds.woken.borrow(), [1, 3]);
     assert!(beds.wake(two, 3).is_some());
 }
