@@ -11,8 +11,45 @@ use super::io::{self, Found};
 use super::run::drain_posts;
 use crate::config;
 use crate::event_loop::{Claim, Local, Turned};
+use crate::pool::Hand;
 use crate::reactor::{PollEnd, Ready};
 use crate::transport::Scratch;
+
+/// What the thread takes along when it detaches, since nobody reaches the loop's own parts meanwhile. The
+/// loop has it again when this is dropped, also by a panic of a job.
+struct Taken<'a> {
+    core: &'a LoopCore,
+    claim: &'a Claim<'a, Local<Callback>>,
+    hand: Option<Box<Hand>>,
+    scratch: Scratch,
+    found: Vec<Ready>,
+}
+
+impl<'a> Taken<'a> {
+    fn new(core: &'a LoopCore, claim: &'a Claim<'a, Local<Callback>>) -> Self {
+        // SAFETY: the claim; no Python runs.
+        let hand = unsafe { core.hand.with(Option::take) };
+        // SAFETY: runs no Python.
+        let (scratch, found) = unsafe {
+            claim.local(|local| (local.take_scratch(), std::mem::take(&mut local.found)))
+        };
+        Self { core, claim, hand, scratch, found }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.found.clear();
+        // SAFETY: the claim; no Python runs: events are plain numbers.
+        unsafe {
+            self.claim.local(|local| {
+                local.give_scratch(std::mem::take(&mut self.scratch));
+                local.found = std::mem::take(&mut self.found);
+            });
+            self.core.hand.with(|place| *place = self.hand.take());
+        }
+    }
+}
 
 /// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
 /// clock afterwards, by which timers are due.
@@ -25,29 +62,22 @@ pub(super) fn poll(
 ) -> PyResult<u64> {
     let event_loop = &core.event_loop;
     // SAFETY: runs no Python.
-    let (mut found, last_ns) =
-        unsafe { claim.local(|local| (std::mem::take(&mut local.found), local.last_poll_ns())) };
-    // SAFETY: the claim; no Python runs.
-    let mut hand = unsafe { core.hand.with(Option::take) };
-    let lends = hand.as_ref().is_some_and(|hand| hand.team().steals());
-    let mut scratch = Scratch::default();
-    if lends {
-        // SAFETY: runs no Python.
-        scratch = unsafe { claim.local(Local::take_scratch) };
-    }
+    let last_ns = unsafe { claim.local(|local| local.last_poll_ns()) };
+    let mut taken = Taken::new(core, claim);
+    let Taken { hand, scratch, found, .. } = &mut taken;
     let until_ns = match u64::try_from(limit.as_nanos()) {
         // SAFETY: runs no Python.
         Ok(0) => unsafe { claim.local(|local| local.due_ns()) },
         limit => began_ns.saturating_add(limit.unwrap_or(u64::MAX)),
     };
-    let polled = py.detach(|| match &mut hand {
-        Some(hand) => hand.wait(event_loop, &mut scratch, (began_ns, until_ns), limit, &mut found),
-        None if limit.is_zero() => event_loop.look(&mut found).map(without_help),
-        None => event_loop.wait(|| Some(limit), &mut found).map(without_help),
+    let polled = py.detach(|| match hand {
+        Some(hand) => hand.wait(event_loop, scratch, (began_ns, until_ns), limit, found),
+        None if limit.is_zero() => event_loop.look(found).map(without_help),
+        None => event_loop.wait(|| Some(limit), found).map(without_help),
     });
     if let Ok((turned, _)) = polled {
         account(core, began_ns, last_ns, turned, limit);
-        io::collect(py, core, &found, |found| {
+        io::collect(py, core, found, |found| {
             // SAFETY: runs no Python.
             unsafe {
                 claim.local(|local| match found {
@@ -56,26 +86,19 @@ pub(super) fn poll(
                 });
             }
         });
-        if let Some(hand) = &hand {
+        if let Some(hand) = hand {
             if !found.is_empty() || event_loop.has_posts() {
                 event_loop.metrics().worked_ns.set(turned.now_ns);
             }
             if found.len() > config::BEHIND {
-                io::offer(py, core, hand, &found);
+                io::offer(py, core, hand, found);
             }
         }
         // SAFETY: runs no Python.
         unsafe { claim.local(|local| local.polled(turned, limit.is_zero() && found.is_empty())) };
         drain_posts(py, core, claim);
     }
-    // SAFETY: runs no Python.
-    unsafe {
-        if lends {
-            claim.local(|local| local.give_scratch(scratch));
-        }
-        core.hand.with(|place| *place = hand);
-    }
-    give_back(claim, found);
+    drop(taken);
     let (turned, now_ns) = polled?;
     if turned.end == PollEnd::Interrupted {
         py.check_signals()?;
@@ -86,12 +109,6 @@ pub(super) fn poll(
 /// Nothing was done behind the poll.
 fn without_help(turned: Turned) -> (Turned, u64) {
     (turned, turned.now_ns)
-}
-
-fn give_back(claim: &Claim<'_, Local<Callback>>, mut found: Vec<Ready>) {
-    found.clear();
-    // SAFETY: runs no Python; events are plain numbers.
-    unsafe { claim.local(|local| local.found = found) };
 }
 
 /// Idle time is time in a wait that was allowed to sleep; all else since the first poll is busy.
