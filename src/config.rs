@@ -136,6 +136,10 @@ pub const STUCK_MEMORY: Duration = Duration::from_secs(1);
 /// Less of it happens to any loop, by an import or a wait for a core.
 pub const STUCK_STEP: Duration = Duration::from_millis(16);
 
+/// So many connections does whatever else a loop does weigh like, when a new one is placed: of two that
+/// hold few or none, the one that is not busy gets the first.
+pub const OWN_WORK: u64 = 32;
+
 /// How often the monitor looks while any loop of its pool is awake.
 pub const MONITOR_TICK: Duration = Duration::from_millis(1);
 

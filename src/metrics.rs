@@ -44,6 +44,39 @@ impl Counter {
     }
 }
 
+/// After this time in another state, in nanoseconds, a [`BusyShare`] has come half of the way.
+const BUSY_MEMORY: u64 = 250_000_000;
+
+/// What part of the time, of late, a loop was busy. One writer, any number of readers.
+#[derive(Debug, Default)]
+pub struct BusyShare(AtomicU64);
+
+impl BusyShare {
+    /// Takes more time into account, in nanoseconds. Owner thread only.
+    #[inline]
+    pub fn note(&self, busy_ns: u64, idle_ns: u64) {
+        self.0.store(self.after(busy_ns, idle_ns).to_bits(), Relaxed);
+    }
+
+    /// Forgets all. Owner thread only, or before it notes anything.
+    pub fn forget(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// What it would be after so much more time: between 0 and 1. Any thread.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn after(&self, busy_ns: u64, idle_ns: u64) -> f64 {
+        let share = f64::from_bits(self.0.load(Relaxed));
+        // No single callback, as an import is one, makes a loop a busy one.
+        let busy_ns = busy_ns.min(BUSY_MEMORY);
+        let (busy, passed) = (busy_ns as f64, busy_ns.saturating_add(idle_ns) as f64);
+        // One division instead of a power: as good for the short times of which there are many.
+        share + (busy - share * passed) / (BUSY_MEMORY as f64 + passed)
+    }
+}
+
 /// The counters and gauges of one loop.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -57,6 +90,8 @@ pub struct Metrics {
     pub busy_ns: Counter,
     /// Nanoseconds in the kernel's wait.
     pub idle_ns: Counter,
+    /// Gauge: what part of the time it was busy of late.
+    pub busy: BusyShare,
     /// Gauge: entries in the ready queue when the turn began.
     pub ready: Counter,
     /// Gauge: timers pending.
@@ -96,4 +131,30 @@ pub struct Metrics {
     pub bytes_in_helped: Counter,
     /// Bytes that other threads wrote for it. They write it.
     pub bytes_out_helped: Counter,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_busy_share_follows_what_the_loop_does_and_forgets_what_it_did() {
+        let busy = BusyShare::default();
+        // A quarter, in turns however long.
+        (0..2000).for_each(|_| busy.note(MS / 4, 3 * MS / 4));
+        assert!((busy.after(0, 0) - 0.25).abs() < 0.01);
+        (0..4).for_each(|_| busy.note(250 * MS, 750 * MS));
+        assert!((busy.after(0, 0) - 0.25).abs() < 0.01);
+        // What nobody has noted yet counts as well.
+        assert!((busy.after(250 * MS, 0) - 0.625).abs() < 0.01);
+        assert!(busy.after(u64::MAX, 0) < 0.63 && busy.after(0, u64::MAX) < 0.01);
+        (0..5).for_each(|_| busy.note(0, 250 * MS));
+        assert!(busy.after(0, 0) < 0.01);
+        (0..9).for_each(|_| busy.note(1000 * MS, 0));
+        assert!(busy.after(0, 0) > 0.99);
+        busy.forget();
+        assert_eq!(busy.after(0, 0).to_bits(), 0);
+    }
 }

@@ -32,6 +32,7 @@ use crate::sync::atomic::{
 };
 use crate::sync::yield_now;
 use crate::sys::address::SocketAddress;
+use crate::sys::clock;
 use crate::transport::AcceptSink;
 
 /// By which connections get to one loop.
@@ -110,6 +111,7 @@ impl PoolAcceptor {
     pub fn open(&self, id: LoopId, token: IoToken) {
         if let Some(shared) = self.team.loops[id.0 as usize].get() {
             shared.metrics.stuck_us.set(0);
+            shared.metrics.busy.forget();
         }
         if let Some(door) = self.doors.get(id.0 as usize) {
             door.open(token);
@@ -128,15 +130,18 @@ impl PoolAcceptor {
         self.team.loops[id.0 as usize].get()
     }
 
-    fn load(&self, id: LoopId) -> u64 {
+    fn load(&self, id: LoopId, now_ns: u64) -> u64 {
         let door = &self.doors[id.0 as usize];
-        self.shared(id).filter(|_| door.is_open()).map_or(u64::MAX, |shared| load_of(shared))
+        self.shared(id)
+            .filter(|_| door.is_open())
+            .map_or(u64::MAX, |shared| load_of(shared, now_ns))
     }
 }
 
 impl AcceptSink for PoolAcceptor {
     fn place(&self, connection: OwnedFd, peer: SocketAddress) {
-        let chosen = self.team.placement.next(|id| self.load(id));
+        let now_ns = clock::monotonic_ns();
+        let chosen = self.team.placement.next(|id| self.load(id, now_ns));
         let count = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
         // If both candidates have left: anyone who has not.
         for id in std::iter::once(chosen).chain((0..count).map(LoopId)) {

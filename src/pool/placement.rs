@@ -1,11 +1,13 @@
 //! Which loop gets the next connection.
 
+use crate::config;
+use crate::event_loop::Shared;
 use crate::id::LoopId;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The least load of a loop that is not to be chosen as long as there is another: it is stuck, or
 /// takes no connections at all.
-pub(super) const STUCK_LOAD: u64 = 1 << 32;
+const STUCK_LOAD: u64 = 1 << 32;
 
 /// Turns round the loops, and takes the less loaded of two neighbours; if both are stuck, the least
 /// loaded of all.
@@ -37,9 +39,87 @@ impl Placement {
     }
 }
 
+/// How loaded a loop is, for placing connections: above all whether it was stuck of late, then what it
+/// holds, which counts for the more the less time it has left. It holds what was placed on it and what
+/// waits; not what the program opened there by itself, such as the idle connections to a database: that
+/// says nothing of what the loop does, nor was it spread by anybody. `now_ns`: the clock.
+#[must_use]
+pub fn load_of(shared: &Shared, now_ns: u64) -> u64 {
+    let metrics = &shared.metrics;
+    let holds = metrics.placed.get() + metrics.ready.get() + metrics.arriving.get();
+    let holds = holds.saturating_add(config::OWN_WORK).min(STUCK_LOAD >> 8);
+    // Since it noted what it was it has gone on like that, or slept.
+    let since_ns = now_ns.saturating_sub(metrics.polled_ns.get());
+    let works = shared.idle().is_awake() && !shared.load.is_looking();
+    let (busy_ns, idle_ns) = if works { (since_ns, 0) } else { (0, since_ns) };
+    let left = 1.0 - metrics.busy.after(busy_ns, idle_ns);
+    // As long as it sleeps half of the time, there is time enough; and among those that have none left,
+    // how little it is says nothing.
+    let left = (2.0 * left).clamp(0.125, 1.0);
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let load = (holds as f64 / left) as u64;
+    load.saturating_add(stuck_load(shared))
+}
+
+/// The part of a loop's load that is due to its being stuck of late: 0, or at least [`STUCK_LOAD`].
+fn stuck_load(shared: &Shared) -> u64 {
+    let steps = u128::from(shared.metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
+    u64::try_from(steps * u128::from(STUCK_LOAD)).unwrap_or(u64::MAX)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::event_loop::EventLoop;
+    use crate::scheduler::Park;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// A loop that was busy for a part of the time until a second ago, and asleep since then, with so
+    /// many connections; and its load.
+    fn load(busy: u64, placed: u64) -> u64 {
+        let event_loop = EventLoop::<u32>::new().expect("descriptors");
+        let metrics = event_loop.metrics();
+        (0..5000).for_each(|_| metrics.busy.note(busy * 10_000, (100 - busy) * 10_000));
+        metrics.placed.set(placed);
+        metrics.polled_ns.set(SECOND_NS);
+        load_of(event_loop.shared(), SECOND_NS)
+    }
+
+    #[test]
+    fn what_a_loop_holds_counts_for_the_more_the_less_time_it_has_left() {
+        assert_eq!(load(0, 8), config::OWN_WORK + 8);
+        assert_eq!(load(45, 8), load(0, 8));
+        assert!(load(75, 8) > load(45, 40));
+        assert!(load(95, 8) > load(75, 100));
+        // All the same to them.
+        assert!(load(100, 8) < load(95, 10));
+        // Nothing is as bad as being stuck.
+        assert!(load(100, 1 << 40) < STUCK_LOAD);
+    }
+
+    #[test]
+    fn a_loop_that_sleeps_is_forgiven_and_one_that_works_on_is_not() {
+        let event_loop = EventLoop::<u32>::new().expect("descriptors");
+        (0..2).for_each(|_| event_loop.metrics().busy.note(SECOND_NS / 4, 0));
+        event_loop.metrics().polled_ns.set(SECOND_NS);
+        let loads = || [1, 2, 3].map(|second| load_of(event_loop.shared(), second * SECOND_NS));
+        let [now, later, much_later] = loads();
+        assert!(now < later && later == much_later);
+        let _claim = event_loop.claim().expect("nobody's");
+        let poller = event_loop.shared().poller();
+        let Park::Sleep(_parked) = event_loop.park(&poller, || false) else { panic!("no work") };
+        let [now, later, much_later] = loads();
+        assert!(now > later && later == much_later && later == config::OWN_WORK);
+    }
+
+    /// A6: what the program has opened by itself.
+    #[test]
+    fn a_program_s_own_connections_are_no_load() {
+        let event_loop = EventLoop::<u32>::new().expect("descriptors");
+        event_loop.metrics().transports.add_shared(1000);
+        assert_eq!(load_of(event_loop.shared(), 0), config::OWN_WORK);
+    }
 
     #[test]
     fn equal_loops_take_turns() {

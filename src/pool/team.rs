@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::placement::STUCK_LOAD;
 use super::starts::{self, Errand};
 use super::{Hand, Incidents, Limit, Placement};
 use crate::config;
@@ -189,20 +188,4 @@ impl Team {
     pub(super) fn set_monitor(&self, handle: Option<Handle>) {
         drop(self.monitor.replace(handle));
     }
-}
-
-/// How loaded a loop is, for placing connections: above all whether it was stuck of late, then what
-/// was placed on it and what waits. What the program opened there by itself, such as the idle
-/// connections to a database, says nothing of what the loop does, nor was it spread by anybody.
-#[must_use]
-pub fn load_of(shared: &Shared) -> u64 {
-    let metrics = &shared.metrics;
-    let held = metrics.placed.get() + metrics.ready.get() + metrics.arriving.get();
-    held.saturating_add(stuck_load(shared))
-}
-
-/// The part of a loop's load that is due to its being stuck of late: 0, or at least [`STUCK_LOAD`].
-pub(super) fn stuck_load(shared: &Shared) -> u64 {
-    let steps = u128::from(shared.metrics.stuck_us.get()) / config::STUCK_STEP.as_micros();
-    u64::try_from(steps * u128::from(STUCK_LOAD)).unwrap_or(u64::MAX)
 }

@@ -116,9 +116,10 @@ fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: 
     let metrics = core.event_loop.metrics();
     metrics.polls.add(1);
     metrics.polled_ns.set(turned.now_ns);
-    if last_ns != 0 {
-        metrics.busy_ns.add(began_ns.saturating_sub(last_ns));
-    }
     let spent = turned.now_ns.saturating_sub(began_ns);
-    if limit.is_zero() { metrics.busy_ns.add(spent) } else { metrics.idle_ns.add(spent) }
+    let ran = if last_ns == 0 { 0 } else { began_ns.saturating_sub(last_ns) };
+    let (busy, idle) = if limit.is_zero() { (ran + spent, 0) } else { (ran, spent) };
+    metrics.busy_ns.add(busy);
+    metrics.idle_ns.add(idle);
+    metrics.busy.note(busy, idle);
 }

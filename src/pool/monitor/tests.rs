@@ -165,6 +165,6 @@ fn no_connection_goes_to_a_stuck_loop_while_one_is_free() {
             }
         }
         assert_eq!(placed[free], CONNECTIONS, "{placed:?}");
-        assert!(load_of(model.loops[free].shared()) >= CONNECTIONS as u64);
+        assert!(load_of(model.loops[free].shared(), 0) >= CONNECTIONS as u64);
     }
 }
