@@ -308,3 +308,49 @@ fn a_loop_that_helps_is_not_stuck() {
     }
     monitor.stop();
 }
+
+/// As a turn that has nothing of its own to do for long.
+fn wait(two: &mut Two) -> (u64, usize) {
+    let mut found = Vec::new();
+    let began_ns = clock::monotonic_ns();
+    let hour = Duration::from_secs(3600);
+    let when = (began_ns, began_ns + 3_600_000_000_000);
+    let own = Arc::clone(&two.own);
+    let _claim = own.claim().expect("nobody else's");
+    let waited = two.helper.wait(&own, &mut Scratch::default(), when, hour, &mut found);
+    let (turned, now_ns) = waited.expect("the kernel answers");
+    assert!(turned.now_ns <= now_ns);
+    (now_ns, found.len())
+}
+
+#[test]
+fn who_would_sleep_does_what_others_have_and_says_how_late_it_is_then() {
+    let mut two = Two::new();
+    let done_ns = Arc::new(AtomicU64::new(0));
+    let source = {
+        let done_ns = Arc::clone(&done_ns);
+        counted(move || {
+            compute(Duration::from_micros(1));
+            done_ns.store(clock::monotonic_ns(), Relaxed);
+            false
+        })
+    };
+    two.inject(&source, 1);
+    let (now_ns, found) = wait(&mut two);
+    assert_eq!((source.runs.load(Relaxed), found), (1, 0));
+    assert!(now_ns >= done_ns.load(Relaxed), "timers would be late");
+}
+
+#[test]
+fn who_has_a_post_of_its_own_does_nothing_for_others() {
+    let mut two = Two::new();
+    let source = two.source(false);
+    two.inject(&source, 1);
+    two.own.post(Post::Call(1));
+    wait(&mut two);
+    assert_eq!(source.runs.load(Relaxed), 0);
+    // But for what it has taken along: a job.
+    two.helper.offer(jobs(&two.busy, &source, 2));
+    wait(&mut two);
+    assert_eq!(source.runs.load(Relaxed), 1);
+}
