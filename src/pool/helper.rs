@@ -3,8 +3,9 @@
 //!
 //! In: which loops are stuck, look by look. The helper takes up what such a loop has left lying, has
 //! its epoll watched by the monitor's own, so that nothing waits for the next look, and polls it
-//! whenever the right to poll is free. Out: jobs, of which it offers those that are more than a few
-//! to the idle threads and does the rest itself. It lets go of a loop's epoll when the loop moves on,
+//! whenever the right to poll is free. Out: jobs, which it leaves to a thread that helps already, if
+//! there is one; else it offers those that are more than a few to the idle threads and does the rest
+//! itself. It lets go of a loop's epoll when the loop moves on,
 //! which then polls for itself again; a job that it has, it does all the same, as nobody else knows
 //! of it.
 //!
@@ -20,6 +21,7 @@ use crate::config;
 use crate::event_loop::{Job, Shared};
 use crate::id::IoToken;
 use crate::reactor::{Driver, Edges, Handle, Ready};
+use crate::scheduler::Seat;
 use crate::transport::Scratch;
 
 #[derive(Debug)]
@@ -87,6 +89,8 @@ impl Helper {
         self.watched[seat] = Some(token);
         let jobs = &mut self.jobs;
         shared.pending(|job| jobs.push_back(job));
+        // Others' among them: it had taken them along.
+        jobs.extend(std::iter::from_fn(|| self.team.crew.take_from(Seat(seat))));
     }
 
     fn release(&mut self, seat: usize) {
@@ -96,11 +100,17 @@ impl Helper {
         }
     }
 
-    /// Offers jobs to idle threads, if there are many, and does others: each once at most, and no
-    /// longer than a budget lasts, so that the next look comes soon.
+    /// Leaves jobs to a thread that is at jobs already, and many to those that are idle. If there are
+    /// none it does them, and takes back what was left to others: each once at most, and no longer than
+    /// a budget lasts, so that the next look comes soon.
     pub(super) fn run_jobs(&mut self, now_ns: u64) {
-        if self.jobs.len() > config::BEHIND && self.team.has_sleeper() {
-            self.team.inject(self.jobs.drain(config::BEHIND / 2..));
+        let is_helped = self.team.has_helper();
+        if is_helped || (self.jobs.len() > config::BEHIND && self.team.has_sleeper()) {
+            let kept = if is_helped { 0 } else { config::BEHIND / 2 };
+            self.team.inject(self.jobs.drain(kept..));
+        } else if self.jobs.is_empty() {
+            let taken = std::iter::from_fn(|| self.team.crew.take_injected());
+            self.jobs.extend(taken.take(config::BEHIND));
         }
         let budget = Budget::new(now_ns, u64::MAX, || false);
         for _ in 0..self.jobs.len() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::starts::{self, Errand};
 use super::{Hand, Incidents, Limit, Placement};
 use crate::config;
-use crate::event_loop::{Job, Shared};
+use crate::event_loop::{Job, Phase, Shared};
 use crate::id::LoopId;
 use crate::reactor::Handle;
 use crate::scheduler::{Crew, CrewId, Idle, RunQueues, Seat, Sleepers, Wake, Worker};
@@ -155,6 +155,14 @@ impl Team {
     pub fn has_sleeper(&self) -> bool {
         let now_ns = clock::monotonic_ns();
         self.loops().any(|(_, shared)| is_free(shared, now_ns))
+    }
+
+    /// Whether any loop's thread is at a job of another loop: it will look at the injector soon.
+    pub(super) fn has_helper(&self) -> bool {
+        self.loops().any(|(_, shared)| match shared.progress.phase() {
+            Phase::Helping(whose) => whose != shared.id(),
+            _ => false,
+        })
     }
 
     /// Hands jobs to whoever comes first. Any thread.

@@ -76,6 +76,18 @@ impl<J: Send> Crew<J> {
         !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
     }
 
+    /// Takes back a job that was injected, if nobody has taken it. Any thread.
+    #[must_use = "a job that is dropped is lost"]
+    pub fn take_injected(&self) -> Option<J> {
+        self.injector.steal_one()
+    }
+
+    /// Takes a job from the deque of the thread in this seat. Any thread.
+    #[must_use = "a job that is dropped is lost"]
+    pub fn take_from(&self, seat: Seat) -> Option<J> {
+        self.stealers[seat.0].steal_one()
+    }
+
     /// Wakes one thread to search, if one sleeps and none has been woken for it already. To be
     /// called after a push or an injection, once for several that follow each other. Any thread.
     pub fn wake_one(&self, sleepers: &impl Sleepers) {

@@ -48,6 +48,10 @@ mod imp {
             self.0.is_empty()
         }
 
+        pub(in super::super) fn steal_one(&self) -> Option<J> {
+            settle(|| self.0.steal())
+        }
+
         /// Moves half of the jobs, rounded up and at most `limit`, to `thief`, and returns the
         /// oldest of them.
         pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
@@ -181,6 +185,10 @@ mod imp {
     impl<J> Stealer<J> {
         pub(in super::super) fn is_empty(&self) -> bool {
             self.0.len() == 0
+        }
+
+        pub(in super::super) fn steal_one(&self) -> Option<J> {
+            self.0.take(|_| 1).pop_front()
         }
 
         pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {

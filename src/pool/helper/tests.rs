@@ -137,3 +137,35 @@ fn many_jobs_are_offered_to_who_is_free() {
     assert_eq!((helper.jobs.len(), hand.team.crew.has_work()), (config::BEHIND / 2 - 1, true));
     assert!(free.shared().idle().take_summons().is_some());
 }
+
+/// It takes no third thread; but if the second one turns to its own loop, nothing is left lying.
+#[test]
+fn who_helps_already_is_left_the_jobs_and_what_it_does_not_get_to_is_taken_back() {
+    let (hand, [stuck, free], mut helper) = stuck_loop();
+    let lying: Vec<_> = (100..103).map(|fd| Lying::on(&stuck, fd, false)).collect();
+    let done = || lying.iter().map(|one| one.runs()).sum::<usize>();
+    // At a job of its own it may be soon at its end.
+    for (whose, left) in [(1, 0), (0, lying.len() - 1)] {
+        free.shared().progress.help(LoopId(whose));
+        helper.follow(0, stuck.shared(), true);
+        helper.run_jobs(0);
+        assert_eq!((done(), hand.team.crew.has_work()), (1, left > 0));
+    }
+    helper.run_jobs(0);
+    assert_eq!(done(), 1);
+    free.shared().progress.rest();
+    while helper.has_jobs() || hand.team.crew.has_work() {
+        helper.run_jobs(0);
+    }
+    assert_eq!(done(), lying.len());
+}
+
+#[test]
+fn what_a_stuck_loop_has_taken_along_is_taken_up_too() {
+    let (hand, [other, stuck], mut helper) = stuck_loop();
+    let lying = Lying::on(&other, 100, false);
+    other.shared().pending(|job| hand.offer(std::iter::once(job)));
+    helper.follow(1, stuck.shared(), true);
+    helper.run_jobs(0);
+    assert_eq!((lying.runs(), hand.team.crew.has_work()), (1, false));
+}
