@@ -1,11 +1,15 @@
 //! A thread that helps turns to its own loop soon, and no job is left lying.
 
 use std::fmt;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::event_loop::{Phase, Post};
 use crate::id::{IoToken, LoopId};
 use crate::pool::Monitor;
+use crate::reactor::Edges;
 use crate::scheduler::{Park, Parked};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -176,7 +180,9 @@ fn a_turn_goes_on_with_what_others_have_as_long_as_there_is_time() {
     let mut two = Two::new();
     let source = two.source(false);
     two.busy_hand.offer(jobs(&two.busy, &source, 20));
-    assert_eq!(two.help(Call::Own, u64::MAX), 0);
+    two.helper.offer(jobs(&two.own, &source, 1));
+    // A loop that has callbacks to run does its own.
+    assert_eq!(two.help(Call::Own, u64::MAX), 1);
     assert_eq!(two.help(Call::Anybody, u64::MAX), 20);
     assert_eq!(two.own.metrics().stolen_by.get(), 20);
 }
@@ -353,4 +359,18 @@ fn who_has_a_post_of_its_own_does_nothing_for_others() {
     two.helper.offer(jobs(&two.busy, &source, 2));
     wait(&mut two);
     assert_eq!(source.runs.load(Relaxed), 1);
+}
+
+#[test]
+fn who_has_an_event_of_its_own_does_nothing_for_others() {
+    let mut two = Two::new();
+    let source = two.source(false);
+    two.inject(&source, 1);
+    let (near, mut far) = UnixStream::pair().expect("descriptors");
+    far.write_all(b"x").expect("room");
+    let token = IoToken::of_source(near.as_raw_fd(), 1);
+    let registered = two.own.shared().with_handle(|handle| handle.register(token, Edges::Read));
+    registered.expect("it is open").expect("the kernel takes it");
+    assert_eq!((wait(&mut two).1, source.runs.load(Relaxed)), (1, 0));
+    assert_eq!((wait(&mut two).1, source.runs.load(Relaxed)), (0, 1));
 }
