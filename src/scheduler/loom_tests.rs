@@ -223,7 +223,7 @@ fn loom_a_declined_summons_goes_to_another() {
 #[test]
 fn loom_a_search_in_vain_leaves_nothing_behind() {
     with_preemptions(2, || {
-        let (model, [pusher, mut busy, mut thief]) = Model::new();
+        let (model, [mut pusher, mut busy, mut thief]) = Model::new();
         let busy = spawn(&model, move |model| {
             let summons = model.sleep(busy.seat())?;
             busy.answer(summons, model)
