@@ -165,9 +165,8 @@ impl Current {
     /// be: it takes references, and nothing more.
     pub fn read<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
         let announced = self.fence.announce(|| self.readers.fetch_add(1, Relaxed));
-        let result = announced.look(|| f(self));
-        self.readers.fetch_sub(1, Release);
-        result
+        let _reader = Reader(self);
+        announced.look(|| f(self))
     }
 
     /// The task whose step is running; 0: none. Within [`read`](Self::read).
@@ -184,6 +183,15 @@ impl Current {
             let task = place.task.load(Acquire);
             (task != 0).then(|| (task, place.created_ns.load(Relaxed)))
         })
+    }
+}
+
+/// A thread that is reading, and counted.
+struct Reader<'a>(&'a Current);
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Release);
     }
 }
 
@@ -219,6 +227,16 @@ mod tests {
             assert!(!current.is_unread());
         });
         assert!(current.is_unread());
+    }
+
+    #[test]
+    fn a_reader_that_panics_reads_no_more() {
+        let current = Current::new();
+        let read = std::panic::AssertUnwindSafe(|| current.read(|_| panic!("while it reads")));
+        assert!(std::panic::catch_unwind(read).is_err());
+        assert!(current.is_unread());
+        current.enter(10);
+        assert_eq!(current.leave(0), Farewell::Drop);
     }
 
     #[test]

@@ -34,5 +34,5 @@ pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};
 pub use progress::{Phase, Progress, Stint};
 pub use ready::ReadyQueue;
-pub use shared::{Completion, Job, Poller, Shared};
+pub use shared::{Completion, Job, Looking, Poller, Shared};
 pub use turn::{Local, Plan, Post, Turned};

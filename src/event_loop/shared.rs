@@ -119,10 +119,22 @@ impl Load {
         self.is_looking.load(Relaxed)
     }
 
-    /// See [`is_looking`](Self::is_looking). Owner only; behind the end of its look comes the fence of
+    /// Says so until it is dropped. Owner only; behind the end of its look comes the fence of
     /// [`Idle::park`], before it looks at anything else.
-    pub fn set_looking(&self, looking: bool) {
-        self.is_looking.store(looking, Relaxed);
+    pub fn look(&self) -> Looking<'_> {
+        self.is_looking.store(true, Relaxed);
+        Looking(self)
+    }
+}
+
+/// The owner looks for a post before it sleeps.
+#[derive(Debug)]
+#[must_use = "it looks while this lives"]
+pub struct Looking<'a>(&'a Load);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.is_looking.store(false, Relaxed);
     }
 }
 

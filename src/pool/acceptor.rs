@@ -44,16 +44,21 @@ pub(super) struct Door {
     inside: AtomicU32,
 }
 
-/// Somebody is placing a connection on a loop.
+/// The right to place a connection on a loop, to its listener with this token. It ends with this, also by
+/// a panic.
 #[derive(Debug)]
-pub(super) struct Inside<'a> {
-    door: &'a Door,
+pub(super) struct PlacementGuard<'a> {
     pub(super) token: IoToken,
+    _inside: Inside<'a>,
 }
+
+/// A thread that is counted as inside of a door.
+#[derive(Debug)]
+struct Inside<'a>(&'a Door);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.door.inside.fetch_sub(1, Release);
+        self.0.inside.fetch_sub(1, Release);
     }
 }
 
@@ -73,14 +78,11 @@ impl Door {
     }
 
     /// Goes in, for as long as the returned value lives; `None`: it is shut.
-    pub(super) fn enter(&self) -> Option<Inside<'_>> {
+    pub(super) fn enter(&self) -> Option<PlacementGuard<'_>> {
         let entered = announce(|| self.inside.fetch_add(1, Relaxed));
-        let word = entered.look(|| self.token.load(Acquire));
-        let Some(token) = IoToken::from_word(word) else {
-            self.inside.fetch_sub(1, Release);
-            return None;
-        };
-        Some(Inside { door: self, token })
+        let inside = Inside(self);
+        let token = IoToken::from_word(entered.look(|| self.token.load(Acquire)))?;
+        Some(PlacementGuard { token, _inside: inside })
     }
 
     fn is_open(&self) -> bool {
@@ -212,6 +214,20 @@ mod tests {
         assert!(far.iter().all(is_open));
         assert_eq!(loops[0].metrics().arriving.get(), 2);
         assert_eq!([placed(&loops[0]), placed(&loops[1])], [[0, 0], [1, 1]]);
+    }
+
+    #[test]
+    fn a_thread_that_panics_places_nothing_any_more() {
+        let (acceptor, _loops) = serving(1);
+        let placing = std::panic::AssertUnwindSafe(|| {
+            let _placement = acceptor.doors[0].enter().unwrap();
+            panic!("while it places");
+        });
+        assert!(std::panic::catch_unwind(placing).is_err());
+        // Returns when nobody is placing.
+        acceptor.shut(LoopId(0));
+        assert!(acceptor.doors[0].enter().is_none());
+        acceptor.shut(LoopId(0));
     }
 
     #[test]

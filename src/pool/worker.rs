@@ -19,7 +19,7 @@ use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Job, Shared, Turned};
 use crate::reactor::Ready;
-use crate::scheduler::{Outlook, Summons, Worker};
+use crate::scheduler::{Outlook, Summons, Watch, Worker};
 use crate::sys::clock;
 use crate::transport::Scratch;
 
@@ -57,6 +57,25 @@ pub enum Call {
     Anybody,
     /// Anybody's, as it was woken to search.
     Summoned(Summons),
+}
+
+/// What a thread is woken for, or has undertaken, while it waits: others rely on it, so it is given up when
+/// this is dropped, also by a panic.
+struct Permits<'a> {
+    hand: &'a mut Hand,
+    summons: Option<Summons>,
+    watch: Option<Watch>,
+}
+
+impl Drop for Permits<'_> {
+    fn drop(&mut self) {
+        if let Some(summons) = self.summons.take() {
+            self.hand.worker.decline(summons, &*self.hand.team);
+        }
+        if self.watch.is_some() {
+            self.hand.stand_down(self.watch.take());
+        }
+    }
 }
 
 /// One loop's share in its team; its thread's.
@@ -159,12 +178,14 @@ impl Hand {
             return event_loop.look(found).map(|turned| (turned, turned.now_ns));
         }
         let looked = self.look_before_sleep(shared, is_wanted);
-        let (mut limit, mut watch) = (limit, None);
-        let (waited, busy, work, outlook, summons) = loop {
+        let mut limit = limit;
+        let mut permits = Permits { hand: self, summons: None, watch: None };
+        let Permits { hand, summons, watch } = &mut permits;
+        let (waited, busy, work, outlook) = loop {
             let (mut work, mut outlook) = (false, Outlook::Clear);
             let last_look = || {
-                work = steals && self.team.crew.has_work();
-                outlook = self.look_out(&mut watch);
+                work = steals && hand.team.crew.has_work();
+                outlook = hand.look_out(watch);
                 match outlook {
                     Outlook::Clear if !work => Some(limit),
                     Outlook::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
@@ -172,13 +193,13 @@ impl Hand {
                 }
             };
             let waited = event_loop.wait(last_look, found);
-            let summons = self.hear(shared, &mut watch);
+            *summons = hand.hear(shared, watch);
             let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
             let busy = !found.is_empty() || is_wanted() || now_ns >= until_ns;
             let is_done =
                 work || summons.is_some() || matches!(outlook, Outlook::Own | Outlook::Due(_));
-            if busy || is_done || watch.is_none() || self.has_errands() {
-                break (waited, busy, work, outlook, summons);
+            if busy || is_done || watch.is_none() || hand.has_errands() {
+                break (waited, busy, work, outlook);
             }
             // Nothing but the watch: go on with it.
             limit = Duration::from_nanos(until_ns - now_ns);
@@ -186,21 +207,21 @@ impl Hand {
         if let Outlook::Due(seat) = outlook
             && !busy
         {
-            self.take_over(shared, seat);
+            hand.take_over(shared, seat);
         }
-        self.stand_down(watch);
+        hand.stand_down(watch.take());
         if let Ok(turned) = &waited
             && !looked
             && is_wanted()
         {
-            self.patience.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
+            hand.patience.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
         }
-        self.team.awake();
+        hand.team.awake();
         let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
         shared.load.set_slept_ns(now_ns);
         let budget = Budget::new(now_ns, if busy { 0 } else { until_ns }, is_wanted);
-        let done = match summons.map(Call::Summoned).or(work.then_some(Call::Anybody)) {
-            Some(call) => self.help(shared, scratch, call, &budget),
+        let done = match summons.take().map(Call::Summoned).or(work.then_some(Call::Anybody)) {
+            Some(call) => hand.help(shared, scratch, call, &budget),
             None => 0,
         };
         waited.map(|turned| (turned, if done > 0 { clock::monotonic_ns() } else { now_ns }))
@@ -209,7 +230,7 @@ impl Hand {
     /// Looks whether something comes, before a sleep, if that is to be expected.
     fn look_before_sleep(&mut self, own: &Shared, has_come: impl Fn() -> bool) -> bool {
         let Some(limit) = self.patience.look() else { return false };
-        own.load.set_looking(true);
+        let _looking = own.load.look();
         let began_ns = clock::monotonic_ns();
         let found = loop {
             if has_come() || self.has_errands() {
@@ -220,7 +241,6 @@ impl Hand {
             }
             (0..16).for_each(|_| std::hint::spin_loop());
         };
-        own.load.set_looking(false);
         self.patience.looked(found);
         found
     }

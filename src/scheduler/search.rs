@@ -1,6 +1,8 @@
 //! Whose turn it is to look for work: at most one thread at a time is woken to search, or searches for
 //! having been woken. Steps S2 to S7, F3 and F4 of `README.md` beside this file.
 
+use std::mem::ManuallyDrop;
+
 use crossbeam_utils::CachePadded;
 
 use super::{CrewId, Seat, Sleepers, Summons};
@@ -48,16 +50,14 @@ impl Search {
             if sleeping().next().is_none() {
                 return;
             }
-            if !self.claim(before) {
-                continue;
-            }
+            let Some(claim) = self.claim(before) else { continue };
             let preferred = sleeping().filter(|seat| sleepers.is_preferred(*seat));
             if preferred.chain(sleeping()).any(|seat| sleepers.summon(seat)) {
-                return;
+                return claim.hand_over();
             }
             // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who
             // went to sleep behind our back.
-            if !self.set_ended(before).look(&has_work) {
+            if !claim.end(before).look(&has_work) {
                 return;
             }
         }
@@ -71,7 +71,8 @@ impl Search {
             if before & UNDER_WAY != 0 {
                 return None;
             }
-            if self.claim(before) {
+            if let Some(claim) = self.claim(before) {
+                claim.hand_over();
                 return Some(Summons::new(crew));
             }
         }
@@ -80,19 +81,39 @@ impl Search {
     /// Ends the search of a thread; what it looks at afterwards includes every push of a thread that
     /// saw it under way. Takes the summons by value: only who has it may end the search.
     pub(super) fn give_back(&self, _summons: Summons, seat: Seat) -> Announced {
-        self.set_ended(seat.0 << 1)
+        Claim(self).end(seat.0 << 1)
     }
 
-    fn claim(&self, before: usize) -> bool {
-        self.word.compare_exchange(before, before | UNDER_WAY, Relaxed, Relaxed).is_ok()
-    }
-
-    fn set_ended(&self, after: usize) -> Announced {
-        announce(|| self.word.store(after, Relaxed))
+    fn claim(&self, before: usize) -> Option<Claim<'_>> {
+        let claimed = self.word.compare_exchange(before, before | UNDER_WAY, Relaxed, Relaxed);
+        claimed.ok().map(|_| Claim(self))
     }
 
     /// All seats, beginning with the one behind this.
     pub(super) fn seats_behind(&self, last: Seat) -> impl Iterator<Item = Seat> + use<> {
         (last.0 + 1..self.seats).chain(0..=last.0).map(Seat)
+    }
+}
+
+/// The right to begin a search, or to have one begun. Unless it is handed over it ends with this, also by
+/// a panic.
+struct Claim<'a>(&'a Search);
+
+impl Claim<'_> {
+    /// Leaves it to a summons: that is given back in its stead.
+    fn hand_over(self) {
+        std::mem::forget(self);
+    }
+
+    /// Ends it; `after`: what the word is then.
+    fn end(self, after: usize) -> Announced {
+        let search = ManuallyDrop::new(self).0;
+        announce(|| search.word.store(after, Relaxed))
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.word.fetch_and(!UNDER_WAY, Relaxed);
     }
 }

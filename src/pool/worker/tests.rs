@@ -261,6 +261,46 @@ fn a_loop_that_has_no_time_gives_a_summons_up() {
     assert!(wake(&two.busy, parked).is_some());
 }
 
+/// As by a panic in between: another is woken for what there is.
+#[test]
+fn a_thread_that_panics_gives_up_what_it_was_woken_for() {
+    let mut two = Two::new();
+    let source = two.source(false);
+    let (own, busy) = (Arc::clone(&two.own), Arc::clone(&two.busy));
+    let parked = sleep(&own);
+    two.inject(&source, 1);
+    let summons = wake(&own, parked);
+    let parked = sleep(&busy);
+    two.inject(&source, 1);
+    assert!(busy.shared().idle().is_parked(), "it is left to the one that was woken");
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _permits = Permits { hand: &mut two.helper, summons, watch: None };
+        panic!("between the wake and the search");
+    }));
+    assert!(unwound.is_err() && wake(&busy, parked).is_some());
+}
+
+/// Likewise: the next who sees that something waits gets the watch.
+#[test]
+fn a_thread_that_panics_gives_up_the_watch() {
+    let Two { team, mut helper, .. } = Two::new();
+    let seat = helper.worker.seat();
+    let keep = || {
+        let mut watch = None;
+        let _ = team.starts.look_out(seat, &mut watch, || Outlook::Waiting);
+        watch
+    };
+    let watch = keep();
+    assert!(watch.is_some() && keep().is_none(), "one keeps it");
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _permits = Permits { hand: &mut helper, summons: None, watch };
+        panic!("while it keeps the watch");
+    }));
+    let watch = keep();
+    assert!(unwound.is_err() && watch.is_some());
+    helper.stand_down(watch);
+}
+
 #[test]
 fn whose_job_a_thread_is_at_shows_while_it_is_at_it() {
     let mut two = Two::new();

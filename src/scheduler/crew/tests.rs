@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::panic;
 
 use super::super::{CrewId, Idle, Park, Parked, Summons};
 use super::*;
@@ -167,6 +168,35 @@ fn one_sleeper_is_woken_at_a_time_and_wakes_the_next_if_there_is_more() {
     assert!(second.answer(summons, &beds).is_some());
     crew.wake_one(&beds);
     assert_eq!(*beds.woken.borrow(), [1, 2]);
+}
+
+/// Somebody sleeps, and cannot be woken.
+struct Broken;
+
+impl Sleepers for Broken {
+    fn is_parked(&self, _: Seat) -> bool {
+        true
+    }
+
+    fn is_preferred(&self, _: Seat) -> bool {
+        true
+    }
+
+    fn summon(&self, _: Seat) -> bool {
+        panic!("the wake fails")
+    }
+}
+
+#[test]
+fn a_wake_that_panics_keeps_nobody_else_from_waking() {
+    let (crew, [worker, _]) = crew();
+    worker.push(1);
+    let wake = panic::AssertUnwindSafe(|| crew.wake_one(&Broken));
+    assert!(panic::catch_unwind(wake).is_err());
+    let beds = Beds::new(2);
+    let parked = beds.sleep(1);
+    crew.wake_one(&beds);
+    assert!(beds.wake(parked, 1).is_some());
 }
 
 #[test]
