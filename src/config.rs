@@ -28,6 +28,12 @@ pub const COMPUTING_POLL_INTERVAL: Duration = Duration::from_micros(75);
 /// many are ready. Bounds the delay that one long turn imposes on foreign posts and I/O.
 pub const CALLBACK_BATCH: usize = 1024;
 
+/// Callbacks that a turn may have left, and yet run for a while, when the loop's time is up.
+pub const LEFT_AT_THE_END: usize = 16;
+
+/// For how long, in nanoseconds.
+pub const END_OF_RUN_NS: u64 = 300_000_000;
+
 /// The longest wait in the kernel, in seconds: asyncio's own limit, for the sake of `epoll_wait`'s
 /// 32-bit milliseconds. A loop that wakes at it simply parks again.
 pub const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);

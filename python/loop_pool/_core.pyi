@@ -31,6 +31,7 @@ __all__ = [
     "StreamReaderCore",
     "StreamReady",
     "TimerHandle",
+    "Unrun",
     "_ThreadSafeHandle",
     "__version__",
     "_after_fork_in_child",
@@ -60,6 +61,7 @@ __all__ = [
     "_stop_counting",
     "_tasks",
     "_unregister",
+    "_was_cut_short",
 ]
 
 __version__: str
@@ -223,8 +225,11 @@ class LoopCore:
             OverflowError: a number does not fit into 64 bits.
         """
 
-    def _close_core(self) -> None:
+    def _close_core(self) -> Unrun | None:
         """Drop every callback and give the descriptors back. Of a loop that does not run.
+
+        Returns:
+            The callbacks, for the caller to drop, if its run had to end before it got to them.
 
         Raises:
             RuntimeError: the loop is running.
@@ -306,6 +311,16 @@ class LoopCore:
 
     @_eager.setter
     def _eager(self, eager: bool) -> None: ...
+
+@final
+class Unrun:
+    """Callbacks of a closed loop that nobody runs any more."""
+
+    def __len__(self) -> int:
+        """Return how many they are. Any thread."""
+
+    def drop(self) -> None:
+        """Drop them. Any thread."""
 
 @final
 class PoolCore:
@@ -1135,6 +1150,9 @@ def _end_run_at(loop_: LoopCore, at_ns: int) -> None:
         loop_: which loop.
         at_ns: nanoseconds, on the clock ``time.monotonic_ns``.
     """
+
+def _was_cut_short(loop_: LoopCore) -> bool:
+    """Return whether ``_end_run_at`` ended a run before all had run that was ready. Any thread."""
 
 def _is_blocked(loop_: LoopCore, callback: int) -> bool | None:
     """Return whether the thread of a loop waits in the kernel, rather than runs.

@@ -153,6 +153,10 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     """The pool that the loop belongs to."""
     _pool_index: int
     """Its place among the loops of that pool."""
+    _unrun: int = 0
+    """Callbacks that it did not get to before its pool's time was up."""
+    _dropping: threading.Thread | None = None
+    """The thread that drops those."""
     _done_future: asyncio.Future[None] | None = None
     """A future that is done, by which native streams wake their tasks."""
 
@@ -262,8 +266,11 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             super().close()
         finally:
             with self._borrowing:
-                self._close_core()
+                unrun = self._close_core()
             _open_loops.pop(id(self), None)
+            if unrun is not None:
+                self._unrun = len(unrun) if _core._was_cut_short(self) else 0
+                self._dropping = _drop_aside(unrun)
 
     # -- debug mode ------------------------------------------------------------------------------
 
@@ -697,6 +704,16 @@ def open_loops() -> list[EventLoop]:
     """Return every loop of the process that is not closed. Any thread."""
     loops = (reference() for reference in list(_open_loops.values()))
     return [loop for loop in loops if loop is not None and not loop.is_closed()]
+
+
+def _drop_aside(unrun: _core.Unrun) -> threading.Thread | None:
+    """Drop callbacks in a thread that nobody has to wait for; return it if there can be one."""
+    thread = threading.Thread(target=unrun.drop, name="loop-pool-unrun", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # out of threads, or the interpreter is ending
+        return None
+    return thread
 
 
 _Socket = socket.socket

@@ -34,6 +34,9 @@ logger = logging.getLogger("loop_pool")
 GRACE = 1.0
 """Seconds beyond the deadline that a loop has for an answer, once its own work has given up."""
 
+ENOUGH = 0.85
+"""The part of it after which nothing more is waited for or looked at."""
+
 _TURNS_IN_VAIN = 100
 """Failed turns in a row after which a loop is given up."""
 
@@ -157,8 +160,8 @@ class _Member:
         does after an error out of an exception handler, unless it never gets further.
         """
         in_vain = 0
-        # A turn may both stop the loop and fail.
-        while not self._stopping:
+        # A turn may both stop the loop and fail. When the pool's time is up nobody has to say so.
+        while not (self._stopping or _core._was_cut_short(loop)):
             turns = loop._stats()["turns"]
             try:
                 loop.run_forever()
@@ -284,7 +287,8 @@ class Pool:
             self._core.start_monitor()
             self._watch.start()
         except BaseException:
-            self._stop(None)
+            self._stop()
+            self._join(None)
             raise
 
     def _interrupt(self, error: BaseException) -> None:
@@ -339,24 +343,32 @@ class Pool:
             if loop is not None:
                 loop._refuse_spawned()
 
-    def _stop(self, deadline: float | None, given_up: Collection[_Member] = ()) -> list[_Member]:
-        """Stop and join the threads; return the members whose threads did not end in time.
-
-        Those that were given up are not waited for.
-        """
+    def _stop(self) -> None:
+        """Have the threads end, without waiting for them."""
         self._refuse()
-        threads = [(member, member.thread) for member in self._members if member.thread is not None]
-        for member, _ in threads:
+        for member in self._members:
             # Also one whose thread is only about to begin: it ends by itself.
-            with contextlib.suppress(RuntimeError):  # its loop has closed meanwhile
-                member.stop()
+            if member.thread is not None:
+                with contextlib.suppress(RuntimeError):  # its loop has closed meanwhile
+                    member.stop()
+
+    def _join(self, deadline: float | None, given_up: Collection[_Member] = ()) -> list[_Member]:
+        """Wait for threads that were told to end; return the members whose did not in time.
+
+        Those that were given up are hardly waited for: it may be that they only had much to run.
+        """
+        threads = [(member, member.thread) for member in self._members if member.thread is not None]
+        soon = deadline
         if deadline is not None:
             # A deadline that others have used up leaves a healthy thread the time to end.
-            deadline = max(deadline, time.monotonic() + GRACE / 2)
+            enough = deadline + ENOUGH * GRACE
+            deadline = max(deadline, min(time.monotonic() + GRACE / 2, enough))
+            soon = min(time.monotonic() + GRACE / 20, enough)
         stuck = []
         for member, thread in threads:
-            if thread.is_alive() and not (deadline is not None and member in given_up):
-                thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                until = soon if member in given_up else deadline
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 stuck.append(member)
         self._watch.refuse()

@@ -7,21 +7,27 @@ How a pool ends, in phases that each finish on every loop before the next begins
 3. close what :class:`LoopLocal` made on every loop;
 4. shut down the asynchronous generators of every loop;
 5. shut down the default executor of every loop;
-6. stop the threads and join them, each closing its own loop;
-7. close loop 0.
+6. stop the other threads, and close loop 0;
+7. join the threads, each having closed its own loop.
 
 With the first, calls of :func:`submit` and :class:`PoolExecutor` that no loop has begun are
 cancelled.
 
-Phases 2 to 6 share one deadline. What has not ended by then is named in the log, with its loop and
+Phases 2 to 7 share one deadline. What has not ended by then is named in the log, with its loop and
 the stack of a thread that is stuck (an executor by asyncio's ``RuntimeWarning`` as well). A second
 later at most all is over: what is left runs on in threads that nobody waits for.
+
+Other threads may post for ever. Until a loop ends they are served as ever, in their order; its run
+ends in the middle of a turn when the time is up, and from then on they get ``RuntimeError``. What
+they had posted and the loop did not get to is counted in the log, and dropped in a thread of its
+own, as there may be more of it than can be dropped in time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import math
 import time
@@ -31,14 +37,14 @@ from . import _core, _inspect
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
 from ._local import close_locals
-from ._pool import GRACE, Pool, _open_pools
+from ._pool import ENOUGH, GRACE, Pool, _open_pools
 from ._registry import all_tasks
 from ._stuck import where
 from ._task import spawn_in
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Collection, Coroutine, Iterable
     from types import TracebackType
 
     from ._pool import _Member
@@ -46,6 +52,12 @@ if TYPE_CHECKING:
     type _Phase = Callable[[_Member, float | None], Coroutine[Any, Any, None]]
 
 logger = logging.getLogger("loop_pool")
+
+LATE = 0.7
+"""The part of the grace after which loops are stopped in the middle of a turn."""
+
+SHOWN = 20
+"""Tasks of one loop that are named: to show one takes a while, and there may be any number."""
 
 LATE_ROUNDS = 8
 """Times that tasks are cancelled after the deadline, which others may start as fast."""
@@ -162,34 +174,48 @@ class Runner:
         for work in works:
             work.end()
         stuck: set[_Member] = set()
-        late = None if deadline is None else deadline + 0.7 * GRACE
+        late = None if deadline is None else deadline + LATE * GRACE
         if late is not None:
             # Other threads may post faster than a loop gets on, and its turns take ever longer.
             for member in pool._members:
                 _core._end_run_at(member.loop, min(int(late * 1e9), 1 << 63))
         try:
-            _run_to_its_end(_shut_down(pool, deadline, stuck), self._runner.get_loop(), late)
+            _run_to_its_end(pool, deadline, stuck, late)
         finally:
             try:
-                left = pool._stop(deadline, stuck)
-                enough = time.monotonic() + GRACE / 4
-                for member in left:
-                    # A look may take a while, and there may be many loops.
-                    late = time.monotonic() > enough
-                    seen = "it is inside a callback, too" if late else pool._watch.where(member)
-                    logger.error("%s did not stop: %s", member.name, seen)
-                    member.end(stuck=True)
-            finally:
+                pool._stop()
                 pool._signals.clear()
-                for work in works:
-                    work.abandon()
-                _open_pools.discard(pool)
+                pool._members[0].end()
+                _close(pool._members[0].loop)
+            finally:
                 try:
+                    self._leave(pool._join(deadline, stuck), deadline)
+                finally:
+                    for work in works:
+                        work.abandon()
+                    _open_pools.discard(pool)
                     if self._inspector is not None:
                         self._inspector.stop()
-                finally:
-                    pool._members[0].end()
-                    _close(pool._members[0].loop)
+
+    def _leave(self, left: list[_Member], deadline: float | None) -> None:
+        """Say what did not end: the threads of ``left``, and what the loops did not get to."""
+        assert self._pool is not None
+        now = time.monotonic()
+        enough = (
+            now + GRACE / 4 if deadline is None else min(now + GRACE / 4, deadline + ENOUGH * GRACE)
+        )
+        for n, member in enumerate(left):
+            # A look may take a while, and there may be many loops.
+            late = n > 0 and time.monotonic() > enough
+            seen = "it is inside a callback, too" if late else self._pool._watch.where(member)
+            logger.error("%s did not stop: %s", member.name, seen)
+            member.end(stuck=True)
+        for member in self._pool._members:
+            loop = member.loop
+            if loop._unrun:
+                logger.error("%s: %d callbacks have not run", member.name, loop._unrun)
+            if loop._dropping is not None and deadline is not None:
+                loop._dropping.join(max(0.0, deadline + ENOUGH * GRACE - time.monotonic()))
 
     def _start(self) -> Pool:
         if self._closed:
@@ -204,7 +230,8 @@ class Runner:
                 try:
                     self._inspector = _inspect.start(pool, self._inspect)
                 except BaseException:
-                    pool._stop(None)
+                    pool._stop()
+                    pool._join(None)
                     raise
             except BaseException:
                 self._closed = True
@@ -271,7 +298,7 @@ def _check_awaitable(main: object) -> None:
 
 
 def _run_to_its_end(
-    shutdown: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, late: float | None
+    pool: Pool, deadline: float | None, stuck: set[_Member], late: float | None
 ) -> None:
     """Run the shutdown although a task that it cancels may raise ``SystemExit`` out of the loop.
 
@@ -279,8 +306,10 @@ def _run_to_its_end(
         SystemExit, KeyboardInterrupt: the first one that came meanwhile. A second
             ``KeyboardInterrupt`` is the user's wish not to wait.
     """
+    loop = pool._members[0].loop
     # Past the program's task factory, which could make anything of it.
-    task = asyncio.Task(shutdown, loop=loop)
+    ours = _quietly(_shut_down, pool, deadline, stuck)
+    task = asyncio.Task(ours, loop=loop)
     first: BaseException | None = None
     while not task.done():
         try:
@@ -295,6 +324,13 @@ def _run_to_its_end(
                 raise
             if late is not None and time.monotonic() >= late:
                 logger.error("loop-pool-0 has more to run than it gets to, and was stopped")
+                theirs = [
+                    each for each in all_tasks(loop) if getattr(each, "_log_destroy_pending", 1)
+                ]
+                _name(pool._members[0], theirs)
+                if inspect.getcoroutinestate(ours) == inspect.CORO_CREATED:
+                    ours.close()
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
                 break
     if first is not None:
         raise first
@@ -313,11 +349,12 @@ async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) ->
     for member, threads in executors.items():
         for thread in threads:
             if thread.is_alive():
+                enough = deadline is not None and time.monotonic() > deadline + LATE * GRACE
                 logger.error(
                     "%s: %s of its executor did not end in time: %s",
                     member.name,
                     thread.name,
-                    where(thread),
+                    "it is inside a job, too" if enough else where(thread),
                 )
 
 
@@ -341,7 +378,7 @@ async def _on_every_loop(
             # The first phase leaves it to the others, which may have nothing else to end by.
             own = deadline if phase is _cancel_tasks else limit - GRACE / 20
         try:
-            task: Any = spawn_in(pool, phase(member, own), loop=member.loop, closing=True)
+            task: Any = spawn_in(pool, _quietly(phase, member, own), loop=member.loop, closing=True)
         except RuntimeError:  # its thread ended by an error of its own, which has been logged
             continue
         running[task] = member
@@ -415,13 +452,26 @@ async def _cancel(
                         "task": task,
                     }
                 )
-        for task in pending:
-            logger.error("%s: this task did not end in time: %r", member.name, task)
+        _name(member, pending)
         late += remaining == 0
         if not pending and late == LATE_ROUNDS:
             logger.error("%s: tasks are still being started, by another thread", member.name)
         if pending or late == LATE_ROUNDS:
             return
+
+
+def _name(member: _Member, pending: Collection[asyncio.Task[Any]]) -> None:
+    for task in itertools.islice(pending, SHOWN):
+        logger.error("%s: this task did not end in time: %r", member.name, task)
+    if len(pending) > SHOWN:
+        logger.error("%s: %d more tasks did not end in time", member.name, len(pending) - SHOWN)
+
+
+async def _quietly(part: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    """Await a part of the shutdown, which may be left as it is when time is up."""
+    task: Any = asyncio.current_task()
+    task._log_destroy_pending = False
+    await part(*args)
 
 
 async def _shut_down_asyncgens(member: _Member, deadline: float | None) -> None:

@@ -157,6 +157,10 @@ class Watch:
     def where(self, member: _Member) -> str:
         """Return what a loop's thread is in, in words. Any thread, while no other reports."""
         incident = self._look(member, member.loop._stats()["callbacks"], 0.0)
+        if member.loop.is_closed():
+            return "it is still closing"
+        if incident.task is None and not incident.stack:
+            return "its stack could not be seen"
         return f"it is still inside a callback of {_describe(incident)}\n{_stack_of(incident)}"
 
     # -- the reporting thread --------------------------------------------------------------------

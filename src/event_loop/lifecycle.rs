@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::{Claim, Drain, Inbox, Link, Local, Owned, Poller, Post, Shared, Turned};
+use crate::config;
 use crate::error::LoopError;
 use crate::metrics::Metrics;
 use crate::reactor::{IoTable, Ready};
@@ -34,6 +35,8 @@ pub struct EventLoop<C> {
     stopping: AtomicBool,
     /// From when on a run ends in the middle of a turn.
     end_run_ns: AtomicU64,
+    /// Whether one did.
+    cut_short: AtomicBool,
     closed: AtomicBool,
     local: Owned<Local<C>>,
 }
@@ -51,6 +54,7 @@ impl<C> EventLoop<C> {
             io: Mutex::new(IoTable::default()),
             stopping: AtomicBool::new(false),
             end_run_ns: AtomicU64::new(u64::MAX),
+            cut_short: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             local: Owned::new(Local::new()),
         })
@@ -224,10 +228,33 @@ impl<C> EventLoop<C> {
         }
     }
 
-    /// Whether a run that comes to nothing but its callbacks is to end, however many are ready.
+    /// Whether an end of the run has been set.
     #[inline]
-    pub fn must_end_run(&self, now_ns: u64) -> bool {
+    pub fn has_end_of_run(&self) -> bool {
+        self.end_run_ns.load(Relaxed) != u64::MAX
+    }
+
+    /// Whether the end of the run has passed.
+    pub fn is_past_end_of_run(&self, now_ns: u64) -> bool {
         now_ns >= self.end_run_ns.load(Relaxed)
+    }
+
+    /// Ends the run, if its time is up, in a turn that has `left` callbacks to run. A few are run all
+    /// the same, unless they take long: what they belong to may be about to end by itself.
+    pub fn cut_run_short(&self, now_ns: u64, left: usize) -> bool {
+        let end_ns = self.end_run_ns.load(Relaxed);
+        let few = left <= config::LEFT_AT_THE_END;
+        let cut = now_ns >= end_ns && !(few && now_ns - end_ns < config::END_OF_RUN_NS);
+        if cut {
+            self.cut_short.store(true, Relaxed);
+            self.set_stopping(true);
+        }
+        cut
+    }
+
+    /// Whether a run was ended before it got to all that was ready.
+    pub fn was_cut_short(&self) -> bool {
+        self.cut_short.load(Relaxed)
     }
 
     /// Lets a run end from `at_ns` on, in the middle of a turn if need be. Any thread.
@@ -358,6 +385,21 @@ mod tests {
         assert!(matches!(event_loop.park(&poller, || false), Park::Work));
         event_loop.set_stopping(false);
         assert!(matches!(event_loop.park(&poller, || false), Park::Sleep(_)));
+    }
+
+    #[test]
+    fn a_run_whose_time_is_up_is_cut_short_at_once_if_much_is_left_and_else_soon() {
+        let event_loop = Loop::new().unwrap();
+        assert!(!event_loop.has_end_of_run() && !event_loop.cut_run_short(u64::MAX - 1, 1000));
+        let end = 1_000_000;
+        event_loop.set_end_of_run(end);
+        let (few, many) = (config::LEFT_AT_THE_END, config::LEFT_AT_THE_END + 1);
+        assert!(event_loop.has_end_of_run() && !event_loop.is_past_end_of_run(end - 1));
+        assert!(!event_loop.cut_run_short(end - 1, many) && !event_loop.cut_run_short(end, few));
+        assert!(!event_loop.was_cut_short() && !event_loop.is_stopping());
+        assert!(event_loop.cut_run_short(end, many) && event_loop.is_stopping());
+        assert!(event_loop.was_cut_short() && event_loop.is_past_end_of_run(end));
+        assert!(event_loop.cut_run_short(end + config::END_OF_RUN_NS, 0));
     }
 
     #[test]

@@ -25,12 +25,14 @@ use super::returned::Returned;
 use super::sock;
 use super::sock_work::Sendfile;
 use super::spawn::{self, Book};
+use super::unrun::Unrun;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
 use crate::id::LoopId;
 use crate::pool::{Hand, OwnerKey, Roster};
 use crate::reactor::Direction;
 use crate::sync::{Mutex, yield_now};
+use crate::sys::clock;
 
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
@@ -263,11 +265,12 @@ impl LoopCore {
         sock::start_sendfile(slf, future, sock, Sendfile::new(file.into(), offset, count, block))
     }
 
-    /// Takes everything out of a loop that does not run, and gives its descriptors back.
+    /// Takes everything out of a loop that does not run, and gives its descriptors back. Callbacks are
+    /// returned, for the caller to drop, if its run had to end before it got to them.
     #[pyo3(name = "_close_core")]
-    fn close_core(&self, py: Python<'_>) -> PyResult<()> {
+    fn close_core(&self, py: Python<'_>) -> PyResult<Option<Unrun>> {
         let mut errands = Vec::new();
-        let (held, entered) = {
+        let (mut held, entered) = {
             let claim = self
                 .event_loop
                 .claim()
@@ -304,6 +307,8 @@ impl LoopCore {
             // A reader is a few instructions long, and waits for nobody.
             yield_now();
         }
+        let late = self.event_loop.is_past_end_of_run(clock::monotonic_ns());
+        let unrun = (late && !held.is_empty()).then(|| Unrun::new(std::mem::take(&mut held)));
         drop((held, entered));
         spawn::cancel(py, errands);
         let shared = self.event_loop.shared();
@@ -318,7 +323,7 @@ impl LoopCore {
             // nobody else does it.
             unsafe { kept::give_up(py, entry.cookie) };
         }
-        Ok(())
+        Ok(unrun)
     }
 
     /// The counters and gauges of this loop by name, for `pool.stats()`. Any thread.

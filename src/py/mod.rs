@@ -69,6 +69,7 @@ mod tls_receive;
 mod transport;
 mod transport_core;
 mod transport_methods;
+mod unrun;
 mod watch;
 mod writer;
 
@@ -81,6 +82,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::LoopCore>()?;
     module.add_class::<pool::PoolCore>()?;
+    module.add_class::<unrun::Unrun>()?;
     module.add_class::<pool::ServerCore>()?;
     module.add_class::<sock::SocketOperation>()?;
     module.add_class::<pool_task::PoolTaskCore>()?;
@@ -108,6 +110,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(registry::enter, module)?)?;
     module.add_function(wrap_pyfunction!(registry::leave, module)?)?;
     module.add_function(wrap_pyfunction!(run::end_run_at, module)?)?;
+    module.add_function(wrap_pyfunction!(run::was_cut_short, module)?)?;
     module.add_function(wrap_pyfunction!(stack::is_blocked, module)?)?;
     module.add_function(wrap_pyfunction!(stack::stack, module)?)?;
     module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;

@@ -49,6 +49,13 @@ pub(super) fn end_run_at(loop_: &Bound<'_, LoopCore>, at_ns: u64) {
     loop_.get().event_loop.set_end_of_run(at_ns);
 }
 
+/// Whether a run was ended so, before it got to all that was ready. Any thread.
+#[pyfunction]
+#[pyo3(name = "_was_cut_short")]
+pub(super) fn was_cut_short(loop_: &Bound<'_, LoopCore>) -> bool {
+    loop_.get().event_loop.was_cut_short()
+}
+
 /// Shows the pool's monitor that the loop runs, and others its thread, until it is dropped.
 struct Running<'a>(&'a LoopCore);
 
@@ -253,7 +260,9 @@ fn run_callbacks(
         let batch = todo.min(config::CALLBACK_BATCH);
         todo -= batch;
         behind.set(batch >= config::BEHIND && has_helper(core));
-        for _ in 0..batch {
+        // Each callback may take long, so the clock is asked after each once there is an end.
+        let ends = core.event_loop.has_end_of_run();
+        for at in 1..=batch {
             run_urgent(slf)?;
             // SAFETY: runs no Python.
             let Some(callback) =
@@ -265,15 +274,15 @@ fn run_callbacks(
             // The monitor looks whether it moves.
             progress.begin();
             callback.run(slf)?;
+            if ends && core.event_loop.cut_run_short(clock::monotonic_ns(), todo + batch - at) {
+                progress.rest();
+                return Ok(());
+            }
         }
         progress.rest();
         if todo > 0 {
             drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();
-            if core.event_loop.must_end_run(now_ns) {
-                core.event_loop.set_stopping(true);
-                break;
-            }
             // SAFETY: runs no Python.
             let plan = unsafe { claim.local(|local| local.plan(now_ns, true)) };
             if plan == Plan::Look {

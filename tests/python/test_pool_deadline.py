@@ -4,15 +4,18 @@ interpreter ends as well."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 
 import loop_pool
 from _pool_support import loops
 from _support import HANG, run_script
+from loop_pool import _runner
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -199,6 +202,170 @@ def test_threads_that_go_on_posting_do_not_keep_it(index: int, what: str) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ended\n"
+
+
+POSTING = """
+    import asyncio, collections, logging, sys, threading, time
+    import loop_pool
+
+    THREADS, TIMEOUT, GRACE = 3, 0.3, 1.0
+    logging.disable()
+    posts = collections.Counter()
+    late = collections.Counter()
+    ends_at = None
+    posting = threading.Semaphore(0)
+
+    def note():
+        if ends_at is not None and time.monotonic() > ends_at:
+            late[threading.current_thread().name] += 1
+
+    async def quick():
+        note()
+
+    async def waiting():
+        note()
+        await asyncio.sleep(1000)
+
+    def run(coro_function, loop):
+        coro = coro_function()
+        try:
+            asyncio.run_coroutine_threadsafe(coro, loop)
+        except RuntimeError:
+            coro.close()
+            raise
+
+    ways = {
+        "quick": lambda loop: run(quick, loop),
+        "waiting": lambda loop: run(waiting, loop),
+        "call": lambda loop: loop.call_soon_threadsafe(note),
+    }
+
+    def post(way, loop, number):
+        while True:
+            try:
+                way(loop)
+            except RuntimeError:
+                return
+            posts[number] += 1
+            if posts[number] == 1000:
+                posting.release()
+
+    def begin(way, loop):
+        threads = [threading.Thread(target=post, args=(way, loop, n)) for n in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            posting.acquire()
+        return threads
+
+    close = loop_pool.Runner.close
+
+    def closes(runner):
+        global ends_at, worked
+        worked, ends_at = time.thread_time(), time.monotonic() + TIMEOUT + GRACE
+        close(runner)
+
+    loop_pool.Runner.close = closes
+
+    def ended():
+        took = time.thread_time() - worked
+        assert took < TIMEOUT + GRACE, f"the thread that ends the pool has worked for {took} s"
+        for thread in threads:
+            thread.join()  # each is refused
+        assert not late, f"it ran what was posted, with its time up: {late}"
+        print("ended", flush=True)
+        __import__("os")._exit(0)  # tasks that are left have nobody to tell
+"""
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("way", ["quick", "waiting", "call"])
+@pytest.mark.parametrize("form", ["run", "runner"])
+def test_threads_that_post_without_a_pause_do_not_keep_it(way: str, index: int, form: str) -> None:
+    forms = {
+        "run": f"""
+    async def main():
+        global threads
+        loop = loop_pool.current_pool().loops[{index}]
+        threads = begin(ways["{way}"], loop)  # nothing else runs here meanwhile
+
+    loop_pool.run(main(), loops=2, shutdown_timeout=TIMEOUT)
+    ended()
+""",
+        # Nobody runs loop 0.
+        "runner": f"""
+    with loop_pool.Runner(loops=2, shutdown_timeout=TIMEOUT) as runner:
+        threads = begin(ways["{way}"], runner.get_pool().loops[{index}])
+    ended()
+""",
+    }
+    done = run_script(POSTING + forms[form], options=("-W", "ignore"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ended\n"
+
+
+class Counted:
+    """An object that says which threads dropped its like."""
+
+    dropped: ClassVar[list[str]] = []
+
+    def __call__(self) -> None:
+        """Nothing."""
+
+    def __del__(self) -> None:
+        self.dropped.append(threading.current_thread().name)
+
+
+def test_a_run_whose_time_is_up_ends_after_one_callback_and_another_thread_drops_the_rest(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+) -> None:
+    monkeypatch.setattr(_runner, "LATE", 0.0)
+    monkeypatch.setattr(Counted, "dropped", [])
+    ran: list[int] = []
+
+    def fill(loop: loop_pool.EventLoop) -> None:
+        for number in range(500):
+            loop.call_soon_threadsafe(ran.append, number)
+            loop.call_soon_threadsafe(Counted())
+
+    with loop_pool.Runner(loops=1, shutdown_timeout=0) as runner:
+        poster = threading.Thread(target=fill, args=(runner.get_loop(),))
+        poster.start()
+        poster.join()
+        loop = runner.get_loop()
+    assert len(ran) <= 1
+    assert loop._dropping is not None
+    loop._dropping.join(HANG)
+    assert len(Counted.dropped) == 500
+    assert set(Counted.dropped) <= {"loop-pool-unrun"}
+    assert "loop-pool-0 has more to run than it gets to, and was stopped" in logged_errors
+    (told,) = (text for text in logged_errors if text.endswith(" callbacks have not run"))
+    assert int(told.split()[1]) >= 999
+    logged_errors.clear()
+
+
+def test_of_many_tasks_that_do_not_end_some_are_named_and_the_others_counted(
+    logged_errors: list[str],
+) -> None:
+    async def stay() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1000)
+
+    async def main() -> None:
+        kept.extend(asyncio.create_task(stay()) for _ in range(1000))
+        await asyncio.sleep(0)
+
+    kept: list[asyncio.Task[None]] = []
+    loop_pool.run(main(), loops=1, shutdown_timeout=0.01)
+    for task in kept:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    named = [text for text in logged_errors if "this task did not end in time: " in text]
+    # Twice: when its tasks are cancelled, and when those are that only asyncio knows of.
+    assert _runner.SHOWN <= len(named) <= 2 * _runner.SHOWN
+    rest = len(kept) - _runner.SHOWN
+    assert f"loop-pool-0: {rest} more tasks did not end in time" in logged_errors
+    logged_errors.clear()
 
 
 def test_a_loop_that_the_program_stops_while_the_pool_ends_goes_on() -> None:
