@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import CodeType
 from typing import Any, Never, Self, final
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, StrPath
 from typing_extensions import disjoint_base
 
 from ._event_loop import EventLoop
@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "_after_fork_in_child",
     "_call_as_owner",
+    "_cores",
     "_current_task",
     "_end_run_at",
     "_enter",
@@ -1028,6 +1029,14 @@ class _ThreadSafeHandle(asyncio.Handle):
 
     def _run(self) -> None:
         """Run the callback under the lock, as `asyncio.Handle._run`. Loop's thread."""
+
+def _cores(process: StrPath = ..., /) -> tuple[int | None, float | None, float, int]:
+    """Return the cores that this process may use. Any thread.
+
+    They are those that its affinity allows (None: the system does not say); those that its cgroups
+    grant (None: no limit), by the files of `process`; what both leave; and the number to use, which
+    is what Python was told (``PYTHON_CPU_COUNT``, ``-X cpu_count``), else what is left, rounded up.
+    """
 
 def _loop_count(loops: int | None, /) -> int:
     """Return the number of loops for what was asked; None: the cores this process may use.

@@ -23,7 +23,7 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import _cgroup, _core, _cores
+from . import _core
 from ._gil import modules_that_need_the_gil, why_it_is_on
 
 if TYPE_CHECKING:
@@ -333,13 +333,8 @@ def _module_name(text: str) -> str:
 
 
 def _examine_cores() -> Cores:
-    return Cores(
-        os.cpu_count(),
-        _cores.affinity(),
-        os.process_cpu_count(),
-        _cgroup.cpu_quota(),
-        _cores.usable(),
-    )
+    affinity, quota, usable, _ = _core._cores()
+    return Cores(os.cpu_count(), affinity, os.process_cpu_count(), quota, usable)
 
 
 def _limit(value: int) -> int | None:

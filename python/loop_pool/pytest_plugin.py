@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import pytest
 
-from . import _cores
+from . import _core
 from ._event_loop import EventLoop, new_event_loop
 from ._pool import LoopStats, Pool, current_pool
 from ._runner import Runner
@@ -329,7 +329,7 @@ def _options(config: pytest.Config, mark: pytest.Mark | None, test: str) -> dict
 def _default_loops(config: pytest.Config) -> int:
     given = config.getini("loop_pool_loops")
     if not given:
-        return min(max(2, _cores.count()), _MOST_LOOPS)
+        return min(max(2, _core._cores()[-1]), _MOST_LOOPS)
     try:
         loops = int(given)
     except ValueError:

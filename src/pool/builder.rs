@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// More loops than this are a mistake: each has a thread and five descriptors.
-const MAX_LOOPS: i64 = 4096;
+const MAX_LOOPS: usize = 4096;
 
 /// A number of loops that no pool can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,19 +17,21 @@ impl fmt::Display for InvalidLoopCount {
 
 impl std::error::Error for InvalidLoopCount {}
 
-/// The number of loops for what was asked; `None` means one for each core that this process may
-/// use: `cores` of them, if the layer above knows how many it is to use.
+/// The number of loops for what was asked: one at least.
 ///
 /// # Errors
 /// [`InvalidLoopCount`] below 1 or above 4096.
-pub fn loop_count(asked: Option<i64>, cores: Option<i64>) -> Result<usize, InvalidLoopCount> {
-    match asked {
-        None => Ok(cores.map_or_else(num_cpus::get, |cores| {
-            usize::try_from(cores.clamp(1, MAX_LOOPS)).unwrap_or(1)
-        })),
-        Some(n @ 1..=MAX_LOOPS) => usize::try_from(n).map_err(|_| InvalidLoopCount(n)),
-        Some(n) => Err(InvalidLoopCount(n)),
+pub fn loop_count(asked: i64) -> Result<usize, InvalidLoopCount> {
+    match usize::try_from(asked) {
+        Ok(count @ 1..=MAX_LOOPS) => Ok(count),
+        _ => Err(InvalidLoopCount(asked)),
     }
+}
+
+/// The number of loops if nobody asked for one: one for each core to make use of.
+#[must_use]
+pub fn default_loop_count(cores: usize) -> usize {
+    cores.clamp(1, MAX_LOOPS)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -38,13 +40,12 @@ mod tests {
 
     #[test]
     fn counts_are_checked_and_the_default_is_the_cores() {
-        assert_eq!(loop_count(Some(3), Some(7)), Ok(3));
-        assert!(loop_count(None, None).is_ok_and(|n| n >= 1));
-        for (cores, loops) in [(7, 7), (0, 1), (1 << 40, 4096)] {
-            assert_eq!(loop_count(None, Some(cores)), Ok(loops));
+        assert_eq!(loop_count(3), Ok(3));
+        for (cores, loops) in [(7, 7), (0, 1), (1 << 20, 4096)] {
+            assert_eq!(default_loop_count(cores), loops);
         }
-        for wrong in [0, -1, i64::MIN, MAX_LOOPS + 1] {
-            assert_eq!(loop_count(Some(wrong), None), Err(InvalidLoopCount(wrong)));
+        for wrong in [0, -1, i64::MIN, i64::MAX, 4097] {
+            assert_eq!(loop_count(wrong), Err(InvalidLoopCount(wrong)));
         }
         assert!(InvalidLoopCount(-2).to_string().contains("not -2"));
     }

@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod builder;
+mod cores;
 mod detector;
 mod helper;
 mod incidents;
@@ -26,7 +27,8 @@ mod worker;
 mod loom_tests;
 
 pub use acceptor::PoolAcceptor;
-pub use builder::{InvalidLoopCount, loop_count};
+pub use builder::{InvalidLoopCount, default_loop_count, loop_count};
+pub use cores::Cores;
 pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::{Placement, load_of};

@@ -90,6 +90,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pool_task_run::set_class, module)?)?;
     module.add_function(wrap_pyfunction!(spawn::spawn, module)?)?;
     module.add_function(wrap_pyfunction!(spawn::spawn_on, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::cores, module)?)?;
     module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
     module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
     module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;

@@ -1,5 +1,6 @@
 //! What a pool of loops shares, for `python/loop_pool/_pool.py`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyOverflowError;
@@ -11,11 +12,10 @@ use super::listener::ListenerCore;
 use super::names::intern;
 use super::returned::Returned;
 use crate::id::{IoToken, LoopId};
-use crate::pool::{self, Incident, Limit, Monitor, PoolAcceptor, Team};
+use crate::pool::{self, Cores, Incident, Limit, Monitor, PoolAcceptor, Team};
 use crate::sync::Mutex;
 
-/// The number of loops for what was asked; `None`: one for each core this process may use, of which
-/// `python/loop_pool/_cores.py` knows.
+/// The number of loops for what was asked; `None`: one for each core to make use of.
 ///
 /// # Errors
 /// `ValueError` below 1 or above 4096; `TypeError` for what is no integer.
@@ -25,31 +25,46 @@ pub(super) fn loop_count(
     py: Python<'_>,
     loops: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Returned<usize>> {
-    let (asked, cores) = match loops {
-        None => (None, Some(cores(py)?)),
-        Some(loops) => {
-            let asked = loops.extract::<i64>().map_err(|error| {
-                if error.is_instance_of::<PyOverflowError>(py) {
-                    alloc::value_error(py, format!("loops must be between 1 and 4096, not {loops}"))
-                } else {
-                    alloc::type_error(
-                        py,
-                        format!("loops must be an integer or None, not {loops:?}"),
-                    )
-                }
-            })?;
-            (Some(asked), None)
-        }
+    let Some(loops) = loops else {
+        return Ok(Returned(pool::default_loop_count(core_count(py)?)));
     };
-    pool::loop_count(asked, cores)
-        .map(Returned)
-        .map_err(|error| alloc::value_error(py, error.to_string()))
+    let asked = loops.extract::<i64>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(py) {
+            alloc::value_error(py, format!("loops must be between 1 and 4096, not {loops}"))
+        } else {
+            alloc::type_error(py, format!("loops must be an integer or None, not {loops:?}"))
+        }
+    })?;
+    pool::loop_count(asked).map(Returned).map_err(|error| alloc::value_error(py, error.to_string()))
 }
 
-/// How many cores this process is to use.
-fn cores(py: Python<'_>) -> PyResult<i64> {
-    let cores = py.import(intern!(py, "loop_pool._cores"))?;
-    cores.call_method0(intern!(py, "count"))?.extract()
+/// Where Linux describes this process.
+const PROCESS: &str = "/proc/self";
+
+/// The cores that this process may use, by the files of `process`: by affinity, by cgroups, what both
+/// leave, and the number to make use of.
+#[pyfunction]
+#[pyo3(name = "_cores", signature = (process = PROCESS.into(), /))]
+pub(super) fn cores(
+    py: Python<'_>,
+    process: PathBuf,
+) -> PyResult<(Option<usize>, Option<f64>, f64, usize)> {
+    let cores = py.detach(move || Cores::of(&process));
+    Ok((cores.affinity, cores.quota, cores.usable(), cores.count(told_cores(py)?)))
+}
+
+/// How many cores this process is to make use of.
+fn core_count(py: Python<'_>) -> PyResult<usize> {
+    let told = told_cores(py)?;
+    Ok(py.detach(|| Cores::of(PROCESS.as_ref()).count(told)))
+}
+
+/// The number that Python was told, by `PYTHON_CPU_COUNT` or `-X cpu_count`.
+fn told_cores(py: Python<'_>) -> PyResult<Option<usize>> {
+    let config = py.import(intern!(py, "sys"))?.getattr(intern!(py, "_get_cpu_count_config"));
+    let Ok(config) = config else { return Ok(None) };
+    let told = config.call0()?.extract::<i64>()?;
+    Ok(usize::try_from(told).ok().filter(|told| *told > 0))
 }
 
 /// The shared part of a pool. Use `loop_pool.Pool`.
@@ -72,7 +87,7 @@ impl PoolCore {
     #[new]
     #[pyo3(signature = (loops, *, steal))]
     fn new(py: Python<'_>, loops: u32, steal: bool) -> PyResult<Self> {
-        let cores = usize::try_from(cores(py)?).unwrap_or(1);
+        let cores = core_count(py)?;
         Ok(Self {
             // With one loop there is nobody to work for it.
             team: Team::new(loops.max(1) as usize, steal && loops > 1, cores),

@@ -5,6 +5,7 @@
 //! Must never: block, or know what a loop is.
 
 pub mod address;
+pub mod cgroup;
 pub mod clock;
 pub mod descriptor;
 pub mod level_trigger;

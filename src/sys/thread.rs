@@ -2,6 +2,22 @@
 
 use std::time::Duration;
 
+/// How many cores the calling thread is allowed on. `None`: the system does not say.
+#[must_use]
+pub fn affinity() -> Option<usize> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // More than any kernel is built for.
+        let mut mask = [0_u64; 256];
+        // SAFETY: the kernel writes to a place of ours, as much as it is told that there is.
+        let asked =
+            unsafe { libc::sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr().cast()) };
+        (asked == 0).then(|| mask.iter().map(|word| word.count_ones() as usize).sum())
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    None
+}
+
 /// A thread of this process, as the kernel names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadId(u32);

@@ -1,21 +1,24 @@
-"""The CPU time that cgroups of either version grant, by made-up groups in a folder."""
+"""How many cores the process may use, by made-up cgroups of either version, and by the rest."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("loop_pool")
-from loop_pool import _cgroup, _core, _cores
+from _support import HANG
+from loop_pool import _core
 
 type Cgroups = Callable[..., float | None]
 
 
 @pytest.fixture
-def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
+def cgroups(tmp_path: Path) -> Cgroups:
     """Gives the quota by made-up groups and mounts (`{top}`: a folder), and files below it."""
 
     def quota(groups: str, mounts: str, files: dict[str, str]) -> float | None:
@@ -25,8 +28,7 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
             (top / name).write_text(content + "\n")
         for name, content in (("cgroup", groups), ("mountinfo", mounts)):
             (tmp_path / name).write_text(content.format(top=top) + "\n")
-        monkeypatch.setattr(_cgroup, "PROCESS", tmp_path)
-        return _cgroup.cpu_quota()
+        return _core._cores(tmp_path)[1]
 
     return quota
 
@@ -105,19 +107,72 @@ def test_the_least_quota_of_the_groups_counts(
     assert cgroups(groups, mounts, files) == expected
 
 
-def test_without_proc_there_is_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cgroup, "PROCESS", tmp_path / "absent")
-    assert _cgroup.cpu_quota() is None
+@pytest.mark.parametrize("limit", ["", "max", "no number", "100000", "100000 0", "-1 100000"])
+def test_what_is_no_limit_is_ignored(cgroups: Cgroups, limit: str) -> None:
+    assert cgroups("nonsense\n0::/a", f"nonsense\n{V2}", {"a/cpu.max": limit}) is None
 
 
-@pytest.mark.parametrize(("quota", "loops"), [(100_000, 1), (150_000, 2), (900_000, 8), (-1, 8)])
-def test_a_quota_above_the_process_s_own_group_bounds_the_default_number_of_loops(
-    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, quota: int, loops: int
+def test_without_proc_there_is_no_quota(tmp_path: Path) -> None:
+    assert _core._cores(tmp_path / "absent")[1] is None
+
+
+ALLOWED = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("quota", "usable", "count"),
+    [
+        (50_000, 0.5, 1),
+        (ALLOWED * 100_000 - 50_000, ALLOWED - 0.5, ALLOWED),
+        (ALLOWED * 200_000, ALLOWED, ALLOWED),
+        (-1, ALLOWED, ALLOWED),
+    ],
+)
+def test_a_quota_above_the_process_s_own_group_bounds_the_number_of_cores(
+    cgroups: Cgroups, tmp_path: Path, quota: int, usable: float, count: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(_cores, "told", lambda: None)
     cgroups("1:cpu:/a/b", V1, {**v1(quota, "cpu/a"), **v1(-1, "cpu/a/b")})
-    assert _cores.count() == _core._loop_count(None) == loops
-    # What Python was told counts before everything else.
-    monkeypatch.setattr(_cores, "told", lambda: 5)
-    assert _core._loop_count(None) == 5
+    granted = None if quota < 0 else quota / 100_000
+    assert _core._cores(tmp_path) == (ALLOWED, granted, usable, count)
+
+
+PROGRAM = """
+import os, sys
+import loop_pool
+from loop_pool import _core
+
+async def main():
+    return len(loop_pool.current_pool().loops)
+
+*_, usable, count = _core._cores()
+print(usable, count, _core._loop_count(None), loop_pool.run(main()))
+"""
+
+
+def printed(*options: str, **environment: str) -> list[float]:
+    """What a program that is started like that says: usable cores, their number, loops."""
+    told = {"PYTHON_CPU_COUNT": None, **environment}
+    env = {name: value for name, value in (os.environ | told).items() if value is not None}
+    command = [sys.executable, *options, "-c", PROGRAM]
+    process = subprocess.run(
+        command, env=env, check=True, capture_output=True, text=True, timeout=HANG
+    )
+    return [float(each) for each in process.stdout.split()]
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_what_python_is_told_counts_for_all_and_hides_nothing(cores: int) -> None:
+    *_, usable, count = _core._cores()
+    assert printed("-X", "cpu_count=default") == [usable, *[count] * 3]
+    assert printed(PYTHON_CPU_COUNT=str(cores)) == [usable, *[cores] * 3]
+    assert printed("-X", f"cpu_count={cores}", PYTHON_CPU_COUNT="5") == [usable, *[cores] * 3]
+
+
+def test_affinity_is_asked_for_each_time() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert _core._cores()[0] == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert _core._cores()[0] == len(allowed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import platform
 import resource
@@ -458,17 +457,3 @@ def test_descriptors_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     infinite = resource.RLIM_INFINITY
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1_024, infinite))
     assert _doctor.examine().descriptors == _doctor.Descriptors(1_024, None)
-
-
-@pytest.mark.parametrize(
-    ("affinity", "quota", "usable"), [(8, None, 8), (8, 2.5, 2.5), (2, 4.0, 2), (1, None, 1)]
-)
-def test_usable_is_the_least_of_affinity_and_quota(
-    monkeypatch: pytest.MonkeyPatch, affinity: int, quota: float | None, usable: float
-) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
-    monkeypatch.setattr(_cgroup, "cpu_quota", lambda: quota)
-    cores = _doctor.examine().cores
-    assert (cores.machine, cores.affinity, cores.quota) == (16, affinity, quota)
-    assert math.isclose(cores.usable, usable)

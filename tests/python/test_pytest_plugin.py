@@ -124,10 +124,10 @@ def test_the_default_number_of_loops_is_small_and_not_one(folder: Folder) -> Non
         "test_it.py",
         """
         import pytest
-        from loop_pool import _cores
+        from loop_pool import _core
         @pytest.mark.parametrize(("cores", "loops"), [(1, 2), (3, 3), (64, 4)])
         def test_it(monkeypatch, request, cores, loops):
-            monkeypatch.setattr(_cores, "count", lambda: cores)
+            monkeypatch.setattr(_core, "_cores", lambda: (None, None, cores, cores))
             assert len(request.getfixturevalue("pool").loops) == loops
         """,
     )
