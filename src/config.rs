@@ -58,8 +58,12 @@ pub const STREAM_READ_SIZE: usize = 96 * 1024;
 /// Reads of one stream before others have a turn, while each brings as much as it may.
 pub const READS_PER_TURN: usize = 10;
 
-/// What was read ahead in shorter pieces than this is joined: each piece costs some 50 bytes besides.
+/// What was read ahead in shorter pieces than this is joined.
 pub const READ_AHEAD_PIECE: usize = 64 * 1024;
+
+/// What a piece counts for besides its bytes: its place in a queue that may be half empty, and what
+/// the allocator takes.
+pub const READ_AHEAD_OVERHEAD: usize = 96;
 
 /// Bytes that a flush of the owner writes at most before others have a turn.
 pub const WRITE_BUDGET: usize = 1024 * 1024;

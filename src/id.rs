@@ -4,7 +4,6 @@
 //! Must never: depend on another module.
 
 use std::fmt;
-use std::os::fd::RawFd;
 
 /// Names one loop of a pool, counted from zero; loop 0 runs in the thread that called `run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,36 +15,36 @@ impl fmt::Display for LoopId {
     }
 }
 
-/// Names one registration of a descriptor with a reactor: the descriptor, and the generation of
-/// its registration, so that an event which was under way when the descriptor was closed and
-/// reused is told apart from one of its successor.
+/// Names one registration of a descriptor with a reactor: its slot in the table of such, and the
+/// generation of what is in the slot, so that an event which was under way when the descriptor was
+/// closed is told apart from one of the slot's next use.
 ///
 /// ```
 /// use loop_pool::id::IoToken;
 /// let token = IoToken::new(7, 3);
 /// assert_eq!(IoToken::from_bits(token.to_bits()), Some(token));
-/// assert_eq!((token.fd(), token.generation()), (7, 3));
+/// assert_eq!((token.slot(), token.generation()), (7, 3));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IoToken {
-    fd: RawFd,
+    slot: u32,
     generation: u32,
 }
 
 impl IoToken {
-    /// The bits under which the reactor's own waker is registered; no descriptor yields them.
+    /// The bits under which the reactor's own waker is registered; no table is that large.
     pub const WAKER_BITS: usize = usize::MAX;
 
-    /// The token of registration number `generation` of descriptor `fd`.
+    /// The token of what callbacks are registered for, in this slot.
     #[must_use]
-    pub const fn new(fd: RawFd, generation: u32) -> Self {
-        Self { fd, generation }
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation: generation & !Self::SOURCE }
     }
 
-    /// The token of registration number `generation` of a transport, unlike those of callbacks.
+    /// The token of a transport in this slot, unlike those of callbacks.
     #[must_use]
-    pub const fn of_source(fd: RawFd, generation: u32) -> Self {
-        Self { fd, generation: generation | Self::SOURCE }
+    pub const fn of_source(slot: u32, generation: u32) -> Self {
+        Self { slot, generation: generation | Self::SOURCE }
     }
 
     /// Whether a transport was registered under it, and not a callback.
@@ -57,32 +56,32 @@ impl IoToken {
     /// Marks the generations of transports.
     const SOURCE: u32 = 1 << 31;
 
-    /// The descriptor that was registered.
+    /// The slot.
     #[must_use]
-    pub const fn fd(self) -> RawFd {
-        self.fd
+    pub const fn slot(self) -> u32 {
+        self.slot
     }
 
-    /// Which registration of this descriptor is meant.
+    /// Which use of the slot is meant.
     #[must_use]
     pub const fn generation(self) -> u32 {
         self.generation
     }
 
-    /// The token as the kernel carries it: generation above, descriptor below.
+    /// The token as the kernel carries it: generation above, slot below.
     #[must_use]
     pub const fn to_bits(self) -> usize {
-        ((self.generation as usize) << 32) | (self.fd.cast_unsigned() as usize)
+        ((self.generation as usize) << 32) | (self.slot as usize)
     }
 
     /// The reverse of [`to_bits`](Self::to_bits); `None` for [`WAKER_BITS`](Self::WAKER_BITS).
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+    #[allow(clippy::cast_possible_truncation)]
     pub const fn from_bits(bits: usize) -> Option<Self> {
         if bits == Self::WAKER_BITS {
             return None;
         }
-        Some(Self { fd: bits as u32 as RawFd, generation: (bits >> 32) as u32 })
+        Some(Self { slot: bits as u32, generation: (bits >> 32) as u32 })
     }
 
     /// A transport's token as an atomic keeps it; never zero, so that zero can stand for "none".
@@ -130,7 +129,9 @@ mod tests {
 
     #[test]
     fn io_token_survives_the_kernel_and_never_equals_the_waker() {
-        for token in [IoToken::new(0, 0), IoToken::new(i32::MAX, u32::MAX), IoToken::new(3, 1)] {
+        for token in
+            [IoToken::new(0, 0), IoToken::of_source(u32::MAX - 1, u32::MAX), IoToken::new(3, 1)]
+        {
             assert_ne!(token.to_bits(), IoToken::WAKER_BITS);
             assert_eq!(IoToken::from_bits(token.to_bits()), Some(token));
         }

@@ -28,6 +28,7 @@ const SERVANTS: &[(&str, &[&str])] =
 /// Foreign crates that only one module names, in its tests too. libc has a rule of its own.
 const ROOMS: &[(&str, &str)] = &[
     ("mio", "reactor"),
+    ("slab", "reactor"),
     ("crossbeam_deque", "scheduler"),
     ("num_cpus", "pool"),
     ("dashmap", "pool"),

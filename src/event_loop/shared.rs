@@ -328,11 +328,11 @@ impl Shared {
     /// the owner's own poll, which finds them again.
     pub fn note(self: &Arc<Self>, found: &[Ready], mut job: impl FnMut(Job)) {
         for ready in found.iter().filter(|ready| ready.token.is_source()) {
-            let source = match self.sources.lock().get(ready.token) {
-                Some(entry) => Arc::clone(&entry.source),
+            let (source, schedule) = match self.sources.lock().ready(*ready) {
+                Some((entry, schedule)) => (Arc::clone(&entry.source), schedule),
                 None => continue,
             };
-            if source.ready(*ready) == Schedule::Needed {
+            if schedule == Schedule::Needed {
                 self.complete(Completion::Turn(ready.token));
             }
             job(Job { owner: Arc::clone(self), token: ready.token, source });
@@ -341,13 +341,9 @@ impl Shared {
 
     /// Hands `job` every transport with work that does not need the owner.
     pub fn pending(self: &Arc<Self>, mut job: impl FnMut(Job)) {
-        let sources = self.sources.lock();
-        for (token, entry) in sources.iter() {
-            let bits = entry.source.bits();
-            if bits.may_read() || bits.may_write() {
-                job(Job { owner: Arc::clone(self), token, source: Arc::clone(&entry.source) });
-            }
-        }
+        self.sources.lock().pending(|token, source| {
+            job(Job { owner: Arc::clone(self), token, source: Arc::clone(source) });
+        });
     }
 
     /// Gives the descriptors back.

@@ -178,7 +178,7 @@ mod tests {
         let acceptor = PoolAcceptor::new(Arc::clone(&team));
         for (id, one) in (0..).map(LoopId).zip(&loops) {
             assert!(team.join(id, one.shared()).is_some());
-            acceptor.open(id, IoToken::of_source(0, id.0));
+            acceptor.open(id, IoToken::of_source(id.0, 1));
         }
         (acceptor, loops)
     }
@@ -191,10 +191,10 @@ mod tests {
         far
     }
 
-    /// What was placed on a loop, by the listeners' numbers.
+    /// What was placed on a loop, by the listeners' slots.
     fn placed(one: &EventLoop<u32>) -> Vec<u32> {
         let number = |completion| match completion {
-            Completion::Accepted(token, ..) => token.generation() & 0xff,
+            Completion::Accepted(token, ..) => token.slot(),
             Completion::Turn(_) => unreachable!("nothing else was handed over"),
         };
         one.shared().drain_completions().map(number).collect()

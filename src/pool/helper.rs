@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ pub(super) struct Helper {
     team: Arc<Team>,
     /// The monitor's own, by which it also sleeps.
     driver: Driver,
-    /// Of each loop: under which its epoll is watched, while it is stuck.
-    watched: Box<[Option<IoToken>]>,
+    /// Of each loop: its epoll, which is watched while it is stuck.
+    watched: Box<[Option<RawFd>]>,
     found: Vec<Ready>,
     jobs: VecDeque<Job>,
     scratch: Scratch,
@@ -83,10 +84,10 @@ impl Helper {
     fn take(&mut self, seat: usize, shared: &Arc<Shared>) {
         shared.metrics.handoffs.add(1);
         let Ok(selector) = shared.with_handle(Handle::selector) else { return };
-        let token = IoToken::of_source(selector, u32::try_from(seat).unwrap_or(0));
+        let token = IoToken::of_source(u32::try_from(seat).unwrap_or(0), 0);
         // If it cannot be watched, the next look finds what it reports.
-        let _ = self.team.with_monitor(|handle| handle.register(token, Edges::Read));
-        self.watched[seat] = Some(token);
+        let _ = self.team.with_monitor(|handle| handle.register(selector, token, Edges::Read));
+        self.watched[seat] = Some(selector);
         let jobs = &mut self.jobs;
         shared.pending(|job| jobs.push_back(job));
         // Others' among them: it had taken them along.
@@ -94,9 +95,9 @@ impl Helper {
     }
 
     fn release(&mut self, seat: usize) {
-        if let Some(token) = self.watched[seat].take() {
+        if let Some(selector) = self.watched[seat].take() {
             // The loop may have been closed, and the number reused: then it is not ours.
-            let _ = self.team.with_monitor(|handle| handle.deregister(token));
+            let _ = self.team.with_monitor(|handle| handle.deregister(selector));
         }
     }
 

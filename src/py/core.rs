@@ -410,7 +410,7 @@ impl LoopCore {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Other threads look into the table without Python; see `EventLoop::for_each_local`.
         if let Some(sources) = self.event_loop.shared().sources.lock_for_collector() {
-            for (_, entry) in sources.iter() {
+            for entry in sources.iter() {
                 // SAFETY: the table holds the reference, which it does not give away meanwhile.
                 unsafe { kept::visit(entry.cookie, &visit)? };
             }

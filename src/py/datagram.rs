@@ -17,8 +17,7 @@ use super::object::Ref;
 use super::payload::Payload;
 use super::returned::Returned;
 use super::transport::loop_of;
-use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED};
-use super::transport_methods::schedule;
+use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED, schedule};
 use crate::sys::address::Family;
 use crate::transport::{Datagrams, Link, Port, Target};
 
@@ -211,7 +210,7 @@ impl DatagramCore {
 
     /// Lets what found the kernel full be tried again.
     fn retry(&self, loop_: &Bound<'_, LoopCore>, transport: &Bound<'_, PyAny>) {
-        schedule(loop_, transport.as_ptr(), self.datagrams.retry());
+        schedule(loop_, transport.as_ptr(), self.link(), self.datagrams.retry());
     }
 }
 

@@ -15,9 +15,9 @@ use super::names::intern;
 use super::object::Ref;
 use super::payload::Payload;
 use super::transport::{both, learn, loop_of};
-use super::transport_core::{Half, LOST};
+use super::transport_core::{Half, LOST, schedule};
 use super::transport_methods::{
-    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above, schedule,
+    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
 use crate::transport::{Buffer, Target};
 
@@ -170,7 +170,7 @@ pub(super) fn queue(
         let _ = datagrams.blocked(&**loop_.get().event_loop.shared());
     }
     // Another thread may have sent what was queued before, and have found nothing more to do.
-    schedule(loop_, transport.as_ptr(), datagrams.state().end_turn());
+    schedule(loop_, transport.as_ptr(), core.link(), datagrams.state().end_turn());
     let mut result = Ok(());
     if datagrams.waits_untold() {
         result = transport.call_method0(intern!(py, "_retry_later")).map(drop);
@@ -191,7 +191,7 @@ fn queue_for_helper(
     drop(core.datagrams.enqueue(payload, target));
     if was_queued {
         // Another thread may have sent all that by now, and have found nothing more to do.
-        schedule(loop_, transport.as_ptr(), core.link().state().end_turn());
+        schedule(loop_, transport.as_ptr(), core.link(), core.link().state().end_turn());
     } else {
         leave_to_helper(loop_, transport.as_ptr(), &core.datagrams);
     }
@@ -205,6 +205,6 @@ fn queued(
     loop_: &Bound<'_, LoopCore>,
 ) -> PyResult<()> {
     let paused = pause_if_above(loop_, transport, core);
-    schedule(loop_, transport.as_ptr(), core.common().look_below(core.link()));
+    schedule(loop_, transport.as_ptr(), core.link(), core.common().look_below(core.link()));
     paused
 }

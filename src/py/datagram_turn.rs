@@ -5,7 +5,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::address;
-use super::callback::Callback;
 use super::core::LoopCore;
 use super::datagram::{DatagramCore, bytes_from};
 use super::io::os_error;
@@ -13,9 +12,9 @@ use super::names::intern;
 use super::object::Ref;
 use super::payload::Payload;
 use super::transport::{both, start, tell_protocol};
-use super::transport_core::{CLOSING, Half, LOST, keep_as_needed};
+use super::transport_core::{CLOSING, Half, LOST, keep_as_needed, schedule};
 use crate::sys::address::SocketAddress;
-use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim, Schedule};
+use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim};
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {
@@ -54,9 +53,7 @@ pub(super) fn run(
         };
         both(loop_.py(), received, turn.send(begun.bits.has_news()))
     };
-    if state.end_turn() == Schedule::Needed {
-        loop_.get().schedule(Callback::from_native(transport.clone().into()));
-    }
+    schedule(loop_, transport.as_ptr(), core.link(), state.end_turn());
     both(loop_.py(), result, keep_as_needed(core, loop_, transport))
 }
 

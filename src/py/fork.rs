@@ -26,7 +26,7 @@ pub(super) fn after_fork(loop_: &Bound<'_, LoopCore>, renew: bool) -> PyResult<(
     let callbacks = event_loop.io.try_lock().map(|mut io| std::mem::take(&mut *io));
     let mut objects = Vec::new();
     if let Some(sources) = shared.sources.try_lock() {
-        for (_, entry) in sources.iter() {
+        for entry in sources.iter() {
             entry.source.after_fork();
             // SAFETY: the table holds the reference, and we hold the table.
             objects.extend(unsafe { kept::object(py, entry.cookie) });

@@ -121,10 +121,10 @@ fn repr_of(object: &Bound<'_, PyAny>) -> String {
 }
 
 impl LoopCore {
-    fn watch(&self, token: IoToken, old: Watch, new: Watch) -> std::io::Result<()> {
+    fn watch(&self, fd: RawFd, token: IoToken, old: Watch, new: Watch) -> std::io::Result<()> {
         self.event_loop
             .shared()
-            .with_handle(|handle| handle.watch(token, old, new))
+            .with_handle(|handle| handle.watch(fd, token, old, new))
             .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EBADF)))
     }
 
@@ -133,11 +133,12 @@ impl LoopCore {
     fn watch_unless(
         &self,
         quiet: bool,
+        fd: RawFd,
         token: IoToken,
         old: Watch,
         new: Watch,
     ) -> std::io::Result<()> {
-        if quiet && new.is_none() { Ok(()) } else { self.watch(token, old, new) }
+        if quiet && new.is_none() { Ok(()) } else { self.watch(fd, token, old, new) }
     }
 }
 
@@ -182,7 +183,7 @@ pub(super) fn register(
     }
     let result = {
         let mut io = lock_attached(py, &core.event_loop.io);
-        io.set(fd, direction, callback, source, |token, old, new| core.watch(token, old, new))
+        io.set(fd, direction, callback, source, |token, old, new| core.watch(fd, token, old, new))
     };
     match result {
         Ok(displaced) => displaced.callback.as_ref().map_or(Ok(()), |old| cancel(core, py, old)),
@@ -214,7 +215,7 @@ pub(super) fn forget(
             return Ok(());
         }
         let quiet = !holds && stale::is_transports(py, core, fd);
-        io.remove(fd, direction, |token, old, new| core.watch_unless(quiet, token, old, new))
+        io.remove(fd, direction, |token, old, new| core.watch_unless(quiet, fd, token, old, new))
     };
     match taken {
         Some((_, Err(error))) => Err(os_error(py, &error)),
@@ -252,7 +253,7 @@ pub(super) fn remove(
     let taken = {
         let mut io = lock_attached(py, &core.event_loop.io);
         let quiet = !holds && stale::is_transports(py, core, fd);
-        io.remove(fd, direction, |token, old, new| core.watch_unless(quiet, token, old, new))
+        io.remove(fd, direction, |token, old, new| core.watch_unless(quiet, fd, token, old, new))
     };
     let Some((displaced, told)) = taken else { return Ok(false) };
     if let Some(old) = &displaced.callback {
@@ -332,12 +333,11 @@ pub(super) fn collect(
     }
     let mut levels = false;
     {
-        let sources = lock_attached(py, &core.event_loop.shared().sources);
+        let mut sources = lock_attached(py, &core.event_loop.shared().sources);
         for event in found {
             if !event.token.is_source() {
                 levels = true;
-            } else if let Some(entry) = sources.get(event.token)
-                && entry.source.ready(*event) == Schedule::Needed
+            } else if let Some((entry, Schedule::Needed)) = sources.ready(*event)
                 && let Some(callback) = entry_of(py, entry)
             {
                 ready(Found::Edge(callback));
@@ -390,10 +390,12 @@ fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: i
                 }
             });
             for direction in [Direction::Read, Direction::Write] {
-                if cancelled[direction as usize] {
-                    removed.push(io.remove(event.token.fd(), direction, |token, old, new| {
-                        core.watch(token, old, new)
-                    }));
+                if cancelled[direction as usize]
+                    && let Some(fd) = io.descriptor(event.token)
+                {
+                    removed.push(
+                        io.remove(fd, direction, |token, old, new| core.watch(fd, token, old, new)),
+                    );
                 }
             }
         }

@@ -8,7 +8,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyWeakrefReference};
 
 use super::alloc;
-use super::callback::Callback;
 use super::core::LoopCore;
 use super::holder::Holder;
 use super::io::{collect_completions, lock_attached, os_error};
@@ -147,7 +146,7 @@ impl ListenerCore {
             py.detach(|| drop(arrived));
         }
         if let Some(entry) = entry {
-            transport_core::deregister(loop_, token, self.listener.descriptor());
+            transport_core::deregister(loop_, self.listener.descriptor());
             // SAFETY: the table's own reference.
             unsafe { kept::give_up(py, entry.cookie) };
         }
@@ -199,7 +198,8 @@ impl ListenerCore {
 
 fn schedule(loop_: &Bound<'_, LoopCore>, listener: &Bound<'_, ListenerCore>, needed: Schedule) {
     if needed == Schedule::Needed {
-        loop_.get().schedule(Callback::from_native(listener.clone().into_any().into()));
+        let token = IoToken::from_word(listener.get().token.load(Relaxed));
+        transport_core::make_entry(loop_, listener.as_ptr(), token);
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
     let io = lock_attached(py, &core.event_loop.io).len();
     let (sources, read_ahead) = {
         let sources = lock_attached(py, &core.event_loop.shared().sources);
-        let ahead = sources.iter().map(|(_, entry)| entry.source.read_ahead()).sum::<usize>();
+        let ahead = sources.iter().map(|entry| entry.source.read_ahead()).sum::<usize>();
         (sources.len(), ahead)
     };
     let (tasks, tasks_swept) = {

@@ -165,8 +165,8 @@ impl StreamCore {
 
     /// Gives up the registration for a while, for somebody else who uses the descriptor.
     fn suspend(&self, loop_: &Bound<'_, LoopCore>) {
-        if let Some(token) = self.stream.link().token() {
-            transport_core::deregister(loop_, token, self.link().descriptor());
+        if self.stream.link().token().is_some() {
+            transport_core::deregister(loop_, self.link().descriptor());
         }
     }
 

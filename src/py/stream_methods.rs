@@ -15,9 +15,9 @@ use super::payload::{Borrowed, Payload, bytes_of};
 use super::stream::StreamCore;
 use super::stream_turn::write_failed;
 use super::transport::{learn, loop_of};
-use super::transport_core::{DROPS_WRITES, EMPTY_WAITER, Half, LOST, WRITE_EOF};
+use super::transport_core::{DROPS_WRITES, EMPTY_WAITER, Half, LOST, WRITE_EOF, schedule};
 use super::transport_methods::{
-    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above, schedule,
+    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
@@ -210,10 +210,10 @@ fn queue(
             write_failed(&transport, &error)?;
             return Ok(none());
         }
-        schedule(loop_, slf, stream.state().end_turn());
+        schedule(loop_, slf, core.link(), stream.state().end_turn());
     }
     let paused = pause_if_above(loop_, &transport, core);
-    schedule(loop_, slf, core.common().look_below(core.link()));
+    schedule(loop_, slf, core.link(), core.common().look_below(core.link()));
     paused.map(|()| none())
 }
 
@@ -231,14 +231,14 @@ fn queue_for_helper(
     drop(stream.enqueue(payload, 0));
     if was_queued {
         // Another thread may have written all that by now, and have found nothing more to do.
-        schedule(loop_, slf, stream.state().end_turn());
+        schedule(loop_, slf, core.link(), stream.state().end_turn());
     } else {
         leave_to_helper(loop_, slf, stream);
     }
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     let paused = pause_if_above(loop_, &transport, core);
-    schedule(loop_, slf, core.common().look_below(core.link()));
+    schedule(loop_, slf, core.link(), core.common().look_below(core.link()));
     paused.map(|()| none())
 }
 

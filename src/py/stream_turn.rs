@@ -7,7 +7,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::alloc;
-use super::callback::Callback;
 use super::core::LoopCore;
 use super::datagram::bytes_from;
 use super::handle::in_critical_section;
@@ -20,10 +19,12 @@ use super::stream_feed::{self, Feed, Waiter};
 use super::transport::{
     both, call_protocol, fatal_error, in_its_context, protocol_of, start, tell_protocol,
 };
-use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS, keep_as_needed};
+use super::transport_core::{
+    BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS, keep_as_needed, schedule,
+};
 use crate::config;
 use crate::sys::socket::Channel;
-use crate::transport::{Ahead, Flushed, Input, ReadClaim, Schedule};
+use crate::transport::{Ahead, Flushed, Input, ReadClaim};
 
 /// As much as a terminal has at once.
 const DEVICE_READ_SIZE: usize = 4096;
@@ -66,9 +67,7 @@ pub(super) fn run(
         };
         both(loop_.py(), read, turn.write(begun.bits.has_news()))
     };
-    if state.end_turn() == Schedule::Needed {
-        loop_.get().schedule(Callback::from_native(transport.clone().into()));
-    }
+    schedule(loop_, transport.as_ptr(), core.link(), state.end_turn());
     both(loop_.py(), result, keep_as_needed(core, loop_, transport))
 }
 

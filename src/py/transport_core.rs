@@ -8,6 +8,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::alloc;
@@ -16,6 +17,7 @@ use super::core::LoopCore;
 use super::io::{lock_attached, os_error};
 use super::kept;
 use super::names::intern;
+use super::object::Ref;
 use super::returned::Returned;
 use crate::id::IoToken;
 use crate::transport::{Descriptor, Link, Port, Schedule, Source, State};
@@ -218,6 +220,38 @@ fn keep<H: Half>(
     Ok(())
 }
 
+/// Makes the entry for a transport's next turn, if one is needed.
+///
+/// `slf`: the transport, which is alive during the call.
+#[inline(always)]
+pub(super) fn schedule(
+    loop_: &Bound<'_, LoopCore>,
+    slf: *mut ffi::PyObject,
+    link: &Link,
+    needed: Schedule,
+) {
+    if needed == Schedule::Needed {
+        make_entry(loop_, slf, link.token());
+    }
+}
+
+/// Makes an entry for a native object, and notes that it may have work: if the loop is stuck before its
+/// turn comes, others do it.
+///
+/// `slf`: the object, which is alive during the call.
+pub(super) fn make_entry(
+    loop_: &Bound<'_, LoopCore>,
+    slf: *mut ffi::PyObject,
+    token: Option<IoToken>,
+) {
+    let (py, core) = (loop_.py(), loop_.get());
+    if let Some(token) = token {
+        lock_attached(py, &core.event_loop.shared().sources).note_work(token);
+    }
+    // SAFETY: by our caller's word.
+    core.schedule(Callback::from_native(unsafe { Ref::from_borrowed(slf) }));
+}
+
 /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the descriptor
 /// may be closed. Says whether it was with its loop.
 pub(super) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool {
@@ -234,7 +268,7 @@ pub(super) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool
     let left = entry.is_some();
     if let Some(entry) = entry {
         loop_.get().event_loop.metrics().transports.sub_shared(1);
-        deregister(loop_, token, port.link().descriptor());
+        deregister(loop_, port.link().descriptor());
         // SAFETY: the table's own reference.
         unsafe { kept::give_up(py, entry.cookie) };
     }
@@ -290,11 +324,12 @@ pub(super) fn insert(
 
 /// Lets the kernel report nothing more of what has left the table. Once the program has closed the
 /// descriptor, its number may be that of another registration of the loop, which is left alone.
-pub(super) fn deregister(loop_: &Bound<'_, LoopCore>, token: IoToken, descriptor: &Descriptor) {
+pub(super) fn deregister(loop_: &Bound<'_, LoopCore>, descriptor: &Descriptor) {
     let (py, core) = (loop_.py(), loop_.get());
     let is_ours = descriptor.is_held()
         || lock_attached(py, &core.event_loop.io).get(descriptor.number()).is_none();
     if is_ours {
-        let _ = core.event_loop.shared().with_handle(|handle| handle.deregister(token));
+        let _ =
+            core.event_loop.shared().with_handle(|handle| handle.deregister(descriptor.number()));
     }
 }

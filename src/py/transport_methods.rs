@@ -12,15 +12,13 @@ use pyo3::types::PyBytes;
 use super::affinity::is_here;
 use super::alloc;
 use super::arguments::{method_def, raise};
-use super::callback::Callback;
 use super::core::LoopCore;
-use super::io::os_error;
+use super::io::{lock_attached, os_error};
 use super::names::intern;
-use super::object::Ref;
 use super::transport::{both, cast, core_of, loop_of};
-use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED, UNWATCHED};
+use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED, UNWATCHED, schedule};
 use crate::event_loop::Job;
-use crate::transport::{Port, Schedule, Source};
+use crate::transport::{Port, Source};
 
 /// `is_closing`, of transports whose native half is a `C`.
 pub(super) fn common<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef> {
@@ -103,14 +101,6 @@ pub(super) fn elsewhere(
     Ok(none())
 }
 
-pub(super) fn schedule(loop_: &Bound<'_, LoopCore>, slf: *mut ffi::PyObject, needed: Schedule) {
-    if needed == Schedule::Needed {
-        // SAFETY: the transport is alive during the call.
-        let transport = unsafe { Ref::from_borrowed(slf) };
-        loop_.get().schedule(Callback::from_native(transport));
-    }
-}
-
 unsafe extern "C" fn is_closing<C: Half + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
@@ -178,7 +168,7 @@ unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
             }
             let state = core.link().state();
             if !core.common().has(CLOSING) && state.bits().is_paused() {
-                schedule(loop_, slf, state.resume());
+                schedule(loop_, slf, core.link(), state.resume());
                 transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
                 if core.common().has(UNWATCHED) {
                     return Err(os_error(py, &std::io::Error::from_raw_os_error(libc::EPERM)));
@@ -219,8 +209,9 @@ pub(super) fn leave_to_helper<P: Port + 'static>(
     let Some(token) = port.link().token() else { return };
     let source: Arc<dyn Source> = port.clone();
     let owner = Arc::clone(loop_.get().event_loop.shared());
+    lock_attached(loop_.py(), &owner.sources).note_work(token);
     if !super::run::offer_one(loop_.get(), Job { owner, token, source }) {
-        schedule(loop_, slf, port.link().state().end_turn());
+        schedule(loop_, slf, port.link(), port.link().state().end_turn());
     }
 }
 

@@ -110,8 +110,8 @@ mod tests {
     fn a_level_is_reported_until_it_is_gone() {
         let (mut driver, handle) = Driver::new().unwrap();
         let (mut near, mut far) = UnixStream::pair().unwrap();
-        let token = IoToken::new(near.as_raw_fd(), 1);
-        handle.watch(token, Watch::NONE, READ).unwrap();
+        let token = IoToken::new(0, 1);
+        handle.watch(near.as_raw_fd(), token, Watch::NONE, READ).unwrap();
         far.write_all(b"ab").unwrap();
         for _ in 0..2 {
             assert_eq!(
@@ -127,8 +127,8 @@ mod tests {
     fn a_closed_peer_makes_both_directions_ready() {
         let (mut driver, handle) = Driver::new().unwrap();
         let (near, far) = UnixStream::pair().unwrap();
-        let token = IoToken::new(near.as_raw_fd(), 1);
-        handle.watch(token, Watch::NONE, READ).unwrap();
+        let token = IoToken::new(0, 1);
+        handle.watch(near.as_raw_fd(), token, Watch::NONE, READ).unwrap();
         drop(far);
         assert_eq!(
             look(&mut driver),
@@ -141,14 +141,14 @@ mod tests {
         let (mut driver, handle) = Driver::new().unwrap();
         let (near, far) = UnixStream::pair().unwrap();
         let fd = near.as_raw_fd();
-        handle.watch(IoToken::new(fd, 1), Watch::NONE, READ).unwrap();
+        handle.watch(fd, IoToken::new(0, 1), Watch::NONE, READ).unwrap();
         drop(near);
         // The number goes to a duplicate of the far end, whose peer is gone.
         // SAFETY: both descriptors are ours; nothing else holds `fd`.
         let reused = unsafe { std::os::fd::OwnedFd::from_raw_fd(libc::dup2(far.as_raw_fd(), fd)) };
         let both = Watch { read: true, write: true };
-        handle.watch(IoToken::new(fd, 2), READ, both).unwrap();
-        assert_eq!(look(&mut driver)[0].token, IoToken::new(fd, 2));
+        handle.watch(fd, IoToken::new(0, 2), READ, both).unwrap();
+        assert_eq!(look(&mut driver)[0].token, IoToken::new(0, 2));
         drop(reused);
     }
 
@@ -156,9 +156,9 @@ mod tests {
     fn a_regular_file_is_refused_and_a_forgotten_descriptor_is_removed_quietly() {
         let (_driver, handle) = Driver::new().unwrap();
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let token = IoToken::new(file.as_raw_fd(), 1);
-        let error = handle.watch(token, Watch::NONE, READ).unwrap_err();
+        let (fd, token) = (file.as_raw_fd(), IoToken::new(0, 1));
+        let error = handle.watch(fd, token, Watch::NONE, READ).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        handle.watch(token, READ, Watch::NONE).unwrap();
+        handle.watch(fd, token, READ, Watch::NONE).unwrap();
     }
 }

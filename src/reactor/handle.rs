@@ -45,12 +45,12 @@ impl Handle {
         self.registry.as_raw_fd()
     }
 
-    /// Changes what is watched on the descriptor of `token` from `old` to `new`, level-triggered.
+    /// Changes what is watched on a descriptor from `old` to `new`, level-triggered; events bear `token`.
     ///
     /// # Errors
     /// Those of the kernel: see [`level_trigger::set`].
-    pub fn watch(&self, token: IoToken, old: Watch, new: Watch) -> io::Result<()> {
-        level_trigger::set(self.registry.as_raw_fd(), token.fd(), old, new, token.to_bits())?;
+    pub fn watch(&self, fd: RawFd, token: IoToken, old: Watch, new: Watch) -> io::Result<()> {
+        level_trigger::set(self.registry.as_raw_fd(), fd, old, new, token.to_bits())?;
         match (old.is_none(), new.is_none()) {
             (true, false) => self.watched.fetch_add(1, Relaxed),
             (false, true) => self.watched.fetch_sub(1, Relaxed),
@@ -59,19 +59,19 @@ impl Handle {
         Ok(())
     }
 
-    /// Begins to report the edges of the descriptor of `token`: of its readiness to be read, or of
-    /// both. A descriptor that becomes ready is reported once.
+    /// Begins to report the edges of a descriptor, as events that bear `token`: of its readiness to be
+    /// read, or of both. A descriptor that becomes ready is reported once.
     ///
     /// # Errors
     /// Those of the kernel: `EPERM` for a regular file, `EBADF`.
-    pub fn register(&self, token: IoToken, edges: Edges) -> io::Result<()> {
+    pub fn register(&self, fd: RawFd, token: IoToken, edges: Edges) -> io::Result<()> {
         let interest = edges.interest();
         let registered =
-            self.registry.register(&mut SourceFd(&token.fd()), Token(token.to_bits()), interest);
+            self.registry.register(&mut SourceFd(&fd), Token(token.to_bits()), interest);
         match registered {
             // What was registered for it lost it without a word: the program took it away.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.reregister(token, edges)
+                self.reregister(fd, token, edges)
             }
             Ok(()) => {
                 self.watched.fetch_add(1, Relaxed);
@@ -85,17 +85,17 @@ impl Handle {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn reregister(&self, token: IoToken, edges: Edges) -> io::Result<()> {
+    pub fn reregister(&self, fd: RawFd, token: IoToken, edges: Edges) -> io::Result<()> {
         let interest = edges.interest();
-        self.registry.reregister(&mut SourceFd(&token.fd()), Token(token.to_bits()), interest)
+        self.registry.reregister(&mut SourceFd(&fd), Token(token.to_bits()), interest)
     }
 
-    /// Reports nothing more of the descriptor of `token`.
+    /// Reports nothing more of a descriptor.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn deregister(&self, token: IoToken) -> io::Result<()> {
-        self.registry.deregister(&mut SourceFd(&token.fd()))?;
+    pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
+        self.registry.deregister(&mut SourceFd(&fd))?;
         self.watched.fetch_sub(1, Relaxed);
         Ok(())
     }

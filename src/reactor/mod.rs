@@ -9,9 +9,11 @@
 mod driver;
 mod handle;
 mod registration;
+mod slots;
 mod timer_heap;
 
 pub use driver::{Driver, PollEnd, Ready};
 pub use handle::{Edges, Handle};
 pub use registration::{Direction, IoTable};
+pub use slots::Slots;
 pub use timer_heap::TimerHeap;

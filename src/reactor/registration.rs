@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::Ready;
+use super::{Ready, Slots};
 use crate::id::IoToken;
 use crate::sys::level_trigger::Watch;
 
@@ -24,7 +24,6 @@ pub enum Direction {
 
 #[derive(Debug)]
 struct Entry<C> {
-    generation: u32,
     reader: Option<C>,
     writer: Option<C>,
     /// The object that the descriptor came from, for a removal after it was closed.
@@ -55,16 +54,11 @@ pub struct Displaced<C> {
 
 /// Callbacks by descriptor.
 #[derive(Debug)]
-pub struct IoTable<C> {
-    /// Indexed by descriptor: the kernel hands out the lowest free one, so this stays dense.
-    entries: Vec<Option<Entry<C>>>,
-    registered: usize,
-    generation: u32,
-}
+pub struct IoTable<C>(Slots<Entry<C>>);
 
 impl<C> Default for IoTable<C> {
     fn default() -> Self {
-        Self { entries: Vec::new(), registered: 0, generation: 0 }
+        Self(Slots::new(IoToken::new))
     }
 }
 
@@ -72,20 +66,19 @@ impl<C> IoTable<C> {
     /// Descriptors with at least one callback.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.registered
+        self.0.len()
     }
 
     /// Whether no descriptor has a callback.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.registered == 0
+        self.0.is_empty()
     }
 
     /// Sets the callback of one direction of `fd`, after `arm` has told the kernel.
     ///
     /// # Errors
     /// That of `arm`; then nothing has changed, and the rejected callback comes back with it.
-    #[allow(clippy::missing_panics_doc, reason = "the entry was put there one line above")]
     pub fn set(
         &mut self,
         fd: RawFd,
@@ -94,39 +87,26 @@ impl<C> IoTable<C> {
         source: Option<C>,
         arm: impl FnOnce(IoToken, Watch, Watch) -> io::Result<()>,
     ) -> Result<Displaced<C>, (io::Error, C, Option<C>)> {
-        let Ok(index) = usize::try_from(fd) else {
+        let empty = Entry { reader: None, writer: None, source: None };
+        let found = self.0.find(fd).or_else(|| self.0.insert(fd, empty));
+        let Some((token, entry)) = found.and_then(|token| Some((token, self.0.get_mut(token)?)))
+        else {
             return Err((io::Error::from_raw_os_error(libc::EBADF), callback, source));
         };
-        let old = self.entry(index).map_or(Watch::NONE, Entry::watch);
+        let old = entry.watch();
         let mut new = old;
         match direction {
             Direction::Read => new.read = true,
             Direction::Write => new.write = true,
         }
-        let generation = if let Some(entry) = self.entry(index) {
-            entry.generation
-        } else {
-            // The upper half of the numbers is that of transports.
-            self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
-            self.generation
-        };
         // Also if nothing changes: the descriptor may be another one, which the kernel has not been told
         // of.
-        if let Err(error) = arm(IoToken::new(fd, generation), old, new) {
+        if let Err(error) = arm(token, old, new) {
+            if old.is_none() {
+                self.0.remove(token);
+            }
             return Err((error, callback, source));
         }
-        if index >= self.entries.len() {
-            self.entries.resize_with(index + 1, || None);
-        }
-        if old.is_none() {
-            self.registered += 1;
-        }
-        let entry = self.entries[index].get_or_insert_with(|| Entry {
-            generation,
-            reader: None,
-            writer: None,
-            source: None,
-        });
         let callback = entry.side(direction).replace(callback);
         // As asyncio: without a new source the descriptor keeps the one it came from.
         let source = match source {
@@ -147,16 +127,15 @@ impl<C> IoTable<C> {
         direction: Direction,
         arm: impl FnOnce(IoToken, Watch, Watch) -> io::Result<()>,
     ) -> Option<(Displaced<C>, io::Result<()>)> {
-        let index = usize::try_from(fd).ok()?;
-        let entry = self.entries.get_mut(index)?.as_mut()?;
+        let token = self.0.find(fd)?;
+        let entry = self.0.get_mut(token)?;
         let old = entry.watch();
         let callback = Some(entry.side(direction).take()?);
         let new = entry.watch();
-        let told = arm(IoToken::new(fd, entry.generation), old, new);
+        let told = arm(token, old, new);
         let mut source = None;
         if new.is_none() {
-            source = self.entries[index].take().and_then(|entry| entry.source);
-            self.registered -= 1;
+            source = self.0.remove(token).and_then(|entry| entry.source);
         }
         Some((Displaced { callback, _source: source }, told))
     }
@@ -165,22 +144,13 @@ impl<C> IoTable<C> {
     /// has been closed and no longer knows its descriptor.
     #[must_use]
     pub fn find_source(&self, mut is_source: impl FnMut(&C) -> bool) -> Option<RawFd> {
-        self.entries.iter().enumerate().find_map(|(index, entry)| {
-            let source = entry.as_ref()?.source.as_ref()?;
-            is_source(source).then(|| RawFd::try_from(index).ok())?
-        })
+        self.0.iter().find_map(|(_, fd, entry)| is_source(entry.source.as_ref()?).then_some(fd))
     }
 
     /// Hands `sink` the callbacks that wait for what `ready` reports: the reader first, as in
     /// asyncio. An event of an earlier registration of the descriptor yields nothing.
     pub fn collect(&self, ready: Ready, mut sink: impl FnMut(Direction, &C)) {
-        let Ok(index) = usize::try_from(ready.token.fd()) else {
-            return;
-        };
-        let Some(entry) = self.entry(index) else { return };
-        if entry.generation != ready.token.generation() {
-            return;
-        }
+        let Some(entry) = self.0.get(ready.token) else { return };
         if ready.readable
             && let Some(reader) = &entry.reader
         {
@@ -193,36 +163,39 @@ impl<C> IoTable<C> {
         }
     }
 
+    /// The descriptor of a registration that is still there.
+    #[must_use]
+    pub fn descriptor(&self, token: IoToken) -> Option<RawFd> {
+        self.0.descriptor(token)
+    }
+
     /// The object that `fd` came from, if it was one.
     #[must_use]
     pub fn source(&self, fd: RawFd) -> Option<&C> {
-        self.entry(usize::try_from(fd).ok()?)?.source.as_ref()
+        self.entry(fd)?.source.as_ref()
     }
 
     /// The reader and the writer of `fd`; `None` if it has neither.
     #[must_use]
     pub fn get(&self, fd: RawFd) -> Option<[Option<&C>; 2]> {
-        let entry = self.entry(usize::try_from(fd).ok()?)?;
+        let entry = self.entry(fd)?;
         Some([entry.reader.as_ref(), entry.writer.as_ref()])
     }
 
     /// Everything held, by value, for a loop that is being closed.
-    pub fn into_callbacks(self) -> impl Iterator<Item = C> {
-        self.entries
-            .into_iter()
-            .flatten()
-            .flat_map(|entry| [entry.reader, entry.writer, entry.source].into_iter().flatten())
+    pub fn into_callbacks(mut self) -> impl Iterator<Item = C> {
+        self.0.drain().flat_map(|all| [all.reader, all.writer, all.source].into_iter().flatten())
     }
 
     /// Every object held, for the garbage collector.
     pub fn iter(&self) -> impl Iterator<Item = &C> {
-        self.entries.iter().flatten().flat_map(|entry| {
+        self.0.iter().flat_map(|(_, _, entry)| {
             [&entry.reader, &entry.writer, &entry.source].into_iter().filter_map(Option::as_ref)
         })
     }
 
-    fn entry(&self, index: usize) -> Option<&Entry<C>> {
-        self.entries.get(index)?.as_ref()
+    fn entry(&self, fd: RawFd) -> Option<&Entry<C>> {
+        self.0.get(self.0.find(fd)?)
     }
 }
 
@@ -244,16 +217,16 @@ mod tests {
         found
     }
 
-    fn ready(fd: RawFd, generation: u32) -> Ready {
-        Ready { token: IoToken::new(fd, generation), readable: true, writable: true, ended: false }
+    fn ready(token: IoToken) -> Ready {
+        Ready { token, readable: true, writable: true, ended: false }
     }
 
     #[test]
     fn the_kernel_is_told_of_changes_and_of_what_may_be_another_descriptor() {
         let mut table = Table::default();
         let mut told = Vec::new();
-        let mut arm = |token: IoToken, old, new| {
-            told.push((token.fd(), old, new));
+        let mut arm = |_, old, new| {
+            told.push((old, new));
             Ok(())
         };
         assert!(table.set(5, Direction::Read, "r1", None, &mut arm).is_ok());
@@ -267,13 +240,7 @@ mod tests {
         assert!(table.remove(5, Direction::Read, &mut arm).is_some());
         assert_eq!(
             told,
-            [
-                (5, Watch::NONE, READ),
-                (5, READ, READ),
-                (5, READ, BOTH),
-                (5, BOTH, READ),
-                (5, READ, Watch::NONE),
-            ]
+            [(Watch::NONE, READ), (READ, READ), (READ, BOTH), (BOTH, READ), (READ, Watch::NONE),]
         );
         assert!(table.is_empty() && table.get(5).is_none());
     }
@@ -283,12 +250,14 @@ mod tests {
         let mut table = Table::default();
         set(&mut table, 3, Direction::Write, "w");
         set(&mut table, 3, Direction::Read, "r");
-        assert_eq!(collected(&table, ready(3, 1)), ["r", "w"]);
+        let old = table.0.find(3).unwrap();
+        assert_eq!(collected(&table, ready(old)), ["r", "w"]);
         let _ = table.remove(3, Direction::Read, |_, _, _| Ok(()));
         let _ = table.remove(3, Direction::Write, |_, _, _| Ok(()));
         set(&mut table, 3, Direction::Read, "new");
-        assert!(collected(&table, ready(3, 1)).is_empty());
-        assert_eq!(collected(&table, ready(3, 2)), ["new"]);
+        assert!(collected(&table, ready(old)).is_empty() && table.descriptor(old).is_none());
+        let new = table.0.find(3).unwrap();
+        assert_eq!((collected(&table, ready(new)), table.descriptor(new)), (vec!["new"], Some(3)));
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Link {
             Edges::Read if self.write_armed.load(Relaxed) => Edges::Both,
             edges => edges,
         };
-        self.with_handle(registrar, &mut |handle| handle.register(token, edges))
+        self.with_handle(registrar, &mut |handle| handle.register(self.fd(), token, edges))
     }
 
     /// Asks the reactor to report room, if it does not yet.
@@ -136,8 +136,8 @@ impl Link {
         self.write_armed.store(true, Relaxed);
         // Before there is a token, `register` will ask.
         let Some(token) = self.token() else { return Ok(()) };
-        let armed =
-            self.with_handle(registrar, &mut |handle| handle.reregister(token, Edges::Both));
+        let armed = self
+            .with_handle(registrar, &mut |handle| handle.reregister(self.fd(), token, Edges::Both));
         if armed.is_err() {
             // Whoever tries again is not to believe that room will be reported.
             self.write_armed.store(false, Relaxed);
@@ -227,7 +227,7 @@ mod tests {
     fn link() -> (Link, IoToken, UnixStream, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
         let link = Link::new(near.as_raw_fd());
-        let token = IoToken::of_source(link.fd(), 1);
+        let token = IoToken::of_source(0, 1);
         link.state().set_queued(true);
         (link, token, near, far)
     }

@@ -74,7 +74,8 @@ impl Listener {
         if !self.descriptor.is_held() {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        let registered = registrar.with_handle(&mut |handle| handle.register(token, Edges::Read));
+        let registered =
+            registrar.with_handle(&mut |handle| handle.register(self.fd(), token, Edges::Read));
         registered.map_err(io::Error::from)
     }
 

@@ -14,6 +14,7 @@ mod descriptor;
 mod framing;
 mod link;
 mod listener;
+mod read_ahead;
 mod read_buffer;
 mod source;
 mod state;
@@ -25,10 +26,11 @@ pub use descriptor::Descriptor;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
 pub use listener::{Connection, Listener};
+pub use read_ahead::Ahead;
 pub use read_buffer::ReadBuffer;
 pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Scratch, Source, SourceTable};
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
-pub use stream::{Ahead, Flushed, Input, Stream};
+pub use stream::{Flushed, Input, Stream};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]

@@ -1,4 +1,4 @@
-//! What a reactor's events lead to: the transports of one loop, by descriptor.
+//! What a reactor's events lead to: the transports of one loop.
 
 use std::fmt;
 use std::os::fd::{OwnedFd, RawFd};
@@ -8,7 +8,7 @@ use super::{Bits, Schedule};
 use crate::config;
 use crate::error::LoopError;
 use crate::id::IoToken;
-use crate::reactor::{Handle, Ready};
+use crate::reactor::{Handle, Ready, Slots};
 use crate::sys::address::SocketAddress;
 
 /// What a job needs of the thread that runs it and of the loop that it belongs to.
@@ -103,86 +103,275 @@ pub struct Entry {
     pub source: Arc<dyn Source>,
     /// What the owner needs to find its own half, opaque here: a reference of the owner's.
     pub cookie: usize,
-    generation: u32,
+    /// Where it is in the list of those that may have work.
+    listed: Option<u32>,
 }
 
-/// The transports of one loop, by descriptor.
-#[derive(Debug, Default)]
+/// The transports of one loop, and which of them may have work that does not need the owner.
+///
+/// One is in that list from the first word that it has work until a look finds it at rest. What is
+/// not in the list has none: only the kernel's word makes work for a transport at rest, and what the
+/// owner leaves undone, and both are noted under the table's lock, after which nothing is at rest.
+/// So a look costs what was noted since the last one, however many transports wait for their peers.
+#[derive(Debug)]
 pub struct SourceTable {
-    /// Indexed by descriptor: the kernel hands out the lowest free one, so this stays dense.
-    entries: Vec<Option<Entry>>,
-    len: usize,
-    generation: u32,
+    slots: Slots<Entry>,
+    work: Vec<IoToken>,
+}
+
+impl Default for SourceTable {
+    fn default() -> Self {
+        Self { slots: Slots::new(IoToken::of_source), work: Vec::new() }
+    }
 }
 
 impl SourceTable {
     /// Transports registered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.slots.len()
     }
 
     /// Whether no transport is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.slots.is_empty()
     }
 
     /// Adds a transport and returns its token. `None` if the descriptor has one, or is negative.
     pub fn insert(&mut self, fd: RawFd, source: Arc<dyn Source>, cookie: usize) -> Option<IoToken> {
-        let index = usize::try_from(fd).ok()?;
-        if index >= self.entries.len() {
-            self.entries.resize_with(index + 1, || None);
-        }
-        if self.entries[index].is_some() {
-            return None;
-        }
-        self.generation = self.generation.wrapping_add(1);
-        let token = IoToken::of_source(fd, self.generation);
-        self.entries[index] = Some(Entry { source, cookie, generation: token.generation() });
-        self.len += 1;
-        Some(token)
+        self.slots.insert(fd, Entry { source, cookie, listed: None })
     }
 
     /// The transport of a token, if it is still the one that was registered.
+    #[inline]
     #[must_use]
     pub fn get(&self, token: IoToken) -> Option<&Entry> {
-        let entry = self.at(token.fd())?;
-        (entry.generation == token.generation()).then_some(entry)
+        self.slots.get(token)
     }
 
     /// The transport on a descriptor.
     #[must_use]
     pub fn at(&self, fd: RawFd) -> Option<&Entry> {
-        self.entries.get(usize::try_from(fd).ok()?)?.as_ref()
+        self.slots.get(self.slots.find(fd)?)
+    }
+
+    /// Notes what the kernel reported, if its transport is still there: returns that, and whether the
+    /// owner needs an entry for it.
+    #[inline]
+    pub fn ready(&mut self, ready: Ready) -> Option<(&Entry, Schedule)> {
+        let entry = self.note_work(ready.token)?;
+        Some((entry, entry.source.ready(ready)))
+    }
+
+    /// Notes that a transport may have work that does not need the owner.
+    #[inline]
+    pub fn note_work(&mut self, token: IoToken) -> Option<&Entry> {
+        let entry = self.slots.get_mut(token)?;
+        if entry.listed.is_none() {
+            entry.listed = u32::try_from(self.work.len()).ok();
+            self.work.push(token);
+        }
+        Some(entry)
+    }
+
+    /// Shows `sink` every transport with work that does not need the owner.
+    pub fn pending(&mut self, mut sink: impl FnMut(IoToken, &Arc<dyn Source>)) {
+        let mut place = 0;
+        while let Some(entry) = self.work.get(place).and_then(|token| self.slots.get_mut(*token)) {
+            let bits = entry.source.bits();
+            if bits.is_at_rest() {
+                entry.listed = None;
+                self.unlist(place);
+                continue;
+            }
+            if bits.may_read() || bits.may_write() {
+                sink(self.work[place], &entry.source);
+            }
+            place += 1;
+        }
+    }
+
+    /// Takes the list's entry out, in whose place the last one comes.
+    fn unlist(&mut self, place: usize) {
+        self.work.swap_remove(place);
+        if let Some(moved) = self.work.get(place).and_then(|token| self.slots.get_mut(*token)) {
+            moved.listed = u32::try_from(place).ok();
+        }
     }
 
     /// Gives a transport another cookie, and its old one back. `None` if it is not the one that is
     /// registered.
     pub fn replace(&mut self, token: IoToken, cookie: usize) -> Option<usize> {
-        self.get(token)?;
-        let entry = self.entries[usize::try_from(token.fd()).ok()?].as_mut()?;
-        Some(std::mem::replace(&mut entry.cookie, cookie))
+        Some(std::mem::replace(&mut self.slots.get_mut(token)?.cookie, cookie))
     }
 
     /// Takes a transport out. `None` if it is not the one that is registered.
     pub fn remove(&mut self, token: IoToken) -> Option<Entry> {
-        self.get(token)?;
-        self.len -= 1;
-        self.entries[usize::try_from(token.fd()).ok()?].take()
+        let entry = self.slots.remove(token)?;
+        if let Some(place) = entry.listed {
+            self.unlist(place as usize);
+        }
+        Some(entry)
     }
 
-    /// Every transport, with its token.
-    pub fn iter(&self) -> impl Iterator<Item = (IoToken, &Entry)> {
-        self.entries.iter().enumerate().filter_map(|(fd, entry)| {
-            let entry = entry.as_ref()?;
-            Some((IoToken::new(RawFd::try_from(fd).ok()?, entry.generation), entry))
-        })
+    /// Every transport.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().map(|(_, _, entry)| entry)
     }
 
     /// Takes every transport out.
     pub fn drain(&mut self) -> Vec<Entry> {
-        self.len = 0;
-        std::mem::take(&mut self.entries).into_iter().flatten().collect()
+        self.work = Vec::new();
+        self.slots.drain().collect()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use crate::transport::State;
+
+    /// A transport of which it is counted how often somebody looked.
+    #[derive(Debug)]
+    struct Counted {
+        state: State,
+        looks: AtomicUsize,
+    }
+
+    impl Source for Counted {
+        fn ready(&self, ready: Ready) -> Schedule {
+            self.state.ready(ready)
+        }
+
+        fn bits(&self) -> Bits {
+            self.looks.fetch_add(1, Relaxed);
+            self.state.bits()
+        }
+
+        fn run(&self, _: &mut Bench<'_>) -> Report {
+            Report::default()
+        }
+
+        fn after_fork(&self) {}
+    }
+
+    fn counted() -> Arc<Counted> {
+        let one = Arc::new(Counted { state: State::new(), looks: AtomicUsize::new(0) });
+        let _ = one.state.start();
+        one
+    }
+
+    fn readable(token: IoToken) -> Ready {
+        Ready { token, readable: true, writable: false, ended: false }
+    }
+
+    fn pending(table: &mut SourceTable) -> Vec<IoToken> {
+        let mut found = Vec::new();
+        table.pending(|token, _| found.push(token));
+        found
+    }
+
+    #[test]
+    fn news_of_a_descriptor_s_last_transport_do_not_reach_its_next() {
+        let mut table = SourceTable::default();
+        let [old, new] = [1, 2].map(|cookie| {
+            let source = counted();
+            let token = table.insert(7, source.clone(), cookie).unwrap();
+            if cookie == 1 {
+                assert!(table.insert(7, counted(), 3).is_none(), "one at a time");
+                assert_eq!(table.remove(token).unwrap().cookie, 1);
+            }
+            (token, source)
+        });
+        assert!(table.ready(readable(old.0)).is_none());
+        assert!(table.note_work(old.0).is_none() && table.get(old.0).is_none());
+        assert!(table.replace(old.0, 4).is_none() && table.remove(old.0).is_none());
+        assert!(!new.1.state.bits().may_read() && pending(&mut table).is_empty());
+        assert_eq!(table.at(7).unwrap().cookie, 2);
+        let (entry, schedule) = table.ready(readable(new.0)).unwrap();
+        assert_eq!((entry.cookie, schedule), (2, Schedule::Needed));
+        assert_eq!(table.replace(new.0, 4), Some(2));
+        assert_eq!(table.drain().into_iter().map(|entry| entry.cookie).collect::<Vec<_>>(), [4]);
+        assert!(table.is_empty() && table.at(7).is_none());
+    }
+
+    #[test]
+    fn a_look_for_work_costs_what_was_noted_since_the_last_one() {
+        let mut table = SourceTable::default();
+        let sources: Vec<_> = (0..1000)
+            .map(|fd| {
+                let source = counted();
+                (table.insert(fd, source.clone(), 0).unwrap(), source)
+            })
+            .collect();
+        for (token, source) in sources.iter().step_by(100) {
+            for _ in 0..3 {
+                let _ = table.ready(readable(*token));
+            }
+            // Its owner reads all but one of them to the end.
+            if token.slot() != 500 {
+                let _ = source.state.claim_read().unwrap().release(false);
+            }
+        }
+        let looks = || sources.iter().map(|(_, source)| source.looks.swap(0, Relaxed)).sum();
+        assert_eq!((pending(&mut table), looks()), (vec![sources[500].0], 10));
+        assert_eq!((pending(&mut table), looks()), (vec![sources[500].0], 1));
+    }
+
+    #[test]
+    fn what_will_have_work_without_a_word_from_the_kernel_stays_in_the_list() {
+        let mut table = SourceTable::default();
+        let source = counted();
+        let token = table.insert(7, source.clone(), 0).unwrap();
+        let _ = table.ready(readable(token));
+        source.state.pause();
+        assert!(pending(&mut table).is_empty());
+        let _ = source.state.resume();
+        assert_eq!(pending(&mut table), [token]);
+        let claim = source.state.claim_read().unwrap();
+        assert!(pending(&mut table).is_empty(), "somebody reads it");
+        let _ = claim.release(true);
+        assert_eq!(pending(&mut table), [token], "and has not read it to the end");
+        source.state.set_queued(true);
+        let _ = source.state.claim_read().unwrap().release(false);
+        assert_eq!(pending(&mut table), [token], "it has something to write");
+        let _ = source.state.retire();
+        assert!(pending(&mut table).is_empty() && table.work.is_empty());
+    }
+
+    #[test]
+    fn what_the_owner_leaves_undone_is_work() {
+        let mut table = SourceTable::default();
+        let source = counted();
+        let token = table.insert(7, source.clone(), 0).unwrap();
+        source.state.set_queued(true);
+        assert!(table.note_work(token).is_some());
+        assert_eq!(pending(&mut table), [token]);
+    }
+
+    #[test]
+    fn a_transport_that_leaves_takes_itself_out_of_the_list_alone() {
+        for leaves in 0..3 {
+            let mut table = SourceTable::default();
+            let mut tokens: Vec<_> =
+                (0..3).map(|fd| table.insert(fd, counted(), 0).unwrap()).collect();
+            for token in &tokens {
+                let _ = table.ready(readable(*token));
+            }
+            let left = tokens.remove(leaves);
+            assert!(table.remove(left).is_some());
+            let next = table.insert(9, counted(), 0).unwrap();
+            assert_eq!(next.slot(), left.slot(), "or this shows less");
+            let mut found = pending(&mut table);
+            found.sort_by_key(|token| token.slot());
+            assert_eq!(found, tokens);
+            for token in tokens {
+                assert!(table.remove(token).is_some());
+            }
+            assert!(pending(&mut table).is_empty() && table.work.is_empty());
+        }
     }
 }

@@ -91,6 +91,11 @@ impl Bits {
         self.0 & (QUEUED | WRITABLE | WRITING | DEAD) == QUEUED | WRITABLE
     }
 
+    /// Whether nothing is to be read or written before the kernel or the owner says so.
+    pub(super) const fn is_at_rest(self) -> bool {
+        self.any(DEAD) || !self.any(READABLE | READING | QUEUED | WRITING)
+    }
+
     /// Whether the owner has something to do for the transport.
     const fn wants_owner(self) -> bool {
         if self.any(DEAD) {

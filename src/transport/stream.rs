@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
+use super::read_ahead::{Ahead, ReadAhead};
 use super::write_queue::{Buffer, PARTS, WriteQueue};
 use super::{
     Bench, Bits, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
@@ -15,30 +16,7 @@ use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sys::socket::{self, Channel};
-
-/// What was read before the owner asked for it.
-#[derive(Debug)]
-pub enum Ahead {
-    /// Bytes; short pieces are joined, so that none costs much more than its bytes.
-    Data(Vec<u8>),
-    /// The end of the stream.
-    End,
-    /// The read failed, and with it the stream.
-    Failed(io::Error),
-}
-
-impl Ahead {
-    fn len(&self) -> usize {
-        if let Self::Data(data) = self { data.len() } else { 0 }
-    }
-
-    /// Whether nothing comes after it.
-    fn is_last(&self) -> bool {
-        !matches!(self, Self::Data(_))
-    }
-}
 
 #[derive(Debug)]
 struct Outgoing<B> {
@@ -88,13 +66,7 @@ pub struct Stream<B> {
     input: Input,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
-    /// Locked for a few instructions. In a box, as few streams ever have any.
-    #[allow(clippy::box_collection, reason = "a third of an empty queue's size")]
-    ahead: Mutex<Option<Box<VecDeque<Ahead>>>>,
-    /// Bytes in `ahead`.
-    ahead_bytes: AtomicUsize,
-    /// What is in `ahead` ends with the end, or a failure.
-    ahead_ended: AtomicBool,
+    ahead: ReadAhead,
 }
 
 impl<B: Buffer> Stream<B> {
@@ -106,9 +78,7 @@ impl<B: Buffer> Stream<B> {
             channel,
             input,
             outgoing: Mutex::new(None),
-            ahead: Mutex::new(None),
-            ahead_bytes: AtomicUsize::new(0),
-            ahead_ended: AtomicBool::new(false),
+            ahead: ReadAhead::new(),
         }
     }
 
@@ -155,58 +125,22 @@ impl<B: Buffer> Stream<B> {
 
     /// Takes what was read ahead, oldest first. Owner only.
     pub fn take_ahead(&self) -> VecDeque<Ahead> {
-        let mut ahead = self.ahead.lock();
-        self.ahead_bytes.store(0, Relaxed);
-        self.ahead_ended.store(false, Relaxed);
-        self.state().taken_ahead();
-        ahead.take().map_or_else(VecDeque::new, |ahead| *ahead)
+        self.ahead.take(self.state())
     }
 
     /// Puts back what could not be delivered. Owner only.
-    pub fn put_back_ahead(&self, mut left: VecDeque<Ahead>) {
-        let mut ahead = self.ahead.lock();
-        if let Some(ahead) = &mut *ahead {
-            left.append(ahead);
-        }
-        self.ahead_bytes.store(left.iter().map(Ahead::len).sum(), Relaxed);
-        self.ahead_ended.store(left.back().is_some_and(Ahead::is_last), Relaxed);
-        *ahead = Some(Box::new(left));
-        self.state().set_ahead();
+    pub fn put_back_ahead(&self, left: VecDeque<Ahead>) {
+        self.ahead.put_back(left, self.state());
     }
 
     /// Bytes read ahead and not yet taken.
     pub fn ahead_bytes(&self) -> usize {
-        self.ahead_bytes.load(Relaxed)
-    }
-
-    fn may_read_ahead(&self) -> bool {
-        self.ahead_bytes() < config::READ_AHEAD && !self.ahead_ended.load(Relaxed)
-    }
-
-    /// Adds to what was read ahead.
-    fn push_ahead(&self, _claim: &ReadClaim<'_>, one: Result<&[u8], Ahead>) {
-        let mut ahead = self.ahead.lock();
-        self.state().set_ahead();
-        let added = one.as_ref().map_or(0, |data| data.len());
-        self.ahead_bytes.store(self.ahead_bytes() + added, Relaxed);
-        let pieces = ahead.get_or_insert_default();
-        match (one, pieces.back_mut()) {
-            (Ok(data), Some(Ahead::Data(last)))
-                if last.len() + data.len() <= config::READ_AHEAD_PIECE =>
-            {
-                last.extend_from_slice(data);
-            }
-            (Ok(data), _) => pieces.push_back(Ahead::Data(data.to_vec())),
-            (Err(last), _) => {
-                self.ahead_ended.store(true, Relaxed);
-                pieces.push_back(last);
-            }
-        }
+        self.ahead.bytes()
     }
 
     fn read_on(&self, claim: ReadClaim<'_>, bench: &mut Bench<'_>, report: &mut Report) {
         let more = loop {
-            let room = config::READ_AHEAD.saturating_sub(self.ahead_bytes());
+            let room = self.ahead.room();
             if room == 0 {
                 break true;
             }
@@ -220,7 +154,7 @@ impl<B: Buffer> Stream<B> {
                     (Ok(&bench.scratch[..count]), more)
                 }
             };
-            self.push_ahead(&claim, one);
+            self.ahead.push(&claim, one, self.state());
             if !more {
                 break false;
             }
@@ -466,7 +400,7 @@ impl<B: Buffer> Source for Stream<B> {
             self.flush_ahead(claim, bench, &mut report);
         }
         if self.input == Input::Data
-            && self.may_read_ahead()
+            && self.ahead.room() > 0
             && let Some(claim) = self.state().claim_read()
         {
             report.worked = true;

@@ -22,8 +22,8 @@ pub fn poll(ready: usize) -> impl FnMut() {
     let pairs: Vec<_> = (0..ready)
         .map(|_| {
             let (near, mut far) = UnixStream::pair().expect("descriptors");
-            let token = IoToken::new(non_blocking(&near), 1);
-            handle.watch(token, Watch::NONE, READ).expect("it is a socket");
+            let token = IoToken::new(0, 1);
+            handle.watch(non_blocking(&near), token, Watch::NONE, READ).expect("it is a socket");
             far.write_all(b"x").expect("there is room");
             (near, far)
         })
@@ -58,14 +58,18 @@ pub fn wake() -> impl FnMut() {
 /// When the table refuses a descriptor, which is a bug.
 pub fn collect(descriptors: RawFd) -> impl FnMut() {
     let mut table = IoTable::default();
+    let mut tokens = Vec::new();
     for fd in 0..descriptors {
-        let set = table.set(fd, Direction::Read, [7_usize; 2], None, |_, _, _| Ok(()));
+        let set = table.set(fd, Direction::Read, [7_usize; 2], None, |token, _, _| {
+            tokens.push(token);
+            Ok(())
+        });
         assert!(set.is_ok());
     }
-    let mut fd = 0;
+    let mut next = 0;
     move || {
-        fd = (fd + 1) % descriptors;
-        let token = IoToken::new(fd, fd.cast_unsigned() + 1);
+        next = (next + 1) % tokens.len();
+        let token = tokens[next];
         let ready = Ready { token, readable: true, writable: false, ended: false };
         table.collect(black_box(ready), |_, callback| {
             black_box(callback);

@@ -24,9 +24,10 @@ impl Lying {
         let (runs, again) = (AtomicUsize::new(0), AtomicBool::new(again));
         let lying = Arc::new(Self { state, runs, again });
         let source = Arc::clone(&lying) as Arc<dyn Source>;
-        let token = event_loop.shared().sources.lock().insert(fd, source, 0).expect("its place");
+        let mut sources = event_loop.shared().sources.lock();
+        let token = sources.insert(fd, source, 0).expect("its place");
         let _ = lying.state.state().start();
-        let _ = lying.ready(Ready { token, readable: true, writable: false, ended: false });
+        let _ = sources.ready(Ready { token, readable: true, writable: false, ended: false });
         lying
     }
 

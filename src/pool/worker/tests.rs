@@ -408,8 +408,11 @@ fn who_has_an_event_of_its_own_does_nothing_for_others() {
     two.inject(&source, 1);
     let (near, mut far) = UnixStream::pair().expect("descriptors");
     far.write_all(b"x").expect("room");
-    let token = IoToken::of_source(near.as_raw_fd(), 1);
-    let registered = two.own.shared().with_handle(|handle| handle.register(token, Edges::Read));
+    let token = IoToken::of_source(0, 1);
+    let registered = two
+        .own
+        .shared()
+        .with_handle(|handle| handle.register(near.as_raw_fd(), token, Edges::Read));
     registered.expect("it is open").expect("the kernel takes it");
     assert_eq!((wait(&mut two).1, source.runs.load(Relaxed)), (1, 0));
     assert_eq!((wait(&mut two).1, source.runs.load(Relaxed)), (0, 1));

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::error::LoopError;
 use crate::reactor::{Driver, Handle};
-use crate::sync::atomic::Ordering::{AcqRel, Acquire};
+use crate::sync::atomic::{
+    AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 use crate::sync::{Arc, thread};
 
 /// Nothing in these tests takes nearly as long, unless it was lost.
@@ -134,7 +137,7 @@ impl Owner {
             refuses: AtomicUsize::new(0),
         });
         let stream = Arc::new(Stream::new(fd, channel, input));
-        stream.register(IoToken::of_source(fd, 1), &*reactor).unwrap();
+        stream.register(IoToken::of_source(0, 1), &*reactor).unwrap();
         let helper = Helper { stream: Arc::clone(&stream), reactor: Arc::clone(&reactor) };
         let owner = Self {
             helper,
