@@ -109,6 +109,26 @@ pub const BUSY_AFTER: Duration = Duration::from_millis(2);
 /// are cheapest where they were made.
 pub const BUSY_SLACK: u64 = 8;
 
+/// Coroutines whose first steps take no longer than this are begun by whoever makes and awaits them one
+/// after another: to wake another loop, and to be woken by it, takes as long.
+pub const SHORT_BEGINNING: Duration = Duration::from_micros(50);
+
+/// Of the coroutines that have ended on a loop, half are forgotten after this, when the next is placed:
+/// until then they count as if they lived, so that a burst is spread evenly, however quickly some of
+/// its loops get on with theirs.
+pub const ENDED_MEMORY: Duration = Duration::from_millis(50);
+
+/// A loop that has begun nothing for as long as so many take it on the average, at most for
+/// [`HELD_UP_AFTER`], is not held up yet.
+pub const BEGINNINGS_MISSED: u64 = 4;
+
+/// See [`BEGINNINGS_MISSED`].
+pub const HELD_UP_AFTER: Duration = Duration::from_millis(8);
+
+/// Coroutines of a burst that one loop is given in a row, as far as they are an eighth of what each has
+/// had of late: it is woken for the first, and finds the others.
+pub const PLACED_IN_A_ROW: u64 = 8;
+
 /// Loops that are looked at for the one with the least to do, each time that a coroutine is placed.
 pub const LOOKED_AT: usize = 8;
 

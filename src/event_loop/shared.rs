@@ -83,6 +83,8 @@ struct Door {
 pub struct Load {
     /// Those that have begun here and not ended.
     spawned: AtomicU64,
+    /// Counts those that have ended. It wraps.
+    ended: AtomicU64,
     is_looking: AtomicBool,
     /// When it slept last, in nanoseconds of the clock.
     slept_ns: AtomicU64,
@@ -99,6 +101,19 @@ impl Load {
     #[inline]
     pub fn set_spawned(&self, count: u64) {
         self.spawned.store(count, Relaxed);
+    }
+
+    /// Counts the coroutines of `spawn` that any loop could have begun, and that have ended here; but not
+    /// those that somebody awaited before they began. It wraps. Any thread.
+    #[inline]
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
+    }
+
+    /// See [`ended`](Self::ended). Under the lock of what is counted.
+    #[inline]
+    pub fn add_ended(&self) {
+        self.ended.store(self.ended().wrapping_add(1), Relaxed);
     }
 
     /// When the owner slept last, in nanoseconds of the clock. Any thread.

@@ -154,18 +154,20 @@ impl RecentlyStuck {
 }
 
 /// Whether a thread that has not moved on is really in its callback, and does not merely wait for a
-/// processor. `had` and `has`: its processor time, before and now.
+/// processor. `had` and `has`: its processor time, before and now; if it computes, it has used `at_least`
+/// so much.
 pub(super) fn is_held_up(
     runner: ThreadId,
     had: Option<Duration>,
     has: Option<Duration>,
     stuck_for: Duration,
+    at_least: Duration,
 ) -> bool {
     match (has, had) {
-        (Some(has), Some(had)) if has.saturating_sub(had) >= config::STUCK_AFTER => true,
+        (Some(has), Some(had)) if has.saturating_sub(had) >= at_least => true,
         (Some(_), Some(_)) => runner.is_blocked().unwrap_or(true),
         // It cannot be asked: a thread seldom waits that long for a processor.
-        _ => stuck_for >= 5 * config::STUCK_AFTER,
+        _ => stuck_for >= 5 * at_least,
     }
 }
 

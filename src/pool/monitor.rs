@@ -150,6 +150,9 @@ impl Watch {
         for (seat, shared) in team.loops() {
             let runner = shared.awake_runner();
             awake |= runner.is_some();
+            if runner.is_some() && team.steals() {
+                team.see_to_errands(seat);
+            }
             let is_stuck = self.look_at(seat, shared, runner, now_ns);
             let (recently, published) =
                 (&mut self.watched[seat].recently, &shared.metrics.stuck_us);

@@ -1,18 +1,22 @@
 //! Coroutines that have not begun: on which loop's run queue each is placed, and when another loop
 //! takes it from there.
 //!
-//! A coroutine is placed on the loop that has the fewest to do: each that waits there, and each that
-//! has begun and not ended, counts. So a burst is spread at once, whoever gets a processor first, and
-//! what lives long as evenly as what is short. Until it begins it can be taken by a loop that has
-//! nothing to do; which it is only
+//! A coroutine is placed on the loop that has the fewest: each that waits there counts, each that has
+//! begun, and for a while each that has ended. So a burst is spread at once, whoever gets a processor
+//! first, and what lives long as evenly as what is short. One that is awaited before it begins counts
+//! no more once it has ended, and if it was made while nothing waited here it begins here: who spawns and
+//! awaits one after another, each of them short, wakes nobody.
+//!
+//! Until it begins, a coroutine can be taken by a loop that has nothing to do; which it is only
 //!
 //! - if its home works without a pause, has more than it will begin soon, and more than the taker, and
 //!   not every processor has a loop at work already; or
 //! - if its home is held up: it runs, or is blocked, and has begun nothing for a while; or
 //! - if nobody runs its home.
 //!
-//! A home whose thread merely waits for a processor is left alone: the taker, by going to sleep, gives
-//! it one. How one thread keeps the watch for all is in `src/scheduler/README.md`, *Run queues*.
+//! What is taken is spread over the loops that sleep, and the taker. A home whose thread merely waits
+//! for a processor is left alone: the taker, by going to sleep, gives it one. How one thread keeps the
+//! watch for all is in `src/scheduler/README.md`, *Run queues*.
 
 use std::time::Duration;
 
@@ -23,6 +27,7 @@ use crate::config;
 use crate::event_loop::Shared;
 use crate::scheduler::{CrewId, Homes, Outlook, RunQueues, Seat, Sleepers, Summons, Watch};
 use crate::sync::announce::Announced;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sys::clock;
 
 /// By this number a summons says that it is for these.
@@ -38,6 +43,12 @@ impl Errand {
     /// Of a reference that is given away.
     pub fn new(reference: usize) -> Self {
         Self(reference)
+    }
+
+    /// The reference, which stays given away.
+    #[must_use]
+    pub fn reference(&self) -> usize {
+        self.0
     }
 
     /// The reference, to be owned again.
@@ -102,6 +113,29 @@ struct Seen {
     had: Option<Duration>,
 }
 
+/// Where a coroutine is placed.
+enum Choice {
+    /// On the spawner's own loop.
+    Own,
+    /// There too, while others sleep: the spawner comes to it as its turn ends.
+    Alone,
+    Other(Seat),
+}
+
+/// How many of those that have ended on each loop count no more.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    counts: Box<[AtomicU64]>,
+    at_ns: AtomicU64,
+}
+
+impl Forgotten {
+    pub(super) fn new(loops: usize) -> Self {
+        let counts = std::iter::repeat_with(|| AtomicU64::new(0)).take(loops).collect();
+        Self { counts, at_ns: AtomicU64::new(0) }
+    }
+}
+
 /// One loop's part in this; its thread's.
 #[derive(Debug)]
 pub(super) struct Starter {
@@ -109,16 +143,43 @@ pub(super) struct Starter {
     /// Where a coroutine was placed last.
     last: Seat,
     seen: Box<[Seen]>,
+    /// One lies on the own queue for whose sake nobody was woken; unless it has been taken.
+    has_alone: bool,
+    /// Counts what was placed. It wraps.
+    placed: u32,
 }
 
 impl Starter {
     pub(super) fn new(seat: Seat, loops: usize) -> Self {
-        Self { seat, last: seat, seen: vec![Seen::default(); loops].into() }
+        Self {
+            seat,
+            last: seat,
+            seen: vec![Seen::default(); loops].into(),
+            has_alone: false,
+            placed: 0,
+        }
     }
 
-    /// The loop for the next coroutine.
-    fn choose(&mut self, team: &Team) -> Seat {
+    /// Whether those that began here of late took so short that to wake another costs more.
+    fn begins_shortly(&self, team: &Team) -> bool {
+        let Some(own) = team.loops[self.seat.0].get() else { return false };
+        let took = &own.metrics.begin_ns;
+        let is_short = Duration::from_nanos(took.get()) <= config::SHORT_BEGINNING;
+        if !is_short {
+            // Lest one that was long decides for ever.
+            took.set(took.get() - took.get() / 16);
+        }
+        is_short
+    }
+
+    /// Where the next coroutine is to be placed. `alone`: it may be the only one.
+    fn choose(&mut self, team: &Team, alone: bool) -> Choice {
         let count = team.loops.len();
+        self.placed = self.placed.wrapping_add(1);
+        // The clock costs as much as all the rest.
+        if self.placed.is_multiple_of(32) || team.starts.is_empty(self.seat) {
+            team.forget(clock::monotonic_ns());
+        }
         // Beginning with the last one: equal loops are filled one after another.
         let before = Seat((self.last.0 + count - 1) % count);
         let others = team.starts.seats_behind(before).take(config::LOOKED_AT);
@@ -127,12 +188,12 @@ impl Starter {
             .filter_map(|seat| {
                 let home = team.loops[seat.0].get().filter(|home| home.is_running())?;
                 let works = home.idle().is_awake();
-                Some((team.spawned(seat) + u64::from(works), works, seat))
+                Some((team.had(seat) + u64::from(works), works, seat))
             })
             .min_by_key(|(load, works, _)| (*load, *works));
-        let Some((least, works, other)) = best else { return self.seat };
+        let Some((least, works, other)) = best else { return Choice::Own };
         // This loop works, for whoever makes the coroutine.
-        let own = team.spawned(self.seat) + 1;
+        let own = team.had(self.seat) + 1;
         // To leave it with another that works, or has just ended something, costs more than it brings
         // if they have about as much to do.
         let close = least + 1 + least / 16;
@@ -141,11 +202,47 @@ impl Starter {
         } else {
             own < least
         };
-        if stays {
-            return self.seat;
+        let fewest = least.min(own);
+        let run = (fewest / 8).min(config::PLACED_IN_A_ROW);
+        if alone
+            && team.steals()
+            && !works
+            && own <= least + 2 + run
+            && team.starts.is_empty(self.seat)
+            && self.begins_shortly(team)
+        {
+            return Choice::Alone;
         }
-        self.last = other;
-        other
+        let keeps = run > 0 && self.may_keep(team, fewest + run);
+        if !keeps {
+            self.last = if stays { self.seat } else { other };
+        }
+        if self.last == self.seat { Choice::Own } else { Choice::Other(self.last) }
+    }
+
+    /// Whether the loop that had the last may have the next as well: it runs, and has had at most so many.
+    fn may_keep(&self, team: &Team, most: u64) -> bool {
+        team.had(self.last) <= most
+            && !team.starts.is_closed(self.last)
+            && team.loops[self.last.0].get().is_some_and(|home| home.is_running())
+    }
+
+    /// Where what is taken from a queue is to be placed: on this loop, or on one that sleeps and has had
+    /// less. One that is awake may be held up itself.
+    fn choose_taker(&self, team: &Team, from: Seat) -> Seat {
+        let own = self.seat;
+        let others = team.starts.seats_behind(own).take(config::LOOKED_AT);
+        others
+            .filter(|seat| *seat != from && *seat != own && !team.starts.is_closed(*seat))
+            .filter(|seat| {
+                team.loops[seat.0]
+                    .get()
+                    .is_some_and(|home| home.is_running() && !home.idle().is_awake())
+            })
+            .chain([own])
+            // Of two that have had as many, one that does not give.
+            .min_by_key(|seat| (team.had(*seat), (*seat == own) == (from == own)))
+            .unwrap_or(own)
     }
 
     /// Whether all others work, and have done so for a while: what is left to them has to wait.
@@ -163,12 +260,17 @@ impl Starter {
     fn look(&mut self, team: &Team) -> Outlook {
         let mut outlook = Outlook::Clear;
         let own = self.seat;
+        let mut now_ns = 0;
         for seat in team.starts.seats_behind(own).filter(|seat| *seat != own) {
             if team.starts.is_empty(seat) || !Starters(team).is_awake(seat) {
                 continue;
             }
             let Some(home) = team.loops[seat.0].get() else { continue };
-            if self.is_due(team, seat, home) {
+            if now_ns == 0 {
+                now_ns = clock::monotonic_ns();
+                team.forget(now_ns);
+            }
+            if self.is_due(team, seat, home, now_ns) {
                 return Outlook::Due(seat);
             }
             outlook = Outlook::Waiting;
@@ -177,12 +279,11 @@ impl Starter {
     }
 
     /// Whether what lies on the queue of a loop that is awake is to be taken from it now.
-    fn is_due(&mut self, team: &Team, seat: Seat, home: &Shared) -> bool {
+    fn is_due(&mut self, team: &Team, seat: Seat, home: &Shared, now_ns: u64) -> bool {
         if !home.is_running() {
             return true;
         }
         let Some(runner) = home.awake_runner() else { return false };
-        let now_ns = clock::monotonic_ns();
         let activity = (team.starts.pushed(seat) as u64).wrapping_add(home.metrics.errands.get());
         let seen = &mut self.seen[seat.0];
         let since = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
@@ -190,16 +291,19 @@ impl Starter {
             return false;
         }
         let had = runner.processor_time();
+        let begin_ns = home.metrics.begin_ns.get();
         if seen.since_ns != 0 && seen.activity == activity {
-            return is_held_up(runner, seen.had, had, since);
+            let usual = Duration::from_nanos(begin_ns.saturating_mul(config::BEGINNINGS_MISSED));
+            let limit = usual.clamp(config::BEGIN_SOON, config::HELD_UP_AFTER);
+            return since > limit && is_held_up(runner, seen.had, had, since, limit);
         }
         let ran = had.zip(seen.had).map_or(since, |(had, before)| had.saturating_sub(before));
         let is_running = seen.since_ns != 0 && 4 * ran >= 3 * since;
         *seen = Seen { activity, since_ns: now_ns, had };
-        let begins_in = home.metrics.begin_ns.get().saturating_mul(team.starts.len(seat) as u64);
+        let begins_in = begin_ns.saturating_mul(team.starts.len(seat) as u64);
         is_running
             && Duration::from_nanos(begins_in) > config::BEGIN_SOON
-            && team.spawned(self.seat) < team.spawned(seat)
+            && team.had(self.seat) < team.had(seat)
             && team.working() < team.cores
     }
 }
@@ -208,6 +312,38 @@ impl Team {
     /// How many loops are at work.
     fn working(&self) -> usize {
         (0..self.loops.len()).filter(|seat| Starters(self).is_awake(Seat(*seat))).count()
+    }
+
+    /// Has somebody keep an eye on what lies on a loop's queue, as the loop has not come to it yet. The
+    /// monitor's part.
+    pub(super) fn see_to_errands(&self, seat: usize) {
+        if !self.starts.is_empty(Seat(seat)) {
+            self.starts.see_to_it(&Starters(self));
+        }
+    }
+
+    /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
+    fn had(&self, seat: Seat) -> u64 {
+        let ended = self.loops[seat.0].get().map_or(0, |home| home.load.ended());
+        self.spawned(seat) + ended.saturating_sub(self.forgotten.counts[seat.0].load(Relaxed))
+    }
+
+    /// Forgets half of those that have ended for each time that has passed.
+    fn forget(&self, now_ns: u64) {
+        let forgotten = &self.forgotten;
+        let before_ns = forgotten.at_ns.load(Relaxed);
+        let memory_ns = u64::try_from(config::ENDED_MEMORY.as_nanos()).unwrap_or(u64::MAX);
+        let halves = now_ns.saturating_sub(before_ns) / memory_ns;
+        let at_ns = &forgotten.at_ns;
+        if halves == 0 || at_ns.compare_exchange(before_ns, now_ns, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        for (count, home) in forgotten.counts.iter().zip(&self.loops) {
+            let ended = home.get().map_or(0, |home| home.load.ended());
+            let lingering = ended.saturating_sub(count.load(Relaxed));
+            let kept = u32::try_from(halves).ok().and_then(|halves| lingering.checked_shr(halves));
+            count.store(ended - kept.unwrap_or(0), Relaxed);
+        }
     }
 
     /// How many coroutines of `spawn` a loop has: begun, or waiting on its queue.
@@ -222,13 +358,28 @@ impl Hand {
     /// that one has ended meanwhile.
     #[must_use = "what no loop will begin is lost"]
     pub fn leave_to_all(&mut self, errand: Errand) -> Vec<Errand> {
-        let team = &*self.team;
-        let home = self.starter.choose(team);
-        if home == self.starter.seat {
-            team.starts.push_own(home, errand, &Starters(team));
-            return Vec::new();
+        if !self.was_alone() {
+            return self.place(errand, true);
         }
-        team.starts.push(home, errand, &Starters(team))
+        // It was the first of several: they are spread.
+        let first = self.next_errand();
+        let mut refused = first.map_or_else(Vec::new, |first| self.place(first, false));
+        refused.append(&mut self.place(errand, false));
+        refused
+    }
+
+    fn place(&mut self, errand: Errand, alone: bool) -> Vec<Errand> {
+        let Self { team, starter, .. } = self;
+        let homes = Starters(team);
+        match starter.choose(team, alone) {
+            Choice::Other(home) => return team.starts.push(home, errand, &homes),
+            Choice::Own => team.starts.push_own(starter.seat, errand, &homes),
+            Choice::Alone => {
+                starter.has_alone = true;
+                team.starts.push_alone(starter.seat, errand);
+            }
+        }
+        Vec::new()
     }
 
     /// The coroutine to begin next.
@@ -238,6 +389,30 @@ impl Hand {
             return None;
         }
         self.team.starts.pop(self.starter.seat)
+    }
+
+    /// Whether nobody was woken for the sake of the one that `next_errand` has returned: another loop is
+    /// to have it if its maker does not wait for it.
+    #[inline]
+    pub fn was_alone(&mut self) -> bool {
+        std::mem::take(&mut self.starter.has_alone)
+    }
+
+    /// Leaves to a loop that sleeps what `next_errand` has returned; if none does, it is returned.
+    pub fn pass_on(&mut self, errand: Errand) -> Option<Errand> {
+        let team = &*self.team;
+        let own = self.starter.seat;
+        let other = self.starter.choose_taker(team, own);
+        if other == own {
+            return Some(errand);
+        }
+        // One that has left gives it back; and nothing else, as nothing lay there.
+        let mut refused = team.starts.push(other, errand, &Starters(team));
+        let back = refused.pop();
+        for errand in refused {
+            team.starts.push_own(own, errand, &Starters(team));
+        }
+        back
     }
 
     /// Whether coroutines wait for this loop to begin them.
@@ -280,14 +455,16 @@ impl Hand {
         None
     }
 
-    /// Takes some of what lies on another's queue, so that the two have as much.
+    /// Takes some of what lies on another's queue, so that the two have had as many; and leaves it to
+    /// this loop and those that sleep.
     pub fn take_over(&mut self, own: &Shared, from: Seat) {
         let Self { team, starter, .. } = self;
-        let more = team.spawned(from).saturating_sub(team.spawned(starter.seat));
+        let more = team.had(from).saturating_sub(team.had(starter.seat));
         let half = team.starts.len(from).div_ceil(2);
         let count = usize::try_from(more.div_ceil(2)).unwrap_or(half);
         let count = count.min(half).clamp(1, config::STEAL_LIMIT);
-        let taken = team.starts.take_over(from, starter.seat, count);
+        let place = || starter.choose_taker(team, from);
+        let taken = team.starts.take_over(from, starter.seat, count, &Starters(team), place);
         own.metrics.errands_stolen.add(taken as u64);
     }
 

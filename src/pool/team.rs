@@ -20,6 +20,7 @@ pub struct Team {
     pub(super) crew: Arc<Crew<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
     pub(super) starts: RunQueues<Errand>,
+    pub(super) forgotten: starts::Forgotten,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
     /// How many of the threads can run at once.
@@ -87,6 +88,7 @@ impl Team {
         Arc::new(Self {
             crew,
             starts: starts::new_queues(loops),
+            forgotten: starts::Forgotten::new(loops),
             steals,
             cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),

@@ -45,6 +45,8 @@ pub(super) struct PoolTaskCore {
     phase: AtomicU8,
     /// It ended by an exception that nobody has fetched.
     unfetched: AtomicBool,
+    /// Somebody has awaited it.
+    awaited: AtomicBool,
     pub(super) parts: Mutex<Parts>,
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Parts {
     pub(super) loop_: Option<Py<LoopCore>>,
     /// Its place among those of its loop.
     pub(super) place: usize,
+    /// For a while it counts as if it had not ended, when coroutines are placed.
+    pub(super) lingers: bool,
     /// It is the pool's own: no task factory of the program has a hand in it.
     pub(super) own: bool,
     /// The `asyncio.Task`, while it runs. Dropped on its own loop's thread.
@@ -115,6 +119,7 @@ impl PoolTaskCore {
         Ok(Self {
             phase: AtomicU8::new(Phase::Pending as u8),
             unfetched: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
             parts: Mutex::new(Parts::default()),
         })
     }
@@ -356,6 +361,16 @@ impl PoolTaskCore {
 }
 
 impl PoolTaskCore {
+    /// Whether somebody has awaited it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Relaxed)
+    }
+
+    /// Notes that somebody awaits it.
+    pub(super) fn set_awaited(&self) {
+        self.awaited.store(true, Relaxed);
+    }
+
     /// How it ended. What `end` wrote before is then seen.
     #[inline(always)]
     pub(super) fn phase(&self) -> Phase {

@@ -345,12 +345,13 @@ fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<R
         dropped.1 = parts.task.take();
         dropped.2 = std::mem::take(&mut parts.cancels);
         this.set_phase(phase);
-        let home = parts.loop_.as_ref().map(|loop_| (loop_.clone_ref(py), parts.place));
+        let home =
+            parts.loop_.as_ref().map(|loop_| (loop_.clone_ref(py), parts.place, parts.lingers));
         (std::mem::take(&mut parts.watchers), home)
     };
     drop(dropped);
-    if let Some((loop_, place)) = home {
-        spawn::leave(py, loop_.get(), place, slf);
+    if let Some((loop_, place, lingers)) = home {
+        spawn::leave(py, loop_.get(), place, lingers, slf);
     }
     for watcher in watchers {
         if let Err(error) = notify(slf, watcher) {

@@ -46,6 +46,7 @@ impl PoolTaskWait {
         if self.waits.swap(true, Relaxed) {
             return Err(alloc::runtime_error(py, "await wasn't used with a PoolTask"));
         }
+        task.get().set_awaited();
         Ok(Some(self.task.as_py().clone_ref(py)))
     }
 

@@ -191,7 +191,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
 #[inline(always)]
 fn begin_errands(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
     // SAFETY: the claim; no Python runs.
-    match unsafe { slf.get().hand.with(next_errand) } {
+    match unsafe { slf.get().hand.with(|hand| next_errand(slf.py(), hand)) } {
         Some(errand) => begin_errands_from(slf, claim, errand),
         None => Ok(()),
     }
@@ -205,8 +205,18 @@ fn guard_errands(hand: &mut Option<Box<Hand>>) {
 }
 
 #[inline(always)]
-fn next_errand(hand: &mut Option<Box<Hand>>) -> Option<Errand> {
-    hand.as_mut()?.next_errand()
+fn next_errand(py: Python<'_>, hand: &mut Option<Box<Hand>>) -> Option<Errand> {
+    let hand = hand.as_mut()?;
+    loop {
+        let errand = hand.next_errand()?;
+        if !hand.was_alone() || spawn::is_awaited(py, &errand) {
+            return Some(errand);
+        }
+        let kept = hand.pass_on(errand);
+        if kept.is_some() {
+            return kept;
+        }
+    }
 }
 
 fn begin_errands_from(
@@ -238,7 +248,7 @@ fn begin_errands_from(
             break;
         }
         // SAFETY: the claim; no Python runs.
-        next = unsafe { core.hand.with(next_errand) };
+        next = unsafe { core.hand.with(|hand| next_errand(slf.py(), hand)) };
     }
     Ok(())
 }

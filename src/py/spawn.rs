@@ -4,6 +4,7 @@
 //! alive, and when the loop ends, whoever awaits one is told. The book's lock is also the door: what
 //! was let in before it shut is seen by the shutdown that follows.
 
+use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -91,7 +92,7 @@ pub(super) fn spawn_on<'py>(
 ) -> PyResult<Bound<'py, PoolTaskCore>> {
     let task = new_task(coro, name, context)?;
     lock_attached(coro.py(), &task.get().parts).own = closing;
-    enter(loop_, &task, closing)?;
+    enter(loop_, &task, closing, false)?;
     loop_.get().schedule(Callback::from_native(task.clone().into_any().into()));
     Ok(task)
 }
@@ -157,6 +158,17 @@ fn task_of(py: Python<'_>, errand: Errand) -> Bound<'_, PoolTaskCore> {
     }
 }
 
+/// Whether somebody has awaited the task that an errand is. Runs no Python.
+pub(super) fn is_awaited(py: Python<'_>, errand: &Errand) -> bool {
+    // SAFETY: the reference that `spawn` gave away, which the errand keeps.
+    unsafe {
+        Borrowed::from_ptr(py, errand.reference() as *mut ffi::PyObject)
+            .cast_unchecked::<PoolTaskCore>()
+            .get()
+            .is_awaited()
+    }
+}
+
 /// Begins a coroutine that was left to all, on the loop that got to it. While the loop takes on
 /// nothing more, it is cancelled.
 ///
@@ -164,7 +176,9 @@ fn task_of(py: Python<'_>, errand: Errand) -> Bound<'_, PoolTaskCore> {
 /// `SystemExit` and `KeyboardInterrupt` of a task that starts at once.
 pub(super) fn begin(loop_: &Bound<'_, LoopCore>, errand: Errand) -> PyResult<()> {
     let task = task_of(loop_.py(), errand);
-    if enter(loop_, &task, false).is_err() {
+    // One that is awaited already was not made for others to begin meanwhile.
+    let lingers = !task.get().is_awaited();
+    if enter(loop_, &task, false, lingers).is_err() {
         cancel_unbegun(&task);
         return Ok(());
     }
@@ -233,11 +247,12 @@ fn check_coroutine(coro: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(alloc::type_error(py, format!("a coroutine was expected, got {coro:?}")))
 }
 
-/// Writes a task into a loop's book.
+/// Writes a task into a loop's book. `lingers`: it counts there for a while when it has ended.
 fn enter(
     loop_: &Bound<'_, LoopCore>,
     task: &Bound<'_, PoolTaskCore>,
     closing: bool,
+    lingers: bool,
 ) -> PyResult<()> {
     let py = loop_.py();
     let entry = Ref::from(task.clone().into_any());
@@ -263,16 +278,27 @@ fn enter(
     let mut parts = lock_attached(py, &task.get().parts);
     parts.loop_ = Some(loop_.clone().unbind());
     parts.place = place;
+    parts.lingers = lingers;
     drop(parts);
     Ok(())
 }
 
 /// Takes a task that has ended out of its loop's book. Any thread.
-pub(super) fn leave(py: Python<'_>, core: &LoopCore, place: usize, task: &Bound<'_, PoolTaskCore>) {
+pub(super) fn leave(
+    py: Python<'_>,
+    core: &LoopCore,
+    place: usize,
+    lingers: bool,
+    task: &Bound<'_, PoolTaskCore>,
+) {
     let left = {
         let mut book = lock_attached(py, &core.book);
         let left = book.leave(place, task.as_ptr());
-        core.event_loop.shared().load.set_spawned(book.len());
+        let load = &core.event_loop.shared().load;
+        load.set_spawned(book.len());
+        if lingers {
+            load.add_ended();
+        }
         left
     };
     drop(left);

@@ -20,6 +20,8 @@ struct Bed {
 struct Model {
     queues: RunQueues<u32>,
     beds: Vec<Bed>,
+    /// How many whoever takes from another's queue takes at once: the first for a thread that sleeps.
+    takes: usize,
 }
 
 impl Sleepers for Model {
@@ -52,7 +54,13 @@ impl Model {
     fn new(threads: usize) -> Arc<Self> {
         let bed = || Bed { idle: Idle::default(), kernel: Notify::new() };
         let beds = std::iter::repeat_with(bed).take(threads).collect();
-        Arc::new(Self { queues: RunQueues::new(threads, CrewId::default()), beds })
+        Arc::new(Self { queues: RunQueues::new(threads, CrewId::default()), beds, takes: 1 })
+    }
+
+    fn taking(threads: usize, takes: usize) -> Arc<Self> {
+        let mut model = Self::new(threads);
+        Arc::get_mut(&mut model).unwrap().takes = takes;
+        model
     }
 
     fn push(&self, home: usize, job: u32) {
@@ -91,7 +99,10 @@ impl Model {
                 && self.queues.is_empty(own)
                 && let Some(from) = self.lying(own)
             {
-                self.queues.take_over(from, own, 1);
+                let sleeps = |seat: &Seat| *seat != own && *seat != from && !self.is_awake(*seat);
+                let other = (0..self.beds.len()).map(Seat).find(sleeps).unwrap_or(own);
+                let mut place = [own, other].into_iter().cycle().skip(self.takes - 1);
+                self.queues.take_over(from, own, self.takes, self, || place.next().unwrap());
             }
             if !self.queues.is_empty(own) {
                 self.queues.stand_down(own, watch.take(), self);
@@ -142,6 +153,47 @@ fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
         model.push_own(1);
         model.push_own(2);
         assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
+    });
+}
+
+/// One takes both, and leaves the first to the other, which may be asleep, or about to be.
+#[test]
+fn loom_what_is_taken_for_one_who_sleeps_is_begun_by_it() {
+    // With two it takes a minute.
+    with_preemptions(1, || {
+        let model = Model::taking(3, 2);
+        let one = spawn(&model, |model| model.begin(Seat(1)));
+        let two = spawn(&model, |model| model.begin(Seat(2)));
+        model.push_own(1);
+        model.push_own(2);
+        assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
+    });
+}
+
+/// What is taken for one that leaves is begun by who has taken it.
+#[test]
+fn loom_what_is_taken_for_a_queue_that_closes_is_not_lost() {
+    with_preemptions(2, || {
+        let model = Model::taking(3, 1);
+        let leaver = spawn(&model, |model| model.queues.close(Seat(1)));
+        let _ = model.queues.push(Seat(0), 7, &*model);
+        let taken = model.queues.take_over(Seat(0), Seat(2), 1, &*model, || Seat(1));
+        assert_eq!(taken, 1);
+        let left = leaver.join().unwrap();
+        assert_eq!(model.queues.take_all(Seat(2)).len() + left.len(), 1);
+    });
+}
+
+/// Nobody is woken by who pushes it: the third thread sees to it that it is not slept through.
+#[test]
+fn loom_what_is_pushed_alone_and_seen_to_later_is_taken_by_another() {
+    loom::model(|| {
+        let model = Model::new(2);
+        let other = spawn(&model, |model| model.begin(Seat(1)));
+        model.queues.push_alone(Seat(0), 7);
+        let monitor = spawn(&model, |model| model.queues.see_to_it(model));
+        monitor.join().unwrap();
+        assert_eq!(other.join().unwrap(), 7);
     });
 }
 

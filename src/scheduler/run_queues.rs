@@ -112,16 +112,42 @@ impl<J: Send> RunQueues<J> {
         self.watch_for(&announce(|| self.queues[own.0].push(job)), homes);
     }
 
+    /// As [`push_own`](Self::push_own), what the thread most likely comes to at once: nobody is woken for
+    /// it. Somebody else is to call [`see_to_it`](Self::see_to_it) if it lies for longer.
+    pub fn push_alone(&self, own: Seat, job: J) {
+        self.queues[own.0].push(job);
+    }
+
     /// Takes the oldest from a queue: its home, or who takes it away. Any thread.
     #[must_use = "work that is dropped is lost"]
     pub fn pop(&self, seat: Seat) -> Option<J> {
         self.queues[seat.0].pop()
     }
 
-    /// Moves so many, the oldest, from one queue to the caller's own. Returns how many there were.
-    pub fn take_over(&self, from: Seat, own: Seat, count: usize) -> usize {
+    /// Moves so many, the oldest, from one queue to the caller's own, and those of others: each where
+    /// `place` says. Returns how many there were. Before [`stand_down`](Self::stand_down), by which
+    /// somebody sees to those that were placed on the caller's own.
+    pub fn take_over(
+        &self,
+        from: Seat,
+        own: Seat,
+        count: usize,
+        homes: &impl Homes,
+        mut place: impl FnMut() -> Seat,
+    ) -> usize {
         let taken = std::iter::from_fn(|| self.pop(from)).take(count);
-        taken.map(|job| self.queues[own.0].push(job)).count()
+        let moved = taken.map(|job| {
+            let seat = place();
+            if seat == own {
+                self.queues[own.0].push(job);
+            } else {
+                // One that has left gives it back.
+                self.push(seat, job, homes)
+                    .into_iter()
+                    .for_each(|job| self.queues[own.0].push(job));
+            }
+        });
+        moved.count()
     }
 
     /// Takes all from a queue.

@@ -117,19 +117,43 @@ def test_no_loop_has_much_more_than_its_share(
     gate = Gate(each * number)
 
     async def main() -> None:
-        pool = loop_pool.current_pool()
-        before = [stats.spawned_stolen for stats in pool.stats()]
         work = spread(gate, each * number)
         await (loop_pool.spawn(work) if nested else work)  # type: ignore[arg-type]
         parts = [gate.where[loop] for loop in loops()]
         share = gate.where.total() / number
-        # What one loop has begun for another that was held up, as happens on a busy machine.
-        taken = [
-            stats.spawned_stolen - had for stats, had in zip(pool.stats(), before, strict=True)
-        ]
-        left = [part - more for part, more in zip(parts, taken, strict=True)]
-        assert max(left) <= 1.3 * share, (parts, taken)
-        assert sum(taken) <= gate.where.total() / 2, (parts, taken)
+        taken = [stats.spawned_stolen for stats in loop_pool.current_pool().stats()]
+        assert max(parts) <= 1.3 * share, (parts, taken)
+        assert min(parts) >= 0.5 * share, (parts, taken)
+
+    run(main, number)
+
+
+@pytest.mark.parametrize("number", [2, 3, 8])
+def test_what_ends_at_once_is_spread_as_well(number: int) -> None:
+    """Each out of a callback, when the spawner's own loop is done with the one before."""
+    where = [Counter[int]() for _ in range(number)]
+
+    async def note() -> None:
+        index = loops().index(asyncio.get_running_loop())  # type: ignore[arg-type]
+        where[index][0] += 1
+
+    async def main() -> None:
+        tasks: list[loop_pool.PoolTask[None]] = []
+        loop, spawned = asyncio.get_running_loop(), asyncio.Event()
+
+        def spawn(left: int) -> None:
+            if not left:
+                spawned.set()
+                return
+            tasks.append(loop_pool.spawn(note()))
+            loop.call_soon(spawn, left - 1)
+
+        spawn(100 * number)
+        await spawned.wait()
+        for task in tasks:
+            await task
+        parts = [part[0] for part in where]
+        assert max(parts) <= 130, parts
 
     run(main, number)
 
@@ -154,7 +178,7 @@ def test_what_a_loop_has_already_counts() -> None:
         gate = Gate(60)
         for task in [loop_pool.spawn(gate.wait()) for _ in range(60)]:
             await task
-        assert gate.where[others[0]] >= 10
+        assert gate.where[others[0]] >= 8
 
     run(main, 3)
 
@@ -228,8 +252,8 @@ def test_what_is_left_when_a_run_ends_begins_on_the_other_loops() -> None:
 
 
 @pytest.mark.smoke
-def test_a_single_one_costs_one_wake_at_most() -> None:
-    """Of a pool that is idle otherwise."""
+def test_one_that_is_awaited_at_once_costs_no_wake() -> None:
+    """In a pool that is idle otherwise."""
 
     async def main() -> None:
         pool = loop_pool.current_pool()
@@ -237,10 +261,24 @@ def test_a_single_one_costs_one_wake_at_most() -> None:
         for _ in range(20):
             await asyncio.sleep(0.002)  # the others sleep
             before = sum(stats.wakes for stats in pool.stats())
-            task = loop_pool.spawn(asyncio.sleep(0))
+            for _ in range(10):
+                await loop_pool.spawn(asyncio.sleep(0))
             costs.append(sum(stats.wakes for stats in pool.stats()) - before)
-            await task
-        # The other loop may already have run it, and woken this one.
-        assert min(costs) <= 1, costs
+        # Unless this thread is kept from it for so long that another takes it.
+        assert min(costs) == 0, costs
 
     run(main, 3)
+
+
+def test_one_that_the_spawner_does_not_come_to_begins_elsewhere() -> None:
+    async def main() -> None:
+        begun = threading.Event()
+
+        async def begin() -> None:
+            begun.set()
+
+        task = loop_pool.spawn(begin())
+        assert begun.wait(HANG)  # holds this loop up
+        await task
+
+    run(main, 2)

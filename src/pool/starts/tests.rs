@@ -64,6 +64,103 @@ impl Drop for Pool {
     }
 }
 
+/// Long ago all that have ended are forgotten.
+fn remember(pool: &Pool) {
+    pool.team.forget(clock::monotonic_ns());
+}
+
+#[test]
+fn what_has_ended_counts_for_a_while() {
+    let mut pool = Pool::new(2);
+    remember(&pool);
+    for _ in 0..60 {
+        pool.shared(1).load.add_ended();
+    }
+    pool.leave(0, 50);
+    assert_eq!(pool.parts(), [50, 0]);
+    let later_ns = clock::monotonic_ns() + 2_000_000_000;
+    pool.team.forget(later_ns);
+    pool.leave(0, 40);
+    assert!(pool.parts()[1] >= 35, "{:?}", pool.parts());
+}
+
+#[test]
+fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
+    let mut pool = Pool::new(2);
+    remember(&pool);
+    let home = Arc::clone(pool.loops[1].shared());
+    let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
+    for _ in 0..2 {
+        pool.leave(0, 1);
+        assert_eq!(pool.parts(), [1, 0]);
+        assert!(home.idle().is_parked());
+        let errand = pool.hands[0].next_errand().expect("left here");
+        assert!(pool.hands[0].was_alone());
+        let _ = errand.into_reference();
+        // Nobody had awaited it.
+        pool.shared(0).load.add_ended();
+    }
+    pool.leave(0, 1);
+    assert_eq!(pool.parts(), [0, 1], "it is no single one");
+    drop(parked);
+    assert!(pool.team.starts.pop(Seat(1)).map(Errand::into_reference).is_some());
+    let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
+    pool.team.starts.push_alone(Seat(0), Errand::new(1));
+    pool.team.see_to_errands(0);
+    drop(parked);
+    assert!(home.idle().take_summons().is_some());
+}
+
+#[test]
+fn one_alone_goes_to_a_loop_that_sleeps_with_the_second_or_as_the_turn_ends() {
+    for passes in [false, true] {
+        let mut pool = Pool::new(2);
+        remember(&pool);
+        let home = Arc::clone(pool.loops[1].shared());
+        let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
+        pool.leave(0, 1);
+        if passes {
+            let errand = pool.hands[0].next_errand().expect("left here");
+            assert!(pool.hands[0].was_alone());
+            assert!(pool.hands[0].pass_on(errand).is_none());
+            assert_eq!(pool.parts(), [0, 1]);
+        } else {
+            pool.leave(0, 19);
+            assert!(pool.parts()[1] >= 9, "{:?}", pool.parts());
+        }
+        drop(parked);
+    }
+}
+
+#[test]
+fn who_makes_what_is_long_leaves_it_to_others() {
+    let mut pool = Pool::new(2);
+    remember(&pool);
+    pool.shared(0).metrics.begin_ns.set(1_000_000);
+    let home = Arc::clone(pool.loops[1].shared());
+    let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
+    pool.leave(0, 1);
+    assert_eq!(pool.parts(), [0, 1]);
+    drop(parked);
+}
+
+#[test]
+fn what_is_taken_is_spread_over_those_that_sleep() {
+    let mut pool = Pool::new(4);
+    for number in 0..30 {
+        let refused = pool.team.starts.push(Seat(0), Errand::new(number), &Starters(&pool.team));
+        assert!(refused.is_empty());
+    }
+    let own = Arc::clone(pool.loops[1].shared());
+    let other = Arc::clone(pool.loops[2].shared());
+    let Park::Sleep(parked) = other.idle().park(|_| false) else { panic!("nothing to do") };
+    pool.hands[1].take_over(&own, Seat(0));
+    // The last one works, or is held up as well.
+    assert_eq!(pool.parts(), [15, 8, 7, 0]);
+    assert!(!other.idle().is_parked(), "it has been woken");
+    drop(parked);
+}
+
 /// Uses so much of a processor.
 fn compute(duration: Duration) {
     let before = ThreadId::current().processor_time();
