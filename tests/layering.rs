@@ -82,6 +82,9 @@ fn synchronisation(source: &Source) -> Vec<String> {
             ["std" | "core", "cell", "UnsafeCell", ..] => source.layer() != "py",
             _ => false,
         };
+        if matches!(*path, [.., "atomic", "fence"] | [.., "Ordering", "SeqCst"]) {
+            return Some("two threads that look at each other: `crate::sync::announce`".to_owned());
+        }
         wrong.then(|| format!("`{}`: take it from `crate::sync`", path.join("::")))
     })
 }
@@ -552,6 +555,10 @@ mod rules_can_fail {
         breaks(synchronisation, "src/py/state.rs", text, &[1, 3, 5, 7]);
         breaks(synchronisation, "src/sync.rs", text, &[]);
         breaks(synchronisation, "src/id.rs", "use crate::sync::{Mutex, atomic, thread};\n", &[]);
+        let text = "use crate::sync::atomic::{\nOrdering::{Relaxed, SeqCst},\nfence};\n";
+        breaks(synchronisation, "src/pool/team.rs", text, &[2, 3]);
+        breaks(synchronisation, "src/py/io.rs", &text.replace("crate", "std"), &[2, 3]);
+        breaks(synchronisation, "src/sync/announce.rs", text, &[]);
     }
 
     #[test]

@@ -52,32 +52,37 @@ struct Young {
     created_ns: AtomicU64,
 }
 
-/// The tasks that a loop shows. On a cache line of its own: see `Shared`.
+/// What is shown: of the owner to change, and of readers that have announced themselves to see.
 #[derive(Debug)]
-pub struct Current {
+pub struct Shown {
     /// The task whose step is running; 0: none.
     running: AtomicUsize,
-    /// Threads that are reading.
-    readers: AtomicUsize,
-    /// Between what the owner shows no more and the readers' count.
-    fence: SharedFence,
     /// The first of `young` in use, and the first free one, without end; owner's to write.
     begin: AtomicUsize,
     end: AtomicUsize,
     young: Box<[Young]>,
 }
 
+/// The tasks that a loop shows. On a cache line of its own: see `Shared`.
+#[derive(Debug)]
+pub struct Current {
+    shown: Shown,
+    /// Threads that are reading.
+    readers: AtomicUsize,
+    /// Between what the owner shows no more and the readers' count.
+    fence: SharedFence,
+}
+
 impl Current {
     pub(super) fn new() -> Self {
         let young = || Young { task: AtomicUsize::new(0), created_ns: AtomicU64::new(0) };
-        Self {
+        let shown = Shown {
             running: AtomicUsize::new(0),
-            readers: AtomicUsize::new(0),
-            fence: SharedFence::default(),
             begin: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             young: std::iter::repeat_with(young).take(YOUNG).collect(),
-        }
+        };
+        Self { shown, readers: AtomicUsize::new(0), fence: SharedFence::default() }
     }
 
     // -- the owner -------------------------------------------------------------------------------
@@ -85,20 +90,20 @@ impl Current {
     /// The task whose step is running; 0: none. Owner only.
     #[inline(always)]
     pub fn running(&self) -> usize {
-        self.running.load(Relaxed)
+        self.shown.running.load(Relaxed)
     }
 
     /// Shows the task whose step begins. Owner only.
     #[inline(always)]
     pub fn enter(&self, task: usize) {
-        self.running.store(task, Release);
+        self.shown.running.store(task, Release);
     }
 
     /// Shows `before` again, which is what was shown when the step began, and says what to do with
     /// the task that was shown. Owner only, before it drops the task.
     #[inline(always)]
     pub fn leave(&self, before: usize) -> Farewell {
-        let announced = self.fence.announce(|| self.running.store(before, Release));
+        let announced = self.fence.announce(|| self.shown.running.store(before, Release));
         if announced.look(|| self.is_unread()) { Farewell::Drop } else { Farewell::PutAside }
     }
 
@@ -112,71 +117,71 @@ impl Current {
     /// Shows a task that waits for its first step; whether there was room. Owner only.
     #[inline]
     pub fn add_young(&self, task: usize, created_ns: u64) -> bool {
-        let end = self.end.load(Relaxed);
-        if end.wrapping_sub(self.begin.load(Relaxed)) == YOUNG {
+        let end = self.shown.end.load(Relaxed);
+        if end.wrapping_sub(self.shown.begin.load(Relaxed)) == YOUNG {
             return false;
         }
-        let place = &self.young[end % YOUNG];
+        let place = &self.shown.young[end % YOUNG];
         place.created_ns.store(created_ns, Relaxed);
         place.task.store(task, Release);
-        self.end.store(end.wrapping_add(1), Release);
+        self.shown.end.store(end.wrapping_add(1), Release);
         true
     }
 
     /// Whether a task is the last one shown by [`add_young`](Self::add_young). Owner only.
     pub fn is_last_young(&self, task: usize) -> bool {
-        let (begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
-        begin != end && self.young[end.wrapping_sub(1) % YOUNG].task.load(Relaxed) == task
+        let (begin, end) = (self.shown.begin.load(Relaxed), self.shown.end.load(Relaxed));
+        begin != end && self.shown.young[end.wrapping_sub(1) % YOUNG].task.load(Relaxed) == task
     }
 
     /// Calls `f` with the time when a young task was made, and then shows it no more; `None` if it is
     /// not shown. Owner only, when its first step has run, before [`leave`](Self::leave).
     #[inline]
     pub fn remove_young<R>(&self, task: usize, f: impl FnOnce(u64) -> R) -> Option<R> {
-        let (mut begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
+        let (mut begin, end) = (self.shown.begin.load(Relaxed), self.shown.end.load(Relaxed));
         // Tasks begin in the order in which they were made, unless somebody has reordered them.
         let place = (0..end.wrapping_sub(begin))
-            .map(|offset| &self.young[begin.wrapping_add(offset) % YOUNG])
+            .map(|offset| &self.shown.young[begin.wrapping_add(offset) % YOUNG])
             .find(|place| place.task.load(Relaxed) == task)?;
         let result = f(place.created_ns.load(Relaxed));
         place.task.store(0, Release);
-        while begin != end && self.young[begin % YOUNG].task.load(Relaxed) == 0 {
+        while begin != end && self.shown.young[begin % YOUNG].task.load(Relaxed) == 0 {
             begin = begin.wrapping_add(1);
         }
-        self.begin.store(begin, Release);
+        self.shown.begin.store(begin, Release);
         Some(result)
     }
 
     /// Shows no task any more that waits for its first step: none of them will begin. Owner only, before
     /// it drops them, which it may do once [`is_unread`](Self::is_unread).
     pub fn clear_young(&self) {
-        let (begin, end) = (self.begin.load(Relaxed), self.end.load(Relaxed));
+        let (begin, end) = (self.shown.begin.load(Relaxed), self.shown.end.load(Relaxed));
         let _ = self.fence.announce(|| {
             for offset in 0..end.wrapping_sub(begin) {
-                self.young[begin.wrapping_add(offset) % YOUNG].task.store(0, Release);
+                self.shown.young[begin.wrapping_add(offset) % YOUNG].task.store(0, Release);
             }
-            self.begin.store(end, Release);
+            self.shown.begin.store(end, Release);
         });
     }
 
-    // -- readers ---------------------------------------------------------------------------------
-
     /// Calls `f`, during which no task that it sees is dropped. Any thread. `f` is as short as can
     /// be: it takes references, and nothing more.
-    pub fn read<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
+    pub fn read<R>(&self, f: impl FnOnce(&Shown) -> R) -> R {
         let announced = self.fence.announce(|| self.readers.fetch_add(1, Relaxed));
         let _reader = Reader(self);
-        announced.look(|| f(self))
+        announced.look(|| f(&self.shown))
     }
+}
 
-    /// The task whose step is running; 0: none. Within [`read`](Self::read).
-    pub fn shown(&self) -> usize {
+impl Shown {
+    /// The task whose step is running; 0: none.
+    #[must_use]
+    pub fn running(&self) -> usize {
         self.running.load(Acquire)
     }
 
-    /// The tasks that wait for their first step, and when they were made. Within
-    /// [`read`](Self::read).
-    pub fn shown_young(&self) -> impl Iterator<Item = (usize, u64)> {
+    /// The tasks that wait for their first step, and when they were made.
+    pub fn young(&self) -> impl Iterator<Item = (usize, u64)> {
         let (begin, end) = (self.begin.load(Acquire), self.end.load(Acquire));
         (0..end.wrapping_sub(begin).min(YOUNG)).filter_map(move |offset| {
             let place = &self.young[begin.wrapping_add(offset) % YOUNG];
@@ -199,30 +204,79 @@ impl Drop for Reader<'_> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::sync::{Arc, UnsafeCell, thread};
 
     fn young(current: &Current) -> Vec<usize> {
-        current.read(|current| current.shown_young().map(|(task, _)| task).collect())
+        current.read(|shown| shown.young().map(|(task, _)| task).collect())
     }
 
     #[test]
     fn what_is_entered_is_shown_until_it_is_left() {
         let current = Current::new();
-        assert_eq!(current.read(Current::shown), 0);
+        assert_eq!(current.read(Shown::running), 0);
         current.enter(10);
-        assert_eq!(current.read(Current::shown), 10);
+        assert_eq!(current.read(Shown::running), 10);
         // A task that begins inside of another's step.
         current.enter(20);
         assert_eq!(current.leave(10), Farewell::Drop);
-        assert_eq!(current.read(Current::shown), 10);
+        assert_eq!(current.read(Shown::running), 10);
         assert_eq!(current.leave(0), Farewell::Drop);
-        assert_eq!(current.read(Current::shown), 0);
+        assert_eq!(current.read(Shown::running), 0);
+    }
+
+    /// A task that must not be touched once it is dropped.
+    #[derive(Default)]
+    struct Task(UnsafeCell<bool>);
+
+    // SAFETY: what the test is about; Miri reports it if it is not true.
+    unsafe impl Sync for Task {}
+    // SAFETY: nothing in it belongs to a thread.
+    unsafe impl Send for Task {}
+
+    /// As the models of `loom_tests.rs`, for Miri, which reports a race.
+    #[test]
+    fn no_reader_touches_a_task_that_is_being_dropped() {
+        const TASKS: usize = if cfg!(miri) { 200 } else { 10_000 };
+        let tasks: Vec<_> = std::iter::repeat_with(Task::default).take(TASKS).collect();
+        let shared = Arc::new((Current::new(), tasks));
+        let reader = {
+            let shared = Arc::clone(&shared);
+            let read = move || {
+                let (current, tasks) = &*shared;
+                current.read(|shown| {
+                    let task = shown.running();
+                    if task != 0 {
+                        // SAFETY: what is shown is not dropped meanwhile.
+                        tasks[task - 1].0.with(|dropped| assert!(!unsafe { *dropped }));
+                    }
+                    task
+                })
+            };
+            #[allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
+            thread::spawn(move || while read() != TASKS {})
+        };
+        let (current, tasks) = &*shared;
+        for (number, task) in (1..TASKS).zip(tasks) {
+            current.enter(number);
+            thread::yield_now();
+            if current.leave(0) == Farewell::PutAside {
+                while !current.is_unread() {
+                    thread::yield_now();
+                }
+            }
+            // SAFETY: nobody reads it any more.
+            task.0.with_mut(|dropped| unsafe { *dropped = true });
+        }
+        // The last one is never dropped.
+        current.enter(TASKS);
+        reader.join().unwrap();
     }
 
     #[test]
     fn a_task_that_is_being_read_is_put_aside() {
         let current = Current::new();
         current.enter(10);
-        current.read(|current| {
+        current.read(|_| {
             assert_eq!(current.leave(0), Farewell::PutAside);
             assert!(!current.is_unread());
         });

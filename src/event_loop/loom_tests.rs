@@ -266,8 +266,8 @@ fn loom_no_reader_takes_a_task_that_was_dropped() {
         let reader = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                shared.0.read(|current| {
-                    if current.shown() == 1 {
+                shared.0.read(|shown| {
+                    if shown.running() == 1 {
                         shared.1.take_reference();
                     }
                 });
@@ -286,8 +286,8 @@ fn loom_no_reader_takes_a_young_task_of_a_loop_that_was_closed() {
         let reader = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                shared.0.read(|current| {
-                    for _ in current.shown_young() {
+                shared.0.read(|shown| {
+                    for _ in shown.young() {
                         shared.1.take_reference();
                     }
                 });
@@ -311,8 +311,8 @@ fn loom_no_reader_takes_a_young_task_that_was_dropped() {
         let reader = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                shared.0.read(|current| {
-                    for (task, _) in current.shown_young() {
+                shared.0.read(|shown| {
+                    for (task, _) in shown.young() {
                         if task == 1 { &shared.1 } else { &shared.2 }.take_reference();
                     }
                 });

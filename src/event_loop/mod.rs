@@ -28,7 +28,7 @@ mod turn;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-pub use current::{Current, Farewell};
+pub use current::{Current, Farewell, Shown};
 pub use inbox::{Carrier, Drain, Inbox, Link};
 pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};

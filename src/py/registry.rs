@@ -18,7 +18,7 @@ use super::object::Ref;
 use super::returned::Returned;
 use super::state::state;
 use crate::config;
-use crate::event_loop::{Current, Farewell};
+use crate::event_loop::Farewell;
 use crate::pool::{OwnerKey, Registry};
 use crate::sync::yield_now;
 use crate::sys::clock;
@@ -305,7 +305,7 @@ fn lend<'a>(loop_: &Bound<'_, LoopCore>, tasks: impl Iterator<Item = &'a Ref>) {
 pub(super) fn current_task(loop_: &Bound<'_, LoopCore>) -> Option<Py<PyAny>> {
     let current = &loop_.get().event_loop.shared().current;
     // SAFETY: what is shown is alive while we read.
-    let task = current.read(|current| unsafe { taken(current.shown()) })?;
+    let task = current.read(|shown| unsafe { taken(shown.running()) })?;
     lend(loop_, std::iter::once(&task));
     Some(task.as_py().clone_ref(loop_.py()))
 }
@@ -325,8 +325,8 @@ pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Returned<Vec<Listed
     let mut all = Vec::new();
     // The young ones first: one that is suspended meanwhile is in the table before it is shown no
     // more.
-    core.event_loop.shared().current.read(|current| {
-        all.extend(current.shown_young().filter_map(|(task, created_ns)| {
+    core.event_loop.shared().current.read(|shown| {
+        all.extend(shown.young().filter_map(|(task, created_ns)| {
             // SAFETY: what is shown is alive while we read.
             unsafe { taken(task) }.map(|task| (task, created_ns, false))
         }));
@@ -336,9 +336,9 @@ pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Returned<Vec<Listed
             all.push((task, entry.created_ns, entry.foreign));
         }
     });
-    let running = core.event_loop.shared().current.read(|current: &Current| {
+    let running = core.event_loop.shared().current.read(|shown| {
         // SAFETY: as above.
-        unsafe { taken(current.shown()) }
+        unsafe { taken(shown.running()) }
     });
     let here = if core.event_loop.is_owner() { current_here(loop_)? } else { None };
     for task in [running, here.map(Ref::from)].into_iter().flatten() {
