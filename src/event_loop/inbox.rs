@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn links_and_boxes_come_out_in_one_order_and_each_is_taken_once() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::<u32>::default();
         let object = NonNull::from(Box::leak(Box::new(Embedding::new(2))));
         let _ = inbox.push(1);
         // SAFETY: in no queue, and alive until the end of the test.
