@@ -31,7 +31,7 @@ impl Sleepers for Threads {
 
 /// A push on the own deque and a pop from it.
 pub fn push_pop() -> impl FnMut() {
-    let worker = Crew::new(1).1.remove(0);
+    let mut worker = Crew::new(1).1.remove(0);
     move || {
         worker.push(black_box(7_usize));
         black_box(worker.pop());

@@ -85,9 +85,9 @@ pub fn read() -> impl FnMut() {
         black_box(&near);
         far.write_all(&[7; MESSAGE]).expect("there is room");
         assert_eq!(stream.state().ready(event(true, false)), Schedule::Needed);
-        assert!(stream.state().begin_turn().reads);
-        let (count, more) = stream.read(&mut scratch).expect("there is something to read");
-        stream.state().release_read_in_turn(more);
+        let claim = stream.state().begin_turn().claim.expect("nobody else reads");
+        let (count, more) = stream.read(&claim, &mut scratch).expect("there is something to read");
+        claim.release_in_turn(more);
         let _ = black_box(stream.state().end_turn());
         assert_eq!(count, MESSAGE);
     }
