@@ -44,18 +44,20 @@ impl Counter {
     }
 }
 
-/// After this time in another state, in nanoseconds, a [`BusyShare`] has come half of the way.
-const BUSY_MEMORY: u64 = 250_000_000;
-
-/// What part of the time, of late, a loop was busy. One writer, any number of readers.
+/// What part of the time, of late, a loop was busy: a part of [`ALL`](Self::ALL). Time that passes
+/// makes as much of the past be forgotten as it is a part of so many nanoseconds, 268 milliseconds.
 #[derive(Debug, Default)]
 pub struct BusyShare(AtomicU64);
 
 impl BusyShare {
+    const BITS: u32 = 28;
+    /// All of the time.
+    pub const ALL: u64 = 1 << Self::BITS;
+
     /// Takes more time into account, in nanoseconds. Owner thread only.
     #[inline]
     pub fn note(&self, busy_ns: u64, idle_ns: u64) {
-        self.0.store(self.after(busy_ns, idle_ns).to_bits(), Relaxed);
+        self.0.store(self.after(busy_ns, idle_ns), Relaxed);
     }
 
     /// Forgets all. Owner thread only, or before it notes anything.
@@ -63,17 +65,15 @@ impl BusyShare {
         self.0.store(0, Relaxed);
     }
 
-    /// What it would be after so much more time: between 0 and 1. Any thread.
+    /// What it would be after so much more time. Any thread.
     #[inline]
     #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-    pub fn after(&self, busy_ns: u64, idle_ns: u64) -> f64 {
-        let share = f64::from_bits(self.0.load(Relaxed));
+    pub fn after(&self, busy_ns: u64, idle_ns: u64) -> u64 {
         // No single callback, as an import is one, makes a loop a busy one.
-        let busy_ns = busy_ns.min(BUSY_MEMORY);
-        let (busy, passed) = (busy_ns as f64, busy_ns.saturating_add(idle_ns) as f64);
-        // One division instead of a power: as good for the short times of which there are many.
-        share + (busy - share * passed) / (BUSY_MEMORY as f64 + passed)
+        let busy = busy_ns.min(Self::ALL / 2);
+        let passed = busy + idle_ns.min(Self::ALL - busy);
+        let share = self.0.load(Relaxed);
+        share - ((share * passed) >> Self::BITS) + busy
     }
 }
 
@@ -142,19 +142,20 @@ mod tests {
     #[test]
     fn a_busy_share_follows_what_the_loop_does_and_forgets_what_it_did() {
         let busy = BusyShare::default();
+        let percent = |share: u64| (share * 100).div_ceil(BusyShare::ALL);
         // A quarter, in turns however long.
-        (0..2000).for_each(|_| busy.note(MS / 4, 3 * MS / 4));
-        assert!((busy.after(0, 0) - 0.25).abs() < 0.01);
-        (0..4).for_each(|_| busy.note(250 * MS, 750 * MS));
-        assert!((busy.after(0, 0) - 0.25).abs() < 0.01);
+        for turn in [1000, MS, 100 * MS] {
+            (0..2000 * MS / turn).for_each(|_| busy.note(turn / 4, 3 * turn / 4));
+            assert!((24..=26).contains(&percent(busy.after(0, 0))));
+        }
         // What nobody has noted yet counts as well.
-        assert!((busy.after(250 * MS, 0) - 0.625).abs() < 0.01);
-        assert!(busy.after(u64::MAX, 0) < 0.63 && busy.after(0, u64::MAX) < 0.01);
-        (0..5).for_each(|_| busy.note(0, 250 * MS));
-        assert!(busy.after(0, 0) < 0.01);
+        assert!((61..=64).contains(&percent(busy.after(u64::MAX, 0))));
+        assert_eq!(busy.after(0, u64::MAX), 0);
+        busy.note(0, BusyShare::ALL / 2);
+        assert!((12..=13).contains(&percent(busy.after(0, 0))));
         (0..9).for_each(|_| busy.note(1000 * MS, 0));
-        assert!(busy.after(0, 0) > 0.99);
+        assert_eq!(percent(busy.after(0, 0)), 100);
         busy.forget();
-        assert_eq!(busy.after(0, 0).to_bits(), 0);
+        assert_eq!(busy.after(0, 0), 0);
     }
 }

@@ -3,6 +3,7 @@
 use crate::config;
 use crate::event_loop::Shared;
 use crate::id::LoopId;
+use crate::metrics::BusyShare;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The least load of a loop that is not to be chosen as long as there is another: it is stuck, or
@@ -52,12 +53,11 @@ pub fn load_of(shared: &Shared, now_ns: u64) -> u64 {
     let since_ns = now_ns.saturating_sub(metrics.polled_ns.get());
     let works = shared.idle().is_awake() && !shared.load.is_looking();
     let (busy_ns, idle_ns) = if works { (since_ns, 0) } else { (0, since_ns) };
-    let left = 1.0 - metrics.busy.after(busy_ns, idle_ns);
+    let left = BusyShare::ALL.saturating_sub(metrics.busy.after(busy_ns, idle_ns));
     // As long as it sleeps half of the time, there is time enough; and among those that have none left,
     // how little it is says nothing.
-    let left = (2.0 * left).clamp(0.125, 1.0);
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let load = (holds as f64 / left) as u64;
+    let left = (2 * left).clamp(BusyShare::ALL / 8, BusyShare::ALL);
+    let load = holds * BusyShare::ALL / left;
     load.saturating_add(stuck_load(shared))
 }
 
