@@ -125,9 +125,10 @@ pub const BEGINNINGS_MISSED: u64 = 4;
 /// See [`BEGINNINGS_MISSED`].
 pub const HELD_UP_AFTER: Duration = Duration::from_millis(8);
 
-/// Coroutines of a burst that one loop is given in a row, as far as they are an eighth of what each has
-/// had of late: it is woken for the first, and finds the others.
-pub const PLACED_IN_A_ROW: u64 = 8;
+/// How many more than others a loop may have had when it is given the next in a row, as far as they are
+/// an eighth of what each has had of late: it is woken for the first, and finds the others. With more,
+/// few that live long would be spread badly behind a burst of short ones.
+pub const PLACED_IN_A_ROW: u64 = 2;
 
 /// Loops that are looked at for the one with the least to do, each time that a coroutine is placed.
 pub const LOOKED_AT: usize = 8;

@@ -85,6 +85,22 @@ fn what_has_ended_counts_for_a_while() {
 }
 
 #[test]
+fn few_that_live_long_are_spread_behind_many_that_did_not() {
+    let mut pool = Pool::new(8);
+    remember(&pool);
+    for seat in 0..8 {
+        for _ in 0..500 {
+            pool.shared(seat).load.add_ended();
+        }
+    }
+    let idle: Vec<_> = (1..8).map(|seat| Arc::clone(pool.loops[seat].shared())).collect();
+    let _parked: Vec<_> = idle.iter().map(|home| home.idle().park(|_| false)).collect();
+    pool.leave(0, 100);
+    let parts = pool.parts();
+    assert!(parts.iter().all(|part| (9..=16).contains(part)), "{parts:?}");
+}
+
+#[test]
 fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
     let mut pool = Pool::new(2);
     remember(&pool);
