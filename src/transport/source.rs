@@ -319,6 +319,9 @@ mod tests {
         let looks = || sources.iter().map(|(_, source)| source.looks.swap(0, Relaxed)).sum();
         assert_eq!((pending(&mut table), looks()), (vec![sources[500].0], 10));
         assert_eq!((pending(&mut table), looks()), (vec![sources[500].0], 1));
+        // What was found at rest is noted again.
+        let _ = table.ready(readable(sources[100].0));
+        assert_eq!((pending(&mut table).len(), looks()), (2, 2));
     }
 
     #[test]
