@@ -20,10 +20,12 @@ BENCH_ENV := .venv-bench
 export UV_PYTHON_DOWNLOADS := never
 # As pip and cargo do, so that a company's own authority is known to all of them.
 export UV_SYSTEM_CERTS ?= 1
+# The tests start hundreds of interpreters, each of which would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 # The interpreter by which pyo3 is checked where maturin does not choose it (clippy, cargo doc).
 export PYO3_PYTHON := $(CURDIR)/$(PYTHON)
 
-IN_PARALLEL := -n 4 --dist worksteal
+IN_PARALLEL := --dist worksteal -n
 
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard build.rs) $(shell find src)
 find_uv = $$($(PYTHON3) tools/interpreter.py --uv)
@@ -34,9 +36,10 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test services services-if-possible test-rust test-loom test-python \
-	test-cpython test-versions stress lint format bench bench-report bench-rust bench-check docs \
-	clean extension-is-gone
+.PHONY: help build run test services services-if-possible test-rust test-rust-build test-loom \
+	test-python test-cpython test-cpython-plain test-cpython-debug test-cpython-streams \
+	test-versions test-versions-build stress lint format bench bench-report bench-rust bench-check \
+	docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,8 +48,9 @@ help: ## List the targets
 
 build: $(VENV)/.built ## Put the release build, its extras and the development tools into .venv
 
-# $(1): the environment, $(2): the Python version, $(3): what is installed besides the package.
-# Each version has a target folder of its own: pyo3 is compiled for one Python at a time.
+# $(1): the environment, $(2): the Python version, $(3): cargo's target folder, $(4): its profile,
+# $(5): what is installed besides the package.
+# pyo3 is compiled for one Python at a time, so that those who share a folder take turns in it.
 # `bin/python` is a link to the interpreter, so its rule also runs when the interpreter is gone.
 # The extension module lies outside of the environment, so its absence counts as well.
 # The stamp bears the time at which the build began: what is edited meanwhile is built next time.
@@ -59,7 +63,7 @@ $(1)/bin/python:
 		"$$$$uv" venv --quiet --clear --python "$$$$python" $(1)
 
 $(1)/.dependencies: $(1)/bin/python pyproject.toml
-	uv=$$(find_uv) && "$$$$uv" pip install --quiet --python $(1)/bin/python $(3)
+	uv=$$(find_uv) && "$$$$uv" pip install --quiet --python $(1)/bin/python $(5)
 	touch $$@
 
 $(1)/.built: $(1)/.dependencies $(VENV)/.dependencies $$(SOURCES) \
@@ -67,21 +71,39 @@ $(1)/.built: $(1)/.dependencies $(VENV)/.dependencies $$(SOURCES) \
 	$$(PYTHON3) tools/check_machine.py
 	touch $$@.begun
 	uv=$$(find_uv) && PATH="$$$${uv%/*}:$$$$PATH" VIRTUAL_ENV=$$(CURDIR)/$(1) \
-		PYO3_PYTHON=$$(CURDIR)/$(1)/bin/python CARGO_TARGET_DIR=target/python-$(2) \
-		$(VENV)/bin/maturin develop --release --uv --group test
+		PYO3_PYTHON=$$(CURDIR)/$(1)/bin/python CARGO_TARGET_DIR=$(3) \
+		$(VENV)/bin/maturin develop --profile $(4) --uv --group test
 	mv $$@.begun $$@
 endef
 
-$(eval $(call environment,$(VENV),3.14t,--requirement pyproject.toml --all-extras --group dev))
-$(foreach version,$(OTHER_VERSIONS),\
-	$(eval $(call environment,.venv-$(version),$(version),--group test)))
+$(eval $(call environment,$(VENV),3.14t,target/python-3.14t,release,\
+	--requirement pyproject.toml --all-extras --group dev))
+$(foreach version,$(OTHER_VERSIONS),$(eval \
+	$(call environment,.venv-$(version),$(version),target/python-smoke,smoke,--group test)))
 
 # --- the two commands ---------------------------------------------------------------------------
 
 run: build ## Run the load test on real connections; options in ARGS="--loops 2 --seconds 5"
 	$(PYTHON) examples/load_test.py $(ARGS)
 
-test: build services-if-possible test-rust test-loom test-python test-cpython test-versions ## Run every test
+# Each with what must have ended before it. What only computes runs side by side, and so does what
+# mostly waits; tests that measure time have the machine for themselves.
+TEST_PARTS := \
+	services-if-possible \
+	$(VENV)/.dependencies \
+	test-rust-build \
+	build:$(VENV)/.dependencies \
+	test-loom:test-rust-build \
+	test-versions-build:$(VENV)/.dependencies \
+	test-rust:services-if-possible,build,test-loom,test-versions-build \
+	test-python:test-rust \
+	test-cpython-plain:test-python \
+	test-cpython-debug:test-python \
+	test-cpython-streams:test-cpython-plain,test-cpython-debug \
+	$(OTHER_VERSIONS:%=smoke-%:test-cpython-plain,test-cpython-debug)
+
+test: ## Run every test, and say how long each part took
+	$(PYTHON3) tools/run_parts.py --make "$(MAKE) --no-print-directory" $(TEST_PARTS)
 
 services: ## Install the servers that some tests start: PostgreSQL, Redis, NATS, HAProxy (root, apt)
 	$(PYTHON3) tools/services.py
@@ -99,26 +121,44 @@ test-rust: ## Run the Rust tests, which need no Python
 	fi
 	cargo test --manifest-path benches/echo/Cargo.toml --target-dir target/echo
 
-# Optimised, as loom runs each model many thousand times; but linked quickly.
+# Builds alone, for `make test`, so that its tests do not run while others build.
+test-rust-build:
+	$(PYTHON3) tools/check_machine.py
+	cargo test --no-default-features --no-run
+	cargo test --manifest-path benches/echo/Cargo.toml --target-dir target/echo --no-run
+
+# Optimised, as loom runs each model many thousand times; but linked quickly. With nextest each model
+# has a process: loom maps a stack for each thread of each run, for which threads of one process
+# wait for each other.
 test-loom: ## Run the models of the wake and sleep protocols under loom
+	if cargo nextest --version >/dev/null 2>&1; then run="nextest run"; else run=test; fi; \
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-		cargo test --release --no-default-features --lib --tests loom_
+		cargo $$run --release --no-default-features --lib loom_
 
 # More processes than there are cores, as many tests wait rather than work.
 test-python: build ## Run the Python tests; options in PYTEST_ARGS, such as "-n 0 -k server"
-	$(PYTHON) -m pytest tests/python -m "not stress" $(IN_PARALLEL) $(PYTEST_ARGS)
+	$(PYTHON) -m pytest tests/python -m "not stress" $(IN_PARALLEL) 4 $(PYTEST_ARGS)
 
 # Twice, as debug mode makes and runs handles by other code.
-test-cpython: build ## Run CPython's own asyncio tests on our loop
+test-cpython: test-cpython-plain test-cpython-debug test-cpython-streams ## Run CPython's own asyncio tests on our loop
+
+test-cpython-plain: build
 	$(PYTHON) tests/python/cpython_suite.py
+
+test-cpython-debug: build
 	PYTHONASYNCIODEBUG=1 $(PYTHON) tests/python/cpython_suite.py
+
+test-cpython-streams: build
 	$(PYTHON) tests/python/cpython_suite.py --native-streams test_streams test_ssl test_subprocess
 
 test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
 
+test-versions-build: $(OTHER_VERSIONS:%=.venv-%/.built)
+
+# With two processes, as `make test` runs those of all versions at once.
 smoke-%: .venv-%/.built
-	.venv-$*/bin/python -m pytest tests/python -m smoke $(IN_PARALLEL) $(PYTEST_ARGS)
+	.venv-$*/bin/python -m pytest tests/python -m smoke $(IN_PARALLEL) 2 $(PYTEST_ARGS)
 
 stress: build ## Run the long tests, which `make test` leaves out
 	$(PYTHON) -m pytest tests/python -m stress $(PYTEST_ARGS)
@@ -140,7 +180,7 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
 	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
-		tools/callgrind.py tools/bench_check.py
+		tools/callgrind.py tools/bench_check.py tools/run_parts.py
 	$(PYTHON) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections
