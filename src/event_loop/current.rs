@@ -236,7 +236,7 @@ mod tests {
     /// As the models of `loom_tests.rs`, for Miri, which reports a race.
     #[test]
     fn no_reader_touches_a_task_that_is_being_dropped() {
-        const TASKS: usize = if cfg!(miri) { 50 } else { 10_000 };
+        const TASKS: usize = if cfg!(miri) { 100 } else { 10_000 };
         let tasks: Vec<_> = std::iter::repeat_with(Task::default).take(TASKS).collect();
         let shared = Arc::new((Current::new(), tasks));
         let reader = {
