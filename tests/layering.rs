@@ -112,6 +112,21 @@ fn system_calls(source: &Source) -> Vec<String> {
     })
 }
 
+/// To close a socket may take long, so there is one way: `sys::owned_socket`, and what it was given to
+/// close by. What is no socket (the reactor's own) may be closed anywhere.
+fn owned_descriptors(source: &Source) -> Vec<String> {
+    if matches!(source.layer(), "sys" | "reactor") || source.path == "src/py/closing.rs" {
+        return Vec::new();
+    }
+    source.check_paths(&source.shipped(), |path| {
+        let owns = path.starts_with(&["std", "os", "fd", "OwnedFd"])
+            || path.starts_with(&["std", "os", "fd", "FromRawFd"])
+            || path.starts_with(&["std", "net"]) && path.len() > 2 && path[2].starts_with("Tcp")
+            || path.starts_with(&["std", "os", "unix", "net"]);
+        owns.then(|| format!("`{}`: a socket that is ours is an `OwnedSocket`", path.join("::")))
+    })
+}
+
 /// What Python, the kernel or a caller returned is a value, never a panic.
 fn unwraps(source: &Source) -> Vec<String> {
     let tokens = source.shipped();
@@ -466,6 +481,11 @@ fn only_sys_calls_the_operating_system() {
 }
 
 #[test]
+fn sockets_are_closed_in_one_way() {
+    hold(owned_descriptors);
+}
+
+#[test]
 fn nothing_is_unwrapped_outside_of_tests() {
     hold(unwraps);
 }
@@ -579,6 +599,17 @@ mod rules_can_fail {
         breaks(system_calls, "src/reactor/handle.rs", text, &[2, 4]);
         breaks(system_calls, "src/reactor/handle.rs", "use libc::{EPERM, c_int};\n", &[1]);
         breaks(system_calls, "src/sys/clock.rs", text, &[]);
+    }
+
+    #[test]
+    fn a_descriptor_that_anybody_closes() {
+        let text = "use std::os::fd::{AsRawFd, OwnedFd};\nuse std::net::TcpStream;\n\
+                    fn f(fd: std::os::fd::OwnedFd) {}\n\
+                    #[cfg(test)]\nmod tests {\n    use std::os::fd::OwnedFd;\n}\n";
+        breaks(owned_descriptors, "src/py/stream.rs", text, &[1, 2, 3]);
+        breaks(owned_descriptors, "src/pool/acceptor.rs", text, &[1, 2, 3]);
+        breaks(owned_descriptors, "src/py/closing.rs", text, &[]);
+        breaks(owned_descriptors, "src/sys/socket.rs", text, &[]);
     }
 
     #[test]

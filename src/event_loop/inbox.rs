@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn no_value_is_lost_between_threads_and_each_producer_keeps_its_order() {
         const PRODUCERS: usize = 4;
-        const EACH: usize = 20_000;
+        const EACH: usize = if cfg!(miri) { 100 } else { 20_000 };
         let inbox = Arc::new(Inbox::default());
         let threads: Vec<_> = (0..PRODUCERS)
             .map(|producer| {

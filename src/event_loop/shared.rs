@@ -2,7 +2,6 @@
 //! tell it. It knows no callback, so it may outlive the loop's owner and be dropped by any thread.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +18,9 @@ use crate::scheduler::{Idle, Wake};
 use crate::sync::announce::Announced;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
-use crate::sys::address::SocketAddress;
 use crate::sys::clock;
 use crate::sys::thread::ThreadId;
-use crate::transport::{Bench, Registrar, Report, Schedule, Source, SourceTable};
+use crate::transport::{Bench, Connection, Registrar, Report, Schedule, Source, SourceTable};
 
 /// What another thread has done for a loop and the loop has to go on with.
 #[derive(Debug)]
@@ -30,7 +28,16 @@ pub enum Completion {
     /// The transport has something for its owner.
     Turn(IoToken),
     /// The listener's server got a connection.
-    Accepted(IoToken, OwnedFd, SocketAddress),
+    Accepted(IoToken, Connection),
+}
+
+impl Completion {
+    fn into_connection(self) -> Option<Connection> {
+        match self {
+            Self::Accepted(_, connection) => Some(connection),
+            Self::Turn(_) => None,
+        }
+    }
 }
 
 /// Work on one transport that needs no Python, and the loop to tell of it.
@@ -336,6 +343,13 @@ impl Shared {
     #[inline]
     pub fn drain_completions(&self) -> Drain<Completion> {
         self.door.completions.drain()
+    }
+
+    /// As [`drain_completions`](Self::drain_completions) of a closed loop: the connections, which nobody
+    /// takes any more.
+    #[must_use]
+    pub fn drain_connections(&self) -> Vec<Connection> {
+        self.drain_completions().filter_map(Completion::into_connection).collect()
     }
 
     /// Notes what a poll by another thread than the owner found, and hands `job` what can be done

@@ -17,7 +17,6 @@
 //! It leaves after a push to the inbox, without waiting for anybody. Each loop of a server leaves
 //! after it has accepted for the last time, so the last one that accepts finds its own door open.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -31,9 +30,8 @@ use crate::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use crate::sync::yield_now;
-use crate::sys::address::SocketAddress;
 use crate::sys::clock;
-use crate::transport::AcceptSink;
+use crate::transport::{AcceptSink, Connection};
 
 /// By which connections get to one loop.
 #[derive(Debug, Default)]
@@ -141,7 +139,7 @@ impl PoolAcceptor {
 }
 
 impl AcceptSink for PoolAcceptor {
-    fn place(&self, connection: OwnedFd, peer: SocketAddress) {
+    fn place(&self, connection: Connection) -> Vec<Connection> {
         let now_ns = clock::monotonic_ns();
         let chosen = self.team.placement.next(|id| self.load(id, now_ns));
         let count = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
@@ -150,14 +148,15 @@ impl AcceptSink for PoolAcceptor {
             let Some(shared) = self.shared(id) else { continue };
             let Some(inside) = self.doors[id.0 as usize].enter() else { continue };
             shared.metrics.arriving.add_shared(1);
-            shared.complete(Completion::Accepted(inside.token, connection, peer));
+            shared.complete(Completion::Accepted(inside.token, connection));
             if shared.is_closed() {
-                // It closed meanwhile, and may have looked for the last time: so has the connection.
-                drop(shared.drain_completions());
+                // It closed meanwhile, and may have looked for the last time: so is the connection.
+                return shared.drain_connections();
             }
-            return;
+            return Vec::new();
         }
-        // The server has closed; so has the connection.
+        // The server has closed; so is the connection.
+        vec![connection]
     }
 }
 
@@ -166,7 +165,9 @@ impl AcceptSink for PoolAcceptor {
 mod tests {
     use super::*;
     use crate::event_loop::EventLoop;
+    use crate::sys::address::SocketAddress;
     use std::io::{self, Read};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     const ADDRESS: SocketAddress = SocketAddress::Unknown;
@@ -187,7 +188,7 @@ mod tests {
     fn place(acceptor: &PoolAcceptor) -> UnixStream {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
-        acceptor.place(near.into(), ADDRESS);
+        drop(acceptor.place((OwnedFd::from(near).into(), ADDRESS)));
         far
     }
 

@@ -312,8 +312,7 @@ impl LoopCore {
         drop((held, entered));
         spawn::cancel(py, errands);
         let shared = self.event_loop.shared();
-        let arrived: Vec<_> = shared.drain_completions().collect();
-        py.detach(|| drop(arrived)); // to close a connection may take long (`SO_LINGER`)
+        drop(shared.drain_connections()); // to close one may take long
         let sources = lock_attached(py, &shared.sources).drain();
         registry::forget(py, self);
         self.lent.clear(py);

@@ -421,17 +421,19 @@ pub(super) fn collect_completions(
                     ready(callback);
                 }
             }
-            Completion::Accepted(token, connection, peer) => {
+            Completion::Accepted(token, connection) => {
                 shared.metrics.arriving.sub_shared(1);
-                let Some(entry) = sources.get(token) else {
-                    drop(sources);
-                    // Detached: to close it may take as long as its peer likes (`SO_LINGER`).
-                    py.detach(|| drop(connection));
-                    continue;
+                let (unwanted, callback) = match sources.get(token) {
+                    None => (Some(connection), None),
+                    Some(entry) => match entry.source.arrived(connection) {
+                        Ok(Schedule::Needed) => (None, entry_of(py, entry)),
+                        Ok(Schedule::Unneeded) => (None, None),
+                        Err(connection) => (Some(connection), None),
+                    },
                 };
-                if entry.source.arrived((connection, peer)) == Schedule::Needed
-                    && let Some(callback) = entry_of(py, entry)
-                {
+                drop(sources);
+                drop(unwanted); // it may take long
+                if let Some(callback) = callback {
                     ready(callback);
                 }
             }

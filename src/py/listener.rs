@@ -141,10 +141,7 @@ impl ListenerCore {
         let entry = lock_attached(py, &shared.sources).remove(token);
         // Nothing arrives any more that is not in the table.
         let arrived = self.listener.take_arrived();
-        if !arrived.0.is_empty() {
-            // Detached: to close one may take as long as its peer likes (`SO_LINGER`).
-            py.detach(|| drop(arrived));
-        }
+        drop(arrived); // to close one may take long
         if let Some(entry) = entry {
             transport_core::deregister(loop_, self.listener.descriptor());
             // SAFETY: the table's own reference.
@@ -168,10 +165,7 @@ impl Drop for ListenerCore {
         if self.listener.state().retire() {
             transport_core::wait_until_unclaimed(self.listener.state());
         }
-        let arrived = self.listener.take_arrived();
-        if !arrived.0.is_empty() {
-            Python::attach(|py| py.detach(|| drop(arrived)));
-        }
+        drop(self.listener.take_arrived()); // to close one may take long
     }
 }
 

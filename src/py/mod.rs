@@ -13,6 +13,7 @@ mod affinity;
 mod alloc;
 mod arguments;
 mod callback;
+mod closing;
 mod core;
 mod create_task;
 mod cross_loop;
@@ -122,6 +123,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tls::install, module)?)?;
     module.add_function(wrap_pyfunction!(affinity::is_owner, module)?)?;
     module.add_function(wrap_pyfunction!(affinity::call_as_owner, module)?)?;
+    closing::initialise();
     state::initialise(module)?;
     Ok(())
 }

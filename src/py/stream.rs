@@ -1,6 +1,6 @@
 //! The native half of a stream transport, and what its Python half asks of it.
 
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -19,6 +19,7 @@ use super::transport_core::{
 };
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
+use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
 use crate::transport::{Connection, Input, Link, Port, Stream};
 
@@ -37,7 +38,7 @@ pub(super) struct StreamCore {
 #[derive(Debug)]
 struct Accepted {
     /// Kept open here as long as nobody has asked for a socket object.
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<OwnedSocket>,
     /// Its own address, once it has been asked for.
     own: Option<Box<SocketAddress>>,
     peer: SocketAddress,
@@ -126,12 +127,10 @@ impl StreamCore {
         Ok(number)
     }
 
-    /// Closes the descriptor, if it is kept open by this object. That may wait (`SO_LINGER`): it is done
-    /// detached.
+    /// Closes the descriptor, if it is kept open by this object. That may wait (`SO_LINGER`): under no
+    /// lock.
     fn close_descriptor(&self, py: Python<'_>) {
-        if let Some(descriptor) = self.take_descriptor(py) {
-            py.detach(|| drop(descriptor));
-        }
+        drop(self.take_descriptor(py));
     }
 
     /// Registers the transport with its loop's reactor, and lets it begin in the next turn. Returns
@@ -235,7 +234,7 @@ impl StreamCore {
     /// Shuts the write side down once everything is written.
     fn shut_write(&self, py: Python<'_>) -> PyResult<()> {
         self.common.set(WRITE_EOF);
-        self.stream.shut_write().map_err(|error| os_error(py, &error))
+        py.detach(|| self.stream.shut_write()).map_err(|error| os_error(py, &error))
     }
 
     /// Says whether the protocol is a `BufferedProtocol`, or exactly asyncio's
@@ -304,7 +303,7 @@ impl StreamCore {
         }
     }
 
-    fn take_descriptor(&self, py: Python<'_>) -> Option<OwnedFd> {
+    fn take_descriptor(&self, py: Python<'_>) -> Option<OwnedSocket> {
         lock_attached(py, &self.accepted).as_mut().and_then(|one| one.descriptor.take())
     }
 

@@ -1,6 +1,7 @@
 //! Everything that calls the operating system directly, and nothing else.
 //!
-//! In: descriptors and numbers. Out: values and `io::Error`. No policy, no state.
+//! In: descriptors and numbers. Out: values and `io::Error`. No policy, and no state but how a socket
+//! is closed (`owned_socket`).
 //!
 //! Must never: block, or know what a loop is.
 
@@ -9,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod descriptor;
 pub mod level_trigger;
+pub mod owned_socket;
 pub mod receive;
 pub mod search;
 pub mod socket;

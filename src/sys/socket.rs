@@ -8,6 +8,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::address::SocketAddress;
 use super::descriptor;
+use super::owned_socket::OwnedSocket;
 
 /// Repeats a call that a signal interrupted.
 pub(super) fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
@@ -114,7 +115,7 @@ pub fn send_vectored(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> 
 ///
 /// # Errors
 /// Those of `accept(2)`.
-pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
+pub fn accept(fd: RawFd) -> io::Result<(OwnedSocket, SocketAddress)> {
     let mut accepted = Ok(0);
     let address = SocketAddress::from_call(|storage, length| {
         // SAFETY: the address is valid for its length.
@@ -122,7 +123,7 @@ pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
     });
     let number = RawFd::try_from(accepted?).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel has just made it for us.
-    let connection = unsafe { OwnedFd::from_raw_fd(number) };
+    let connection = OwnedSocket::from(unsafe { OwnedFd::from_raw_fd(number) });
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     set_flags(&connection)?;
     Ok((connection, address))
@@ -149,7 +150,7 @@ unsafe fn accept_raw(
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-fn set_flags(connection: &OwnedFd) -> io::Result<()> {
+fn set_flags(connection: &OwnedSocket) -> io::Result<()> {
     let fd = connection.as_raw_fd();
     // SAFETY: plain calls on a descriptor that is ours.
     let set = unsafe {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::{
@@ -14,10 +14,11 @@ use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
+use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::{descriptor, socket};
 
 /// A connection, and who is at its other end.
-pub type Connection = (OwnedFd, SocketAddress);
+pub type Connection = (OwnedSocket, SocketAddress);
 
 /// What waits for the owner.
 #[derive(Debug, Default)]
@@ -80,11 +81,13 @@ impl Listener {
     }
 
     /// Accepts what waits, `budget` connections at most. Whether more may wait, and what went wrong.
+    /// `keep` gets what stays here, `unwanted` what is to be closed without the claim.
     fn accept(
         &self,
         claim: &ReadClaim<'_>,
         budget: usize,
         keep: &mut dyn FnMut(Connection),
+        unwanted: &mut Vec<Connection>,
     ) -> (bool, Option<io::Error>) {
         debug_assert!(claim.is_on(&self.state));
         // Another holder of the socket may have made it blocking, and there is no flag for one call.
@@ -95,9 +98,9 @@ impl Listener {
                 return (false, None);
             }
             match socket::accept(fd) {
-                Ok((connection, peer)) => match &self.sink {
-                    Some(sink) => sink.place(connection, peer),
-                    None => keep((connection, peer)),
+                Ok(connection) => match &self.sink {
+                    Some(sink) => unwanted.append(&mut sink.place(connection)),
+                    None => keep(connection),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (false, None),
                 Err(error) if is_of_one_connection(&error) => {}
@@ -113,9 +116,9 @@ impl Listener {
     /// # Errors
     /// Those of `accept(2)`. What was accepted before is kept.
     pub fn accept_in_turn(&self, claim: ReadClaim<'_>) -> io::Result<()> {
-        let mut stay = VecDeque::new();
-        let (more, failure) =
-            self.accept(&claim, config::ACCEPT_BUDGET, &mut |one| stay.push_back(one));
+        let (mut stay, mut unwanted) = (VecDeque::new(), Vec::new());
+        let mut keep = |one| stay.push_back(one);
+        let (more, failure) = self.accept(&claim, config::ACCEPT_BUDGET, &mut keep, &mut unwanted);
         self.arrived.lock().connections.append(&mut stay);
         claim.release_in_turn(more);
         failure.map_or(Ok(()), Err)
@@ -166,7 +169,10 @@ impl Source for Listener {
         }
         let Some(claim) = self.state.claim_read() else { return report };
         report.worked = true;
-        let (more, failure) = self.accept(&claim, config::ACCEPTS_PER_JOB, &mut drop);
+        // With a sink, nothing stays.
+        let mut unwanted = Vec::new();
+        let (more, failure) =
+            self.accept(&claim, config::ACCEPTS_PER_JOB, &mut drop, &mut unwanted);
         let failed = failure.is_some();
         if failed {
             self.arrived.lock().failure = failure;
@@ -181,9 +187,9 @@ impl Source for Listener {
         self.state.after_fork();
     }
 
-    fn arrived(&self, connection: Connection) -> Schedule {
+    fn arrived(&self, connection: Connection) -> Result<Schedule, Connection> {
         self.arrived.lock().connections.push_back(connection);
-        self.state.note_news()
+        Ok(self.state.note_news())
     }
 }
 
@@ -199,8 +205,9 @@ mod tests {
     struct Sink(Mutex<Vec<Connection>>);
 
     impl AcceptSink for Sink {
-        fn place(&self, connection: OwnedFd, peer: SocketAddress) {
-            self.0.lock().push((connection, peer));
+        fn place(&self, connection: Connection) -> Vec<Connection> {
+            self.0.lock().push(connection);
+            Vec::new()
         }
     }
 
@@ -241,6 +248,65 @@ mod tests {
         let peers: Vec<_> = connections.into_iter().map(|(_, peer)| peer).collect();
         assert_eq!(peers, [SocketAddress::Inet(client.local_addr().unwrap())]);
         assert_eq!(listener.state().end_turn(), Schedule::Unneeded);
+    }
+
+    /// Takes nothing.
+    #[derive(Debug)]
+    struct Closed;
+
+    impl AcceptSink for Closed {
+        fn place(&self, connection: Connection) -> Vec<Connection> {
+            vec![connection]
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_is_closed_without_the_claim() {
+        use crate::sync::OnceLock;
+        use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        use std::os::fd::OwnedFd;
+
+        static LISTENER: OnceLock<Listener> = OnceLock::new();
+        static FREE: AtomicUsize = AtomicUsize::new(0);
+
+        fn close(descriptor: OwnedFd) {
+            if let Some(listener) = LISTENER.get().filter(|_| ours(&descriptor)) {
+                let _ = listener.ready(ready()); // nobody claims what is not ready
+                FREE.fetch_add(listener.state().claim_read().is_some().into(), Relaxed);
+            }
+            drop(descriptor);
+        }
+
+        fn ours(descriptor: &OwnedFd) -> bool {
+            let port = |address| match address {
+                Ok(SocketAddress::Inet(address)) => Some(address.port()),
+                _ => None,
+            };
+            let listener = LISTENER.get().map_or(-1, Listener::fd);
+            port(socket::local_address(descriptor.as_raw_fd()))
+                == port(socket::local_address(listener))
+        }
+
+        let socket = listening();
+        assert!(crate::sys::owned_socket::close_by(close));
+        let listener =
+            LISTENER.get_or_init(|| Listener::new(socket.as_raw_fd(), Some(Arc::new(Closed))));
+        let _ = listener.state().start();
+        for by_helper in [false, true] {
+            let _client = connect(&socket, 1);
+            let _ = listener.ready(ready());
+            if by_helper {
+                let registrar = crate::transport::tests::NoReactor;
+                assert!(
+                    listener.run(&mut Bench { scratch: &mut [], registrar: &registrar }).worked
+                );
+            } else {
+                let turn = listener.state().begin_turn();
+                listener.accept_in_turn(turn.claim.unwrap()).unwrap();
+                let _ = listener.state().end_turn();
+            }
+        }
+        assert_eq!(FREE.load(Relaxed), 2);
     }
 
     fn connect(socket: &TcpListener, count: usize) -> Vec<TcpStream> {

@@ -1,15 +1,14 @@
 //! What a reactor's events lead to: the transports of one loop.
 
 use std::fmt;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{Bits, Schedule};
+use super::{Bits, Connection, Schedule};
 use crate::config;
 use crate::error::LoopError;
 use crate::id::IoToken;
 use crate::reactor::{Handle, Ready, Slots};
-use crate::sys::address::SocketAddress;
 
 /// What a job needs of the thread that runs it and of the loop that it belongs to.
 pub struct Bench<'a> {
@@ -82,18 +81,21 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Does nothing more, in a forked child: the descriptor is the parent's too.
     fn after_fork(&self);
 
-    /// Takes a connection that was placed here; says whether the owner needs an entry for it. What
-    /// is no listener closes it.
-    fn arrived(&self, connection: (OwnedFd, SocketAddress)) -> Schedule {
-        drop(connection);
-        Schedule::Unneeded
+    /// Takes a connection that was placed here; says whether the owner needs an entry for it.
+    ///
+    /// # Errors
+    /// What is no listener gives it back, to be closed.
+    fn arrived(&self, connection: Connection) -> Result<Schedule, Connection> {
+        Err(connection)
     }
 }
 
 /// Where accepted connections go that need not stay on their listener's loop.
 pub trait AcceptSink: Send + Sync + fmt::Debug {
-    /// Hands a connection to some loop. Any thread, detached.
-    fn place(&self, connection: OwnedFd, peer: SocketAddress);
+    /// Hands a connection to some loop; returns what nobody takes, to be closed when the caller holds
+    /// nothing any more. Any thread.
+    #[must_use]
+    fn place(&self, connection: Connection) -> Vec<Connection>;
 }
 
 /// One registration.

@@ -237,18 +237,14 @@ impl<B: Buffer> Stream<B> {
         debug_assert!(claim.is_on(self.state()));
         let mut flushed = Flushed { bytes: 0, drained: false, failure: None, spent: Vec::new() };
         let mut parts = [IoSlice::new(&[]); PARTS];
-        loop {
+        let shut = loop {
             let count = {
                 let mut outgoing = self.outgoing.lock();
                 let outgoing = outgoing.get_or_insert_default();
                 if outgoing.queue.is_empty() {
                     self.state().set_queued(false);
                     flushed.drained = true;
-                    if std::mem::take(&mut outgoing.shut_when_empty) {
-                        // As in asyncio's transport, a peer that is gone is found out by reading.
-                        let _ = socket::shutdown_write(self.link.descriptor().for_call());
-                    }
-                    return (flushed, true);
+                    break std::mem::take(&mut outgoing.shut_when_empty);
                 }
                 // No call is given more than is left: a reader that keeps up would let the kernel
                 // take any amount in one.
@@ -282,7 +278,12 @@ impl<B: Buffer> Stream<B> {
                     return (flushed, false);
                 }
             }
+        };
+        if shut {
+            // As in asyncio's transport, a peer that is gone is found out by reading.
+            let _ = socket::shutdown_write(self.link.descriptor().for_call());
         }
+        (flushed, true)
     }
 
     /// Writes what is queued, as far as the kernel takes it. Owner only. `None` if another thread

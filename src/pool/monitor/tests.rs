@@ -158,7 +158,7 @@ fn no_connection_goes_to_a_stuck_loop_while_one_is_free() {
         for _ in 0..CONNECTIONS {
             // Each time with what was placed before.
             let connection = socket.try_clone().expect("a descriptor");
-            acceptor.place(connection, peer.clone());
+            drop(acceptor.place((connection, peer.clone())));
             for (seat, one) in model.loops.iter().enumerate() {
                 let taken = one.shared().drain_completions();
                 placed[seat] += taken.filter(|it| matches!(it, Completion::Accepted(..))).count();
