@@ -49,6 +49,7 @@ of ``_asyncio``
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import collections
 import selectors
@@ -155,8 +156,8 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     """Its place among the loops of that pool."""
     _unrun: int = 0
     """Callbacks that it did not get to before its pool's time was up."""
-    _dropping: threading.Thread | None = None
-    """The thread that drops those."""
+    _dropped: threading.Event | None = None
+    """Set when another thread has dropped those."""
     _done_future: asyncio.Future[None] | None = None
     """A future that is done, by which native streams wake their tasks."""
 
@@ -270,7 +271,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             _open_loops.pop(id(self), None)
             if unrun is not None:
                 self._unrun = len(unrun) if _core._was_cut_short(self) else 0
-                self._dropping = _drop_aside(unrun)
+                self._dropped = _drop_aside(unrun)
 
     # -- debug mode ------------------------------------------------------------------------------
 
@@ -706,14 +707,20 @@ def open_loops() -> list[EventLoop]:
     return [loop for loop in loops if loop is not None and not loop.is_closed()]
 
 
-def _drop_aside(unrun: _core.Unrun) -> threading.Thread | None:
-    """Drop callbacks in a thread that nobody has to wait for; return it if there can be one."""
-    thread = threading.Thread(target=unrun.drop, name="loop-pool-unrun", daemon=True)
+def _drop_aside(unrun: _core.Unrun) -> threading.Event:
+    """Drop callbacks in a thread that nobody has to wait for; return what is set when it has."""
+    dropped = threading.Event()
+
+    def drop() -> None:
+        unrun.drop()
+        dropped.set()
+
     try:
-        thread.start()
+        # `threading.Thread.start` would wait until the thread runs, which may be long.
+        _thread.start_new_thread(drop, ())
     except RuntimeError:  # out of threads, or the interpreter is ending
-        return None
-    return thread
+        dropped.set()
+    return dropped
 
 
 _Socket = socket.socket

@@ -214,8 +214,8 @@ class Runner:
             loop = member.loop
             if loop._unrun:
                 logger.error("%s: %d callbacks have not run", member.name, loop._unrun)
-            if loop._dropping is not None and deadline is not None:
-                loop._dropping.join(max(0.0, deadline + ENOUGH * GRACE - time.monotonic()))
+            if loop._dropped is not None and deadline is not None:
+                loop._dropped.wait(max(0.0, deadline + ENOUGH * GRACE - time.monotonic()))
 
     def _start(self) -> Pool:
         if self._closed:
