@@ -125,6 +125,10 @@ pub const BEGINNINGS_MISSED: u64 = 4;
 /// See [`BEGINNINGS_MISSED`].
 pub const HELD_UP_AFTER: Duration = Duration::from_millis(8);
 
+/// What lies on the queue of a loop that is held up for longer begins elsewhere, however many others
+/// have had of late.
+pub const HELD_UP_LONG: Duration = Duration::from_millis(16);
+
 /// How many more than others a loop may have had when it is given the next in a row, as far as they are
 /// an eighth of what each has had of late: it is woken for the first, and finds the others. With more,
 /// few that live long would be spread badly behind a burst of short ones.

@@ -14,6 +14,8 @@
 //! - if its home is held up: it runs, or is blocked, and has begun nothing for a while; or
 //! - if nobody runs its home.
 //!
+//! In the first two cases it takes no more than is fair, unless the home is held up for long.
+//!
 //! What is taken is spread over the loops that sleep, and the taker. A home whose thread merely waits
 //! for a processor is left alone: the taker, by going to sleep, gives it one. How one thread keeps the
 //! watch for all is in `src/scheduler/README.md`, *Run queues*.
@@ -227,22 +229,34 @@ impl Starter {
             && team.loops[self.last.0].get().is_some_and(|home| home.is_running())
     }
 
-    /// Where what is taken from a queue is to be placed: on this loop, or on one that sleeps and has had
-    /// less. One that is awake may be held up itself.
-    fn choose_taker(&self, team: &Team, from: Seat) -> Seat {
+    /// Whom what is taken from a queue may be given to: this loop, or one that sleeps. One that is awake
+    /// may be held up itself.
+    fn takers(&self, team: &Team, from: Seat) -> impl Iterator<Item = Seat> {
         let own = self.seat;
         let others = team.starts.seats_behind(own).take(config::LOOKED_AT);
         others
-            .filter(|seat| *seat != from && *seat != own && !team.starts.is_closed(*seat))
+            .filter(move |seat| *seat != from && *seat != own && !team.starts.is_closed(*seat))
             .filter(|seat| {
                 team.loops[seat.0]
                     .get()
                     .is_some_and(|home| home.is_running() && !home.idle().is_awake())
             })
             .chain([own])
+    }
+
+    /// Which of these gets the next: the one that has had the fewest.
+    fn choose_taker(&self, team: &Team, from: Seat) -> Seat {
+        let own = self.seat;
+        self.takers(team, from)
             // Of two that have had as many, one that does not give.
             .min_by_key(|seat| (team.had(*seat), (*seat == own) == (from == own)))
             .unwrap_or(own)
+    }
+
+    /// How many can be taken from a queue so that nobody has had more than is fair.
+    fn room(&self, team: &Team, from: Seat) -> u64 {
+        let fair = team.fair_share();
+        self.takers(team, from).map(|seat| fair.saturating_sub(team.had(seat))).sum()
     }
 
     /// Whether all others work, and have done so for a while: what is left to them has to wait.
@@ -295,7 +309,9 @@ impl Starter {
         if seen.since_ns != 0 && seen.activity == activity {
             let usual = Duration::from_nanos(begin_ns.saturating_mul(config::BEGINNINGS_MISSED));
             let limit = usual.clamp(config::BEGIN_SOON, config::HELD_UP_AFTER);
-            return since > limit && is_held_up(runner, seen.had, had, since, limit);
+            return since > limit
+                && is_held_up(runner, seen.had, had, since, limit)
+                && (since > config::HELD_UP_LONG || self.room(team, seat) > 0);
         }
         let ran = had.zip(seen.had).map_or(since, |(had, before)| had.saturating_sub(before));
         let is_running = seen.since_ns != 0 && 4 * ran >= 3 * since;
@@ -303,7 +319,8 @@ impl Starter {
         let begins_in = begin_ns.saturating_mul(team.starts.len(seat) as u64);
         is_running
             && Duration::from_nanos(begins_in) > config::BEGIN_SOON
-            && team.had(self.seat) < team.had(seat)
+            && team.spawned(self.seat) < team.spawned(seat)
+            && team.had(self.seat) < team.fair_share()
             && team.working() < team.cores
     }
 }
@@ -326,6 +343,14 @@ impl Team {
     fn had(&self, seat: Seat) -> u64 {
         let ended = self.loops[seat.0].get().map_or(0, |home| home.load.ended());
         self.spawned(seat) + ended.saturating_sub(self.forgotten.counts[seat.0].load(Relaxed))
+    }
+
+    /// As many as a loop may have had of late that takes what lies on others: a quarter above the share
+    /// of each.
+    fn fair_share(&self) -> u64 {
+        let all: u64 = (0..self.loops.len()).map(|seat| self.had(Seat(seat))).sum();
+        let share = all.div_ceil(self.loops.len() as u64);
+        share + share / 4 + 1
     }
 
     /// Forgets half of those that have ended for each time that has passed.
@@ -455,13 +480,14 @@ impl Hand {
         None
     }
 
-    /// Takes some of what lies on another's queue, so that the two have had as many; and leaves it to
-    /// this loop and those that sleep.
+    /// Takes some of what lies on another's queue, so that the two have as many left, and nobody has had
+    /// more than is fair; and leaves it to this loop and those that sleep.
     pub fn take_over(&mut self, own: &Shared, from: Seat) {
         let Self { team, starter, .. } = self;
-        let more = team.had(from).saturating_sub(team.had(starter.seat));
+        let more = team.spawned(from).saturating_sub(team.spawned(starter.seat));
+        let room = starter.room(team, from);
         let half = team.starts.len(from).div_ceil(2);
-        let count = usize::try_from(more.div_ceil(2)).unwrap_or(half);
+        let count = usize::try_from(more.div_ceil(2).min(room)).unwrap_or(half);
         let count = count.min(half).clamp(1, config::STEAL_LIMIT);
         let place = || starter.choose_taker(team, from);
         let taken = team.starts.take_over(from, starter.seat, count, &Starters(team), place);

@@ -123,7 +123,8 @@ def test_no_loop_has_much_more_than_its_share(
         share = gate.where.total() / number
         taken = [stats.spawned_stolen for stats in loop_pool.current_pool().stats()]
         assert max(parts) <= 1.3 * share, (parts, taken)
-        assert min(parts) >= 0.5 * share, (parts, taken)
+        # One loop may have been held up, by the spawner if by nobody else.
+        assert sorted(parts)[1] >= 0.5 * share, (parts, taken)
 
     run(main, number)
 

@@ -275,9 +275,11 @@ fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
     pool.shared(0).metrics.errands.add(1);
     assert_eq!(pool.look_out(1), Outlook::Waiting);
     compute(2 * config::BEGIN_SOON);
-    // However much the other one has itself.
-    pool.shared(1).load.set_spawned(100);
     assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)));
+    pool.shared(1).load.set_spawned(100);
+    assert_eq!(pool.hands[1].starter.room(&pool.team, Seat(0)), 0, "it has had more than is fair");
+    compute(config::HELD_UP_LONG);
+    assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)), "however much it has itself");
 }
 
 #[test]
