@@ -12,8 +12,8 @@ fn small_pieces_are_joined_as_they_are_read_ahead() {
     const ALL: usize = 3 * config::READ_AHEAD_PIECE + 1;
     let (mut owner, mut far) = unix();
     let all = pattern(0, ALL);
-    for byte in all.chunks(1) {
-        far.write_all(byte).unwrap();
+    for piece in all.chunks(61) {
+        far.write_all(piece).unwrap();
         owner.helper.poll();
         let _ = owner.helper.run_elsewhere();
     }
