@@ -116,7 +116,7 @@ pub(super) fn assert_all_found(mut found: Vec<u32>) {
 
 #[test]
 fn loom_two_pushers_and_one_sleeper() {
-    loom::model(|| {
+    with_preemptions(2, || {
         let (model, [one, two, mut thief]) = Model::new();
         let one = spawn(&model, move |model| model.push(&one, 1));
         let two = spawn(&model, move |model| model.push(&two, 2));
@@ -129,7 +129,7 @@ fn loom_two_pushers_and_one_sleeper() {
 /// The second push may rely on the wake that the first one began.
 #[test]
 fn loom_one_pusher_and_two_sleepers() {
-    loom::model(|| {
+    with_preemptions(2, || {
         let (model, [pusher, mut one, mut two]) = Model::new();
         let one = spawn(&model, move |model| model.find(&mut one));
         let two = spawn(&model, move |model| model.find(&mut two));
@@ -157,7 +157,7 @@ fn loom_two_pushers_and_two_sleepers() {
 /// One wake for two jobs: the one who is woken wakes the next.
 #[test]
 fn loom_the_woken_one_wakes_the_next() {
-    loom::model(|| {
+    with_preemptions(2, || {
         let (model, [pusher, mut one, mut two]) = Model::new();
         let one = spawn(&model, move |model| model.find(&mut one));
         let two = spawn(&model, move |model| model.find(&mut two));
@@ -183,7 +183,7 @@ fn loom_what_a_thief_leaves_is_found() {
 
 #[test]
 fn loom_an_injected_job_is_found() {
-    loom::model(|| {
+    with_preemptions(2, || {
         let (model, [mut one]) = Model::new();
         let injecting = |job| {
             spawn(&model, move |model| {
