@@ -23,6 +23,7 @@
 use std::time::Duration;
 
 use super::detector::is_held_up;
+use super::errand::Errand;
 use super::team::summon;
 use super::{Hand, Team};
 use crate::config;
@@ -34,39 +35,6 @@ use crate::sys::clock;
 
 /// By this number a summons says that it is for these.
 pub(super) const STARTERS: CrewId = CrewId(1);
-
-/// A coroutine that has not begun: a reference that the layer above has given away, which it gets
-/// back as it is.
-#[derive(Debug)]
-#[must_use = "a coroutine that is dropped here is lost"]
-pub struct Errand(usize);
-
-impl Errand {
-    /// Of a reference that is given away.
-    pub fn new(reference: usize) -> Self {
-        Self(reference)
-    }
-
-    /// The reference, which stays given away.
-    #[must_use]
-    pub fn reference(&self) -> usize {
-        self.0
-    }
-
-    /// The reference, to be owned again.
-    #[must_use]
-    pub fn into_reference(self) -> usize {
-        let reference = self.0;
-        std::mem::forget(self);
-        reference
-    }
-}
-
-impl Drop for Errand {
-    fn drop(&mut self) {
-        debug_assert!(false, "a coroutine was lost");
-    }
-}
 
 /// The run queues of a team's loops.
 pub(super) fn new_queues(loops: usize) -> RunQueues<Errand> {

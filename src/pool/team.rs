@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::starts::{self, Errand};
+use super::errand::Errand;
+use super::starts;
 use super::{Hand, Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Job, Phase, Shared};

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Team;
+use super::errand::Errand;
 use super::patience::Patience;
-use super::starts::{Errand, Starter};
+use super::starts::Starter;
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Job, Shared, Turned};
