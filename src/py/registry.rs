@@ -1,5 +1,5 @@
 //! The tasks of every loop, for any thread to see: how the run loop shows them, and how they are
-//! asked for. The protocol is [`Current`]'s, the table
+//! asked for. The protocol is [`Current`](crate::event_loop::Current)'s, the table
 //! [`Registry`]'s.
 
 use std::ptr;
