@@ -38,8 +38,8 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 
 .PHONY: help build run test services services-if-possible test-rust test-rust-build test-loom \
 	test-python test-cpython test-cpython-plain test-cpython-debug test-cpython-streams \
-	test-versions test-versions-build stress lint format bench bench-report bench-rust bench-check \
-	docs clean extension-is-gone
+	test-versions test-versions-build models stress lint format bench bench-report bench-rust \
+	bench-check docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -163,6 +163,9 @@ smoke-%: .venv-%/.built
 stress: build ## Run the long tests, which `make test` leaves out
 	$(PYTHON) -m pytest tests/python -m stress $(PYTEST_ARGS)
 
+models: test-loom ## Run the models, and Rust tests under Miri if there is a nightly toolchain
+	$(PYTHON3) tools/sanitize.py
+
 # --- the house ----------------------------------------------------------------------------------
 
 lint: build docs ## Check formatting, lints, types, stubs and the Rust documentation
@@ -180,7 +183,7 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
 	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
-		tools/callgrind.py tools/bench_check.py tools/run_parts.py
+		tools/callgrind.py tools/bench_check.py tools/run_parts.py tools/sanitize.py
 	$(PYTHON) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections
