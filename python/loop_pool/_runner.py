@@ -200,13 +200,11 @@ class Runner:
     def _leave(self, left: list[_Member], deadline: float | None) -> None:
         """Say what did not end: the threads of ``left``, and what the loops did not get to."""
         assert self._pool is not None
-        now = time.monotonic()
-        enough = (
-            now + GRACE / 4 if deadline is None else min(now + GRACE / 4, deadline + ENOUGH * GRACE)
-        )
+        enough = math.inf if deadline is None else deadline + ENOUGH * GRACE
+        looks_until = min(time.monotonic() + GRACE / 4, enough)
         for n, member in enumerate(left):
             # A look may take a while, and there may be many loops.
-            late = n > 0 and time.monotonic() > enough
+            late = n > 0 and time.monotonic() > looks_until
             seen = "it is inside a callback, too" if late else self._pool._watch.where(member)
             logger.error("%s did not stop: %s", member.name, seen)
             member.end(stuck=True)
@@ -215,7 +213,7 @@ class Runner:
             if loop._unrun:
                 logger.error("%s: %d callbacks have not run", member.name, loop._unrun)
             if loop._dropped is not None and deadline is not None:
-                loop._dropped.wait(max(0.0, deadline + ENOUGH * GRACE - time.monotonic()))
+                loop._dropped.wait(max(0.0, enough - time.monotonic()))
 
     def _start(self) -> Pool:
         if self._closed:
@@ -324,10 +322,8 @@ def _run_to_its_end(
                 raise
             if late is not None and time.monotonic() >= late:
                 logger.error("loop-pool-0 has more to run than it gets to, and was stopped")
-                theirs = [
-                    each for each in all_tasks(loop) if getattr(each, "_log_destroy_pending", 1)
-                ]
-                _name(pool._members[0], theirs)
+                theirs = (it for it in all_tasks(loop) if getattr(it, "_log_destroy_pending", 1))
+                _name(pool._members[0], list(theirs))
                 if inspect.getcoroutinestate(ours) == inspect.CORO_CREATED:
                     ours.close()
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -391,9 +387,9 @@ async def _on_every_loop(
         task.cancel()
     if pending:
         await asyncio.wait(pending, timeout=GRACE / 20)  # so that a loop that can ends its part
-    for task in running.keys() - pending:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: %s failed", running[task].name, _NAMES[phase], exc_info=error)
+    for task, member in running.items():
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: %s failed", member.name, _NAMES[phase], exc_info=error)
     return {running[task] for task in pending}
 
 
