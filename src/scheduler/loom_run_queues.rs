@@ -143,16 +143,20 @@ fn loom_one_who_would_sleep_takes_what_its_home_does_not_begin() {
     });
 }
 
+/// Two others begin, one each, what the first thread pushes on its own queue.
+fn two_begin_two(model: &Arc<Model>) {
+    let one = spawn(model, |model| model.begin(Seat(1)));
+    let two = spawn(model, |model| model.begin(Seat(2)));
+    model.push_own(1);
+    model.push_own(2);
+    assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
+}
+
 /// The second one relies on the watch of whoever takes the first, and hands it on.
 #[test]
 fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
     with_preemptions(2, || {
-        let model = Model::new(3);
-        let one = spawn(&model, |model| model.begin(Seat(1)));
-        let two = spawn(&model, |model| model.begin(Seat(2)));
-        model.push_own(1);
-        model.push_own(2);
-        assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
+        two_begin_two(&Model::new(3));
     });
 }
 
@@ -161,12 +165,7 @@ fn loom_the_watch_is_handed_on_as_long_as_something_lies() {
 fn loom_what_is_taken_for_one_who_sleeps_is_begun_by_it() {
     // With two it takes a minute.
     with_preemptions(1, || {
-        let model = Model::taking(3, 2);
-        let one = spawn(&model, |model| model.begin(Seat(1)));
-        let two = spawn(&model, |model| model.begin(Seat(2)));
-        model.push_own(1);
-        model.push_own(2);
-        assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
+        two_begin_two(&Model::taking(3, 2));
     });
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from _pool_support import loops, run
 from _support import HANG, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -76,22 +76,26 @@ async def by_submit(gate: Gate, count: int) -> None:
     await asyncio.gather(*[asyncio.wrap_future(call) for call in calls])
 
 
-async def by_callbacks(gate: Gate, count: int) -> None:
-    """Each out of a callback that has the next one called."""
-    tasks: list[loop_pool.PoolTask[None]] = []
+async def out_of_callbacks[T](make: Callable[[], Coroutine[Any, Any, T]], count: int) -> list[T]:
+    """Spawns each out of a callback that has the next one called; returns the results."""
+    tasks: list[loop_pool.PoolTask[T]] = []
     loop, spawned = asyncio.get_running_loop(), asyncio.Event()
 
     def spawn(left: int) -> None:
         if not left:
             spawned.set()
             return
-        tasks.append(loop_pool.spawn(gate.wait()))
+        tasks.append(loop_pool.spawn(make()))
         loop.call_soon(spawn, left - 1)
 
     spawn(count)
     await spawned.wait()
-    for task in tasks:
-        await task
+    return [await task for task in tasks]
+
+
+async def by_callbacks(gate: Gate, count: int) -> None:
+    """Each out of a callback that has the next one called."""
+    await out_of_callbacks(gate.wait, count)
 
 
 async def by_tree(gate: Gate, count: int) -> None:
@@ -132,29 +136,13 @@ def test_no_loop_has_much_more_than_its_share(
 @pytest.mark.parametrize("number", [2, 3, 8])
 def test_what_ends_at_once_is_spread_as_well(number: int) -> None:
     """Each out of a callback, when the spawner's own loop is done with the one before."""
-    where = [Counter[int]() for _ in range(number)]
 
-    async def note() -> None:
-        index = loops().index(asyncio.get_running_loop())  # type: ignore[arg-type]
-        where[index][0] += 1
+    async def running_loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
 
     async def main() -> None:
-        tasks: list[loop_pool.PoolTask[None]] = []
-        loop, spawned = asyncio.get_running_loop(), asyncio.Event()
-
-        def spawn(left: int) -> None:
-            if not left:
-                spawned.set()
-                return
-            tasks.append(loop_pool.spawn(note()))
-            loop.call_soon(spawn, left - 1)
-
-        spawn(100 * number)
-        await spawned.wait()
-        for task in tasks:
-            await task
-        parts = [part[0] for part in where]
-        assert max(parts) <= 130, parts
+        where = Counter(await out_of_callbacks(running_loop, 100 * number))
+        assert max(where.values()) <= 130, where
 
     run(main, number)
 
