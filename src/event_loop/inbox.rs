@@ -4,11 +4,12 @@
 //! they were pushed.
 //!
 //! Protocol: a Treiber stack of [`Link`]s. A push writes where its link leads and puts it before the
-//! head by compare-exchange. A drain takes the whole stack by one swap and reverses it. As links leave only by the swap of the entire stack, nobody but the drainer follows
-//! one: a pusher compares the head as a number. So a link that was drained may be freed, or pushed
-//! again, while a pusher still has its address: if the exchange succeeds, the link at that address
-//! is the head at this moment, whether it was so all the time or has come back, and it is what the
-//! new link is to lead to. There is no ABA.
+//! head by compare-exchange. A drain takes the whole stack by one swap and reverses it. As links
+//! leave only by the swap of the entire stack, nobody but the drainer follows one: a pusher compares
+//! the head as a number. So a link that was drained may be freed, or pushed again, while a pusher
+//! still has its address: if the exchange succeeds, the link at that address is the head at this
+//! moment, whether it was so all the time or has come back, and it is what the new link is to lead
+//! to. There is no ABA.
 //!
 //! A link is part of a box that the queue makes for a value ([`Inbox::push`]), or of an object that
 //! stands for the value ([`Inbox::push_link`]) and needs no memory of the queue's. Memory that one

@@ -14,6 +14,7 @@
 //! announces that there is no token, then looks at `inside`. One of the two sees the other
 //! ([`announce`]): either the placer finds no token and goes elsewhere, or the one who shuts the door
 //! finds it inside, and waits until it left.
+//!
 //! It leaves after a push to the inbox, without waiting for anybody. Each loop of a server leaves
 //! after it has accepted for the last time, so the last one that accepts finds its own door open.
 
@@ -47,14 +48,14 @@ pub(super) struct Door {
 #[derive(Debug)]
 pub(super) struct PlacementGuard<'a> {
     pub(super) token: IoToken,
-    _inside: Inside<'a>,
+    _counted: Counted<'a>,
 }
 
 /// A thread that is counted as inside of a door.
 #[derive(Debug)]
-struct Inside<'a>(&'a Door);
+struct Counted<'a>(&'a Door);
 
-impl Drop for Inside<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Release);
     }
@@ -78,9 +79,9 @@ impl Door {
     /// Goes in, for as long as the returned value lives; `None`: it is shut.
     pub(super) fn enter(&self) -> Option<PlacementGuard<'_>> {
         let entered = announce(|| self.inside.fetch_add(1, Relaxed));
-        let inside = Inside(self);
+        let counted = Counted(self);
         let token = IoToken::from_word(entered.look(|| self.token.load(Acquire)))?;
-        Some(PlacementGuard { token, _inside: inside })
+        Some(PlacementGuard { token, _counted: counted })
     }
 
     fn is_open(&self) -> bool {

@@ -34,10 +34,10 @@ pub(super) struct Sample {
     pub(super) limit: Option<Duration>,
 }
 
-/// What a look comes to.
+/// What a look comes to, for the monitor to act on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub(super) struct Verdict {
+pub(super) struct Action {
     /// The loop is stuck in its callback.
     pub(super) is_stuck: bool,
     pub(super) report: Option<Report>,
@@ -75,13 +75,13 @@ impl StuckDetector {
         &mut self,
         sample: Sample,
         is_blocked: impl FnOnce() -> Option<bool>,
-    ) -> Verdict {
+    ) -> Action {
         let Sample { callback, now_ns, had, helps, limit } = sample;
         let Some(stint) = callback.filter(|_| callback == self.callback) else {
             let ended = self.callback.filter(|_| self.is_reported);
             let report = ended.map(|stint| Report::Ended(stint, self.lasted(now_ns)));
             *self = Self { callback, began_ns: now_ns, looked_ns: now_ns, had, ..Self::default() };
-            return Verdict { is_stuck: false, report };
+            return Action { is_stuck: false, report };
         };
         // Who cannot be asked for its processor time seldom waits for a processor that long.
         let stuck_after = config::STUCK_AFTER * if had.is_some() { 1 } else { 5 };
@@ -97,7 +97,7 @@ impl StuckDetector {
         }
         let is_due = limit.is_some_and(|limit| self.held >= limit);
         let report = is_due.then(|| Report::Due(stint, self.lasted(now_ns)));
-        Verdict { is_stuck: self.is_stuck && helps, report }
+        Action { is_stuck: self.is_stuck && helps, report }
     }
 
     /// Notes that the callback has been reported, so that its end will be.
@@ -193,7 +193,7 @@ mod tests {
         }
 
         /// Lets a millisecond pass, of which the thread runs so much, and looks.
-        fn tick(&mut self, callback: Option<u64>, ran_us: u64, blocked: bool) -> Verdict {
+        fn tick(&mut self, callback: Option<u64>, ran_us: u64, blocked: bool) -> Action {
             self.now += config::MONITOR_TICK;
             self.ran += Duration::from_micros(ran_us);
             let sample = Sample {
@@ -212,7 +212,7 @@ mod tests {
         /// Lets some more pass, in one callback, until what is awaited.
         fn until(
             &mut self,
-            is_it: impl Fn(Verdict) -> bool,
+            is_it: impl Fn(Action) -> bool,
             ran_us: impl Fn(u64) -> u64,
             blocked: bool,
         ) -> Option<u64> {
@@ -297,8 +297,8 @@ mod tests {
     fn short_callbacks_and_sleep_are_nothing() {
         let mut model = Model::new();
         for callback in 0..1000 {
-            assert_eq!(model.tick(Some(callback), 1000, false), Verdict::default());
-            assert_eq!(model.tick(None, 0, true), Verdict::default());
+            assert_eq!(model.tick(Some(callback), 1000, false), Action::default());
+            assert_eq!(model.tick(None, 0, true), Action::default());
         }
     }
 
@@ -333,11 +333,11 @@ mod tests {
             let sample = Sample { callback, now_ns, had: None, helps: false, limit };
             detector.look(sample, || None)
         };
-        assert_eq!(look(1, Some(Duration::ZERO)), Verdict::default());
-        assert_eq!(look(1, Some(Duration::ZERO)), Verdict::default());
-        assert_eq!(look(900, None), Verdict::default());
+        assert_eq!(look(1, Some(Duration::ZERO)), Action::default());
+        assert_eq!(look(1, Some(Duration::ZERO)), Action::default());
+        assert_eq!(look(900, None), Action::default());
         let late = look(901, Some(Duration::ZERO));
-        assert!(matches!(late, Verdict { is_stuck: false, report: Some(Report::Due(..)) }));
+        assert!(matches!(late, Action { is_stuck: false, report: Some(Report::Due(..)) }));
     }
 
     #[test]

@@ -5,9 +5,8 @@
 //! its epoll watched by the monitor's own, so that nothing waits for the next look, and polls it
 //! whenever the right to poll is free. Out: jobs, which it leaves to a thread that helps already, if
 //! there is one; else it offers those that are more than a few to the idle threads and does the rest
-//! itself. It lets go of a loop's epoll when the loop moves on,
-//! which then polls for itself again; a job that it has, it does all the same, as nobody else knows
-//! of it.
+//! itself. It lets go of a loop's epoll when the loop moves on, which then polls for itself again; a
+//! job that it has, it does all the same, as nobody else knows of it.
 //!
 //! Must never: wait for a loop.
 

@@ -183,9 +183,9 @@ impl Watch {
             limit: incidents.and_then(|incidents| incidents.limit().of(shared)),
         };
         let detector = &mut self.watched[seat].detector;
-        let verdict = detector.look(sample, || runner.and_then(ThreadId::is_blocked));
-        let (stint, lasted, ended) = match verdict.report {
-            None => return verdict.is_stuck,
+        let action = detector.look(sample, || runner.and_then(ThreadId::is_blocked));
+        let (stint, lasted, ended) = match action.report {
+            None => return action.is_stuck,
             Some(Report::Due(stint, lasted)) => (stint, lasted, false),
             Some(Report::Ended(stint, lasted)) => (stint, lasted, true),
         };
@@ -195,7 +195,7 @@ impl Watch {
         if told && !ended {
             detector.reported();
         }
-        verdict.is_stuck
+        action.is_stuck
     }
 }
 

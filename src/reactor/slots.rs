@@ -100,16 +100,20 @@ impl<T> Slots<T> {
     /// The descriptor of a token's value, if it is still the one that was put in.
     #[must_use]
     pub fn descriptor(&self, token: IoToken) -> Option<RawFd> {
-        self.get(token)?;
-        Some(self.slab.get(token.slot() as usize)?.fd)
+        Some(self.slot(token)?.fd)
+    }
+
+    #[inline]
+    fn slot(&self, token: IoToken) -> Option<&Slot<T>> {
+        let slot = self.slab.get(token.slot() as usize)?;
+        (slot.generation == token.generation()).then_some(slot)
     }
 
     /// The value of a token, if it is still the one that was put in.
     #[inline]
     #[must_use]
     pub fn get(&self, token: IoToken) -> Option<&T> {
-        let slot = self.slab.get(token.slot() as usize)?;
-        (slot.generation == token.generation()).then_some(&slot.value)
+        Some(&self.slot(token)?.value)
     }
 
     /// As [`get`](Self::get).
