@@ -136,16 +136,21 @@ impl Current {
 
     /// Calls `f` with the time when a young task was made, and then shows it no more; `None` if it is
     /// not shown. Owner only, when its first step has run, before [`leave`](Self::leave).
-    #[inline]
+    #[inline(always)]
     pub fn remove_young<R>(&self, task: usize, f: impl FnOnce(u64) -> R) -> Option<R> {
         let (mut begin, end) = (self.shown.begin.load(Relaxed), self.shown.end.load(Relaxed));
+        let at = |index: usize| &self.shown.young[index % YOUNG];
         // Tasks begin in the order in which they were made, unless somebody has reordered them.
-        let place = (0..end.wrapping_sub(begin))
-            .map(|offset| &self.shown.young[begin.wrapping_add(offset) % YOUNG])
-            .find(|place| place.task.load(Relaxed) == task)?;
-        let result = f(place.created_ns.load(Relaxed));
-        place.task.store(0, Release);
-        while begin != end && self.shown.young[begin % YOUNG].task.load(Relaxed) == 0 {
+        let mut index = begin;
+        while index != end && at(index).task.load(Relaxed) != task {
+            index = index.wrapping_add(1);
+        }
+        if index == end {
+            return None;
+        }
+        let result = f(at(index).created_ns.load(Relaxed));
+        at(index).task.store(0, Release);
+        while begin != end && at(begin).task.load(Relaxed) == 0 {
             begin = begin.wrapping_add(1);
         }
         self.shown.begin.store(begin, Release);

@@ -210,6 +210,7 @@ impl<C> EventLoop<C> {
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    #[inline]
     pub fn look(&self, found: &mut Vec<Ready>) -> Result<Turned, LoopError> {
         self.shared.poller().poll(Duration::ZERO, found)
     }

@@ -33,6 +33,12 @@ impl<C> ReadyQueue<C> {
         self.last_event = self.taken + self.queue.len() as u64;
     }
 
+    /// Puts a callback before all that wait.
+    pub fn push_first(&mut self, callback: C) {
+        self.last_event += u64::from(self.has_events());
+        self.queue.push_front(callback);
+    }
+
     /// Whether the callback of a descriptor still waits. Until it has run, its readiness would be
     /// reported again, and the callback run twice for it.
     #[must_use]
@@ -96,8 +102,12 @@ mod tests {
         ready.push_event(2);
         ready.push(3);
         assert_eq!((ready.pop(), ready.has_events()), (Some(1), true));
+        ready.push_first(0);
+        assert_eq!((ready.pop(), ready.has_events()), (Some(0), true));
         assert_eq!((ready.pop(), ready.has_events()), (Some(2), false));
-        assert_eq!((ready.pop(), ready.pop()), (Some(3), None));
+        ready.push_first(0);
+        assert!(!ready.has_events());
+        assert_eq!((ready.pop(), ready.pop(), ready.pop()), (Some(0), Some(3), None));
         assert!(!ready.has_events());
     }
 

@@ -185,19 +185,14 @@ impl<C> Local<C> {
     #[inline(always)]
     pub fn may_skip(&mut self, watches: impl FnOnce() -> bool) -> bool {
         self.skipped += 1;
-        if self.skipped >= config::TURNS_PER_POLL && self.is_due(watches) {
-            return false;
-        }
-        !self.ready.is_empty() && self.timers.is_empty() && self.ticks.within_interval()
-    }
-
-    #[inline(never)]
-    fn is_due(&mut self, watches: impl FnOnce() -> bool) -> bool {
-        self.due = !self.computes() && watches();
-        if !self.due {
+        if self.skipped >= config::TURNS_PER_POLL {
+            self.due = watches() && !self.computes();
+            if self.due {
+                return false;
+            }
             self.skipped = 0;
         }
-        self.due
+        !self.ready.is_empty() && self.timers.is_empty() && self.ticks.within_interval()
     }
 
     /// Whether it had turns for long without anything to hear from the kernel.

@@ -124,7 +124,14 @@ impl Callback {
     pub(super) fn run(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         match (&self.context, &self.arg) {
             (Some(_), _) => self.run_task(loop_),
-            (None, None) => self.run_handle(loop_),
+            (None, None) => {
+                let result = self.run_handle(loop_);
+                // One by one, as the compiler calls the glue of the whole instead of inlining it.
+                drop(self.what);
+                drop(self.arg);
+                drop(self.context);
+                result
+            }
             (None, Some(_)) => native::run(loop_, self.what.as_py().bind(loop_.py())),
         }
     }
@@ -295,6 +302,10 @@ unsafe fn run_scheduled(
         })
     };
     if done {
+        // As above.
+        drop(scheduled.callback);
+        drop(scheduled.args);
+        drop(scheduled.context);
         return Ok(());
     }
     if taken {

@@ -22,7 +22,7 @@ use crate::error::LoopError;
 use crate::event_loop::{Completion, Job};
 use crate::id::IoToken;
 use crate::pool::Hand;
-use crate::reactor::{Direction, Ready};
+use crate::reactor::{Direction, IoTable, Ready};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::level_trigger::Watch;
 use crate::transport::{Entry, Schedule};
@@ -87,33 +87,44 @@ pub(super) fn registered(
 pub(super) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let py = object.py();
     let invalid = |_| alloc::value_error(py, format!("Invalid file object: {}", repr_of(object)));
-    let number = if object.is_instance_of::<PyInt>() {
-        object.clone()
-    } else {
-        object
-            .call_method0(intern!(py, "fileno"))
-            .and_then(|number| py.get_type::<PyInt>().call1((number,)))
-            .map_err(|error| {
-                if error.is_instance_of::<PyAttributeError>(py)
-                    || error.is_instance_of::<PyTypeError>(py)
-                    || error.is_instance_of::<PyValueError>(py)
-                {
-                    invalid(error)
-                } else {
-                    error
-                }
-            })?
-    };
+    if object.is_instance_of::<PyInt>() {
+        return number_of(object);
+    }
+    let number = object
+        .call_method0(intern!(py, "fileno"))
+        .and_then(|number| py.get_type::<PyInt>().call1((number,)))
+        .map_err(|error| {
+            if error.is_instance_of::<PyAttributeError>(py)
+                || error.is_instance_of::<PyTypeError>(py)
+                || error.is_instance_of::<PyValueError>(py)
+            {
+                invalid(error)
+            } else {
+                error
+            }
+        })?;
+    number_of(&number)
+}
+
+/// The descriptor of that number.
+#[inline]
+fn number_of(number: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    match number.extract() {
+        Ok(fd @ 0..) => Ok(fd),
+        _ => Err(no_descriptor(number)?),
+    }
+}
+
+/// What is wrong with a number that no descriptor has.
+#[cold]
+fn no_descriptor(number: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let py = number.py();
     if number.lt(0)? {
-        return Err(alloc::value_error(py, format!("Invalid file descriptor: {number}")));
+        return Ok(alloc::value_error(py, format!("Invalid file descriptor: {number}")));
     }
     // As the kernel's interface has it: no descriptor has such a number.
-    number.extract().map_err(|_| {
-        alloc::error::<PyOverflowError>(
-            py,
-            format!("descriptor {number} is greater than the maximum"),
-        )
-    })
+    let text = format!("descriptor {number} is greater than the maximum");
+    Ok(alloc::error::<PyOverflowError>(py, text))
 }
 
 fn repr_of(object: &Bound<'_, PyAny>) -> String {
@@ -178,11 +189,13 @@ pub(super) fn register(
     let py = slf.py();
     let core = slf.get();
     core.check_open()?;
-    if lock_attached(py, &core.event_loop.io).get(fd).is_some() {
-        stale::displace(slf, fd)?;
-    }
     let result = {
         let mut io = lock_attached(py, &core.event_loop.io);
+        if io.has(fd) {
+            drop(io);
+            stale::displace(slf, fd)?;
+            io = lock_attached(py, &core.event_loop.io);
+        }
         io.set(fd, direction, callback, source, |token, old, new| core.watch(fd, token, old, new))
     };
     match result {
@@ -328,23 +341,19 @@ pub(super) fn collect(
     found: &[Ready],
     mut ready: impl FnMut(Found),
 ) {
-    if found.is_empty() {
-        return;
-    }
-    let mut levels = false;
-    {
+    let is_source = |event: &&Ready| event.token.is_source();
+    let transports = found.iter().filter(is_source).count();
+    if transports > 0 {
         let mut sources = lock_attached(py, &core.event_loop.shared().sources);
-        for event in found {
-            if !event.token.is_source() {
-                levels = true;
-            } else if let Some((entry, Schedule::Needed)) = sources.ready(*event)
+        for event in found.iter().filter(is_source) {
+            if let Some((entry, Schedule::Needed)) = sources.ready(*event)
                 && let Some(callback) = entry_of(py, entry)
             {
                 ready(Found::Edge(callback));
             }
         }
     }
-    if levels {
+    if transports < found.len() {
         collect_levels(py, core, found, ready);
     }
 }
@@ -377,29 +386,36 @@ fn entry_of(py: Python<'_>, entry: &Entry) -> Option<Callback> {
 }
 
 fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: impl FnMut(Found)) {
-    let mut removed = Vec::new();
-    {
-        let mut io = lock_attached(py, &core.event_loop.io);
-        for event in found.iter().filter(|event| !event.token.is_source()) {
-            let mut cancelled = [false; 2];
-            io.collect(*event, |direction, callback| {
-                if callback.is_cancelled(py) {
-                    cancelled[direction as usize] = true;
-                } else {
-                    ready(Found::Level(callback.clone_ref(py)));
-                }
-            });
-            for direction in [Direction::Read, Direction::Write] {
-                if cancelled[direction as usize]
-                    && let Some(fd) = io.descriptor(event.token)
-                {
-                    removed.push(
-                        io.remove(fd, direction, |token, old, new| core.watch(fd, token, old, new)),
-                    );
-                }
+    let mut cancelled = Vec::new();
+    let io = lock_attached(py, &core.event_loop.io);
+    for event in found.iter().filter(|event| !event.token.is_source()) {
+        io.collect(*event, |direction, callback| {
+            if callback.is_cancelled(py) {
+                cancelled.push((event.token, direction));
+            } else {
+                ready(Found::Level(callback.clone_ref(py)));
             }
+        });
+    }
+    if !cancelled.is_empty() {
+        remove_cancelled(core, io, &cancelled);
+    }
+}
+
+#[cold]
+fn remove_cancelled(
+    core: &LoopCore,
+    mut io: MutexGuard<'_, IoTable<Callback>>,
+    cancelled: &[(IoToken, Direction)],
+) {
+    let mut removed = Vec::new();
+    for (token, direction) in cancelled {
+        if let Some(fd) = io.descriptor(*token) {
+            removed
+                .push(io.remove(fd, *direction, |token, old, new| core.watch(fd, token, old, new)));
         }
     }
+    drop(io);
     drop(removed);
 }
 

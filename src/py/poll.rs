@@ -20,8 +20,8 @@ use crate::transport::Scratch;
 struct Taken<'a> {
     core: &'a LoopCore,
     claim: &'a Claim<'a, Local<Callback>>,
-    hand: Option<Box<Hand>>,
-    scratch: Scratch,
+    /// In a pool, with memory for the jobs of others.
+    hand: Option<(Box<Hand>, Scratch)>,
     found: Vec<Ready>,
 }
 
@@ -30,23 +30,27 @@ impl<'a> Taken<'a> {
         // SAFETY: the claim; no Python runs.
         let hand = unsafe { core.hand.with(Option::take) };
         // SAFETY: runs no Python.
-        let (scratch, found) = unsafe {
-            claim.local(|local| (local.take_scratch(), std::mem::take(&mut local.found)))
+        let (hand, found) = unsafe {
+            claim.local(|local| {
+                let hand = hand.map(|hand| (hand, local.take_scratch()));
+                (hand, std::mem::take(&mut local.found))
+            })
         };
-        Self { core, claim, hand, scratch, found }
+        Self { core, claim, hand, found }
     }
 }
 
 impl Drop for Taken<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         self.found.clear();
         // SAFETY: the claim; no Python runs: events are plain numbers.
         unsafe {
-            self.claim.local(|local| {
-                local.give_scratch(std::mem::take(&mut self.scratch));
-                local.found = std::mem::take(&mut self.found);
-            });
-            self.core.hand.with(|place| *place = self.hand.take());
+            self.claim.local(|local| std::mem::swap(&mut local.found, &mut self.found));
+            if let Some((hand, scratch)) = self.hand.take() {
+                self.claim.local(|local| local.give_scratch(scratch));
+                self.core.hand.with(|place| *place = Some(hand));
+            }
         }
     }
 }
@@ -63,47 +67,57 @@ pub(super) fn poll(
     let event_loop = &core.event_loop;
     // SAFETY: runs no Python.
     let last_ns = unsafe { claim.local(|local| local.last_poll_ns()) };
-    let mut taken = Taken::new(core, claim);
-    let Taken { hand, scratch, found, .. } = &mut taken;
-    let until_ns = match u64::try_from(limit.as_nanos()) {
-        // SAFETY: runs no Python.
-        Ok(0) => unsafe { claim.local(|local| local.due_ns()) },
-        limit => began_ns.saturating_add(limit.unwrap_or(u64::MAX)),
-    };
-    let polled = py.detach(|| match hand {
-        Some(hand) => hand.wait(event_loop, scratch, (began_ns, until_ns), limit, found),
-        None if limit.is_zero() => event_loop.look(found).map(without_help),
-        None => event_loop.wait(|| Some(limit), found).map(without_help),
-    });
-    if let Ok((turned, _)) = polled {
-        account(core, began_ns, last_ns, turned, limit);
-        io::collect(py, core, found, |found| {
-            // SAFETY: runs no Python.
-            unsafe {
-                claim.local(|local| match found {
-                    Found::Level(callback) => local.ready.push_event(callback),
-                    Found::Edge(callback) => local.ready.push(callback),
-                });
+    let polled = {
+        let mut taken = Taken::new(core, claim);
+        let Taken { hand, found, .. } = &mut taken;
+        let until_ns = if hand.is_some() { help_until(claim, began_ns, limit) } else { began_ns };
+        let polled = py.detach(|| match hand {
+            Some((hand, scratch)) => {
+                hand.wait(event_loop, scratch, (began_ns, until_ns), limit, found)
             }
+            None if limit.is_zero() => event_loop.look(found).map(without_help),
+            None => event_loop.wait(|| Some(limit), found).map(without_help),
         });
-        if let Some(hand) = hand {
-            if !found.is_empty() || event_loop.has_posts() {
-                event_loop.metrics().worked_ns.set(turned.now_ns);
+        if let Ok((turned, _)) = polled {
+            account(core, began_ns, last_ns, turned, limit);
+            io::collect(py, core, found, |found| {
+                // SAFETY: runs no Python.
+                unsafe {
+                    claim.local(|local| match found {
+                        Found::Level(callback) => local.ready.push_event(callback),
+                        Found::Edge(callback) => local.ready.push(callback),
+                    });
+                }
+            });
+            if let Some((hand, _)) = hand {
+                if !found.is_empty() || event_loop.has_posts() {
+                    event_loop.metrics().worked_ns.set(turned.now_ns);
+                }
+                if found.len() > config::BEHIND {
+                    io::offer(py, core, hand, found);
+                }
             }
-            if found.len() > config::BEHIND {
-                io::offer(py, core, hand, found);
-            }
+            let in_vain = limit.is_zero() && found.is_empty();
+            // SAFETY: runs no Python.
+            unsafe { claim.local(|local| local.polled(turned, in_vain)) };
+            drain_posts(py, core, claim);
         }
-        // SAFETY: runs no Python.
-        unsafe { claim.local(|local| local.polled(turned, limit.is_zero() && found.is_empty())) };
-        drain_posts(py, core, claim);
-    }
-    drop(taken);
+        polled
+    };
     let (turned, now_ns) = polled?;
     if turned.end == PollEnd::Interrupted {
         py.check_signals()?;
     }
     Ok(now_ns)
+}
+
+/// When the loop is to go on, whoever else has work for its thread.
+fn help_until(claim: &Claim<'_, Local<Callback>>, began_ns: u64, limit: Duration) -> u64 {
+    match u64::try_from(limit.as_nanos()) {
+        // SAFETY: runs no Python.
+        Ok(0) => unsafe { claim.local(|local| local.due_ns()) },
+        limit => began_ns.saturating_add(limit.unwrap_or(u64::MAX)),
+    }
 }
 
 /// Nothing was done behind the poll.

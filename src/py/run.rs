@@ -12,7 +12,7 @@ use super::names::intern;
 use super::object::Ref;
 use super::poll::poll;
 use super::returned::Returned;
-use super::scheduling::{apply_posts, run_urgent};
+use super::scheduling::{apply_posts, put_urgent_first};
 use super::{future, io, lent, program_clock, registry, spawn};
 use crate::config;
 use crate::event_loop::{Claim, Job, Local, Plan, ReadyQueue};
@@ -264,7 +264,7 @@ fn run_callbacks(
 ) -> PyResult<()> {
     let core = slf.get();
     let progress = &core.event_loop.shared().progress;
-    run_urgent(slf)?;
+    todo += put_urgent_first(core, claim);
     let behind = Behind(core);
     while todo > 0 {
         let batch = todo.min(config::CALLBACK_BATCH);
@@ -273,7 +273,7 @@ fn run_callbacks(
         // Each callback may take long, so the clock is asked after each once there is an end.
         let ends = core.event_loop.has_end_of_run();
         for at in 1..=batch {
-            run_urgent(slf)?;
+            todo += put_urgent_first(core, claim);
             // SAFETY: runs no Python.
             let Some(callback) =
                 (unsafe { claim.local(|local| next_callback(&mut local.ready, whereabouts)) })

@@ -1,7 +1,5 @@
 //! How callbacks and timers get into a loop's queues, from its own thread and from any other.
 
-use pyo3::prelude::*;
-
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::handle;
@@ -59,27 +57,26 @@ impl LoopCore {
     }
 }
 
-/// Runs what another thread wants done before the next callback, if there is anything. On the loop's
-/// thread, between two callbacks.
-///
-/// # Errors
-/// As those of the callbacks.
+/// Puts what another thread wants done before the next callback at the head of the ready queue. Returns
+/// how many callbacks that are. On the loop's thread, between two callbacks.
 #[inline(always)]
-pub(super) fn run_urgent(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-    if loop_.get().event_loop.has_urgent() { run_urgent_now(loop_) } else { Ok(()) }
+pub(super) fn put_urgent_first(core: &LoopCore, claim: &Claim<'_, Local<Callback>>) -> usize {
+    if core.event_loop.has_urgent() { put_urgent_first_now(core, claim) } else { 0 }
 }
 
 #[cold]
-fn run_urgent_now(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-    let event_loop = &loop_.get().event_loop;
-    let mut result = Ok(());
-    for callback in event_loop.drain_urgent() {
-        event_loop.shared().progress.begin();
-        let run = callback.run(loop_);
-        event_loop.shared().progress.rest();
-        result = result.and(run);
+fn put_urgent_first_now(core: &LoopCore, claim: &Claim<'_, Local<Callback>>) -> usize {
+    let urgent: Vec<_> = core.event_loop.drain_urgent().collect();
+    let count = urgent.len();
+    // SAFETY: runs no Python.
+    unsafe {
+        claim.local(|local| {
+            for callback in urgent.into_iter().rev() {
+                local.ready.push_first(callback);
+            }
+        });
     }
-    result
+    count
 }
 
 /// Forgets a timer that was cancelled by a thread other than the owner: at once if nobody runs the

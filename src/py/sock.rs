@@ -432,7 +432,7 @@ pub(super) fn ensure_no_transport(
     let native = fd.extract().is_ok_and(|fd: i32| {
         io::lock_attached(py, &loop_.get().event_loop.shared().sources).at(fd).is_some()
     });
-    if native || known.contains(fd)? {
+    if native || (!known.is_empty()? && known.contains(fd)?) {
         loop_.call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,))?;
     }
     Ok(())

@@ -175,6 +175,12 @@ impl<C> IoTable<C> {
         self.entry(fd)?.source.as_ref()
     }
 
+    /// Whether `fd` has a reader or a writer.
+    #[must_use]
+    pub fn has(&self, fd: RawFd) -> bool {
+        self.0.find(fd).is_some()
+    }
+
     /// The reader and the writer of `fd`; `None` if it has neither.
     #[must_use]
     pub fn get(&self, fd: RawFd) -> Option<[Option<&C>; 2]> {

@@ -11,7 +11,7 @@
 //!
 //! Must never: drop a value that it holds (that could run arbitrary code under the caller's lock).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 
@@ -79,14 +79,15 @@ impl<T> Slots<T> {
 
     /// Puts a value in. `None`, and the value is dropped, if the descriptor has one or is negative.
     pub fn insert(&mut self, fd: RawFd, value: T) -> Option<IoToken> {
-        if fd < 0 || self.by_fd.contains_key(&fd) {
-            return None;
-        }
+        let place = match self.by_fd.entry(fd) {
+            hash_map::Entry::Vacant(place) if fd >= 0 => place,
+            _ => return None,
+        };
         self.generation = self.generation.wrapping_add(1);
         let slot = self.slab.vacant_entry();
         let token = (self.token)(u32::try_from(slot.key()).ok()?, self.generation);
         slot.insert(Slot { fd, generation: token.generation(), value });
-        self.by_fd.insert(fd, token.slot());
+        place.insert(token.slot());
         Some(token)
     }
 
