@@ -21,11 +21,14 @@
 //!
 //! Must never: make the owner wait.
 
+use std::mem::ManuallyDrop;
+
 use crate::sync::announce::SharedFence;
 use crate::sync::atomic::{
     AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
+use crate::sync::yield_now;
 
 /// Tasks that can be shown before their first step.
 #[cfg(not(loom))]
@@ -93,14 +96,15 @@ impl Current {
         self.shown.running.load(Relaxed)
     }
 
-    /// Shows the task whose step begins. Owner only.
+    /// Shows the task whose step begins, until the step is left. Owner only.
     #[inline(always)]
-    pub fn enter(&self, task: usize) {
+    pub fn enter(&self, task: usize) -> Step<'_> {
+        let before = self.running();
         self.shown.running.store(task, Release);
+        Step { current: self, before }
     }
 
-    /// Shows `before` again, which is what was shown when the step began, and says what to do with
-    /// the task that was shown. Owner only, before it drops the task.
+    /// Ends a step that was [kept on](Step::keep_on): as [`Step::leave`]. Owner only.
     #[inline(always)]
     pub fn leave(&self, before: usize) -> Farewell {
         let announced = self.fence.announce(|| self.shown.running.store(before, Release));
@@ -196,6 +200,40 @@ impl Shown {
     }
 }
 
+/// A step that has begun. It ends when this is dropped, also by a panic: before the task is dropped.
+#[derive(Debug)]
+#[must_use = "the task is shown while this lives"]
+pub struct Step<'a> {
+    current: &'a Current,
+    /// What was shown when it began.
+    before: usize,
+}
+
+impl Step<'_> {
+    /// Shows again what was shown when it began, and says what to do with the task.
+    #[inline(always)]
+    pub fn leave(self) -> Farewell {
+        let step = ManuallyDrop::new(self);
+        step.current.leave(step.before)
+    }
+
+    /// Lets it go on beyond this, until [`Current::leave`] shows again what this returns.
+    pub fn keep_on(self) -> usize {
+        ManuallyDrop::new(self).before
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        // Who panics puts nothing aside.
+        if self.current.leave(self.before) == Farewell::PutAside {
+            while !self.current.is_unread() {
+                yield_now();
+            }
+        }
+    }
+}
+
 /// A thread that is reading, and counted.
 struct Reader<'a>(&'a Current);
 
@@ -219,13 +257,30 @@ mod tests {
     fn what_is_entered_is_shown_until_it_is_left() {
         let current = Current::new();
         assert_eq!(current.read(Shown::running), 0);
-        current.enter(10);
+        let step = current.enter(10);
         assert_eq!(current.read(Shown::running), 10);
         // A task that begins inside of another's step.
-        current.enter(20);
-        assert_eq!(current.leave(10), Farewell::Drop);
+        let inner = current.enter(20);
+        assert_eq!(current.read(Shown::running), 20);
+        assert_eq!(inner.leave(), Farewell::Drop);
         assert_eq!(current.read(Shown::running), 10);
-        assert_eq!(current.leave(0), Farewell::Drop);
+        assert_eq!(step.leave(), Farewell::Drop);
+        assert_eq!(current.read(Shown::running), 0);
+        // One that goes on beyond the call that has begun it.
+        let before = current.enter(30).keep_on();
+        assert_eq!(current.read(Shown::running), 30);
+        assert_eq!(current.leave(before), Farewell::Drop);
+        assert_eq!(current.read(Shown::running), 0);
+    }
+
+    #[test]
+    fn a_step_that_panics_is_shown_no_more() {
+        let current = Current::new();
+        let step = std::panic::AssertUnwindSafe(|| {
+            let _step = current.enter(10);
+            panic!("in a step");
+        });
+        assert!(std::panic::catch_unwind(step).is_err());
         assert_eq!(current.read(Shown::running), 0);
     }
 
@@ -262,27 +317,24 @@ mod tests {
         };
         let (current, tasks) = &*shared;
         for (number, task) in (1..TASKS).zip(tasks) {
-            current.enter(number);
+            let step = current.enter(number);
             thread::yield_now();
-            if current.leave(0) == Farewell::PutAside {
-                while !current.is_unread() {
-                    thread::yield_now();
-                }
-            }
+            // As by a panic: it waits for who reads.
+            drop(step);
             // SAFETY: nobody reads it any more.
             task.0.with_mut(|dropped| unsafe { *dropped = true });
         }
         // The last one is never dropped.
-        current.enter(TASKS);
+        let _last = current.enter(TASKS);
         reader.join().unwrap();
     }
 
     #[test]
     fn a_task_that_is_being_read_is_put_aside() {
         let current = Current::new();
-        current.enter(10);
+        let step = current.enter(10);
         current.read(|_| {
-            assert_eq!(current.leave(0), Farewell::PutAside);
+            assert_eq!(step.leave(), Farewell::PutAside);
             assert!(!current.is_unread());
         });
         assert!(current.is_unread());
@@ -294,8 +346,7 @@ mod tests {
         let read = std::panic::AssertUnwindSafe(|| current.read(|_| panic!("while it reads")));
         assert!(std::panic::catch_unwind(read).is_err());
         assert!(current.is_unread());
-        current.enter(10);
-        assert_eq!(current.leave(0), Farewell::Drop);
+        assert_eq!(current.enter(10).leave(), Farewell::Drop);
     }
 
     #[test]

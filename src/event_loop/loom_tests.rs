@@ -1,6 +1,6 @@
 //! Models of inbox, park and ownership, checked over every interleaving. Run by `make test-loom`.
 
-use super::current::{Current, Farewell};
+use super::current::{Current, Step};
 use super::{Carrier, Inbox, Link, Owned};
 use crate::scheduler::{Idle, Park, Wake};
 use crate::sync::{Arc, Mutex, UnsafeCell, thread, yield_now};
@@ -249,13 +249,9 @@ impl Task {
     }
 }
 
-/// Shows task 1, and says farewell to it as the owner does.
-fn part(current: &Current, task: &Task) {
-    if current.leave(0) == Farewell::PutAside {
-        while !current.is_unread() {
-            yield_now();
-        }
-    }
+/// Ends a step, which waits for those who read, and then its task.
+fn part(step: Step<'_>, task: &Task) {
+    drop(step);
     task.drop_last();
 }
 
@@ -273,8 +269,7 @@ fn loom_no_reader_takes_a_task_that_was_dropped() {
                 });
             })
         };
-        shared.0.enter(1);
-        part(&shared.0, &shared.1);
+        part(shared.0.enter(1), &shared.1);
         reader.join().unwrap();
     });
 }
@@ -320,13 +315,13 @@ fn loom_no_reader_takes_a_young_task_that_was_dropped() {
         };
         let (current, one, two) = &*shared;
         assert!(current.add_young(1, 0));
-        current.enter(1);
+        let step = current.enter(1);
         assert!(current.add_young(2, 0));
         assert_eq!(current.remove_young(1, |ns| ns), Some(0));
-        part(current, one);
-        current.enter(2);
+        part(step, one);
+        let step = current.enter(2);
         assert_eq!(current.remove_young(2, |ns| ns), Some(0));
-        part(current, two);
+        part(step, two);
         reader.join().unwrap();
     });
 }

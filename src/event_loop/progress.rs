@@ -1,16 +1,12 @@
 //! What a loop's thread is at: one word that it writes and anybody reads.
 //!
 //! The word has a phase; above it the loop whose job the thread does, while it helps; and above that
-//! a count of the callbacks begun. [`begin`] counts and sets `INSIDE`, in one store; [`help`] sets
-//! `HELPING` and names the loop; [`rest`] clears both when the loop is at neither, to look for posts
-//! or to ask the kernel. So `INSIDE` is never set without a count that the word has not had before,
-//! and whoever reads the same [`Stint`] twice knows that the loop was inside that one callback all
-//! the while: it did not sleep, it helped nobody, and it began no other. One word has one order of its
-//! values for all threads, so relaxed loads and stores are enough.
-//!
-//! [`begin`]: Progress::begin
-//! [`help`]: Progress::help
-//! [`rest`]: Progress::rest
+//! a count of the callbacks begun. [`Busy::begin`] counts and sets `INSIDE`, in one store;
+//! [`Busy::help`] sets `HELPING` and names the loop; the end of [`Busy`] clears both, before the loop
+//! looks for posts or asks the kernel. So `INSIDE` is never set without a count that the word has not
+//! had before, and whoever reads the same [`Stint`] twice knows that the loop was inside that one
+//! callback all the while: it did not sleep, it helped nobody, and it began no other. One word has one
+//! order of its values for all threads, so relaxed loads and stores are enough.
 
 use crate::id::LoopId;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -54,24 +50,39 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub struct Progress(AtomicU64);
 
-impl Progress {
-    /// A callback begins; another one that was under way has ended. Owner only, and not while it helps.
+/// The owner is at callbacks, or at jobs. When this is dropped it is at neither, also by a panic.
+#[derive(Debug)]
+#[must_use = "it is busy while this lives"]
+pub struct Busy<'a>(&'a Progress);
+
+impl Busy<'_> {
+    /// A callback begins; another one that was under way has ended.
     #[inline(always)]
     pub fn begin(&self) {
-        self.0.store((self.0.load(Relaxed) | INSIDE).wrapping_add(ONE), Relaxed);
+        let word = &self.0.0;
+        word.store((word.load(Relaxed) | INSIDE).wrapping_add(ONE), Relaxed);
     }
 
-    /// A job of this loop's begins. Owner only, in no callback. Loops beyond the first 65,536 share a
-    /// name.
+    /// A job of this loop's begins; in no callback. Loops beyond the first 65,536 share a name.
     pub fn help(&self, whose: LoopId) {
-        let whose = u64::from(whose.0) * WHOSE % ONE;
-        self.0.store((self.0.load(Relaxed) & !(ONE - 1)) | whose | HELPING, Relaxed);
+        let (word, whose) = (&self.0.0, u64::from(whose.0) * WHOSE % ONE);
+        word.store((word.load(Relaxed) & !(ONE - 1)) | whose | HELPING, Relaxed);
     }
+}
 
-    /// The loop is in no callback and at no job any more. Owner only.
+impl Drop for Busy<'_> {
     #[inline(always)]
-    pub fn rest(&self) {
-        self.0.store(self.0.load(Relaxed) & !(ONE - 1), Relaxed);
+    fn drop(&mut self) {
+        let word = &self.0.0;
+        word.store(word.load(Relaxed) & !(ONE - 1), Relaxed);
+    }
+}
+
+impl Progress {
+    /// Callbacks are to begin, or jobs. Owner only.
+    #[inline(always)]
+    pub fn busy(&self) -> Busy<'_> {
+        Busy(self)
     }
 
     /// How many callbacks have begun. Any thread.
@@ -107,36 +118,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_is_inside_from_a_begin_to_the_rest() {
+    fn a_loop_is_inside_from_a_begin_until_it_is_busy_no_more() {
         let progress = Progress::default();
+        let busy = progress.busy();
         assert_eq!((progress.present(), progress.callbacks()), (None, 0));
-        progress.begin();
+        busy.begin();
         let first = progress.present();
         assert_eq!(first, Some(Stint::from_number(1)));
-        progress.begin();
+        busy.begin();
         assert_eq!((progress.present(), progress.callbacks()), (Some(Stint(2)), 2));
-        progress.rest();
+        drop(busy);
         assert_eq!((progress.present(), progress.callbacks()), (None, 2));
-        progress.rest();
-        assert_eq!(progress.callbacks(), 2);
-        progress.begin();
+        let busy = progress.busy();
+        busy.begin();
         assert_eq!(progress.present().map(Stint::number), Some(3));
         assert_ne!(progress.present(), first);
     }
 
     #[test]
+    fn a_callback_or_a_job_that_panics_has_ended() {
+        let progress = Progress::default();
+        for begin in [Busy::begin, |busy: &Busy<'_>| busy.help(LoopId(1))] {
+            let panics = std::panic::AssertUnwindSafe(|| {
+                let busy = progress.busy();
+                begin(&busy);
+                panic!("while it is busy");
+            });
+            assert!(std::panic::catch_unwind(panics).is_err());
+            assert_eq!(progress.phase(), Phase::Between);
+        }
+    }
+
+    #[test]
     fn who_helps_is_in_no_callback_and_says_whose_job_it_is_at() {
         let progress = Progress::default();
-        progress.begin();
-        progress.rest();
+        progress.busy().begin();
+        let busy = progress.busy();
         for whose in [3, 0, 65_535] {
-            progress.help(LoopId(whose));
+            busy.help(LoopId(whose));
             assert_eq!(progress.phase(), Phase::Helping(LoopId(whose)));
             assert_eq!((progress.present(), progress.callbacks()), (None, 1));
         }
-        progress.rest();
+        drop(busy);
         assert_eq!(progress.phase(), Phase::Between);
-        progress.begin();
+        let busy = progress.busy();
+        busy.begin();
         assert_eq!(progress.phase(), Phase::Inside(Stint(2)));
     }
 }

@@ -129,8 +129,9 @@ impl Hand {
             Call::Anybody => worker.find(&**team),
         };
         let mut done = 0;
+        let mut busy = None;
         while let Some(job) = next.take() {
-            own.progress.help(job.owner.id());
+            busy.get_or_insert_with(|| own.progress.busy()).help(job.owner.id());
             let stolen = !Arc::ptr_eq(own, &job.owner);
             let report = job.run(scratch.get(), stolen);
             if report.worked {
@@ -145,9 +146,6 @@ impl Hand {
                 break;
             }
             next = if is_own { worker.pop() } else { worker.find(&**team) };
-        }
-        if done > 0 {
-            own.progress.rest();
         }
         done
     }

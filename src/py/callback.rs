@@ -151,9 +151,7 @@ impl Callback {
                 Some(_) => (*what.cast::<ffi::PyCFunctionObject>()).m_self,
             }
         };
-        let current = &core.event_loop.shared().current;
-        let before = current.running();
-        current.enter(task as usize);
+        let step = core.event_loop.shared().current.enter(task as usize);
         // SAFETY: as above: a step is called with no arguments, a wakeup is a C function of one.
         let done = unsafe {
             in_context(context, || match future {
@@ -171,7 +169,7 @@ impl Callback {
         if is_young {
             registry::begun(py, core, task);
         }
-        let farewell = current.leave(before);
+        let farewell = step.leave();
         let result = result.or_else(|error| {
             error.restore(py);
             let args = match future {
@@ -328,13 +326,11 @@ fn is_mark(arg: &Ref) -> bool {
 /// The thread is attached, and `f` returns a strong reference or null with an exception set.
 #[inline(always)]
 unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> bool {
-    // SAFETY: the reference is alive; entering refuses what is not a context.
+    // SAFETY: the reference is alive, and by our caller's word.
     unsafe {
-        if ffi::PyContext_Enter(context.as_ptr()) != 0 {
-            return false;
-        }
+        let Some(entered) = Entered::new(context.as_ptr()) else { return false };
         let result = f();
-        if ffi::PyContext_Exit(context.as_ptr()) != 0 {
+        if !entered.leave() {
             ffi::Py_XDECREF(result);
             return false;
         }
@@ -343,6 +339,38 @@ unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> b
         }
         decref(result);
         true
+    }
+}
+
+/// A context that the thread has entered, and leaves again, also by a panic.
+pub(super) struct Entered(*mut ffi::PyObject);
+
+impl Entered {
+    /// Enters it. `None`: an exception is set; it is no context, or somebody is in it.
+    ///
+    /// # Safety
+    /// The object is alive until the context is left; the thread is attached.
+    #[inline(always)]
+    pub(super) unsafe fn new(context: *mut ffi::PyObject) -> Option<Self> {
+        // SAFETY: by our caller's word; entering refuses what is not a context.
+        (unsafe { ffi::PyContext_Enter(context) } == 0).then_some(Self(context))
+    }
+
+    /// Leaves it; if that fails, an exception is set.
+    #[inline(always)]
+    pub(super) fn leave(self) -> bool {
+        // SAFETY: by the word of who entered it.
+        unsafe { ffi::PyContext_Exit(std::mem::ManuallyDrop::new(self).0) == 0 }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // SAFETY: as in `leave`.
+        if unsafe { ffi::PyContext_Exit(self.0) } != 0 {
+            // SAFETY: likewise. The panic says more.
+            unsafe { ffi::PyErr_Clear() };
+        }
     }
 }
 

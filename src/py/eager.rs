@@ -118,23 +118,21 @@ pub(super) unsafe fn create(
         Ref::from_owned_or_err(py, new(kind, state.empty_tuple.as_ptr(), ptr::null_mut()))?
     };
     register_outer(loop_)?;
-    let current = &core.event_loop.shared().current;
-    let before = current.running();
-    let step = FirstStep { unregistered: task.as_ptr(), constructing: true };
+    let first = FirstStep { unregistered: task.as_ptr(), constructing: true };
     // SAFETY: we own the loop; no Python runs.
-    let outer = unsafe { core.first_step.with(|place| std::mem::replace(place, step)) };
-    current.enter(task.as_ptr() as usize);
+    let outer = unsafe { core.first_step.with(|place| std::mem::replace(place, first)) };
+    let step = core.event_loop.shared().current.enter(task.as_ptr() as usize);
     // SAFETY: as above: the new object, positional arguments and keywords; -1 with an exception set.
     let made = unsafe { init(task.as_ptr(), positional.as_ptr(), keywords.as_ptr()) };
     let result = if made < 0 { Err(alloc::raised(py)) } else { Ok(()) };
-    // SAFETY: we own the loop; no Python runs.
-    let step = unsafe { core.first_step.with(|place| std::mem::replace(place, outer)) };
+    // SAFETY: we own the loop; no Python runs. Nothing unwinds from there to here: it is C's.
+    let first = unsafe { core.first_step.with(|place| std::mem::replace(place, outer)) };
     // What has ended with its first step needs no entry. One that is registered already has one.
     // SAFETY: a live task of the class that was recognised.
-    if result.is_ok() && !step.unregistered.is_null() && !unsafe { state.is_done(task.as_ptr()) } {
+    if result.is_ok() && !first.unregistered.is_null() && !unsafe { state.is_done(task.as_ptr()) } {
         registry::note_now(core, task.as_py().bind(py));
     }
-    if current.leave(before) == Farewell::PutAside {
+    if step.leave() == Farewell::PutAside {
         registry::put_aside(core, Callback::from_handle(task.clone_ref(py)));
     }
     result.map(|()| Some(task.into_ptr()))

@@ -238,11 +238,9 @@ pub(super) fn show<R>(
     f: impl FnOnce() -> PyResult<R>,
 ) -> PyResult<R> {
     let core = loop_.get();
-    let current = &core.event_loop.shared().current;
-    let before = current.running();
-    current.enter(task.as_ptr() as usize);
+    let step = core.event_loop.shared().current.enter(task.as_ptr() as usize);
     let result = f();
-    if current.leave(before) == Farewell::PutAside {
+    if step.leave() == Farewell::PutAside {
         put_aside(core, Callback::from_handle(task.into()));
     }
     result
@@ -377,11 +375,10 @@ pub(super) fn unregister(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
 pub(super) fn enter(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let core = loop_.get();
     check_owner(loop_)?;
-    let current = &core.event_loop.shared().current;
-    let entered = (current.running(), task.clone().into());
+    // Whoever entered it leaves it: the asyncio function that undoes this comes to `leave`.
+    let before = core.event_loop.shared().current.enter(task.as_ptr() as usize).keep_on();
     // SAFETY: just checked; no Python runs.
-    unsafe { core.entered.with(|all| all.push(entered)) };
-    current.enter(task.as_ptr() as usize);
+    unsafe { core.entered.with(|all| all.push((before, task.clone().into()))) };
     Ok(())
 }
 

@@ -80,7 +80,6 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let shared = self.0.event_loop.shared();
-        shared.progress.rest();
         shared.set_running(false);
         self.0.thread.store(std::ptr::null_mut(), Release);
         // SAFETY: the claim ends after this; no Python runs.
@@ -232,11 +231,12 @@ fn begin_errands_from(
     let mut left = config::ERRANDS_PER_TURN;
     while let Some(errand) = next {
         let began_ns = now_ns;
-        shared.progress.begin();
-        shared.metrics.errands.add(1);
-        let begun = spawn::begin(slf, errand);
-        shared.progress.rest();
-        begun?;
+        {
+            let busy = shared.progress.busy();
+            busy.begin();
+            shared.metrics.errands.add(1);
+            spawn::begin(slf, errand)?;
+        }
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
         run_callbacks(slf, claim, todo, Whereabouts::Near)?;
@@ -263,7 +263,6 @@ fn run_callbacks(
     whereabouts: Whereabouts,
 ) -> PyResult<()> {
     let core = slf.get();
-    let progress = &core.event_loop.shared().progress;
     todo += put_urgent_first(core, claim);
     let behind = Behind(core);
     while todo > 0 {
@@ -272,24 +271,23 @@ fn run_callbacks(
         behind.set(batch >= config::BEHIND && has_helper(core));
         // Each callback may take long, so the clock is asked after each once there is an end.
         let ends = core.event_loop.has_end_of_run();
+        let busy = core.event_loop.shared().progress.busy();
         for at in 1..=batch {
             todo += put_urgent_first(core, claim);
             // SAFETY: runs no Python.
             let Some(callback) =
                 (unsafe { claim.local(|local| next_callback(&mut local.ready, whereabouts)) })
             else {
-                progress.rest();
                 return Ok(());
             };
             // The monitor looks whether it moves.
-            progress.begin();
+            busy.begin();
             callback.run(slf)?;
             if ends && core.event_loop.cut_run_short(clock::monotonic_ns(), todo + batch - at) {
-                progress.rest();
                 return Ok(());
             }
         }
-        progress.rest();
+        drop(busy);
         if todo > 0 {
             drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();

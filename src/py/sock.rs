@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyMemoryView, PyString, PyTuple};
 
 use super::alloc;
-use super::callback::Callback;
+use super::callback::{Callback, Entered};
 use super::core::LoopCore;
 use super::holder::number_of_socket;
 use super::io;
@@ -146,17 +146,11 @@ impl SocketOperation {
     fn attempt<'py>(&self, py: Python<'py>) -> PyResult<Attempt<'py>> {
         let sock = self.sock.as_py().bind(py);
         let Some(context) = &self.context else { return Ok(self.work.attempt(sock, true)) };
-        // SAFETY: attached (`py`), and the context is alive and left as it was entered.
-        unsafe {
-            if ffi::PyContext_Enter(context.as_ptr()) != 0 {
-                return Err(alloc::raised(py));
-            }
-            let attempt = self.work.attempt(sock, true);
-            if ffi::PyContext_Exit(context.as_ptr()) != 0 {
-                return Err(alloc::raised(py));
-            }
-            Ok(attempt)
-        }
+        // SAFETY: attached (`py`), and the context is alive.
+        let entered = unsafe { Entered::new(context.as_ptr()) };
+        let Some(entered) = entered else { return Err(alloc::raised(py)) };
+        let attempt = self.work.attempt(sock, true);
+        if entered.leave() { Ok(attempt) } else { Err(alloc::raised(py)) }
     }
 }
 

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
 use super::alloc;
-use super::callback::{Callback, report};
+use super::callback::{Callback, Entered, report};
 use super::core::LoopCore;
 use super::handle::{Scheduled, in_critical_section, slot};
 use super::names::intern;
@@ -149,11 +149,9 @@ pub(super) fn in_its_context(
     // SAFETY: the transport is alive; its context is set once.
     unsafe {
         let context = *slot(transport.as_ptr(), layout().context);
-        if ffi::PyContext_Enter(context) != 0 {
-            return Err(alloc::raised(py));
-        }
+        let Some(entered) = Entered::new(context) else { return Err(alloc::raised(py)) };
         let result = f();
-        if ffi::PyContext_Exit(context) != 0 {
+        if !entered.leave() {
             if !result.is_null() {
                 decref(result);
             }

@@ -127,10 +127,8 @@ fn shown(shared: &Shared) -> &Current {
 pub fn enter_leave() -> impl FnMut() {
     let shared = owned_loop().shared();
     move || {
-        let current = shown(shared);
-        let before = current.running();
-        current.enter(black_box(0x1000));
-        let _ = black_box(current.leave(before));
+        let step = shown(shared).enter(black_box(0x1000));
+        let _ = black_box(step.leave());
     }
 }
 
@@ -147,7 +145,7 @@ pub fn young_task() -> impl FnMut() {
 /// Another thread's look at the running task, as far as one thread can show it.
 pub fn read_current() -> impl FnMut() {
     let shared = owned_loop().shared();
-    shared.current.enter(0x1000);
+    let _ = shared.current.enter(0x1000).keep_on();
     move || {
         black_box(shown(shared).read(Shown::running));
     }

@@ -146,15 +146,16 @@ fn who_helps_already_is_left_the_jobs_and_what_it_does_not_get_to_is_taken_back(
     let lying: Vec<_> = (100..103).map(|fd| Lying::on(&stuck, fd, false)).collect();
     let done = || lying.iter().map(|one| one.runs()).sum::<usize>();
     // At a job of its own it may be soon at its end.
+    let busy = free.shared().progress.busy();
     for (whose, left) in [(1, 0), (0, lying.len() - 1)] {
-        free.shared().progress.help(LoopId(whose));
+        busy.help(LoopId(whose));
         helper.follow(0, stuck.shared(), true);
         helper.run_jobs(0);
         assert_eq!((done(), hand.team.crew.has_work()), (1, left > 0));
     }
     helper.run_jobs(0);
     assert_eq!(done(), 1);
-    free.shared().progress.rest();
+    drop(busy);
     while helper.has_jobs() || hand.team.crew.has_work() {
         helper.run_jobs(0);
     }

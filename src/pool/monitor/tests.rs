@@ -47,10 +47,11 @@ impl Model {
         let (mut end, mut theirs) = UnixStream::pair().expect("descriptors");
         let thread = spawn("a blocked loop", move || {
             event_loop.shared().set_running(true);
-            event_loop.shared().progress.begin();
+            let busy = event_loop.shared().progress.busy();
+            busy.begin();
             theirs.write_all(b".").expect("it listens");
             let _ = theirs.read(&mut [0]);
-            event_loop.shared().progress.rest();
+            drop(busy);
             event_loop.shared().set_running(false);
         });
         end.read_exact(&mut [0]).expect("it has begun");

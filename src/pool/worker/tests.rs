@@ -334,7 +334,8 @@ fn a_loop_that_helps_is_not_stuck() {
     // Both are run by this thread, whose processor time is theirs.
     busy.set_running(true);
     own.set_running(true);
-    busy.progress.begin();
+    let in_callback = busy.progress.busy();
+    in_callback.begin();
     let source = {
         let busy = Arc::clone(&busy);
         counted(move || {
@@ -348,7 +349,8 @@ fn a_loop_that_helps_is_not_stuck() {
     two.helper.offer(jobs(&two.busy, &source, 1));
     assert_eq!(two.help(Call::Own, u64::MAX), 1);
     assert_eq!(own.metrics.handoffs.get(), 0);
-    own.progress.begin();
+    let in_callback = own.progress.busy();
+    in_callback.begin();
     while own.metrics.handoffs.get() == 0 {
         compute(5 * config::STUCK_AFTER);
     }
