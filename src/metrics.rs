@@ -100,7 +100,8 @@ pub struct Metrics {
     pub transports: Counter,
     /// When the loop last had something of its own to do, in nanoseconds of the clock.
     pub worked_ns: Counter,
-    /// Gauge: connections placed on the loop and not yet taken by it. Any thread writes it.
+    /// Gauge: connections placed on the loop and not yet taken by it. Who places one adds it, any thread; the
+    /// loop takes it off as it takes the connection out of its inbox. A closed loop's says nothing.
     pub arriving: Counter,
     /// Gauge: connections of pool-wide servers that are open here. Any thread writes it.
     pub placed: Counter,

@@ -11,8 +11,8 @@ use super::io::os_error;
 use super::names::intern;
 use super::object::Ref;
 use super::payload::Payload;
-use super::transport::{both, start, tell_protocol};
-use super::transport_core::{CLOSING, Half, LOST, keep_as_needed, schedule};
+use super::transport::{both, tell_protocol};
+use super::transport_core::{CLOSING, Half, take_turn};
 use crate::sys::address::SocketAddress;
 use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim};
 
@@ -33,17 +33,8 @@ pub(super) fn run(
     transport: &Bound<'_, PyAny>,
     core: &DatagramCore,
 ) -> PyResult<()> {
-    let state = core.datagrams.state();
-    let begun = state.begin_turn();
-    let unstarted = begun.bits.is_unstarted();
-    // Of a transport aborted this early the protocol hears as of any other: it was made, and lost.
-    if begun.bits.is_dead() && !(unstarted && core.common().has(LOST)) {
-        return Ok(());
-    }
-    let turn = Turn { loop_, transport, core };
-    let result = if unstarted {
-        start(loop_, transport, state)
-    } else {
+    take_turn(loop_, transport, core, |begun| {
+        let turn = Turn { loop_, transport, core };
         let received = if let Some(claim) = begun.claim {
             turn.receive(claim)
         } else if begun.bits.is_ahead() {
@@ -52,9 +43,7 @@ pub(super) fn run(
             Ok(())
         };
         both(loop_.py(), received, turn.send(begun.bits.has_news()))
-    };
-    schedule(loop_, transport.as_ptr(), core.link(), state.end_turn());
-    both(loop_.py(), result, keep_as_needed(core, loop_, transport))
+    })
 }
 
 impl Turn<'_, '_> {

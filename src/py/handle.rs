@@ -31,8 +31,8 @@ pub(super) unsafe fn slot(handle: *mut ffi::PyObject, offset: usize) -> *mut *mu
 /// Runs `f` in the critical section of `object`.
 ///
 /// # Safety
-/// `object` is alive, the thread attached, and `f` does not unwind. Where it runs Python, the interpreter
-/// leaves the section whenever that waits.
+/// `object` is alive, and the thread attached. Where `f` runs Python, the interpreter leaves the section
+/// whenever that waits.
 #[inline(always)]
 pub(super) unsafe fn in_critical_section<R>(
     object: *mut ffi::PyObject,
@@ -40,14 +40,20 @@ pub(super) unsafe fn in_critical_section<R>(
 ) -> R {
     #[cfg(Py_GIL_DISABLED)]
     {
-        let mut section = std::mem::MaybeUninit::<ffi::PyCriticalSection>::uninit();
-        // SAFETY: the section is a local of this frame and ended in it; `f` does not unwind.
-        unsafe {
-            ffi::PyCriticalSection_Begin(section.as_mut_ptr(), object);
-            let result = f();
-            ffi::PyCriticalSection_End(section.as_mut_ptr());
-            result
+        struct Section(std::mem::MaybeUninit<ffi::PyCriticalSection>);
+
+        impl Drop for Section {
+            #[inline(always)]
+            fn drop(&mut self) {
+                // SAFETY: it was begun at this place, by this thread.
+                unsafe { ffi::PyCriticalSection_End(self.0.as_mut_ptr()) };
+            }
         }
+
+        let mut section = Section(std::mem::MaybeUninit::uninit());
+        // SAFETY: the section is a local of this frame, and ends with it.
+        unsafe { ffi::PyCriticalSection_Begin(section.0.as_mut_ptr(), object) };
+        f()
     }
     #[cfg(not(Py_GIL_DISABLED))]
     {

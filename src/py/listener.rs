@@ -17,7 +17,7 @@ use super::pool::ServerCore;
 use super::returned::Returned;
 use super::stream::StreamCore;
 use super::transport::ends_the_program;
-use super::transport_core;
+use super::transport_core::{self, InTurn};
 use crate::id::IoToken;
 use crate::transport::{AcceptSink, Connection, Listener, Schedule, Source};
 
@@ -208,6 +208,8 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, ListenerCore>) ->
     if turn.bits.is_dead() {
         return Ok(());
     }
+    let token = || IoToken::from_word(this.token.load(Relaxed));
+    let _in_turn = InTurn { loop_, object: slf.as_ptr(), state, token };
     let accepted = turn.claim.map_or(Ok(()), |claim| this.listener.accept_in_turn(claim));
     let (connections, failure) = this.listener.take_arrived();
     let mut result = Ok(());
@@ -219,7 +221,6 @@ pub(super) fn run(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, ListenerCore>) ->
         let error = os_error(py, &error).into_value(py);
         keep_worst(py, &mut result, this.tell(intern!(py, "_failed"), error));
     }
-    schedule(loop_, slf, state.end_turn());
     result
 }
 

@@ -442,7 +442,7 @@ pub(super) fn make<'py>(
     let class = run::class(py)?;
     MAKING.set(true);
     // SAFETY: a live class, whose maker wants no arguments; the result is a new reference, or null
-    // with an exception set.
+    // with an exception set. It is called through C, which does not unwind: `MAKING` is cleared.
     let made = unsafe {
         match (*class).tp_new {
             Some(new) => new(class, state().empty_tuple.as_ptr(), std::ptr::null_mut()),

@@ -137,16 +137,11 @@ impl StreamCore {
     /// whether the reactor watches it: it cannot watch every device.
     fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
         let unwatched = self.stream.channel().is_pipe();
-        let placed = &loop_.get().event_loop.metrics().placed;
-        let is_placed = self.common.has(PLACED);
-        if is_placed {
-            placed.add_shared(1);
+        let is_watched = transport_core::register(&self.stream, loop_, transport, unwatched)?;
+        if self.common.has(PLACED) {
+            // Until it is `left`.
+            loop_.get().event_loop.metrics().placed.add_shared(1);
         }
-        let registered = transport_core::register(&self.stream, loop_, transport, unwatched);
-        if is_placed && registered.is_err() {
-            placed.sub_shared(1);
-        }
-        let is_watched = registered?;
         self.common.put(UNWATCHED, !is_watched);
         Ok(is_watched)
     }

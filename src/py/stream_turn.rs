@@ -17,11 +17,9 @@ use super::payload::{Borrowed, Payload};
 use super::stream::StreamCore;
 use super::stream_feed::{self, Feed, Waiter};
 use super::transport::{
-    both, call_protocol, fatal_error, in_its_context, protocol_of, start, tell_protocol,
+    both, call_protocol, fatal_error, in_its_context, protocol_of, tell_protocol,
 };
-use super::transport_core::{
-    BUFFERED, CLOSING, EMPTY_WAITER, Half, LOST, STREAMS, keep_as_needed, schedule,
-};
+use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, STREAMS, take_turn};
 use crate::config;
 use crate::sys::socket::Channel;
 use crate::transport::{Ahead, Flushed, Input, ReadClaim};
@@ -47,17 +45,8 @@ pub(super) fn run(
     transport: &Bound<'_, PyAny>,
     core: &StreamCore,
 ) -> PyResult<()> {
-    let state = core.stream.state();
-    let begun = state.begin_turn();
-    let unstarted = begun.bits.is_unstarted();
-    // Of a connection aborted this early the protocol hears as of any other: it was made, and lost.
-    if begun.bits.is_dead() && !(unstarted && core.common().has(LOST)) {
-        return Ok(());
-    }
-    let turn = Turn { loop_, transport, core };
-    let result = if unstarted {
-        start(loop_, transport, state)
-    } else {
+    take_turn(loop_, transport, core, |begun| {
+        let turn = Turn { loop_, transport, core };
         let read = if let Some(claim) = begun.claim {
             turn.read(claim)
         } else if begun.bits.is_ahead() {
@@ -66,9 +55,7 @@ pub(super) fn run(
             Ok(())
         };
         both(loop_.py(), read, turn.write(begun.bits.has_news()))
-    };
-    schedule(loop_, transport.as_ptr(), core.link(), state.end_turn());
-    both(loop_.py(), result, keep_as_needed(core, loop_, transport))
+    })
 }
 
 impl<'a> Turn<'a, '_> {
@@ -467,7 +454,6 @@ pub(super) fn write_failed(transport: &Bound<'_, PyAny>, error: &std::io::Error)
 /// may miss one that is there while another thread makes the first use of the object's `__dict__`.
 #[cold]
 fn with_attributes_held<R>(protocol: &Ref, call: impl FnOnce() -> R) -> R {
-    // SAFETY: the protocol is held, and we are attached. What runs inside is asyncio's Python, which
-    // does not unwind; the interpreter leaves the section whenever that has to wait.
+    // SAFETY: the protocol is held, and we are attached.
     unsafe { in_critical_section(protocol.as_ptr(), call) }
 }

@@ -19,8 +19,9 @@ use super::kept;
 use super::names::intern;
 use super::object::Ref;
 use super::returned::Returned;
+use super::transport::{both, start};
 use crate::id::IoToken;
-use crate::transport::{Descriptor, Link, Port, Schedule, Source, State};
+use crate::transport::{Descriptor, Link, Port, Schedule, Source, State, Turn};
 
 /// `close` was called, or the connection is being torn down.
 pub(super) const CLOSING: u32 = 1 << 0;
@@ -218,6 +219,50 @@ fn keep<H: Half>(
         transport.call_method1(intern!(py, "_kept"), (!loose,))?;
     }
     Ok(())
+}
+
+/// The turn of a native object, on its loop's thread. However it ends, also by a panic, there is an entry
+/// for another one if there is more to do.
+pub(super) struct InTurn<'a, 'py, T: Fn() -> Option<IoToken>> {
+    pub(super) loop_: &'a Bound<'py, LoopCore>,
+    /// The object, which is alive during the turn.
+    pub(super) object: *mut ffi::PyObject,
+    pub(super) state: &'a State,
+    pub(super) token: T,
+}
+
+impl<T: Fn() -> Option<IoToken>> Drop for InTurn<'_, '_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.state.end_turn() == Schedule::Needed {
+            make_entry(self.loop_, self.object, (self.token)());
+        }
+    }
+}
+
+/// A transport's turn: it is introduced to its protocol, or if it has been, does `work`.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` from a callback of the protocol, and what an exception
+/// handler lets through.
+#[inline(always)]
+pub(super) fn take_turn<'a, H: Half>(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    core: &'a H,
+    work: impl FnOnce(Turn<'a>) -> PyResult<()>,
+) -> PyResult<()> {
+    let (link, state) = (core.link(), core.link().state());
+    let begun = state.begin_turn();
+    let unstarted = begun.bits.is_unstarted();
+    // Of a connection aborted this early the protocol hears as of any other: it was made, and lost.
+    if begun.bits.is_dead() && !(unstarted && core.common().has(LOST)) {
+        return Ok(());
+    }
+    let in_turn = InTurn { loop_, object: transport.as_ptr(), state, token: || link.token() };
+    let result = if unstarted { start(loop_, transport, state) } else { work(begun) };
+    drop(in_turn);
+    both(loop_.py(), result, keep_as_needed(core, loop_, transport))
 }
 
 /// Makes the entry for a transport's next turn, if one is needed.
