@@ -47,9 +47,9 @@ impl<J: Send> Crew<J> {
     /// A crew of so many threads, and what each of them owns, in the order of their seats.
     #[must_use]
     pub fn new(threads: usize) -> (Arc<Self>, Vec<Worker<J>>) {
-        let deques: Vec<_> = iter::repeat_with(Deque::new).take(threads).collect();
+        let deques: Vec<_> = iter::repeat_with(Deque::new_fifo).take(threads).collect();
         let crew = Arc::new(Self {
-            stealers: deques.iter().map(Deque::stealer).collect(),
+            stealers: deques.iter().map(Stealer::of).collect(),
             injector: Injector::new(),
             search: Search::new(threads),
         });

@@ -10,8 +10,7 @@ mod imp {
     use crossbeam_deque::{self as crossbeam, Steal};
 
     /// One thread's jobs. `Send`, not `Sync`.
-    #[derive(Debug)]
-    pub(in super::super) struct Deque<J>(crossbeam::Worker<J>);
+    pub(in super::super) use crossbeam::Worker as Deque;
 
     /// Anybody's access to another thread's jobs.
     #[derive(Debug)]
@@ -21,29 +20,11 @@ mod imp {
     #[derive(Debug)]
     pub(in super::super) struct Injector<J>(crossbeam::Injector<J>);
 
-    impl<J> Deque<J> {
-        pub(in super::super) fn new() -> Self {
-            Self(crossbeam::Worker::new_fifo())
-        }
-
-        pub(in super::super) fn stealer(&self) -> Stealer<J> {
-            Stealer(self.0.stealer())
-        }
-
-        pub(in super::super) fn push(&self, job: J) {
-            self.0.push(job);
-        }
-
-        pub(in super::super) fn pop(&self) -> Option<J> {
-            self.0.pop()
-        }
-
-        pub(in super::super) fn len(&self) -> usize {
-            self.0.len()
-        }
-    }
-
     impl<J> Stealer<J> {
+        pub(in super::super) fn of(deque: &Deque<J>) -> Self {
+            Self(deque.stealer())
+        }
+
         pub(in super::super) fn is_empty(&self) -> bool {
             self.0.is_empty()
         }
@@ -55,7 +36,7 @@ mod imp {
         /// Moves half of the jobs, rounded up and at most `limit`, to `thief`, and returns the
         /// oldest of them.
         pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
-            settle(|| self.0.steal_batch_with_limit_and_pop(&thief.0, limit))
+            settle(|| self.0.steal_batch_with_limit_and_pop(thief, limit))
         }
     }
 
@@ -78,7 +59,7 @@ mod imp {
 
         /// Moves about half of the jobs, at most `limit`, to `thief`, and returns the oldest.
         pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
-            settle(|| self.0.steal_batch_with_limit_and_pop(&thief.0, limit))
+            settle(|| self.0.steal_batch_with_limit_and_pop(thief, limit))
         }
     }
 
@@ -105,19 +86,32 @@ mod imp {
     use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[derive(Debug)]
-    struct Queue<J> {
+    pub(in super::super) struct Injector<J> {
         jobs: Mutex<VecDeque<J>>,
         /// Written under the lock, read without it.
         len: AtomicUsize,
     }
 
-    impl<J> Queue<J> {
-        fn new() -> Self {
+    #[derive(Debug)]
+    pub(in super::super) struct Deque<J> {
+        queue: Arc<Injector<J>>,
+        not_sync: PhantomData<Cell<()>>,
+    }
+
+    #[derive(Debug)]
+    pub(in super::super) struct Stealer<J>(Arc<Injector<J>>);
+
+    impl<J> Injector<J> {
+        pub(in super::super) fn new() -> Self {
             Self { jobs: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
         }
 
         fn len(&self) -> usize {
             self.len.load(Relaxed)
+        }
+
+        pub(in super::super) fn is_empty(&self) -> bool {
+            self.len() == 0
         }
 
         fn add(&self, new: impl IntoIterator<Item = J>) {
@@ -126,8 +120,12 @@ mod imp {
             self.len.store(jobs.len(), Relaxed);
         }
 
+        pub(in super::super) fn push(&self, job: J) {
+            self.add([job]);
+        }
+
         fn take(&self, count: impl FnOnce(usize) -> usize) -> VecDeque<J> {
-            if self.len() == 0 {
+            if self.is_empty() {
                 return VecDeque::new();
             }
             let mut jobs = self.jobs.lock();
@@ -137,8 +135,12 @@ mod imp {
             taken
         }
 
+        pub(in super::super) fn steal_one(&self) -> Option<J> {
+            self.take(|_| 1).pop_front()
+        }
+
         /// For a moment the jobs lie in neither queue, as crossbeam's do.
-        fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
+        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
             let mut taken = self.take(|len| len.div_ceil(2).min(limit));
             let oldest = taken.pop_front();
             if !taken.is_empty() {
@@ -148,33 +150,17 @@ mod imp {
         }
     }
 
-    #[derive(Debug)]
-    pub(in super::super) struct Deque<J> {
-        queue: Arc<Queue<J>>,
-        not_sync: PhantomData<Cell<()>>,
-    }
-
-    #[derive(Debug)]
-    pub(in super::super) struct Stealer<J>(Arc<Queue<J>>);
-
-    #[derive(Debug)]
-    pub(in super::super) struct Injector<J>(Queue<J>);
-
     impl<J> Deque<J> {
-        pub(in super::super) fn new() -> Self {
-            Self { queue: Arc::new(Queue::new()), not_sync: PhantomData }
-        }
-
-        pub(in super::super) fn stealer(&self) -> Stealer<J> {
-            Stealer(Arc::clone(&self.queue))
+        pub(in super::super) fn new_fifo() -> Self {
+            Self { queue: Arc::new(Injector::new()), not_sync: PhantomData }
         }
 
         pub(in super::super) fn push(&self, job: J) {
-            self.queue.add([job]);
+            self.queue.push(job);
         }
 
         pub(in super::super) fn pop(&self) -> Option<J> {
-            self.queue.take(|_| 1).pop_front()
+            self.queue.steal_one()
         }
 
         pub(in super::super) fn len(&self) -> usize {
@@ -183,38 +169,16 @@ mod imp {
     }
 
     impl<J> Stealer<J> {
-        pub(in super::super) fn is_empty(&self) -> bool {
-            self.0.len() == 0
-        }
-
-        pub(in super::super) fn steal_one(&self) -> Option<J> {
-            self.0.take(|_| 1).pop_front()
-        }
-
-        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
-            self.0.steal_half(thief, limit)
+        pub(in super::super) fn of(deque: &Deque<J>) -> Self {
+            Self(Arc::clone(&deque.queue))
         }
     }
 
-    impl<J> Injector<J> {
-        pub(in super::super) fn new() -> Self {
-            Self(Queue::new())
-        }
+    impl<J> std::ops::Deref for Stealer<J> {
+        type Target = Injector<J>;
 
-        pub(in super::super) fn push(&self, job: J) {
-            self.0.add([job]);
-        }
-
-        pub(in super::super) fn is_empty(&self) -> bool {
-            self.0.len() == 0
-        }
-
-        pub(in super::super) fn steal_one(&self) -> Option<J> {
-            self.0.take(|_| 1).pop_front()
-        }
-
-        pub(in super::super) fn steal_half(&self, thief: &Deque<J>, limit: usize) -> Option<J> {
-            self.0.steal_half(thief, limit)
+        fn deref(&self) -> &Injector<J> {
+            &self.0
         }
     }
 }
