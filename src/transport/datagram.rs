@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
+use super::read_ahead::{Piece, ReadAhead};
 use super::{
     Bench, Bits, Buffer, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State,
     WriteClaim,
@@ -16,7 +17,6 @@ use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sys::address::SocketAddress;
 use crate::sys::socket;
 
@@ -32,9 +32,15 @@ pub enum Arrival {
     Failed(io::Error),
 }
 
-impl Arrival {
+impl Piece for Arrival {
+    /// With a header.
     fn len(&self) -> usize {
         HEADER + if let Self::Datagram(data, _) = self { data.len() } else { 0 }
+    }
+
+    /// One: they are counted.
+    fn overhead(&self) -> usize {
+        1
     }
 }
 
@@ -93,13 +99,7 @@ pub struct Datagrams<B> {
     untold: bool,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
-    /// Locked for a few instructions. In a box, as few sockets ever have any.
-    #[allow(clippy::box_collection, reason = "a third of an empty queue's size")]
-    ahead: Mutex<Option<Box<VecDeque<Arrival>>>>,
-    /// Bytes in `ahead`, with a header for each.
-    ahead_bytes: AtomicUsize,
-    /// Entries in `ahead`.
-    ahead_count: AtomicUsize,
+    ahead: ReadAhead<Arrival>,
 }
 
 impl<B: Buffer> Datagrams<B> {
@@ -110,9 +110,7 @@ impl<B: Buffer> Datagrams<B> {
             link: Link::new(fd),
             untold: false,
             outgoing: Mutex::new(None),
-            ahead: Mutex::new(None),
-            ahead_bytes: AtomicUsize::new(0),
-            ahead_count: AtomicUsize::new(0),
+            ahead: ReadAhead::new(),
         }
     }
 
@@ -156,28 +154,17 @@ impl<B: Buffer> Datagrams<B> {
 
     /// Takes what was received ahead, oldest first. Owner only.
     pub fn take_ahead(&self) -> VecDeque<Arrival> {
-        let mut ahead = self.ahead.lock();
-        self.ahead_bytes.store(0, Relaxed);
-        self.ahead_count.store(0, Relaxed);
-        self.state().taken_ahead();
-        ahead.take().map_or_else(VecDeque::new, |ahead| *ahead)
+        self.ahead.take(self.state())
     }
 
     /// Puts back what could not be delivered. Owner only.
-    pub fn put_back_ahead(&self, mut left: VecDeque<Arrival>) {
-        let mut ahead = self.ahead.lock();
-        if let Some(ahead) = &mut *ahead {
-            left.append(ahead);
-        }
-        self.ahead_bytes.store(left.iter().map(Arrival::len).sum(), Relaxed);
-        self.ahead_count.store(left.len(), Relaxed);
-        *ahead = Some(Box::new(left));
-        self.state().set_ahead();
+    pub fn put_back_ahead(&self, left: VecDeque<Arrival>) {
+        self.ahead.put_back(left, self.state());
     }
 
     fn may_receive_ahead(&self) -> bool {
-        self.ahead_bytes.load(Relaxed) < config::READ_AHEAD
-            && self.ahead_count.load(Relaxed) < config::READ_AHEAD_DATAGRAMS
+        self.ahead.bytes() < config::READ_AHEAD
+            && self.ahead.overhead() < config::READ_AHEAD_DATAGRAMS
     }
 
     fn receive_ahead(&self, claim: ReadClaim<'_>, bench: &mut Bench<'_>, report: &mut Report) {
@@ -197,12 +184,7 @@ impl<B: Buffer> Datagrams<B> {
                     (Arrival::Failed(error), more)
                 }
             };
-            let mut ahead = self.ahead.lock();
-            self.state().set_ahead();
-            self.ahead_bytes.fetch_add(one.len(), Relaxed);
-            self.ahead_count.fetch_add(1, Relaxed);
-            ahead.get_or_insert_default().push_back(one);
-            drop(ahead);
+            self.ahead.push(&claim, one, self.state());
             if !more {
                 break false;
             }
@@ -433,7 +415,7 @@ impl<B: Buffer> Source for Datagrams<B> {
     }
 
     fn read_ahead(&self) -> usize {
-        self.ahead_bytes.load(Relaxed)
+        self.ahead.bytes()
     }
 
     fn after_fork(&self) {

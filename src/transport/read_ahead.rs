@@ -1,7 +1,8 @@
-//! What was read of a stream before its owner asked for it, bounded in memory.
+//! What was read of a transport before its owner asked for it, bounded in memory.
 //!
-//! It comes in pieces. Short ones are joined, and each counts for more than its bytes, so that the
-//! bound is one of memory whatever the peer sends; behind the end, or a failure, there is no room.
+//! It comes in pieces. Those of a stream are joined if they are short, and each counts for more than its
+//! bytes, so that the bound is one of memory whatever the peer sends; behind the end, or a failure,
+//! there is no room.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,12 +23,12 @@ pub enum Ahead {
     Failed(io::Error),
 }
 
-impl Ahead {
+impl Piece for Ahead {
     fn len(&self) -> usize {
         if let Self::Data(data) = self { data.len() } else { 0 }
     }
 
-    /// What it counts for besides its bytes: there is no room behind what comes last.
+    /// There is no room behind what comes last.
     fn overhead(&self) -> usize {
         match self {
             Self::Data(_) => config::READ_AHEAD_OVERHEAD,
@@ -36,63 +37,58 @@ impl Ahead {
     }
 }
 
-/// What was read ahead of one stream.
+/// A part of what was read ahead.
+pub(super) trait Piece {
+    /// Its bytes.
+    fn len(&self) -> usize;
+
+    /// What it counts for besides its bytes.
+    fn overhead(&self) -> usize;
+}
+
+/// What was read ahead of one transport.
 #[derive(Debug)]
-pub(super) struct ReadAhead {
-    /// Locked for a few instructions. In a box, as few streams ever have any.
+pub(super) struct ReadAhead<P> {
+    /// Locked for a few instructions. In a box, as few transports ever have any.
     #[allow(clippy::box_collection, reason = "a third of an empty queue's size")]
-    pieces: Mutex<Option<Box<VecDeque<Ahead>>>>,
+    pieces: Mutex<Option<Box<VecDeque<P>>>>,
     bytes: AtomicUsize,
     /// What the pieces count for besides their bytes.
     overhead: AtomicUsize,
 }
 
-impl ReadAhead {
+impl<P: Piece> ReadAhead<P> {
     /// With nothing.
     pub(super) fn new() -> Self {
         let (bytes, overhead) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { pieces: Mutex::new(None), bytes, overhead }
     }
 
-    /// See [`Stream::take_ahead`](super::Stream::take_ahead).
-    pub(super) fn take(&self, state: &State) -> VecDeque<Ahead> {
+    /// Takes all of it, oldest first. Owner only.
+    pub(super) fn take(&self, state: &State) -> VecDeque<P> {
         let mut pieces = self.pieces.lock();
         self.set(0, 0);
         state.taken_ahead();
         pieces.take().map_or_else(VecDeque::new, |pieces| *pieces)
     }
 
-    /// See [`Stream::put_back_ahead`](super::Stream::put_back_ahead).
-    pub(super) fn put_back(&self, mut left: VecDeque<Ahead>, state: &State) {
+    /// Puts back what could not be delivered. Owner only.
+    pub(super) fn put_back(&self, mut left: VecDeque<P>, state: &State) {
         let mut pieces = self.pieces.lock();
         if let Some(pieces) = &mut *pieces {
             left.append(pieces);
         }
-        self.set(left.iter().map(Ahead::len).sum(), left.iter().map(Ahead::overhead).sum());
+        self.set(left.iter().map(P::len).sum(), left.iter().map(P::overhead).sum());
         *pieces = Some(Box::new(left));
         state.set_ahead();
     }
 
-    /// Adds to it.
-    pub(super) fn push(&self, _: &ReadClaim<'_>, one: Result<&[u8], Ahead>, state: &State) {
+    /// Adds a piece.
+    pub(super) fn push(&self, _: &ReadClaim<'_>, piece: P, state: &State) {
         let mut pieces = self.pieces.lock();
         state.set_ahead();
-        let pieces = pieces.get_or_insert_default();
-        let bytes = self.bytes() + one.as_ref().map_or(0, |data| data.len());
-        let overhead = self.overhead.load(Relaxed);
-        let piece = match one {
-            Ok(data) => {
-                if let Some(Ahead::Data(last)) = pieces.back_mut()
-                    && join(last, data)
-                {
-                    return self.set(bytes, overhead);
-                }
-                Ahead::Data(data.to_vec())
-            }
-            Err(last) => last,
-        };
-        self.set(bytes, overhead + piece.overhead());
-        pieces.push_back(piece);
+        self.set(self.bytes() + piece.len(), self.overhead() + piece.overhead());
+        pieces.get_or_insert_default().push_back(piece);
     }
 
     /// Under the lock.
@@ -106,9 +102,27 @@ impl ReadAhead {
         self.bytes.load(Relaxed)
     }
 
+    /// What the pieces count for besides their bytes. Any thread.
+    pub(super) fn overhead(&self) -> usize {
+        self.overhead.load(Relaxed)
+    }
+}
+
+impl ReadAhead<Ahead> {
+    /// Adds bytes, to the last piece if that is short.
+    pub(super) fn push_data(&self, claim: &ReadClaim<'_>, data: &[u8], state: &State) {
+        if let Some(pieces) = &mut *self.pieces.lock()
+            && let Some(Ahead::Data(last)) = pieces.back_mut()
+            && join(last, data)
+        {
+            return self.set(self.bytes() + data.len(), self.overhead());
+        }
+        self.push(claim, Ahead::Data(data.to_vec()), state);
+    }
+
     /// How many bytes may still be read ahead. Any thread.
     pub(super) fn room(&self) -> usize {
-        config::READ_AHEAD.saturating_sub(self.bytes() + self.overhead.load(Relaxed))
+        config::READ_AHEAD.saturating_sub(self.bytes() + self.overhead())
     }
 }
 

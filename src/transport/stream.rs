@@ -66,7 +66,7 @@ pub struct Stream<B> {
     input: Input,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
-    ahead: ReadAhead,
+    ahead: ReadAhead<Ahead>,
 }
 
 impl<B: Buffer> Stream<B> {
@@ -145,19 +145,21 @@ impl<B: Buffer> Stream<B> {
                 break true;
             }
             let limit = room.min(bench.scratch.len());
-            let (one, more) = match self.read(&claim, &mut bench.scratch[..limit]) {
+            let last = match self.read(&claim, &mut bench.scratch[..limit]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
-                Err(error) => (Err(Ahead::Failed(error)), false),
-                Ok((0, _)) => (Err(Ahead::End), false),
+                Err(error) => Ahead::Failed(error),
+                Ok((0, _)) => Ahead::End,
                 Ok((count, more)) => {
                     report.bytes_in += count as u64;
-                    (Ok(&bench.scratch[..count]), more)
+                    self.ahead.push_data(&claim, &bench.scratch[..count], self.state());
+                    if more {
+                        continue;
+                    }
+                    break false;
                 }
             };
-            self.ahead.push(&claim, one, self.state());
-            if !more {
-                break false;
-            }
+            self.ahead.push(&claim, last, self.state());
+            break false;
         };
         // A full transport stays readable, and the owner reads on when it has taken what is there.
         report.tell_owner |= claim.release(more) == Schedule::Needed;
