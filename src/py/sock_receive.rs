@@ -21,7 +21,7 @@ use super::object::Ref;
 use super::state::state;
 use crate::config;
 use crate::sys::descriptor;
-use crate::sys::receive::receive;
+use crate::sys::socket::recv_uninit;
 
 /// What is received, and into what.
 pub(super) enum Receive {
@@ -131,7 +131,7 @@ fn new_bytes(py: Python<'_>, fd: RawFd, size: usize) -> PyResult<Received<'_>> {
             return Err(alloc::raised(py));
         }
         let bytes = ffi::PyBytes_AsString(object).cast::<MaybeUninit<u8>>();
-        match receive(fd, slice::from_raw_parts_mut(bytes, size)) {
+        match recv_uninit(fd, slice::from_raw_parts_mut(bytes, size)) {
             Ok(got) => {
                 if got < size && _PyBytes_Resize(&raw mut object, got.cast_signed()) != 0 {
                     return Err(alloc::raised(py));
@@ -161,7 +161,7 @@ fn into_buffer<'py>(py: Python<'py>, fd: RawFd, buffer: &Ref) -> PyResult<Option
         let size = view.len.unsigned_abs();
         let received = (1..=config::RECEIVE_ATTACHED)
             .contains(&size)
-            .then(|| receive(fd, slice::from_raw_parts_mut(view.buf.cast(), size)));
+            .then(|| recv_uninit(fd, slice::from_raw_parts_mut(view.buf.cast(), size)));
         ffi::PyBuffer_Release(view);
         match received {
             None => Ok(None),

@@ -9,9 +9,10 @@ use super::socket::retry;
 /// The flag that tells one call on a socket not to wait.
 pub const NO_WAIT: libc::c_int = libc::MSG_DONTWAIT;
 
-/// Bytes that a pipe takes without waiting when it has any room (`PIPE_BUF` of Linux), and that a
+/// Bytes that a pipe takes without waiting when it has any room (`PIPE_BUF`), and that a
 /// terminal takes, even if it expands each of them.
-const PIPE_PIECE: usize = 4096;
+const PIPE_PIECE: usize =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 4096 } else { 512 };
 const TERMINAL_PIECE: usize = 32;
 
 /// Whether calls on it wait now. Another holder may change that at any time.
@@ -94,21 +95,27 @@ fn write_piece(fd: RawFd, parts: &[io::IoSlice<'_>], piece: usize) -> io::Result
     retry(|| unsafe { libc::write(fd, part.as_ptr().cast(), part.len()) })
 }
 
-/// A number as a system call takes it: all bits of a register count.
+/// `preadv2` or `pwritev2`, which not every C library has, at the offset of the file: -1, which is one
+/// argument on 64 bits and two on 32. A pipe has none.
+///
+/// # Safety
+/// So many parts are valid.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
-fn long(number: i64) -> libc::c_long {
-    number as libc::c_long
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+unsafe fn without_waiting(
+    call: libc::c_long,
+    fd: RawFd,
+    parts: *const libc::iovec,
+    count: usize,
+) -> io::Result<usize> {
+    // All bits of a register count.
+    let [fd, count, offset, flags] = [fd.into(), count as i64, -1, libc::RWF_NOWAIT.into()];
+    let [fd, count, offset, flags] = [fd, count, offset, flags].map(|it: i64| it as libc::c_long);
+    // SAFETY: by our caller's word.
+    retry(|| unsafe {
+        libc::syscall(call, fd, parts, count, offset, offset, flags) as libc::ssize_t
+    })
 }
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-#[allow(clippy::cast_possible_truncation, reason = "what a call has moved, or -1")]
-fn to_size(result: libc::c_long) -> libc::ssize_t {
-    result as libc::ssize_t
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const RWF_NO_WAIT: libc::c_long = libc::RWF_NOWAIT as libc::c_long;
 
 /// Whether the kernel does not know how not to wait on that kind of file.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -123,35 +130,16 @@ fn cannot_ask(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// Those of `read(2)`; `WouldBlock` if nothing is there.
-#[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn read_pipe(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: one valid part; an offset of -1 means that of the file, of which a pipe has none. (Not
-    // every C library has `preadv2`. The offset is one argument on 64 bits, two on 32.)
-    let read = retry(|| unsafe {
-        let [fd, count, low, high] = [fd.into(), 1, -1, -1].map(long);
-        to_size(libc::syscall(
-            libc::SYS_preadv2,
-            fd,
-            &raw const part,
-            count,
-            low,
-            high,
-            RWF_NO_WAIT,
-        ))
-    });
-    match read {
-        Err(error) if cannot_ask(&error) => read_device(fd, buffer),
-        read => read,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: one valid part.
+        let read = unsafe { without_waiting(libc::SYS_preadv2, fd, &raw const part, 1) };
+        if !read.as_ref().is_err_and(cannot_ask) {
+            return read;
+        }
     }
-}
-
-/// Reads from a pipe.
-///
-/// # Errors
-/// Those of `read(2)`; `WouldBlock` if nothing is there.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub fn read_pipe(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     read_device(fd, buffer)
 }
 
@@ -159,29 +147,17 @@ pub fn read_pipe(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// Those of `writev(2)`; `WouldBlock` if there is no room.
-#[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn write_pipe(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-    // SAFETY: as in `read_pipe`; `IoSlice` is laid out as `iovec`.
-    let written = retry(|| unsafe {
-        let [fd, count, low, high] =
-            [fd.into(), i64::try_from(parts.len()).unwrap_or(1), -1, -1].map(long);
-        let parts = parts.as_ptr().cast::<libc::iovec>();
-        to_size(libc::syscall(libc::SYS_pwritev2, fd, parts, count, low, high, RWF_NO_WAIT))
-    });
-    match written {
-        Err(error) if cannot_ask(&error) => write_piece(fd, parts, PIPE_PIECE),
-        written => written,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // SAFETY: `IoSlice` is laid out as `iovec`, and the parts are valid.
+        let written =
+            unsafe { without_waiting(libc::SYS_pwritev2, fd, parts.as_ptr().cast(), parts.len()) };
+        if !written.as_ref().is_err_and(cannot_ask) {
+            return written;
+        }
     }
-}
-
-/// Writes what a pipe takes of `parts`.
-///
-/// # Errors
-/// Those of `writev(2)`; `WouldBlock` if there is no room.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub fn write_pipe(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-    // A pipe of other systems takes less at once.
-    write_piece(fd, parts, PIPE_PIECE / 8)
+    write_piece(fd, parts, PIPE_PIECE)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -11,7 +11,6 @@ pub mod clock;
 pub mod descriptor;
 pub mod level_trigger;
 pub mod owned_socket;
-pub mod receive;
 pub mod search;
 pub mod socket;
 pub mod thread;

@@ -2,12 +2,13 @@
 //! system call each, repeated only when a signal cut it short. None raises `SIGPIPE`.
 
 use std::io;
+use std::mem::MaybeUninit;
 #[cfg(any(test, not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))))]
 use std::os::fd::AsRawFd;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::address::SocketAddress;
-use super::descriptor;
+use super::descriptor::{self, NO_WAIT};
 use super::owned_socket::OwnedSocket;
 
 /// Repeats a call that a signal interrupted.
@@ -23,11 +24,15 @@ pub(super) fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize
     }
 }
 
+/// What a call has returned, 0 if it succeeded.
+fn done(status: libc::c_int) -> io::Result<()> {
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | NO_WAIT;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
-const RECEIVE_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+const SEND_FLAGS: libc::c_int = NO_WAIT;
 
 /// Receives into `buffer`; zero bytes mean the end of the stream.
 ///
@@ -36,7 +41,16 @@ const RECEIVE_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 #[inline]
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the buffer is valid for its length.
-    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), RECEIVE_FLAGS) })
+    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), NO_WAIT) })
+}
+
+/// As [`recv`], into the beginning of memory that may hold anything.
+///
+/// # Errors
+/// As [`recv`].
+pub fn recv_uninit(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: the kernel writes into the buffer, within its length.
+    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), NO_WAIT) })
 }
 
 /// As [`recv`], and says whether it stopped at nothing but the end of what there was. On a unix
@@ -52,7 +66,7 @@ pub fn recv_whole(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
     message.msg_iov = (&raw mut part).cast();
     message.msg_iovlen = 1;
     // SAFETY: the message points to one valid part.
-    let count = retry(|| unsafe { libc::recvmsg(fd, &raw mut message, RECEIVE_FLAGS) })?;
+    let count = retry(|| unsafe { libc::recvmsg(fd, &raw mut message, NO_WAIT) })?;
     // There is no room for what comes beside the bytes, so the kernel says that it was cut off.
     Ok((count, message.msg_flags & libc::MSG_CTRUNC == 0))
 }
@@ -67,7 +81,7 @@ pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddre
         // SAFETY: the buffer and the address are valid for their lengths.
         count = retry(|| unsafe {
             let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
-            libc::recvfrom(fd, start, size, RECEIVE_FLAGS, storage, length)
+            libc::recvfrom(fd, start, size, NO_WAIT, storage, length)
         });
     });
     Ok((count?, address))
@@ -153,11 +167,10 @@ unsafe fn accept_raw(
 fn set_flags(connection: &OwnedSocket) -> io::Result<()> {
     let fd = connection.as_raw_fd();
     // SAFETY: plain calls on a descriptor that is ours.
-    let set = unsafe {
-        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0
-            && libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) == 0
-    };
-    if set { Ok(()) } else { Err(io::Error::last_os_error()) }
+    unsafe {
+        done(libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC))?;
+        done(libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK))
+    }
 }
 
 /// Tells the peer that nothing more will be sent.
@@ -166,11 +179,7 @@ fn set_flags(connection: &OwnedSocket) -> io::Result<()> {
 /// Those of `shutdown(2)`: `NotConnected` when the peer is gone.
 pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     // SAFETY: a plain call.
-    if unsafe { libc::shutdown(fd, libc::SHUT_WR) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(unsafe { libc::shutdown(fd, libc::SHUT_WR) })
 }
 
 /// Sends small messages at once instead of collecting them (`TCP_NODELAY`).
@@ -181,16 +190,10 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
 pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option is an `int`.
-    let status = unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    done(unsafe {
+        let (on, size) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, on, size)
+    })
 }
 
 /// The address that a socket is bound to.
@@ -203,7 +206,7 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
         // SAFETY: the address is valid for its length.
         status = unsafe { libc::getsockname(fd, storage, length) };
     });
-    if status == 0 { Ok(address) } else { Err(io::Error::last_os_error()) }
+    done(status).map(|()| address)
 }
 
 /// What the descriptor is, as far as it matters for how it is read and written.
@@ -236,7 +239,7 @@ impl Channel {
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn of_pipe(fd: RawFd) -> io::Result<Self> {
-        let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+        let mut status = MaybeUninit::<libc::stat>::uninit();
         // SAFETY: the status is filled if the call succeeds.
         let mode = unsafe {
             if libc::fstat(fd, status.as_mut_ptr()) != 0 {

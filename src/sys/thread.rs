@@ -23,18 +23,15 @@ pub fn affinity() -> Option<usize> {
 pub struct ThreadId(u32);
 
 impl ThreadId {
-    /// The calling thread.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    /// The calling thread. Other systems than Linux have no such names.
     #[must_use]
     pub fn current() -> Self {
-        // SAFETY: a plain call.
-        Self(unsafe { libc::gettid() }.cast_unsigned())
-    }
-
-    /// The calling thread. This system has no such names.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    #[must_use]
-    pub fn current() -> Self {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            // SAFETY: a plain call.
+            Self(unsafe { libc::gettid() }.cast_unsigned())
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
         Self(0)
     }
 
@@ -51,24 +48,21 @@ impl ThreadId {
     }
 
     /// The processor time that the thread has had. `None` if it has ended, or cannot be asked.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[must_use]
     pub fn processor_time(self) -> Option<Duration> {
-        // As `pthread_getcpuclockid` makes it: the complement of the thread, and that it is one.
-        const PER_THREAD_SCHEDULER: libc::clockid_t = 0b110;
-        let clock = (!self.0.cast_signed() << 3) | PER_THREAD_SCHEDULER;
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the kernel checks the clock, and writes to a place of ours.
-        if unsafe { libc::clock_gettime(clock, &raw mut now) } != 0 {
-            return None;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            // As `pthread_getcpuclockid` makes it: the complement of the thread, and that it is one.
+            const PER_THREAD_SCHEDULER: libc::clockid_t = 0b110;
+            let clock = (!self.0.cast_signed() << 3) | PER_THREAD_SCHEDULER;
+            let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: the kernel checks the clock, and writes to a place of ours.
+            if unsafe { libc::clock_gettime(clock, &raw mut now) } != 0 {
+                return None;
+            }
+            Some(Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?))
         }
-        Some(Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?))
-    }
-
-    /// See above; this system cannot be asked.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    #[must_use]
-    pub fn processor_time(self) -> Option<Duration> {
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
         None
     }
 
