@@ -31,15 +31,6 @@ pub enum Completion {
     Accepted(IoToken, Connection),
 }
 
-impl Completion {
-    fn into_connection(self) -> Option<Connection> {
-        match self {
-            Self::Accepted(_, connection) => Some(connection),
-            Self::Turn(_) => None,
-        }
-    }
-}
-
 /// Work on one transport that needs no Python, and the loop to tell of it.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -291,16 +282,7 @@ impl Shared {
 
     /// Ends the owner's present wait, or else its next one. Any thread; after `close`, nothing.
     pub fn wake(&self) {
-        if self.is_parents() {
-            return;
-        }
-        // The lock is only ever written by `close`, so a failed try means there is none to wake.
-        if let Some(handle) = self.handle.try_read()
-            && let Some(handle) = &*handle
-        {
-            let woken = handle.wake();
-            debug_assert!(woken.is_ok(), "the waker is open while its lock is held");
-        }
+        let _ = self.with_handle(Handle::wake);
     }
 
     /// Wakes the owner if it sleeps, for something that was announced where it looks. Any thread.
@@ -349,7 +331,11 @@ impl Shared {
     /// takes any more.
     #[must_use]
     pub fn drain_connections(&self) -> Vec<Connection> {
-        self.drain_completions().filter_map(Completion::into_connection).collect()
+        let connection = |completion| match completion {
+            Completion::Accepted(_, connection) => Some(connection),
+            Completion::Turn(_) => None,
+        };
+        self.drain_completions().filter_map(connection).collect()
     }
 
     /// Notes what a poll by another thread than the owner found, and hands `job` what can be done
@@ -422,6 +408,7 @@ impl Shared {
         if self.is_parents() {
             return Err(LoopError::Closed);
         }
+        // Written by `close` alone, but in a forked child: a failed try means that the loop is closed.
         let handle = self.handle.try_read().ok_or(LoopError::Closed)?;
         handle.as_ref().map(f).ok_or(LoopError::Closed)
     }

@@ -71,7 +71,7 @@ pub struct Local<C> {
     /// What the last poll found; kept for its memory.
     pub found: Vec<Ready>,
     /// Memory to read into; its content means nothing between two reads.
-    scratch: Scratch,
+    pub scratch: Scratch,
     /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
     last_poll_ns: u64,
     ticks: Ticks,
@@ -146,22 +146,6 @@ impl<C> Local<C> {
     #[must_use]
     pub fn last_poll_ns(&self) -> u64 {
         self.last_poll_ns
-    }
-
-    /// Memory to read into, of [`config::READ_SIZE`] bytes; made at the first use.
-    #[inline]
-    pub fn scratch(&mut self) -> &mut [u8] {
-        self.scratch.get()
-    }
-
-    /// Lends the memory to read into, for as long as nothing is read in a turn.
-    pub fn take_scratch(&mut self) -> Scratch {
-        std::mem::take(&mut self.scratch)
-    }
-
-    /// Takes it back.
-    pub fn give_scratch(&mut self, scratch: Scratch) {
-        self.scratch = scratch;
     }
 
     /// Notes that the kernel was asked; `in_vain`: it had nothing, and did not let the loop sleep.

@@ -39,12 +39,6 @@ struct TaskKey {
     part: u8,
 }
 
-impl TaskKey {
-    fn new(owner: OwnerKey, address: usize, part: u8) -> Self {
-        Self { owner, address, part }
-    }
-}
-
 /// The shards of one loop. More readers than these must hold a lock each before the loop waits.
 const PARTS: u8 = 8;
 
@@ -79,10 +73,8 @@ impl Hasher for Hashed {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key is hashed as one number");
     }
 
     fn write_u64(&mut self, hash: u64) {
@@ -183,12 +175,12 @@ impl<T: Send + Sync> Registry<T> {
         roster.serial += 1;
         let serial = roster.serial;
         let first = roster.part;
-        let free = (0..PARTS).map(|step| (first + step) % PARTS).find_map(|part| {
-            Some((part, self.tasks.try_entry(TaskKey::new(owner, address, part))?))
-        });
+        let free = (0..PARTS)
+            .map(|step| (first + step) % PARTS)
+            .find_map(|part| Some((part, self.tasks.try_entry(TaskKey { owner, address, part })?)));
         let (part, place) = free.unwrap_or_else(|| {
             // Each is being read.
-            (first, self.tasks.entry(TaskKey::new(owner, address, first)))
+            (first, self.tasks.entry(TaskKey { owner, address, part: first }))
         });
         roster.part = part;
         roster.queue.push_back(Listed { address, serial, part });
@@ -206,7 +198,7 @@ impl<T: Send + Sync> Registry<T> {
     /// Its place in the roster is given up when its turn comes.
     #[must_use]
     pub fn remove(&self, owner: OwnerKey, address: usize) -> Vec<T> {
-        let part = |part| self.tasks.remove(&TaskKey::new(owner, address, part));
+        let part = |part| self.tasks.remove(&TaskKey { owner, address, part });
         (0..PARTS).filter_map(part).map(|(_, entry)| entry.reference).collect()
     }
 
@@ -235,7 +227,8 @@ impl<T: Send + Sync> Registry<T> {
         is_dead: impl Fn(&T) -> bool,
     ) -> Option<T> {
         let listed = roster.queue.pop_front()?;
-        match self.tasks.try_entry(TaskKey::new(owner, listed.address, listed.part)) {
+        let Listed { address, part, .. } = listed;
+        match self.tasks.try_entry(TaskKey { owner, address, part }) {
             Some(Place::Occupied(place)) if place.get().serial == listed.serial => {
                 if is_dead(&place.get().reference) {
                     roster.swept += 1;
@@ -340,13 +333,13 @@ mod tests {
     fn each_loop_has_its_shards_and_tasks_are_spread_within_them() {
         let hash = |address: usize| {
             let mut hasher = Hashed::default();
-            TaskKey::new(OwnerKey(1), address, 0).hash(&mut hasher);
+            TaskKey { owner: OwnerKey(1), address, part: 0 }.hash(&mut hasher);
             hasher.finish()
         };
         let registry = Registry::<usize>::default();
         for owner in [0, 1, 63, 64, 1000].map(OwnerKey) {
             for part in 0..PARTS {
-                let key = TaskKey::new(owner, 0x7f00_1000, part);
+                let key = TaskKey { owner, address: 0x7f00_1000, part };
                 assert_eq!(registry.tasks.determine_map(&key), shard_of(owner, part));
             }
         }

@@ -183,10 +183,7 @@ impl Team {
     }
 
     pub(super) fn wake_monitor(&self) {
-        self.with_monitor(|handle| {
-            let woken = handle.wake();
-            debug_assert!(woken.is_ok(), "the waker is open while its lock is held");
-        });
+        self.with_monitor(Handle::wake);
     }
 
     /// Calls `f` with the monitor's reactor, if there is a monitor.

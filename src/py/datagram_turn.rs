@@ -54,7 +54,7 @@ impl Turn<'_, '_> {
         // SAFETY: making a bytes object runs no Python code that could reach the loop.
         let received = unsafe {
             event_loop.if_owner(|local| {
-                let scratch = local.scratch();
+                let scratch = local.scratch.get();
                 let (count, from) = datagrams.receive(&claim, scratch)?;
                 Ok((bytes_from(py, &scratch[..count]), count, from))
             })

@@ -1,6 +1,7 @@
 //! How a turn asks the kernel, detached from the interpreter, and makes ready what it found. In a pool
 //! the thread works for other loops meanwhile ([`Hand::wait`](crate::pool::Hand::wait)).
 
+use std::mem::take;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -32,8 +33,8 @@ impl<'a> Taken<'a> {
         // SAFETY: runs no Python.
         let (hand, found) = unsafe {
             claim.local(|local| {
-                let hand = hand.map(|hand| (hand, local.take_scratch()));
-                (hand, std::mem::take(&mut local.found))
+                let hand = hand.map(|hand| (hand, take(&mut local.scratch)));
+                (hand, take(&mut local.found))
             })
         };
         Self { core, claim, hand, found }
@@ -48,7 +49,7 @@ impl Drop for Taken<'_> {
         unsafe {
             self.claim.local(|local| std::mem::swap(&mut local.found, &mut self.found));
             if let Some((hand, scratch)) = self.hand.take() {
-                self.claim.local(|local| local.give_scratch(scratch));
+                self.claim.local(|local| local.scratch = scratch);
                 self.core.hand.with(|place| *place = Some(hand));
             }
         }

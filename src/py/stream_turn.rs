@@ -96,7 +96,7 @@ impl<'a> Turn<'a, '_> {
         // reach the loop.
         let read = unsafe {
             event_loop.if_owner(|local| {
-                let scratch = &mut local.scratch()[..config::STREAM_READ_SIZE];
+                let scratch = &mut local.scratch.get()[..config::STREAM_READ_SIZE];
                 let (count, more) = stream.read(&claim, scratch)?;
                 if let Some(feed) = &feed
                     && count > 0

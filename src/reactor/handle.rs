@@ -32,11 +32,9 @@ impl Handle {
     }
 
     /// Ends the driver's present wait, or else its next one. Wakes coalesce.
-    ///
-    /// # Errors
-    /// Those of the kernel; none is known to occur while the waker is open.
-    pub fn wake(&self) -> io::Result<()> {
-        self.waker.wake()
+    pub fn wake(&self) {
+        let woken = self.waker.wake();
+        debug_assert!(woken.is_ok(), "the kernel refuses nothing while the waker is open");
     }
 
     /// The selector's own descriptor, which another selector can watch.

@@ -91,10 +91,7 @@ impl Link {
 
     /// The token under which it is registered; `None` before.
     pub fn token(&self) -> Option<IoToken> {
-        match usize::try_from(self.token.load(Acquire)) {
-            Ok(0) | Err(_) => None,
-            Ok(bits) => IoToken::from_bits(bits),
-        }
+        IoToken::from_word(self.token.load(Acquire))
     }
 
     /// Notes the token, and asks the reactor for `edges`, and for room to write if that was asked
@@ -105,7 +102,7 @@ impl Link {
         edges: Edges,
         registrar: &dyn Registrar,
     ) -> io::Result<()> {
-        self.token.store(token.to_bits() as u64, Release);
+        self.token.store(token.to_word(), Release);
         if edges != Edges::Read {
             self.write_armed.store(true, Relaxed);
         }

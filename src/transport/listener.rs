@@ -173,13 +173,12 @@ impl Source for Listener {
         let mut unwanted = Vec::new();
         let (more, failure) =
             self.accept(&claim, config::ACCEPTS_PER_JOB, &mut drop, &mut unwanted);
-        let failed = failure.is_some();
-        if failed {
+        report.again = more && failure.is_none();
+        if failure.is_some() {
             self.arrived.lock().failure = failure;
+            report.tell_owner = self.state.note_news() == Schedule::Needed;
         }
-        report.again = more && !failed;
-        let scheduled = if failed { claim.release_with_news(more) } else { claim.release(more) };
-        report.tell_owner = scheduled == Schedule::Needed;
+        report.tell_owner |= claim.release(more) == Schedule::Needed;
         report
     }
 

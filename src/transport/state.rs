@@ -160,6 +160,11 @@ impl Bits {
     }
 }
 
+/// The bit, if it is to be set.
+const fn when(set: bool, bit: u32) -> u32 {
+    if set { bit } else { 0 }
+}
+
 /// The word, with `SCHEDULED` if the owner has something to do.
 const fn scheduled(word: u32) -> u32 {
     if Bits(word).wants_owner() { word | SCHEDULED } else { word }
@@ -195,26 +200,16 @@ impl ReadClaim<'_> {
     /// Gives it back. `more`: it was not read to the end.
     #[inline]
     pub fn release(self, more: bool) -> Schedule {
-        self.release_with(more, 0)
-    }
-
-    /// As [`release`](Self::release), with something for the owner to look at.
-    pub fn release_with_news(self, more: bool) -> Schedule {
-        self.release_with(more, NEWS)
+        let set = when(more, READABLE);
+        ManuallyDrop::new(self).0.change_and_schedule(|old| (old | set) & !READING)
     }
 
     /// As [`release`](Self::release) by the owner within its turn, which delivers first and schedules
     /// itself afterwards.
     #[inline]
     pub fn release_in_turn(self, more: bool) {
-        let set = if more { READABLE } else { 0 };
+        let set = when(more, READABLE);
         ManuallyDrop::new(self).0.change(|old| (old | set) & !READING);
-    }
-
-    #[inline]
-    fn release_with(self, more: bool, news: u32) -> Schedule {
-        let set = news | if more { READABLE } else { 0 };
-        ManuallyDrop::new(self).0.change_and_schedule(|old| (old | set) & !READING)
     }
 
     /// Whether it is one on this word.
@@ -240,13 +235,13 @@ pub struct WriteClaim<'a>(&'a State);
 impl WriteClaim<'_> {
     /// Gives it back. `room`: the kernel would have taken more. `news`: the owner is to hear of it.
     pub fn release(self, room: bool, news: bool) -> Schedule {
-        let set = if room { WRITABLE } else { 0 } | if news { NEWS } else { 0 };
+        let set = when(room, WRITABLE) | when(news, NEWS);
         ManuallyDrop::new(self).0.change_and_schedule(|old| (old | set) & !WRITING)
     }
 
     /// As [`release`](Self::release) by the owner, which looks at the outcome itself.
     pub fn release_in_turn(self, room: bool) {
-        let set = if room { WRITABLE } else { 0 };
+        let set = when(room, WRITABLE);
         ManuallyDrop::new(self).0.change(|old| (old | set) & !WRITING);
     }
 
@@ -310,16 +305,9 @@ impl State {
     /// readiness that is being claimed at that moment, neither might have seen the other.
     #[inline]
     pub fn ready(&self, ready: Ready) -> Schedule {
-        let mut set = 0;
-        if ready.readable {
-            set |= READABLE;
-        }
-        if ready.writable {
-            set |= WRITABLE;
-        }
-        if ready.ended {
-            set |= READ_END;
-        }
+        let set = when(ready.readable, READABLE)
+            | when(ready.writable, WRITABLE)
+            | when(ready.ended, READ_END);
         let note = |old| scheduled(old | set);
         let (Ok(old) | Err(old)) = self.0.fetch_update(AcqRel, Acquire, |old| Some(note(old)));
         if note(old) & !old & SCHEDULED != 0 { Schedule::Needed } else { Schedule::Unneeded }
