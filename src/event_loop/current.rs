@@ -218,6 +218,7 @@ impl Step<'_> {
     }
 
     /// Lets it go on beyond this, until [`Current::leave`] shows again what this returns.
+    #[must_use = "it goes on until it is left"]
     pub fn keep_on(self) -> usize {
         ManuallyDrop::new(self).before
     }

@@ -1,6 +1,5 @@
 //! The loops of a pool as their threads see each other: whose socket work may be done by whom.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::clock;
 
 /// What the threads of one pool share to work for each other.
+#[derive(Debug)]
 pub struct Team {
     pub(super) crew: Arc<Crew<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
@@ -37,12 +37,6 @@ pub struct Team {
     /// Where it tells of loops that are inside one callback for too long, once somebody has asked.
     incidents: OnceLock<Incidents>,
     pub(super) placement: Placement,
-}
-
-impl fmt::Debug for Team {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Team").field("loops", &self.loops.len()).finish_non_exhaustive()
-    }
 }
 
 /// Whether the loop's thread sleeps, and has done nothing of its own for long enough that it is not

@@ -144,16 +144,10 @@ impl<J: Send> Worker<J> {
         injected.then(|| self.crew.injector.steal_one()).flatten().or_else(|| self.deque.pop())
     }
 
-    /// How many jobs lie on the own deque.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.deque.len()
-    }
-
     /// Whether no job lies on the own deque.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.deque.is_empty()
     }
 
     /// Looks for a job on the thread's own account: on its deque, in the injector, on the others'
@@ -221,7 +215,7 @@ impl<J: Send> Worker<J> {
                 (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))?
             })
         })?;
-        Some((job, deque.len() > 0))
+        Some((job, !deque.is_empty()))
     }
 }
 

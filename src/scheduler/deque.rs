@@ -106,12 +106,8 @@ mod imp {
             Self { jobs: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
         }
 
-        fn len(&self) -> usize {
-            self.len.load(Relaxed)
-        }
-
         pub(in super::super) fn is_empty(&self) -> bool {
-            self.len() == 0
+            self.len.load(Relaxed) == 0
         }
 
         fn add(&self, new: impl IntoIterator<Item = J>) {
@@ -163,8 +159,8 @@ mod imp {
             self.queue.steal_one()
         }
 
-        pub(in super::super) fn len(&self) -> usize {
-            self.queue.len()
+        pub(in super::super) fn is_empty(&self) -> bool {
+            self.queue.is_empty()
         }
     }
 

@@ -9,6 +9,12 @@ use super::*;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Arc, thread};
 
+impl<J> Worker<J> {
+    fn len(&self) -> usize {
+        self.deque.len()
+    }
+}
+
 /// Nobody sleeps.
 struct Nobody;
 
