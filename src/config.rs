@@ -118,6 +118,13 @@ pub const SHORT_BEGINNING: Duration = Duration::from_micros(50);
 /// its loops get on with theirs.
 pub const ENDED_MEMORY: Duration = Duration::from_millis(50);
 
+/// Who has made so many coroutines, and makes the next after [`BURST_PAUSE`], begins a new burst if all
+/// have begun.
+pub const BURST: u64 = 64;
+
+/// See [`BURST`].
+pub const BURST_PAUSE: Duration = Duration::from_micros(500);
+
 /// A loop that has begun nothing for as long as so many take it on the average, at most for
 /// [`HELD_UP_AFTER`], is not held up yet.
 pub const BEGINNINGS_MISSED: u64 = 4;
@@ -129,10 +136,13 @@ pub const HELD_UP_AFTER: Duration = Duration::from_millis(8);
 /// have had of late.
 pub const HELD_UP_LONG: Duration = Duration::from_millis(16);
 
-/// How many more than others a loop may have had when it is given the next in a row, as far as they are
-/// an eighth of what each has had of late: it is woken for the first, and finds the others. With more,
-/// few that live long would be spread badly behind a burst of short ones.
-pub const PLACED_IN_A_ROW: u64 = 2;
+/// So many more are placed on a loop in a row, as far as they are an eighth of what each has to do: it is
+/// woken for the first, and finds the others; and who places them looks once.
+pub const PLACED_IN_A_ROW: u64 = 4;
+
+/// To make so many coroutines takes as long as to run one, if they are short. So who makes a burst gets
+/// fewer of it: on two loops two fifths.
+pub const MADE_FOR_ONE_BEGUN: u64 = 5;
 
 /// Loops that are looked at for the one with the least to do, each time that a coroutine is placed.
 pub const LOOKED_AT: usize = 8;

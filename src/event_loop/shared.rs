@@ -83,6 +83,8 @@ pub struct Load {
     spawned: AtomicU64,
     /// Counts those that have ended. It wraps.
     ended: AtomicU64,
+    /// Counts those that its callbacks have made, for whatever loop. It wraps.
+    made: AtomicU64,
     is_looking: AtomicBool,
     /// When it slept last, in nanoseconds of the clock.
     slept_ns: AtomicU64,
@@ -112,6 +114,19 @@ impl Load {
     #[inline]
     pub fn add_ended(&self) {
         self.ended.store(self.ended().wrapping_add(1), Relaxed);
+    }
+
+    /// Counts the coroutines of `spawn` that were made here, for whatever loop; those that take as long to
+    /// make as to run. It wraps. Any thread.
+    #[inline]
+    pub fn made(&self) -> u64 {
+        self.made.load(Relaxed)
+    }
+
+    /// See [`made`](Self::made). Owner only.
+    #[inline]
+    pub fn add_made(&self) {
+        self.made.store(self.made().wrapping_add(1), Relaxed);
     }
 
     /// When the owner slept last, in nanoseconds of the clock. Any thread.

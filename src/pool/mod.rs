@@ -19,6 +19,7 @@ mod incidents;
 mod monitor;
 mod patience;
 mod placement;
+mod recent;
 mod registry;
 mod starts;
 mod team;

@@ -3,7 +3,8 @@
 //!
 //! A coroutine is placed on the loop that has the fewest: each that waits there counts, each that has
 //! begun, and for a while each that has ended. So a burst is spread at once, whoever gets a processor
-//! first, and what lives long as evenly as what is short. One that is awaited before it begins counts
+//! first, and what lives long as evenly as what is short. To make them is work as well: whoever makes many
+//! short ones gets fewer of them. One that is awaited before it begins counts
 //! no more once it has ended, and if it was made while nothing waited here it begins here: who spawns and
 //! awaits one after another, each of them short, wakes nobody.
 //!
@@ -30,7 +31,6 @@ use crate::config;
 use crate::event_loop::Shared;
 use crate::scheduler::{CrewId, Homes, Outlook, RunQueues, Seat, Sleepers, Summons, Watch};
 use crate::sync::announce::Announced;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sys::clock;
 
 /// By this number a summons says that it is for these.
@@ -92,20 +92,6 @@ enum Choice {
     Other(Seat),
 }
 
-/// How many of those that have ended on each loop count no more.
-#[derive(Debug)]
-pub(super) struct Forgotten {
-    counts: Box<[AtomicU64]>,
-    at_ns: AtomicU64,
-}
-
-impl Forgotten {
-    pub(super) fn new(loops: usize) -> Self {
-        let counts = std::iter::repeat_with(|| AtomicU64::new(0)).take(loops).collect();
-        Self { counts, at_ns: AtomicU64::new(0) }
-    }
-}
-
 /// One loop's part in this; its thread's.
 #[derive(Debug)]
 pub(super) struct Starter {
@@ -115,8 +101,14 @@ pub(super) struct Starter {
     seen: Box<[Seen]>,
     /// One lies on the own queue for whose sake nobody was woken; unless it has been taken.
     has_alone: bool,
-    /// Counts what was placed. It wraps.
-    placed: u32,
+    /// So many more are placed there, without a look at the others.
+    in_a_row: u64,
+    /// Counts the looks at the others. It wraps.
+    looked: u32,
+    /// When one of those was, of late.
+    placed_ns: u64,
+    /// Counts what was placed, since the last burst began.
+    placed: u64,
 }
 
 impl Starter {
@@ -126,6 +118,9 @@ impl Starter {
             last: seat,
             seen: vec![Seen::default(); loops].into(),
             has_alone: false,
+            in_a_row: 0,
+            looked: 0,
+            placed_ns: 0,
             placed: 0,
         }
     }
@@ -144,26 +139,29 @@ impl Starter {
 
     /// Where the next coroutine is to be placed. `alone`: it may be the only one.
     fn choose(&mut self, team: &Team, alone: bool) -> Choice {
+        if self.in_a_row > 0 && !team.starts.is_empty(self.last) && team.takes_more(self.last) {
+            self.in_a_row -= 1;
+            return self.place_at(team, self.last);
+        }
         let count = team.loops.len();
-        self.placed = self.placed.wrapping_add(1);
+        self.looked = self.looked.wrapping_add(1);
         // The clock costs as much as all the rest.
-        if self.placed.is_multiple_of(32) || team.starts.is_empty(self.seat) {
-            team.forget(clock::monotonic_ns());
+        if self.looked.is_multiple_of(16) || team.starts.is_empty(self.seat) {
+            self.forget(team, clock::monotonic_ns());
         }
         // Beginning with the last one: equal loops are filled one after another.
         let before = Seat((self.last.0 + count - 1) % count);
         let others = team.starts.seats_behind(before).take(config::LOOKED_AT);
         let best = others
-            .filter(|seat| *seat != self.seat && !team.starts.is_closed(*seat))
-            .filter_map(|seat| {
-                let home = team.loops[seat.0].get().filter(|home| home.is_running())?;
-                let works = home.idle().is_awake();
-                Some((team.had(seat) + u64::from(works), works, seat))
+            .filter(|seat| *seat != self.seat && team.takes_more(*seat))
+            .map(|seat| {
+                let works = Starters(team).home(seat).is_some_and(|home| home.idle().is_awake());
+                (team.has_to_do(seat) + u64::from(works), works, seat)
             })
             .min_by_key(|(load, works, _)| (*load, *works));
         let Some((least, works, other)) = best else { return Choice::Own };
         // This loop works, for whoever makes the coroutine.
-        let own = team.had(self.seat) + 1;
+        let own = team.has_to_do(self.seat) + 1;
         // To leave it with another that works, or has just ended something, costs more than it brings
         // if they have about as much to do.
         let close = least + 1 + least / 16;
@@ -172,8 +170,7 @@ impl Starter {
         } else {
             own < least
         };
-        let fewest = least.min(own);
-        let run = (fewest / 8).min(config::PLACED_IN_A_ROW);
+        let run = (least.min(own) / 8).min(config::PLACED_IN_A_ROW);
         if alone
             && team.steals()
             && !works
@@ -183,18 +180,34 @@ impl Starter {
         {
             return Choice::Alone;
         }
-        let keeps = run > 0 && self.may_keep(team, fewest + run);
-        if !keeps {
-            self.last = if stays { self.seat } else { other };
-        }
-        if self.last == self.seat { Choice::Own } else { Choice::Other(self.last) }
+        self.in_a_row = run;
+        self.place_at(team, if stays { self.seat } else { other })
     }
 
-    /// Whether the loop that had the last may have the next as well: it runs, and has had at most so many.
-    fn may_keep(&self, team: &Team, most: u64) -> bool {
-        team.had(self.last) <= most
-            && !team.starts.is_closed(self.last)
-            && team.loops[self.last.0].get().is_some_and(|home| home.is_running())
+    /// Forgets what has ended of late: bit by bit, or all of it if this is the first of a new burst, lest
+    /// what one burst had too much of is made up for by the next.
+    fn forget(&mut self, team: &Team, now_ns: u64) {
+        let paused = Duration::from_nanos(now_ns.saturating_sub(self.placed_ns));
+        self.placed_ns = now_ns;
+        if paused > config::BURST_PAUSE && self.placed >= config::BURST && team.all_have_begun() {
+            self.placed = 0;
+            team.forget_all(now_ns);
+        } else {
+            team.forget(now_ns);
+        }
+    }
+
+    /// Says where, and counts what it takes to make one, unless to run it takes far longer.
+    fn place_at(&mut self, team: &Team, seat: Seat) -> Choice {
+        if let Some(own) = team.loops[self.seat.0].get() {
+            let took = Duration::from_nanos(own.metrics.begin_ns.get());
+            if !took.is_zero() && took <= config::SHORT_BEGINNING {
+                own.load.add_made();
+            }
+        }
+        self.last = seat;
+        self.placed += 1;
+        if seat == self.seat { Choice::Own } else { Choice::Other(seat) }
     }
 
     /// Whom what is taken from a queue may be given to: this loop, or one that sleeps. One that is awake
@@ -294,6 +307,12 @@ impl Starter {
 }
 
 impl Team {
+    /// Whether a loop begins what is placed there from now on.
+    fn takes_more(&self, seat: Seat) -> bool {
+        !self.starts.is_closed(seat)
+            && self.loops[seat.0].get().is_some_and(|home| home.is_running())
+    }
+
     /// How many loops are at work.
     fn working(&self) -> usize {
         (0..self.loops.len()).filter(|seat| Starters(self).is_awake(Seat(*seat))).count()
@@ -305,44 +324,6 @@ impl Team {
         if !self.starts.is_empty(Seat(seat)) {
             self.starts.see_to_it(&Starters(self));
         }
-    }
-
-    /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
-    fn had(&self, seat: Seat) -> u64 {
-        let ended = self.loops[seat.0].get().map_or(0, |home| home.load.ended());
-        self.spawned(seat) + ended.saturating_sub(self.forgotten.counts[seat.0].load(Relaxed))
-    }
-
-    /// As many as a loop may have had of late that takes what lies on others: a quarter above the share
-    /// of each.
-    fn fair_share(&self) -> u64 {
-        let all: u64 = (0..self.loops.len()).map(|seat| self.had(Seat(seat))).sum();
-        let share = all.div_ceil(self.loops.len() as u64);
-        share + share / 4 + 1
-    }
-
-    /// Forgets half of those that have ended for each time that has passed.
-    fn forget(&self, now_ns: u64) {
-        let forgotten = &self.forgotten;
-        let before_ns = forgotten.at_ns.load(Relaxed);
-        let memory_ns = u64::try_from(config::ENDED_MEMORY.as_nanos()).unwrap_or(u64::MAX);
-        let halves = now_ns.saturating_sub(before_ns) / memory_ns;
-        let at_ns = &forgotten.at_ns;
-        if halves == 0 || at_ns.compare_exchange(before_ns, now_ns, Relaxed, Relaxed).is_err() {
-            return;
-        }
-        for (count, home) in forgotten.counts.iter().zip(&self.loops) {
-            let ended = home.get().map_or(0, |home| home.load.ended());
-            let lingering = ended.saturating_sub(count.load(Relaxed));
-            let kept = u32::try_from(halves).ok().and_then(|halves| lingering.checked_shr(halves));
-            count.store(ended - kept.unwrap_or(0), Relaxed);
-        }
-    }
-
-    /// How many coroutines of `spawn` a loop has: begun, or waiting on its queue.
-    fn spawned(&self, seat: Seat) -> u64 {
-        let begun = self.loops[seat.0].get().map_or(0, |home| home.load.spawned());
-        begun + self.starts.len(seat) as u64
     }
 }
 

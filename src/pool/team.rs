@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::errand::Errand;
-use super::starts;
 use super::{Hand, Incidents, Limit, Placement};
+use super::{recent, starts};
 use crate::config;
 use crate::event_loop::{Job, Phase, Shared};
 use crate::id::LoopId;
@@ -21,7 +21,7 @@ pub struct Team {
     pub(super) crew: Arc<Crew<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
     pub(super) starts: RunQueues<Errand>,
-    pub(super) forgotten: starts::Forgotten,
+    pub(super) forgotten: recent::Forgotten,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
     /// How many of the threads can run at once.
@@ -83,7 +83,7 @@ impl Team {
         Arc::new(Self {
             crew,
             starts: starts::new_queues(loops),
-            forgotten: starts::Forgotten::new(loops),
+            forgotten: recent::Forgotten::new(loops),
             steals,
             cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),

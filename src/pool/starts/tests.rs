@@ -64,7 +64,7 @@ impl Drop for Pool {
     }
 }
 
-/// Long ago all that have ended are forgotten.
+/// What has ended from now on counts for a while.
 fn remember(pool: &Pool) {
     pool.team.forget(clock::monotonic_ns());
 }
@@ -202,6 +202,62 @@ fn a_burst_is_spread_whoever_is_asleep() {
             assert!(parts.iter().all(|part| (15..=26).contains(part)), "{parts:?}");
         }
     }
+}
+
+#[test]
+fn who_makes_many_short_ones_gets_fewer_of_them_until_that_is_forgotten() {
+    for (loops, made) in [(2, 400), (3, 600), (8, 1600)] {
+        let mut pool = Pool::new(loops);
+        remember(&pool);
+        pool.shared(0).metrics.begin_ns.set(5_000);
+        pool.leave(0, made);
+        let parts = pool.parts();
+        let share = made / loops as usize;
+        assert!(parts[0] < share - share / 8, "{parts:?}");
+        assert!(parts.iter().all(|part| *part <= share + share / 4), "{parts:?}");
+        let ended: Vec<_> = pool.hands.iter_mut().flat_map(Hand::take_errands).collect();
+        for errand in ended {
+            let _ = errand.into_reference();
+        }
+        let later_ns = clock::monotonic_ns() + 2_000_000_000;
+        pool.team.forget(later_ns);
+        pool.shared(0).metrics.begin_ns.set(5_000_000);
+        pool.leave(0, made);
+        let parts = pool.parts();
+        assert!(parts[0] >= share - share / 8, "to make long ones is nothing: {parts:?}");
+    }
+}
+
+#[test]
+fn a_new_burst_makes_up_for_nothing() {
+    let mut pool = Pool::new(2);
+    remember(&pool);
+    for _ in 0..60 {
+        pool.shared(1).load.add_ended();
+    }
+    pool.leave(0, 100);
+    assert!(pool.parts()[0] >= 75, "it is one burst: {:?}", pool.parts());
+    let begun: Vec<_> = pool.hands.iter_mut().flat_map(Hand::take_errands).collect();
+    for errand in begun {
+        let _ = errand.into_reference();
+    }
+    compute(2 * config::BURST_PAUSE);
+    pool.leave(0, 100);
+    assert!((45..=55).contains(&pool.parts()[0]), "{:?}", pool.parts());
+}
+
+#[test]
+fn all_that_make_as_many_keep_their_share() {
+    let mut pool = Pool::new(3);
+    remember(&pool);
+    for _ in 0..40 {
+        for seat in 0..3 {
+            pool.shared(seat).metrics.begin_ns.set(5_000);
+            pool.leave(seat, 5);
+        }
+    }
+    let parts = pool.parts();
+    assert!(parts.iter().all(|part| (180..=220).contains(part)), "{parts:?}");
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! How many coroutines of `spawn` each loop has had of late, by which the next are placed.
+//!
+//! In: what each loop counts (`Load`), and the time. Out: what it has to do,
+//! and what is fair to have. What has ended counts for a while, so that a burst is spread evenly,
+//! however quickly some of it runs. Must never: count in other loops' words; what is forgotten is
+//! counted here.
+
+use crate::config;
+use crate::scheduler::Seat;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::Team;
+
+/// How much of what each loop has counted counts no more.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    loops: Box<[ForgottenOfLoop]>,
+    at_ns: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct ForgottenOfLoop {
+    ended: AtomicU64,
+    made: AtomicU64,
+}
+
+impl Forgotten {
+    pub(super) fn new(loops: usize) -> Self {
+        let loops = std::iter::repeat_with(ForgottenOfLoop::default).take(loops).collect();
+        Self { loops, at_ns: AtomicU64::new(0) }
+    }
+}
+
+impl Team {
+    /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
+    pub(super) fn had(&self, seat: Seat) -> u64 {
+        let ended = self.loops[seat.0].get().map_or(0, |home| home.load.ended());
+        self.spawned(seat) + ended.saturating_sub(self.forgotten.loops[seat.0].ended.load(Relaxed))
+    }
+
+    /// What a loop has to do, counted in coroutines: those that it has had of late, and some for those that
+    /// it has made.
+    pub(super) fn has_to_do(&self, seat: Seat) -> u64 {
+        let made = self.loops[seat.0].get().map_or(0, |home| home.load.made());
+        let made = made.saturating_sub(self.forgotten.loops[seat.0].made.load(Relaxed));
+        self.had(seat) + made / config::MADE_FOR_ONE_BEGUN
+    }
+
+    /// As many as a loop may have had of late that takes what lies on others: a quarter above the share
+    /// of each.
+    pub(super) fn fair_share(&self) -> u64 {
+        let all: u64 = (0..self.loops.len()).map(|seat| self.had(Seat(seat))).sum();
+        let share = all.div_ceil(self.loops.len() as u64);
+        share + share / 4 + 1
+    }
+
+    /// Forgets half of those that have ended for each time that has passed.
+    pub(super) fn forget(&self, now_ns: u64) {
+        let memory_ns = u64::try_from(config::ENDED_MEMORY.as_nanos()).unwrap_or(u64::MAX);
+        let before_ns = self.forgotten.at_ns.load(Relaxed);
+        let halves = now_ns.saturating_sub(before_ns) / memory_ns;
+        if halves > 0 {
+            self.forget_so_many_halves(
+                before_ns,
+                now_ns,
+                u32::try_from(halves).unwrap_or(u32::MAX),
+            );
+        }
+    }
+
+    pub(super) fn forget_all(&self, now_ns: u64) {
+        self.forget_so_many_halves(self.forgotten.at_ns.load(Relaxed), now_ns, u32::MAX);
+    }
+
+    fn forget_so_many_halves(&self, before_ns: u64, now_ns: u64, halves: u32) {
+        let at_ns = &self.forgotten.at_ns;
+        if at_ns.compare_exchange(before_ns, now_ns, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let forget = |forgotten: &AtomicU64, count: u64| {
+            let lingering = count.saturating_sub(forgotten.load(Relaxed));
+            forgotten.store(count - lingering.checked_shr(halves).unwrap_or(0), Relaxed);
+        };
+        for (forgotten, home) in self.forgotten.loops.iter().zip(&self.loops) {
+            if let Some(home) = home.get() {
+                forget(&forgotten.ended, home.load.ended());
+                forget(&forgotten.made, home.load.made());
+            }
+        }
+    }
+
+    /// Whether no coroutine waits on any queue.
+    pub(super) fn all_have_begun(&self) -> bool {
+        (0..self.loops.len()).all(|seat| self.starts.is_empty(Seat(seat)))
+    }
+
+    /// How many coroutines of `spawn` a loop has: begun, or waiting on its queue.
+    pub(super) fn spawned(&self, seat: Seat) -> u64 {
+        let begun = self.loops[seat.0].get().map_or(0, |home| home.load.spawned());
+        begun + self.starts.len(seat) as u64
+    }
+}
