@@ -467,7 +467,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
         fileno = fd if isinstance(fd, int) else int(fd.fileno())
-        if self._evict(fileno):
+        if fileno > _MAX_DESCRIPTOR or self._evict(fileno):
             return
         transport = self._transport_at(fileno)
         if (
@@ -812,6 +812,9 @@ def _learn_task_callbacks() -> None:
     _core._learn_task_callbacks(step, wakeup, task, task.done, failing, error)
     _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
 
+
+_MAX_DESCRIPTOR = 2**31 - 1
+"""The kernel's interface has no greater number."""
 
 _CLOCK = frozenset({"time", "call_at", "_selector"})
 """What a virtual clock replaces on a loop."""

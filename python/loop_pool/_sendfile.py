@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._private import FlowControlMixin, is_writing_paused
@@ -28,6 +29,8 @@ else:
 
 _PIECE = 16 * 1024
 """How much of a file that cannot be sent by the kernel is read at once, in bytes."""
+_LONGEST = sys.maxsize // 2 + 1
+"""The most that the kernel is asked to send at once, in bytes."""
 
 
 class Lender(_Transport):
@@ -220,6 +223,8 @@ class SendsFiles(_Loop):
         if self._debug or registered_fd is not None:  # asyncio's own code waits for the socket
             super()._sock_sendfile_native_impl(fut, registered_fd, *rest)  # type: ignore[misc]
         else:
+            # As asyncio. No file is longer, so the number says all that is there.
+            count, blocksize = count and min(count, _LONGEST), min(blocksize, _LONGEST)
             self._start_sendfile(fut, sock, fileno, offset, count, blocksize)
 
 

@@ -8,6 +8,7 @@ import fractions
 import socket
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -64,8 +65,10 @@ def test_what_is_taken(loop: Any, call: Callable[[Any], Any]) -> None:
 
 @pytest.mark.parametrize("number", [2**31, 2**70, 10**6])
 def test_a_number_that_no_descriptor_has_is_not_watched(loop: Loop, number: int) -> None:
-    assert loop.remove_reader(number) is False
-    assert loop.remove_writer(number) is False
+    socket_like = mock.Mock(**{"fileno.return_value": number})
+    for source in (number, socket_like):
+        assert loop.remove_reader(source) is False
+        assert loop.remove_writer(source) is False
 
 
 @pytest.mark.loop_pool_only  # asyncio fails when it subtracts

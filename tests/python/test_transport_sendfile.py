@@ -51,7 +51,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(
-    "part", [(0, None), (1_000_001, None), (7, 10), (100, SIZE), (SIZE + 5, None)], ids=str
+    "part",
+    [(0, None), (1_000_001, None), (7, 10), (100, SIZE), (5, 2**64), (SIZE + 5, None)],
+    ids=str,
 )
 def test_a_part_of_a_file(
     loop: asyncio.AbstractEventLoop,
