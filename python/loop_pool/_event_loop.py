@@ -816,7 +816,7 @@ def _learn_task_callbacks() -> None:
 _MAX_DESCRIPTOR = 2**31 - 1
 """The kernel's interface has no greater number."""
 
-_CLOCK = frozenset({"time", "call_at", "_selector"})
+_CLOCK = frozenset({"time", "call_at", "_selector", "__class__"})
 """What a virtual clock replaces on a loop."""
 
 _core._install_hot_methods(EventLoop)

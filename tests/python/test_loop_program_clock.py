@@ -56,6 +56,23 @@ def test_an_overridden_time_is_followed(loop_factory: LoopFactory) -> None:
         loop.close()
 
 
+def test_a_running_loop_may_be_given_a_class_with_a_clock(loop: Loop) -> None:
+    base: Any = type(loop)
+
+    class Ahead(base):  # type: ignore[misc]
+        ahead = 0.0
+
+        def time(self) -> float:
+            return float(super().time() + self.ahead)
+
+    async def main() -> None:
+        loop.__class__ = Ahead
+        assert await _is_due(lambda: setattr(loop, "ahead", 31.0))
+        loop.__class__ = base
+
+    loop.run_until_complete(main())
+
+
 def test_call_later_asks_the_programs_call_at(loop_factory: LoopFactory) -> None:
     base: Any = class_of(loop_factory)
     asked: list[Any] = []
