@@ -497,7 +497,8 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
 
     @property
     def _ready(self) -> collections.deque[events.Handle]:
-        return collections.deque(self._queues()[0])
+        # asyncio's `close` clears what it gets, of which there may be very much.
+        return collections.deque(() if self.is_closed() else self._queues()[0])
 
     @_ready.setter
     def _ready(self, value: object) -> None:
@@ -505,7 +506,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
 
     @property
     def _scheduled(self) -> list[events.TimerHandle]:
-        return self._queues()[1]
+        return [] if self.is_closed() else self._queues()[1]
 
     @_scheduled.setter
     def _scheduled(self, value: object) -> None:

@@ -15,6 +15,8 @@ from . import _core
 from ._event_loop import EventLoop, open_loops
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._pool import Pool
 
 
@@ -37,14 +39,17 @@ def tasks(loop: EventLoop | None = None) -> list[TaskRecord]:
     records = {}
     for each in open_loops() if loop is None else (loop,):
         spawned = _spawned(each._pool, each)
-        running = _core._current_task(each)
-        for task, created_ns, foreign in _core._tasks(each):
-            # A task that is inside a step keeps whoever asks it waiting until the step ends.
-            if task is running or not task.done():
-                origin = "registered" if foreign else "create_task"
-                origin = "spawn" if id(task) in spawned else origin
-                records[id(task)] = TaskRecord(task, each, created_ns / 1e9, origin)
+        for task, created_ns, foreign in _not_done(each):
+            origin = "registered" if foreign else "create_task"
+            origin = "spawn" if id(task) in spawned else origin
+            records[id(task)] = TaskRecord(task, each, created_ns / 1e9, origin)
     return sorted(records.values(), key=lambda record: record.created)
+
+
+def _not_done(loop: EventLoop) -> Iterator[tuple[asyncio.Task[Any], int, bool]]:
+    running = _core._current_task(loop)
+    # A task that is inside a step keeps whoever asks it waiting until the step ends.
+    return (it for it in _core._tasks(loop) if it[0] is running or not it[0].done())
 
 
 def _spawned(pool: Pool | None, loop: EventLoop) -> set[int]:
@@ -64,7 +69,8 @@ def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task
     """
     if loop is not None and not isinstance(loop, EventLoop):
         return asyncio.all_tasks(loop)
-    return {record.task for record in tasks(loop)}
+    loops = open_loops() if loop is None else (loop,)
+    return {task for each in loops for task, _, _ in _not_done(each)}
 
 
 def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None:

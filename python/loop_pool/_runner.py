@@ -20,12 +20,14 @@ later at most all is over: what is left runs on in threads that nobody waits for
 Other threads may post for ever. Until a loop ends they are served as ever, in their order; its run
 ends in the middle of a turn when the time is up, and from then on they get ``RuntimeError``. What
 they had posted and the loop did not get to is counted in the log, and dropped in a thread of its
-own, as there may be more of it than can be dropped in time.
+own, as there may be more of it than can be dropped in time. Nor is it looked at by an automatic
+collection from the deadline until the pool has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import logging
@@ -34,6 +36,7 @@ import time
 from typing import TYPE_CHECKING, Any, final
 
 from . import _core, _inspect
+from ._collector import Pause
 from ._event_loop import EventLoop
 from ._gil import warn_if_serial
 from ._local import close_locals
@@ -175,12 +178,16 @@ class Runner:
             work.end()
         stuck: set[_Member] = set()
         late = None if deadline is None else deadline + LATE * GRACE
-        if late is not None:
+        pause = Pause()
+        if late is not None and timeout is not None:
             # Other threads may post faster than a loop gets on, and its turns take ever longer.
             for member in pool._members:
                 _core._end_run_at(member.loop, min(int(late * 1e9), 1 << 63))
+                # By whichever loop gets to it.
+                with contextlib.suppress(RuntimeError):
+                    member.loop.call_soon_threadsafe(member.loop.call_later, timeout, pause.begin)
         try:
-            _run_to_its_end(pool, deadline, stuck, late)
+            _run_to_its_end(pool, deadline, stuck, late, pause)
         finally:
             try:
                 pool._stop()
@@ -196,6 +203,7 @@ class Runner:
                     _open_pools.discard(pool)
                     if self._inspector is not None:
                         self._inspector.stop()
+                    pause.end()
 
     def _leave(self, left: list[_Member], deadline: float | None) -> None:
         """Say what did not end: the threads of ``left``, and what the loops did not get to."""
@@ -296,7 +304,7 @@ def _check_awaitable(main: object) -> None:
 
 
 def _run_to_its_end(
-    pool: Pool, deadline: float | None, stuck: set[_Member], late: float | None
+    pool: Pool, deadline: float | None, stuck: set[_Member], late: float | None, pause: Pause
 ) -> None:
     """Run the shutdown although a task that it cancels may raise ``SystemExit`` out of the loop.
 
@@ -321,9 +329,9 @@ def _run_to_its_end(
             if task.done() or loop.is_closed() or loop.is_running():
                 raise
             if late is not None and time.monotonic() >= late:
+                pause.begin()
                 logger.error("loop-pool-0 has more to run than it gets to, and was stopped")
-                theirs = (it for it in all_tasks(loop) if getattr(it, "_log_destroy_pending", 1))
-                _name(pool._members[0], list(theirs))
+                _name_some(pool._members[0])
                 if inspect.getcoroutinestate(ours) == inspect.CORO_CREATED:
                     ours.close()
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -461,6 +469,16 @@ def _name(member: _Member, pending: Collection[asyncio.Task[Any]]) -> None:
         logger.error("%s: this task did not end in time: %r", member.name, task)
     if len(pending) > SHOWN:
         logger.error("%s: %d more tasks did not end in time", member.name, len(pending) - SHOWN)
+
+
+def _name_some(member: _Member) -> None:
+    """Name tasks of a loop that does not run; there may be more than can be looked at in time."""
+    known = [task for task, _, _ in _core._tasks(member.loop)]
+    theirs = (it for it in known if not it.done() and getattr(it, "_log_destroy_pending", True))
+    shown = list(itertools.islice(theirs, SHOWN))
+    _name(member, shown)
+    if len(shown) == SHOWN:
+        logger.error("%s: nor did up to %d others", member.name, len(known) - SHOWN)
 
 
 async def _quietly(part: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:

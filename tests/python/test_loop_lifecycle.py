@@ -226,6 +226,28 @@ def _run(loop: asyncio.AbstractEventLoop, how: str) -> None:
 # Closing
 
 
+@pytest.mark.loop_pool_only
+def test_closing_a_loop_makes_no_handles_of_what_it_drops(loop: Any) -> None:
+    """asyncio clears its two queues, which are views here: there may be very much in them."""
+
+    class Asked(type(loop)):  # type: ignore[misc]
+        views = 0
+
+        def _queues(self) -> Any:
+            Asked.views += 1
+            return super()._queues()
+
+    other = Asked()
+    other.call_soon(int)
+    other.call_later(1000, int)
+    assert len(other._ready) == len(other._scheduled) == 1
+    Asked.views = 0
+    other.close()
+    assert not other._ready
+    assert not other._scheduled
+    assert Asked.views == 0
+
+
 def test_a_running_loop_cannot_be_closed(loop: asyncio.AbstractEventLoop) -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="Cannot close a running event loop"):

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import threading
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,6 +16,7 @@ import loop_pool
 from _pool_support import loops
 from _support import HANG, run_script
 from loop_pool import _runner
+from loop_pool._collector import Pause
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -342,6 +343,111 @@ def test_a_run_whose_time_is_up_ends_after_one_callback_and_another_thread_drops
     (told,) = (text for text in logged_errors if text.endswith(" callbacks have not run"))
     assert int(told.split()[1]) >= 999
     logged_errors.clear()
+
+
+class Asked(asyncio.Task[None]):
+    """A task that counts how often its like is asked whether it is done."""
+
+    times = 0
+
+    def done(self) -> bool:
+        Asked.times += 1
+        return super().done()
+
+
+def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+) -> None:
+    monkeypatch.setattr(_runner, "LATE", 0.0)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        kept.extend(Asked(asyncio.sleep(1000), loop=loop) for _ in range(1000))
+        await asyncio.sleep(0)
+
+    kept: list[Asked] = []
+    with loop_pool.Runner(loops=1, shutdown_timeout=0) as runner:
+        runner.run(main())
+        for _ in range(1000):
+            runner.get_loop().call_soon(int)  # more than a run does with its time up
+        Asked.times = 0
+    for task in kept:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    assert Asked.times <= 2 * _runner.SHOWN
+    named = [text for text in logged_errors if "this task did not end in time: " in text]
+    assert len(named) == _runner.SHOWN
+    (others,) = (text for text in logged_errors if text.startswith("loop-pool-0: nor did up to "))
+    assert int(others.split()[-2]) >= 1000 - _runner.SHOWN
+    logged_errors.clear()
+
+
+def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+) -> None:
+    leave = _runner.Runner._leave
+
+    def leaves(*args: Any) -> None:
+        seen.append(gc.isenabled())
+        leave(*args)
+
+    def until_they_are_put_off() -> None:
+        """Loop 0 gets to nothing else meanwhile."""
+        seen.append(gc.isenabled())
+        until = time.monotonic() + HANG
+        while gc.isenabled() and time.monotonic() < until:
+            time.sleep(0.001)
+        seen.append(gc.isenabled())
+
+    seen: list[bool] = []
+    monkeypatch.setattr(_runner.Runner, "_leave", leaves)
+    with loop_pool.Runner(loops=2, shutdown_timeout=0.01) as runner:
+        runner.get_loop().call_soon(until_they_are_put_off)
+    assert seen == [True, False, False]
+    assert gc.isenabled()
+    logged_errors.clear()
+
+
+def test_nor_from_when_the_only_loop_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+) -> None:
+    leave = _runner.Runner._leave
+
+    def leaves(*args: Any) -> None:
+        seen.append(gc.isenabled())
+        leave(*args)
+
+    seen: list[bool] = []
+    monkeypatch.setattr(_runner, "LATE", 0.0)
+    monkeypatch.setattr(_runner.Runner, "_leave", leaves)
+    with loop_pool.Runner(loops=1, shutdown_timeout=0) as runner:
+        for _ in range(1000):
+            runner.get_loop().call_soon(int)
+    assert seen == [False]
+    assert gc.isenabled()
+    logged_errors.clear()
+
+
+def test_collections_are_as_before_when_the_last_that_puts_them_off_is_over() -> None:
+    one, other, late = Pause(), Pause(), Pause()
+    late.end()
+    late.begin()
+    assert gc.isenabled()
+    for pause in (one, other, one):
+        pause.begin()
+        assert not gc.isenabled()
+    one.end()
+    assert not gc.isenabled()
+    other.end()
+    other.end()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        third = Pause()
+        third.begin()
+        third.end()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_of_many_tasks_that_do_not_end_some_are_named_and_the_others_counted(

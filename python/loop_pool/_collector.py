@@ -1,0 +1,44 @@
+"""Automatic collections, put off while a pool that is late ends.
+
+A collection stops every thread and looks at every object. Where other threads post without a pause
+there are millions, and one collection takes longer than a pool may take beyond its deadline.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import final
+
+_lock = threading.Lock()
+_pauses: set[Pause] = set()
+_was_enabled = False
+
+
+@final
+class Pause:
+    """Puts collections off from ``begin`` to ``end``, each of which counts once. Any thread."""
+
+    def __init__(self) -> None:
+        self._over = False
+
+    def begin(self) -> None:
+        """Put automatic collections off, unless this pause is over."""
+        global _was_enabled
+        with _lock:
+            if self._over or self in _pauses:
+                return
+            if not _pauses:
+                _was_enabled = gc.isenabled()
+                gc.disable()
+            _pauses.add(self)
+
+    def end(self) -> None:
+        """Have collections as before the first pause that is not over."""
+        with _lock:
+            self._over = True
+            if self not in _pauses:
+                return
+            _pauses.discard(self)
+            if not _pauses and _was_enabled:
+                gc.enable()
