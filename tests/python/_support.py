@@ -288,10 +288,10 @@ def stream_sockets(kind: str) -> tuple[socket.socket, socket.socket]:
 
 
 def socket_with_number(
-    fd: int, kind: int = socket.SOCK_STREAM
+    fd: int, pair: tuple[socket.socket, socket.socket] | None = None
 ) -> tuple[socket.socket, socket.socket]:
-    """Two connected non-blocking unix sockets, of which the first has a number that is free."""
-    first, second = socket.socketpair(socket.AF_UNIX, kind)
+    """Two connected non-blocking sockets, of which the first has a number that was free."""
+    first, second = pair or socket.socketpair()
     if second.fileno() == fd:
         first, second = second, first
     if first.fileno() != fd:

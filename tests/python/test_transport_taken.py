@@ -47,11 +47,25 @@ def detach(sock: Any) -> None:
 TAKING = pytest.mark.parametrize("take", [close, detach])
 
 
-def _taken(sock: socket.socket, take: Take, kind: int = socket.SOCK_STREAM) -> Any:
+def _taken(sock: socket.socket, take: Take, pair: Callable[[], Any] = socket.socketpair) -> Any:
     """The program takes a socket away; returns a stranger with its number, and its peer."""
     fd = sock.fileno()
     take(sock)
-    return socket_with_number(fd, kind)
+    return socket_with_number(fd, pair())
+
+
+def _unix_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(type=socket.SOCK_DGRAM)
+
+
+def _udp_pair() -> tuple[socket.socket, socket.socket]:
+    """Each is connected to the other, and what is sent elsewhere by name goes there."""
+    first, second = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+    for sock in (first, second):
+        sock.bind(("127.0.0.1", 0))
+    first.connect(second.getsockname())
+    second.connect(first.getsockname())
+    return first, second
 
 
 async def _is_unharmed(loop: Loop, stranger: socket.socket, peer: socket.socket) -> None:
@@ -210,20 +224,23 @@ def test_no_datagram_is_sent_to_a_stranger(
         near, far = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
         far.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "far"))
         near.setblocking(False)
+        far.setblocking(False)
         if not named:
             near.connect(far.getsockname())
         with far:
             transport, protocol = await loop.create_datagram_endpoint(Datagrams, sock=near)
             await turns()
-            stranger, peer = _taken(near, take, socket.SOCK_DGRAM)
+            pair = _udp_pair if family == socket.AF_INET else _unix_pair
+            stranger, peer = _taken(near, take, pair)
             with stranger, peer:
                 for _ in range(3):
                     transport.sendto(b"of the first", far.getsockname() if named else None)
                 await turns()
                 assert protocol.errors
                 await turns()
-                with pytest.raises(BlockingIOError):
-                    peer.recv(1)
+                for sock in (peer, far):
+                    with pytest.raises(BlockingIOError):
+                        sock.recv(1)
                 peer.send(b"for the stranger")
                 await turns()
                 assert stranger.recv(100) == b"for the stranger"
