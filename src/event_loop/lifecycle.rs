@@ -378,6 +378,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_wakes_nobody_and_is_found_with_what_is_posted() {
+        let event_loop = Loop::new().unwrap();
+        let _claim = event_loop.claim().unwrap();
+        let poller = event_loop.shared().poller();
+        let Park::Sleep(parked) = event_loop.park(&poller, || false) else { panic!("no posts") };
+        event_loop.leave(Post::Call(1));
+        assert!(event_loop.shared().idle().is_parked());
+        event_loop.post(Post::Call(2));
+        assert!(!event_loop.shared().idle().is_parked());
+        drop(parked);
+        assert_eq!(calls(&event_loop), [1, 2]);
+    }
+
+    #[test]
     fn a_wish_to_stop_keeps_the_owner_awake() {
         let event_loop = Loop::new().unwrap();
         let _claim = event_loop.claim().unwrap();
@@ -401,6 +415,15 @@ mod tests {
         assert!(event_loop.cut_run_short(end, many) && event_loop.is_stopping());
         assert!(event_loop.was_cut_short() && event_loop.is_past_end_of_run(end));
         assert!(event_loop.cut_run_short(end + config::END_OF_RUN_NS, 0));
+    }
+
+    #[test]
+    fn a_loop_is_closed_as_long_as_it_is_marked_so() {
+        let event_loop = Loop::new().unwrap();
+        for closed in [true, false] {
+            event_loop.set_closed(closed);
+            assert_eq!(event_loop.is_closed(), closed);
+        }
     }
 
     #[test]

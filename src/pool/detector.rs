@@ -268,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_a_processor_does_not_count_though_a_block_follows_it() {
+        let mut model = Model::new();
+        assert_eq!(model.stuck(|_| 1000, false), Some(1));
+        assert!((0..50).all(|_| model.tick(Some(1), 0, false).report.is_none()));
+        let due = model.due(|_| 0, true);
+        assert!(due.is_some_and(|ms| (90..=105).contains(&ms)), "{due:?}");
+    }
+
+    #[test]
     fn a_thread_that_cannot_be_asked_is_stuck_after_five_times_as_long() {
         let mut detector = StuckDetector::default();
         let mut stuck = (0..100).map(|ms: u64| {

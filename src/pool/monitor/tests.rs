@@ -91,6 +91,9 @@ fn it_looks_once_more_before_it_sleeps() {
     model.loops[1].shared().set_running(true);
     assert!(matches!(model.watch.next_wait(&team), (config::MONITOR_TICK, None)));
     assert_eq!((model.watch.quiet, team.monitor_idle.is_awake()), (0, true));
+    model.watch.quiet = config::MONITOR_PATIENCE;
+    model.look();
+    assert_eq!(model.watch.quiet, 0, "one that is awake is enough");
     model.loops[1].shared().set_running(false);
     model.watch.quiet = config::MONITOR_PATIENCE;
     let (limit, parked) = model.watch.next_wait(&team);
@@ -100,6 +103,16 @@ fn it_looks_once_more_before_it_sleeps() {
     drop(parked);
     // It has been woken; what ends a failed test is the runner's limit.
     model.watch.helper.wait(config::MAX_WAIT);
+}
+
+#[test]
+fn it_sleeps_while_there_is_nothing_to_look_for() {
+    let team = Team::new(1, false, 1);
+    let mut watch = Watch::new(Arc::clone(&team), TICK_NS).expect("descriptors");
+    assert!(matches!(watch.next_wait(&team), (config::MAX_WAIT, None)));
+    team.make_incidents().expect("descriptors");
+    team.set_limit(Limit::Seconds(1.0));
+    assert!(matches!(watch.next_wait(&team), (config::MONITOR_TICK, None)));
 }
 
 #[test]

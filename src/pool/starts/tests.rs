@@ -157,6 +157,8 @@ fn who_makes_what_is_long_leaves_it_to_others() {
     let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
     pool.leave(0, 1);
     assert_eq!(pool.parts(), [0, 1]);
+    let expected_ns = pool.shared(0).metrics.begin_ns.get();
+    assert!(expected_ns < 1_000_000, "one that was long does not decide for ever");
     drop(parked);
 }
 
