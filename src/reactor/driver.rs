@@ -83,6 +83,7 @@ impl Driver {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::sync::atomic::Ordering::Relaxed;
     use crate::sys::level_trigger::Watch;
     use std::io::{Read, Write};
     use std::os::fd::{AsRawFd, FromRawFd};
@@ -121,6 +122,18 @@ mod tests {
             near.read_exact(&mut [0]).unwrap();
         }
         assert!(look(&mut driver).is_empty());
+    }
+
+    #[test]
+    fn what_is_watched_is_counted_until_it_is_no_more() {
+        let (_driver, handle) = Driver::new().unwrap();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let (fd, token, watched) = (near.as_raw_fd(), IoToken::new(0, 1), handle.watched());
+        let both = Watch { read: true, write: true };
+        for (old, new, count) in [(Watch::NONE, READ, 1), (READ, both, 1), (both, Watch::NONE, 0)] {
+            handle.watch(fd, token, old, new).unwrap();
+            assert_eq!(watched.load(Relaxed), count);
+        }
     }
 
     #[test]

@@ -155,6 +155,8 @@ impl<T> Slots<T> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+    use std::hash::BuildHasher;
 
     fn table() -> Slots<&'static str> {
         Slots::new(IoToken::of_source)
@@ -205,6 +207,14 @@ mod tests {
             assert!(token.is_source() && table.find(fd) == Some(token));
             assert_eq!(table.get(token), Some(&"value"));
         }
+    }
+
+    /// Else each look-up would go through all of them.
+    #[test]
+    fn descriptors_are_spread_by_their_numbers() {
+        let hashes = BuildHasherDefault::<Mixed>::default();
+        let spread: HashSet<_> = (0..1000).map(|fd: RawFd| hashes.hash_one(fd)).collect();
+        assert_eq!(spread.len(), 1000);
     }
 
     #[test]

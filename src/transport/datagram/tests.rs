@@ -159,6 +159,22 @@ fn another_thread_sends_what_waits_in_order_and_the_owner_drops_the_buffers() {
 }
 
 #[test]
+fn others_have_a_turn_after_so_many_datagrams() {
+    let [near, far] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    near.set_nonblocking(true).unwrap();
+    near.connect(far.local_addr().unwrap()).unwrap();
+    let datagrams = Datagrams::<Vec<u8>>::new(near.as_raw_fd());
+    let _ = datagrams.state().start();
+    for _ in 0..=config::DATAGRAM_BUDGET {
+        let _ = datagrams.enqueue(b"x".to_vec(), Target::Peer);
+    }
+    for (bytes, again) in [(config::DATAGRAM_BUDGET as u64, true), (1, false)] {
+        let report = run(&datagrams);
+        assert_eq!((report.bytes_out, report.again), (bytes, again));
+    }
+}
+
+#[test]
 fn a_full_kernel_keeps_the_rest_until_it_has_room() {
     let (datagrams, _near, far) = pair();
     let sent = fill(&datagrams);

@@ -219,6 +219,19 @@ fn another_thread_writes_what_is_queued_in_order() {
 }
 
 #[test]
+fn the_owner_gets_back_what_it_wrote_and_what_it_gives_up() {
+    let (mut owner, _far) = unix();
+    owner.queue(b"written");
+    let flushed = owner.stream.flush(&*owner.helper.reactor).unwrap();
+    assert_eq!((flushed.bytes, flushed.spent.len()), (7, 1));
+    owner.queue(b"given up");
+    assert!(!owner.stream.state().retire());
+    owner.stream.forget();
+    assert_eq!(owner.stream.queued(), 0);
+    assert!(owner.stream.take_queue().is_empty());
+}
+
+#[test]
 fn the_write_side_is_shut_by_whoever_writes_the_last_byte() {
     let (owner, mut far) = unix();
     owner.queue(b"last words");
