@@ -337,13 +337,3 @@ fn no_job_is_lost_or_run_twice_among_threads() {
     }
     assert!(!crew.has_work() && runs.iter().all(|run| run.load(Relaxed)));
 }
-
-/// If all thieves began at the same victim, they would contend for its deque.
-#[test]
-fn a_search_may_begin_at_any_seat() {
-    for seat in 0..4 {
-        let mut random = Random::new(seat);
-        let starts: HashSet<_> = (0..100).map(|_| random.below(4)).collect();
-        assert_eq!(starts.len(), 4, "of the thief in seat {seat}");
-    }
-}
