@@ -220,7 +220,7 @@ fn another_thread_writes_what_is_queued_in_order() {
 
 #[test]
 fn the_owner_gets_back_what_it_wrote_and_what_it_gives_up() {
-    let (mut owner, _far) = unix();
+    let (owner, _far) = unix();
     owner.queue(b"written");
     let flushed = owner.stream.flush(&*owner.helper.reactor).unwrap();
     assert_eq!((flushed.bytes, flushed.spent.len()), (7, 1));
