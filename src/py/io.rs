@@ -191,12 +191,16 @@ pub(super) fn register(
     core.check_open()?;
     let result = {
         let mut io = lock_attached(py, &core.event_loop.io);
-        if io.has(fd) {
+        let arm = |token, old, new| core.watch(fd, token, old, new);
+        let new = io.place(fd);
+        if new.is_some() {
+            io.set_at(new, direction, callback, source, arm)
+        } else {
             drop(io);
             stale::displace(slf, fd)?;
             io = lock_attached(py, &core.event_loop.io);
+            io.set(fd, direction, callback, source, arm)
         }
-        io.set(fd, direction, callback, source, |token, old, new| core.watch(fd, token, old, new))
     };
     match result {
         Ok(displaced) => displaced.callback.as_ref().map_or(Ok(()), |old| cancel(core, py, old)),

@@ -78,7 +78,7 @@ impl<C> IoTable<C> {
     /// Sets the callback of one direction of `fd`, after `arm` has told the kernel.
     ///
     /// # Errors
-    /// That of `arm`; then nothing has changed, and the rejected callback comes back with it.
+    /// As [`set_at`](Self::set_at); then nothing has changed.
     pub fn set(
         &mut self,
         fd: RawFd,
@@ -87,9 +87,29 @@ impl<C> IoTable<C> {
         source: Option<C>,
         arm: impl FnOnce(IoToken, Watch, Watch) -> io::Result<()>,
     ) -> Result<Displaced<C>, (io::Error, C, Option<C>)> {
-        let empty = Entry { reader: None, writer: None, source: None };
-        let found = self.0.find(fd).or_else(|| self.0.insert(fd, empty));
-        let Some((token, entry)) = found.and_then(|token| Some((token, self.0.get_mut(token)?)))
+        let token = self.place(fd).or_else(|| self.0.find(fd));
+        self.set_at(token, direction, callback, source, arm)
+    }
+
+    /// Makes a place for a descriptor's callbacks, for [`set_at`](Self::set_at) at once. `None` if it has
+    /// one, or is negative.
+    pub fn place(&mut self, fd: RawFd) -> Option<IoToken> {
+        self.0.insert(fd, Entry { reader: None, writer: None, source: None })
+    }
+
+    /// As [`set`](Self::set), where [`place`](Self::place) has made room.
+    ///
+    /// # Errors
+    /// That of `arm`; then the place is gone if it is empty, and the rejected callback comes back.
+    pub fn set_at(
+        &mut self,
+        token: Option<IoToken>,
+        direction: Direction,
+        callback: C,
+        source: Option<C>,
+        arm: impl FnOnce(IoToken, Watch, Watch) -> io::Result<()>,
+    ) -> Result<Displaced<C>, (io::Error, C, Option<C>)> {
+        let Some((token, entry)) = token.and_then(|token| Some((token, self.0.get_mut(token)?)))
         else {
             return Err((io::Error::from_raw_os_error(libc::EBADF), callback, source));
         };
@@ -173,12 +193,6 @@ impl<C> IoTable<C> {
     #[must_use]
     pub fn source(&self, fd: RawFd) -> Option<&C> {
         self.entry(fd)?.source.as_ref()
-    }
-
-    /// Whether `fd` has a reader or a writer.
-    #[must_use]
-    pub fn has(&self, fd: RawFd) -> bool {
-        self.0.find(fd).is_some()
     }
 
     /// The reader and the writer of `fd`; `None` if it has neither.
