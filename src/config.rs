@@ -140,8 +140,8 @@ pub const HELD_UP_LONG: Duration = Duration::from_millis(16);
 /// woken for the first, and finds the others; and who places them looks once.
 pub const PLACED_IN_A_ROW: u64 = 4;
 
-/// To make so many coroutines takes as long as to run one, if they are short. So who makes a burst gets
-/// fewer of it: on two loops two fifths.
+/// So many short coroutines that a loop has made count there as one that it has to run, on two loops; on
+/// more of them as much less as there are more others to make up for it.
 pub const MADE_FOR_ONE_BEGUN: u64 = 5;
 
 /// Loops that are looked at for the one with the least to do, each time that a coroutine is placed.

@@ -39,11 +39,12 @@ impl Team {
     }
 
     /// What a loop has to do, counted in coroutines: those that it has had of late, and some for those that
-    /// it has made.
+    /// it has made. So many that who makes a whole burst gets four fifths of a share of it.
     pub(super) fn has_to_do(&self, seat: Seat) -> u64 {
         let made = self.loops[seat.0].get().map_or(0, |home| home.load.made());
         let made = made.saturating_sub(self.forgotten.loops[seat.0].made.load(Relaxed));
-        self.had(seat) + made / config::MADE_FOR_ONE_BEGUN
+        let others = (self.loops.len() as u64 - 1).max(1);
+        self.had(seat) + made / (config::MADE_FOR_ONE_BEGUN * others)
     }
 
     /// As many as a loop may have had of late that takes what lies on others: a quarter above the share
