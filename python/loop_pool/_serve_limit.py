@@ -7,17 +7,28 @@ and behind what the server answers itself.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, final
 
 from uvicorn.protocols.http.flow_control import service_unavailable
 
+from ._task import spawn
+
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
+    from ._event_loop import EventLoop
     from ._health import App
 
 logger = logging.getLogger("uvicorn.error")
+
+TURNS = 8
+"""Turns in which a loop has seen, and handled, that a client has gone."""
+
+PATIENCE = 0.05
+"""Seconds after which a loop that has not had its turns is stuck; what it has counts."""
 
 
 @final
@@ -31,11 +42,13 @@ class ConcurrencyLimit:
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._states: list[ServerState] = []
+        self._states: dict[EventLoop, ServerState] = {}
+        self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        """What loops have begun, each for all of its requests that wait for it."""
 
-    def count(self, state: ServerState) -> None:
+    def count(self, loop: EventLoop, state: ServerState) -> None:
         """Count what one loop has, from now on."""
-        self._states.append(state)
+        self._states[loop] = state
 
     def around(self, app: App) -> App:
         """Return the application with the limit before it."""
@@ -43,7 +56,7 @@ class ConcurrencyLimit:
             return app
 
         async def limited(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] == "http" and self._is_reached():
+            if scope["type"] == "http" and await self._is_still_reached():
                 logger.warning("Exceeded concurrency limit.")
                 await service_unavailable(scope, receive, send)
             else:
@@ -51,11 +64,41 @@ class ConcurrencyLimit:
 
         return limited
 
+    async def _is_still_reached(self) -> bool:
+        """Whether it is reached, once every loop has looked which of its clients have gone."""
+        loop = asyncio.get_running_loop()
+        # The look that is under way began before this request: only the next one serves for sure.
+        for _ in range(2):
+            if not self._is_reached():
+                return False
+            look = self._looks.get(loop)
+            is_new = look is None or look.done()
+            if look is None or is_new:
+                look = self._looks[loop] = loop.create_task(self._let_all_look())
+            await asyncio.shield(look)
+            if is_new:
+                break
+        return self._is_reached()
+
+    async def _let_all_look(self) -> None:
+        looking: list[Any] = []
+        for loop in self._states:
+            # One that has ended has no connections any more.
+            with contextlib.suppress(RuntimeError):
+                looking.append(spawn(_have_turns(), loop=loop))
+        if looking:
+            await asyncio.wait(looking, timeout=PATIENCE)
+
     def _is_reached(self) -> bool:
         """Whether a request is one too many, which is among those that are counted."""
         limit = self._limit or 0
         # Loops that are asked at the same time see each other's: none lets one more in.
         return (
-            sum(len(state.connections) for state in self._states) >= limit
-            or sum(len(state.tasks) for state in self._states) > limit
+            sum(len(state.connections) for state in self._states.values()) >= limit
+            or sum(len(state.tasks) for state in self._states.values()) > limit
         )
+
+
+async def _have_turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)

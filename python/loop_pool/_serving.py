@@ -155,7 +155,7 @@ class Serving:
             app = self._health.around(self._limit.around(config.loaded_app))
             config.loaded_app = usable_on_every_loop(app)
         site = Site(config, quiet=again)
-        self._limit.count(site.state)
+        self._limit.count(site.loop, site.state)
         started = await site.start()
         first = next(iter(self._sites.values()), site)
         if started and site.error is not None and first.error is None:
