@@ -138,10 +138,14 @@ def test_a_signal_ends_it_when_what_is_under_way_is_answered(
             server.said("waiting")
             server.tell(number)
             server.said("Shutting down")
+            server.tell(number)  # the second one comes at once, as from a parent process
             status, headers, body = client.answer()
             assert (status, headers["connection"], body) == (200, "close", "waited")
             assert client.is_closed()
-        log = server.stop(number)  # the second one comes at once, as from a parent process
+        assert server.ended() == 0, server.log
+        log = server.log
+    assert "Traceback" not in log
+    assert "ERROR" not in log
     assert "Finished server process" in log
     assert "Second signal" not in log
     with pytest.raises(ConnectionRefusedError):
