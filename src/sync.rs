@@ -155,7 +155,7 @@ impl<T> RwLock<T> {
 /// the thread ends.
 #[inline(always)]
 pub(crate) fn thread_token() -> usize {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(loom)))]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(any(loom, miri))))]
     {
         let pointer: usize;
         // SAFETY: the x86-64 ABI of Linux keeps the thread pointer in the first word of `fs`.
@@ -173,7 +173,7 @@ pub(crate) fn thread_token() -> usize {
         }
         ANCHOR.with(|anchor| std::ptr::from_ref::<usize>(anchor) as usize)
     }
-    #[cfg(not(any(loom, all(target_os = "linux", target_arch = "x86_64"))))]
+    #[cfg(all(not(loom), any(miri, not(all(target_os = "linux", target_arch = "x86_64")))))]
     {
         thread_local! {
             static ANCHOR: u16 = const { 0 };

@@ -332,7 +332,7 @@ mod tests {
         let mut rng = Lcg(7);
         let mut timers = TimerHeap::default();
         let mut model: Vec<(u64, u64, TimerKey)> = Vec::new();
-        for step in 0..20_000_u64 {
+        for step in 0..if cfg!(miri) { 500 } else { 20_000_u64 } {
             match rng.below(3) {
                 0 | 1 if model.len() < 400 => {
                     let when = rng.below(50);
