@@ -25,6 +25,8 @@ mod starts;
 mod team;
 mod worker;
 
+#[cfg(all(test, not(loom)))]
+mod load_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 

@@ -1,0 +1,233 @@
+//! A pool under load, with each thread that it has in earnest: one loop is behind and stuck at times,
+//! others do its socket work, and the monitor looks on. What is echoed is whole and in order. `make
+//! models` runs it under ThreadSanitizer.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::config;
+use crate::event_loop::{Completion, EventLoop, Job};
+use crate::id::{IoToken, LoopId};
+use crate::reactor::Ready;
+use crate::sync::thread;
+use crate::sys::clock;
+use crate::sys::socket::Channel;
+use crate::transport::{Ahead, Input, Port, Schedule, Scratch, Stream};
+
+const LOOPS: u32 = 3;
+/// Of the loop that is behind; each of the others has one.
+const CONNECTIONS: usize = 2 * config::BEHIND;
+/// More than a socket takes, so that the rest is queued.
+const MESSAGE: usize = 256 * 1024;
+const ROUNDS: usize = 6;
+/// It only ends a failed test.
+const HANG: Duration = Duration::from_secs(120);
+
+/// One loop, on its thread, with what it echoes.
+struct Owner {
+    event_loop: Arc<EventLoop<u32>>,
+    hand: Hand,
+    streams: HashMap<IoToken, (UnixStream, Arc<Stream<Vec<u8>>>)>,
+    ready: VecDeque<IoToken>,
+    scratch: Scratch,
+    /// In whose turns it is stuck.
+    stuck_at: Option<IoToken>,
+}
+
+impl Owner {
+    fn new(team: &Arc<Team>, id: u32, event_loop: Arc<EventLoop<u32>>) -> Self {
+        let hand = team.join(LoopId(id), event_loop.shared()).unwrap();
+        let (streams, ready) = (HashMap::new(), VecDeque::new());
+        Self { event_loop, hand, streams, ready, scratch: Scratch::default(), stuck_at: None }
+    }
+
+    fn add(&mut self, near: UnixStream) -> IoToken {
+        near.set_nonblocking(true).unwrap();
+        let shared = self.event_loop.shared();
+        let stream =
+            Arc::new(Stream::<Vec<u8>>::new(near.as_raw_fd(), Channel::Local, Input::Data));
+        let token = shared.sources.lock().insert(near.as_raw_fd(), stream.clone(), 0).unwrap();
+        stream.register(token, &**shared).unwrap();
+        let schedule = stream.state().start();
+        self.streams.insert(token, (near, stream));
+        self.schedule(token, schedule);
+        token
+    }
+
+    fn schedule(&mut self, token: IoToken, schedule: Schedule) {
+        if schedule == Schedule::Needed {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// Until it is asked to stop.
+    fn run(mut self) {
+        let event_loop = Arc::clone(&self.event_loop);
+        let shared = event_loop.shared();
+        let claim = event_loop.claim().unwrap();
+        shared.set_running(true);
+        let mut found = Vec::new();
+        while !event_loop.is_stopping() {
+            let limit = if self.ready.is_empty() { HANG } else { Duration::ZERO };
+            let began_ns = clock::monotonic_ns();
+            let when = (began_ns, began_ns + u64::try_from(limit.as_nanos()).unwrap());
+            found.clear();
+            let waited = self.hand.wait(&event_loop, &mut self.scratch, when, limit, &mut found);
+            shared.metrics.worked_ns.set(waited.unwrap().1);
+            self.collect(&found);
+            for token in std::mem::take(&mut self.ready) {
+                shared.progress.begin();
+                self.turn(token);
+                shared.progress.rest();
+            }
+        }
+        self.give_up();
+        shared.set_running(false);
+        assert!(self.hand.leave(shared).is_empty());
+        event_loop.close_reactor(&claim);
+    }
+
+    fn collect(&mut self, found: &[Ready]) {
+        let shared = Arc::clone(self.event_loop.shared());
+        let mut jobs = Vec::new();
+        for (place, ready) in found.iter().enumerate().filter(|(_, ready)| ready.token.is_source())
+        {
+            let mut sources = shared.sources.lock();
+            let Some((entry, schedule)) = sources.ready(*ready) else { continue };
+            let (source, token) = (Arc::clone(&entry.source), ready.token);
+            drop(sources);
+            if place >= config::BEHIND / 2 {
+                jobs.push(Job { owner: Arc::clone(&shared), token, source });
+            }
+            self.schedule(token, schedule);
+        }
+        self.hand.offer(jobs.into_iter());
+        for completion in shared.drain_completions() {
+            let Completion::Turn(token) = completion else { panic!("nobody accepts") };
+            self.ready.push_back(token);
+        }
+    }
+
+    fn turn(&mut self, token: IoToken) {
+        if Some(token) == self.stuck_at {
+            self.get_stuck();
+        }
+        let shared = Arc::clone(self.event_loop.shared());
+        let stream = Arc::clone(&self.streams[&token].1);
+        let turn = stream.state().begin_turn();
+        if let Some(claim) = turn.claim {
+            let read = stream.read(&claim, self.scratch.get());
+            claim.release_in_turn(matches!(read, Ok((_, true))));
+            if let Ok((count, _)) = read {
+                Self::echo(&stream, self.scratch.get()[..count].to_vec());
+            }
+        } else if turn.bits.is_ahead() {
+            for ahead in stream.take_ahead() {
+                match ahead {
+                    Ahead::Data(data) => Self::echo(&stream, data),
+                    Ahead::End | Ahead::Failed(_) => stream.state().close_read(),
+                }
+            }
+        }
+        if turn.bits.has_news() {
+            assert!(stream.take_news().failure.is_none());
+        }
+        drop(stream.flush(&*shared));
+        if stream.state().end_turn() == Schedule::Needed {
+            let _ = shared.sources.lock().note_work(token);
+            self.ready.push_back(token);
+        }
+    }
+
+    fn echo(stream: &Stream<Vec<u8>>, data: Vec<u8>) {
+        if data.is_empty() {
+            stream.state().close_read();
+        } else {
+            drop(stream.enqueue(data, 0));
+        }
+    }
+
+    /// In a callback that computes until the monitor has found it out.
+    fn get_stuck(&self) {
+        let handoffs = &self.event_loop.metrics().handoffs;
+        let before = handoffs.get();
+        while handoffs.get() == before {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// As transports end, whoever is at them.
+    fn give_up(&mut self) {
+        let shared = self.event_loop.shared();
+        for (token, (_near, stream)) in self.streams.drain() {
+            drop(shared.sources.lock().remove(token));
+            if stream.state().retire() {
+                while stream.state().bits().is_claimed() {
+                    thread::yield_now();
+                }
+            }
+            stream.forget();
+        }
+    }
+}
+
+/// Writes to all, and reads from all what comes back.
+fn exchange(peers: &mut [UnixStream], round: usize) {
+    let message = |peer: usize| {
+        let mut message = vec![0; MESSAGE];
+        for (place, block) in message.chunks_mut(512).enumerate() {
+            block.fill(u8::try_from((31 * peer + round + place) % 251).unwrap());
+        }
+        message
+    };
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.write_all(&message(number)).unwrap();
+    }
+    let mut back = vec![0; MESSAGE];
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.read_exact(&mut back).unwrap();
+        assert!(back == message(number), "of {number}, in round {round}");
+    }
+}
+
+#[test]
+fn what_many_threads_echo_is_whole_and_in_order() {
+    let team = Team::new(LOOPS as usize, true, LOOPS as usize);
+    let loops: Vec<_> = (0..LOOPS).map(|_| Arc::new(EventLoop::new().unwrap())).collect();
+    let mut peers = Vec::new();
+    let mut threads = Vec::new();
+    for (event_loop, id) in loops.iter().zip(0..) {
+        let mut owner = Owner::new(&team, id, Arc::clone(event_loop));
+        for number in 0..if id == 0 { CONNECTIONS } else { 1 } {
+            let (near, far) = UnixStream::pair().unwrap();
+            far.set_read_timeout(Some(HANG)).unwrap();
+            far.set_write_timeout(Some(HANG)).unwrap();
+            peers.push(far);
+            let token = owner.add(near);
+            owner.stuck_at = owner.stuck_at.or((id == 0 && number == 0).then_some(token));
+        }
+        threads.push(thread::spawn(move || owner.run()));
+    }
+    let monitor = Monitor::start(Arc::clone(&team)).unwrap();
+    (0..ROUNDS).for_each(|round| exchange(&mut peers, round));
+    // The last ones end while there is something to do for them.
+    for peer in &mut peers {
+        peer.write_all(&[0; 1000]).unwrap();
+    }
+    loops.iter().for_each(|one| one.set_stopping(true));
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    monitor.stop();
+    let metrics = loops[0].metrics();
+    assert!(metrics.jobs_helped.get() > 0 && metrics.bytes_in_helped.get() > 0);
+    assert!(metrics.bytes_out_helped.get() > 0 && metrics.handoffs.get() > 0);
+}
