@@ -38,8 +38,8 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 
 .PHONY: help build run test services services-if-possible test-rust test-rust-build test-loom \
 	test-python test-cpython test-cpython-plain test-cpython-debug test-cpython-streams \
-	test-versions test-versions-build models stress lint format bench bench-report bench-rust \
-	bench-check docs clean extension-is-gone
+	test-versions test-versions-build models model-loom model-tsan model-asan model-miri stress \
+	lint format bench bench-report bench-rust bench-check docs clean extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -163,8 +163,17 @@ smoke-%: .venv-%/.built
 stress: build ## Run the long tests, which `make test` leaves out
 	$(PYTHON) -m pytest tests/python -m stress $(PYTEST_ARGS)
 
-models: test-loom ## Run the models, and Rust tests under Miri if there is a nightly toolchain
-	$(PYTHON3) tools/sanitize.py
+ONLY := loom tsan asan miri
+
+models: $(ONLY:%=model-%) ## Run the models, and tests under the sanitizers; ONLY="tsan asan" of: loom tsan asan miri
+
+model-loom: test-loom
+
+model-tsan model-miri:
+	$(PYTHON3) tools/sanitize.py $(@:model-%=%)
+
+model-asan: $(VENV)/.dependencies .venv-3.14/.dependencies
+	$(PYTHON3) tools/sanitize.py asan
 
 # --- the house ----------------------------------------------------------------------------------
 

@@ -1,45 +1,178 @@
 #!/usr/bin/env python3
-"""Runs the Rust tests of the layers that call no system under Miri, if this machine has it.
+"""Runs tests under ThreadSanitizer, AddressSanitizer and Miri, as far as this machine has them.
 
-    python3 tools/sanitize.py
+    python3 tools/sanitize.py [tsan] [asan] [miri]
 
-It needs the nightly toolchain: `rustup component add miri rust-src --toolchain nightly`. Without it
-a line says what is left out, and why; that is no failure. The exit status is that of the tests.
+They need the nightly toolchain, and of it two components:
+`rustup component add miri rust-src --toolchain nightly`. What cannot run is left out, with a line
+that says why; that is no failure. The exit status is 1 if a test failed or something was found.
+Each builds into a folder of its own under `target/`; the package that is in use stays as it is.
 Runs on any python3 from 3.9 on, with the standard library alone.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MIRI = ("cargo", "+nightly", "miri")
-TESTS = ("event_loop::current", "event_loop::inbox", "pool::detector", "reactor::slots")
-FLAGS = "-Zmiri-many-seeds=0..4 -Zmiri-disable-isolation"
-"""Each test under four interleavings."""
+CARGO = ("cargo", "+nightly")
+COMPONENTS = "rustup component add miri rust-src --toolchain nightly"
+
+MIRI_TESTS = (
+    *("id::", "metrics::", "scheduler::", "reactor::slots", "reactor::timer_heap"),
+    *("transport::state", "transport::source", "transport::write_queue", "transport::read_buffer"),
+    *("event_loop::current", "event_loop::inbox", "event_loop::owned", "event_loop::progress"),
+    *("event_loop::ready", "event_loop::turn", "pool::detector", "pool::patience"),
+    *("pool::placement", "pool::registry"),
+)
+"""What asks the kernel for nothing, or for no more than Miri knows."""
+
+MIRI_FLAGS = "-Zmiri-disable-isolation"
+
+ASAN_PYTHONS = {"3.14t": ".venv", "3.14": ".venv-3.14"}
+"""The one without the GIL has threads to run into each other. The one with it can be told to take
+each object from the allocator that AddressSanitizer watches."""
+
+ASAN_LEAVES_OUT: tuple[str, ...] = ()
 
 
-def why_not() -> str:
-    """What keeps Miri from running; empty if nothing does."""
+class LeftOut(Exception):
+    """Why something cannot run on this machine."""
+
+
+def ask(*command: str) -> str:
+    """What a command prints.
+
+    Raises:
+        LeftOut: If it is not there, or fails.
+    """
     try:
-        asked = subprocess.run([*MIRI, "--version"], check=False, capture_output=True, text=True)
+        asked = subprocess.run(command, check=False, capture_output=True, text=True)
     except OSError as error:
-        return str(error)
-    return asked.stderr.strip() if asked.returncode else ""
+        raise LeftOut(str(error)) from None
+    if asked.returncode:
+        raise LeftOut(asked.stderr.strip())
+    return asked.stdout.strip()
 
 
-def main() -> int:
-    """Run it."""
-    if reason := why_not():
-        print(f"left out: Miri ({reason})")
-        return 0
-    command = [*MIRI, "test", "--no-default-features", "--lib", "--", *TESTS]
-    environment = {**os.environ, "MIRIFLAGS": FLAGS, "CARGO_TARGET_DIR": "target/miri"}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+def host() -> str:
+    """The platform that nightly Rust builds for.
+
+    Raises:
+        LeftOut: If there is no nightly Rust, or it has no sanitizers for that platform.
+    """
+    lines = ask("rustc", "+nightly", "--version", "--verbose").splitlines()
+    platform = next(line.split()[1] for line in lines if line.startswith("host:"))
+    if platform != "x86_64-unknown-linux-gnu":
+        raise LeftOut(f"tried on Linux x86-64 alone, and this is {platform}")
+    return platform
+
+
+def run(command: Sequence[str], **environment: str) -> int:
+    """Runs a command, and returns its exit status."""
+    print("+", *command, flush=True)
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, check=False
+    ).returncode
+
+
+def tsan() -> int:
+    """All Rust tests, in which threads of one process run into each other, std's code included."""
+    platform = host()
+    source = Path(ask("rustc", "+nightly", "--print", "sysroot"), "lib/rustlib/src/rust/library")
+    if not source.is_dir():
+        raise LeftOut(f"std is built anew for it: {COMPONENTS}")
+    command = [*CARGO, "test", "-Zbuild-std", "--target", platform, "--no-default-features"]
+    return run(
+        [*command, "--tests", "--no-fail-fast"],
+        CARGO_TARGET_DIR="target/tsan",
+        RUSTFLAGS="-Zsanitizer=thread",
+        TSAN_OPTIONS=f"suppressions={ROOT / 'tools/tsan.supp'}",
+    )
+
+
+def miri() -> int:
+    """The Rust tests that ask the kernel for nothing that Miri does not know."""
+    ask(*CARGO, "miri", "--version")
+    return run(
+        [*CARGO, "miri", "test", "--no-default-features", "--lib", "--", *MIRI_TESTS],
+        CARGO_TARGET_DIR="target/miri",
+        MIRIFLAGS=MIRI_FLAGS,
+    )
+
+
+def asan() -> int:
+    """A part of the Python tests, with the extension module instrumented."""
+    platform = host()
+    runtime = Path(ask("gcc", "-print-file-name=libasan.so"))
+    if not runtime.is_absolute():
+        raise LeftOut("gcc has no libasan.so to load into the interpreter")
+    pythons = {version: ROOT / name / "bin/python" for version, name in ASAN_PYTHONS.items()}
+    return max(asan_on(python, version, platform, runtime) for version, python in pythons.items())
+
+
+def asan_on(python: Path, version: str, platform: str, runtime: Path) -> int:
+    """Builds the extension module for one interpreter, and runs the tests with it."""
+    target = ROOT / "target" / f"asan-{version}"
+    built = run(
+        [*CARGO, "build", "--lib", "--target", platform],
+        CARGO_TARGET_DIR=str(target),
+        CARGO_PROFILE_DEV_OPT_LEVEL="1",
+        CARGO_PROFILE_DEV_DEBUG="line-tables-only",
+        RUSTFLAGS="-Zsanitizer=address",
+        PYO3_PYTHON=str(python),
+        PYO3_BUILD_EXTENSION_MODULE="1",
+    )
+    if built:
+        return built
+    package = target / "package" / "loop_pool"
+    shutil.rmtree(package, ignore_errors=True)
+    shutil.copytree(
+        ROOT / "python/loop_pool", package, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    suffix = ask(str(python), "-c", "import sysconfig as s; print(s.get_config_var('EXT_SUFFIX'))")
+    shutil.copy(target / platform / "debug/libloop_pool.so", package / f"_core{suffix}")
+    leave_out = [argument for name in ASAN_LEAVES_OUT for argument in ("--deselect", name)]
+    tests = ["-m", "pytest", "tests/python", "-m", "smoke", "-n", "2", "--timeout", "300"]
+    return run(
+        [str(python), *tests, "-p", "no:cacheprovider", *leave_out],
+        PYTHONPATH=str(package.parent),
+        # Without the GIL it has no other allocator than its own, which can fill what is freed.
+        PYTHONMALLOC="debug" if version.endswith("t") else "malloc",
+        LD_PRELOAD=str(runtime),
+        # What the interpreter never frees is no concern of ours.
+        ASAN_OPTIONS="detect_leaks=0",
+    )
+
+
+STEPS = {"tsan": tsan, "asan": asan, "miri": miri}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs what was asked for, one after another."""
+    unknown = set(arguments) - set(STEPS)
+    if unknown:
+        print(f"what to run is one of {', '.join(STEPS)}; not {', '.join(unknown)}")
+        return 2
+    failed = False
+    for name in arguments or STEPS:
+        began = time.monotonic()
+        try:
+            status = STEPS[name]()
+        except LeftOut as reason:
+            print(f"left out: {name} ({reason})")
+            continue
+        outcome = "nothing found" if not status else "FAILED"
+        print(f"{name}: {outcome}, after {time.monotonic() - began:.0f} s")
+        failed |= status != 0
+    return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
