@@ -83,7 +83,7 @@ def run(command: Sequence[str], **environment: str) -> int:
 
 
 def tsan() -> int:
-    """All Rust tests that run code of ours, std's included. (The others read the sources.)"""
+    """All Rust tests but those that only read the sources, with std instrumented as well."""
     platform = host()
     source = Path(ask("rustc", "+nightly", "--print", "sysroot"), "lib/rustlib/src/rust/library")
     if not source.is_dir():
