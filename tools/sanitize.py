@@ -24,20 +24,31 @@ ROOT = Path(__file__).resolve().parent.parent
 CARGO = ("cargo", "+nightly")
 COMPONENTS = "rustup component add miri rust-src --toolchain nightly"
 
-MIRI_TESTS = (
-    *("id::", "metrics::", "scheduler::", "reactor::slots", "reactor::timer_heap"),
-    *("transport::state", "transport::source", "transport::write_queue", "transport::read_buffer"),
-    *("event_loop::current", "event_loop::inbox", "event_loop::owned", "event_loop::progress"),
-    *("event_loop::ready", "event_loop::turn", "pool::detector", "pool::patience"),
-    *("pool::placement", "pool::registry"),
+MIRI_TESTS = {
+    "-Zmiri-many-seeds=0..4": (
+        *("event_loop::current", "event_loop::inbox", "pool::detector", "reactor::slots"),
+    ),
+    "-Zmiri-seed=0": (
+        *("id::", "metrics::", "scheduler::", "reactor::timer_heap", "transport::state"),
+        *("transport::source", "transport::write_queue", "transport::read_buffer"),
+        *("event_loop::owned", "event_loop::progress", "event_loop::ready", "event_loop::turn"),
+        *("pool::patience", "pool::placement", "pool::registry"),
+    ),
+}
+"""What asks the kernel for nothing, or for no more than Miri knows: some under four orders of the
+threads, as they have words that threads share, and take little time; the others under one."""
+
+ASAN_PYTHONS = {"3.14t": (".venv", "not stress"), "3.14": (".venv-3.14", "smoke")}
+"""Where each is, and which tests run on it. The one without the GIL has threads to run into each
+other. The one with it can be told to take each object from the allocator that is watched."""
+
+ASAN_TESTS = (
+    *("loop_collection", "transport_stream", "transport_read", "transport_write", "transport_flow"),
+    *("transport_datagram", "transport_shared", "transport_server", "streams_native", "tls_data"),
+    *("tls_ends", "pool_spawn", "pool_stealing", "pool_registry", "pool_cancel", "pool_shutdown"),
 )
-"""What asks the kernel for nothing, or for no more than Miri knows."""
-
-MIRI_FLAGS = "-Zmiri-disable-isolation"
-
-ASAN_PYTHONS = {"3.14t": ".venv", "3.14": ".venv-3.14"}
-"""The one without the GIL has threads to run into each other. The one with it can be told to take
-each object from the allocator that AddressSanitizer watches."""
+"""Where the extension module's memory has several owners: what is read and written, what goes from
+one loop to another, and what ends while somebody is at it."""
 
 ASAN_LEAVES_OUT: tuple[str, ...] = ()
 
@@ -100,30 +111,53 @@ def tsan() -> int:
 def miri() -> int:
     """The Rust tests that ask the kernel for nothing that Miri does not know."""
     ask(*CARGO, "miri", "--version")
-    return run(
-        [*CARGO, "miri", "test", "--no-default-features", "--lib", "--", *MIRI_TESTS],
-        CARGO_TARGET_DIR="target/miri",
-        MIRIFLAGS=MIRI_FLAGS,
+    return max(
+        run(
+            [*CARGO, "miri", "test", "--no-default-features", "--lib", "--", *tests],
+            CARGO_TARGET_DIR="target/miri",
+            MIRIFLAGS=f"-Zmiri-disable-isolation {seeds}",
+        )
+        for seeds, tests in MIRI_TESTS.items()
     )
 
 
 def asan() -> int:
     """A part of the Python tests, with the extension module instrumented."""
     platform = host()
-    runtime = Path(ask("gcc", "-print-file-name=libasan.so"))
-    if not runtime.is_absolute():
-        raise LeftOut("gcc has no libasan.so to load into the interpreter")
-    pythons = {version: ROOT / name / "bin/python" for version, name in ASAN_PYTHONS.items()}
-    return max(asan_on(python, version, platform, runtime) for version, python in pythons.items())
+    runtime = asan_runtime(platform)
+    return max(asan_on(version, platform, runtime) for version in ASAN_PYTHONS)
 
 
-def asan_on(python: Path, version: str, platform: str, runtime: Path) -> int:
+def asan_runtime(platform: str) -> Path:
+    """The compiler's own runtime as a shared library, for interpreters that were built without it.
+
+    Raises:
+        LeftOut: If it cannot be linked.
+    """
+    installed = Path(ask("rustc", "+nightly", "--print", "target-libdir", "--target", platform))
+    folder = ROOT / "target/asan"
+    folder.mkdir(parents=True, exist_ok=True)
+    archive, runtime = folder / "runtime.a", folder / "libasan.so"
+    try:
+        shutil.copy(installed / "librustc-nightly_rt.asan.a", archive)
+    except OSError as error:
+        raise LeftOut(str(error)) from None
+    # It lets a program begin with the runtime, and no shared library may contain it.
+    ask("ar", "d", str(archive), "asan_preinit.cpp.o")
+    whole = ("-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive")
+    system = ("-lpthread", "-ldl", "-lm", "-lrt", "-lresolv")
+    ask("gcc", "-shared", "-o", str(runtime), *whole, *system)
+    return runtime
+
+
+def asan_on(version: str, platform: str, runtime: Path) -> int:
     """Builds the extension module for one interpreter, and runs the tests with it."""
-    target = ROOT / "target" / f"asan-{version}"
+    environment, marked = ASAN_PYTHONS[version]
+    python = ROOT / environment / "bin/python"
+    target = ROOT / "target/asan" / version
     built = run(
         [*CARGO, "build", "--lib", "--target", platform],
         CARGO_TARGET_DIR=str(target),
-        CARGO_PROFILE_DEV_OPT_LEVEL="1",
         CARGO_PROFILE_DEV_DEBUG="line-tables-only",
         RUSTFLAGS="-Zsanitizer=address",
         PYO3_PYTHON=str(python),
@@ -139,9 +173,10 @@ def asan_on(python: Path, version: str, platform: str, runtime: Path) -> int:
     suffix = ask(str(python), "-c", "import sysconfig as s; print(s.get_config_var('EXT_SUFFIX'))")
     shutil.copy(target / platform / "debug/libloop_pool.so", package / f"_core{suffix}")
     leave_out = [argument for name in ASAN_LEAVES_OUT for argument in ("--deselect", name)]
-    tests = ["-m", "pytest", "tests/python", "-m", "smoke", "-n", "2", "--timeout", "300"]
+    tests = [f"tests/python/test_{name}.py" for name in ASAN_TESTS]
+    options = ["-m", marked, "-n", "2", "--timeout", "300", "-p", "no:cacheprovider"]
     return run(
-        [str(python), *tests, "-p", "no:cacheprovider", *leave_out],
+        [str(python), "-m", "pytest", *tests, *options, *leave_out],
         PYTHONPATH=str(package.parent),
         # Without the GIL it has no other allocator than its own, which can fill what is freed.
         PYTHONMALLOC="debug" if version.endswith("t") else "malloc",
