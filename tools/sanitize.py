@@ -137,7 +137,8 @@ def asan_runtime(platform: str) -> Path:
     installed = Path(ask("rustc", "+nightly", "--print", "target-libdir", "--target", platform))
     folder = ROOT / "target/asan"
     folder.mkdir(parents=True, exist_ok=True)
-    archive, runtime = folder / "runtime.a", folder / "libasan.so"
+    # Not by the usual name: the runtime takes a library called so for another one, and gives up.
+    archive, runtime = folder / "runtime.a", folder / "runtime.so"
     try:
         shutil.copy(installed / "librustc-nightly_rt.asan.a", archive)
     except OSError as error:

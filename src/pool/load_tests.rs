@@ -1,6 +1,6 @@
 //! A pool under load, with each thread that it has in earnest: one loop is behind and stuck at times,
 //! others do its socket work, and the monitor looks on. What is echoed is whole and in order. `make
-//! models` runs it under ThreadSanitizer.
+//! models` runs it under `ThreadSanitizer`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
@@ -32,11 +32,13 @@ const ROUNDS: usize = 3;
 /// It only ends a failed test: nobody waits for a processor that long.
 const HANG: Duration = Duration::from_secs(120);
 
+type Echoed = Arc<Stream<Vec<u8>>>;
+
 /// One loop, on its thread, with what it echoes.
 struct Owner {
     event_loop: Arc<EventLoop<u32>>,
     hand: Hand,
-    streams: HashMap<IoToken, (UnixStream, Arc<Stream<Vec<u8>>>)>,
+    streams: HashMap<IoToken, (UnixStream, Echoed)>,
     ready: VecDeque<IoToken>,
     scratch: Scratch,
     /// Whether it is to be stuck in a callback.
@@ -241,7 +243,9 @@ fn what_many_threads_echo_is_whole_and_in_order() {
     for peer in &mut peers {
         peer.write_all(&[0; 1000]).unwrap();
     }
-    loops.iter().for_each(|one| one.set_stopping(true));
+    for one in &loops {
+        one.set_stopping(true);
+    }
     for thread in threads {
         thread.join().unwrap();
     }
