@@ -64,22 +64,23 @@ impl Drop for Pool {
     }
 }
 
-/// What has ended from now on counts for a while.
-fn remember(pool: &Pool) {
-    pool.team.forget(clock::monotonic_ns());
+/// Nothing that ends from now on is forgotten before the time that is returned, however slow the machine.
+fn remember(pool: &Pool) -> u64 {
+    let until_ns = clock::monotonic_ns() + 3_600_000_000_000;
+    pool.team.forget(until_ns);
+    until_ns
 }
 
 #[test]
 fn what_has_ended_counts_for_a_while() {
     let mut pool = Pool::new(2);
-    remember(&pool);
+    let until_ns = remember(&pool);
     for _ in 0..60 {
         pool.shared(1).load.add_ended();
     }
     pool.leave(0, 50);
     assert_eq!(pool.parts(), [50, 0]);
-    let later_ns = clock::monotonic_ns() + 2_000_000_000;
-    pool.team.forget(later_ns);
+    pool.team.forget(until_ns + 2_000_000_000);
     pool.leave(0, 40);
     assert!(pool.parts()[1] >= 35, "{:?}", pool.parts());
 }
@@ -210,7 +211,7 @@ fn a_burst_is_spread_whoever_is_asleep() {
 fn who_makes_many_short_ones_gets_fewer_of_them_until_that_is_forgotten() {
     for (loops, made) in [(2, 400), (3, 600), (8, 1600)] {
         let mut pool = Pool::new(loops);
-        remember(&pool);
+        let until_ns = remember(&pool);
         pool.shared(0).metrics.begin_ns.set(5_000);
         pool.leave(0, made);
         let parts = pool.parts();
@@ -221,8 +222,7 @@ fn who_makes_many_short_ones_gets_fewer_of_them_until_that_is_forgotten() {
         for errand in ended {
             let _ = errand.into_reference();
         }
-        let later_ns = clock::monotonic_ns() + 2_000_000_000;
-        pool.team.forget(later_ns);
+        pool.team.forget(until_ns + 2_000_000_000);
         pool.shared(0).metrics.begin_ns.set(5_000_000);
         pool.leave(0, made);
         let parts = pool.parts();
