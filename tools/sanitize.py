@@ -42,8 +42,6 @@ ASAN_TESTS = (
 """Where the extension module's memory has several owners: what is read and written, what goes from
 one loop to another, and what ends while somebody is at it."""
 
-ASAN_LEAVES_OUT: tuple[str, ...] = ()
-
 
 class LeftOut(Exception):
     """Why something cannot run on this machine."""
@@ -162,11 +160,10 @@ def asan_on(version: str, platform: str, runtime: Path) -> int:
     )
     suffix = ask(str(python), "-c", "import sysconfig as s; print(s.get_config_var('EXT_SUFFIX'))")
     shutil.copy(target / platform / "debug/libloop_pool.so", package / f"_core{suffix}")
-    leave_out = [argument for name in ASAN_LEAVES_OUT for argument in ("--deselect", name)]
     tests = [f"tests/python/test_{name}.py" for name in ASAN_TESTS]
     options = ["-m", marked, "-n", "2", "--timeout", "300", "-p", "no:cacheprovider"]
     return run(
-        [str(python), "-m", "pytest", *tests, *options, *leave_out],
+        [str(python), "-m", "pytest", *tests, *options],
         PYTHONPATH=str(package.parent),
         # Without the GIL it has no other allocator than its own, which can fill what is freed.
         PYTHONMALLOC="debug" if version.endswith("t") else "malloc",

@@ -169,8 +169,12 @@ class Serve:
         return code
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
-        """Ends it in good order; returns its log, in which there must be no trace of an error."""
+        """Ends it in good order; returns its log, as `good_end` does."""
         self.tell(number)
+        return self.good_end()
+
+    def good_end(self) -> str:
+        """Waits for its end; returns its log, in which there must be no trace of an error."""
         assert self.ended() == 0, self.log
         assert "Traceback" not in self.log
         assert "ERROR" not in self.log, self.log

@@ -40,8 +40,8 @@ def test_a_patched_clock_is_followed(loop: Loop, what: str) -> None:
     loop.run_until_complete(main())
 
 
-def test_an_overridden_time_is_followed(loop_factory: LoopFactory) -> None:
-    base: Any = class_of(loop_factory)
+def _with_a_clock(base: Any) -> Any:
+    """A subclass whose time can be set ahead."""
 
     class Ahead(base):  # type: ignore[misc]
         ahead = 0.0
@@ -49,7 +49,11 @@ def test_an_overridden_time_is_followed(loop_factory: LoopFactory) -> None:
         def time(self) -> float:
             return float(super().time() + self.ahead)
 
-    loop = Ahead()
+    return Ahead
+
+
+def test_an_overridden_time_is_followed(loop_factory: LoopFactory) -> None:
+    loop = _with_a_clock(class_of(loop_factory))()
     try:
         assert loop.run_until_complete(_is_due(lambda: setattr(loop, "ahead", 31.0)))
     finally:
@@ -59,14 +63,8 @@ def test_an_overridden_time_is_followed(loop_factory: LoopFactory) -> None:
 def test_a_running_loop_may_be_given_a_class_with_a_clock(loop: Loop) -> None:
     base: Any = type(loop)
 
-    class Ahead(base):  # type: ignore[misc]
-        ahead = 0.0
-
-        def time(self) -> float:
-            return float(super().time() + self.ahead)
-
     async def main() -> None:
-        loop.__class__ = Ahead
+        loop.__class__ = _with_a_clock(base)
         assert await _is_due(lambda: setattr(loop, "ahead", 31.0))
         loop.__class__ = base
 

@@ -381,15 +381,23 @@ def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
     logged_errors.clear()
 
 
-def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
-    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
-) -> None:
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether collections begin by themselves: noted when a runner leaves what did not end."""
     leave = _runner.Runner._leave
+    seen: list[bool] = []
 
     def leaves(*args: Any) -> None:
         seen.append(gc.isenabled())
         leave(*args)
 
+    monkeypatch.setattr(_runner.Runner, "_leave", leaves)
+    return seen
+
+
+def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
+    seen: list[bool], logged_errors: list[str]
+) -> None:
     def until_they_are_put_off() -> None:
         """Loop 0 gets to nothing else meanwhile."""
         seen.append(gc.isenabled())
@@ -398,8 +406,6 @@ def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
             time.sleep(0.001)
         seen.append(gc.isenabled())
 
-    seen: list[bool] = []
-    monkeypatch.setattr(_runner.Runner, "_leave", leaves)
     with loop_pool.Runner(loops=2, shutdown_timeout=0.01) as runner:
         runner.get_loop().call_soon(until_they_are_put_off)
     assert seen == [True, False, False]
@@ -408,17 +414,9 @@ def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
 
 
 def test_nor_from_when_the_only_loop_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+    monkeypatch: pytest.MonkeyPatch, seen: list[bool], logged_errors: list[str]
 ) -> None:
-    leave = _runner.Runner._leave
-
-    def leaves(*args: Any) -> None:
-        seen.append(gc.isenabled())
-        leave(*args)
-
-    seen: list[bool] = []
     monkeypatch.setattr(_runner, "LATE", 0.0)
-    monkeypatch.setattr(_runner.Runner, "_leave", leaves)
     with loop_pool.Runner(loops=1, shutdown_timeout=0) as runner:
         for _ in range(1000):
             runner.get_loop().call_soon(int)
