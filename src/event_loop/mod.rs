@@ -34,5 +34,5 @@ pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};
 pub use progress::{Busy, Phase, Progress, Stint};
 pub use ready::ReadyQueue;
-pub use shared::{Completion, Job, Looking, Poller, Shared};
+pub use shared::{Completion, Job, Load, Looking, Poller, Shared};
 pub use turn::{Local, Plan, Post, Turned};

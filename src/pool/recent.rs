@@ -1,11 +1,12 @@
 //! How many coroutines of `spawn` each loop has had of late, by which the next are placed.
 //!
-//! In: what each loop counts (`Load`), and the time. Out: what it has to do,
+//! In: what each loop counts ([`Load`]), and the time. Out: what it has to do,
 //! and what is fair to have. What has ended counts for a while, so that a burst is spread evenly,
 //! however quickly some of it runs. Must never: count in other loops' words; what is forgotten is
 //! counted here.
 
 use crate::config;
+use crate::event_loop::Load;
 use crate::scheduler::Seat;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -34,14 +35,14 @@ impl Forgotten {
 impl Team {
     /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
     pub(super) fn had(&self, seat: Seat) -> u64 {
-        let ended = self.loops[seat.0].get().map_or(0, |home| home.load.ended());
+        let ended = self.count(seat, Load::ended);
         self.spawned(seat) + ended.saturating_sub(self.forgotten.loops[seat.0].ended.load(Relaxed))
     }
 
     /// What a loop has to do, counted in coroutines: those that it has had of late, and some for those that
     /// it has made. So many that who makes a whole burst gets four fifths of a share of it.
     pub(super) fn has_to_do(&self, seat: Seat) -> u64 {
-        let made = self.loops[seat.0].get().map_or(0, |home| home.load.made());
+        let made = self.count(seat, Load::made);
         let made = made.saturating_sub(self.forgotten.loops[seat.0].made.load(Relaxed));
         let others = (self.loops.len() as u64 - 1).max(1);
         self.had(seat) + made / (config::MADE_FOR_ONE_BEGUN * others)
@@ -97,7 +98,11 @@ impl Team {
 
     /// How many coroutines of `spawn` a loop has: begun, or waiting on its queue.
     pub(super) fn spawned(&self, seat: Seat) -> u64 {
-        let begun = self.loops[seat.0].get().map_or(0, |home| home.load.spawned());
-        begun + self.starts.len(seat) as u64
+        self.count(seat, Load::spawned) + self.starts.len(seat) as u64
+    }
+
+    /// What a loop counts; nothing, before there is one.
+    fn count(&self, seat: Seat, of: impl FnOnce(&Load) -> u64) -> u64 {
+        self.loops[seat.0].get().map_or(0, |home| of(&home.load))
     }
 }

@@ -199,7 +199,7 @@ impl Starter {
 
     /// Says where, and counts what it takes to make one, unless to run it takes far longer.
     fn place_at(&mut self, team: &Team, seat: Seat) -> Choice {
-        if let Some(own) = team.loops[self.seat.0].get() {
+        if let Some(own) = Starters(team).home(self.seat) {
             let took = Duration::from_nanos(own.metrics.begin_ns.get());
             if !took.is_zero() && took <= config::SHORT_BEGINNING {
                 own.load.add_made();
@@ -309,8 +309,7 @@ impl Starter {
 impl Team {
     /// Whether a loop begins what is placed there from now on.
     fn takes_more(&self, seat: Seat) -> bool {
-        !self.starts.is_closed(seat)
-            && self.loops[seat.0].get().is_some_and(|home| home.is_running())
+        !self.starts.is_closed(seat) && Starters(self).home(seat).is_some_and(Shared::is_running)
     }
 
     /// How many loops are at work.
