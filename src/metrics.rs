@@ -39,6 +39,7 @@ impl Counter {
 
     /// The value at some recent moment. Any thread.
     #[must_use]
+    #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }

@@ -38,7 +38,8 @@ pub struct EventLoop<C> {
     /// Whether one did.
     cut_short: AtomicBool,
     closed: AtomicBool,
-    local: Owned<Local<C>>,
+    /// What only the owner touches.
+    pub local: Owned<Local<C>>,
 }
 
 impl<C> EventLoop<C> {
@@ -78,45 +79,6 @@ impl<C> EventLoop<C> {
     /// [`LoopError::Running`] if a thread, this one included, owns it already.
     pub fn claim(&self) -> Result<Claim<'_, Local<C>>, LoopError> {
         self.local.claim().ok_or(LoopError::Running)
-    }
-
-    /// Makes the calling thread the owner for a few instructions, if nobody is. It must run no
-    /// Python meanwhile: whoever claims the loop in earnest waits for it.
-    pub fn claim_briefly(&self) -> Option<Claim<'_, Local<C>>> {
-        self.local.claim_briefly()
-    }
-
-    /// Whether the calling thread owns the loop.
-    #[inline(always)]
-    pub fn is_owner(&self) -> bool {
-        self.local.is_owner()
-    }
-
-    /// Calls `f` with the owner's state if the calling thread is the owner.
-    ///
-    /// # Safety
-    /// `f` must not reach this loop's `local` again, nor run code that could (any Python).
-    #[inline(always)]
-    pub unsafe fn if_owner<R>(&self, f: impl FnOnce(&mut Local<C>) -> R) -> Option<R> {
-        // SAFETY: handed on to our caller.
-        unsafe { self.local.if_owner(f) }
-    }
-
-    /// Calls `f` with the owner's state and `value` if the calling thread is the owner.
-    ///
-    /// # Errors
-    /// The value comes back if it is not.
-    ///
-    /// # Safety
-    /// As for [`if_owner`](Self::if_owner).
-    #[inline(always)]
-    pub unsafe fn give_owner<V>(
-        &self,
-        value: V,
-        f: impl FnOnce(&mut Local<C>, V),
-    ) -> Result<(), V> {
-        // SAFETY: handed on to our caller.
-        unsafe { self.local.give_owner(value, f) }
     }
 
     /// Asks the loop for something, and wakes it if it sleeps. Any thread.

@@ -71,15 +71,16 @@ impl<T> Owned<T> {
         }
     }
 
-    /// Makes the calling thread the owner for a few instructions, if nobody is.
-    pub(super) fn claim_briefly(&self) -> Option<Claim<'_, T>> {
+    /// Makes the calling thread the owner for a few instructions, if nobody is. It must run no Python
+    /// meanwhile: whoever claims the value in earnest waits for it.
+    pub fn claim_briefly(&self) -> Option<Claim<'_, T>> {
         self.owner.compare_exchange(0, thread_token() | BRIEF, Acquire, Relaxed).ok()?;
         Some(Claim { owned: self, _thread: PhantomData })
     }
 
     /// Whether the calling thread owns the value, other than briefly.
     #[inline(always)]
-    pub(super) fn is_owner(&self) -> bool {
+    pub fn is_owner(&self) -> bool {
         // Relaxed: if it is our own token, this very thread wrote it.
         self.owner.load(Relaxed) == thread_token()
     }
@@ -87,9 +88,9 @@ impl<T> Owned<T> {
     /// Calls `f` with the value if the calling thread owns it.
     ///
     /// # Safety
-    /// `f` must not reach this value again, nor run code that could.
+    /// `f` must not reach this value again, nor run code that could (any Python).
     #[inline(always)]
-    pub(super) unsafe fn if_owner<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    pub unsafe fn if_owner<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut result = None;
         // SAFETY: handed on to our caller.
         let _ = unsafe { self.give_owner((), |value, ()| result = Some(f(value))) };
@@ -102,11 +103,7 @@ impl<T> Owned<T> {
     /// # Safety
     /// As for [`if_owner`](Self::if_owner).
     #[inline(always)]
-    pub(super) unsafe fn give_owner<V>(
-        &self,
-        given: V,
-        f: impl FnOnce(&mut T, V),
-    ) -> Result<(), V> {
+    pub unsafe fn give_owner<V>(&self, given: V, f: impl FnOnce(&mut T, V)) -> Result<(), V> {
         if !self.is_owner() {
             return Err(given);
         }

@@ -12,9 +12,9 @@ use super::{Current, Drain, Inbox, Progress, Turned};
 use crate::config;
 use crate::error::LoopError;
 use crate::id::{IoToken, LoopId};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use crate::reactor::{Driver, Handle, Ready};
-use crate::scheduler::{Idle, Wake};
+use crate::scheduler::{CrewId, Idle, Wake};
 use crate::sync::announce::Announced;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
@@ -79,68 +79,21 @@ struct Door {
 /// What tells whoever places a coroutine of `spawn` how much the loop has to do.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Those that have begun here and not ended.
-    spawned: AtomicU64,
-    /// Counts those that have ended. It wraps.
-    ended: AtomicU64,
-    /// Counts those that its callbacks have made, for whatever loop. It wraps.
-    made: AtomicU64,
+    /// Gauge: coroutines of `spawn` that have begun here and not ended. Written under the lock of what is
+    /// counted.
+    pub spawned: Counter,
+    /// Counts the coroutines of `spawn` that any loop could have begun, and that have ended here; but not
+    /// those that somebody awaited before they began. It wraps. Written under the same lock.
+    pub ended: Counter,
+    /// Counts the coroutines of `spawn` that were made here, for whatever loop; those that take as long to
+    /// make as to run. It wraps.
+    pub made: Counter,
+    /// When the owner slept last, in nanoseconds of the clock.
+    pub slept_ns: Counter,
     is_looking: AtomicBool,
-    /// When it slept last, in nanoseconds of the clock.
-    slept_ns: AtomicU64,
 }
 
 impl Load {
-    /// How many coroutines of `spawn` have begun here and not ended. Any thread.
-    #[inline]
-    pub fn spawned(&self) -> u64 {
-        self.spawned.load(Relaxed)
-    }
-
-    /// See [`spawned`](Self::spawned). Under the lock of what is counted.
-    #[inline]
-    pub fn set_spawned(&self, count: u64) {
-        self.spawned.store(count, Relaxed);
-    }
-
-    /// Counts the coroutines of `spawn` that any loop could have begun, and that have ended here; but not
-    /// those that somebody awaited before they began. It wraps. Any thread.
-    #[inline]
-    pub fn ended(&self) -> u64 {
-        self.ended.load(Relaxed)
-    }
-
-    /// See [`ended`](Self::ended). Under the lock of what is counted.
-    #[inline]
-    pub fn add_ended(&self) {
-        self.ended.store(self.ended().wrapping_add(1), Relaxed);
-    }
-
-    /// Counts the coroutines of `spawn` that were made here, for whatever loop; those that take as long to
-    /// make as to run. It wraps. Any thread.
-    #[inline]
-    pub fn made(&self) -> u64 {
-        self.made.load(Relaxed)
-    }
-
-    /// See [`made`](Self::made). Owner only.
-    #[inline]
-    pub fn add_made(&self) {
-        self.made.store(self.made().wrapping_add(1), Relaxed);
-    }
-
-    /// When the owner slept last, in nanoseconds of the clock. Any thread.
-    #[inline]
-    pub fn slept_ns(&self) -> u64 {
-        self.slept_ns.load(Relaxed)
-    }
-
-    /// See [`slept_ns`](Self::slept_ns). Owner only.
-    #[inline]
-    pub fn set_slept_ns(&self, now_ns: u64) {
-        self.slept_ns.store(now_ns, Relaxed);
-    }
-
     /// Whether the owner has nothing to do, and looks for a post before it sleeps. Any thread.
     #[inline]
     pub fn is_looking(&self) -> bool {
@@ -306,6 +259,16 @@ impl Shared {
         if self.door.idle.posted(announced) == Wake::Needed {
             self.rouse();
         }
+    }
+
+    /// Has the owner search for a crew, and wakes it, if it sleeps. Any thread.
+    #[must_use = "the crew counts the one who was summoned"]
+    pub fn summon(&self, crew: CrewId) -> bool {
+        let summoned = self.door.idle.summon(crew);
+        if summoned {
+            self.rouse();
+        }
+        summoned
     }
 
     #[cold]

@@ -25,6 +25,7 @@ use crossbeam_utils::CachePadded;
 use super::{Team, load_of};
 use crate::event_loop::{Completion, Shared};
 use crate::id::{IoToken, LoopId};
+use crate::scheduler::Seat;
 use crate::sync::announce::announce;
 use crate::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -110,25 +111,21 @@ impl PoolAcceptor {
     /// A loop that begins to listen has no past: what was slow before, as imports are, says nothing
     /// of what it serves, but would keep the first connections, which may be the longest, from it.
     pub fn open(&self, id: LoopId, token: IoToken) {
-        if let Some(shared) = self.team.loops[id.0 as usize].get() {
+        if let Some(shared) = self.shared(id) {
             shared.metrics.stuck_us.set(0);
             shared.metrics.busy.forget();
         }
-        if let Some(door) = self.doors.get(id.0 as usize) {
-            door.open(token);
-        }
+        self.doors[id.0 as usize].open(token);
     }
 
     /// Places nothing on a loop any more: what was placed is in its inbox when this returns. Any
     /// thread, detached.
     pub fn shut(&self, id: LoopId) {
-        if let Some(door) = self.doors.get(id.0 as usize) {
-            door.shut();
-        }
+        self.doors[id.0 as usize].shut();
     }
 
     fn shared(&self, id: LoopId) -> Option<&Arc<Shared>> {
-        self.team.loops[id.0 as usize].get()
+        self.team.home(Seat(id.0 as usize))
     }
 
     fn load(&self, id: LoopId, now_ns: u64) -> u64 {

@@ -7,6 +7,7 @@
 
 use crate::config;
 use crate::event_loop::Load;
+use crate::metrics::Counter;
 use crate::scheduler::Seat;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -35,14 +36,14 @@ impl Forgotten {
 impl Team {
     /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
     pub(super) fn had(&self, seat: Seat) -> u64 {
-        let ended = self.count(seat, Load::ended);
+        let ended = self.count(seat, |load| &load.ended);
         self.spawned(seat) + ended.saturating_sub(self.forgotten.loops[seat.0].ended.load(Relaxed))
     }
 
     /// What a loop has to do, counted in coroutines: those that it has had of late, and some for those that
     /// it has made. So many that who makes a whole burst gets four fifths of a share of it.
     pub(super) fn has_to_do(&self, seat: Seat) -> u64 {
-        let made = self.count(seat, Load::made);
+        let made = self.count(seat, |load| &load.made);
         let made = made.saturating_sub(self.forgotten.loops[seat.0].made.load(Relaxed));
         let others = (self.loops.len() as u64 - 1).max(1);
         self.had(seat) + made / (config::MADE_FOR_ONE_BEGUN * others)
@@ -85,8 +86,8 @@ impl Team {
         };
         for (forgotten, home) in self.forgotten.loops.iter().zip(&self.loops) {
             if let Some(home) = home.get() {
-                forget(&forgotten.ended, home.load.ended());
-                forget(&forgotten.made, home.load.made());
+                forget(&forgotten.ended, home.load.ended.get());
+                forget(&forgotten.made, home.load.made.get());
             }
         }
     }
@@ -98,11 +99,11 @@ impl Team {
 
     /// How many coroutines of `spawn` a loop has: begun, or waiting on its queue.
     pub(super) fn spawned(&self, seat: Seat) -> u64 {
-        self.count(seat, Load::spawned) + self.starts.len(seat) as u64
+        self.count(seat, |load| &load.spawned) + self.starts.len(seat) as u64
     }
 
     /// What a loop counts; nothing, before there is one.
-    fn count(&self, seat: Seat, of: impl FnOnce(&Load) -> u64) -> u64 {
-        self.loops[seat.0].get().map_or(0, |home| of(&home.load))
+    fn count(&self, seat: Seat, of: impl FnOnce(&Load) -> &Counter) -> u64 {
+        self.home(seat).map_or(0, |home| of(&home.load).get())
     }
 }

@@ -147,6 +147,12 @@ impl Roster {
         self.due = if portion == 0 { 0 } else { self.due - portion };
         portion
     }
+
+    /// Whether there are more to look at before the loop goes to sleep.
+    #[must_use]
+    pub fn has_due(&self) -> bool {
+        self.due > 0
+    }
 }
 
 /// The tasks of all loops.
@@ -324,7 +330,9 @@ mod tests {
             let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
         }
         assert_eq!(roster.due(9, 4), 0);
-        assert_eq!((roster.due(10, 4), roster.due(10, 4), roster.due(10, 4)), (4, 4, 2));
+        for (portion, more) in [(4, true), (4, true), (2, false)] {
+            assert_eq!((roster.due(10, 4), roster.has_due()), (portion, more));
+        }
         assert_eq!(roster.due(10, 4), 0);
         assert_eq!(roster.due(20, 100), 10);
     }

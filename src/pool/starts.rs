@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use super::detector::is_held_up;
 use super::errand::Errand;
-use super::team::summon;
 use super::{Hand, Team};
 use crate::config;
 use crate::event_loop::Shared;
@@ -44,30 +43,24 @@ pub(super) fn new_queues(loops: usize) -> RunQueues<Errand> {
 /// The loops as they begin each other's coroutines.
 struct Starters<'a>(&'a Team);
 
-impl Starters<'_> {
-    fn home(&self, seat: Seat) -> Option<&Shared> {
-        self.0.loops[seat.0].get().map(|shared| &**shared)
-    }
-}
-
 impl Sleepers for Starters<'_> {
     fn is_parked(&self, seat: Seat) -> bool {
-        self.home(seat).is_some_and(|home| home.idle().is_parked())
+        self.0.is_parked(seat)
     }
 
     fn summon(&self, seat: Seat) -> bool {
-        self.home(seat).is_some_and(|home| summon(home, STARTERS))
+        self.0.summon_for(seat, STARTERS)
     }
 }
 
 impl Homes for Starters<'_> {
     /// One that looks for a post before it sleeps is as good as on its way.
     fn is_awake(&self, seat: Seat) -> bool {
-        self.home(seat).is_some_and(|home| home.idle().is_awake() && !home.load.is_looking())
+        self.0.home(seat).is_some_and(|home| home.idle().is_awake() && !home.load.is_looking())
     }
 
     fn post(&self, seat: Seat, announced: &Announced) {
-        if let Some(home) = self.home(seat) {
+        if let Some(home) = self.0.home(seat) {
             home.posted(announced);
         }
     }
@@ -127,7 +120,7 @@ impl Starter {
 
     /// Whether those that began here of late took so short that to wake another costs more.
     fn begins_shortly(&self, team: &Team) -> bool {
-        let Some(own) = team.loops[self.seat.0].get() else { return false };
+        let Some(own) = team.home(self.seat) else { return false };
         let took = &own.metrics.begin_ns;
         let is_short = Duration::from_nanos(took.get()) <= config::SHORT_BEGINNING;
         if !is_short {
@@ -155,7 +148,7 @@ impl Starter {
         let best = others
             .filter(|seat| *seat != self.seat && team.takes_more(*seat))
             .map(|seat| {
-                let works = Starters(team).home(seat).is_some_and(|home| home.idle().is_awake());
+                let works = team.home(seat).is_some_and(|home| home.idle().is_awake());
                 (team.has_to_do(seat) + u64::from(works), works, seat)
             })
             .min_by_key(|(load, works, _)| (*load, *works));
@@ -199,10 +192,10 @@ impl Starter {
 
     /// Says where, and counts what it takes to make one, unless to run it takes far longer.
     fn place_at(&mut self, team: &Team, seat: Seat) -> Choice {
-        if let Some(own) = Starters(team).home(self.seat) {
+        if let Some(own) = team.home(self.seat) {
             let took = Duration::from_nanos(own.metrics.begin_ns.get());
             if !took.is_zero() && took <= config::SHORT_BEGINNING {
-                own.load.add_made();
+                own.load.made.add(1);
             }
         }
         self.last = seat;
@@ -218,9 +211,7 @@ impl Starter {
         others
             .filter(move |seat| *seat != from && *seat != own && !team.starts.is_closed(*seat))
             .filter(|seat| {
-                team.loops[seat.0]
-                    .get()
-                    .is_some_and(|home| home.is_running() && !home.idle().is_awake())
+                team.home(*seat).is_some_and(|home| home.is_running() && !home.idle().is_awake())
             })
             .chain([own])
     }
@@ -244,7 +235,7 @@ impl Starter {
     fn are_all_busy(&self, team: &Team) -> bool {
         let now_ns = clock::monotonic_ns();
         let is_busy = |home: &Shared| {
-            let since = Duration::from_nanos(now_ns.saturating_sub(home.load.slept_ns()));
+            let since = Duration::from_nanos(now_ns.saturating_sub(home.load.slept_ns.get()));
             home.idle().is_awake() && since > config::BUSY_AFTER
         };
         let others = team.loops().filter(|(seat, _)| *seat != self.seat.0);
@@ -260,7 +251,7 @@ impl Starter {
             if team.starts.is_empty(seat) || !Starters(team).is_awake(seat) {
                 continue;
             }
-            let Some(home) = team.loops[seat.0].get() else { continue };
+            let Some(home) = team.home(seat) else { continue };
             if now_ns == 0 {
                 now_ns = clock::monotonic_ns();
                 team.forget(now_ns);
@@ -309,7 +300,7 @@ impl Starter {
 impl Team {
     /// Whether a loop begins what is placed there from now on.
     fn takes_more(&self, seat: Seat) -> bool {
-        !self.starts.is_closed(seat) && Starters(self).home(seat).is_some_and(Shared::is_running)
+        !self.starts.is_closed(seat) && self.home(seat).is_some_and(|home| home.is_running())
     }
 
     /// How many loops are at work.

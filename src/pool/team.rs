@@ -49,31 +49,21 @@ fn is_free(shared: &Shared, now_ns: u64) -> bool {
 
 impl Sleepers for Team {
     fn is_parked(&self, seat: Seat) -> bool {
-        self.loops[seat.0].get().is_some_and(|shared| shared.idle().is_parked())
+        self.home(seat).is_some_and(|shared| shared.idle().is_parked())
     }
 
     fn is_preferred(&self, seat: Seat) -> bool {
         let now_ns = clock::monotonic_ns();
-        self.loops[seat.0].get().is_some_and(|shared| is_free(shared, now_ns))
+        self.home(seat).is_some_and(|shared| is_free(shared, now_ns))
     }
 
     fn summon(&self, seat: Seat) -> bool {
-        let Some(shared) = self.loops[seat.0].get() else { return false };
-        summon(shared, HELPERS)
+        self.summon_for(seat, HELPERS)
     }
 }
 
 /// The numbers of the crews.
 const HELPERS: CrewId = CrewId(0);
-
-pub(super) fn summon(shared: &Shared, crew: CrewId) -> bool {
-    let summoned = shared.idle().summon(crew);
-    if summoned {
-        shared.metrics.wakes.add_shared(1);
-        shared.wake();
-    }
-    summoned
-}
 
 impl Team {
     /// For a pool of so many loops, which do each other's socket work or not, on so many cores.
@@ -142,6 +132,16 @@ impl Team {
         self.steals
     }
 
+    /// The loop in a seat, once it has joined.
+    pub(super) fn home(&self, seat: Seat) -> Option<&Arc<Shared>> {
+        self.loops[seat.0].get()
+    }
+
+    /// Summons the thread in a seat for one of the crews, and wakes it if it sleeps.
+    pub(super) fn summon_for(&self, seat: Seat, crew: CrewId) -> bool {
+        self.home(seat).is_some_and(|shared| shared.summon(crew))
+    }
+
     /// The loops that have joined.
     pub(super) fn loops(&self) -> impl Iterator<Item = (usize, &Arc<Shared>)> {
         self.loops.iter().enumerate().filter_map(|(seat, one)| Some((seat, one.get()?)))
@@ -191,3 +191,6 @@ impl Team {
         drop(self.monitor.replace(handle));
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -217,7 +217,7 @@ impl Hand {
         }
         hand.team.awake();
         let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
-        shared.load.set_slept_ns(now_ns);
+        shared.load.slept_ns.set(now_ns);
         let budget = Budget::new(now_ns, if busy { 0 } else { until_ns }, is_wanted);
         let done = match summons.take().map(Call::Summoned).or(work.then_some(Call::Anybody)) {
             Some(call) => hand.help(shared, scratch, call, &budget),

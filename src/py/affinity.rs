@@ -14,7 +14,7 @@ use super::state::state;
 /// Whether the calling thread may change what belongs to the loop now.
 #[inline(always)]
 pub(super) fn is_here(loop_: &LoopCore) -> bool {
-    loop_.event_loop.is_owner()
+    loop_.event_loop.local.is_owner()
 }
 
 /// Whether the calling thread may change an object now, whose loop is in the slot at `offset`. One that

@@ -344,7 +344,7 @@ impl LoopCore {
             )
         };
         // SAFETY: counting references runs no Python.
-        let found = unsafe { core.event_loop.if_owner(look) }
+        let found = unsafe { core.event_loop.local.if_owner(look) }
             .or_else(|| super::scheduling::look_at_idle_loop(core, look));
         Returned(found.unwrap_or_default())
     }
@@ -476,7 +476,7 @@ impl LoopCore {
     /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.
     #[inline(always)]
     pub(super) fn keywords(&self) -> Option<*mut ffi::PyObject> {
-        if !self.event_loop.is_owner() {
+        if !self.event_loop.local.is_owner() {
             return None;
         }
         // SAFETY: just checked; no Python runs.

@@ -24,7 +24,7 @@ pub(super) fn wakes_from_elsewhere(
     parsed: &Parsed<'_, 1>,
 ) -> PyResult<bool> {
     let (&[future], Some(context)) = (parsed.rest, parsed.context) else { return Ok(false) };
-    if loop_.get().event_loop.is_owner() {
+    if loop_.get().event_loop.local.is_owner() {
         return Ok(false);
     }
     let py = loop_.py();

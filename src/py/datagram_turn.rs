@@ -53,7 +53,7 @@ impl Turn<'_, '_> {
         let py = self.transport.py();
         // SAFETY: making a bytes object runs no Python code that could reach the loop.
         let received = unsafe {
-            event_loop.if_owner(|local| {
+            event_loop.local.if_owner(|local| {
                 let scratch = local.scratch.get();
                 let (count, from) = datagrams.receive(&claim, scratch)?;
                 Ok((bytes_from(py, &scratch[..count]), count, from))

@@ -88,7 +88,7 @@ pub(super) unsafe fn create(
     if has_own_factory || !state.knows_task_class() {
         return Ok(None);
     }
-    let is_owner = core.event_loop.is_owner();
+    let is_owner = core.event_loop.local.is_owner();
     if !is_owner && !core.event_loop.shared().is_running() {
         return Ok(None);
     }

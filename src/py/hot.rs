@@ -313,7 +313,7 @@ unsafe extern "C" fn call_soon_threadsafe(
         let scheduled = parsed.scheduled(py, callback)?;
         // SAFETY: the loop is alive.
         let handle = unsafe { handle::new_threadsafe(py, slf, scheduled)? };
-        if core.event_loop.is_owner() {
+        if core.event_loop.local.is_owner() {
             core.schedule(Callback::from_handle(handle.clone_ref(py)));
         } else {
             // SAFETY: the handle is new, and of this loop.
@@ -449,7 +449,7 @@ unsafe extern "C" fn is_running(
     raise(|py| {
         // SAFETY: the interpreter calls it with a live `LoopCore`.
         let loop_ = unsafe { this(py, &slf) };
-        let running = if loop_.get().event_loop.is_owner() {
+        let running = if loop_.get().event_loop.local.is_owner() {
             eager::asked_whether_running(loop_)?;
             true
         } else {

@@ -436,7 +436,7 @@ pub(super) fn cancel(slf: &Bound<'_, PoolTaskCore>, message: Ref) -> PyResult<bo
         let loop_ = parts.loop_.as_ref().map(|loop_| loop_.clone_ref(py));
         // What others have asked for before comes first.
         let at_once = parts.cancels.is_empty()
-            && loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.is_owner());
+            && loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.local.is_owner());
         let task = if at_once { copied(py, parts.task.as_ref()) } else { None };
         if task.is_none() {
             parts.cancels.extend(message.take());

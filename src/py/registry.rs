@@ -96,19 +96,15 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Looks for dead tasks before the loop sleeps; whether there are more to look at.
+/// Looks for dead tasks before the loop sleeps; whether there are more to look at, which wait for
+/// another turn. It drops weak references: no Python runs, so nothing becomes ready meanwhile.
 pub(super) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
     let callbacks = core.event_loop.shared().progress.callbacks();
     let (swept, more) = {
         let mut roster = lock_attached(py, &core.roster);
-        if roster.is_empty() {
-            return false;
-        }
         let count = roster.due(callbacks, config::SWEEP_PER_TURN);
-        if count == 0 {
-            return false;
-        }
-        (registry().sweep(core.owner_key, &mut roster, count, Weak::is_dead), true)
+        let swept = registry().sweep(core.owner_key, &mut roster, count, Weak::is_dead);
+        (swept, roster.has_due())
     };
     drop(swept);
     more
@@ -129,12 +125,12 @@ pub(super) fn note_step(core: &LoopCore, step: *mut ffi::PyObject) -> bool {
     // SAFETY: the caller has checked that it is a task's step.
     let task = unsafe { state().task_of_step(step) };
     let current = &core.event_loop.shared().current;
-    if core.event_loop.is_owner() && task as usize != current.running() {
+    if core.event_loop.local.is_owner() && task as usize != current.running() {
         if current.add_young(task as usize, now_ns(core)) {
             return true;
         }
         note_without_room(core, task);
-    } else if !core.event_loop.is_owner() {
+    } else if !core.event_loop.local.is_owner() {
         note_without_room(core, task);
     }
     false
@@ -190,7 +186,7 @@ pub(super) fn note_now(core: &LoopCore, task: &Bound<'_, PyAny>) {
 /// A task that waits for its first step has its entry already.
 pub(super) fn note_suspended(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
     let (core, state) = (loop_.get(), state());
-    if core.event_loop.is_owner()
+    if core.event_loop.local.is_owner()
         && state.is_task(task)
         && !core.event_loop.shared().current.is_last_young(task.as_ptr() as usize)
         // SAFETY: a live C task, as just checked.
@@ -292,7 +288,7 @@ unsafe fn taken(address: usize) -> Option<Ref> {
 /// Has the loop that runs in another thread keep its tasks for as long as a look at them takes.
 fn lend<'a>(loop_: &Bound<'_, LoopCore>, tasks: impl Iterator<Item = &'a Ref>) {
     let core = loop_.get();
-    if !core.event_loop.is_owner() && core.event_loop.shared().is_running() {
+    if !core.event_loop.local.is_owner() && core.event_loop.shared().is_running() {
         core.lent.add(loop_.py(), tasks);
     }
 }
@@ -338,7 +334,7 @@ pub(super) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Returned<Vec<Listed
         // SAFETY: as above.
         unsafe { taken(shown.running()) }
     });
-    let here = if core.event_loop.is_owner() { current_here(loop_)? } else { None };
+    let here = if core.event_loop.local.is_owner() { current_here(loop_)? } else { None };
     for task in [running, here.map(Ref::from)].into_iter().flatten() {
         if !all.iter().any(|(known, _, _)| ptr::eq(known.as_ptr(), task.as_ptr())) {
             all.push((task, now_ns(core), false));
@@ -415,7 +411,7 @@ pub(super) fn leave(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyR
 }
 
 fn check_owner(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-    if loop_.get().event_loop.is_owner() {
+    if loop_.get().event_loop.local.is_owner() {
         return Ok(());
     }
     let text = format!("{} is not run by this thread", loop_.repr()?);

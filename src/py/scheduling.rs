@@ -16,7 +16,7 @@ impl LoopCore {
     pub(super) fn schedule(&self, callback: Callback) {
         // SAFETY: pushing runs no Python.
         let refused = unsafe {
-            self.event_loop.give_owner(callback, |local, callback| local.ready.push(callback))
+            self.event_loop.local.give_owner(callback, |local, callback| local.ready.push(callback))
         };
         if let Err(callback) = refused {
             self.event_loop.post(Post::Call(callback));
@@ -27,7 +27,9 @@ impl LoopCore {
     pub(super) fn schedule_at(&self, when: f64, timer: Callback) {
         // SAFETY: inserting and writing the key run no Python.
         let refused = unsafe {
-            self.event_loop.give_owner(timer, |local, timer| Self::put_timer(local, when, timer))
+            self.event_loop
+                .local
+                .give_owner(timer, |local, timer| Self::put_timer(local, when, timer))
         };
         if let Err(timer) = refused {
             self.event_loop.post(Post::Timer(when, timer));
@@ -53,7 +55,8 @@ impl LoopCore {
     /// [`NotOwner`] if this thread is not the owner.
     pub(super) fn forget_timer(&self, timer: &Callback) -> Result<Option<Callback>, NotOwner> {
         // SAFETY: taking out runs no Python.
-        unsafe { self.event_loop.if_owner(|local| Self::take_timer(local, timer)) }.ok_or(NotOwner)
+        unsafe { self.event_loop.local.if_owner(|local| Self::take_timer(local, timer)) }
+            .ok_or(NotOwner)
     }
 }
 
@@ -85,7 +88,7 @@ pub(super) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
     let event_loop = &core.event_loop;
     // Declared before the claim, hence dropped after it.
     let mut dropped = Vec::new();
-    match event_loop.claim_briefly() {
+    match event_loop.local.claim_briefly() {
         None => event_loop.leave(Post::CancelTimer(timer)),
         Some(claim) => {
             // The timer itself may still wait among the posts. Nothing is dropped while we claim.
@@ -106,7 +109,7 @@ pub(super) fn look_at_idle_loop<R>(
 ) -> Option<R> {
     let mut dropped = Vec::new();
     let seen = {
-        let claim = core.event_loop.claim_briefly()?;
+        let claim = core.event_loop.local.claim_briefly()?;
         apply_posts(core, &claim, |callback| dropped.push(callback));
         // SAFETY: by the caller's word.
         unsafe { claim.local(look) }

@@ -113,7 +113,7 @@ pub(super) fn spawn<'py>(
     let Some(running) = pool_task::running_loop(py)? else { return Ok(None) };
     let Ok(loop_) = running.cast::<LoopCore>() else { return Ok(None) };
     let owner = loop_.get();
-    if !owner.event_loop.is_owner() {
+    if !owner.event_loop.local.is_owner() {
         return Ok(None);
     }
     let task = new_task(coro, name, context)?;
@@ -187,7 +187,7 @@ pub(super) fn begin(loop_: &Bound<'_, LoopCore>, errand: Errand) -> PyResult<()>
 
 /// Cancels what was left to all and waits on this loop. On its thread.
 pub(super) fn cancel_errands(py: Python<'_>, core: &LoopCore) {
-    if !core.event_loop.is_owner() {
+    if !core.event_loop.local.is_owner() {
         return;
     }
     // SAFETY: we own the loop; no Python runs.
@@ -262,7 +262,7 @@ fn enter(
         let allowed = if closing { Door::Refuses } else { Door::Open };
         let place =
             if book.door <= allowed { entry.take().map(|entry| book.enter(entry)) } else { None };
-        loop_.get().event_loop.shared().load.set_spawned(book.len());
+        loop_.get().event_loop.shared().load.spawned.set(book.len());
         (book.door, place)
     };
     let Some(place) = place else {
@@ -295,9 +295,9 @@ pub(super) fn leave(
         let mut book = lock_attached(py, &core.book);
         let left = book.leave(place, task.as_ptr());
         let load = &core.event_loop.shared().load;
-        load.set_spawned(book.len());
+        load.spawned.set(book.len());
         if lingers {
-            load.add_ended();
+            load.ended.add(1);
         }
         left
     };
@@ -315,7 +315,7 @@ pub(super) fn shut(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
     let left = {
         let mut book = lock_attached(py, &core.book);
         book.door = Door::Shut;
-        core.event_loop.shared().load.set_spawned(0);
+        core.event_loop.shared().load.spawned.set(0);
         book.take_all()
     };
     left.iter().map(|task| task.as_py().clone_ref(py)).collect()

@@ -6,6 +6,7 @@ use pyo3::types::PyDict;
 use super::alloc;
 use super::core::LoopCore;
 use super::io::lock_attached;
+use crate::transport::Entry;
 
 /// The counters and gauges of one loop, for `pool.stats()`. Any thread.
 pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -13,8 +14,8 @@ pub(super) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
     let io = lock_attached(py, &core.event_loop.io).len();
     let (sources, read_ahead) = {
         let sources = lock_attached(py, &core.event_loop.shared().sources);
-        let ahead = sources.iter().map(|entry| entry.source.read_ahead()).sum::<usize>();
-        (sources.len(), ahead)
+        let ahead = |entry: &Entry| entry.source.read_ahead();
+        (sources.iter().count(), sources.iter().map(ahead).sum::<usize>())
     };
     let (tasks, tasks_swept) = {
         let roster = lock_attached(py, &core.roster);

@@ -150,7 +150,7 @@ unsafe fn write_bytes(
     keep: impl FnOnce() -> Payload,
 ) -> PyResult<*mut ffi::PyObject> {
     let event_loop = &loop_.get().event_loop;
-    if !event_loop.is_owner() {
+    if !event_loop.local.is_owner() {
         // SAFETY: by our caller's word.
         let object = unsafe { Bound::from_borrowed_ptr(py, object) };
         let copy = copy_of(py, &object)?;

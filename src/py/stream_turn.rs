@@ -95,7 +95,7 @@ impl<'a> Turn<'a, '_> {
         // SAFETY: neither making a bytes object nor giving data to a reader runs Python code that could
         // reach the loop.
         let read = unsafe {
-            event_loop.if_owner(|local| {
+            event_loop.local.if_owner(|local| {
                 let scratch = &mut local.scratch.get()[..config::STREAM_READ_SIZE];
                 let (count, more) = stream.read(&claim, scratch)?;
                 if let Some(feed) = &feed

@@ -117,12 +117,6 @@ pub struct Worker<J> {
 }
 
 impl<J: Send> Worker<J> {
-    /// The crew that this is a part of.
-    #[must_use]
-    pub fn crew(&self) -> &Arc<Crew<J>> {
-        &self.crew
-    }
-
     /// Whose share it is.
     #[must_use]
     pub fn seat(&self) -> Seat {

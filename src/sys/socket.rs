@@ -182,20 +182,6 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     done(unsafe { libc::shutdown(fd, libc::SHUT_WR) })
 }
 
-/// Sends small messages at once instead of collecting them (`TCP_NODELAY`).
-///
-/// # Errors
-/// Those of `setsockopt(2)`, such as for what is no TCP socket.
-#[allow(clippy::cast_possible_truncation, reason = "the size of an int")]
-pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option is an `int`.
-    done(unsafe {
-        let (on, size) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
-        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, on, size)
-    })
-}
-
 /// The address that a socket is bound to.
 ///
 /// # Errors
@@ -316,7 +302,6 @@ mod tests {
         let fd = connection.as_raw_fd();
         assert_eq!(peer, SocketAddress::Inet(client.local_addr().unwrap()));
         assert_eq!(local_address(fd).unwrap(), SocketAddress::Inet(listener.local_addr().unwrap()));
-        set_nodelay(fd).unwrap();
         assert_eq!(recv(fd, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(client);
         while recv(fd, &mut [0; 4]).is_err() {}

@@ -128,18 +128,6 @@ impl Default for SourceTable {
 }
 
 impl SourceTable {
-    /// Transports registered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether no transport is registered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// Adds a transport and returns its token. `None` if the descriptor has one, or is negative.
     pub fn insert(&mut self, fd: RawFd, source: Arc<dyn Source>, cookie: usize) -> Option<IoToken> {
         self.slots.insert(fd, Entry { source, cookie, listed: None })
@@ -297,7 +285,7 @@ mod tests {
         assert_eq!((entry.cookie, schedule), (2, Schedule::Needed));
         assert_eq!(table.replace(new.0, 4), Some(2));
         assert_eq!(table.drain().into_iter().map(|entry| entry.cookie).collect::<Vec<_>>(), [4]);
-        assert!(table.is_empty() && table.at(7).is_none());
+        assert!(table.iter().next().is_none() && table.at(7).is_none());
     }
 
     #[test]

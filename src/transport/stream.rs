@@ -182,14 +182,6 @@ impl<B: Buffer> Stream<B> {
         self.channel.write(self.link.descriptor().for_call(), &[IoSlice::new(data)])
     }
 
-    /// As [`send`](Self::send), several parts in one call.
-    ///
-    /// # Errors
-    /// Those of the kernel.
-    pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.channel.write(self.link.descriptor().for_call(), parts)
-    }
-
     /// Queues a buffer of which `offset` bytes have gone. Owner only. Returns buffers to drop.
     #[must_use]
     pub fn enqueue(&self, buffer: B, offset: usize) -> Vec<B> {

@@ -160,3 +160,25 @@ def test_a_loop_that_only_computes_does_not_ask_in_vain(loop: Loop) -> None:
             await protocol.ended()
 
     run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+@pytest.mark.parametrize("tasks", [0, 5, 600])
+def test_a_sleep_asks_the_kernel_once(loop: Loop, tasks: int) -> None:
+    """However many tasks wait. Only so many are looked at before a sleep that more would delay it."""
+    stats: Any = loop
+    sleeps = 50
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(tasks)]
+        await asyncio.sleep(0.01)
+        before = stats._stats()["polls"]
+        for _ in range(sleeps):
+            await asyncio.sleep(0.001)
+        # A timer may fire a moment before the clock is there, and the loop then sleeps again.
+        assert stats._stats()["polls"] - before <= sleeps * 1.2 + 1
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run_main(loop, main())

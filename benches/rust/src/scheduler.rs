@@ -56,10 +56,11 @@ pub fn steal_half() -> impl FnMut() {
 
 /// An injection, and the search that finds it.
 pub fn inject_find() -> impl FnMut() {
-    let mut worker = Crew::new(1).1.remove(0);
+    let (crew, mut workers) = Crew::new(1);
+    let mut worker = workers.remove(0);
     let threads = Threads::awake(1);
     move || {
-        worker.crew().inject(black_box(7_usize));
+        crew.inject(black_box(7_usize));
         let _ = black_box(worker.find(&threads));
     }
 }

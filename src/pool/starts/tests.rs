@@ -23,7 +23,7 @@ impl Pool {
                 let event_loop = EventLoop::<u32>::new().expect("descriptors");
                 event_loop.shared().set_running(true);
                 // Of late.
-                event_loop.shared().load.set_slept_ns(u64::MAX);
+                event_loop.shared().load.slept_ns.set(u64::MAX);
                 let hand = team.join(LoopId(id), event_loop.shared()).expect("a place");
                 (event_loop, hand)
             })
@@ -76,7 +76,7 @@ fn what_has_ended_counts_for_a_while() {
     let mut pool = Pool::new(2);
     let until_ns = remember(&pool);
     for _ in 0..60 {
-        pool.shared(1).load.add_ended();
+        pool.shared(1).load.ended.add(1);
     }
     pool.leave(0, 50);
     assert_eq!(pool.parts(), [50, 0]);
@@ -91,7 +91,7 @@ fn few_that_live_long_are_spread_behind_many_that_did_not() {
     remember(&pool);
     for seat in 0..8 {
         for _ in 0..500 {
-            pool.shared(seat).load.add_ended();
+            pool.shared(seat).load.ended.add(1);
         }
     }
     let idle: Vec<_> = (1..8).map(|seat| Arc::clone(pool.loops[seat].shared())).collect();
@@ -115,7 +115,7 @@ fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
         assert!(pool.hands[0].was_alone());
         let _ = errand.into_reference();
         // Nobody had awaited it.
-        pool.shared(0).load.add_ended();
+        pool.shared(0).load.ended.add(1);
     }
     pool.leave(0, 1);
     assert_eq!(pool.parts(), [0, 1], "it is no single one");
@@ -235,7 +235,7 @@ fn a_new_burst_makes_up_for_nothing() {
     let mut pool = Pool::new(2);
     remember(&pool);
     for _ in 0..60 {
-        pool.shared(1).load.add_ended();
+        pool.shared(1).load.ended.add(1);
     }
     pool.leave(0, 100);
     assert!(pool.parts()[0] >= 75, "it is one burst: {:?}", pool.parts());
@@ -279,7 +279,7 @@ fn a_loop_that_sleeps_is_preferred_and_then_the_spawner_itself() {
 fn a_few_more_stay_while_all_loops_are_busy() {
     let mut pool = Pool::new(3);
     for seat in [1, 2] {
-        pool.shared(seat).load.set_slept_ns(0);
+        pool.shared(seat).load.slept_ns.set(0);
     }
     pool.leave(0, 8);
     assert_eq!(pool.parts(), [8, 0, 0]);
@@ -291,10 +291,10 @@ fn a_few_more_stay_while_all_loops_are_busy() {
 #[test]
 fn what_has_begun_counts_until_it_ends() {
     let mut pool = Pool::new(3);
-    pool.shared(1).load.set_spawned(30);
+    pool.shared(1).load.spawned.set(30);
     pool.leave(0, 60);
     assert_eq!(pool.parts()[1], 0);
-    pool.shared(1).load.set_spawned(0);
+    pool.shared(1).load.spawned.set(0);
     pool.leave(0, 30);
     assert!(pool.parts()[1] >= 25);
 }
@@ -334,7 +334,7 @@ fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
     assert_eq!(pool.look_out(1), Outlook::Waiting);
     compute(2 * config::BEGIN_SOON);
     assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)));
-    pool.shared(1).load.set_spawned(100);
+    pool.shared(1).load.spawned.set(100);
     assert_eq!(pool.hands[1].starter.room(&pool.team, Seat(0)), 0, "it has had more than is fair");
     compute(config::HELD_UP_LONG);
     assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)), "however much it has itself");
@@ -355,9 +355,9 @@ fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
         pool.shared(0).metrics.errands.add(1);
         pool.look_out(1)
     };
-    pool.shared(1).load.set_spawned(20);
+    pool.shared(1).load.spawned.set(20);
     assert_eq!(look(&mut pool), Outlook::Waiting, "it has as many itself");
-    pool.shared(1).load.set_spawned(10);
+    pool.shared(1).load.spawned.set(10);
     pool.shared(0).metrics.begin_ns.set(millisecond / 100);
     assert_eq!(look(&mut pool), Outlook::Waiting, "they will begin soon");
     pool.shared(0).metrics.begin_ns.set(millisecond);
