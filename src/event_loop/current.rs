@@ -31,10 +31,7 @@ use crate::sync::atomic::{
 use crate::sync::yield_now;
 
 /// Tasks that can be shown before their first step.
-#[cfg(not(loom))]
-const YOUNG: usize = 1024;
-#[cfg(loom)]
-const YOUNG: usize = 2;
+const YOUNG: usize = if cfg!(any(loom, miri)) { 4 } else { 1024 };
 
 /// What the owner may do with a task that it has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,8 +97,10 @@ impl<T> Owned<T> {
         result
     }
 
-    /// Calls `f` with the value owned and the one given, if the calling thread is the owner. The
-    /// one given comes back if it is not.
+    /// Calls `f` with the value owned and the one given, if the calling thread is the owner.
+    ///
+    /// # Errors
+    /// The one given comes back if it is not.
     ///
     /// # Safety
     /// As for [`if_owner`](Self::if_owner).
@@ -126,7 +128,7 @@ impl<T> Claim<'_, T> {
     /// Calls `f` with the value.
     ///
     /// # Safety
-    /// `f` must not reach this value again, nor run code that could (any Python).
+    /// As for [`Owned::if_owner`].
     #[inline(always)]
     pub unsafe fn local<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: the claim proves ownership; the caller vouches for `f`.

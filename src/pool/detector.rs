@@ -178,6 +178,9 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(100);
 
+    /// Milliseconds that are long enough for all that is awaited.
+    const LONG: u64 = if cfg!(miri) { 450 } else { 1000 };
+
     /// A thread whose clocks the test sets.
     struct Model {
         detector: StuckDetector,
@@ -216,7 +219,7 @@ mod tests {
             ran_us: impl Fn(u64) -> u64,
             blocked: bool,
         ) -> Option<u64> {
-            (0..1000).find(|ms| is_it(self.tick(Some(1), ran_us(*ms), blocked)))
+            (0..LONG).find(|ms| is_it(self.tick(Some(1), ran_us(*ms), blocked)))
         }
 
         /// Milliseconds until the callback is to be reported.
@@ -305,7 +308,7 @@ mod tests {
     #[test]
     fn short_callbacks_and_sleep_are_nothing() {
         let mut model = Model::new();
-        for callback in 0..1000 {
+        for callback in 0..LONG {
             assert_eq!(model.tick(Some(callback), 1000, false), Action::default());
             assert_eq!(model.tick(None, 0, true), Action::default());
         }

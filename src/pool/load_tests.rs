@@ -21,7 +21,7 @@ use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::thread;
 use crate::sys::clock;
 use crate::sys::socket::Channel;
-use crate::transport::{Ahead, Input, Port, Schedule, Scratch, Stream};
+use crate::transport::{Ahead, Input, Port, Schedule, Scratch, Source, Stream};
 
 const LOOPS: u32 = 3;
 /// Of the loop that is behind; each of the others has one.

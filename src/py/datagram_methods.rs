@@ -19,7 +19,7 @@ use super::transport_core::{Half, LOST, schedule};
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
-use crate::transport::{Buffer, Target};
+use crate::transport::{Buffer, Source, Target};
 
 /// Adds the methods to the datagram transport class.
 ///

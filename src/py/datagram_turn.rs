@@ -14,7 +14,7 @@ use super::payload::Payload;
 use super::transport::{both, tell_protocol};
 use super::transport_core::{CLOSING, Half, take_turn};
 use crate::sys::address::SocketAddress;
-use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim};
+use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim, Source};
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {

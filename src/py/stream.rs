@@ -21,7 +21,7 @@ use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
 use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
-use crate::transport::{Connection, Input, Link, Port, Stream};
+use crate::transport::{Connection, Input, Link, Port, Source, Stream};
 
 /// The native half of a stream transport. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, module = "loop_pool._core")]

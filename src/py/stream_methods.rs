@@ -19,6 +19,7 @@ use super::transport_core::{DROPS_WRITES, EMPTY_WAITER, Half, LOST, WRITE_EOF, s
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
+use crate::transport::Source;
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
 ///

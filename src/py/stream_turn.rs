@@ -22,7 +22,7 @@ use super::transport::{
 use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, STREAMS, take_turn};
 use crate::config;
 use crate::sys::socket::Channel;
-use crate::transport::{Ahead, Flushed, Input, ReadClaim};
+use crate::transport::{Ahead, Flushed, Input, ReadClaim, Source};
 
 /// As much as a terminal has at once.
 const DEVICE_READ_SIZE: usize = 4096;

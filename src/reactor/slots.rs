@@ -20,7 +20,7 @@ use slab::Slab;
 use crate::id::IoToken;
 
 /// Slots that an empty table keeps; more are the memory of a burst.
-const KEEP: usize = 1024;
+const KEEP: usize = if cfg!(miri) { 16 } else { 1024 };
 
 /// Mixes the number of a descriptor; nobody can choose many of them so that they collide.
 #[derive(Debug, Default)]

@@ -134,8 +134,12 @@ impl<J: Send> Worker<J> {
     #[must_use = "a job that is dropped is lost"]
     pub fn pop(&mut self) -> Option<J> {
         self.taken = self.taken.wrapping_add(1);
-        let injected = self.taken.is_multiple_of(INJECTOR_INTERVAL);
-        injected.then(|| self.crew.injector.steal_one()).flatten().or_else(|| self.deque.pop())
+        if self.taken.is_multiple_of(INJECTOR_INTERVAL)
+            && let Some(injected) = self.crew.injector.steal_one()
+        {
+            return Some(injected);
+        }
+        self.deque.pop()
     }
 
     /// Whether no job lies on the own deque.

@@ -33,7 +33,7 @@ impl From<OwnedFd> for OwnedSocket {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 impl OwnedSocket {
     /// Another descriptor of it.
     pub(crate) fn try_clone(&self) -> std::io::Result<Self> {

@@ -10,8 +10,7 @@ use std::os::fd::RawFd;
 
 use super::read_ahead::{Piece, ReadAhead};
 use super::{
-    Bench, Bits, Buffer, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State,
-    WriteClaim,
+    Bench, Buffer, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
 };
 use crate::config;
 use crate::id::IoToken;
@@ -121,12 +120,6 @@ impl<B: Buffer> Datagrams<B> {
     #[must_use]
     pub fn untold(self) -> Self {
         Self { untold: true, ..self }
-    }
-
-    /// The state word.
-    #[inline]
-    pub fn state(&self) -> &State {
-        self.link.state()
     }
 
     // -- receiving -------------------------------------------------------------------------------
@@ -410,8 +403,9 @@ impl<B: Buffer> Source for Datagrams<B> {
         self.state().ready(Ready { writable, ..ready })
     }
 
-    fn bits(&self) -> Bits {
-        self.state().bits()
+    #[inline]
+    fn state(&self) -> &State {
+        self.link.state()
     }
 
     fn read_ahead(&self) -> usize {

@@ -6,9 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{
-    AcceptSink, Bench, Bits, Descriptor, ReadClaim, Registrar, Report, Schedule, Source, State,
-};
+use super::{AcceptSink, Bench, Descriptor, ReadClaim, Registrar, Report, Schedule, Source, State};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -60,11 +58,6 @@ impl Listener {
     /// Whether it hands its connections over, and takes what is placed on its loop.
     pub fn is_shared(&self) -> bool {
         self.sink.is_some()
-    }
-
-    /// The state word.
-    pub fn state(&self) -> &State {
-        &self.state
     }
 
     /// Asks the reactor for the edges.
@@ -158,8 +151,8 @@ impl Source for Listener {
         self.state.ready(ready)
     }
 
-    fn bits(&self) -> Bits {
-        self.state.bits()
+    fn state(&self) -> &State {
+        &self.state
     }
 
     fn run(&self, _bench: &mut Bench<'_>) -> Report {
@@ -180,10 +173,6 @@ impl Source for Listener {
         }
         report.tell_owner |= claim.release(more) == Schedule::Needed;
         report
-    }
-
-    fn after_fork(&self) {
-        self.state.after_fork();
     }
 
     fn arrived(&self, connection: Connection) -> Result<Schedule, Connection> {

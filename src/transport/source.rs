@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{Bits, Connection, Schedule};
+use super::{Bits, Connection, Schedule, State};
 use crate::config;
 use crate::error::LoopError;
 use crate::id::IoToken;
@@ -67,8 +67,13 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Notes what the kernel reported; says whether the owner needs an entry for it.
     fn ready(&self, ready: Ready) -> Schedule;
 
+    /// The state word.
+    fn state(&self) -> &State;
+
     /// The state as it is now.
-    fn bits(&self) -> Bits;
+    fn bits(&self) -> Bits {
+        self.state().bits()
+    }
 
     /// Does what can be done without the owner. Any thread, detached.
     fn run(&self, bench: &mut Bench<'_>) -> Report;
@@ -79,7 +84,9 @@ pub trait Source: Send + Sync + fmt::Debug {
     }
 
     /// Does nothing more, in a forked child: the descriptor is the parent's too.
-    fn after_fork(&self);
+    fn after_fork(&self) {
+        self.state().after_fork();
+    }
 
     /// Takes a connection that was placed here; says whether the owner needs an entry for it.
     ///
@@ -222,7 +229,6 @@ impl SourceTable {
 mod tests {
     use super::*;
     use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    use crate::transport::State;
 
     /// A transport of which it is counted how often somebody looked.
     #[derive(Debug)]
@@ -236,16 +242,14 @@ mod tests {
             self.state.ready(ready)
         }
 
-        fn bits(&self) -> Bits {
+        fn state(&self) -> &State {
             self.looks.fetch_add(1, Relaxed);
-            self.state.bits()
+            &self.state
         }
 
         fn run(&self, _: &mut Bench<'_>) -> Report {
             Report::default()
         }
-
-        fn after_fork(&self) {}
     }
 
     fn counted() -> Arc<Counted> {

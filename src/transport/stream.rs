@@ -9,9 +9,7 @@ use std::os::fd::RawFd;
 
 use super::read_ahead::{Ahead, ReadAhead};
 use super::write_queue::{Buffer, PARTS, WriteQueue};
-use super::{
-    Bench, Bits, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
-};
+use super::{Bench, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -85,12 +83,6 @@ impl<B: Buffer> Stream<B> {
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
         self.link.fd()
-    }
-
-    /// The state word.
-    #[inline]
-    pub fn state(&self) -> &State {
-        self.link.state()
     }
 
     /// What the descriptor is.
@@ -376,8 +368,9 @@ impl<B: Buffer> Source for Stream<B> {
         self.state().ready(Ready { readable, ..ready })
     }
 
-    fn bits(&self) -> Bits {
-        self.state().bits()
+    #[inline]
+    fn state(&self) -> &State {
+        self.link.state()
     }
 
     fn read_ahead(&self) -> usize {

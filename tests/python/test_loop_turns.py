@@ -165,7 +165,7 @@ def test_a_loop_that_only_computes_does_not_ask_in_vain(loop: Loop) -> None:
 @pytest.mark.loop_pool_only
 @pytest.mark.parametrize("tasks", [0, 5, 600])
 def test_a_sleep_asks_the_kernel_once(loop: Loop, tasks: int) -> None:
-    """However many tasks wait. Only so many are looked at before a sleep that more would delay it."""
+    """However many tasks wait; those that may have died are looked for in portions."""
     stats: Any = loop
     sleeps = 50
 

@@ -92,7 +92,7 @@ pub fn turn(callbacks: usize) -> impl FnMut() {
         for _ in 0..callbacks {
             // SAFETY: the closure does not reach the loop.
             let given = unsafe {
-                event_loop.give_owner(black_box(CALLBACK), |local, callback| {
+                event_loop.local.give_owner(black_box(CALLBACK), |local, callback| {
                     local.ready.push(callback);
                 })
             };
@@ -100,15 +100,15 @@ pub fn turn(callbacks: usize) -> impl FnMut() {
         }
         // SAFETY: as above.
         let planned = unsafe {
-            event_loop.if_owner(|local| local.plan(black_box(local.last_poll_ns() + 1), false))
+            event_loop.local.if_owner(|local| local.plan(black_box(local.last_poll_ns() + 1), false))
         };
         assert_eq!(planned, Some(Plan::Skip));
         for _ in 0..callbacks {
             // SAFETY: as above.
-            black_box(unsafe { event_loop.if_owner(|local| local.ready.pop()) });
+            black_box(unsafe { event_loop.local.if_owner(|local| local.ready.pop()) });
         }
         // SAFETY: as above.
-        black_box(unsafe { event_loop.if_owner(|local| local.ready.trim()) });
+        black_box(unsafe { event_loop.local.if_owner(|local| local.ready.trim()) });
     }
 }
 

@@ -12,7 +12,7 @@ use loop_pool::event_loop::{EventLoop, Shared};
 use loop_pool::id::IoToken;
 use loop_pool::reactor::Ready;
 use loop_pool::sys::socket::Channel;
-use loop_pool::transport::{Buffer, Input, Schedule, Stream};
+use loop_pool::transport::{Buffer, Input, Schedule, Source, Stream};
 
 use crate::non_blocking;
 

@@ -8,7 +8,7 @@ use crate::id::LoopId;
 use crate::pool::Hand;
 use crate::scheduler::Park;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use crate::transport::{Bench, Bits, Listener, Report, Schedule, Source};
+use crate::transport::{Bench, Listener, Report, Schedule, Source, State};
 
 /// Something to read that nobody has read; each job counts, and may leave more.
 #[derive(Debug)]
@@ -37,14 +37,12 @@ impl Lying {
 }
 
 impl Source for Lying {
-    fn after_fork(&self) {}
-
     fn ready(&self, ready: Ready) -> Schedule {
         self.state.state().ready(ready)
     }
 
-    fn bits(&self) -> Bits {
-        self.state.state().bits()
+    fn state(&self) -> &State {
+        self.state.state()
     }
 
     fn run(&self, _: &mut Bench<'_>) -> Report {

@@ -13,7 +13,7 @@ use crate::reactor::Edges;
 use crate::scheduler::{Park, Parked};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use crate::transport::{Bench, Bits, Listener, Report, Schedule, Source};
+use crate::transport::{Bench, Listener, Report, Schedule, Source, State};
 
 /// A source whose jobs are counted, and do something.
 struct Counted<F> {
@@ -30,14 +30,12 @@ impl<F> fmt::Debug for Counted<F> {
 }
 
 impl<F: Fn() -> bool + Send + Sync> Source for Counted<F> {
-    fn after_fork(&self) {}
-
     fn ready(&self, _: Ready) -> Schedule {
         Schedule::Unneeded
     }
 
-    fn bits(&self) -> Bits {
-        self.listener.state().bits()
+    fn state(&self) -> &State {
+        self.listener.state()
     }
 
     fn run(&self, _: &mut Bench<'_>) -> Report {
