@@ -305,6 +305,7 @@ class _Feed:
         self._tasks: asyncio.Queue[PoolTask[Any]] = asyncio.Queue()
         self._pending: set[PoolTask[Any]] = set()
         self._unseen: set[PoolTask[Any]] = set()  # which nobody has fetched from here
+        self._closing = False
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -315,6 +316,8 @@ class _Feed:
                 try:
                     args = tuple([await anext(source) for source in self._sources])
                 except StopAsyncIteration:
+                    return
+                if self._closing:  # an iterable has swallowed the cancellation
                     return
                 task = spawn(self._begin(args))
                 self._pending.add(task)
@@ -348,8 +351,8 @@ class _Feed:
     async def close(self) -> None:
         """Cancel what is under way, wait for it, however often that is cancelled, and close."""
         cancelled = None
+        self._closing = True
         self._task.cancel()
-        # The feed itself may take its time to end, and begin another call meanwhile.
         while waited := {*self._pending, *(() if self._task.done() else (self._task,))}:
             for task in self._pending:
                 task.cancel()
@@ -381,14 +384,19 @@ async def _results(
     has_failed = False
     try:
         while (task := await feed.next()) is not None:
-            yield await task
+            try:
+                result = await task
+            except BaseException:
+                has_failed = True
+                raise
+            yield result
     except GeneratorExit, asyncio.CancelledError:
         raise
     except BaseException:
         has_failed = True
         raise
     finally:
-        task = None  # its exception's traceback refers to this frame
+        task = result = None  # its exception's traceback refers to this frame
         try:
             await feed.close()
         finally:

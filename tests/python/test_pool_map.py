@@ -404,6 +404,33 @@ def test_it_waits_for_its_calls_however_often_that_is_cancelled() -> None:
     run(main, 1)
 
 
+def test_it_closes_though_an_iterable_swallows_the_cancellation(count: int) -> None:
+    async def main() -> None:
+        waits, swallowed, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                yield 0
+                try:
+                    waits.set()
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    swallowed.set()
+                while True:
+                    yield 1
+            finally:
+                closed.set()
+
+        results = loop_pool.map(_answer, items(), limit=1)
+        assert await anext(results) == 0
+        await waits.wait()
+        await results.aclose()
+        assert swallowed.is_set()
+        assert closed.is_set()
+
+    run(main, count)
+
+
 # The exceptions that nobody asks for
 
 
@@ -419,6 +446,23 @@ def test_after_one_exception_those_of_the_others_are_not_reported(steps: int, co
     async def main() -> None:
         with pytest.raises(ZeroDivisionError, match="0"):
             async for _ in loop_pool.map(work, range(50), limit=10):
+                pass
+        gc.collect()
+        await loop_pool.broadcast(asyncio.sleep, 0)
+
+    run(main, count)
+    gc.collect()
+
+
+def test_a_call_that_was_cancelled_counts_as_one(count: int) -> None:
+    async def work(number: int) -> int:
+        if number:
+            raise ZeroDivisionError(number)
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            async for _ in loop_pool.map(work, range(5)):
                 pass
         gc.collect()
         await loop_pool.broadcast(asyncio.sleep, 0)
