@@ -165,7 +165,12 @@ impl Callback {
                 }
             })
         };
-        let result = if done { Ok(()) } else { Err(alloc::raised(py)) };
+        let result = if done {
+            Ok(())
+        } else {
+            // SAFETY: as above.
+            unsafe { failure_of_step(py, context, what, future) }
+        };
         if is_young {
             registry::begun(py, core, task);
         }
@@ -306,6 +311,13 @@ unsafe fn run_scheduled(
         drop(scheduled.context);
         return Ok(());
     }
+    let Scheduled { callback, args, context } = &scheduled;
+    // SAFETY: the references are held by `scheduled`.
+    match unsafe { through_its_run(loop_.py(), context, callback.as_ptr(), args.as_ptr()) } {
+        None => {}
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => error.restore(loop_.py()),
+    }
     if taken {
         // SAFETY: handed on to our caller.
         unsafe { handle::put_back(loop_.py(), handle, &scheduled) };
@@ -342,6 +354,63 @@ unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> b
     }
 }
 
+/// What a task's step ended with that did not succeed: the exception that is set, or what came of it
+/// through the context's own `run`.
+///
+/// # Safety
+/// An exception is set; the callback is alive; the thread is attached.
+#[cold]
+unsafe fn failure_of_step(
+    py: Python<'_>,
+    context: &Ref,
+    callback: *mut ffi::PyObject,
+    argument: Option<&Ref>,
+) -> PyResult<()> {
+    let args = match argument {
+        // SAFETY: a new tuple, or null.
+        Some(argument) => unsafe { ffi::PyTuple_Pack(1, argument.as_ptr()) },
+        None => state().empty_tuple.clone_ref(py).into_ptr(),
+    };
+    // SAFETY: as above; handed on to our caller.
+    unsafe {
+        let args = Ref::from_owned_or_err(py, args)?;
+        through_its_run(py, context, callback, args.as_ptr())
+            .unwrap_or_else(|| Err(alloc::raised(py)))
+    }
+}
+
+/// Calls `context.run(callback, *args)`, as asyncio's handles do, if the program has given something
+/// else than a context. `None`: it is one, and the exception is still set.
+///
+/// # Safety
+/// An exception is set; the objects are alive; the thread is attached.
+#[cold]
+unsafe fn through_its_run(
+    py: Python<'_>,
+    context: &Ref,
+    callback: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+) -> Option<PyResult<()>> {
+    // SAFETY: live objects.
+    unsafe {
+        if ffi::PyContext_CheckExact(context.as_ptr()) != 0 {
+            return None;
+        }
+        ffi::PyErr_Clear();
+        let callback = Bound::from_borrowed_ptr(py, callback);
+        let args = Bound::from_borrowed_ptr(py, args);
+        let call = || {
+            let mut all = vec![callback];
+            for argument in args.try_iter()? {
+                all.push(argument?);
+            }
+            let all = alloc::tuple_of(py, &all)?;
+            context.as_py().bind(py).getattr(intern!(py, "run"))?.call1(all).map(drop)
+        };
+        Some(call())
+    }
+}
+
 /// A context that the thread has entered, and leaves again, also by a panic.
 pub(super) struct Entered(*mut ffi::PyObject);
 
@@ -353,7 +422,7 @@ impl Entered {
     #[inline(always)]
     pub(super) unsafe fn new(context: *mut ffi::PyObject) -> Option<Self> {
         // SAFETY: by our caller's word; entering refuses what is not a context.
-        (unsafe { ffi::PyContext_Enter(context) } == 0).then_some(Self(context))
+        (unsafe { ffi::PyContext_Enter(context) } == 0).then(|| Self(context))
     }
 
     /// Leaves it; if that fails, an exception is set.

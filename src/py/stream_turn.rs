@@ -302,8 +302,8 @@ impl<'a> Turn<'a, '_> {
     fn read_into_buffer(&self, claim: ReadClaim<'_>) -> PyResult<()> {
         claim.release_in_turn(true);
         let Some(mut buffer) = self.get_buffer(-1)? else { return Ok(()) };
-        let Some(claim) = self.core.stream.state().claim_read_in_turn() else {
-            // It paused or ended the connection, or another thread reads ahead.
+        let Some(claim) = self.core.stream.state().claim_begun_read() else {
+            // It ended the connection, or another thread reads ahead.
             return Ok(());
         };
         let read = self.core.stream.read(&claim, buffer.bytes_mut());

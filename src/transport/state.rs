@@ -361,8 +361,20 @@ impl State {
 
     /// Takes the claim to read within a turn, as [`begin_turn`](Self::begin_turn) does.
     pub fn claim_read_in_turn(&self) -> Option<ReadClaim<'_>> {
+        self.claim_unless(NO_READ)
+    }
+
+    /// As [`claim_read_in_turn`](Self::claim_read_in_turn), for a read that had begun when the owner
+    /// paused: the protocol did so while it was asked for its buffer.
+    pub fn claim_begun_read(&self) -> Option<ReadClaim<'_>> {
+        self.claim_unless(NO_READ & !PAUSED)
+    }
+
+    #[inline]
+    fn claim_unless(&self, forbidding: u32) -> Option<ReadClaim<'_>> {
         let (old, new) = self.change(|old| {
-            let read = Bits(old).may_read() && !Bits(old).is_ahead();
+            let bits = Bits(old);
+            let read = bits.any(READABLE) && !bits.any(forbidding) && !bits.is_ahead();
             if read { (old | READING) & !READABLE } else { old }
         });
         (old != new).then(|| ReadClaim(self))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import decimal
 import fractions
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -106,6 +108,76 @@ def test_who_connects_hears_of_a_protocol_without_connection_made(loop: Loop, ki
                     await loop.create_datagram_endpoint(make, local_addr=("127.0.0.1", 0))
 
     run_main(loop, main())
+
+
+def _schedule_all(loop: Loop, ran: list[str], context: Any) -> None:
+    loop.call_soon(ran.append, "soon", context=context)
+    loop.call_soon_threadsafe(ran.append, "posted", context=context)
+    loop.call_later(0, ran.append, "timer", context=context)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_context_that_is_entered_already_is_an_error_of_the_callback(
+    loop: Loop, debug: bool
+) -> None:
+    variable = contextvars.ContextVar("variable", default=0)
+    context = contextvars.copy_context()
+    ran: list[str] = []
+    errors: list[str] = []
+    loop.set_debug(debug)
+    # The whole method: the program's handler would be called in the callback's context.
+    loop.call_exception_handler = lambda info: errors.append(str(info["exception"]))  # type: ignore[method-assign]
+
+    def inside() -> None:
+        variable.set(7)
+        _schedule_all(loop, ran, context)
+        coro = _nothing()
+        task = loop.create_task(coro, context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.call_later(0.01, loop.stop, context=contextvars.copy_context())
+        loop.run_forever()
+        coro.close()
+        assert variable.get() == 7  # still inside
+
+    context.run(inside)
+    gc.collect()  # nobody will ever run the task
+    assert ran == []
+    assert [error[:20] for error in errors] == ["cannot enter context"] * 4
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_context_of_the_program_s_own_kind_is_asked_to_run(loop: Loop, debug: bool) -> None:
+    class Context:
+        runs = 0
+
+        def run(self, callback: Callable[..., object], *args: object) -> object:
+            self.runs += 1
+            return callback(*args)
+
+    async def main() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    ran: list[str] = []
+    context: Any = Context()
+    loop.set_debug(debug)
+    _schedule_all(loop, ran, context)
+    task = loop.create_task(main(), context=context)
+    assert run_main(loop, asyncio.wait_for(task, 5)) == "done"
+    assert sorted(ran) == ["posted", "soon", "timer"]
+    assert context.runs >= 5
+
+
+def test_what_is_no_context_is_an_error_of_the_callback(loop: Loop) -> None:
+    ran: list[str] = []
+    errors: list[BaseException] = []
+    loop.call_exception_handler = lambda info: errors.append(info["exception"])  # type: ignore[method-assign]
+    for context in (5, "x", object()):
+        _schedule_all(loop, ran, context)
+    run_main(loop, asyncio.sleep(0.01))
+    assert ran == []
+    assert [type(error) for error in errors] == [AttributeError] * 9
+    assert all("'run'" in str(error) for error in errors)
 
 
 @pytest.mark.skipif(ORACLE_ONLY, reason="asyncio's loops do not tell")

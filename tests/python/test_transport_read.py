@@ -365,6 +365,30 @@ def test_a_buffer_is_let_go_after_each_read(loop: asyncio.AbstractEventLoop) -> 
     run_main(loop, main())
 
 
+def test_a_read_whose_buffer_was_lent_goes_on_though_the_protocol_pauses_meanwhile(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    async def main() -> None:
+        got = bytearray()
+        buffer = bytearray(4)
+
+        def lend(_: int) -> bytearray:
+            transport.pause_reading()  # its only buffer is in use from now on
+            return buffer
+
+        def take(count: int) -> None:
+            got.extend(buffer[:count])
+            transport.resume_reading()
+
+        protocol = BufferedRecorder(get_buffer=lend, buffer_updated=take)
+        async with connected(protocol) as (transport, _, far):
+            far.sendall(b"0123456789")
+            await eventually(lambda: len(got) == 10, "all has come")
+            assert got == b"0123456789"
+
+    run_main(loop, main())
+
+
 @pytest.mark.parametrize("how", ["abort", "close"])
 @pytest.mark.parametrize("method", ["get_buffer", "buffer_updated", "data_received"])
 def test_a_connection_may_be_ended_within_any_delivery(

@@ -60,6 +60,19 @@ fn an_edge_during_a_write_is_not_lost() {
 }
 
 #[test]
+fn a_read_that_had_begun_goes_on_though_the_owner_paused() {
+    let state = started();
+    let _ = state.ready(event(true, false));
+    state.begin_turn().claim.unwrap().release_in_turn(true);
+    state.pause();
+    assert!(state.claim_read_in_turn().is_none());
+    assert!(state.claim_begun_read().is_some());
+    state.close_read();
+    let _ = state.ready(event(true, false));
+    assert!(state.claim_begun_read().is_none());
+}
+
+#[test]
 fn nothing_is_read_before_the_start_nor_while_paused_nor_after_the_end() {
     let state = State::new();
     assert_eq!(state.ready(event(true, false)), Schedule::Unneeded);
