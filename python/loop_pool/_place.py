@@ -104,6 +104,8 @@ def _socket_of(fd: int) -> socket.socket:
         except OSError:
             os.close(copy)
             raise
+    except OverflowError:  # beyond what the kernel counts to
+        raise OSError(errno.EBADF, f"fd {fd} is no socket: {os.strerror(errno.EBADF)}") from None
     except OSError as error:
         raise OSError(error.errno, f"fd {fd} is no socket: {error.strerror}") from None
 

@@ -14,7 +14,8 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, final
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from . import _core
 from ._event_loop import EventLoop
@@ -109,6 +110,8 @@ class _Member:
         self.door = threading.RLock()
         self.accepting = False
         self.ended = False
+        # Tasks that did not end in time, which have been named or counted in the log.
+        self.named: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._stopping = False
         self._started = threading.Event()
         self._failure: BaseException | None = None

@@ -32,6 +32,7 @@ import inspect
 import itertools
 import logging
 import math
+import threading
 import time
 from typing import TYPE_CHECKING, Any, final
 
@@ -59,8 +60,14 @@ logger = logging.getLogger("loop_pool")
 LATE = 0.7
 """The part of the grace after which loops are stopped in the middle of a turn."""
 
+REPORTING = GRACE / 10
+"""Seconds beyond the deadline in which a loop tells of its tasks."""
+
 SHOWN = 20
 """Tasks of one loop that are named: to show one takes a while, and there may be any number."""
+
+FOR_EVER = threading.TIMEOUT_MAX / 4
+"""Seconds that no clock comes to the end of: such a deadline is none."""
 
 LATE_ROUNDS = 8
 """Times that tasks are cancelled after the deadline, which others may start as fast."""
@@ -108,7 +115,7 @@ class Runner:
         stuck_after: float | None = None,
         inspect: bool | None = None,
     ) -> None:
-        if shutdown_timeout is not None and shutdown_timeout < 0:
+        if shutdown_timeout is not None and not shutdown_timeout >= 0:
             raise ValueError(f"shutdown_timeout must not be negative, got {shutdown_timeout}")
         if stuck_after is not None and not stuck_after > 0:
             raise ValueError(f"stuck_after must be above zero, got {stuck_after}")
@@ -169,7 +176,7 @@ class Runner:
             self._runner.close()
             return
         timeout = self._shutdown_timeout
-        if timeout is not None and math.isinf(timeout):
+        if timeout is not None and timeout > FOR_EVER:
             timeout = None
         deadline = None if timeout is None else time.monotonic() + timeout
         pool._refuse()
@@ -439,7 +446,6 @@ async def _cancel(
     A task that is cancelled may start others to clean up with, and await them: those are left in
     peace, as ``asyncio.run`` leaves them. Whatever is there when it has ended is the next round.
     """
-    loop = member.loop
     ours = {asyncio.current_task(), member.pool._shutdown}
     late = 0
     while tasks := find() - ours:
@@ -447,16 +453,9 @@ async def _cancel(
             task.cancel()
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         done, pending = await asyncio.wait(tasks, timeout=remaining)
-        for task in done:
-            if not task.cancelled() and task.exception() is not None:
-                loop.call_exception_handler(
-                    {
-                        "message": "unhandled exception during loop_pool.run() shutdown",
-                        "exception": task.exception(),
-                        "task": task,
-                    }
-                )
-        _name(member, pending)
+        _report(member, done, deadline)
+        _name(member, [task for task in pending if task not in member.named])
+        member.named.update(pending)
         late += remaining == 0
         if not pending and late == LATE_ROUNDS:
             logger.error("%s: tasks are still being started, by another thread", member.name)
@@ -464,17 +463,48 @@ async def _cancel(
             return
 
 
+def _report(member: _Member, done: Collection[asyncio.Task[Any]], deadline: float | None) -> None:
+    """Have the loop's handler told of the exceptions of tasks, while there is time."""
+    failed = [task for task in done if not task.cancelled() and task.exception() is not None]
+    enough = math.inf if deadline is None else deadline + REPORTING
+    for n, task in enumerate(failed):
+        # What a program's handler does may take a while.
+        if time.monotonic() > enough:
+            logger.error("%s: exceptions of %d tasks are not told", member.name, len(failed) - n)
+            break
+        member.loop.call_exception_handler(
+            {
+                "message": "unhandled exception during loop_pool.run() shutdown",
+                "exception": task.exception(),
+                "task": task,
+            }
+        )
+
+
 def _name(member: _Member, pending: Collection[asyncio.Task[Any]]) -> None:
+    """Name tasks that did not end in time, and count the others."""
+    enough = time.monotonic() + REPORTING
+    shown = 0
     for task in itertools.islice(pending, SHOWN):
+        # So may what its coroutine's `repr`, or a handler of the log, does.
+        if shown and time.monotonic() > enough:
+            break
         logger.error("%s: this task did not end in time: %r", member.name, task)
-    if len(pending) > SHOWN:
-        logger.error("%s: %d more tasks did not end in time", member.name, len(pending) - SHOWN)
+        shown += 1
+    if len(pending) > shown:
+        logger.error("%s: %d more tasks did not end in time", member.name, len(pending) - shown)
 
 
 def _name_some(member: _Member) -> None:
     """Name tasks of a loop that does not run; there may be more than can be looked at in time."""
     known = [task for task, _, _ in _core._tasks(member.loop)]
-    theirs = (it for it in known if not it.done() and getattr(it, "_log_destroy_pending", True))
+    theirs = (
+        task
+        for task in known
+        if not task.done()
+        and getattr(task, "_log_destroy_pending", True)
+        and task not in member.named
+    )
     shown = list(itertools.islice(theirs, SHOWN))
     _name(member, shown)
     if len(shown) == SHOWN:

@@ -27,6 +27,9 @@ VARIABLES = ("UVICORN_WORKERS", "WEB_CONCURRENCY", "UVICORN_LOOP")
 
 MOST_PORTS = 65535
 
+LONGEST_BACKLOG = 2**31 - 1
+"""What the kernel's interface takes."""
+
 CERTIFICATE = ("ssl_certfile", "ssl_context_factory")
 WITH_CERTIFICATE = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers")
 
@@ -95,10 +98,7 @@ def check(plan: Plan) -> None:
             raise OptionError(f"`{name}` is a path and no more, got {path!r}")
     if readiness is not None and readiness == liveness:
         raise OptionError(f"`readiness_path` and `liveness_path` are both {readiness!r}")
-    for name in ("limit_concurrency", "limit_max_requests"):
-        limit = options.get(name)
-        if limit is not None and limit < 1:
-            raise OptionError(f"`{name}` must be at least 1, got {limit}")
+    _check_counts(options)
     with_certificate = [name for name in WITH_CERTIFICATE if options.get(name)]
     certificate = [name for name in CERTIFICATE if options.get(name)]
     if plan.ssl is not None:
@@ -106,6 +106,19 @@ def check(plan: Plan) -> None:
             raise OptionError(f"`ssl` is the whole of TLS: it cannot be combined with `{name}`")
     elif with_certificate and not certificate:
         raise OptionError(f"`{with_certificate[0]}` needs `ssl_certfile`")
+
+
+def _check_counts(options: dict[str, Any]) -> None:
+    for name in ("limit_concurrency", "limit_max_requests"):
+        limit = options.get(name)
+        if limit is not None and limit < 1:
+            raise OptionError(f"`{name}` must be at least 1, got {limit}")
+    jitter = options.get("limit_max_requests_jitter")
+    if jitter is not None and jitter < 0:
+        raise OptionError(f"`limit_max_requests_jitter` must not be negative, got {jitter}")
+    backlog = options.get("backlog")
+    if backlog is not None and backlog > LONGEST_BACKLOG:
+        raise OptionError(f"`backlog` must be at most {LONGEST_BACKLOG}, got {backlog}")
 
 
 def _check_times(plan: Plan) -> None:

@@ -4,7 +4,6 @@ interpreter ends as well."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import threading
 import time
@@ -446,30 +445,6 @@ def test_collections_are_as_before_when_the_last_that_puts_them_off_is_over() ->
         assert not gc.isenabled()
     finally:
         gc.enable()
-
-
-def test_of_many_tasks_that_do_not_end_some_are_named_and_the_others_counted(
-    logged_errors: list[str],
-) -> None:
-    async def stay() -> None:
-        while True:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(1000)
-
-    async def main() -> None:
-        kept.extend(asyncio.create_task(stay()) for _ in range(1000))
-        await asyncio.sleep(0)
-
-    kept: list[asyncio.Task[None]] = []
-    loop_pool.run(main(), loops=1, shutdown_timeout=0.01)
-    for task in kept:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-    named = [text for text in logged_errors if "this task did not end in time: " in text]
-    # Twice: when its tasks are cancelled, and when those are that only asyncio knows of.
-    assert _runner.SHOWN <= len(named) <= 2 * _runner.SHOWN
-    rest = len(kept) - _runner.SHOWN
-    assert f"loop-pool-0: {rest} more tasks did not end in time" in logged_errors
-    logged_errors.clear()
 
 
 def test_a_loop_that_the_program_stops_while_the_pool_ends_goes_on() -> None:

@@ -360,7 +360,7 @@ def test_a_thread_that_does_not_end_is_named() -> None:
     assert any("loop-pool-1" in line for line in reports), lines
 
 
-@pytest.mark.parametrize("timeout", [-1, -0.001])
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("nan")])
 def test_a_negative_deadline_is_refused(timeout: float) -> None:
     with pytest.raises(ValueError, match="shutdown_timeout"):
         loop_pool.Runner(loops=1, shutdown_timeout=timeout)

@@ -391,6 +391,7 @@ def test_a_taken_address_is_an_error_unless_it_is_shared(tmp_path: Path) -> None
     ("options", "said"),
     [
         (["--fd", "1000"], "fd 1000 is no socket"),
+        (["--fd", str(2**31)], f"fd {2**31} is no socket"),
         (["--uds", "/nonexistent/socket"], "cannot bind '/nonexistent/socket'"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
     ],

@@ -137,6 +137,11 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         ("--limit-concurrency 0", "--limit-concurrency must be at least 1"),
         ("--limit-max-requests 0", "--limit-max-requests must be at least 1"),
         ("--limit-max-requests=-1", "--limit-max-requests must be at least 1"),
+        (
+            "--limit-max-requests 5 --limit-max-requests-jitter=-1",
+            "--limit-max-requests-jitter must not be negative, got -1",
+        ),
+        ("--backlog 2147483648", "--backlog must be at most 2147483647"),
         ("--timeout-keep-alive=-1", "--timeout-keep-alive must not be negative"),
         ("--ssl-keyfile x", "--ssl-keyfile needs --ssl-certfile"),
         ("--ssl-ca-certs x", "--ssl-ca-certs needs --ssl-certfile"),

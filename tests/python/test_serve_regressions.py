@@ -248,8 +248,9 @@ def test_a_second_signal_ends_a_start_in_which_a_loop_is_stuck(tmp_path: Path) -
         server.said("Finished server process")
 
 
-def test_an_end_without_a_deadline() -> None:
-    runner = loop_pool.Runner(loops=2, shutdown_timeout=float("inf"))
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+def test_an_end_without_a_deadline(timeout: float) -> None:
+    runner = loop_pool.Runner(loops=2, shutdown_timeout=timeout)
     runner.get_pool()
     runner.close()
     assert threading.active_count() == 1
