@@ -13,8 +13,9 @@
 //!
 //! - *The end was first*: `cancel()` says False, as asyncio's.
 //! - *The request was first*: it says True, and the request is not lost:
-//!   1. The coroutine has not begun: [`begin`] takes the message under the lock, and closes the coroutine
-//!      in place of beginning it.
+//!   1. The coroutine has not begun: if it waits on another loop, which may be held up, [`cancel`] takes it
+//!      under the lock, closes it and ends the task. Otherwise [`begin`] takes the message under the lock, and
+//!      closes the coroutine in place of beginning it; `cancel` of one's own loop ends nothing at once.
 //!   2. It has begun: whoever put a message calls its loop, which looks between any two callbacks
 //!      ([`EventLoop::post_urgent`](crate::event_loop::EventLoop::post_urgent)) and cancels the C task
 //!      ([`deliver`]). A step that begins after `cancel()` has returned thus begins with the
@@ -428,21 +429,31 @@ fn notify_here(
 pub(super) fn cancel(slf: &Bound<'_, PoolTaskCore>, message: Ref) -> PyResult<bool> {
     let (py, this) = (slf.py(), slf.get());
     let mut message = Some(message);
-    let (has_begun, loop_, task) = {
+    let (unbegun, has_begun, loop_, task) = {
         let mut parts = lock_attached(py, &this.parts);
         if this.done() {
             return Ok(false);
         }
         let loop_ = parts.loop_.as_ref().map(|loop_| loop_.clone_ref(py));
+        let is_here = loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.local.is_owner());
+        let unbegun = if loop_.is_some() && !is_here { parts.coro.take() } else { None };
         // What others have asked for before comes first.
-        let at_once = parts.cancels.is_empty()
-            && loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.local.is_owner());
-        let task = if at_once { copied(py, parts.task.as_ref()) } else { None };
-        if task.is_none() {
+        let task = if is_here && parts.cancels.is_empty() {
+            copied(py, parts.task.as_ref())
+        } else {
+            None
+        };
+        if task.is_none() && unbegun.is_none() {
             parts.cancels.extend(message.take());
         }
-        (parts.coro.is_none(), loop_, task)
+        (unbegun, parts.coro.is_none(), loop_, task)
     };
+    if let (Some(coro), Some(message)) = (&unbegun, &message) {
+        if let Err(error) = end_unbegun(slf, coro, message) {
+            error.write_unraisable(py, Some(slf.as_any()));
+        }
+        return Ok(true);
+    }
     if let (Some(task), Some(message)) = (task, message) {
         return task
             .as_py()

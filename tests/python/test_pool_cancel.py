@@ -111,6 +111,29 @@ def test_one_that_waits_to_begin_never_begins(side: str, given: bool) -> None:
     assert ran == []
 
 
+@pytest.mark.parametrize("side", SIDES[1:])
+def test_one_that_waits_on_a_loop_that_is_held_up_ends_at_once(side: str) -> None:
+    async def main() -> None:
+        step = Step()
+        busy = loop_pool.spawn(last(step), loop=loops()[1])
+        try:
+            await step.begun()
+            task = loop_pool.spawn(asyncio.sleep(0), loop=loops()[1])
+            assert await cancel_from(side, task, "enough")
+            await asyncio.wait([task], timeout=HANG)
+            assert task.cancelled()
+            assert not task.cancel()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await loop_pool.call(loops()[1], int)
+        finally:
+            step.end()
+        await busy
+        assert await loop_pool.call(loops()[1], int) == 0  # it passes over them
+
+    run(main, loops=3)
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 @pytest.mark.parametrize("side", SIDES[1:])
