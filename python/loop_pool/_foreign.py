@@ -260,7 +260,11 @@ def explain_step(step: Any) -> None:
 
 
 def explain_thread(
-    error: RuntimeError, loop: asyncio.AbstractEventLoop, frame: Any, future: Any = None
+    error: RuntimeError,
+    loop: asyncio.AbstractEventLoop,
+    frame: Any,
+    future: Any = None,
+    callback: object = None,
 ) -> None:
     """Complete the error of a call that did not come from the loop's thread.
 
@@ -269,6 +273,7 @@ def explain_thread(
         loop: the loop that was called.
         frame: the frame that called it.
         future: the future that called it, if one did.
+        callback: what is to be called with the future.
     """
     owner, users = name_of(loop), _by_way_of(_callers(frame))
     primitive = _primitive(frame)
@@ -280,7 +285,10 @@ def explain_thread(
         error.args = (f"{error}: {says}{users} {_help(primitive)}",)
     elif future is not None:
         says = f"{future!r} belongs to {owner} and was used {_here()}."
-        error.args = (f"{error}: {says}{users} {_FUTURES}",)
+        # A task is cancelled through what it waits for; what the program knows is the task.
+        waiting = getattr(callback, "__self__", None)
+        task = f" {waiting!r} waits for it." if isinstance(waiting, asyncio.Task) else ""
+        error.args = (f"{error}: {says}{task}{users} {_FUTURES}",)
     else:
         error.add_note(
             f"the loop is {owner}, the call came {_here()}.{users} From another thread use "
@@ -353,7 +361,7 @@ def wake(
     if misuse is not None and misuse.loop is loop:
         misuse.add(callback, future, context)
         return True
-    misuse = _Misuse(_error_of(loop, frame, future), loop)
+    misuse = _Misuse(_error_of(loop, frame, future, callback), loop)
     misuse.add(callback, future, context)
     if operation is None:
         for other, its_context in _other_callbacks(future, callback, context):
@@ -370,11 +378,11 @@ def wake(
     return True
 
 
-def _error_of(loop: Any, frame: FrameType | None, future: Any) -> RuntimeError:
+def _error_of(loop: Any, frame: FrameType | None, future: Any, callback: object) -> RuntimeError:
     try:
         base_events.BaseEventLoop._check_thread(loop)  # type: ignore[attr-defined]
     except RuntimeError as error:
-        explain_thread(error, loop, frame, future)
+        explain_thread(error, loop, frame, future, callback)
         return error.with_traceback(None)
     return RuntimeError(f"{future!r} was used in the wrong thread")  # the loop ended meanwhile
 

@@ -40,6 +40,7 @@ mod payload;
 mod poll;
 mod pool;
 mod pool_task;
+mod pool_task_cancel;
 mod pool_task_run;
 mod pool_task_wait;
 mod program_clock;

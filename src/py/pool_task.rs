@@ -22,6 +22,7 @@ use super::core::LoopCore;
 use super::io::{copy_context, lock_attached};
 use super::names::intern;
 use super::object::{Ref, copied};
+use super::pool_task_cancel;
 use super::pool_task_run as run;
 use super::pool_task_wait::PoolTaskWait;
 use super::returned::Returned;
@@ -73,6 +74,8 @@ pub(super) struct Parts {
     pub(super) outcome: Option<Ref>,
     /// Where the exception was raised.
     pub(super) traceback: Option<Ref>,
+    /// The `CancelledError` that ended it, for the first who asks: as asyncio, it goes to one.
+    pub(super) cancelled: Option<Ref>,
     pub(super) watchers: Vec<Watcher>,
 }
 
@@ -86,8 +89,15 @@ pub(super) struct Watcher {
 
 impl Parts {
     fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        let own =
-            [&self.coro, &self.name, &self.context, &self.task, &self.outcome, &self.traceback];
+        let own = [
+            &self.coro,
+            &self.name,
+            &self.context,
+            &self.task,
+            &self.outcome,
+            &self.traceback,
+            &self.cancelled,
+        ];
         let watchers = self.watchers.iter().flat_map(|watcher| {
             [Some(&watcher.callback), watcher.loop_.as_ref(), watcher.context.as_ref()]
         });
@@ -215,7 +225,7 @@ impl PoolTaskCore {
     #[pyo3(signature = (msg = None))]
     fn cancel(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         let message = msg.unwrap_or_else(|| slf.py().None().into_bound(slf.py()));
-        run::cancel(slf, message.into())
+        pool_task_cancel::cancel(slf, message.into())
     }
 
     /// The coroutine's result. A thread that runs no loop waits for it.
@@ -338,8 +348,9 @@ impl PoolTaskCore {
     /// Its message, as `asyncio.gather` asks for it.
     #[getter]
     fn _cancel_message(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let args = self.cancelled_error(py)?.into_value(py).getattr(py, intern!(py, "args"))?;
-        Ok(args.bind(py).try_iter()?.next().transpose()?.map_or_else(|| py.None(), Bound::unbind))
+        let (Phase::Cancelled, Some(args)) = self.outcome(py) else { return Ok(py.None()) };
+        let mut args = args.as_py().bind(py).try_iter()?;
+        Ok(args.next().transpose()?.map_or_else(|| py.None(), Bound::unbind))
     }
 
     /// Ends a task whose loop has ended, or that never got to one, by an exception.
@@ -408,10 +419,17 @@ impl PoolTaskCore {
     }
 
     fn cancelled_error(&self, py: Python<'_>) -> PyResult<PyErr> {
-        let args = match self.outcome(py) {
-            (Phase::Cancelled, args) => args,
-            _ => None,
+        let (args, ended_by) = {
+            let mut parts = lock_attached(py, &self.parts);
+            if self.phase() == Phase::Cancelled {
+                (copied(py, parts.outcome.as_ref()), parts.cancelled.take())
+            } else {
+                (None, None)
+            }
         };
+        if let Some(error) = ended_by {
+            return Ok(PyErr::from_value(error.as_py().bind(py).clone()));
+        }
         let class = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "CancelledError"))?;
         let args = match &args {
             Some(args) => args.as_py().bind(py).cast::<PyTuple>()?.clone(),

@@ -4,27 +4,6 @@
 //! A C task that ends calls `call_soon(settler, task)`, and if it has a result, the loop settles at
 //! once: the queue would only lead back to the same few instructions. An exception goes through the
 //! queue, as the C task marks it as not yet fetched after that call.
-//!
-//! # Cancellation
-//!
-//! A C task may be cancelled on its own thread only, between two of its steps. The request of another
-//! thread is a message in `Parts::cancels`, put there under the lock under which the task ends; so one
-//! of them is first:
-//!
-//! - *The end was first*: `cancel()` says False, as asyncio's.
-//! - *The request was first*: it says True, and the request is not lost:
-//!   1. The coroutine has not begun: if it waits on another loop, which may be held up, [`cancel`] takes it
-//!      under the lock, closes it and ends the task. Otherwise [`begin`] takes the message under the lock, and
-//!      closes the coroutine in place of beginning it; `cancel` of one's own loop ends nothing at once.
-//!   2. It has begun: whoever put a message calls its loop, which looks between any two callbacks
-//!      ([`EventLoop::post_urgent`](crate::event_loop::EventLoop::post_urgent)) and cancels the C task
-//!      ([`deliver`]). A step that begins after `cancel()` has returned thus begins with the
-//!      `CancelledError`.
-//!   3. The step under way was the last one: [`end`] finds the message, and a task that would have
-//!      returned a result is cancelled. asyncio does the same with a task that is cancelled during its
-//!      last step. An exception that was raised stays what the task ended with, there as here.
-//!
-//! Each message is delivered once, and all of them, so that `asyncio.Task.cancelling` counts them.
 
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -43,6 +22,7 @@ use super::io::lock_attached;
 use super::names::intern;
 use super::object::{Ref, copied};
 use super::pool_task::{Phase, PoolTaskCore, Watcher, running_loop};
+use super::pool_task_cancel::{cancelled_args, deliver, end_unbegun};
 use super::spawn;
 use super::state::state;
 use super::transport::ends_the_program;
@@ -158,25 +138,6 @@ pub(super) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) 
     }
 }
 
-/// Ends a task whose coroutine has not begun, as cancelled.
-pub(super) fn end_unbegun(
-    slf: &Bound<'_, PoolTaskCore>,
-    coro: &Ref,
-    message: &Ref,
-) -> PyResult<()> {
-    let py = slf.py();
-    let closed = coro.as_py().call_method0(py, intern!(py, "close"));
-    end(slf, Phase::Cancelled, cancelled_args(py, message), None);
-    closed.map(drop)
-}
-
-/// The arguments of a `CancelledError` with a message, or `None` for one without.
-fn cancelled_args(py: Python<'_>, message: &Ref) -> Ref {
-    let message = message.as_py().bind(py);
-    let args = if message.is_none() { None } else { alloc::tuple(py, [message]).ok() };
-    args.map_or_else(|| state().empty_tuple.clone_ref(py), |args| args.into_any().into())
-}
-
 /// Has `task` call the settler when it ends.
 fn watch(
     slf: &Bound<'_, PoolTaskCore>,
@@ -279,9 +240,20 @@ pub(super) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) {
         let error = error.into_value(py).into_bound(py).into_any();
         (Phase::Raised, error.into())
     });
+    let outcome = if phase == Phase::Cancelled {
+        let args = outcome.as_py().bind(py).getattr(intern!(py, "args"));
+        let args = args.map_or_else(|_| state().empty_tuple.clone_ref(py), Ref::from);
+        let before = lock_attached(py, &slf.get().parts).cancelled.replace(outcome);
+        drop(before);
+        args
+    } else {
+        outcome
+    };
     end(slf, phase, outcome, name_of(task).ok());
 }
 
+/// The result or the exception, the `CancelledError` of one that was cancelled too.
+///
 /// # Errors
 /// Those of asking; `TypeError` for an exception that is none.
 fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(Phase, Ref)> {
@@ -308,15 +280,14 @@ fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(Phase, Ref)> {
             if !error.matches(py, cancelled)? {
                 return Err(error);
             }
-            let args = error.into_value(py).into_bound(py).getattr(intern!(py, "args"))?;
-            Ok((Phase::Cancelled, args.into()))
+            Ok((Phase::Cancelled, error.into_value(py).into_bound(py).into_any().into()))
         }
     }
 }
 
 /// Notes how it ended, and tells whoever wants to know. Nothing if it had ended before. A result that
 /// comes after a cancellation was asked for is none. The outcome of one that was raised is an exception.
-fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<Ref>) {
+pub(super) fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<Ref>) {
     let py = slf.py();
     let this = slf.get();
     let traceback = (phase == Phase::Raised)
@@ -420,70 +391,6 @@ fn notify_here(
             .map(drop),
         result => result.map(drop),
     }
-}
-
-/// Asks the coroutine to stop; whether it will hear of it. Any thread; see the module.
-///
-/// # Errors
-/// What `cancel` of a task of a foreign class raises.
-pub(super) fn cancel(slf: &Bound<'_, PoolTaskCore>, message: Ref) -> PyResult<bool> {
-    let (py, this) = (slf.py(), slf.get());
-    let mut message = Some(message);
-    let (unbegun, has_begun, loop_, task) = {
-        let mut parts = lock_attached(py, &this.parts);
-        if this.done() {
-            return Ok(false);
-        }
-        let loop_ = parts.loop_.as_ref().map(|loop_| loop_.clone_ref(py));
-        let is_here = loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.local.is_owner());
-        let unbegun = if loop_.is_some() && !is_here { parts.coro.take() } else { None };
-        // What others have asked for before comes first.
-        let task = if is_here && parts.cancels.is_empty() {
-            copied(py, parts.task.as_ref())
-        } else {
-            None
-        };
-        if task.is_none() && unbegun.is_none() {
-            parts.cancels.extend(message.take());
-        }
-        (unbegun, parts.coro.is_none(), loop_, task)
-    };
-    if let (Some(coro), Some(message)) = (&unbegun, &message) {
-        if let Err(error) = end_unbegun(slf, coro, message) {
-            error.write_unraisable(py, Some(slf.as_any()));
-        }
-        return Ok(true);
-    }
-    if let (Some(task), Some(message)) = (task, message) {
-        return task
-            .as_py()
-            .call_method1(py, intern!(py, "cancel"), (message.as_py(),))?
-            .is_truthy(py);
-    }
-    if let (true, Some(loop_)) = (has_begun, loop_) {
-        let callback = Callback::from_native(slf.clone().into_any().into());
-        loop_.get().event_loop.post_urgent(callback);
-    }
-    Ok(true)
-}
-
-/// Cancels the C task for each request that has not reached it. On its loop's thread, between two
-/// steps.
-fn deliver(slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
-    let py = slf.py();
-    let (task, messages) = {
-        let mut parts = lock_attached(py, &slf.get().parts);
-        let Some(task) = copied(py, parts.task.as_ref()) else { return Ok(()) };
-        (task, std::mem::take(&mut parts.cancels))
-    };
-    for message in messages {
-        let answer = task.as_py().call_method1(py, intern!(py, "cancel"), (message.as_py(),))?;
-        if !answer.is_truthy(py)? {
-            // It has ended, and its end will find the message.
-            lock_attached(py, &slf.get().parts).cancels.push(message);
-        }
-    }
-    Ok(())
 }
 
 /// Ends a task that will not go on, by an exception; a coroutine that has not begun is closed.

@@ -16,6 +16,7 @@ use super::names::intern;
 use super::native;
 use super::object::Ref;
 use super::pool_task::{self, PoolTaskCore};
+use super::pool_task_cancel;
 use super::pool_task_run;
 use crate::pool::Errand;
 
@@ -209,7 +210,7 @@ fn cancel_unbegun(task: &Bound<'_, PoolTaskCore>) {
     let coro = lock_attached(py, &task.get().parts).coro.take();
     if let Some(coro) = coro
         && let Err(error) =
-            pool_task_run::end_unbegun(task, &coro, &py.None().into_bound(py).into())
+            pool_task_cancel::end_unbegun(task, &coro, &py.None().into_bound(py).into())
     {
         error.write_unraisable(py, Some(task.as_any()));
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,6 +272,43 @@ def test_one_that_is_suspended_gets_each_request(side: str) -> None:
 
     run(main, loops=3)
     assert counts == [1, 2]
+
+
+@pytest.mark.parametrize("spawned", [True, False], ids=["spawn", "asyncio"])
+def test_the_first_who_asks_gets_what_was_raised(spawned: bool) -> None:
+    class Stopped(asyncio.CancelledError):
+        pass
+
+    waits = threading.Event()
+
+    async def where_it_waits() -> None:
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise Stopped("enough", 1) from error
+
+    def start(coro: Coroutine[Any, Any, None]) -> Any:
+        return loop_pool.spawn(coro, loop=loops()[1]) if spawned else asyncio.create_task(coro)
+
+    async def main() -> None:
+        task = start(where_it_waits())
+        await eventually(waits.is_set, "it waits")
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0):
+                await task
+        cause = caught.value.__cause__
+        assert isinstance(cause, Stopped)
+        assert cause.args == ("enough", 1)
+        frames = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
+        assert frames[-1] == "where_it_waits"
+        assert task.cancelled()
+        # It refers to frames, so it is not kept for others.
+        with pytest.raises(asyncio.CancelledError) as again:
+            await task
+        assert type(again.value) is asyncio.CancelledError
+
+    run(main, loops=2)
 
 
 @pytest.mark.parametrize("side", SIDES[1:])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import loop_pool
-from _support import HANG, check_script, eventually
+from _support import HANG, check_script, eventually, turns
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -260,6 +260,25 @@ def test_a_wake_on_another_loop_names_the_primitive() -> None:
         assert message.startswith(f"{FOREIGN}: <asyncio.locks.Event ")
         assert "has a task of loop-pool-1 waiting and was used on loop-pool-2." in message
         assert "loop_pool.sync.Event serves" in message
+
+    run(main)
+
+
+def test_a_task_that_is_cancelled_from_another_loop_is_named() -> None:
+    async def main() -> None:
+        task = asyncio.create_task(asyncio.Event().wait(), name="the task")
+        await turns()
+
+        async def cancel() -> None:
+            task.cancel()
+
+        message = await error_on(1, cancel())
+        assert message.startswith(f"{FOREIGN}: <Future cancelled")
+        assert "belongs to loop-pool-0 and was used on loop-pool-1. <Task " in message
+        assert "name='the task'" in message
+        assert "waits for it." in message
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     run(main)
 
