@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 import sys
 import time
@@ -30,7 +31,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    uds: str | None = None,
+    uds: str | os.PathLike[str] | None = None,
     fd: int | None = None,
     loops: int | None = None,
     factory: bool = False,
@@ -42,7 +43,7 @@ def serve(
     shutdown_delay: float = 0.0,
     timeout_drain: float | None = None,
     timeout_graceful_shutdown: float | None = None,
-    app_dir: str | None = None,
+    app_dir: str | os.PathLike[str] | None = None,
     reload: bool = False,
     debug: bool | None = None,
     steal: bool = True,
@@ -115,7 +116,7 @@ def serve(
     plan = Plan(
         app,
         factory,
-        Place(host, port, uds, fd, reuse_port),
+        Place(host, port, None if uds is None else os.fsdecode(uds), fd, reuse_port),
         ssl,
         (readiness_path, liveness_path, liveness_timeout),
         shutdown_delay,
@@ -127,7 +128,7 @@ def serve(
     if reload:
         _check_reload(plan)
     if app_dir is not None:
-        sys.path.insert(0, app_dir)
+        sys.path.insert(0, os.fsdecode(app_dir))  # where a path object would be passed over
     pool_options = {
         "loops": loops,
         "debug": debug,

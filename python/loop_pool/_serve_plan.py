@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -196,7 +197,8 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
         files += ["ssl_certfile", "ssl_keyfile", "ssl_ca_certs"]
     for name in files:
         if path := options.get(name):
-            open(path, "rb").close()  # ssl would not say which file it cannot read
+            # ssl would not say which file it cannot read. A number is no path.
+            open(os.fspath(path), "rb").close()
     if options.get("env_file") and importlib.util.find_spec("dotenv") is None:
         raise ImportError("env_file needs python-dotenv: pip install python-dotenv")
     try:

@@ -9,6 +9,8 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
+import textwrap
 import threading
 import time
 from importlib.util import find_spec
@@ -288,6 +290,47 @@ def test_reload_leaves_the_socket_and_its_queue_to_the_next_process(tmp_path: Pa
         server.tell()
         assert server.ended() == 0
     assert not os.path.exists(path)
+
+
+def test_a_place_and_a_folder_may_be_path_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "socket"
+    (tmp_path / "found_by_a_path_object.py").write_text(textwrap.dedent(PLAIN))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    answers: list[bytes] = []
+
+    def is_answered() -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(HANG)
+            try:
+                sock.connect(str(place))
+            except OSError:
+                return False
+            sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            answers.append(sock.recv(1000))
+        return True
+
+    client = threading.Thread(target=wait_for, args=(is_answered, "nobody listens"))
+    client.start()
+    loop_pool.serve(
+        "found_by_a_path_object:app",
+        uds=place,
+        app_dir=tmp_path,
+        loops=2,
+        limit_max_requests=1,
+        log_config=None,
+        lifespan="off",
+    )
+    client.join()
+    assert answers[0].startswith(b"HTTP/1.1 200")
+
+
+def test_a_number_is_not_taken_for_the_path_of_a_file(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        with pytest.raises(TypeError):
+            loop_pool.serve("no_such_module:app", env_file=file.fileno())
+        os.fstat(file.fileno())
 
 
 def test_hanging_up_on_reload_ends_both_processes(tmp_path: Path) -> None:
