@@ -89,6 +89,21 @@ fn synchronisation(source: &Source) -> Vec<String> {
     })
 }
 
+/// Models run the code that ships. What loom takes the place of is in two files; elsewhere it may change
+/// a size, and no body.
+fn bodies(source: &Source) -> Vec<String> {
+    if source.layer() == "sync" || source.path == "src/scheduler/deque.rs" {
+        return Vec::new();
+    }
+    let is_size =
+        |line| source.text.lines().nth(line - 1).is_some_and(|it| it.starts_with("const "));
+    let tokens = source.shipped();
+    let wrong = tokens.iter().filter(|token| token.text == "loom" && !is_size(token.line));
+    wrong
+        .map(|token| source.at(token.line, "another body for loom: no model shows this one"))
+        .collect()
+}
+
 /// Each foreign crate in its room. Models that are built for loom alone may name loom.
 fn rooms(source: &Source) -> Vec<String> {
     source.check_paths(&source.tokens(), |path| {
@@ -471,6 +486,11 @@ fn atomics_locks_and_threads_come_through_sync() {
 }
 
 #[test]
+fn models_run_the_code_that_ships() {
+    hold(bodies);
+}
+
+#[test]
 fn foreign_crates_stay_in_their_rooms() {
     hold(rooms);
 }
@@ -579,6 +599,14 @@ mod rules_can_fail {
         breaks(synchronisation, "src/pool/team.rs", text, &[2, 3]);
         breaks(synchronisation, "src/py/io.rs", &text.replace("crate", "std"), &[2, 3]);
         breaks(synchronisation, "src/sync/announce.rs", text, &[]);
+    }
+
+    #[test]
+    fn a_body_that_no_model_runs() {
+        let text = "const SIZE: usize = if cfg!(loom) { 2 } else { 9 };\n#[cfg(not(loom))]\n\
+                    fn f() {}\nfn g() { if cfg!(loom) { f() } }\n#[cfg(all(test, loom))]\nmod m;\n";
+        breaks(bodies, "src/event_loop/current.rs", text, &[2, 4]);
+        breaks(bodies, "src/scheduler/deque.rs", text, &[]);
     }
 
     #[test]

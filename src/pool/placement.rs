@@ -80,7 +80,7 @@ mod tests {
     fn load(busy: u64, placed: u64) -> u64 {
         let event_loop = EventLoop::<u32>::new().expect("descriptors");
         let metrics = event_loop.metrics();
-        (0..5000).for_each(|_| metrics.busy.note(busy * 10_000, (100 - busy) * 10_000));
+        (0..200).for_each(|_| metrics.busy.note(busy * 250_000, (100 - busy) * 250_000));
         metrics.placed.set(placed);
         metrics.polled_ns.set(SECOND_NS);
         load_of(event_loop.shared(), SECOND_NS)

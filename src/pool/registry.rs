@@ -351,9 +351,10 @@ mod tests {
                 assert_eq!(registry.tasks.determine_map(&key), shard_of(owner, part));
             }
         }
+        let count = if cfg!(miri) { 64 } else { 1024 };
         let low: std::collections::HashSet<_> =
-            (0..1024).map(|task| hash(0x7f00_0000 + task * 352) & 1023).collect();
-        assert!(low.len() > 500, "{} places for 1024 tasks", low.len());
+            (0..count).map(|task| hash(0x7f00_0000 + task * 352) & (count as u64 - 1)).collect();
+        assert!(low.len() > count * 9 / 20, "{} places for {count} tasks", low.len());
     }
 
     #[test]

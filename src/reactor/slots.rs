@@ -213,8 +213,9 @@ mod tests {
     #[test]
     fn descriptors_are_spread_by_their_numbers() {
         let hashes = BuildHasherDefault::<Mixed>::default();
-        let spread: HashSet<_> = (0..1000).map(|fd: RawFd| hashes.hash_one(fd)).collect();
-        assert_eq!(spread.len(), 1000);
+        let count = if cfg!(miri) { 50 } else { 1000 };
+        let spread: HashSet<_> = (0..count).map(|fd: RawFd| hashes.hash_one(fd)).collect();
+        assert_eq!(spread.len(), count as usize);
     }
 
     #[test]
