@@ -128,6 +128,11 @@ impl PoolAcceptor {
         self.team.home(Seat(id.0 as usize))
     }
 
+    /// The loop for the next connection, at this time of the clock.
+    fn choose(&self, now_ns: u64) -> LoopId {
+        self.team.placement.next(|id| self.load(id, now_ns))
+    }
+
     fn load(&self, id: LoopId, now_ns: u64) -> u64 {
         let door = &self.doors[id.0 as usize];
         self.shared(id)
@@ -138,8 +143,7 @@ impl PoolAcceptor {
 
 impl AcceptSink for PoolAcceptor {
     fn place(&self, connection: Connection) -> Vec<Connection> {
-        let now_ns = clock::monotonic_ns();
-        let chosen = self.team.placement.next(|id| self.load(id, now_ns));
+        let chosen = self.choose(clock::monotonic_ns());
         let count = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
         // If both candidates have left: anyone who has not.
         for id in std::iter::once(chosen).chain((0..count).map(LoopId)) {
@@ -213,6 +217,18 @@ mod tests {
         assert!(far.iter().all(is_open));
         assert_eq!(loops[0].metrics().arriving.get(), 2);
         assert_eq!([placed(&loops[0]), placed(&loops[1])], [[0, 0], [1, 1]]);
+    }
+
+    #[test]
+    fn a_loop_that_was_busy_is_chosen_again_when_it_has_slept_for_a_while() {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let (acceptor, loops) = serving(2);
+        let _asleep: Vec<_> = loops.iter().map(|one| one.shared().idle().park(|_| false)).collect();
+        loops.iter().for_each(|one| one.metrics().polled_ns.set(SECOND_NS));
+        (0..9).for_each(|_| loops[0].metrics().busy.note(SECOND_NS, 0));
+        let chosen = |now_ns| [(); 4].map(|()| acceptor.choose(now_ns).0);
+        assert_eq!(chosen(SECOND_NS), [1; 4]);
+        assert_eq!(chosen(10 * SECOND_NS), [0, 1, 0, 1]);
     }
 
     #[test]

@@ -204,14 +204,6 @@ impl<B: Buffer> Stream<B> {
         socket::shutdown_write(self.link.descriptor().for_call())
     }
 
-    /// Notes that so many bytes of what is queued have gone.
-    fn advance(&self, _claim: &WriteClaim<'_>, wrote: usize) {
-        if let Some(outgoing) = &mut *self.outgoing.lock() {
-            outgoing.queue.advance(wrote);
-            self.link.set_queued(self.queued() - wrote);
-        }
-    }
-
     /// Writes what is queued until it is gone, the kernel is full, or so many bytes have gone. The
     /// second value: whether the kernel would have taken more.
     fn write_queued(
@@ -223,34 +215,38 @@ impl<B: Buffer> Stream<B> {
         debug_assert!(claim.is_on(self.state()));
         let mut flushed = Flushed { bytes: 0, drained: false, failure: None, spent: Vec::new() };
         let mut parts = [IoSlice::new(&[]); PARTS];
+        let mut outgoing = self.outgoing.lock();
         let shut = loop {
-            let count = {
-                let mut outgoing = self.outgoing.lock();
-                let outgoing = outgoing.get_or_insert_default();
-                if outgoing.queue.is_empty() {
-                    self.state().set_queued(false);
-                    flushed.drained = true;
-                    break std::mem::take(&mut outgoing.shut_when_empty);
-                }
-                // No call is given more than is left: a reader that keeps up would let the kernel
-                // take any amount in one.
-                let left = budget.saturating_sub(usize::try_from(flushed.bytes).unwrap_or(budget));
-                if left == 0 || self.state().bits().is_dead() {
-                    return (flushed, true);
-                }
-                // SAFETY: buffers leave the queue by the next `advance` only, or by the owner once
-                // no claim is held.
-                unsafe { outgoing.queue.parts(&mut parts, left) }
-            };
+            let all = outgoing.get_or_insert_default();
+            if all.queue.is_empty() {
+                self.state().set_queued(false);
+                flushed.drained = true;
+                break std::mem::take(&mut all.shut_when_empty);
+            }
+            // No call is given more than is left: a reader that keeps up would let the kernel
+            // take any amount in one.
+            let left = budget.saturating_sub(usize::try_from(flushed.bytes).unwrap_or(budget));
+            if left == 0 || self.state().bits().is_dead() {
+                return (flushed, true);
+            }
+            // SAFETY: buffers leave the queue by the next `advance` only, or by the owner once
+            // no claim is held.
+            let count = unsafe { all.queue.parts(&mut parts, left) };
+            drop(outgoing);
             let offered: usize = parts[..count].iter().map(|part| part.len()).sum();
             match self.channel.write(self.link.descriptor().for_call(), &parts[..count]) {
                 Ok(wrote) => {
-                    // At once: whoever has the claim next is not to write it again.
-                    self.advance(claim, wrote);
                     flushed.bytes += wrote as u64;
-                    let full = wrote < offered && self.channel.short_write_fills();
-                    if full && self.link.arm_write(claim, registrar).is_ok() {
-                        return (flushed, false);
+                    outgoing = self.outgoing.lock();
+                    // At once: whoever has the claim next is not to write it again.
+                    outgoing.get_or_insert_default().queue.advance(wrote);
+                    self.link.set_queued(self.queued() - wrote);
+                    if wrote < offered && self.channel.short_write_fills() {
+                        drop(outgoing);
+                        if self.link.arm_write(claim, registrar).is_ok() {
+                            return (flushed, false);
+                        }
+                        outgoing = self.outgoing.lock();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -265,6 +261,7 @@ impl<B: Buffer> Stream<B> {
                 }
             }
         };
+        drop(outgoing);
         if shut {
             // As in asyncio's transport, a peer that is gone is found out by reading.
             let _ = socket::shutdown_write(self.link.descriptor().for_call());
