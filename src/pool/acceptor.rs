@@ -224,7 +224,9 @@ mod tests {
         const SECOND_NS: u64 = 1_000_000_000;
         let (acceptor, loops) = serving(2);
         let _asleep: Vec<_> = loops.iter().map(|one| one.shared().idle().park(|_| false)).collect();
-        loops.iter().for_each(|one| one.metrics().polled_ns.set(SECOND_NS));
+        for one in &loops {
+            one.metrics().polled_ns.set(SECOND_NS);
+        }
         (0..9).for_each(|_| loops[0].metrics().busy.note(SECOND_NS, 0));
         let chosen = |now_ns| [(); 4].map(|()| acceptor.choose(now_ns).0);
         assert_eq!(chosen(SECOND_NS), [1; 4]);
