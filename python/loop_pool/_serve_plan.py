@@ -164,6 +164,9 @@ def imported(app: Any) -> Any:
 
 
 def checked(app: Any, name: str) -> Any:
+    if inspect.iscoroutine(app):
+        app.close()  # nobody will await it, and nobody has to be warned of that
+        raise TypeError(f"{name} is a coroutine: a factory is a plain function")
     if not callable(app):
         raise TypeError(f"{name} is no ASGI application: {app!r}")
     return app

@@ -472,6 +472,14 @@ def test_a_target_that_is_no_application(tmp_path: Path, target: str, said: str)
     assert "Traceback" not in server.log
 
 
+def test_a_factory_that_is_a_coroutine_function_is_told_so(tmp_path: Path) -> None:
+    source = "async def make():\n    pass"
+    with Serve(tmp_path, "--factory", source=source, target="served:make", wait=None) as server:
+        assert server.ended() == 3
+    assert "loop-pool: what the factory returned is a coroutine" in server.log
+    assert "never awaited" not in server.log
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
