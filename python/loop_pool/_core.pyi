@@ -63,6 +63,7 @@ __all__ = [
     "_tasks",
     "_unregister",
     "_was_cut_short",
+    "_watch_clock",
 ]
 
 __version__: str
@@ -1103,8 +1104,17 @@ def _tasks(loop_: LoopCore, /) -> list[tuple[Any, int, bool]]:
     may be done, and one may be there twice.
     """
 
-def _set_clock(loop_: LoopCore, time: bool, call_at: bool, select: bool, /) -> None:
-    """Say what of a loop's clock is the program's. Any thread."""
+def _watch_clock(kind: type, last: type, /) -> int:
+    """Watch a loop's class and its bases up to `last`; return how often one has changed.
+
+    Any thread.
+    """
+
+def _set_clock(loop_: LoopCore, changes: int, time: bool, call_at: bool, select: bool, /) -> None:
+    """Say what of a loop's clock is the program's, as found after `_watch_clock` said `changes`.
+
+    Any thread.
+    """
 
 def _current_task(loop_: LoopCore, /) -> Any:
     """Return the task that a loop is running, or None. Any thread."""

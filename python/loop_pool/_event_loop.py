@@ -204,13 +204,19 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     def _look_at_clock(self) -> None:
         """Note whether the clock is the program's: then its turns ask for the time."""
         own, kind = vars(self), type(self)
+        changes = _core._watch_clock(kind, EventLoop)
         _core._set_clock(
             self,
+            changes,
             "time" in own or kind.time is not _time,
             "call_at" in own or kind.call_at is not _call_at,
             (selector := own.get("_selector")) is not None
             and (type(selector) is not _ReactorSelector or "select" in vars(selector)),
         )
+
+    def _time_of_base(self) -> float:
+        """Return what asyncio's class says, of which the program has replaced something."""
+        return super().time()
 
     def _select(self, timeout: float | None) -> float | None:
         """Call a selector that the program has wrapped; return how long it wants to wait."""
@@ -236,7 +242,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
 
     def run_forever(self) -> None:
         """Run until ``stop()`` is called. As ``asyncio.loop.run_forever``."""
-        self._look_at_clock()  # its class may be patched by now
+        self._look_at_clock()
         self._run_forever_setup()
         try:
             with self._borrowing:  # nobody begins any more: it says that it runs

@@ -4,7 +4,7 @@
 //! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
 //! `run`; here is what is seldom called.
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -52,7 +52,7 @@ pub(super) struct LoopCore {
     /// Whether the task factory is asyncio's that starts tasks at once.
     eager: AtomicBool,
     pub(super) first_step: OwnerCell<FirstStep>,
-    pub(super) clock: AtomicU8, // see `program_clock`
+    pub(super) clock: AtomicU64, // see `program_clock`
     /// The keywords of its futures and tasks, while it runs: they refer to the loop.
     pub(super) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
@@ -86,7 +86,7 @@ impl LoopCore {
             roster: Mutex::new(Roster::default()),
             eager: AtomicBool::new(false),
             first_step: OwnerCell::new(FirstStep::NONE),
-            clock: AtomicU8::new(0),
+            clock: AtomicU64::new(0),
             keywords: OwnerCell::new(None),
             lent: Lent::new(),
             book: Mutex::new(Book::default()),

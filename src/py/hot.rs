@@ -16,6 +16,7 @@ use pyo3::types::{PyFloat, PyInt, PyType};
 use super::alloc;
 use super::arguments::{Arguments, Parsed, fast_def, method_def, raise};
 use super::callback::Callback;
+use super::clock_watch;
 use super::core::LoopCore;
 use super::create_task;
 use super::cross_loop;
@@ -409,7 +410,7 @@ unsafe extern "C" fn call_later(
         if delay.is_none() {
             return Err(alloc::type_error(py, "delay must not be None"));
         }
-        if program_clock::is_programs(loop_.get()) {
+        if program_clock::is_programs(loop_)? {
             let (when, timer) = program_clock::call_later(loop_, &delay, callback, &parsed)?;
             let ours = || schedule_timer(loop_, &when, callback, &parsed);
             return timer.map_or_else(ours, |timer| Ok(timer.into_ptr()));
@@ -421,11 +422,9 @@ unsafe extern "C" fn call_later(
     unsafe { enter(slf, args, count, kwnames, body) }
 }
 
-unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    if state().is_monotonic_replaced() {
-        return raise(|py| {
-            state().time.as_py().call_method0(py, intern!(py, "monotonic")).map(Py::into_ptr)
-        });
+unsafe extern "C" fn time(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    if clock_watch::is_replaced() {
+        return raise(|py| clock_watch::time_of_base(py, slf));
     }
     // SAFETY: called attached; the result is a new reference.
     unsafe { ffi::PyFloat_FromDouble(clock::seconds(clock::monotonic_ns())) }

@@ -13,6 +13,7 @@ mod affinity;
 mod alloc;
 mod arguments;
 mod callback;
+mod clock_watch;
 mod closing;
 mod core;
 mod create_task;
@@ -106,6 +107,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<datagram::DatagramCore>()?;
     module.add_function(wrap_pyfunction!(hot::install, module)?)?;
     module.add_function(wrap_pyfunction!(program_clock::set, module)?)?;
+    module.add_function(wrap_pyfunction!(clock_watch::watch, module)?)?;
     module.add_function(wrap_pyfunction!(registry::tasks, module)?)?;
     module.add_function(wrap_pyfunction!(registry::current_task, module)?)?;
     module.add_function(wrap_pyfunction!(registry::register, module)?)?;
@@ -126,5 +128,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(affinity::call_as_owner, module)?)?;
     closing::initialise();
     state::initialise(module)?;
+    clock_watch::initialise(module.py())?;
     Ok(())
 }

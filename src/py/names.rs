@@ -10,7 +10,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 165] = [
+const NAMES: [&str; 167] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -56,6 +56,7 @@ const NAMES: [&str; 165] = [
     "_log",
     "_log_destroy_pending",
     "_log_end",
+    "_look_at_clock",
     "_lost_write",
     "_name",
     "_pause_protocol",
@@ -86,6 +87,7 @@ const NAMES: [&str; 165] = [
     "_source_traceback",
     "_task_factory",
     "_thread_id",
+    "_time_of_base",
     "_transport",
     "_transports",
     "_wait",

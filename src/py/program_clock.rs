@@ -1,6 +1,7 @@
 //! A loop whose clock is the program's: `time()` is overridden or patched, `time.monotonic` is
 //! replaced, or the selector's `select` is wrapped, as virtual clocks do it. Its turns ask for the time
-//! as asyncio's do; so does `call_later`. Nobody else pays for it but by a look at one number.
+//! as asyncio's do; so does `call_later`. Nobody else pays for it but by a look at one number: the word
+//! of [`clock_watch`], which changes when a class is patched.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,34 +11,55 @@ use pyo3::prelude::*;
 
 use super::alloc;
 use super::arguments::Parsed;
+use super::clock_watch;
 use super::core::LoopCore;
 use super::names::intern;
-use super::state::state;
 use crate::config;
 use crate::event_loop::Local;
 use crate::sys::clock;
 
 /// `time()` is the program's.
-const TIME: u8 = 1 << 0;
+const TIME: u64 = 1 << 61;
 /// So is `call_at()`, which `call_later()` asks.
-const CALL_AT: u8 = 1 << 1;
+const CALL_AT: u64 = 1 << 62;
 /// So is the selector's `select()`.
-const SELECT: u8 = 1 << 2;
+const SELECT: u64 = 1 << 63;
+const FLAGS: u64 = TIME | CALL_AT | SELECT;
 
-/// Says what of a loop's clock is the program's, as it is made, before it runs and when an attribute is
-/// set. Any thread.
+/// Says what of a loop's clock is the program's, as it is made, before it runs, when an attribute is
+/// set and when its class has changed; `changes`: what `_watch_clock` said before that was looked at.
+/// Any thread.
 #[pyfunction]
-#[pyo3(name = "_set_clock", signature = (loop_, time, call_at, select, /))]
-pub(super) fn set(loop_: &Bound<'_, LoopCore>, time: bool, call_at: bool, select: bool) {
+#[pyo3(name = "_set_clock", signature = (loop_, changes, time, call_at, select, /))]
+pub(super) fn set(
+    loop_: &Bound<'_, LoopCore>,
+    changes: u64,
+    time: bool,
+    call_at: bool,
+    select: bool,
+) {
     let flag = |is: bool, flag| if is { flag } else { 0 };
     let flags = flag(time, TIME) | flag(call_at, CALL_AT) | flag(select, SELECT);
-    loop_.get().clock.store(flags, Relaxed);
+    loop_.get().clock.store(changes | flags, Relaxed);
 }
 
 /// Whether the loop's turns go by the program's clock.
+///
+/// # Errors
+/// What a class of the program's raises when it is looked at.
 #[inline(always)]
-pub(super) fn is_programs(core: &LoopCore) -> bool {
-    core.clock.load(Relaxed) != 0 || state().is_monotonic_replaced()
+pub(super) fn is_programs(loop_: &Bound<'_, LoopCore>) -> PyResult<bool> {
+    let word = clock_watch::word();
+    if loop_.get().clock.load(Relaxed) == word { Ok(false) } else { look(loop_, word) }
+}
+
+#[cold]
+fn look(loop_: &Bound<'_, LoopCore>, word: u64) -> PyResult<bool> {
+    let clock = &loop_.get().clock;
+    if clock.load(Relaxed) & !FLAGS != clock_watch::changes(word) {
+        loop_.call_method0(intern!(loop_.py(), "_look_at_clock"))?;
+    }
+    Ok(clock.load(Relaxed) & FLAGS != 0 || clock_watch::is_replaced())
 }
 
 /// What `time()` of the loop says.

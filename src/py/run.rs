@@ -146,7 +146,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         run_callbacks(slf, claim, todo, Whereabouts::Near)?;
         return begin_errands(slf, claim);
     }
-    if program_clock::is_programs(core) {
+    if program_clock::is_programs(slf)? {
         return turn_by_programs_clock(slf, claim);
     }
     let began_ns = clock::monotonic_ns();

@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicUsize,
+    AtomicPtr, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -18,7 +18,7 @@ use pyo3::types::{PyModule, PyString, PyTuple, PyType};
 use super::alloc;
 use super::handle_types;
 use super::names::intern;
-use super::object::{Ref, is_builtin, make_immortal};
+use super::object::{Ref, make_immortal};
 
 /// Where `asyncio.Handle` keeps what, in bytes from the start of the object.
 #[derive(Debug)]
@@ -73,10 +73,6 @@ pub(super) struct State {
     pub(super) current_task: Ref,
     /// `asyncio._get_running_loop`.
     pub(super) get_running_loop: Ref,
-    /// The module `time` and its dict.
-    pub(super) time: Ref,
-    time_dict: *mut ffi::PyObject,
-    monotonic_replaced: AtomicBool,
     pub(super) empty_tuple: Ref,
     pub(super) kwnames_loop: Ref,
     pub(super) kwnames_context: Ref,
@@ -127,12 +123,6 @@ impl State {
     /// Whether tasks are made by the class whose callbacks were recognised.
     pub(super) fn knows_task_class(&self) -> bool {
         std::ptr::eq(self.task_class.get().cast(), self.task_type.load(Relaxed))
-    }
-
-    /// Whether `time.monotonic` is another function than the interpreter's.
-    #[inline(always)]
-    pub(super) fn is_monotonic_replaced(&self) -> bool {
-        self.monotonic_replaced.load(Relaxed)
     }
 
     /// Whether `object` is asyncio's C task, or an instance of a subclass.
@@ -275,15 +265,11 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let timer_class = events.getattr(intern!(py, "TimerHandle"))?.cast_into::<PyType>()?;
     let threadsafe_class =
         events.getattr(intern!(py, "_ThreadSafeHandle"))?.cast_into::<PyType>()?;
-    let (futures, time) =
-        (asyncio.getattr(intern!(py, "futures"))?, py.import(intern!(py, "time"))?);
+    let futures = asyncio.getattr(intern!(py, "futures"))?;
     let socket_class = py.import(intern!(py, "socket"))?.getattr(intern!(py, "socket"))?;
     let timer_type = handle_types::timer_type(&timer_class)?;
     let threadsafe_type = handle_types::threadsafe_type(&threadsafe_class)?;
     let slot = |class: &Bound<'_, PyType>, name: &str| slot_offset(class, name);
-    let monotonic = time.getattr(intern!(py, "monotonic"))?;
-    // SAFETY: live objects.
-    let patched = unsafe { !is_builtin(monotonic.as_ptr(), time.as_ptr(), c"monotonic") };
     let state = State {
         handle: HandleLayout {
             callback: slot(&handle_class, "_callback")?,
@@ -318,9 +304,6 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_class: Tracked::new(&asyncio.getattr(intern!(py, "tasks"))?, intern!(py, "Task"))?,
         current_task: asyncio.getattr(intern!(py, "current_task"))?.into(),
         get_running_loop: events.getattr(intern!(py, "_get_running_loop"))?.into(),
-        time_dict: time.dict().into_ptr(),
-        monotonic_replaced: AtomicBool::new(patched),
-        time: time.into_any().into(),
         empty_tuple: PyTuple::empty(py).into_any().into(),
         kwnames_loop: alloc::tuple(py, [intern!(py, "loop")])?.into_any().into(),
         kwnames_context: alloc::tuple(py, [intern!(py, "context")])?.into_any().into(),
@@ -344,7 +327,7 @@ pub(super) fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
         task_done_def: AtomicPtr::default(),
     };
     super::future::learn(&futures.getattr(intern!(py, "Future"))?.cast_into::<PyType>()?);
-    let dicts = [state.task_class.module, state.future_class.module, state.time_dict];
+    let dicts = [state.task_class.module, state.future_class.module];
     module.add("TimerHandle", timer_type)?;
     module.add("_ThreadSafeHandle", threadsafe_type)?;
     STATE
@@ -428,20 +411,12 @@ unsafe extern "C" fn dict_changes(
         unsafe {
             state.task_class.replaced(dict, key, new_value);
             state.future_class.replaced(dict, key, new_value);
-            if std::ptr::eq(dict, state.time_dict)
-                && ffi::PyUnicode_Check(key) != 0
-                && ffi::PyUnicode_EqualToUTF8(key, c"monotonic".as_ptr()) != 0
-            {
-                let replaced = !new_value.is_null()
-                    && !is_builtin(new_value, state.time.as_ptr(), c"monotonic");
-                state.monotonic_replaced.store(replaced, Relaxed);
-            }
         }
     }
     0
 }
 
-fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 3]) -> PyResult<()> {
+fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 2]) -> PyResult<()> {
     // SAFETY: the callback is static, the dicts are live.
     unsafe {
         let watcher = PyDict_AddWatcher(dict_changes);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from typing import Any
 from unittest import mock
@@ -69,6 +70,117 @@ def test_a_running_loop_may_be_given_a_class_with_a_clock(loop: Loop) -> None:
         loop.__class__ = base
 
     loop.run_until_complete(main())
+
+
+def _class_that_has_time(loop: Any, which: str) -> Any:
+    """The class whose `time` is patched."""
+    if which == "own":
+        return type(loop)
+    return getattr(asyncio, which)
+
+
+@pytest.mark.parametrize("which", ["own", "SelectorEventLoop", "BaseEventLoop"])
+def test_a_class_patched_while_the_loop_runs_is_followed(loop: Loop, which: str) -> None:
+    async def main() -> None:
+        now = real = loop.time()
+
+        def fake(_: object) -> float:
+            return now
+
+        with mock.patch.object(_class_that_has_time(loop, which), "time", fake):
+            assert loop.time() == now
+            fired: list[bool] = []
+            loop.call_later(30, fired.append, True)
+            await turns()
+            assert not fired
+            now += 31
+            await turns()
+            assert fired
+        assert 0 <= loop.time() - real < HANG
+        assert await asyncio.wait_for(asyncio.sleep(0.001, "slept"), HANG) == "slept"
+
+    loop.run_until_complete(main())
+    assert loop.run_until_complete(asyncio.sleep(0.001, "slept")) == "slept"
+
+
+def test_bases_of_a_class_may_be_patched_while_the_loop_runs(loop_factory: LoopFactory) -> None:
+    base: Any = class_of(loop_factory)
+
+    class Mixin:
+        pass
+
+    class Outer(Mixin, base):  # type: ignore[misc]
+        pass
+
+    async def main() -> None:
+        for kind in (Mixin, base, Outer):
+            now = loop.time()
+            with mock.patch.object(kind, "time", return_value=now, create=True) as clock:
+                assert await _is_due(lambda: setattr(clock, "return_value", now + 31))  # noqa: B023
+            assert await asyncio.wait_for(asyncio.sleep(0.001, "slept"), HANG) == "slept"
+
+    loop = Outer()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("what", ["time", "time.monotonic"])
+def test_a_clock_patched_in_asyncio_while_the_loop_runs_is_followed(loop: Loop, what: str) -> None:
+    async def main() -> None:
+        now = loop.time()
+        with mock.patch(f"asyncio.base_events.{what}") as patched:
+            clock = patched.monotonic if what == "time" else patched
+            clock.return_value = now
+            assert loop.time() == now
+            assert await _is_due(lambda: setattr(clock, "return_value", now + 31))
+        assert 0 <= loop.time() - now < HANG
+        assert await asyncio.wait_for(asyncio.sleep(0.001, "slept"), HANG) == "slept"
+
+    loop.run_until_complete(main())
+
+
+def test_a_call_at_patched_while_the_loop_runs_is_asked(loop: Loop) -> None:
+    kind: Any = type(loop)
+    call_at = kind.call_at
+    asked: list[float] = []
+
+    def ask(self: Any, when: float, *args: Any, **keywords: Any) -> Any:
+        asked.append(when)
+        return call_at(self, when, *args, **keywords)
+
+    async def main() -> None:
+        with mock.patch.object(kind, "call_at", ask):
+            assert await asyncio.sleep(0.001, "slept") == "slept"
+        assert len(asked) == 1
+        await asyncio.sleep(0.001)
+        assert len(asked) == 1
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.loop_pool_only
+def test_a_class_patched_on_one_loop_is_followed_by_all() -> None:
+    import loop_pool
+
+    async def on_each(now: float, after: float) -> bool:
+        assert asyncio.get_running_loop().time() == now
+        return await _is_due(lambda: clocks.update({threading.get_ident(): after}))
+
+    async def main() -> None:
+        now = time.monotonic()
+
+        def fake(_: object) -> float:
+            return clocks.get(threading.get_ident(), now)
+
+        with mock.patch.object(loop_pool.EventLoop, "time", fake):
+            pool = loop_pool.current_pool()
+            tasks = [loop_pool.spawn(on_each(now, now + 31), loop=loop) for loop in pool.loops]
+            assert all([await task for task in tasks])
+
+    clocks: dict[int, float] = {}
+    loop_pool.run(main(), loops=3)
 
 
 def test_call_later_asks_the_programs_call_at(loop_factory: LoopFactory) -> None:
