@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ._private import FlowControlMixin, is_writing_paused
+from ._tls import is_ending
 
 if TYPE_CHECKING:
     import socket
@@ -89,7 +90,7 @@ class _InPieces(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     async def drain(self) -> None:
-        if self._transport.is_closing():
+        if self._transport.is_closing() or is_ending(self._transport):
             raise ConnectionError("Connection closed by peer")
         if self._room is not None:
             await self._room

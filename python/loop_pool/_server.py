@@ -269,7 +269,7 @@ async def _listen_on_every_loop(
     shared = _core.ServerCore(pool._core) if len(members) > 1 else None
     # The program's own word: several may have the address, nobody else may, or nothing said.
     reuse_port = options.get("reuse_port")
-    again = _share if reuse_port is False else _bind_again
+    again = _bind_again if reuse_port or reuse_port is None else _share
     servers: list[tuple[_Member, asyncio.Server]] = []
     bound: list[socket.socket] = []
 

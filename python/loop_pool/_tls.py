@@ -436,6 +436,12 @@ async def start_tls(
     return tls.app_transport
 
 
+def is_ending(transport: Any) -> bool:
+    """Whether a transport of TLS drops what is written to it, because the peer has sent its end."""
+    protocol: Any = getattr(transport, "_ssl_protocol", None)
+    return protocol is not None and protocol._state is not _WRAPPED
+
+
 _core._install_tls_methods(SSLProtocol, SSLTransport, _WRAPPED, _AGAIN, RECORD)
 
 

@@ -101,7 +101,9 @@ def test_a_port_is_shared_if_both_sides_say_so(start: Start, holder: str) -> Non
     run(main())
 
 
-@pytest.mark.parametrize("options", [{}, {"reuse_port": False}, {"reuse_port": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"reuse_port": False}, {"reuse_port": 0}, {"reuse_port": True}], ids=str
+)
 def test_every_loop_listens_and_connections_come_to_all(options: dict[str, Any]) -> None:
     served: set[int] = set()
 

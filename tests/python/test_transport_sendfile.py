@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from _support import (
+    HANG,
     Recorder,
     connected,
     eventually,
@@ -23,6 +26,7 @@ from _support import (
     stuff,
     turns,
 )
+from _tls_support import shaken
 
 SIZE = 8 << 20
 
@@ -387,6 +391,42 @@ def test_a_fallback_cancelled_as_its_transport_ends_passes_the_end_on(
             assert await protocol.ended() is None
             with pytest.raises(asyncio.CancelledError):
                 await sending
+
+    run_main(loop, main())
+
+
+@pytest.mark.loop_pool_only
+def test_a_fallback_over_tls_whose_peer_has_ended_has_not_sent_the_file(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """asyncio's drops the rest, and says that all was sent."""
+    noticed = threading.Event()
+
+    class File:
+        """The peer sends its end between the first piece and the second."""
+
+        pieces = 0
+
+        def __init__(self, far: socket.socket) -> None:
+            self.far = far
+
+        def readinto(self, _: memoryview) -> int:
+            self.pieces += 1
+            if self.pieces == 2:
+                self.far.shutdown(socket.SHUT_WR)
+                assert noticed.wait(HANG)
+            return 10 if self.pieces < 4 else 0
+
+    async def main() -> None:
+        async with shaken(Recorder) as (transport, _, peer):
+            file: Any = File(peer.sock)
+            sending = asyncio.create_task(loop.sendfile(transport, file))
+            tls = transport._ssl_protocol
+            await eventually(lambda: tls._state.name != "WRAPPED", "the end of the peer")
+            noticed.set()
+            with pytest.raises(ConnectionError):
+                await sending
+            assert file.pieces == 2
 
     run_main(loop, main())
 
