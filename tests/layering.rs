@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::{fs, iter};
 
@@ -19,6 +20,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event_loop", &["sys", "reactor", "scheduler", "transport"]),
     ("pool", &["sys", "reactor", "scheduler", "transport", "event_loop"]),
     ("py", &["sys", "reactor", "scheduler", "transport", "event_loop", "pool"]),
+];
+
+/// The rooms of `src/py`, lowest first: each may name those before it.
+const PY_ROOMS: &[&str] = &[
+    "cpython",
+    "asyncio",
+    "event_loop",
+    "socket_ops",
+    "transport",
+    "streams",
+    "tls",
+    "pool",
+    "module",
 ];
 
 /// The modules that every layer may name besides, and what each of them may name itself.
@@ -65,6 +79,114 @@ fn imports(source: &Source) -> Vec<String> {
         let may = allowed.join(", ");
         (!known).then(|| format!("`{layer}` may not name `crate::{target}`; it may name: {may}"))
     })
+}
+
+/// In `src/py`, imports point to rooms below.
+fn py_rooms(source: &Source) -> Vec<String> {
+    let place = |room: &str| PY_ROOMS.iter().position(|known| *known == room);
+    let ["py", room, ..] = source.module()[..] else { return Vec::new() };
+    let Some(own) = place(room) else {
+        return vec![source.at(1, &format!("put `{room}` into the table of rooms"))];
+    };
+    source.check_paths(&source.tokens(), |path| {
+        let ["crate", "py", other, ..] = *path else { return None };
+        let above = place(other).is_some_and(|other| other > own);
+        above.then(|| format!("room `{room}` may not name `{}`", path[1..].join("::")))
+    })
+}
+
+/// No files name each other in a circle, be it a long one. (Not those of tests, nor what a `mod.rs`
+/// says of its files.)
+fn circles(sources: &[Source]) -> Vec<String> {
+    let is_root = |source: &&Source| source.path.ends_with("mod.rs") || source.layer() == "lib";
+    let files: Vec<_> = sources.iter().filter(|each| !each.is_test && !is_root(each)).collect();
+    let by_module: HashMap<_, _> =
+        files.iter().enumerate().map(|(at, file)| (file.module().join("::"), at)).collect();
+    let exported: HashMap<_, _> = sources.iter().filter(is_root).flat_map(exports).collect();
+    let edges: Vec<BTreeSet<usize>> = files
+        .iter()
+        .map(|file| {
+            let named = paths(file.module(), &file.shipped());
+            named.iter().filter_map(|(path, _)| find_file(path, &by_module, &exported)).collect()
+        })
+        .collect();
+    let mut found = Vec::new();
+    let mut state = vec![Visit::New; files.len()];
+    for start in 0..files.len() {
+        walk(start, &edges, &mut state, &mut Vec::new(), &mut |circle| {
+            let names: Vec<_> = circle.iter().map(|at| files[*at].path.as_str()).collect();
+            found.push(format!("{} name each other in a circle", names.join(", ")));
+        });
+    }
+    found
+}
+
+/// What a `mod.rs` gives another name: from the short path to the long one.
+fn exports(root: &Source) -> Vec<(String, String)> {
+    let module = root.module();
+    let named = paths(module.clone(), &root.shipped()).into_iter();
+    let own = |(path, _): (Vec<&str>, usize)| match *path.as_slice() {
+        ["crate", ref path @ ..] => path.join("::"),
+        ref path => [&module[..], path].concat().join("::"),
+    };
+    named
+        .map(own)
+        .filter_map(|path| {
+            let (_, name) = path.rsplit_once("::")?;
+            Some(([&module[..], &[name]].concat().join("::"), path))
+        })
+        .filter(|(short, long)| short != long)
+        .collect()
+}
+
+/// The file of which a path names something.
+fn find_file(
+    path: &[&str],
+    files: &HashMap<String, usize>,
+    exported: &HashMap<String, String>,
+) -> Option<usize> {
+    let ["crate", path @ ..] = path else { return None };
+    (1..=path.len()).rev().find_map(|length| {
+        let name = path[..length].join("::");
+        let long = exported.get(&name);
+        let within = |long: &String| {
+            let (module, _) = long.rsplit_once("::")?;
+            files.get(module).or_else(|| files.get(long)).copied()
+        };
+        files.get(&name).copied().or_else(|| within(long?))
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    New,
+    OnTheWay,
+    Done,
+}
+
+/// Goes along the edges from a file; tells of each circle that it closes.
+fn walk(
+    at: usize,
+    edges: &[BTreeSet<usize>],
+    state: &mut [Visit],
+    way: &mut Vec<usize>,
+    tell: &mut impl FnMut(&[usize]),
+) {
+    match state[at] {
+        Visit::Done => return,
+        Visit::OnTheWay => {
+            let begin = way.iter().position(|one| *one == at).unwrap_or(0);
+            return tell(&way[begin..]);
+        }
+        Visit::New => {}
+    }
+    state[at] = Visit::OnTheWay;
+    way.push(at);
+    for next in edges[at].iter().filter(|next| **next != at) {
+        walk(*next, edges, state, way, tell);
+    }
+    way.pop();
+    state[at] = Visit::Done;
 }
 
 /// Atomics, locks, cells and threads come through `crate::sync`, in tests too.
@@ -130,7 +252,7 @@ fn system_calls(source: &Source) -> Vec<String> {
 /// To close a socket may take long, so there is one way: `sys::owned_socket`, and what it was given to
 /// close by. What is no socket (the reactor's own) may be closed anywhere.
 fn owned_descriptors(source: &Source) -> Vec<String> {
-    if matches!(source.layer(), "sys" | "reactor") || source.path == "src/py/closing.rs" {
+    if matches!(source.layer(), "sys" | "reactor") || source.path == "src/py/cpython/closing.rs" {
         return Vec::new();
     }
     source.check_paths(&source.shipped(), |path| {
@@ -481,6 +603,17 @@ fn imports_point_down() {
 }
 
 #[test]
+fn imports_among_the_rooms_of_py_point_down() {
+    hold(py_rooms);
+}
+
+#[test]
+fn no_files_name_each_other_in_a_circle() {
+    let wrong = circles(&sources());
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
 fn atomics_locks_and_threads_come_through_sync() {
     hold(synchronisation);
 }
@@ -579,6 +712,34 @@ mod rules_can_fail {
     }
 
     #[test]
+    fn a_room_of_py_that_names_one_above() {
+        let text = "use crate::py::pool::spawn;\nuse super::core;\nuse crate::py::asyncio::x;\n";
+        breaks(py_rooms, "src/py/event_loop/run.rs", text, &[1]);
+        breaks(py_rooms, "src/py/pool/spawn.rs", text, &[]);
+        breaks(py_rooms, "src/py/event_loop/run.rs", "use super::super::pool::spawn;\n", &[1]);
+        breaks(py_rooms, "src/py/attic/x.rs", "", &[1]);
+    }
+
+    #[test]
+    fn files_that_name_each_other() {
+        let files = |last: &str| {
+            [
+                ("src/pool/mod.rs", "mod a;\nmod b;\nmod c;\npub use c::Shown;\n"),
+                ("src/pool/a.rs", "use super::b::B;\n"),
+                ("src/pool/b.rs", "use super::Shown;\n"),
+                ("src/pool/c.rs", last),
+            ]
+            .map(|(path, text)| source(path, text))
+        };
+        let long = circles(&files("use crate::pool::a::A;\n"));
+        let named = ["src/pool/a.rs", "src/pool/b.rs", "src/pool/c.rs"];
+        assert_eq!(long, [format!("{} name each other in a circle", named.join(", "))]);
+        assert_eq!(circles(&files("// use super::a::A;\n")), Vec::<String>::new());
+        let in_tests = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
+        assert_eq!(circles(&files(in_tests)), Vec::<String>::new());
+    }
+
+    #[test]
     fn only_by_code_and_not_by_words() {
         let text = "//! crate::pool\n/* crate::pool */\nfn f<'a>() {\n\"crate::pool \\\" \
                     crate::pool\";\nr#\"\"crate::pool\"#; b'\\''; '\"'; '\\u{41}'; b\"\\\\\";\n}\n";
@@ -636,7 +797,7 @@ mod rules_can_fail {
                     #[cfg(test)]\nmod tests {\n    use std::os::fd::OwnedFd;\n}\n";
         breaks(owned_descriptors, "src/py/stream.rs", text, &[1, 2, 3]);
         breaks(owned_descriptors, "src/pool/acceptor.rs", text, &[1, 2, 3]);
-        breaks(owned_descriptors, "src/py/closing.rs", text, &[]);
+        breaks(owned_descriptors, "src/py/cpython/closing.rs", text, &[]);
         breaks(owned_descriptors, "src/sys/socket.rs", text, &[]);
     }
 

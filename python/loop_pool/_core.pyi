@@ -375,20 +375,22 @@ class PoolCore:
             ended.
         """
 
+    def new_server(self) -> ServerCore:
+        """Return what the listeners of one server of the pool share. Any thread.
+
+        Raises:
+            ValueError: the pool has one loop only, so that there is nothing to place.
+        """
+
     def forked(self) -> bool:
         """Whether this process is a fork of the one that made the pool. Any thread."""
 
 @final
 class ServerCore:
-    """What the listeners of one pool-wide server share. Use `loop_pool.create_server`.
+    """What the listeners of one pool-wide server share. Use `loop_pool.create_server`."""
 
-    Raises:
-        ValueError: the pool has one loop only, so that there is nothing to place.
-    """
-
-    def __new__(cls, pool: PoolCore) -> Self: ...
-    def add(self, index: int, listener: ListenerCore) -> None:
-        """Let connections be placed on a loop, by its listener. Any thread."""
+    def add(self, index: int, token: int) -> None:
+        """Let connections be placed on a loop whose listener is registered by `token`. Any thread."""
 
     def remove(self, index: int) -> None:
         """Place no further connections on a loop. Any thread."""

@@ -8,7 +8,7 @@ first:
 private name                                use here
 ==========================================  ======================================================
 ``events.Handle`` and its slots             ``call_soon`` makes real ones; the native half finds
-                                            the slots by trial (``src/py/state.rs``)
+                                            the slots by trial (``src/py/asyncio/state.rs``)
 ``events.TimerHandle``,                     bases of the native handles
 ``events._ThreadSafeHandle``
 ``_add_reader``, ``_add_writer``,           overridden: they register with our reactor

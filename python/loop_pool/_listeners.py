@@ -63,7 +63,7 @@ class Listener:
             self._core.pause()
         self._core.start(self._loop)
         if self._shared is not None:
-            self._shared.add(self._loop._pool_index, self._core)
+            self._shared.add(self._loop._pool_index, self._core.token)
 
     def resume(self) -> None:
         """Begin to accept, as one of a pool-wide server. Any thread."""

@@ -266,7 +266,7 @@ async def _listen_on_every_loop(
         raise ValueError("host/port and sock can not be specified at the same time")
     pool = current_pool()
     members = pool._members
-    shared = _core.ServerCore(pool._core) if len(members) > 1 else None
+    shared = pool._core.new_server() if len(members) > 1 else None
     # The program's own word: several may have the address, nobody else may, or nothing said.
     reuse_port = options.get("reuse_port")
     again = _bind_again if reuse_port or reuse_port is None else _share

@@ -8,126 +8,93 @@
 //!
 //! Must never: hold state that the layers below could hold.
 
-mod address;
-mod affinity;
-mod alloc;
-mod arguments;
-mod callback;
-mod clock_watch;
-mod closing;
-mod core;
-mod create_task;
-mod cross_loop;
-mod datagram;
-mod datagram_methods;
-mod datagram_turn;
-mod eager;
-mod fork;
-mod future;
-mod gil;
-mod handle;
-mod handle_types;
-mod holder;
-mod hot;
-mod io;
-mod kept;
-mod lent;
-mod listener;
-mod names;
-mod native;
-mod object;
-mod owner_cell;
-mod payload;
-mod poll;
+mod asyncio;
+mod cpython;
+mod event_loop;
+mod module;
 mod pool;
-mod pool_task;
-mod pool_task_cancel;
-mod pool_task_run;
-mod pool_task_wait;
-mod program_clock;
-mod reader;
-mod reader_methods;
-mod registry;
-mod returned;
-mod run;
-mod scheduling;
-mod sock;
-mod sock_receive;
-mod sock_work;
-mod spawn;
-mod stack;
-mod stale;
-mod state;
-mod stats;
-mod stream;
-mod stream_feed;
-mod stream_look;
-mod stream_methods;
-mod stream_phase;
-mod stream_read;
-mod stream_turn;
-mod stream_waiter;
+mod socket_ops;
+mod streams;
 mod tls;
-mod tls_receive;
 mod transport;
-mod transport_core;
-mod transport_methods;
-mod unrun;
-mod watch;
-mod writer;
 
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 /// The native half of `loop_pool`.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    names::initialise(module.py())?;
+    cpython::names::initialise(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add_class::<core::LoopCore>()?;
-    module.add_class::<pool::PoolCore>()?;
-    module.add_class::<unrun::Unrun>()?;
-    module.add_class::<pool::ServerCore>()?;
-    module.add_class::<sock::SocketOperation>()?;
-    module.add_class::<pool_task::PoolTaskCore>()?;
-    module.add_class::<pool_task_wait::PoolTaskWait>()?;
-    module.add_function(wrap_pyfunction!(pool_task_run::set_class, module)?)?;
-    module.add_function(wrap_pyfunction!(spawn::spawn, module)?)?;
-    module.add_function(wrap_pyfunction!(spawn::spawn_on, module)?)?;
-    module.add_function(wrap_pyfunction!(pool::cores, module)?)?;
-    module.add_function(wrap_pyfunction!(pool::loop_count, module)?)?;
-    module.add_function(wrap_pyfunction!(state::learn_task_callbacks, module)?)?;
-    module.add_function(wrap_pyfunction!(state::stop_counting, module)?)?;
-    module.add_function(wrap_pyfunction!(fork::after_fork, module)?)?;
-    module.add_function(wrap_pyfunction!(gil::needs_gil, module)?)?;
-    module.add_class::<stream::StreamCore>()?;
-    module.add_class::<listener::ListenerCore>()?;
-    module.add_class::<reader::StreamReaderCore>()?;
-    module.add_class::<stream_read::StreamRead>()?;
-    module.add_class::<writer::StreamReady>()?;
-    module.add_class::<datagram::DatagramCore>()?;
-    module.add_function(wrap_pyfunction!(hot::install, module)?)?;
-    module.add_function(wrap_pyfunction!(program_clock::set, module)?)?;
-    module.add_function(wrap_pyfunction!(clock_watch::watch, module)?)?;
-    module.add_function(wrap_pyfunction!(registry::tasks, module)?)?;
-    module.add_function(wrap_pyfunction!(registry::current_task, module)?)?;
-    module.add_function(wrap_pyfunction!(registry::register, module)?)?;
-    module.add_function(wrap_pyfunction!(registry::unregister, module)?)?;
-    module.add_function(wrap_pyfunction!(registry::enter, module)?)?;
-    module.add_function(wrap_pyfunction!(registry::leave, module)?)?;
-    module.add_function(wrap_pyfunction!(run::end_run_at, module)?)?;
-    module.add_function(wrap_pyfunction!(run::was_cut_short, module)?)?;
-    module.add_function(wrap_pyfunction!(stack::is_blocked, module)?)?;
-    module.add_function(wrap_pyfunction!(stack::stack, module)?)?;
-    module.add_function(wrap_pyfunction!(stream_methods::install, module)?)?;
-    module.add_function(wrap_pyfunction!(stream_feed::learn, module)?)?;
-    module.add_function(wrap_pyfunction!(datagram_methods::install, module)?)?;
-    module.add_function(wrap_pyfunction!(reader::install, module)?)?;
-    module.add_function(wrap_pyfunction!(writer::install, module)?)?;
-    module.add_function(wrap_pyfunction!(tls::install, module)?)?;
-    module.add_function(wrap_pyfunction!(affinity::is_owner, module)?)?;
-    module.add_function(wrap_pyfunction!(affinity::call_as_owner, module)?)?;
-    closing::initialise();
-    state::initialise(module)?;
-    clock_watch::initialise(module.py())?;
+    module.add_class::<event_loop::core::LoopCore>()?;
+    module.add_class::<pool::pool_core::PoolCore>()?;
+    module.add_class::<event_loop::unrun::Unrun>()?;
+    module.add_class::<transport::server::ServerCore>()?;
+    module.add_class::<socket_ops::sock::SocketOperation>()?;
+    module.add_class::<pool::pool_task::PoolTaskCore>()?;
+    module.add_class::<pool::pool_task_wait::PoolTaskWait>()?;
+    module.add_function(wrap_pyfunction!(pool::pool_task_class::set_class, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::spawn::spawn, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::spawn::spawn_on, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::pool_core::cores, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::pool_core::loop_count, module)?)?;
+    module.add_function(wrap_pyfunction!(asyncio::learn::learn_task_callbacks, module)?)?;
+    module.add_function(wrap_pyfunction!(asyncio::state::stop_counting, module)?)?;
+    module.add_function(wrap_pyfunction!(module::fork::after_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(cpython::gil::needs_gil, module)?)?;
+    module.add_class::<transport::stream::StreamCore>()?;
+    module.add_class::<transport::listener::ListenerCore>()?;
+    module.add_class::<streams::reader_state::StreamReaderCore>()?;
+    module.add_class::<streams::stream_read::StreamRead>()?;
+    module.add_class::<streams::writer::StreamReady>()?;
+    module.add_class::<transport::datagram::DatagramCore>()?;
+    module.add_function(wrap_pyfunction!(module::hot::install, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::program_clock::set, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::clock_watch::watch, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::current_task, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::register, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::unregister, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::enter, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::leave, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::run::end_run_at, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::run::was_cut_short, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::stack::is_blocked, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::stack::stack, module)?)?;
+    module.add_function(wrap_pyfunction!(transport::stream_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(asyncio::stream_feed::learn, module)?)?;
+    module.add_function(wrap_pyfunction!(transport::datagram_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(streams::reader::install, module)?)?;
+    module.add_function(wrap_pyfunction!(streams::writer::install, module)?)?;
+    module.add_function(wrap_pyfunction!(tls::tls_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::affinity::is_owner, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::affinity::call_as_owner, module)?)?;
+    cpython::closing::initialise();
+    initialise(module)?;
+    Ok(())
+}
+
+/// Gives the lower rooms what the upper ones have made.
+fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    event_loop::hooks::initialise(event_loop::hooks::Hooks {
+        run_native: module::native::run,
+        is_cancelled: module::native::is_cancelled,
+        holds: module::native::holds,
+        begin: pool::spawn::begin,
+        is_awaited: pool::spawn::is_awaited,
+    });
+    let events = py.import("asyncio.events")?;
+    let class = |name| events.getattr(name)?.cast_into::<PyType>().map_err(PyErr::from);
+    let timer = event_loop::handle_types::timer_type(&class("TimerHandle")?)?;
+    let threadsafe = event_loop::handle_types::threadsafe_type(&class("_ThreadSafeHandle")?)?;
+    module.add("TimerHandle", &timer.class)?;
+    module.add("_ThreadSafeHandle", &threadsafe.class)?;
+    let loop_type = py.get_type::<event_loop::core::LoopCore>();
+    let types = asyncio::state::NativeTypes { loop_type, timer, threadsafe };
+    asyncio::state::initialise(py, types)?;
+    event_loop::clock_watch::initialise(py)?;
+    let future = py.import("asyncio")?.getattr("futures")?.getattr("Future")?;
+    asyncio::future::learn(&future.cast_into::<PyType>()?);
     Ok(())
 }

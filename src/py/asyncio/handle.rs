@@ -1,0 +1,263 @@
+//! asyncio's handles, made without running Python.
+//!
+//! A `call_soon` handle is a real `asyncio.Handle` whose slots are filled here; the handles of
+//! `call_later` and `call_soon_threadsafe` are of native subclasses: see `handle_types`.
+//!
+//! Slots are read and written as CPython does it on the free-threaded build: under the object's
+//! critical section, or before the object is shared.
+
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::state::{State, state};
+use crate::py::cpython::alloc;
+use crate::py::cpython::names::intern;
+use crate::py::cpython::object::{Ref, incref, is_unique, is_unique_shared};
+use crate::py::cpython::slots::{in_critical_section, slot};
+
+/// What a handle is to run.
+pub(crate) struct Scheduled {
+    pub(crate) callback: Ref,
+    pub(crate) args: Ref,
+    pub(crate) context: Ref,
+}
+
+/// Makes a handle of `kind` and fills its base slots.
+///
+/// # Safety
+/// The thread is attached; `kind` is `asyncio.Handle` or one of our two subclasses; `loop_` is a
+/// live object.
+#[inline(always)]
+unsafe fn new_handle(
+    py: Python<'_>,
+    state: &State,
+    kind: *mut ffi::PyTypeObject,
+    loop_: *mut ffi::PyObject,
+    scheduled: Scheduled,
+) -> PyResult<Ref> {
+    // SAFETY: the new object is ours alone until it is returned; the allocator zeroed its slots.
+    unsafe {
+        let object = ffi::PyType_GenericAlloc(kind, 0);
+        let Some(handle) = NonNull::new(object) else { return Err(alloc::raised(py)) };
+        let layout = &state.handle;
+        *slot(object, layout.callback) = scheduled.callback.into_ptr();
+        *slot(object, layout.args) = scheduled.args.into_ptr();
+        *slot(object, layout.context) = scheduled.context.into_ptr();
+        incref(loop_);
+        *slot(object, layout.loop_) = loop_;
+        // `None` and `False` are immortal and need not be counted.
+        *slot(object, layout.cancelled) = ffi::Py_False();
+        *slot(object, layout.source_traceback) = ffi::Py_None();
+        *slot(object, layout.repr) = ffi::Py_None();
+        Ok(Ref::from_owned(handle))
+    }
+}
+
+/// A handle for `call_soon`: a real `asyncio.Handle`.
+///
+/// # Safety
+/// As for [`new_handle`].
+#[inline(always)]
+pub(crate) unsafe fn new_plain(
+    py: Python<'_>,
+    loop_: *mut ffi::PyObject,
+    scheduled: Scheduled,
+) -> PyResult<Ref> {
+    let state = state();
+    // SAFETY: handed on to our caller.
+    unsafe { new_handle(py, state, state.handle_type, loop_, scheduled) }
+}
+
+/// A handle for `call_soon_threadsafe`, in no queue.
+///
+/// # Safety
+/// As for [`new_handle`].
+pub(crate) unsafe fn new_threadsafe(
+    py: Python<'_>,
+    loop_: *mut ffi::PyObject,
+    scheduled: Scheduled,
+) -> PyResult<Ref> {
+    let state = state();
+    // SAFETY: handed on to our caller. The zeroed extra data is an unlocked lock and an unused link.
+    unsafe { new_handle(py, state, state.threadsafe_type, loop_, scheduled) }
+}
+
+/// A handle for `call_at`, due at `when`, which is not yet in the heap.
+///
+/// # Safety
+/// As for [`new_handle`].
+pub(crate) unsafe fn new_timer(
+    py: Python<'_>,
+    loop_: *mut ffi::PyObject,
+    when: Ref,
+    scheduled: Scheduled,
+) -> PyResult<Ref> {
+    let state = state();
+    // SAFETY: handed on to our caller; the new object is still ours alone.
+    unsafe {
+        let handle = new_handle(py, state, state.timer_type, loop_, scheduled)?;
+        *slot(handle.as_ptr(), state.timer.when) = when.into_ptr();
+        *slot(handle.as_ptr(), state.timer.scheduled) = ffi::Py_True();
+        Ok(handle)
+    }
+}
+
+/// Whether the handle was cancelled. Of a handle with the slots of `asyncio.Handle`.
+///
+/// # Safety
+/// `handle` is alive and an instance of `asyncio.Handle`.
+#[inline(always)]
+pub(crate) unsafe fn is_cancelled(handle: *mut ffi::PyObject) -> bool {
+    // SAFETY: the slot holds a bool, which is immortal, so an unlocked read is enough.
+    unsafe {
+        let cancelled = slot(handle, state().handle.cancelled).cast::<AtomicUsize>();
+        (*cancelled).load(Relaxed) == ffi::Py_True() as usize
+    }
+}
+
+/// Where the context of a handle is.
+///
+/// # Safety
+/// As for [`is_cancelled`].
+#[inline(always)]
+pub(crate) unsafe fn context_address(handle: *mut ffi::PyObject) -> usize {
+    // SAFETY: within the object; a word is read whole.
+    unsafe { (*slot(handle, state().handle.context).cast::<AtomicUsize>()).load(Relaxed) }
+}
+
+/// Takes what a handle is to run out of it, if nobody else can reach the handle: its one reference
+/// is ours and there is no weak one. This spares the counting; [`put_back`] undoes it.
+///
+/// # Safety
+/// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
+#[inline(always)]
+pub(crate) unsafe fn take_scheduled(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    // SAFETY: handed on to our caller; nobody else has the handle.
+    unsafe { if is_unique(handle) { take_slots(handle) } else { None } }
+}
+
+/// Whether weak references to a handle exist, or did.
+///
+/// # Safety
+/// `handle` is alive, an instance of one of our two subclasses, and the caller's alone.
+#[inline(always)]
+pub(crate) unsafe fn has_weak(handle: *mut ffi::PyObject) -> bool {
+    // SAFETY: the word belongs to the object.
+    unsafe { !(*handle.byte_offset(state().handle.weak).cast::<*mut ()>()).is_null() }
+}
+
+/// As [`take_scheduled`], of a handle that another thread may have posted.
+///
+/// # Safety
+/// As for `take_scheduled`.
+#[inline(always)]
+pub(crate) unsafe fn take_posted(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    // SAFETY: handed on to our caller; nobody else has the handle.
+    unsafe { if is_unique_shared(handle, || has_weak(handle)) { take_slots(handle) } else { None } }
+}
+
+/// # Safety
+/// `handle` is alive, an instance of `asyncio.Handle` and the caller's alone.
+#[inline(always)]
+unsafe fn take_slots(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    let layout = &state().handle;
+    // SAFETY: nobody else has the handle, so its slots are ours; `None` is immortal.
+    unsafe {
+        if *slot(handle, layout.cancelled) == ffi::Py_True() {
+            return None;
+        }
+        let [callback, args, context] = [layout.callback, layout.args, layout.context]
+            .map(|offset| ptr::replace(slot(handle, offset), ffi::Py_None()));
+        Some(Scheduled {
+            callback: Ref::from_owned(NonNull::new(callback)?),
+            args: Ref::from_owned(NonNull::new(args)?),
+            context: Ref::from_owned(NonNull::new(context)?),
+        })
+    }
+}
+
+/// Fills the slots that [`take_scheduled`] emptied.
+///
+/// # Safety
+/// As for `take_scheduled`.
+pub(crate) unsafe fn put_back(py: Python<'_>, handle: *mut ffi::PyObject, scheduled: &Scheduled) {
+    let layout = &state().handle;
+    for (offset, object) in [
+        (layout.callback, &scheduled.callback),
+        (layout.args, &scheduled.args),
+        (layout.context, &scheduled.context),
+    ] {
+        // SAFETY: swapping a slot in the critical section runs no Python. What is replaced is
+        // `None`, or what a callback put there itself.
+        let old = unsafe {
+            in_critical_section(handle, || {
+                ptr::replace(slot(handle, offset), object.clone_ref(py).into_ptr())
+            })
+        };
+        // SAFETY: the reference that the slot held.
+        drop(NonNull::new(old).map(|old| unsafe { Ref::from_owned(old) }));
+    }
+}
+
+/// Reads what a handle is to run; `None` if it was cancelled.
+///
+/// # Safety
+/// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
+#[inline(always)]
+pub(crate) unsafe fn scheduled(handle: *mut ffi::PyObject) -> Option<Scheduled> {
+    let layout = &state().handle;
+    // SAFETY: reading slots and counting references runs no Python; cancelling empties the slots
+    // under the same critical section.
+    unsafe {
+        in_critical_section(handle, || {
+            if *slot(handle, layout.cancelled) == ffi::Py_True() {
+                return None;
+            }
+            let callback = *slot(handle, layout.callback);
+            let args = *slot(handle, layout.args);
+            let context = *slot(handle, layout.context);
+            if callback.is_null() || args.is_null() || context.is_null() {
+                return None;
+            }
+            Some(Scheduled {
+                callback: Ref::from_borrowed(callback),
+                args: Ref::from_borrowed(args),
+                context: Ref::from_borrowed(context),
+            })
+        })
+    }
+}
+
+/// Marks a handle cancelled and takes its callback and arguments out. `None`: it was cancelled
+/// before. Drop what is returned when nothing is locked.
+///
+/// # Safety
+/// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
+pub(crate) unsafe fn mark_cancelled(handle: *mut ffi::PyObject) -> Option<[Option<Ref>; 2]> {
+    let layout = &state().handle;
+    // SAFETY: swapping slots runs no Python; each reference taken out is ours.
+    unsafe {
+        in_critical_section(handle, || {
+            if *slot(handle, layout.cancelled) == ffi::Py_True() {
+                return None;
+            }
+            *slot(handle, layout.cancelled) = ffi::Py_True();
+            Some([layout.callback, layout.args].map(|offset| {
+                let taken = ptr::replace(slot(handle, offset), ffi::Py_None());
+                NonNull::new(taken).map(|taken| Ref::from_owned(taken))
+            }))
+        })
+    }
+}
+
+/// In debug mode asyncio keeps the handle's repr, for messages about it after it was cancelled.
+pub(crate) fn keep_repr(handle: &Bound<'_, PyAny>, debug: bool) -> PyResult<()> {
+    if debug {
+        let repr = handle.repr()?;
+        handle.setattr(intern!(handle.py(), "_repr"), repr)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! What CPython's C interface needs: each unsafe trick once.
+
+pub(crate) mod address;
+pub(crate) mod alloc;
+pub(crate) mod attach;
+pub(crate) mod cfunc;
+pub(crate) mod closing;
+pub(crate) mod context;
+pub(crate) mod descriptor;
+pub(crate) mod error;
+pub(crate) mod gil;
+pub(crate) mod holder;
+pub(crate) mod names;
+pub(crate) mod object;
+pub(crate) mod owner_cell;
+pub(crate) mod payload;
+pub(crate) mod returned;
+pub(crate) mod slots;

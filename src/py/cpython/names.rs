@@ -1,0 +1,253 @@
+//! The names of Python's that are looked up here: strings made once, at import.
+//!
+//! pyo3's own `intern!` makes each at its first use, and panics if there is no memory for it then.
+
+use pyo3::ffi;
+use std::sync::OnceLock;
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::alloc;
+
+/// All of them, in order.
+const NAMES: [&str; 167] = [
+    "%r pauses reading",
+    "%r resumes reading",
+    "BaseSelectorEventLoop",
+    "CancelledError",
+    "FileIO",
+    "Future",
+    "Handle",
+    "IncompleteReadError",
+    "InvalidStateError",
+    "LimitOverrunError",
+    "SEEK_SET",
+    "SOL_SOCKET",
+    "SO_ERROR",
+    "SendfileNotAvailableError",
+    "Task",
+    "TimerHandle",
+    "_ThreadSafeHandle",
+    "__basicsize__",
+    "__dict__",
+    "__new__",
+    "__slots__",
+    "_callback",
+    "_cancelled",
+    "_check_address",
+    "_check_callback",
+    "_check_thread",
+    "_connected",
+    "_context",
+    "_core",
+    "_drain_later",
+    "_drained",
+    "_elsewhere",
+    "_end",
+    "_ensure_fd_no_transport",
+    "_evict",
+    "_fail",
+    "_failed",
+    "_fatal_error",
+    "_get_cpu_count_config",
+    "_get_running_loop",
+    "_io",
+    "_kept",
+    "_log",
+    "_log_destroy_pending",
+    "_log_end",
+    "_look_at_clock",
+    "_lost_write",
+    "_name",
+    "_pause_protocol",
+    "_peer_gone",
+    "_process_outgoing_otherwise",
+    "_protocol",
+    "_read_again",
+    "_read_end",
+    "_read_error",
+    "_receive",
+    "_report_callback",
+    "_report_callback_exception",
+    "_report_native_exception",
+    "_report_slow",
+    "_report_unfetched",
+    "_repr",
+    "_resume_protocol",
+    "_retry_later",
+    "_run",
+    "_run_handle_in_debug_mode",
+    "_scheduled",
+    "_select",
+    "_send_failed",
+    "_send_itself",
+    "_send_next",
+    "_settle",
+    "_socket",
+    "_source_traceback",
+    "_task_factory",
+    "_thread_id",
+    "_time_of_base",
+    "_transport",
+    "_transports",
+    "_wait",
+    "_wake_waiter",
+    "_wakeup_waiter",
+    "_write_failed",
+    "_write_otherwise",
+    "accept",
+    "add_done_callback",
+    "args",
+    "asyncio",
+    "asyncio.events",
+    "asyncio.exceptions",
+    "asyncio.selector_events",
+    "buffer",
+    "buffer_updated",
+    "builtins",
+    "call_at",
+    "call_exception_handler",
+    "call_soon",
+    "call_soon_threadsafe",
+    "cancel",
+    "cancelled",
+    "close",
+    "connect",
+    "connection_made",
+    "context",
+    "coro",
+    "create_future",
+    "create_task",
+    "current_task",
+    "data",
+    "data_received",
+    "datagram_received",
+    "devnull",
+    "done",
+    "eager_start",
+    "errno",
+    "error_received",
+    "exception",
+    "explain_step",
+    "feed_data",
+    "fileno",
+    "future",
+    "futures",
+    "get_buffer",
+    "get_coro",
+    "get_loop",
+    "get_name",
+    "getsockopt",
+    "gettimeout",
+    "is_closed",
+    "is_closing",
+    "iscoroutine",
+    "join",
+    "loop",
+    "lseek",
+    "message",
+    "methodcaller",
+    "monotonic",
+    "name",
+    "object",
+    "operator",
+    "os",
+    "pause_reading",
+    "pending",
+    "pop",
+    "pread",
+    "raw",
+    "read",
+    "recv",
+    "recv_into",
+    "result",
+    "resume_reading",
+    "run",
+    "send",
+    "sendfile",
+    "sendto",
+    "set_exception",
+    "set_name",
+    "set_result",
+    "setblocking",
+    "socket",
+    "strerror",
+    "sys",
+    "tasks",
+    "throw",
+    "time",
+    "wake",
+    "write",
+];
+
+static STRINGS: OnceLock<[Py<PyString>; NAMES.len()]> = OnceLock::new();
+
+/// The interned string of a name, which has to be in `NAMES`: the compiler says so otherwise.
+macro_rules! intern {
+    ($py:expr, $name:literal) => {{
+        const PLACE: usize = $crate::py::cpython::names::place($name);
+        $crate::py::cpython::names::at($py, PLACE)
+    }};
+}
+pub(crate) use intern;
+
+/// Makes the strings.
+///
+/// # Errors
+/// `MemoryError`.
+pub(crate) fn initialise(py: Python<'_>) -> PyResult<()> {
+    let mut made = Vec::with_capacity(NAMES.len());
+    for name in NAMES {
+        made.push(alloc::interned(py, name)?.unbind());
+    }
+    if let Ok(made) = made.try_into() {
+        STRINGS.get_or_init(|| made);
+    }
+    Ok(())
+}
+
+/// Where a name is.
+pub(crate) const fn place(name: &str) -> usize {
+    let mut place = 0;
+    while place < NAMES.len() {
+        if is_same(NAMES[place].as_bytes(), name.as_bytes()) {
+            return place;
+        }
+        place += 1;
+    }
+    panic!("add the name to NAMES in src/py/cpython/names.rs")
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The string of the name in that place.
+#[inline(always)]
+pub(crate) fn at(py: Python<'_>, place: usize) -> &Bound<'_, PyString> {
+    debug_assert!(STRINGS.get().is_some());
+    // SAFETY: `initialise` ran before any class of this module could be used, and the place is one of
+    // `place`'s.
+    unsafe { STRINGS.get().unwrap_unchecked().get_unchecked(place).bind(py) }
+}
+
+/// Whether two strings are equal. The names of keywords are interned, nearly always.
+///
+/// # Safety
+/// Both are live strings; the thread is attached.
+#[inline(always)]
+pub(crate) unsafe fn is_named(name: *mut ffi::PyObject, known: *mut ffi::PyObject) -> bool {
+    // SAFETY: handed on to our caller.
+    std::ptr::eq(name, known) || unsafe { ffi::PyUnicode_Compare(name, known) == 0 }
+}

@@ -1,0 +1,141 @@
+//! `LoopCore`: the native base class of `loop_pool.EventLoop`.
+//!
+//! `EventLoop` inherits it before `asyncio.SelectorEventLoop`, so what is defined here takes
+//! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
+//! `run`; here is what is seldom called.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::first_step::FirstStep;
+use super::lent::Lent;
+use crate::error::LoopError;
+use crate::event_loop::EventLoop;
+use crate::id::IoToken;
+use crate::pool::SpawnedTasks;
+use crate::pool::{Hand, OwnerKey, Roster};
+use crate::py::cpython::object::Ref;
+use crate::py::cpython::owner_cell::OwnerCell;
+use crate::sync::Mutex;
+use crate::sys::clock;
+use crate::sys::level_trigger::Watch;
+
+/// The native half of an event loop. Use `loop_pool.EventLoop`.
+#[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
+pub(crate) struct LoopCore {
+    pub(crate) event_loop: EventLoop<Callback>,
+    /// What the loop does for others, and they for it; `None` outside of a pool.
+    pub(crate) hand: OwnerCell<Option<Box<Hand>>>,
+    /// More waits than the loop gets to soon, and a thread is idle: writes are left to it.
+    pub(crate) behind: AtomicBool,
+    pub(crate) debug: AtomicBool,
+    /// Whether the attribute `_task_factory` holds a factory.
+    pub(crate) has_task_factory: AtomicBool,
+    /// The loop as the owner of its tasks in the registry.
+    pub(crate) owner_key: OwnerKey,
+    /// Its tasks there.
+    pub(crate) roster: Mutex<Roster>,
+    /// Whether the task factory is asyncio's that starts tasks at once.
+    pub(crate) eager: AtomicBool,
+    pub(crate) first_step: OwnerCell<FirstStep>,
+    pub(crate) clock: AtomicU64, // see `program_clock`
+    /// The keywords of its futures and tasks, while it runs: they refer to the loop.
+    pub(crate) keywords: OwnerCell<Option<Ref>>,
+    /// Its tasks that other threads were handed.
+    pub(crate) lent: Lent,
+    /// The tasks of `spawn` that were given to it.
+    pub(crate) spawned: Mutex<SpawnedTasks<Ref>>,
+    /// Entries whose tasks somebody was reading when they had run.
+    pub(crate) aside: OwnerCell<Vec<Callback>>,
+    /// The tasks that `_enter_task` has made current, each with what was shown before.
+    pub(crate) entered: OwnerCell<Vec<(usize, Ref)>>,
+    /// The interpreter's state of the thread that runs the loop, or null. Its own to write; to be used
+    /// while the loop is known to be inside a callback.
+    pub(crate) thread: AtomicPtr<ffi::PyThreadState>,
+}
+
+impl LoopCore {
+    /// Whether writes are left to an idle thread, as of the present batch of callbacks.
+    #[inline(always)]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.load(Relaxed)
+    }
+
+    /// When a task is made that is made now: of the loop's present turn, which saves a look at the clock.
+    #[inline(always)]
+    pub(crate) fn now_ns(&self) -> u64 {
+        match self.event_loop.metrics().polled_ns.get() {
+            0 => clock::monotonic_ns(),
+            polled => polled,
+        }
+    }
+
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug.load(Relaxed)
+    }
+
+    /// Whether tasks start at once unless they are told not to.
+    #[inline(always)]
+    pub(crate) fn starts_eagerly(&self) -> bool {
+        self.eager.load(Relaxed)
+    }
+
+    /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.
+    #[inline(always)]
+    pub(crate) fn keywords(&self) -> Option<*mut ffi::PyObject> {
+        if !self.event_loop.local.is_owner() {
+            return None;
+        }
+        // SAFETY: just checked; no Python runs.
+        unsafe { self.keywords.with(|keywords| keywords.as_ref().map(Ref::as_ptr)) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_task_factory(&self) -> bool {
+        self.has_task_factory.load(Relaxed)
+    }
+
+    /// # Errors
+    /// `RuntimeError`, as asyncio's, after `close`.
+    #[inline(always)]
+    pub(crate) fn check_open(&self) -> PyResult<()> {
+        if self.event_loop.is_closed() { Err(LoopError::Closed.into()) } else { Ok(()) }
+    }
+}
+
+impl LoopCore {
+    pub(crate) fn watch(
+        &self,
+        fd: RawFd,
+        token: IoToken,
+        old: Watch,
+        new: Watch,
+    ) -> std::io::Result<()> {
+        self.event_loop
+            .shared()
+            .with_handle(|handle| handle.watch(fd, token, old, new))
+            .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EBADF)))
+    }
+
+    /// As [`watch`](Self::watch), but if `quiet` the kernel is not told that nothing is watched any
+    /// more: the number is that of another registration.
+    pub(crate) fn watch_unless(
+        &self,
+        quiet: bool,
+        fd: RawFd,
+        token: IoToken,
+        old: Watch,
+        new: Watch,
+    ) -> std::io::Result<()> {
+        if quiet && new.is_none() { Ok(()) } else { self.watch(fd, token, old, new) }
+    }
+}

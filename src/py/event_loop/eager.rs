@@ -1,0 +1,156 @@
+//! Tasks that start at once: `eager_start=True`, and asyncio's `eager_task_factory`.
+//!
+//! asyncio's constructor runs the first step itself. So the object is made first, shown as the loop's
+//! current task, and then initialised. Tasks that a program starts at once by other means (it calls a
+//! task class, or has a factory of its own) are noted when the next task starts inside of them.
+
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::create_task;
+use super::first_step::FirstStep;
+use super::registry;
+use crate::event_loop::Farewell;
+use crate::py::asyncio::state::state;
+use crate::py::cpython::alloc;
+use crate::py::cpython::cfunc::Arguments;
+use crate::py::cpython::names::{intern, is_named};
+use crate::py::cpython::object::Ref;
+
+/// Whether a call of `create_task` asks for a task that starts at once.
+///
+/// # Safety
+/// The arguments are those of a vectorcall.
+unsafe fn is_wanted(core: &LoopCore, py: Python<'_>, args: &Arguments<'_>) -> PyResult<bool> {
+    let mut wanted = core.starts_eagerly();
+    if !args.kwnames.is_null() {
+        let known = intern!(py, "eager_start").as_ptr();
+        // SAFETY: names are a tuple of strings; the values follow the positional arguments, and are
+        // alive during the call.
+        unsafe {
+            for index in 0..ffi::PyTuple_GET_SIZE(args.kwnames) {
+                if is_named(ffi::PyTuple_GET_ITEM(args.kwnames, index), known) {
+                    let value = *args.values.add(index.unsigned_abs());
+                    wanted = Bound::from_borrowed_ptr(py, value).is_truthy()?;
+                }
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// Makes a task that starts at once. `None`: the call asks for no such task, or it is left to asyncio.
+///
+/// In another thread than the loop's, which cannot run the step, the task starts in the loop's turn.
+///
+/// # Errors
+/// Those of the constructor; `SystemExit` and `KeyboardInterrupt` from the step.
+///
+/// # Safety
+/// The arguments are those of a vectorcall; `coroutine` is alive during the call.
+#[cold]
+pub(crate) unsafe fn create(
+    loop_: &Bound<'_, LoopCore>,
+    coroutine: *mut ffi::PyObject,
+    args: &Arguments<'_>,
+) -> PyResult<Option<*mut ffi::PyObject>> {
+    let (py, core, state) = (loop_.py(), loop_.get(), state());
+    let has_own_factory = core.has_task_factory() && !core.starts_eagerly();
+    if has_own_factory || !state.knows_task_class() {
+        return Ok(None);
+    }
+    let is_owner = core.event_loop.local.is_owner();
+    if !is_owner && !core.event_loop.shared().is_running() {
+        return Ok(None);
+    }
+    // SAFETY: by our caller's word.
+    if !unsafe { is_wanted(core, py, args)? } {
+        return Ok(None);
+    }
+    let keywords = create_task::keywords(loop_, args)?;
+    keywords.set_item(intern!(py, "loop"), loop_)?;
+    keywords.set_item(intern!(py, "eager_start"), is_owner)?;
+    // SAFETY: an argument is alive during the call.
+    let coroutine = unsafe { Bound::from_borrowed_ptr(py, coroutine) };
+    let positional = alloc::tuple(py, [coroutine])?;
+    let class = state.task_class.get();
+    if !is_owner {
+        // SAFETY: the class lives as long as the process.
+        let class = unsafe { Bound::from_borrowed_ptr(py, class) };
+        return Ok(Some(class.call(positional, Some(&keywords))?.into_ptr()));
+    }
+    let kind = class.cast::<ffi::PyTypeObject>();
+    // SAFETY: a live type.
+    let (Some(new), Some(init)) = (unsafe { ((*kind).tp_new, (*kind).tp_init) }) else {
+        return Ok(None);
+    };
+    // SAFETY: what the type's own call does: a new object, or null with an exception set.
+    let task = unsafe {
+        Ref::from_owned_or_err(py, new(kind, state.empty_tuple.as_ptr(), ptr::null_mut()))?
+    };
+    register_outer(loop_)?;
+    let first = FirstStep { unregistered: task.as_ptr(), constructing: true };
+    // SAFETY: we own the loop; no Python runs.
+    let outer = unsafe { core.first_step.with(|place| std::mem::replace(place, first)) };
+    let step = core.event_loop.shared().current.enter(task.as_ptr() as usize);
+    // SAFETY: as above: the new object, positional arguments and keywords; -1 with an exception set.
+    let made = unsafe { init(task.as_ptr(), positional.as_ptr(), keywords.as_ptr()) };
+    let result = if made < 0 { Err(alloc::raised(py)) } else { Ok(()) };
+    // SAFETY: we own the loop; no Python runs. Nothing unwinds from there to here: it is C's.
+    let first = unsafe { core.first_step.with(|place| std::mem::replace(place, outer)) };
+    // What has ended with its first step needs no entry. One that is registered already has one.
+    if result.is_ok()
+        && !first.unregistered.is_null()
+        // SAFETY: a live task of the class that was recognised.
+        && !unsafe { state.task.is_done(task.as_ptr()) }
+    {
+        registry::note_now(core, task.as_py().bind(py));
+    }
+    if step.leave() == Farewell::PutAside {
+        registry::put_aside(core, Callback::from_handle(task.clone_ref(py)));
+    }
+    result.map(|()| Some(task.into_ptr()))
+}
+
+/// Registers the task in whose first step another is about to start: the registry learns of a task
+/// when its first step has ended, and this one is shown as the current one no more meanwhile. On the
+/// loop's thread.
+///
+/// # Errors
+/// Those of `asyncio.current_task`.
+fn register_outer(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    let core = loop_.get();
+    let Some(running) = registry::current_here(loop_)? else { return Ok(()) };
+    // SAFETY: we own the loop; no Python runs.
+    let ours = unsafe {
+        core.first_step.with(|step| {
+            let ours = ptr::eq(step.unregistered, running.as_ptr());
+            if ours {
+                step.unregistered = ptr::null_mut();
+            }
+            ours
+        })
+    };
+    let shown = core.event_loop.shared().current.running();
+    if ours || shown != running.as_ptr() as usize {
+        registry::note_now(core, &running);
+    }
+    Ok(())
+}
+
+/// Notes that somebody has asked on the loop's thread whether the loop runs, as the constructor of a
+/// task does which is to start at once.
+///
+/// # Errors
+/// Those of `asyncio.current_task`.
+pub(crate) fn asked_whether_running(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+    // SAFETY: our caller owns the loop; no Python runs.
+    let constructing = unsafe {
+        loop_.get().first_step.with(|step| std::mem::replace(&mut step.constructing, false))
+    };
+    if constructing { Ok(()) } else { register_outer(loop_) }
+}

@@ -1,0 +1,164 @@
+//! `_add_reader`, `_add_writer` and their removal: asyncio's rules over the reactor's table.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::kept;
+use super::scheduling::apply_posts;
+use crate::config;
+use crate::event_loop::Claim;
+use crate::event_loop::Local;
+use crate::event_loop::{Completion, Job};
+use crate::id::IoToken;
+use crate::pool::Hand;
+use crate::py::cpython::attach::lock_attached;
+use crate::reactor::{Direction, IoTable, Ready};
+use crate::sync::MutexGuard;
+use crate::transport::{Entry, Schedule};
+
+/// What a poll has made ready.
+pub(crate) enum Found {
+    /// A callback of `add_reader` or `add_writer`, which is reported again until it has run.
+    Level(Callback),
+    /// A transport, which is not.
+    Edge(Callback),
+}
+
+/// The callbacks and transports that wait for what the kernel reported. A callback that was
+/// cancelled without being removed is removed here, as asyncio does, or its level would be reported
+/// for ever.
+pub(crate) fn collect(
+    py: Python<'_>,
+    core: &LoopCore,
+    found: &[Ready],
+    mut ready: impl FnMut(Found),
+) {
+    let is_source = |event: &&Ready| event.token.is_source();
+    let transports = found.iter().filter(is_source).count();
+    if transports > 0 {
+        let mut sources = lock_attached(py, &core.event_loop.shared().sources);
+        for event in found.iter().filter(is_source) {
+            if let Some((entry, Schedule::Needed)) = sources.ready(*event)
+                && let Some(callback) = entry_of(py, entry)
+            {
+                ready(Found::Edge(callback));
+            }
+        }
+    }
+    if transports < found.len() {
+        collect_levels(py, core, found, ready);
+    }
+}
+
+/// Offers the other threads of the pool what the loop will get to last of what a poll has found, if
+/// one of them sleeps.
+pub(crate) fn offer(py: Python<'_>, core: &LoopCore, hand: &Hand, found: &[Ready]) {
+    if !hand.team().steals() || !hand.team().has_sleeper() {
+        return;
+    }
+    let shared = core.event_loop.shared();
+    let mut jobs = Vec::with_capacity(found.len());
+    {
+        let sources = lock_attached(py, &shared.sources);
+        // Thieves take the oldest job first, so the last event comes first.
+        for event in found[config::BEHIND / 2..].iter().rev() {
+            if let Some(entry) = sources.get(event.token) {
+                let source = Arc::clone(&entry.source);
+                jobs.push(Job { owner: Arc::clone(shared), token: event.token, source });
+            }
+        }
+    }
+    hand.offer(jobs.into_iter());
+}
+
+/// The queue entry of a transport, unless nobody keeps it any more.
+fn entry_of(py: Python<'_>, entry: &Entry) -> Option<Callback> {
+    // SAFETY: the table holds the reference, and our caller the table.
+    unsafe { kept::object(py, entry.cookie) }.map(Callback::from_native)
+}
+
+fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: impl FnMut(Found)) {
+    let mut cancelled = Vec::new();
+    let io = lock_attached(py, &core.event_loop.io);
+    for event in found.iter().filter(|event| !event.token.is_source()) {
+        io.collect(*event, |direction, callback| {
+            if callback.is_cancelled(py) {
+                cancelled.push((event.token, direction));
+            } else {
+                ready(Found::Level(callback.clone_ref(py)));
+            }
+        });
+    }
+    if !cancelled.is_empty() {
+        remove_cancelled(core, io, &cancelled);
+    }
+}
+
+#[cold]
+fn remove_cancelled(
+    core: &LoopCore,
+    mut io: MutexGuard<'_, IoTable<Callback>>,
+    cancelled: &[(IoToken, Direction)],
+) {
+    let mut removed = Vec::new();
+    for (token, direction) in cancelled {
+        if let Some(fd) = io.descriptor(*token) {
+            removed
+                .push(io.remove(fd, *direction, |token, old, new| core.watch(fd, token, old, new)));
+        }
+    }
+    drop(io);
+    drop(removed);
+}
+
+/// What other threads have done for the loop's transports.
+pub(crate) fn collect_completions(
+    py: Python<'_>,
+    core: &LoopCore,
+    mut ready: impl FnMut(Callback),
+) {
+    let shared = core.event_loop.shared();
+    if !shared.has_completions() {
+        return;
+    }
+    for completion in shared.drain_completions() {
+        let sources = lock_attached(py, &shared.sources);
+        match completion {
+            Completion::Turn(token) => {
+                if let Some(callback) = sources.get(token).and_then(|entry| entry_of(py, entry)) {
+                    ready(callback);
+                }
+            }
+            Completion::Accepted(token, connection) => {
+                shared.metrics.arriving.sub_shared(1);
+                let (unwanted, callback) = match sources.get(token) {
+                    None => (Some(connection), None),
+                    Some(entry) => match entry.source.arrived(connection) {
+                        Ok(Schedule::Needed) => (None, entry_of(py, entry)),
+                        Ok(Schedule::Unneeded) => (None, None),
+                        Err(connection) => (Some(connection), None),
+                    },
+                };
+                drop(sources);
+                drop(unwanted); // it may take long
+                if let Some(callback) = callback {
+                    ready(callback);
+                }
+            }
+        }
+    }
+}
+
+/// Does what other threads asked for, in their order.
+pub(crate) fn drain_posts(py: Python<'_>, core: &LoopCore, claim: &Claim<'_, Local<Callback>>) {
+    if core.event_loop.has_posts() {
+        apply_posts(core, claim, drop);
+        collect_completions(py, core, |callback| {
+            // SAFETY: runs no Python.
+            unsafe { claim.local(|local| local.ready.push(callback)) };
+        });
+    }
+}

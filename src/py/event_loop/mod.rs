@@ -1,0 +1,26 @@
+//! `LoopCore`: its callbacks, its turn, and the tasks that it shows.
+
+pub(crate) mod affinity;
+pub(crate) mod callback;
+pub(crate) mod clock_watch;
+pub(crate) mod core;
+pub(crate) mod create_task;
+pub(crate) mod cross_loop;
+pub(crate) mod eager;
+pub(crate) mod first_step;
+pub(crate) mod handle_slots;
+pub(crate) mod handle_types;
+pub(crate) mod hooks;
+pub(crate) mod io;
+pub(crate) mod kept;
+pub(crate) mod lent;
+pub(crate) mod poll;
+pub(crate) mod program_clock;
+pub(crate) mod registry;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod run_callback;
+pub(crate) mod scheduling;
+pub(crate) mod stack;
+pub(crate) mod stats;
+pub(crate) mod unrun;

@@ -1,0 +1,139 @@
+//! How a turn asks the kernel, detached from the interpreter, and makes ready what it found. In a pool
+//! the thread works for other loops meanwhile ([`Hand::wait`](crate::pool::Hand::wait)).
+
+use std::mem::take;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::core::LoopCore;
+use super::io::{self, Found, drain_posts};
+use crate::config;
+use crate::event_loop::{Claim, Local, Turned};
+use crate::pool::Hand;
+use crate::reactor::{PollEnd, Ready};
+use crate::transport::Scratch;
+
+/// What the thread takes along when it detaches, since nobody reaches the loop's own parts meanwhile. The
+/// loop has it again when this is dropped, also by a panic of a job.
+struct Taken<'a> {
+    core: &'a LoopCore,
+    claim: &'a Claim<'a, Local<Callback>>,
+    /// In a pool, with memory for the jobs of others.
+    hand: Option<(Box<Hand>, Scratch)>,
+    found: Vec<Ready>,
+}
+
+impl<'a> Taken<'a> {
+    fn new(core: &'a LoopCore, claim: &'a Claim<'a, Local<Callback>>) -> Self {
+        // SAFETY: the claim; no Python runs.
+        let hand = unsafe { core.hand.with(Option::take) };
+        // SAFETY: runs no Python.
+        let (hand, found) = unsafe {
+            claim.local(|local| {
+                let hand = hand.map(|hand| (hand, take(&mut local.scratch)));
+                (hand, take(&mut local.found))
+            })
+        };
+        Self { core, claim, hand, found }
+    }
+}
+
+impl Drop for Taken<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.found.clear();
+        // SAFETY: the claim; no Python runs: events are plain numbers.
+        unsafe {
+            self.claim.local(|local| std::mem::swap(&mut local.found, &mut self.found));
+            if let Some((hand, scratch)) = self.hand.take() {
+                self.claim.local(|local| local.scratch = scratch);
+                self.core.hand.with(|place| *place = Some(hand));
+            }
+        }
+    }
+}
+
+/// Asks the kernel, detached, sleeping at most for `limit`; makes what it found ready. Returns the
+/// clock afterwards, by which timers are due.
+pub(crate) fn poll(
+    py: Python<'_>,
+    core: &LoopCore,
+    claim: &Claim<'_, Local<Callback>>,
+    began_ns: u64,
+    limit: Duration,
+) -> PyResult<u64> {
+    let event_loop = &core.event_loop;
+    // SAFETY: runs no Python.
+    let last_ns = unsafe { claim.local(|local| local.last_poll_ns()) };
+    let polled = {
+        let mut taken = Taken::new(core, claim);
+        let Taken { hand, found, .. } = &mut taken;
+        let until_ns = if hand.is_some() { help_until(claim, began_ns, limit) } else { began_ns };
+        let polled = py.detach(|| match hand {
+            Some((hand, scratch)) => {
+                hand.wait(event_loop, scratch, (began_ns, until_ns), limit, found)
+            }
+            None if limit.is_zero() => event_loop.look(found).map(without_help),
+            None => event_loop.wait(|| Some(limit), found).map(without_help),
+        });
+        if let Ok((turned, _)) = polled {
+            account(core, began_ns, last_ns, turned, limit);
+            io::collect(py, core, found, |found| {
+                // SAFETY: runs no Python.
+                unsafe {
+                    claim.local(|local| match found {
+                        Found::Level(callback) => local.ready.push_event(callback),
+                        Found::Edge(callback) => local.ready.push(callback),
+                    });
+                }
+            });
+            if let Some((hand, _)) = hand {
+                if !found.is_empty() || event_loop.has_posts() {
+                    event_loop.metrics().worked_ns.set(turned.now_ns);
+                }
+                if found.len() > config::BEHIND {
+                    io::offer(py, core, hand, found);
+                }
+            }
+            let in_vain = limit.is_zero() && found.is_empty();
+            // SAFETY: runs no Python.
+            unsafe { claim.local(|local| local.polled(turned, in_vain)) };
+            drain_posts(py, core, claim);
+        }
+        polled
+    };
+    let (turned, now_ns) = polled?;
+    if turned.end == PollEnd::Interrupted {
+        py.check_signals()?;
+    }
+    Ok(now_ns)
+}
+
+/// When the loop is to go on, whoever else has work for its thread.
+fn help_until(claim: &Claim<'_, Local<Callback>>, began_ns: u64, limit: Duration) -> u64 {
+    match u64::try_from(limit.as_nanos()) {
+        // SAFETY: runs no Python.
+        Ok(0) => unsafe { claim.local(|local| local.due_ns()) },
+        limit => began_ns.saturating_add(limit.unwrap_or(u64::MAX)),
+    }
+}
+
+/// Nothing was done behind the poll.
+fn without_help(turned: Turned) -> (Turned, u64) {
+    (turned, turned.now_ns)
+}
+
+/// Idle time is time in a wait that was allowed to sleep; all else since the first poll is busy.
+fn account(core: &LoopCore, began_ns: u64, last_ns: u64, turned: Turned, limit: Duration) {
+    let metrics = core.event_loop.metrics();
+    metrics.polls.add(1);
+    metrics.polled_ns.set(turned.now_ns);
+    let spent = turned.now_ns.saturating_sub(began_ns);
+    let ran = if last_ns == 0 { 0 } else { began_ns.saturating_sub(last_ns) };
+    let (busy, idle) = if limit.is_zero() { (ran + spent, 0) } else { (ran, spent) };
+    metrics.busy_ns.add(busy);
+    metrics.idle_ns.add(idle);
+    metrics.busy.note(busy, idle);
+}

@@ -1,0 +1,6 @@
+//! What the extension module exports: the methods of `LoopCore`, and what ties the rooms together.
+
+pub(crate) mod fork;
+pub(crate) mod hot;
+pub(crate) mod loop_methods;
+pub(crate) mod native;

@@ -1,0 +1,12 @@
+//! `spawn`, and the tasks that it makes.
+
+pub(crate) mod pool_core;
+pub(crate) mod pool_task;
+pub(crate) mod pool_task_cancel;
+pub(crate) mod pool_task_class;
+pub(crate) mod pool_task_end;
+pub(crate) mod pool_task_methods;
+pub(crate) mod pool_task_run;
+pub(crate) mod pool_task_wait;
+pub(crate) mod spawn;
+pub(crate) mod spawned_tasks;

@@ -1,0 +1,216 @@
+//! Feeding a stream reader, and telling who waits for what has come.
+
+use pyo3::exceptions::{PyAssertionError, PyNotImplementedError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::reader_methods;
+use super::reader_state::{self, Chunk, StreamReaderCore, take_waiter, transport, with};
+use super::stream_future;
+use super::stream_read::StreamRead;
+use super::stream_waiter::{Callbacks, Outcome};
+use crate::py::cpython::alloc;
+use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def, raise};
+use crate::py::cpython::names::intern;
+use crate::py::cpython::object::Ref;
+use crate::py::cpython::payload::{Borrowed, bytes_of};
+use crate::py::transport::transport_methods::none;
+
+/// Adds the methods to the class of readers.
+///
+/// # Errors
+/// `TypeError` if it is no subclass of `StreamReaderCore`; `ImportError` without the slots.
+#[pyfunction]
+#[pyo3(name = "_install_reader_methods", signature = (class, /))]
+pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
+    if !class.is_subclass_of::<StreamReaderCore>()? {
+        return Err(alloc::type_error(
+            class.py(),
+            "the methods belong to a subclass of StreamReaderCore",
+        ));
+    }
+    reader_state::learn(class)?;
+    stream_future::install(&class.py().get_type::<StreamRead>())?;
+    let mut methods = reader_methods::methods();
+    methods.extend([
+        fast_def(
+            c"feed_data",
+            feed_data,
+            c"feed_data($self, /, data)\n--\n\n\
+              Append bytes, and wake who waits for them. As asyncio.StreamReader's.",
+        ),
+        method_def(
+            c"at_eof",
+            at_eof,
+            c"at_eof($self, /)\n--\n\nWhether the stream has ended and nothing is left of it.",
+        ),
+    ]);
+    add_methods(class, methods)
+}
+
+/// Who waited, and was taken out of the reader's slot.
+struct Waiting {
+    waiter: Ref,
+    /// Of a `StreamRead`, whose wait is settled already.
+    callbacks: Option<Callbacks>,
+}
+
+/// Takes who waits, and ends the wait of a `StreamRead`. In the reader's critical section.
+///
+/// # Safety
+/// `reader` is a live reader, and the thread attached.
+#[inline(always)]
+unsafe fn take_waiting(py: Python<'_>, reader: *mut ffi::PyObject) -> Option<Waiting> {
+    // SAFETY: by our caller's word. What is settled has no reference in it.
+    unsafe {
+        let waiter = take_waiter(reader, None)?;
+        let callbacks = match waiter.as_py().bind(py).cast_exact::<StreamRead>() {
+            // One that does not wait any more has nobody to tell.
+            Ok(read) if std::ptr::eq(read.get().reader(), reader) => {
+                Some(read.get().waiter.settle(Outcome::Woken).unwrap_or_default())
+            }
+            _ => None,
+        };
+        Some(Waiting { waiter, callbacks })
+    }
+}
+
+/// Tells who waited to look again.
+#[inline]
+fn wake(py: Python<'_>, waiting: Waiting) -> PyResult<()> {
+    let waiter = waiting.waiter.as_py().bind(py);
+    if let Some(callbacks) = waiting.callbacks {
+        // SAFETY: only a `StreamRead` has them.
+        return stream_future::tell(unsafe { waiter.cast_unchecked() }, callbacks);
+    }
+    if !waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+        waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+    }
+    Ok(())
+}
+
+/// What came of bytes that were fed.
+struct Fed {
+    spent: Option<Chunk>,
+    waiting: Option<Waiting>,
+    /// The transport, if it is to pause.
+    pause: Option<Ref>,
+}
+
+/// Appends what has come to a reader, wakes who waits for it, and pauses the transport if it is too
+/// much.
+///
+/// # Errors
+/// `AssertionError` after the end; `TypeError` for what are no bytes; what the transport raises.
+///
+/// # Safety
+/// `reader` is a live reader and `data` a live object.
+#[inline]
+pub(crate) unsafe fn feed(
+    py: Python<'_>,
+    reader: *mut ffi::PyObject,
+    data: *mut ffi::PyObject,
+) -> PyResult<()> {
+    // SAFETY: by our caller's word.
+    unsafe {
+        if ffi::PyBytes_CheckExact(data) != 0 {
+            let keep = || Some(Chunk(Ref::from_borrowed(data)));
+            return feed_bytes(py, reader, bytes_of(data), keep);
+        }
+        let data = Bound::from_borrowed_ptr(py, data);
+        if !data.is_truthy()? {
+            return feed_bytes(py, reader, &[], || None);
+        }
+        let lent = Borrowed::new(&data, false)?;
+        feed_bytes(py, reader, lent.bytes(), || None)
+    }
+}
+
+/// # Safety
+/// As for [`feed`]; `keep` runs no Python.
+#[inline(always)]
+unsafe fn feed_bytes(
+    py: Python<'_>,
+    reader: *mut ffi::PyObject,
+    data: &[u8],
+    keep: impl FnOnce() -> Option<Chunk>,
+) -> PyResult<()> {
+    // SAFETY: by our caller's word; what is to be dropped is returned.
+    let fed = unsafe {
+        with(reader, |received| {
+            if received.eof {
+                return None;
+            }
+            if data.is_empty() {
+                return Some(Fed { spent: None, waiting: None, pause: None });
+            }
+            let spent = received.buffer.feed(data, keep);
+            let length = received.buffer.bytes().len();
+            let is_too_much = !received.paused && length > received.limit.saturating_mul(2);
+            let pause = if is_too_much { transport(reader) } else { None };
+            Some(Fed { spent, waiting: take_waiting(py, reader), pause })
+        })
+    };
+    let Some(fed) = fed else {
+        return Err(alloc::error::<PyAssertionError>(py, "feed_data after feed_eof"));
+    };
+    drop(fed.spent);
+    if let Some(waiting) = fed.waiting {
+        wake(py, waiting)?;
+    }
+    match fed.pause {
+        // SAFETY: by our caller's word.
+        Some(transport) => unsafe { pause(py, reader, &transport) },
+        None => Ok(()),
+    }
+}
+
+/// Pauses the transport, or forgets it if it cannot be paused.
+///
+/// # Safety
+/// As for [`feed`].
+#[cold]
+unsafe fn pause(py: Python<'_>, reader: *mut ffi::PyObject, transport: &Ref) -> PyResult<()> {
+    match transport.as_py().call_method0(py, intern!(py, "pause_reading")) {
+        Ok(_) => {
+            // SAFETY: by our caller's word.
+            unsafe { with(reader, |received| received.paused = true) };
+            Ok(())
+        }
+        Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
+            // SAFETY: by our caller's word.
+            let reader = unsafe { Bound::from_borrowed_ptr(py, reader) };
+            reader.setattr(intern!(py, "_transport"), py.None())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+unsafe extern "C" fn feed_data(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
+    raise(|py| unsafe {
+        let data = if count == 1 && kwnames.is_null() {
+            *args
+        } else {
+            let reader = Bound::from_borrowed_ptr(py, slf);
+            let arguments = Arguments::new(args, count, kwnames);
+            let [data] = arguments.named(&reader, "feed_data", ["data"], 1)?;
+            data
+        };
+        feed(py, slf, data).map(|()| none())
+    })
+}
+
+unsafe extern "C" fn at_eof(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type; a bool is not counted.
+    unsafe {
+        let ended = with(slf, |received| received.eof && received.buffer.bytes().is_empty());
+        if ended { ffi::Py_True() } else { ffi::Py_False() }
+    }
+}

@@ -1,0 +1,288 @@
+//! The native half of `loop_pool`'s stream readers: what has come, and who waits for it.
+//!
+//! A reader is an instance of `StreamReader` in `python/loop_pool/_streams.py`, which inherits asyncio's
+//! and keeps its Python references in slots, where the collector sees them. Slots and buffer are
+//! touched in the critical section of the reader, in which no Python runs: so it is a lock that the
+//! interpreter knows, and any thread may call. What is read is taken out by `stream_read`.
+
+use std::cell::UnsafeCell;
+use std::sync::OnceLock;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
+
+use crate::py::cpython::alloc;
+use crate::py::cpython::object::Ref;
+use crate::py::cpython::payload::bytes_of;
+use crate::py::cpython::returned::Returned;
+use crate::py::cpython::slots::{in_critical_section, slot, slot_offset};
+use crate::transport::{Buffer, ReadBuffer};
+
+/// A `bytes` object that came whole. Dropped by attached threads, outside of critical sections.
+#[derive(Debug)]
+pub(crate) struct Chunk(pub(crate) Ref);
+
+// SAFETY: a bytes object's memory stays where it is and does not change while it is referenced.
+unsafe impl Buffer for Chunk {
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: made of a bytes object, which the reference keeps alive.
+        unsafe { bytes_of(self.0.as_ptr()) }
+    }
+}
+
+/// What a reader knows of its stream.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) buffer: ReadBuffer<Chunk>,
+    /// Bytes; the transport is paused above twice as many.
+    pub(crate) limit: usize,
+    pub(crate) eof: bool,
+    /// The transport was paused by the reader.
+    pub(crate) paused: bool,
+}
+
+/// The native half of a stream reader. Use `loop_pool.start_server`.
+#[pyclass(frozen, subclass, module = "loop_pool._core")]
+pub(crate) struct StreamReaderCore {
+    received: UnsafeCell<Received>,
+}
+
+// SAFETY: `with` alone touches the cell, in the critical section of the object.
+unsafe impl Sync for StreamReaderCore {}
+
+/// Where a reader keeps what, in bytes from the start of the object.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    class: *mut ffi::PyTypeObject,
+    exception: usize,
+    loop_: usize,
+    transport: usize,
+    waiter: usize,
+    woken: usize,
+}
+
+// SAFETY: the class lives as long as the process.
+unsafe impl Send for Layout {}
+
+// SAFETY: as above.
+unsafe impl Sync for Layout {}
+
+pub(crate) static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
+#[inline(always)]
+pub(crate) fn layout() -> &'static Layout {
+    debug_assert!(LAYOUT.get().is_some());
+    // SAFETY: the package learns the layout at import, before it makes a reader.
+    unsafe { LAYOUT.get().unwrap_unchecked() }
+}
+
+/// Calls `f` with what a reader has received, in its critical section.
+///
+/// # Safety
+/// `reader` is a live reader, the thread attached, and `f` runs no Python and drops no reference.
+#[inline(always)]
+pub(crate) unsafe fn with<R>(reader: *mut ffi::PyObject, f: impl FnOnce(&mut Received) -> R) -> R {
+    // SAFETY: a reader inherits `StreamReaderCore`; `Bound` is laid out as its pointer. One thread at a
+    // time is in the section, and by the caller's word `f` does not come here again.
+    unsafe {
+        let core = (*(&raw const reader).cast::<Bound<'_, StreamReaderCore>>()).get();
+        in_critical_section(reader, || f(&mut *core.received.get()))
+    }
+}
+
+/// Whether the object is one of our readers, and of no subclass, which may have methods of its own.
+///
+/// # Safety
+/// It is alive.
+#[inline(always)]
+pub(crate) unsafe fn is_reader(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: by our caller's word.
+    std::ptr::eq(unsafe { ffi::Py_TYPE(object) }, layout().class)
+}
+
+/// What a slot holds, if that is neither nothing nor `None`.
+///
+/// # Safety
+/// `object` is alive, `offset` that of one of its slots, and the thread attached. What may be replaced
+/// meanwhile is read in the object's critical section.
+#[inline(always)]
+pub(crate) unsafe fn held(object: *mut ffi::PyObject, offset: usize) -> Option<Ref> {
+    // SAFETY: by our caller's word.
+    unsafe {
+        let value = *slot(object, offset);
+        let is_set = !value.is_null() && !std::ptr::eq(value, ffi::Py_None());
+        is_set.then(|| Ref::from_borrowed(value))
+    }
+}
+
+/// The exception that the stream has ended with.
+///
+/// # Safety
+/// `reader` is a live reader.
+pub(crate) unsafe fn exception(reader: *mut ffi::PyObject) -> Option<Ref> {
+    // SAFETY: by our caller's word; counting runs no Python.
+    unsafe {
+        // Most have none, and then a look is enough.
+        if std::ptr::eq(*slot(reader, layout().exception), ffi::Py_None()) {
+            return None;
+        }
+        in_critical_section(reader, || held(reader, layout().exception))
+    }
+}
+
+/// The loop; `None` if `__init__` has not run.
+///
+/// # Safety
+/// `reader` is a live reader.
+pub(crate) unsafe fn loop_of(reader: *mut ffi::PyObject) -> Option<Ref> {
+    // SAFETY: by our caller's word; counting runs no Python.
+    unsafe { in_critical_section(reader, || held(reader, layout().loop_)) }
+}
+
+/// A future of the loop that is done, if the loop is one of `loop_pool.EventLoop` itself, whose methods
+/// nobody has overridden.
+///
+/// # Safety
+/// `reader` is a live reader.
+#[inline(always)]
+pub(crate) unsafe fn woken(reader: *mut ffi::PyObject) -> Option<Ref> {
+    // SAFETY: by our caller's word; counting runs no Python.
+    unsafe { in_critical_section(reader, || held(reader, layout().woken)) }
+}
+
+/// The transport. In the reader's critical section.
+///
+/// # Safety
+/// `reader` is a live reader.
+pub(crate) unsafe fn transport(reader: *mut ffi::PyObject) -> Option<Ref> {
+    // SAFETY: by our caller's word.
+    unsafe { held(reader, layout().transport) }
+}
+
+/// Whether somebody waits. In the reader's critical section.
+///
+/// # Safety
+/// `reader` is a live reader.
+#[inline(always)]
+pub(crate) unsafe fn is_awaited(reader: *mut ffi::PyObject) -> bool {
+    // SAFETY: by our caller's word.
+    unsafe {
+        let waiter = *slot(reader, layout().waiter);
+        !waiter.is_null() && !std::ptr::eq(waiter, ffi::Py_None())
+    }
+}
+
+/// Notes who waits, where nobody does. In the reader's critical section.
+///
+/// # Safety
+/// `reader` is a live reader.
+#[inline(always)]
+pub(crate) unsafe fn set_waiter(reader: *mut ffi::PyObject, waiter: Ref) {
+    // SAFETY: by our caller's word. What was there is null or `None`, which is not counted.
+    unsafe { *slot(reader, layout().waiter) = waiter.into_ptr() };
+}
+
+/// Takes who waits: whoever it is, or only this one. In the reader's critical section.
+///
+/// # Safety
+/// `reader` is a live reader.
+#[inline(always)]
+pub(crate) unsafe fn take_waiter(
+    reader: *mut ffi::PyObject,
+    only: Option<*mut ffi::PyObject>,
+) -> Option<Ref> {
+    // SAFETY: by our caller's word; the reference passes from the slot to the caller.
+    unsafe {
+        let place = slot(reader, layout().waiter);
+        let waiter = *place;
+        if waiter.is_null()
+            || std::ptr::eq(waiter, ffi::Py_None())
+            || only.is_some_and(|only| !std::ptr::eq(only, waiter))
+        {
+            return None;
+        }
+        *place = ffi::Py_None();
+        std::ptr::NonNull::new(waiter).map(|waiter| Ref::from_owned(waiter))
+    }
+}
+
+#[pymethods]
+impl StreamReaderCore {
+    /// The arguments are those of the subclass's `__init__`.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { received: UnsafeCell::default() }
+    }
+
+    #[getter(_limit)]
+    fn limit(slf: &Bound<'_, Self>) -> Returned<usize> {
+        // SAFETY: it is alive, and nothing is dropped.
+        Returned(unsafe { with(slf.as_ptr(), |received| received.limit) })
+    }
+
+    #[setter(_limit)]
+    fn set_limit(slf: &Bound<'_, Self>, limit: usize) {
+        // SAFETY: as above.
+        unsafe { with(slf.as_ptr(), |received| received.limit = limit) };
+    }
+
+    #[getter(_eof)]
+    fn eof(slf: &Bound<'_, Self>) -> bool {
+        // SAFETY: as above.
+        unsafe { with(slf.as_ptr(), |received| received.eof) }
+    }
+
+    #[setter(_eof)]
+    fn set_eof(slf: &Bound<'_, Self>, eof: bool) {
+        // SAFETY: as above.
+        unsafe { with(slf.as_ptr(), |received| received.eof = eof) };
+    }
+
+    #[getter(_paused)]
+    fn paused(slf: &Bound<'_, Self>) -> bool {
+        // SAFETY: as above.
+        unsafe { with(slf.as_ptr(), |received| received.paused) }
+    }
+
+    #[setter(_paused)]
+    fn set_paused(slf: &Bound<'_, Self>, paused: bool) {
+        // SAFETY: as above.
+        unsafe { with(slf.as_ptr(), |received| received.paused = paused) };
+    }
+
+    /// A copy of what has been received and not been read.
+    fn _copy_buffer<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
+        // SAFETY: as above; making bytes runs no Python.
+        let copy = unsafe { with(slf.as_ptr(), |received| received.buffer.bytes().to_vec()) };
+        alloc::bytes(slf.py(), &copy)
+    }
+
+    /// Forgets what has been received and not been read.
+    fn _clear_buffer(slf: &Bound<'_, Self>) {
+        // SAFETY: as above; what is to be dropped is returned.
+        let spent = unsafe {
+            with(slf.as_ptr(), |received| received.buffer.advance(received.buffer.bytes().len()))
+        };
+        drop(spent);
+    }
+}
+
+/// Learns where the class of readers keeps what.
+///
+/// # Errors
+/// `ImportError` without the slots.
+pub(super) fn learn(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let found = Layout {
+        class: class.clone().into_ptr().cast(),
+        exception: slot_offset(class, "_exception")?,
+        loop_: slot_offset(class, "_loop")?,
+        transport: slot_offset(class, "_transport")?,
+        waiter: slot_offset(class, "_waiter")?,
+        woken: slot_offset(class, "_woken")?,
+    };
+    LAYOUT.get_or_init(|| found);
+    Ok(())
+}
