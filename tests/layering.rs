@@ -609,7 +609,8 @@ fn imports_among_the_rooms_of_py_point_down() {
 
 #[test]
 fn no_files_name_each_other_in_a_circle() {
-    let wrong = circles(&sources());
+    let in_py = |circle: &String| circle.starts_with("src/py/");
+    let wrong: Vec<_> = circles(&sources()).into_iter().filter(in_py).collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
