@@ -14,6 +14,7 @@ mod builder;
 mod cores;
 mod detector;
 mod errand;
+mod forgotten;
 mod helper;
 mod incidents;
 mod monitor;
@@ -25,6 +26,7 @@ mod spawned_tasks;
 mod starts;
 mod team;
 mod worker;
+mod worker_starts;
 
 #[cfg(all(test, not(loom)))]
 mod load_tests;

@@ -13,26 +13,6 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Team;
 
-/// How much of what each loop has counted counts no more.
-#[derive(Debug)]
-pub(super) struct Forgotten {
-    loops: Box<[ForgottenOfLoop]>,
-    at_ns: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct ForgottenOfLoop {
-    ended: AtomicU64,
-    made: AtomicU64,
-}
-
-impl Forgotten {
-    pub(super) fn new(loops: usize) -> Self {
-        let loops = std::iter::repeat_with(ForgottenOfLoop::default).take(loops).collect();
-        Self { loops, at_ns: AtomicU64::new(0) }
-    }
-}
-
 impl Team {
     /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
     pub(super) fn had(&self, seat: Seat) -> u64 {

@@ -23,25 +23,17 @@
 
 use std::time::Duration;
 
+use super::Team;
 use super::detector::is_held_up;
-use super::errand::Errand;
-use super::{Hand, Team};
+use super::team::STARTERS;
 use crate::config;
 use crate::event_loop::Shared;
-use crate::scheduler::{CrewId, Homes, Outlook, RunQueues, Seat, Sleepers, Summons, Watch};
+use crate::scheduler::{Homes, Outlook, Seat, Sleepers};
 use crate::sync::announce::Announced;
 use crate::sys::clock;
 
-/// By this number a summons says that it is for these.
-pub(super) const STARTERS: CrewId = CrewId(1);
-
-/// The run queues of a team's loops.
-pub(super) fn new_queues(loops: usize) -> RunQueues<Errand> {
-    RunQueues::new(loops, STARTERS)
-}
-
 /// The loops as they begin each other's coroutines.
-struct Starters<'a>(&'a Team);
+pub(super) struct Starters<'a>(pub(super) &'a Team);
 
 impl Sleepers for Starters<'_> {
     fn is_parked(&self, seat: Seat) -> bool {
@@ -77,7 +69,7 @@ struct Seen {
 }
 
 /// Where a coroutine is placed.
-enum Choice {
+pub(super) enum Choice {
     /// On the spawner's own loop.
     Own,
     /// There too, while others sleep: the spawner comes to it as its turn ends.
@@ -88,12 +80,12 @@ enum Choice {
 /// One loop's part in this; its thread's.
 #[derive(Debug)]
 pub(super) struct Starter {
-    seat: Seat,
+    pub(super) seat: Seat,
     /// Where a coroutine was placed last.
     last: Seat,
     seen: Box<[Seen]>,
     /// One lies on the own queue for whose sake nobody was woken; unless it has been taken.
-    has_alone: bool,
+    pub(super) has_alone: bool,
     /// So many more are placed there, without a look at the others.
     in_a_row: u64,
     /// Counts the looks at the others. It wraps.
@@ -131,7 +123,7 @@ impl Starter {
     }
 
     /// Where the next coroutine is to be placed. `alone`: it may be the only one.
-    fn choose(&mut self, team: &Team, alone: bool) -> Choice {
+    pub(super) fn choose(&mut self, team: &Team, alone: bool) -> Choice {
         if self.in_a_row > 0 && !team.starts.is_empty(self.last) && team.takes_more(self.last) {
             self.in_a_row -= 1;
             return self.place_at(team, self.last);
@@ -217,7 +209,7 @@ impl Starter {
     }
 
     /// Which of these gets the next: the one that has had the fewest.
-    fn choose_taker(&self, team: &Team, from: Seat) -> Seat {
+    pub(super) fn choose_taker(&self, team: &Team, from: Seat) -> Seat {
         let own = self.seat;
         self.takers(team, from)
             // Of two that have had as many, one that does not give.
@@ -226,7 +218,7 @@ impl Starter {
     }
 
     /// How many can be taken from a queue so that nobody has had more than is fair.
-    fn room(&self, team: &Team, from: Seat) -> u64 {
+    pub(super) fn room(&self, team: &Team, from: Seat) -> u64 {
         let fair = team.fair_share();
         self.takers(team, from).map(|seat| fair.saturating_sub(team.had(seat))).sum()
     }
@@ -243,7 +235,7 @@ impl Starter {
     }
 
     /// Looks at the queues of the others.
-    fn look(&mut self, team: &Team) -> Outlook {
+    pub(super) fn look(&mut self, team: &Team) -> Outlook {
         let mut outlook = Outlook::Clear;
         let own = self.seat;
         let mut now_ns = 0;
@@ -314,129 +306,6 @@ impl Team {
         if !self.starts.is_empty(Seat(seat)) {
             self.starts.see_to_it(&Starters(self));
         }
-    }
-}
-
-impl Hand {
-    /// Leaves a coroutine to the loop that has the least to do. Returns what no loop will begin, if
-    /// that one has ended meanwhile.
-    #[must_use = "what no loop will begin is lost"]
-    pub fn leave_to_all(&mut self, errand: Errand) -> Vec<Errand> {
-        if !self.was_alone() {
-            return self.place(errand, true);
-        }
-        // It was the first of several: they are spread.
-        let first = self.next_errand();
-        let mut refused = first.map_or_else(Vec::new, |first| self.place(first, false));
-        refused.append(&mut self.place(errand, false));
-        refused
-    }
-
-    fn place(&mut self, errand: Errand, alone: bool) -> Vec<Errand> {
-        let Self { team, starter, .. } = self;
-        let homes = Starters(team);
-        match starter.choose(team, alone) {
-            Choice::Other(home) => return team.starts.push(home, errand, &homes),
-            Choice::Own => team.starts.push_own(starter.seat, errand, &homes),
-            Choice::Alone => {
-                starter.has_alone = true;
-                team.starts.push_alone(starter.seat, errand);
-            }
-        }
-        Vec::new()
-    }
-
-    /// The coroutine to begin next.
-    #[inline]
-    pub fn next_errand(&mut self) -> Option<Errand> {
-        if !self.has_errands() {
-            return None;
-        }
-        self.team.starts.pop(self.starter.seat)
-    }
-
-    /// Whether nobody was woken for the sake of the one that `next_errand` has returned: another loop is
-    /// to have it if its maker does not wait for it.
-    #[inline]
-    pub fn was_alone(&mut self) -> bool {
-        std::mem::take(&mut self.starter.has_alone)
-    }
-
-    /// Leaves to a loop that sleeps what `next_errand` has returned; if none does, it is returned.
-    pub fn pass_on(&mut self, errand: Errand) -> Option<Errand> {
-        let team = &*self.team;
-        let own = self.starter.seat;
-        let other = self.starter.choose_taker(team, own);
-        if other == own {
-            return Some(errand);
-        }
-        // One that has left gives it back; and nothing else, as nothing lay there.
-        let mut refused = team.starts.push(other, errand, &Starters(team));
-        let back = refused.pop();
-        for errand in refused {
-            team.starts.push_own(own, errand, &Starters(team));
-        }
-        back
-    }
-
-    /// Whether coroutines wait for this loop to begin them.
-    #[inline]
-    pub fn has_errands(&self) -> bool {
-        !self.team.starts.is_empty(self.starter.seat)
-    }
-
-    /// Takes all out that wait here.
-    pub fn take_errands(&mut self) -> Vec<Errand> {
-        self.team.starts.take_all(self.starter.seat)
-    }
-
-    /// As [`take_errands`](Self::take_errands), as the loop ends.
-    pub(super) fn close_errands(&mut self) -> Vec<Errand> {
-        self.team.starts.close(self.starter.seat)
-    }
-
-    /// To be called before the loop runs anything else while coroutines wait for it: somebody who would
-    /// sleep is to keep an eye on them.
-    pub fn guard_errands(&self) {
-        if self.has_errands() {
-            self.team.starts.see_to_it(&Starters(&self.team));
-        }
-    }
-
-    /// Looks at all queues, on the last look before a sleep; begins and ends the watch as needed.
-    pub fn look_out(&mut self, watch: &mut Option<Watch>) -> Outlook {
-        let Self { team, starter, .. } = self;
-        team.starts.look_out(starter.seat, watch, || starter.look(team))
-    }
-
-    /// Takes a summons, if there is one, after a wait; one for the watch goes there.
-    pub fn hear(&mut self, own: &Shared, watch: &mut Option<Watch>) -> Option<Summons> {
-        let summons = own.idle().take_summons()?;
-        if summons.crew() != STARTERS {
-            return Some(summons);
-        }
-        *watch = Some(Watch::from_summons(summons));
-        None
-    }
-
-    /// Takes some of what lies on another's queue, so that the two have as many left, and nobody has had
-    /// more than is fair; and leaves it to this loop and those that sleep.
-    pub fn take_over(&mut self, own: &Shared, from: Seat) {
-        let Self { team, starter, .. } = self;
-        let more = team.spawned(from).saturating_sub(team.spawned(starter.seat));
-        let room = starter.room(team, from);
-        let half = team.starts.len(from).div_ceil(2);
-        let count = usize::try_from(more.div_ceil(2).min(room)).unwrap_or(half);
-        let count = count.min(half).clamp(1, config::STEAL_LIMIT);
-        let place = || starter.choose_taker(team, from);
-        let taken = team.starts.take_over(from, starter.seat, count, &Starters(team), place);
-        own.metrics.errands_stolen.add(taken as u64);
-    }
-
-    /// Ends the watch before the loop does anything else, and sees to it that somebody keeps it if
-    /// there is need. After each wait.
-    pub fn stand_down(&self, watch: Option<Watch>) {
-        self.team.starts.stand_down(self.starter.seat, watch, &Starters(&self.team));
     }
 }
 

@@ -4,11 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::errand::Errand;
-use super::{Hand, Incidents, Limit, Placement};
-use super::{recent, starts};
+use super::forgotten::Forgotten;
+use super::{Incidents, Limit, Placement};
 use crate::config;
 use crate::event_loop::{Job, Phase, Shared};
-use crate::id::LoopId;
 use crate::reactor::Handle;
 use crate::scheduler::{Crew, CrewId, Idle, RunQueues, Seat, Sleepers, Wake, Worker};
 use crate::sync::announce::Announced;
@@ -21,7 +20,7 @@ pub struct Team {
     pub(super) crew: Arc<Crew<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
     pub(super) starts: RunQueues<Errand>,
-    pub(super) forgotten: recent::Forgotten,
+    pub(super) forgotten: Forgotten,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
     /// How many of the threads can run at once.
@@ -29,7 +28,7 @@ pub struct Team {
     /// The loops, set when each one's thread has begun.
     pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
     /// Shares in the crew that no thread has taken yet.
-    workers: Mutex<Vec<Option<Worker<Job>>>>,
+    pub(super) workers: Mutex<Vec<Option<Worker<Job>>>>,
     /// Whether the monitor sleeps until a loop wakes it.
     pub(super) monitor_idle: Idle,
     /// The monitor's reactor, while there is a monitor.
@@ -65,6 +64,9 @@ impl Sleepers for Team {
 /// The numbers of the crews.
 const HELPERS: CrewId = CrewId(0);
 
+/// By this number a summons says that it is for those who begin coroutines.
+pub(super) const STARTERS: CrewId = CrewId(1);
+
 impl Team {
     /// For a pool of so many loops, which do each other's socket work or not, on so many cores.
     #[must_use]
@@ -72,8 +74,8 @@ impl Team {
         let (crew, workers) = Crew::new(loops);
         Arc::new(Self {
             crew,
-            starts: starts::new_queues(loops),
-            forgotten: recent::Forgotten::new(loops),
+            starts: RunQueues::new(loops, STARTERS),
+            forgotten: Forgotten::new(loops),
             steals,
             cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
@@ -115,15 +117,6 @@ impl Team {
     /// How long a callback may take before it is told of.
     pub(super) fn limit(&self) -> Limit {
         self.incidents().map_or(Limit::Off, Incidents::limit)
-    }
-
-    /// Takes a loop's place; `None` if it is taken, or there is none of that number.
-    pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
-        let seat = id.0 as usize;
-        let worker = self.workers.lock().get_mut(seat)?.take()?;
-        shared.set_id(id);
-        self.loops[seat].set(Arc::clone(shared)).ok()?;
-        Some(Hand::new(worker, self))
     }
 
     /// Whether the threads do each other's work.

@@ -19,6 +19,7 @@ use super::starts::Starter;
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Job, Shared, Turned};
+use crate::id::LoopId;
 use crate::reactor::Ready;
 use crate::scheduler::{Outlook, Summons, Watch, Worker};
 use crate::sys::clock;
@@ -86,6 +87,17 @@ pub struct Hand {
     pub(super) starter: Starter,
     patience: Patience,
     pub(super) team: Arc<Team>,
+}
+
+impl Team {
+    /// Takes a loop's place; `None` if it is taken, or there is none of that number.
+    pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
+        let seat = id.0 as usize;
+        let worker = self.workers.lock().get_mut(seat)?.take()?;
+        shared.set_id(id);
+        self.loops[seat].set(Arc::clone(shared)).ok()?;
+        Some(Hand::new(worker, self))
+    }
 }
 
 impl Hand {

@@ -7,32 +7,11 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::Summons;
 use super::deque::{Deque, Injector, Stealer};
 use super::search::Search;
+use super::{Seat, Sleepers, Summons};
 use crate::config::{INJECTOR_INTERVAL, STEAL_LIMIT};
 use crate::sync::announce::Announced;
-
-/// The place of one thread in its crew, counted from zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seat(pub usize);
-
-/// The sleep states of a crew's threads and the way to wake them: the caller's part of a wake.
-pub trait Sleepers {
-    /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this seat; false if none is.
-    fn is_parked(&self, seat: Seat) -> bool;
-
-    /// Whether a thread that is parked is to be woken rather than others that are. No more than a
-    /// preference: if there is none like this, another one is woken.
-    fn is_preferred(&self, _: Seat) -> bool {
-        true
-    }
-
-    /// [`Idle::summon`](super::Idle::summon) of the thread in this seat, and its verdict; if that
-    /// is true, the thread is also woken through the kernel. False if no thread is in the seat.
-    #[must_use = "the crew counts the one who was summoned"]
-    fn summon(&self, seat: Seat) -> bool;
-}
 
 /// What the threads of a pool share of their jobs. Nothing in it is written when a thread parks or
 /// wakes of its own accord; a push or a pop writes that thread's deque alone.

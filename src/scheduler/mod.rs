@@ -18,7 +18,9 @@ mod loom_run_queues;
 mod loom_tests;
 mod run_queues;
 mod search;
+mod sleepers;
 
-pub use crew::{Crew, Seat, Sleepers, Worker};
+pub use crew::{Crew, Worker};
 pub use idle::{CrewId, Idle, Park, Parked, Summons, Wake};
 pub use run_queues::{Homes, Outlook, RunQueues, Watch};
+pub use sleepers::{Seat, Sleepers};

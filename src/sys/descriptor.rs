@@ -4,8 +4,6 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::socket::retry;
-
 /// The flag that tells one call on a socket not to wait.
 pub const NO_WAIT: libc::c_int = libc::MSG_DONTWAIT;
 
@@ -158,6 +156,19 @@ pub fn write_pipe(fd: RawFd, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
         }
     }
     write_piece(fd, parts, PIPE_PIECE)
+}
+
+/// Repeats a call that a signal interrupted.
+pub(super) fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -8,21 +8,8 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::address::SocketAddress;
-use super::descriptor::{self, NO_WAIT};
+use super::descriptor::{self, NO_WAIT, retry};
 use super::owned_socket::OwnedSocket;
-
-/// Repeats a call that a signal interrupted.
-pub(super) fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
-    loop {
-        if let Ok(count) = usize::try_from(call()) {
-            return Ok(count);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
 
 /// What a call has returned, 0 if it succeeded.
 fn done(status: libc::c_int) -> io::Result<()> {

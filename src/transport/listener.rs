@@ -6,17 +6,15 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{AcceptSink, Bench, Descriptor, ReadClaim, Registrar, Report, Schedule, Source, State};
+use super::{
+    AcceptSink, Bench, Connection, Descriptor, ReadClaim, Registrar, Report, Schedule, Source,
+    State,
+};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
-use crate::sys::address::SocketAddress;
-use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::{descriptor, socket};
-
-/// A connection, and who is at its other end.
-pub type Connection = (OwnedSocket, SocketAddress);
 
 /// What waits for the owner.
 #[derive(Debug, Default)]
@@ -186,6 +184,7 @@ impl Source for Listener {
 mod tests {
     use super::*;
     use crate::id::IoToken;
+    use crate::sys::address::SocketAddress;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 

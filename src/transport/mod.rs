@@ -25,10 +25,12 @@ pub use datagram::{Arrival, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
-pub use listener::{Connection, Listener};
+pub use listener::Listener;
 pub use read_ahead::Ahead;
 pub use read_buffer::ReadBuffer;
-pub use source::{AcceptSink, Bench, Entry, Registrar, Report, Scratch, Source, SourceTable};
+pub use source::{
+    AcceptSink, Bench, Connection, Entry, Registrar, Report, Scratch, Source, SourceTable,
+};
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};
 pub use write_queue::Buffer;

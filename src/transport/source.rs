@@ -4,11 +4,16 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{Bits, Connection, Schedule, State};
+use super::{Bits, Schedule, State};
 use crate::config;
 use crate::error::LoopError;
 use crate::id::IoToken;
 use crate::reactor::{Handle, Ready, Slots};
+use crate::sys::address::SocketAddress;
+use crate::sys::owned_socket::OwnedSocket;
+
+/// A connection, and who is at its other end.
+pub type Connection = (OwnedSocket, SocketAddress);
 
 /// What a job needs of the thread that runs it and of the loop that it belongs to.
 pub struct Bench<'a> {

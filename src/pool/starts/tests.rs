@@ -1,5 +1,7 @@
 //! Where coroutines are placed, and when they are taken.
 
+use crate::pool::Errand;
+use crate::pool::Hand;
 use std::sync::Arc;
 
 use super::*;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::event_loop::{Completion, EventLoop};
 use crate::id::IoToken;
+use crate::id::LoopId;
 use crate::scheduler::{Park, Parked};
 
 const WORKED_NS: u64 = 1_000_000_000;
