@@ -390,7 +390,7 @@ class ServerCore:
     """What the listeners of one pool-wide server share. Use `loop_pool.create_server`."""
 
     def add(self, index: int, token: int) -> None:
-        """Let connections be placed on a loop whose listener is registered by `token`. Any thread."""
+        """Let connections be placed on a loop, whose listener has this token. Any thread."""
 
     def remove(self, index: int) -> None:
         """Place no further connections on a loop. Any thread."""

@@ -30,8 +30,8 @@ and ``ValueError`` in ``tasks``             builtin of that name: see ``_foreign
 ``_GatheringFuture._children``
 ``StreamReaderProtocol._stream_reader``     done natively: a stream's data are given to its reader
 and ``_stream_reader_wr``;                  without a Python frame, if the two classes are as known
-``StreamReader._wakeup_waiter``,            (``streams_are_known``, ``src/py/asyncio/stream_feed.rs``)
-``_buffer``, ``_eof``, ``_limit``,
+``StreamReader._wakeup_waiter``,            (``streams_are_known``,
+``_buffer``, ``_eof``, ``_limit``,          ``src/py/asyncio/stream_feed.rs``)
 ``_paused``, ``_transport``, ``_waiter``
 ``StreamReader._limit``, ``_eof``,          set and read by asyncio's own code, which our readers
 ``_paused``, ``_exception``, ``_loop``,     inherit as far as it is not native; ``loop.start_tls``

@@ -2,9 +2,9 @@
 
 The pool's monitor, a native thread without Python, notices (``src/pool/suspect.rs``). The thread
 ``loop-pool-watch`` waits for its word, detached from the interpreter, and then looks at what the
-loop is in: its task and the Python stack of its thread (``src/py/event_loop/stack.rs``). It logs that, and
-calls what was registered by ``Pool.on_stuck``. While no loop is stuck it sleeps; a pool that nobody
-watches has no such thread.
+loop is in: its task and the Python stack of its thread (``src/py/event_loop/stack.rs``). It logs
+that, and calls what was registered by ``Pool.on_stuck``. While no loop is stuck it sleeps; a pool
+that nobody watches has no such thread.
 """
 
 from __future__ import annotations

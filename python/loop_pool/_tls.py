@@ -2,9 +2,9 @@
 
 ``sslproto.SSLProtocol`` decides everything; here is what happens for each message. Encrypted bytes
 that come are handed to OpenSSL and what they say to the program's protocol, and what a program
-writes is encrypted and sent, by native code (``src/py/tls/tls_methods.rs``) and without a Python frame, as long
-as nothing is unusual: the handshake is over, nobody paused, nothing waits to be encrypted. In all
-other cases asyncio's own methods run, on the same attributes.
+writes is encrypted and sent, by native code (``src/py/tls/tls_methods.rs``) and without a Python
+frame, as long as nothing is unusual: the handshake is over, nobody paused, nothing waits to be
+encrypted. In all other cases asyncio's own methods run, on the same attributes.
 
 What it uses of asyncio and ``ssl``, and where a new Python version has to be compared first:
 
