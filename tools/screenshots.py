@@ -102,9 +102,9 @@ async def load():
 
 def read(pid, request, **arguments):
     """Ask the pool; say in the stacks where things usually are, not where they are here."""
-    from loop_pool import _inspect_client
+    from loop_pool._inspect import client as inspect_client
 
-    reading = _inspect_client.read(pid, request, **arguments)
+    reading = inspect_client.read(pid, request, **arguments)
     return replace(
         reading,
         loops=tuple(replace(it, stack=tuple(map(usual, it.stack))) for it in reading.loops),
@@ -122,25 +122,25 @@ def picture_ps(pid):
     """Return what `loop-pool ps` shows, as SVG."""
     from rich.console import Console
 
-    from loop_pool import _ps
+    from loop_pool._inspect import ps as ps_command
 
     deadline = time.monotonic() + 60
     while True:
         first = read(pid, "stats")
-        time.sleep(_ps.BETWEEN)
+        time.sleep(ps_command.BETWEEN)
         reading = read(pid, "snapshot")
         if any(loop.stack for loop in reading.loops):
             break
         if time.monotonic() > deadline:
             raise TimeoutError("no loop is stuck")
     console = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
-    _ps.print_rich(console, reading, reading.rates(first), stacks=False)
+    ps_command.print_rich(console, reading, reading.rates(first), stacks=False)
     return console.export_svg(title="loop-pool ps")
 
 
 async def pictures_top(pid):
     """Return what `loop-pool top` shows, of a loop with tasks and of one that is stuck."""
-    from loop_pool._top_screen import HELD_UP, Top
+    from loop_pool._inspect.top_screen import HELD_UP, Top
 
     app = Top(pid, 0.5, read)
     pictures = {}

@@ -4,15 +4,11 @@
 ``loop_pool.new_event_loop`` is a single loop, for anything that takes a ``loop_factory``.
 """
 
-from . import _fork as _fork
-from ._bulk import as_completed, broadcast, call, gather, map  # noqa: A004
 from ._core import __version__
-from ._event_loop import EventLoop, new_event_loop
-from ._executor import PoolExecutor, submit
-from ._groups import TaskGroup
-from ._local import LoopLocal
-from ._pool import LoopStats, Pool, current_pool
-from ._registry import (
+from ._loop import fork as _fork  # noqa: F401 - it sets hooks
+from ._loop.event_loop import EventLoop, new_event_loop
+from ._loop.streams import open_connection
+from ._loop.task_registry import (
     _enter_task,
     _leave_task,
     _register_task,
@@ -20,13 +16,17 @@ from ._registry import (
     all_tasks,
     current_task,
 )
-from ._runner import Runner, run
-from ._serve import serve
-from ._serve_plan import StartupError
-from ._server import Server, create_server, start_server
-from ._streams import open_connection
-from ._stuck import StuckLoop
-from ._task import PoolTask, spawn
+from ._pool.aggregate import as_completed, broadcast, call, gather, map  # noqa: A004
+from ._pool.executor import PoolExecutor, submit
+from ._pool.loop_local import LoopLocal
+from ._pool.pool import LoopStats, Pool, current_pool
+from ._pool.runner import Runner, run
+from ._pool.server import Server, create_server, start_server
+from ._pool.spawn import PoolTask, spawn
+from ._pool.stuck import StuckLoop
+from ._pool.task_group import TaskGroup
+from ._serve.plan import StartupError
+from ._serve.serve import serve
 
 __all__ = [
     "EventLoop",

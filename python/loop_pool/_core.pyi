@@ -14,8 +14,8 @@ from typing import Any, Never, Self, final
 from _typeshed import FileDescriptorLike, StrPath
 from typing_extensions import disjoint_base
 
-from ._event_loop import EventLoop
-from ._task import PoolTask
+from ._loop.event_loop import EventLoop
+from ._pool.spawn import PoolTask
 
 __all__ = [
     "DatagramCore",

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, final
 import pytest
 
 from . import _core
-from ._event_loop import EventLoop, new_event_loop
-from ._pool import LoopStats, Pool, current_pool
-from ._runner import Runner
+from ._loop.event_loop import EventLoop, new_event_loop
+from ._pool.pool import LoopStats, Pool, current_pool
+from ._pool.runner import Runner
 
 if TYPE_CHECKING:
     import contextvars

@@ -54,9 +54,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """Return the options as the command understands them; it does not begin to serve."""
-    from loop_pool import _serve_cli
+    from loop_pool._cli import serve as serve_command
 
-    command = _serve_cli._command()
+    command = serve_command._command()
     return command.make_context("loop-pool serve", list(arguments)).params
 
 

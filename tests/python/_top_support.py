@@ -19,8 +19,8 @@ pytest.importorskip("textual", reason="the extra cli is not installed")
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
-from loop_pool import _top_screen
-from loop_pool._inspect_client import InspectError, Loop, Reading, Task
+from loop_pool._inspect import top_screen
+from loop_pool._inspect.client import InspectError, Loop, Reading, Task
 
 PID = 4711
 
@@ -112,7 +112,7 @@ class FakePool:
 class Screen:
     """What a person sees, and what they press."""
 
-    def __init__(self, app: _top_screen.Top, pilot: Pilot[int]) -> None:
+    def __init__(self, app: top_screen.Top, pilot: Pilot[int]) -> None:
         self.app = app
         self.press = pilot.press
         self.pilot = pilot
@@ -151,7 +151,7 @@ class Screen:
 async def shown(
     ask: Callable[..., Reading], pid: int = PID, interval: float = 0.05, size: Any = SIZE
 ) -> AsyncIterator[Screen]:
-    app = _top_screen.Top(pid, interval, ask)
+    app = top_screen.Top(pid, interval, ask)
     async with app.run_test(size=size) as pilot:
         screen = Screen(app, pilot)
         yield screen

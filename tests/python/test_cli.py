@@ -17,9 +17,7 @@ from loop_pool import _cli  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = [
-    module.__name__.rpartition("._")[2].removesuffix("_cli") for module in _cli._SUBCOMMANDS
-]
+COMMANDS = [module.__name__.rpartition(".")[2] for module in _cli._SUBCOMMANDS]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +77,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cli._doctor, "run", interrupted)
+    monkeypatch.setattr(_cli.doctor, "run", interrupted)
     assert _cli.main(["doctor"]) == 130
 
 

@@ -18,7 +18,9 @@ import pytest
 from _support import FREE_THREADED, HANG
 
 loop_pool = pytest.importorskip("loop_pool")
-from loop_pool import _cgroup, _cli, _doctor  # noqa: E402
+from loop_pool import _cli  # noqa: E402
+from loop_pool._cli import doctor as _doctor  # noqa: E402
+from loop_pool._pool import cgroup  # noqa: E402
 
 free_threaded = pytest.mark.skipif(not FREE_THREADED, reason="this interpreter always has a GIL")
 
@@ -105,7 +107,7 @@ def test_the_facts_are_those_of_the_interpreter_and_the_process(folder: Path) ->
     assert told["cores"]["machine"] == os.cpu_count()
     assert told["cores"]["affinity"] == len(os.sched_getaffinity(0))
     assert told["cores"]["process_cpu_count"] == os.process_cpu_count()
-    assert told["cores"]["quota"] == _cgroup.cpu_quota()
+    assert told["cores"]["quota"] == cgroup.cpu_quota()
     soft, hard = (
         None if limit == resource.RLIM_INFINITY else limit
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -304,7 +306,7 @@ def test_a_forbidden_gil_stays_off(folder: Path) -> None:
 
 def test_modules_that_do_not_say_that_they_need_no_gil_are_listed(folder: Path) -> None:
     """As `_gil` finds them, whose tests make such modules."""
-    source = "import loop_pool._doctor as d; d.modules_that_need_the_gil = lambda: ['a', 'b.c']"
+    source = "import loop_pool._cli.doctor as d; d.modules_that_need_the_gil = lambda: ['a', 'b.c']"
     (folder / "app.py").write_text(source)
     assert facts("app")["imported"]["undeclared"] == ["a", "b.c"]
     assert "not declared to do without the GIL: a, b.c\n" in doctor("app").stdout
@@ -374,7 +376,7 @@ def test_a_module_that_fails_is_shown_with_its_traceback(
     file.write_text(source)
     said = fails("app", "--json")
     assert f'File "{file}", line 1' in said
-    assert "_doctor.py" not in said
+    assert "doctor.py" not in said
     last = said.partition("loop-pool doctor: ")[2]
     assert last.startswith("cannot import app: ")
     assert reason in last

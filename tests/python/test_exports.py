@@ -293,7 +293,7 @@ def test_names_for_extensions_are_asyncio_s_own_choice() -> None:
     assert set(asyncio.__all__) >= FOR_EXTENSIONS
 
 
-DOORS = ("_event_loop.py", "_private.py", "_tls.py")
+DOORS = ("_loop/event_loop.py", "_loop/asyncio_private.py", "_loop/tls.py")
 """The modules that may use asyncio's private interface, each of which lists what it uses."""
 
 
@@ -310,20 +310,20 @@ def test_only_the_doors_read_private_attributes_that_are_not_ours() -> None:
             assert foreign_attributes(tree, own) <= FOR_EXTENSIONS, path
 
 
-@pytest.mark.parametrize("door", ["_private", "_tls"])
+@pytest.mark.parametrize("door", ["asyncio_private", "tls"])
 def test_the_doors_of_transports_list_what_they_use(door: str) -> None:
-    tree = modules()[f"{door}.py"]
+    tree = modules()[f"_loop/{door}.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
-    listed = set(re.findall(r"\w+", getattr(loop_pool, door).__doc__))
+    listed = set(re.findall(r"\w+", getattr(loop_pool._loop, door).__doc__))
     assert read <= listed | FOR_EXTENSIONS
 
 
 def test_tls_lists_what_it_replaces() -> None:
     """Slots and methods of asyncio's classes, in its docstring."""
-    listed = set(re.findall(r"\w+", loop_pool._tls.__doc__))
+    listed = set(re.findall(r"\w+", loop_pool._loop.tls.__doc__))
     replaced = {
         name
-        for cls in (loop_pool._tls.SSLProtocol, loop_pool._tls.SSLTransport)
+        for cls in (loop_pool._loop.tls.SSLProtocol, loop_pool._loop.tls.SSLTransport)
         for name in vars(cls)
         if is_private(name) and (name in dir(cls.__base__) or name in cls.__slots__)
     }
@@ -332,7 +332,7 @@ def test_tls_lists_what_it_replaces() -> None:
 
 def test_the_event_loop_lists_what_it_uses() -> None:
     """In its docstring, where a new Python version is compared first."""
-    tree = modules()["_event_loop.py"]
+    tree = modules()["_loop/event_loop.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
     overridden = {
         name
@@ -340,7 +340,7 @@ def test_the_event_loop_lists_what_it_uses() -> None:
         for name in vars(cls)
         if is_private(name) and hasattr(asyncio.SelectorEventLoop, name)
     }
-    listed = set(re.findall(r"\w+", loop_pool._event_loop.__doc__))
+    listed = set(re.findall(r"\w+", loop_pool._loop.event_loop.__doc__))
     slots = set(asyncio.Handle.__slots__)
     assert read | overridden <= listed | slots | FOR_EXTENSIONS
 

@@ -231,7 +231,7 @@ def test_extension_modules_that_need_no_gil_are_not_accused() -> None:
 @free_threaded
 def test_as_long_as_the_gil_is_off_nobody_is_accused() -> None:
     assert not gil_enabled()
-    assert loop_pool._gil.modules_that_need_the_gil() == []
+    assert loop_pool._pool.gil.modules_that_need_the_gil() == []
 
 
 def test_imported_modules_that_need_the_gil_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,11 +239,11 @@ def test_imported_modules_that_need_the_gil_are_found(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "made_up_1", extension_module((GIL_SLOT, GIL_USED)))
     monkeypatch.setitem(sys.modules, "made_up_0", extension_module((GIL_SLOT, GIL_NOT_USED)))
     monkeypatch.setitem(sys.modules, "made_up_none", None)  # keeps it from being imported
-    found = loop_pool._gil.modules_that_need_the_gil()
+    found = loop_pool._pool.gil.modules_that_need_the_gil()
     assert [name for name in found if name.startswith("made_up")] == ["made_up_1", "made_up_2"]
 
 
-NAMES_TWO = "loop_pool._gil.modules_that_need_the_gil = lambda: ['a_module', 'b.module']"
+NAMES_TWO = "loop_pool._pool.gil.modules_that_need_the_gil = lambda: ['a_module', 'b.module']"
 
 
 @free_threaded

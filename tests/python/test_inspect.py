@@ -21,7 +21,9 @@ from _inspect_support import IDLE, ask, connect, program, ps_json, socket_of
 from _support import HANG, wait_for
 
 loop_pool = pytest.importorskip("loop_pool")
-from loop_pool import _inspect, _inspect_client, _inspect_place  # noqa: E402
+from loop_pool._inspect import client as inspect_client  # noqa: E402
+from loop_pool._inspect import server as inspect_server  # noqa: E402
+from loop_pool._inspect import sockets as inspect_sockets  # noqa: E402
 
 pytestmark = pytest.mark.loop_pool_only
 
@@ -32,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     import tempfile
 
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.delenv(_inspect.SWITCH, raising=False)
+    monkeypatch.delenv(inspect_server.SWITCH, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -243,7 +245,7 @@ def test_pools_at_once_have_a_socket_each(place: Path) -> None:
     """
     with program(source, place) as process:
         assert sockets(place) == [f"{process.pid}-2.sock", f"{process.pid}.sock"]
-        assert _inspect_client.pools(process.pid) == [1, 2]
+        assert inspect_client.pools(process.pid) == [1, 2]
         names = {
             task["name"]
             for pool in ("1", "2")
@@ -271,7 +273,7 @@ SILENCE = 2.0
 @pytest.fixture
 def impatient(place: Path) -> Iterator[subprocess.Popen[str]]:
     """The same, with less time for a client that is silent."""
-    with program(f"loop_pool._inspect.SILENCE = {SILENCE}\n{IDLE}", place) as process:
+    with program(f"loop_pool._inspect.server.SILENCE = {SILENCE}\n{IDLE}", place) as process:
         yield process
         assert ps_json(place, process.pid)["pid"] == process.pid
 
@@ -338,14 +340,12 @@ def test_fifty_clients_at_once_all_get_their_answer(
     place: Path, pool: subprocess.Popen[str]
 ) -> None:
     with ThreadPoolExecutor(50) as threads:
-        answers = list(
-            threads.map(lambda _: _inspect_client.read(pool.pid, "snapshot"), range(100))
-        )
+        answers = list(threads.map(lambda _: inspect_client.read(pool.pid, "snapshot"), range(100)))
     assert {answer.pid for answer in answers} == {pool.pid}
 
 
 def test_idle_clients_make_room(place: Path, pool: subprocess.Popen[str]) -> None:
-    idle = [connect(place, pool.pid) for _ in range(_inspect_place.MAX_CLIENTS + 10)]
+    idle = [connect(place, pool.pid) for _ in range(inspect_sockets.MAX_CLIENTS + 10)]
     try:
         assert ps_json(place, pool.pid)["pid"] == pool.pid
     finally:
@@ -465,7 +465,7 @@ def test_snapshots_as_fast_as_possible_while_tasks_come_and_go(place: Path) -> N
     with program(source, place) as process:
         end = time.monotonic() + 20
         while time.monotonic() < end or seen <= 1000:
-            reading = _inspect_client.read(process.pid, "snapshot")
+            reading = inspect_client.read(process.pid, "snapshot")
             for task in reading.tasks:
                 if made := re.fullmatch(r"(\d)-(\d+)", task.name):
                     seen += 1

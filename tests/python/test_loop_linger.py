@@ -175,7 +175,7 @@ LINGERING = """
 
     def announce_closing():
         "What is forgotten is closed by this thread, not by a collection in the one that counts."
-        from loop_pool._descriptors import KeepsDescriptor
+        from loop_pool._loop.descriptors import KeepsDescriptor
         close = KeepsDescriptor._close_descriptor
         def announced(transport):
             closing.set()
@@ -184,7 +184,7 @@ LINGERING = """
 
     async def native(let_go):
         "A connection that has no transport yet."
-        from loop_pool._listeners import Listener
+        from loop_pool._loop.listeners import Listener
         loop = asyncio.get_running_loop()
         over = loop.create_future()
         def connected(self, core):

@@ -14,8 +14,8 @@ import pytest
 import loop_pool
 from _pool_support import loops
 from _support import HANG, run_script
-from loop_pool import _runner
-from loop_pool._collector import Pause
+from loop_pool._pool import runner as pool_runner
+from loop_pool._pool.collector import Pause
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -319,7 +319,7 @@ class Counted:
 def test_a_run_whose_time_is_up_ends_after_one_callback_and_another_thread_drops_the_rest(
     monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(_runner, "LATE", 0.0)
+    monkeypatch.setattr(pool_runner, "LATE", 0.0)
     monkeypatch.setattr(Counted, "dropped", [])
     ran: list[int] = []
 
@@ -357,7 +357,7 @@ class Asked(asyncio.Task[None]):
 def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
     monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(_runner, "LATE", 0.0)
+    monkeypatch.setattr(pool_runner, "LATE", 0.0)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -372,25 +372,25 @@ def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
         Asked.times = 0
     for task in kept:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-    assert Asked.times <= 2 * _runner.SHOWN
+    assert Asked.times <= 2 * pool_runner.SHOWN
     named = [text for text in logged_errors if "this task did not end in time: " in text]
-    assert len(named) == _runner.SHOWN
+    assert len(named) == pool_runner.SHOWN
     (others,) = (text for text in logged_errors if text.startswith("loop-pool-0: nor did up to "))
-    assert int(others.split()[-2]) >= 1000 - _runner.SHOWN
+    assert int(others.split()[-2]) >= 1000 - pool_runner.SHOWN
     logged_errors.clear()
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether collections begin by themselves: noted when a runner leaves what did not end."""
-    leave = _runner.Runner._leave
+    leave = pool_runner.Runner._leave
     seen: list[bool] = []
 
     def leaves(*args: Any) -> None:
         seen.append(gc.isenabled())
         leave(*args)
 
-    monkeypatch.setattr(_runner.Runner, "_leave", leaves)
+    monkeypatch.setattr(pool_runner.Runner, "_leave", leaves)
     return seen
 
 
@@ -415,7 +415,7 @@ def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
 def test_nor_from_when_the_only_loop_is_stopped(
     monkeypatch: pytest.MonkeyPatch, seen: list[bool], logged_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(_runner, "LATE", 0.0)
+    monkeypatch.setattr(pool_runner, "LATE", 0.0)
     with loop_pool.Runner(loops=1, shutdown_timeout=0) as runner:
         for _ in range(1000):
             runner.get_loop().call_soon(int)

@@ -149,14 +149,14 @@ def test_when_the_last_is_gone_nothing_is_told_until_there_is_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reported = []
-    report = loop_pool._stuck.Watch._report
+    report = loop_pool._pool.stuck.Watch._report
 
     def note(self: Any, index: int, *incident: Any) -> None:
         if index == 1:
             reported.append(incident)
         report(self, index, *incident)
 
-    monkeypatch.setattr(loop_pool._stuck.Watch, "_report", note)
+    monkeypatch.setattr(loop_pool._pool.stuck.Watch, "_report", note)
 
     async def main() -> None:
         for loop in loop_pool.current_pool().loops:
@@ -311,7 +311,7 @@ def test_a_loop_that_is_stuck_as_the_pool_begins_to_end(log: Records) -> None:
 def test_a_loop_that_outlasts_the_pool_has_no_end() -> None:
     source = """
         import asyncio, logging, loop_pool, sys, threading
-        loop_pool._runner.GRACE = loop_pool._pool.GRACE = 0.2  # each phase waits so long
+        loop_pool._pool.runner.GRACE = loop_pool._pool.pool.GRACE = 0.2  # each phase waits so long
         logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
         entered = threading.Event()
         async def get_stuck():

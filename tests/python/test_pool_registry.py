@@ -31,7 +31,7 @@ def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2, **more: A
 
 def everything() -> tuple[Any, set[Any]]:
     """What this thread sees of loop 0, which is the one that waits for it."""
-    (loop,) = [loop for loop in loop_pool._event_loop.open_loops() if loop.is_running()]
+    (loop,) = [loop for loop in loop_pool._loop.event_loop.open_loops() if loop.is_running()]
     return loop_pool.current_task(loop), loop_pool.all_tasks()
 
 
@@ -175,7 +175,7 @@ def test_tasks_of_every_loop_are_seen_in_every_state() -> None:
         (far,) = loop_pool.all_tasks(loops[1])
         assert far.get_name() == "far"
         assert in_thread(loop_pool.all_tasks) == {mine, unstarted, far}
-        records = {record.task: record for record in loop_pool._registry.tasks()}
+        records = {record.task: record for record in loop_pool._loop.task_registry.tasks()}
         assert records[far].origin == "spawn"
         assert records[unstarted].origin == "create_task"
         assert records[far].loop is loops[1]

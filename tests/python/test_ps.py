@@ -15,7 +15,8 @@ from _inspect_support import IDLE, environment, program, ps, ps_json
 from _support import HANG
 
 loop_pool = pytest.importorskip("loop_pool")
-from loop_pool import _inspect_client, _ps  # noqa: E402
+from loop_pool._inspect import client as inspect_client  # noqa: E402
+from loop_pool._inspect import ps as ps_command  # noqa: E402
 
 pytestmark = pytest.mark.loop_pool_only
 
@@ -263,20 +264,20 @@ def test_a_process_that_never_answers(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with program(fake(tmp_path, ""), tmp_path) as process:
-        with pytest.raises(_inspect_client.InspectError, match=r"did not answer within 0\.2 s"):
-            _inspect_client.read(process.pid, "stats", timeout=0.2)
+        with pytest.raises(inspect_client.InspectError, match=r"did not answer within 0\.2 s"):
+            inspect_client.read(process.pid, "stats", timeout=0.2)
 
 
 # Reading it
 
 
 def test_a_circle_of_tasks_is_shown_once() -> None:
-    def task(number: int, *awaited_by: int) -> _inspect_client.Task:
-        return _inspect_client.Task(
+    def task(number: int, *awaited_by: int) -> inspect_client.Task:
+        return inspect_client.Task(
             number, f"t{number}", 0, "ready", 0.0, "create_task", "f", (), awaited_by
         )
 
-    nodes = list(_inspect_client.tree((task(1, 2), task(2, 1), task(3, 3), task(4, 3, 99))))
+    nodes = list(inspect_client.tree((task(1, 2), task(2, 1), task(3, 3), task(4, 3, 99))))
     assert sorted(node.task.id for node in nodes if not node.seen) == [1, 2, 3, 4]
 
 
@@ -291,7 +292,7 @@ def test_a_circle_of_tasks_is_shown_once() -> None:
     ],
 )
 def test_a_duration_is_short(seconds: float, text: str) -> None:
-    assert _ps.duration(seconds) == text
+    assert ps_command.duration(seconds) == text
 
 
 def test_the_json_is_an_object_of_known_names(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Connection:
 
 
 async def call_app(app: Any, connection: Connection) -> None:
-    from loop_pool._serve_affinity import usable_on_every_loop
+    from loop_pool._serve.affinity import usable_on_every_loop
 
     await usable_on_every_loop(app)({"type": "websocket"}, connection.receive, connection.send)
 

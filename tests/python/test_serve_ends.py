@@ -180,20 +180,20 @@ def listener_of(kind: str, tmp_path: Path) -> tuple[socket.socket, socket.socket
 def test_nobody_comes_between_the_last_look_at_the_queue_and_its_end(
     tmp_path: Path, kind: str
 ) -> None:
-    from loop_pool import _place
+    from loop_pool._serve import sockets as serve_sockets
 
     listener, late, address = listener_of(kind, tmp_path)
     with socket.socket(listener.family) as early, late:
         early.connect(address)  # type: ignore[arg-type]
-        _place.let_nobody_in(listener)
+        serve_sockets.let_nobody_in(listener)
         if kind == "unix":
             with pytest.raises(ConnectionRefusedError):
                 late.connect(address)  # type: ignore[arg-type]
         elif sys.platform == "linux":
             assert late.connect_ex(address) == errno.EINPROGRESS
             assert select.select([], [late], [], 0) == ([], [], [])  # on loopback it is at once
-        (taken,) = _place.emptied(listener)
-        _place.close(listener)
+        (taken,) = serve_sockets.emptied(listener)
+        serve_sockets.close(listener)
         with taken:
             early.sendall(b"there")
             assert taken.recv(10) == b"there"
@@ -202,7 +202,7 @@ def test_nobody_comes_between_the_last_look_at_the_queue_and_its_end(
 
 
 def test_a_server_that_takes_a_path_over_refuses_nobody(tmp_path: Path) -> None:
-    from loop_pool._place import Place, bound, emptied
+    from loop_pool._serve.sockets import Place, bound, emptied
 
     path = str(tmp_path / "socket")
     place = Place("", 0, path, None, False)

@@ -73,7 +73,7 @@ def test_it_ends_in_good_order_when_it_is_out_of_descriptors(tmp_path: Path) -> 
 def test_a_request_that_has_arrived_is_answered_although_nothing_idle_is_waited_for() -> None:
     import uvicorn
 
-    from loop_pool._site import Site
+    from loop_pool._serve.loop_server import Site
 
     async def serves(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -344,7 +344,7 @@ def test_hanging_up_on_reload_ends_both_processes(tmp_path: Path) -> None:
 
 
 def test_a_descriptor_that_is_no_socket_is_not_kept(tmp_path: Path) -> None:
-    from loop_pool._place import Place, bound
+    from loop_pool._serve.sockets import Place, bound
 
     with (tmp_path / "file").open("w") as file:
         before = os.listdir("/proc/self/fd")

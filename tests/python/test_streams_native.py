@@ -13,7 +13,7 @@ import pytest
 
 import loop_pool
 from _support import HANG, turns
-from loop_pool import _streams
+from loop_pool._loop import streams
 
 pytestmark = [
     pytest.mark.usefixtures("clean_process"),
@@ -22,7 +22,7 @@ pytestmark = [
 
 CLASSES = {
     "asyncio": (asyncio.StreamReader, asyncio.StreamReaderProtocol, asyncio.StreamWriter),
-    "native": (_streams.StreamReader, _streams.StreamProtocol, _streams.StreamWriter),
+    "native": (streams.StreamReader, streams.StreamProtocol, streams.StreamWriter),
 }
 LOOPS: dict[str, Any] = {
     "loop_pool": loop_pool.new_event_loop,
@@ -140,7 +140,7 @@ def test_random_bytes_are_read_as_asyncio_reads_them(block: int) -> None:
     async def main() -> None:
         for seed in range(block * 20, block * 20 + 20):
             expected = await play(asyncio.StreamReader, seed)
-            assert await play(_streams.StreamReader, seed) == expected, seed
+            assert await play(streams.StreamReader, seed) == expected, seed
 
     with asyncio.Runner(loop_factory=loop_pool.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main(), HANG))
@@ -159,7 +159,7 @@ def test_lines_are_iterated(run: Any) -> None:
 
 def test_a_chunk_that_is_wanted_whole_is_not_copied() -> None:
     async def main() -> None:
-        reader = _streams.StreamReader(loop=asyncio.get_running_loop())
+        reader = streams.StreamReader(loop=asyncio.get_running_loop())
         chunk = b"x" * 1000
         for read in (reader.read, reader.readexactly):
             reader.feed_data(chunk)
@@ -285,7 +285,7 @@ def test_who_has_been_woken_does_not_take_the_place_of_who_waits() -> None:
     """Another reader may have taken the data meanwhile, and wait for more."""
 
     async def main() -> None:
-        reader = _streams.StreamReader()
+        reader = streams.StreamReader()
         first = asyncio.create_task(reader.read(10))
         await turns(3)
         reader.feed_data(b"abc")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from _support import eventually, reset, run_main, stuff
-from loop_pool import _streams
+from loop_pool._loop import streams
 
 type Loop = asyncio.AbstractEventLoop
 type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
@@ -108,7 +108,7 @@ async def outcomes(start: Any, handler: Handler) -> list[str]:
 def test_a_reset_that_was_dealt_with_is_not_logged(
     loop: Loop, handler: Handler, logged_errors: list[str]
 ) -> None:
-    native = run_main(loop, outcomes(_streams.listen, handler))
+    native = run_main(loop, outcomes(streams.listen, handler))
     gc.collect()
     assert not logged_errors
     # asyncio's own streams have a finalizer for this, and log if the collector comes to it late.

@@ -16,7 +16,7 @@ import pytest
 
 import loop_pool
 from _support import HANG, eventually, self_signed, turns
-from loop_pool import _streams
+from loop_pool._loop import streams
 
 pytestmark = [
     pytest.mark.usefixtures("clean_process"),
@@ -77,7 +77,7 @@ def test_a_server_and_its_clients_have_asyncio_s_streams(count: int) -> None:
                 group.create_task(client(address, number))
 
     serve(main, handler, count)
-    assert seen == [(_streams.StreamReader, _streams.StreamWriter)] * 12
+    assert seen == [(streams.StreamReader, streams.StreamWriter)] * 12
 
 
 def test_a_plain_function_serves_too() -> None:
@@ -236,7 +236,7 @@ def test_nothing_is_left_of_a_connection_that_has_ended(count: int) -> None:
 
 def test_a_task_that_waits_for_ever_is_collected_with_its_reader() -> None:
     async def main() -> list[weakref.ref[Any]]:
-        reader = _streams.StreamReader()
+        reader = streams.StreamReader()
         task = asyncio.create_task(reader.readline())
         await turns(3)
         return [weakref.ref(reader), weakref.ref(task)]
@@ -251,8 +251,8 @@ def test_a_task_that_waits_for_ever_is_collected_with_its_reader() -> None:
 
 def test_data_for_a_reader_that_nobody_has_is_dropped() -> None:
     async def main() -> None:
-        reader: Any = _streams.StreamReader()
-        protocol = _streams.StreamProtocol(reader, loop=asyncio.get_running_loop())
+        reader: Any = streams.StreamReader()
+        protocol = streams.StreamProtocol(reader, loop=asyncio.get_running_loop())
         protocol.data_received(b"kept")
         assert bytes(reader._buffer) == b"kept"
         del reader
@@ -280,7 +280,7 @@ def test_bytes_that_another_thread_feeds_arrive_in_order() -> None:
     lines = [b"%d\n" % number for number in range(5_000)]
 
     async def main() -> None:
-        reader = _streams.StreamReader(limit=2**30)
+        reader = streams.StreamReader(limit=2**30)
 
         def feed() -> None:
             for line in lines:
@@ -307,7 +307,7 @@ def test_threads_that_misuse_one_reader_lose_no_byte() -> None:
     taken: list[bytes] = []
     start = threading.Barrier(2 * workers)
     loop = loop_pool.new_event_loop()
-    reader = _streams.StreamReader(limit=2**30, loop=loop)
+    reader = streams.StreamReader(limit=2**30, loop=loop)
     unfed = workers
 
     def feed(number: int) -> None:
@@ -353,7 +353,7 @@ def test_one_operation_is_driven_by_one_thread_at_a_time() -> None:
     loop = loop_pool.new_event_loop()
     operations: list[Any] = []
     for _ in range(200):
-        reader = _streams.StreamReader(loop=loop)
+        reader = streams.StreamReader(loop=loop)
         reader.feed_data(b"x")
         operations.append(reader.read(1))
     together = threading.Barrier(4)

@@ -10,12 +10,12 @@ import pytest
 
 import loop_pool
 from _support import HANG, turns
-from loop_pool import _streams
+from loop_pool._loop import streams
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 both = pytest.mark.parametrize(
-    "reader_class", [_streams.StreamReader, asyncio.StreamReader], ids=["native", "asyncio"]
+    "reader_class", [streams.StreamReader, asyncio.StreamReader], ids=["native", "asyncio"]
 )
 
 
@@ -45,7 +45,7 @@ def end_of(operation: Any) -> Any:
 
 def test_who_was_woken_leaves_the_place_of_who_waits_by_now() -> None:
     async def main() -> None:
-        reader = _streams.StreamReader()
+        reader = streams.StreamReader()
         first = asyncio.create_task(reader.read(10))
         await turns(3)
         reader.feed_data(b"abc")
@@ -64,11 +64,11 @@ def test_who_was_woken_leaves_the_place_of_who_waits_by_now() -> None:
 
 def test_what_comes_as_a_read_begins_to_wait_is_seen() -> None:
     async def main() -> None:
-        reader = _streams.StreamReader(limit=10)
+        reader = streams.StreamReader(limit=10)
         reader.set_transport(Pausable(lambda: reader.feed_data(b"y" * 20)))
         reader.feed_data(b"x" * 30)
         assert await reader.readexactly(50) == b"x" * 30 + b"y" * 20
-        reader = _streams.StreamReader(limit=10)
+        reader = streams.StreamReader(limit=10)
         reader.set_transport(Pausable(reader.feed_eof))
         reader.feed_data(b"x" * 30)
         with pytest.raises(asyncio.IncompleteReadError):
@@ -79,7 +79,7 @@ def test_what_comes_as_a_read_begins_to_wait_is_seen() -> None:
 
 def test_an_error_that_comes_between_two_waits_is_raised() -> None:
     async def main() -> None:
-        reader = _streams.StreamReader()
+        reader = streams.StreamReader()
         waiting = asyncio.create_task(reader.readexactly(5))
         await turns(3)
         reader.feed_data(b"abc")
@@ -206,7 +206,7 @@ def test_a_subclass_may_feed_by_a_method_of_its_own(reader_class: Any) -> None:
 
     async def main() -> None:
         reader = Upper()
-        protocol = _streams.StreamProtocol(reader, loop=asyncio.get_running_loop())
+        protocol = streams.StreamProtocol(reader, loop=asyncio.get_running_loop())
         protocol.data_received(b"abc")
         assert await reader.read(3) == b"ABC"
 
@@ -305,7 +305,7 @@ def test_however_many_chunks_are_there_at_once_they_are_read(way: str) -> None:
 
     async def main() -> bytes:
         limit = {"read": 10, "readexactly": 10, "lines": len(chunk)}[way]
-        reader = _streams.StreamReader(limit, asyncio.get_running_loop())
+        reader = streams.StreamReader(limit, asyncio.get_running_loop())
         reader.set_transport(Source(reader, chunk, count))
         reader.feed_data(chunk * 3)
         match way:

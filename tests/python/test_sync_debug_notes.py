@@ -25,7 +25,7 @@ class Connection:
         self.loop = asyncio.get_running_loop()
         self.lock = asyncio.Lock()
         self.reader = asyncio.StreamReader()
-        self.native = loop_pool._streams.StreamReader()
+        self.native = loop_pool._loop.streams.StreamReader()
 
     async def ask(self) -> None:
         await self.loop.create_future()

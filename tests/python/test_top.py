@@ -11,8 +11,10 @@ import pytest
 pytest.importorskip("textual", reason="the extra cli is not installed")
 from _support import HANG
 from _top_support import PID, TASK, FakePool, runs, shown
-from loop_pool import _ps, _top, _top_screen
-from loop_pool._inspect_client import InspectError, ProcessGoneError, _not_inspected
+from loop_pool._inspect import ps as ps_command
+from loop_pool._inspect import top as top_command
+from loop_pool._inspect import top_screen
+from loop_pool._inspect.client import InspectError, ProcessGoneError, _not_inspected
 
 # What it shows
 
@@ -52,7 +54,7 @@ async def test_a_loop_that_is_stuck_stands_out_with_its_stack(pool: FakePool) ->
     pool.change(0, stuck=2.5, stack=("/srv/app.py:12 spin",))
     async with shown(pool.ask) as screen:
         await screen.until(
-            lambda: screen.column("tasks", "state")[:1] == [_top_screen.HELD_UP], "the row"
+            lambda: screen.column("tasks", "state")[:1] == [top_screen.HELD_UP], "the row"
         )
         assert screen.column("loops", "state")[0] == "stuck 2.5 s"
         table = screen.table("loops")
@@ -128,7 +130,7 @@ async def test_tasks_that_are_dear_to_look_at_are_looked_at_seldom(pool: FakePoo
         await screen.press("down")
         await screen.until(lambda: pool.has_told(1), "the other loop's tasks")
         assert all(
-            arguments["limit"] == _top_screen.TASKS for _, arguments in pool.asked if arguments
+            arguments["limit"] == top_screen.TASKS for _, arguments in pool.asked if arguments
         )
 
 
@@ -155,7 +157,7 @@ async def test_each_column_sorts_the_loops(pool: FakePool) -> None:
         pool.change(index, task=task, stuck=float(index))
     async with shown(pool.ask, interval=60.0) as screen:
         await screen.until(lambda: screen.table("tasks").row_count == 1, "the second reading")
-        for name in list(_ps.COLUMNS)[1:]:
+        for name in list(ps_command.COLUMNS)[1:]:
             await screen.press("s")
             order = screen.column("loops", "loop")
             order = [loop.rpartition("-")[2] for loop in order]
@@ -172,7 +174,7 @@ async def test_each_column_sorts_the_loops(pool: FakePool) -> None:
                 name
             ]
         await screen.press("S")
-        assert screen.app._sorting["loops"].column == list(_ps.COLUMNS)[-2]
+        assert screen.app._sorting["loops"].column == list(ps_command.COLUMNS)[-2]
         await screen.until(lambda: "▼thread" in screen.picture(), "the mark")
 
 
@@ -233,7 +235,7 @@ async def test_pause_keeps_what_is_shown(pool: FakePool) -> None:
         # The tasks of another loop are asked for once; the numbers are kept.
         await screen.press("down")
         await screen.until(lambda: screen.column("tasks", "task") == ["elsewhere"], "its tasks")
-        assert pool.asked[-1] == ("snapshot", {"loop": 1, "limit": _top_screen.TASKS})
+        assert pool.asked[-1] == ("snapshot", {"loop": 1, "limit": top_screen.TASKS})
         assert screen.column("loops", "ready")[0] == "0"
         assert len(pool.asked) <= asked + 2  # one was on its way
         await screen.press("p")
@@ -247,9 +249,9 @@ async def test_plus_and_minus_change_the_interval_within_bounds(pool: FakePool) 
         await screen.press("+")
         assert screen.text("settings") == "read every 500 ms"
         await screen.press(*"+" * 5)
-        assert screen.app._interval == _top.LEAST
+        assert screen.app._interval == top_command.LEAST
         await screen.press(*"-" * 20)
-        assert screen.app._interval == _top.MOST
+        assert screen.app._interval == top_command.MOST
 
 
 @runs
@@ -257,13 +259,13 @@ async def test_help_tells_each_column_and_key(pool: FakePool) -> None:
     async with shown(pool.ask) as screen:
         await screen.until_read(pool)
         await screen.press("?")
-        assert isinstance(screen.app.screen, _top_screen.Help)
+        assert isinstance(screen.app.screen, top_screen.Help)
         await screen.until_read(pool)  # it goes on below
         await screen.press("q")
-        assert not isinstance(screen.app.screen, _top_screen.Help)
+        assert not isinstance(screen.app.screen, top_screen.Help)
         assert screen.app.is_running
-    told = [line.split()[0] for line in _top.HELP.splitlines() if line.startswith("  ")]
-    assert set(_ps.COLUMNS) - {"loop"} <= set(told)
+    told = [line.split()[0] for line in top_command.HELP.splitlines() if line.startswith("  ")]
+    assert set(ps_command.COLUMNS) - {"loop"} <= set(told)
 
 
 @runs

@@ -23,14 +23,16 @@ from _support import HANG
 loop_pool = pytest.importorskip("loop_pool")
 pytest.importorskip("textual", reason="the extra cli is not installed")
 from _top_support import PID, shown  # noqa: E402
-from loop_pool import _cli, _top, _top_screen  # noqa: E402
+from loop_pool import _cli  # noqa: E402
+from loop_pool._inspect import top as top_command  # noqa: E402
+from loop_pool._inspect import top_screen  # noqa: E402
 
 
 def test_without_textual_it_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "loop_pool._top_screen")
-    monkeypatch.delattr(loop_pool, "_top_screen")
+    monkeypatch.delitem(sys.modules, "loop_pool._inspect.top_screen")
+    monkeypatch.delattr(loop_pool._inspect, "top_screen")
     for name in [name for name in sys.modules if name.partition(".")[0] == "textual"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "textual", None)
@@ -66,9 +68,9 @@ def test_of_several_pools_one_is_shown_and_the_others_named(
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: True)
     asked = []
-    monkeypatch.setattr(_top, "pools", lambda pid: [2, 3, 5])
-    monkeypatch.setattr(_top, "read", lambda *what, **how: asked.append((*what, how)))
-    monkeypatch.setattr(_top_screen.Top, "run", lambda self: asked.append(self._note))
+    monkeypatch.setattr(top_command, "pools", lambda pid: [2, 3, 5])
+    monkeypatch.setattr(top_command, "read", lambda *what, **how: asked.append((*what, how)))
+    monkeypatch.setattr(top_screen.Top, "run", lambda self: asked.append(self._note))
     assert _cli.main(["top", str(PID)]) == 0
     assert _cli.main(["top", str(PID), "--pool", "3"]) == 0
     assert asked == [
@@ -133,7 +135,7 @@ def pool_process() -> Iterator[subprocess.Popen[str]]:
 def test_a_real_pool_is_shown_until_it_ends() -> None:
     async def main() -> None:
         with pool_process() as process:
-            async with shown(_top_screen.read, pid=process.pid, interval=0.1) as screen:
+            async with shown(top_screen.read, pid=process.pid, interval=0.1) as screen:
                 await screen.until(
                     lambda: screen.column("loops", "loop") == ["loop-pool-0", "loop-pool-1"],
                     "the loops",

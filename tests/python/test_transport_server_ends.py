@@ -82,9 +82,9 @@ async def start_streams(made: Any, path: Path) -> asyncio.Server:
 
 
 async def start_native_streams(made: Any, path: Path) -> asyncio.Server:
-    from loop_pool import _streams
+    from loop_pool._loop import streams
 
-    return await _streams.listen(made, "127.0.0.1", 0)
+    return await streams.listen(made, "127.0.0.1", 0)
 
 
 async def start_pool(made: Any, path: Path) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import loop_pool
 from _support import Recorder, connected, eventually, run_main, self_signed, stuff
 from _tls_support import Peer
-from loop_pool import _streams
+from loop_pool._loop import streams
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -34,7 +34,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("start", [asyncio.start_server, _streams.listen])
+@pytest.mark.parametrize("start", [asyncio.start_server, streams.listen])
 def test_a_server_s_reader_gets_what_comes_right_behind_the_handshake(
     loop: Loop, start: Any
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_client_s_reader_gets_what_comes_right_behind_the_handshake(
     run_main(loop, main())
 
 
-@pytest.mark.parametrize("start", [asyncio.start_server, _streams.listen])
+@pytest.mark.parametrize("start", [asyncio.start_server, streams.listen])
 def test_a_reader_that_was_paused_before_it_is_fed_after_it(loop: Loop, start: Any) -> None:
     """The client's first flight is there before the upgrade, and more than it has room for."""
     server_context, client_context = self_signed()

@@ -28,7 +28,9 @@ from taskiq_nats import (  # noqa: E402
     PushBasedJetStreamBroker,
 )
 
-from loop_pool import _cli, _worker, _worker_brokers  # noqa: E402
+from loop_pool import _cli  # noqa: E402
+from loop_pool._cli import worker as worker_command  # noqa: E402
+from loop_pool._worker import brokers as worker_brokers  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -55,7 +57,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    _worker.add_parser(parser.add_subparsers())
+    worker_command.add_parser(parser.add_subparsers())
     return parser.parse_args(["worker", *arguments])
 
 
@@ -109,7 +111,7 @@ def test_a_bad_option_is_named(
 def test_the_extra_is_named_if_it_is_missing(
     program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "loop_pool._worker_brokers")
+    monkeypatch.delitem(sys.modules, "loop_pool._worker.brokers")
     monkeypatch.setitem(sys.modules, "taskiq", None)
     assert _cli.main(["worker", "m:b"]) == 1
     said = capsys.readouterr().err
@@ -122,8 +124,8 @@ def test_the_extra_is_named_if_the_program_misses_it(
 ) -> None:
     name = program("import taskiq_nats")
     monkeypatch.setitem(sys.modules, "taskiq_nats", None)
-    with pytest.raises(_worker_brokers.TargetError, match=r"pip install 'loop_pool\[distributed\]"):
-        _worker_brokers.load(f"{name}:broker", 1)
+    with pytest.raises(worker_brokers.TargetError, match=r"pip install 'loop_pool\[distributed\]"):
+        worker_brokers.load(f"{name}:broker", 1)
 
 
 # Targets that are none
@@ -196,9 +198,9 @@ def test_a_broker_that_cannot_divide_tasks_is_for_one_loop(
     program: Program, source: str, said: str
 ) -> None:
     name = program(f"from taskiq_nats import *\nbroker = {source.format(u=URL)}")
-    with pytest.raises(_worker_brokers.TargetError, match=said):
-        _worker_brokers.load(f"{name}:broker", 2)
-    assert len(_worker_brokers.load(f"{name}:broker", 1).each) == 1
+    with pytest.raises(worker_brokers.TargetError, match=said):
+        worker_brokers.load(f"{name}:broker", 2)
+    assert len(worker_brokers.load(f"{name}:broker", 1).each) == 1
 
 
 def test_a_result_backend_of_another_make_is_not_copied(program: Program) -> None:
@@ -210,9 +212,9 @@ def test_a_result_backend_of_another_make_is_not_copied(program: Program) -> Non
             return broker.with_result_backend(InmemoryResultBackend())
         broker = make()
     """)
-    with pytest.raises(_worker_brokers.TargetError, match="needs a InmemoryResultBackend of its"):
-        _worker_brokers.load(f"{name}:broker", 2)
-    assert len(_worker_brokers.load(f"{name}:make", 2).each) == 2
+    with pytest.raises(worker_brokers.TargetError, match="needs a InmemoryResultBackend of its"):
+        worker_brokers.load(f"{name}:broker", 2)
+    assert len(worker_brokers.load(f"{name}:make", 2).each) == 2
 
 
 def test_a_function_has_to_make_a_broker_for_each_loop(program: Program) -> None:
@@ -221,8 +223,8 @@ def test_a_function_has_to_make_a_broker_for_each_loop(program: Program) -> None
         broker = PullBasedJetStreamBroker({URL!r})
         def make(): return broker
     """)
-    with pytest.raises(_worker_brokers.TargetError, match="gives the same broker again"):
-        _worker_brokers.load(f"{name}:make", 2)
+    with pytest.raises(worker_brokers.TargetError, match="gives the same broker again"):
+        worker_brokers.load(f"{name}:make", 2)
 
 
 def test_a_function_has_to_make_the_same_tasks_for_each_loop(program: Program) -> None:
@@ -235,8 +237,8 @@ def test_a_function_has_to_make_the_same_tasks_for_each_loop(program: Program) -
             broker.register_task(task)
             return broker
     """)
-    with pytest.raises(_worker_brokers.TargetError, match=r"the same tasks: .*needs its task_name"):
-        _worker_brokers.load(f"{name}:make", 2)
+    with pytest.raises(worker_brokers.TargetError, match=r"the same tasks: .*needs its task_name"):
+        worker_brokers.load(f"{name}:make", 2)
 
 
 # Modules of tasks
@@ -250,7 +252,7 @@ def test_modules_of_tasks_are_imported(program: Program, tmp_path: Path) -> None
         (tmp_path / folder).mkdir()
         name = f"{folder}/tasks.py"
         (tmp_path / name).write_text(task.format(app=app, name=name))
-    brokers = _worker_brokers.load(f"{app}:broker", 2, modules=[first], patterns=["**/tasks.py"])
+    brokers = worker_brokers.load(f"{app}:broker", 2, modules=[first], patterns=["**/tasks.py"])
     for broker in brokers.each:
         assert set(broker.get_all_tasks()) == {"named", "shop/tasks.py", "shop/orders/tasks.py"}
 
@@ -258,8 +260,8 @@ def test_modules_of_tasks_are_imported(program: Program, tmp_path: Path) -> None
 def test_a_module_of_tasks_that_fails_is_named(program: Program) -> None:
     app = program(f"from taskiq_nats import *\nbroker = PullBasedJetStreamBroker({URL!r})")
     bad = program("1 / 0")
-    with pytest.raises(_worker_brokers.TargetError, match=f"cannot import {bad}: ZeroDivision"):
-        _worker_brokers.load(f"{app}:broker", 2, modules=[bad])
+    with pytest.raises(worker_brokers.TargetError, match=f"cannot import {bad}: ZeroDivision"):
+        worker_brokers.load(f"{app}:broker", 2, modules=[bad])
 
 
 # A broker for each loop
@@ -292,8 +294,8 @@ def template(request: pytest.FixtureRequest) -> Any:
     return broker
 
 
-def copies(template: AsyncBroker) -> _worker_brokers.Brokers:
-    return _worker_brokers._copies(template, "m:broker", 2)
+def copies(template: AsyncBroker) -> worker_brokers.Brokers:
+    return worker_brokers._copies(template, "m:broker", 2)
 
 
 def test_each_loop_has_its_own_of_what_it_changes(template: Any) -> None:
@@ -366,7 +368,7 @@ def test_brokers_of_a_function_stand_in_for_each_other(program: Program) -> None
         def make():
             return PullBasedJetStreamBroker({URL!r})
     """)
-    brokers = _worker_brokers.load(f"{name}:make", 2)
+    brokers = worker_brokers.load(f"{name}:make", 2)
     one, two = brokers.each
 
     async def main() -> tuple[Any, Any]:
@@ -381,7 +383,7 @@ def test_brokers_of_a_function_stand_in_for_each_other(program: Program) -> None
 
 
 def test_one_loop_uses_the_broker_itself(template: Any) -> None:
-    (only,) = _worker_brokers._copies(template, "m:broker", 1).each
+    (only,) = worker_brokers._copies(template, "m:broker", 1).each
     assert only is template
 
 
@@ -394,7 +396,7 @@ def test_a_pull_ends_some_time(program: Program, name: str, said: str, used: flo
             return PullBasedJetStreamBroker({URL!r}, {said})
         broker = make()
     """)
-    brokers: list[Any] = list(_worker_brokers.load(f"{module}:{name}", 2).each)
+    brokers: list[Any] = list(worker_brokers.load(f"{module}:{name}", 2).each)
     assert [broker.pull_consume_timeout for broker in brokers] == [used, used]
 
 

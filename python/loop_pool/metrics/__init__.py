@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     import weakref
 
-    from .._pool import LoopStats, Pool
+    from .._pool.pool import LoopStats, Pool
 
 __all__ = ["METRICS", "Metric"]
 

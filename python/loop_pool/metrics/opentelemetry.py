@@ -26,7 +26,7 @@ from . import METRICS, missing, read
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
-    from .._pool import Pool
+    from .._pool.pool import Pool
 
 __all__ = ["instrument"]
 

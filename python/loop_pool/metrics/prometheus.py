@@ -20,7 +20,7 @@ from . import METRICS, missing, read
 if TYPE_CHECKING:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    from .._pool import Pool
+    from .._pool.pool import Pool
     from . import Metric
 
     type _Family = CounterMetricFamily | GaugeMetricFamily

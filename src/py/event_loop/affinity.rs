@@ -2,7 +2,7 @@
 //! asks first, and a loan of a loop that nobody runs.
 //!
 //! In: a loop, and the call of a method on one of its objects. Out: whether the calling thread may go
-//! on; if not, `python/loop_pool/_thread_affinity.py` posts the call, or borrows the loop for it.
+//! on; if not, `python/loop_pool/_loop/thread_affinity.py` posts the call, or borrows the loop for it.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,5 +1,5 @@
 //! `call_soon` on behalf of objects that are used on another loop than their own: what the Python half,
-//! `_foreign`, has to say and do about it. Cold: errors, and debug mode.
+//! `_loop.cross_loop_checks`, has to say and do about it. Cold: errors, and debug mode.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use crate::py::asyncio::arguments::Parsed;
 use crate::py::cpython::names::intern;
 
 /// Where the errors of objects that belong to another loop are explained.
-const CROSS_LOOP: &str = "loop_pool._foreign";
+const CROSS_LOOP: &str = "loop_pool._loop.cross_loop_checks";
 
 /// In debug mode: delivers the wake-ups of a future of this loop that another thread has ended; whether
 /// the call is one.

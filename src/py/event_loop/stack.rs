@@ -11,7 +11,7 @@
 //!
 //! A thread that runs native code attached stands still only when that returns, and with it all that
 //! have stopped for its sake. So nobody asks for the stack of a thread that runs before that thread
-//! has shown that it can be interrupted (`python/loop_pool/_stuck.py`).
+//! has shown that it can be interrupted (`python/loop_pool/_pool/stuck.py`).
 //!
 //! Must never: run Python or free an object while the threads stand still.
 

@@ -1,4 +1,4 @@
-//! What a pool of loops shares, for `python/loop_pool/_pool.py`.
+//! What a pool of loops shares, for `python/loop_pool/_pool/pool.py`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

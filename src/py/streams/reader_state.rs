@@ -1,6 +1,6 @@
 //! The native half of `loop_pool`'s stream readers: what has come, and who waits for it.
 //!
-//! A reader is an instance of `StreamReader` in `python/loop_pool/_streams.py`, which inherits asyncio's
+//! A reader is an instance of `StreamReader` in `python/loop_pool/_loop/streams.py`, which inherits asyncio's
 //! and keeps its Python references in slots, where the collector sees them. Slots and buffer are
 //! touched in the critical section of the reader, in which no Python runs: so it is a lock that the
 //! interpreter knows, and any thread may call. What is read is taken out by `stream_read`.

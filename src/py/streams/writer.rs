@@ -1,5 +1,5 @@
 //! What programs call for each message on `loop_pool`'s stream writers, and transports on their
-//! protocols: plain C methods, added to the classes of `python/loop_pool/_streams.py`.
+//! protocols: plain C methods, added to the classes of `python/loop_pool/_loop/streams.py`.
 
 use std::sync::OnceLock;
 

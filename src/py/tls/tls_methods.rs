@@ -3,7 +3,7 @@
 //!
 //! In: encrypted bytes of a native transport (`data_received`), content of a program (`write`). Out:
 //! content to the program's protocol, encrypted bytes to the transport below, by Python's own `_ssl`.
-//! The classes are those of `python/loop_pool/_tls.py`, which inherit asyncio's. Whatever is unusual
+//! The classes are those of `python/loop_pool/_loop/tls.py`, which inherit asyncio's. Whatever is unusual
 //! is left to methods of theirs: this module decides nothing that asyncio's protocol decides.
 //!
 //! What is usual is read off slots, by the identity of their values: the state that means "the
@@ -12,7 +12,7 @@
 //!
 //! Threads: OpenSSL's memory is one thread's at a time, and its locks are Python's, which do not cover
 //! what two objects share. So each function asks first whether the calling thread owns the loop, and
-//! leaves what it may not do to `_elsewhere` of `python/loop_pool/_thread_affinity.py`.
+//! leaves what it may not do to `_elsewhere` of `python/loop_pool/_loop/thread_affinity.py`.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

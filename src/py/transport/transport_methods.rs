@@ -1,5 +1,5 @@
 //! The methods that a program calls on transports of every kind: plain C methods, added to the
-//! classes of `python/loop_pool/_transports.py` and its like as `hot` adds the loop's.
+//! classes of `python/loop_pool/_loop/transports.py` and its like as `hot` adds the loop's.
 
 use std::sync::Arc;
 

@@ -74,7 +74,7 @@ class Placement:
 
 def place_native_streams() -> None:
     """Put loop_pool's streams in the place of asyncio's, also for `asyncio.start_server`."""
-    streams = importlib.import_module("loop_pool._streams")
+    streams = importlib.import_module("loop_pool._loop.streams")
     for module in (asyncio, asyncio.streams):
         module.StreamReader = streams.StreamReader
         module.StreamWriter = streams.StreamWriter

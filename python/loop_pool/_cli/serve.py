@@ -1,0 +1,204 @@
+"""``loop-pool serve module:app``: uvicorn's command line, with the pool's options beside its own.
+
+uvicorn's options are read from the uvicorn that is installed, so each has the name, the meaning and
+the environment variable (``UVICORN_PORT``) that it has there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._serve.plan import OTHERWISE, OptionError
+from .._serve.report import fail, report
+from .._serve.serve import GRACEFUL, serve
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    import click
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to what ``argparse`` calls subparsers."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve an ASGI application on every loop of one process",
+        # What follows is parsed by click, which uvicorn's options are made for.
+        add_help=False,
+        prefix_chars="\0",
+    )
+    parser.add_argument("arguments", nargs="*")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        The exit code: 0 after an end in good order; 2 for wrong options; 3 if it could not begin.
+    """
+    try:
+        import click
+
+        command = _command()
+    except ModuleNotFoundError as error:
+        if error.name not in {"click", "uvicorn"}:
+            raise
+        return fail(f"serve needs uvicorn: pip install 'loop_pool[asgi]' ({error})")
+    try:
+        code: int | None = command.main(
+            args.arguments, prog_name="loop-pool serve", standalone_mode=False
+        )
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return code or 0
+
+
+def _command() -> click.Command:
+    import click
+    from uvicorn.main import main as uvicorns
+
+    theirs = [
+        parameter
+        for parameter in uvicorns.params
+        if parameter.name not in {*OTHERWISE, "timeout_graceful_shutdown"}
+        # They would print uvicorn's.
+        and "--version" not in parameter.opts
+    ]
+    refused = [
+        click.Option(
+            parameter.opts,
+            hidden=True,
+            expose_value=False,
+            # What the environment says of it is told in the log.
+            allow_from_autoenv=False,
+            callback=_refused,
+        )
+        for parameter in uvicorns.params
+        if parameter.name in OTHERWISE
+    ]
+    seconds = click.FloatRange(min=0)
+    ours = [
+        click.Option(
+            ["--loops"],
+            type=click.IntRange(min=1),
+            help="Number of loops. [default: one for each core that the process may use]",
+        ),
+        click.Option(
+            ["--reuse-port"],
+            is_flag=True,
+            help="Let other processes listen on the port too, to take over without a gap.",
+        ),
+        click.Option(
+            ["--readiness-path"],
+            metavar="PATH",
+            help="Answer this path: 200, or 503 once the server is about to end.",
+        ),
+        click.Option(
+            ["--liveness-path"],
+            metavar="PATH",
+            help="Answer this path: 200, or 503 if a loop does not answer.",
+        ),
+        click.Option(
+            ["--liveness-timeout"],
+            type=seconds,
+            default=5.0,
+            show_default=True,
+            help="Seconds that a loop has for that answer.",
+        ),
+        click.Option(
+            ["--shutdown-delay"],
+            type=seconds,
+            default=0.0,
+            show_default=True,
+            help="Seconds from the signal in which connections are still taken, "
+            "for load balancers to notice that the server is not ready.",
+        ),
+        click.Option(
+            ["--timeout-drain"],
+            type=seconds,
+            help="Seconds for which an idle connection may send one more request when the server "
+            "ends. [default: --timeout-keep-alive; after Ctrl-C: 0]",
+        ),
+        click.Option(
+            ["--timeout-graceful-shutdown"],
+            type=seconds,
+            help="Seconds from the signal until what is left is reported and cancelled. "
+            f"[default: {GRACEFUL:g}, and --shutdown-delay]",
+        ),
+        click.Option(
+            ["--steal/--no-steal"],
+            default=True,
+            help="Whether idle loops do the socket work of busy ones.",
+        ),
+        click.Option(
+            ["--stuck-after"],
+            type=click.FloatRange(min=0, min_open=True),
+            help="Report a loop that is inside one callback for this many seconds.",
+        ),
+        click.Option(
+            ["--inspect"],
+            is_flag=True,
+            default=None,
+            help="Let loop-pool ps and top look at the pool.",
+        ),
+    ]
+    return click.Command(
+        "serve",
+        params=[*theirs, *ours, *refused],
+        callback=_serve,
+        context_settings={"auto_envvar_prefix": "UVICORN"},
+        help="Serve APP, an ASGI application, on every loop of one process: 'module:attribute'. "
+        "The options are uvicorn's, but for those of the pool, which come last.",
+    )
+
+
+def _refused(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Say why an option of uvicorn's is none here."""
+    import click
+
+    if value is not None:
+        reason = OTHERWISE[str(option.name)]
+        raise click.UsageError(f"{option.opts[0]} is none of serve's: {reason} (--loops N)")
+
+
+def _check_place(context: click.Context) -> None:
+    """Refuse a host or port beside another place to listen, if both stand in the command."""
+    import click
+
+    def stands(name: str) -> bool:
+        return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+    for name in ("uds", "fd"):
+        for other in ("host", "port"):
+            if stands(name) and stands(other):
+                raise OptionError(f"`{other}` has no meaning with `{name}`: give one of them")
+
+
+def _serve(app: str, headers: Sequence[str], log_config: str | None, **options: Any) -> int:
+    """Do what the options say; what uvicorn's command makes of its own is done here too."""
+    import click
+
+    for name, value in list(options.items()):
+        if isinstance(value, tuple):  # an option that may be given more than once
+            options[name] = list(value) or None
+    if log_config is not None:
+        options["log_config"] = log_config
+    try:
+        _check_place(click.get_current_context())
+        options["headers"] = [_header(line) for line in headers]
+        serve(app, **options)
+    except Exception as error:
+        return report(error)
+    return 0
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise OptionError(f"`header` takes Name:Value, not {line!r}")
+    return name, value

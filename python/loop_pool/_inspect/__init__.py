@@ -1,0 +1,1 @@
+"""Looking at a pool that runs: what it tells, to whom, and ``loop-pool ps`` and ``top``."""

@@ -1,0 +1,508 @@
+"""What happens where an object of asyncio is used on a loop that is not its own.
+
+asyncio's primitives, futures and tasks serve one loop. Used on another one they raise an error that
+names one object and no loop. On a loop of a pool the error gets a note that names the object, both
+loops and the ways out; on a loop in debug mode, its message says so. A call that succeeds pays
+nothing for it. The errors, and where each is seen before the program sees it:
+
+- "is bound to a different event loop" and "The future belongs to a different loop than the one
+  specified": each is made by one Python function of asyncio's, which looks the class up among the
+  names of its module. A function of ours stands there, and makes the same error. On any other loop
+  that is all it does.
+- "attached to a different loop", which the C task is about to throw into its coroutine: the step
+  that will do so comes to ``call_soon`` with the exception.
+- "Non-thread-safe operation invoked on an event loop other than the current one", raised by our own
+  loops in debug mode.
+
+The last one may come when it is too late to refuse: a primitive or a future wakes a task of another
+loop, and is set already. Then the wake-ups are delivered all the same, and the error is raised
+afterwards: a method of asyncio's that wakes several tasks goes on to its end, where
+``sys.monitoring`` raises the error. The watch begins with the first loop in debug mode and stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import inspect
+import logging
+import sys
+import threading
+from asyncio import base_events
+from typing import TYPE_CHECKING, Any
+
+from .. import _core
+from . import asyncio_private
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType
+
+logger = logging.getLogger("loop_pool")
+
+_TOOLS = (3, 4)
+"""The tool numbers of ``sys.monitoring`` that are set aside for nobody."""
+
+_REPLACEMENTS: dict[type, str] = {
+    asyncio.Barrier: "sync.Barrier",
+    asyncio.BoundedSemaphore: "sync.BoundedSemaphore",
+    asyncio.Condition: "sync.Condition",
+    asyncio.Event: "sync.Event",
+    asyncio.LifoQueue: "sync.LifoQueue",
+    asyncio.Lock: "sync.Lock",
+    asyncio.PriorityQueue: "sync.PriorityQueue",
+    asyncio.Queue: "sync.Queue",
+    asyncio.Semaphore: "sync.Semaphore",
+    asyncio.TaskGroup: "TaskGroup",
+}
+"""What of ``loop_pool`` stands for a class of asyncio."""
+
+_PRIMITIVES = {"asyncio.locks", "asyncio.mixins", "asyncio.queues", "asyncio.taskgroups"}
+"""Where the methods of asyncio's primitives are."""
+
+_OPERATIONS = {
+    *_PRIMITIVES,
+    "asyncio.futures",
+    "asyncio.streams",
+    "asyncio.tasks",
+    "asyncio.timeouts",
+}
+"""Where functions may end several futures, or have more to do when they have ended one."""
+
+_ATTACHED = "attached to a different loop"
+_MISMATCHED = "The future belongs to a different loop"
+
+_CLIENTS = (
+    "A client, connection or connection pool works on the loop that made it: keep one for each "
+    "loop in a loop_pool.LoopLocal, or use it through its own loop with "
+    "`await loop_pool.call(loop, function, ...)`"
+)
+
+_FUTURES = (
+    "asyncio's futures and tasks serve one loop each; a task of loop_pool.spawn may be awaited on "
+    "every loop, and loop_pool.sync has events, queues and locks for all "
+    f"(pip install 'loop_pool[sync]'). {_CLIENTS}"
+)
+
+
+# -- what is said -------------------------------------------------------------------------------
+
+
+def name_of(loop: Any) -> str:
+    """What a message calls a loop: ``loop-pool-0`` and so on if it is of a pool."""
+    if not isinstance(loop, _core.LoopCore):
+        return repr(loop)
+    name: str = loop._name()  # type: ignore[attr-defined]
+    return name
+
+
+def _tells(loop: Any) -> bool:
+    """Whether errors on a loop are explained."""
+    if not isinstance(loop, _core.LoopCore):
+        return False
+    return loop.get_debug() or loop._pool is not None  # type: ignore[attr-defined]
+
+
+def _say(error: Exception, loop: Any, text: str) -> None:
+    """Complete an error on ``loop``."""
+    if loop.get_debug():
+        error.args = (f"{error}: {text}",)
+    else:
+        error.add_note(text)
+
+
+def _help(primitive: object) -> str:
+    for cls in type(primitive).__mro__:
+        replacement = _REPLACEMENTS.get(cls)
+        if replacement is not None:
+            extra = " (pip install 'loop_pool[sync]')" if "." in replacement else ""
+            return (
+                "asyncio's primitives serve one loop each; "
+                f"loop_pool.{replacement} serves every loop and thread{extra}. {_CLIENTS}"
+            )
+    return f"asyncio's primitives serve one loop each: make one for each loop. {_CLIENTS}"
+
+
+def _here() -> str:
+    """Where the calling thread is, for a message."""
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return f"in the thread {threading.current_thread().name}"
+    return f"on {name_of(loop)}"
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
+def _primitive(frame: FrameType | None) -> object:
+    """The primitive that the program called, out of whose methods ``frame`` was called."""
+    found = None
+    while frame is not None and _module(frame) in _PRIMITIVES:
+        found = frame.f_locals.get("self", found)
+        frame = frame.f_back
+    return found
+
+
+def _by_way_of(frames: Iterator[FrameType]) -> str:
+    """A sentence on whose methods led to an error: the program's objects, the nearest first."""
+    users: list[object] = []
+    for frame in frames:
+        user = frame.f_locals.get("self")
+        package = type(user).__module__.partition(".")[0]
+        if user is None or package in {"asyncio", "loop_pool"} or any(user is it for it in users):
+            continue
+        users.append(user)
+    if not users:
+        return ""
+    return f" It was used by {', by '.join(object.__repr__(user) for user in users[:3])}."
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame and its callers, as far as the loop."""
+    loops = {"asyncio.events", "loop_pool._loop.event_loop"}
+    while frame is not None and _module(frame) not in loops:
+        yield frame
+        frame = frame.f_back
+
+
+def _suspended(coroutine: Any) -> Iterator[FrameType]:
+    """The frames of a suspended coroutine, the innermost first."""
+    frames: list[FrameType] = []
+    while coroutine is not None:
+        for name in ("cr_frame", "gi_frame", "ag_frame"):
+            frame = getattr(coroutine, name, None)
+            if frame is not None:
+                frames.append(frame)
+        coroutine = _waits_for(coroutine)
+    return reversed(frames)
+
+
+def _awaited(coroutine: Any) -> asyncio.Future[Any] | None:
+    """The future that a suspended coroutine waits for."""
+    deeper: Any = coroutine
+    while deeper is not None:
+        if asyncio.isfuture(deeper):
+            return deeper  # a native stream's operation is both
+        deeper, last = _waits_for(deeper), deeper
+    return next(filter(asyncio.isfuture, gc.get_referents(last)), None)
+
+
+def _waits_for(suspended: Any) -> Any:
+    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
+        if hasattr(suspended, name):
+            return getattr(suspended, name)
+    # A step of an asynchronous generator does not show which generator that is.
+    return next(filter(inspect.isasyncgen, gc.get_referents(suspended)), None)
+
+
+# -- errors that are raised in time --------------------------------------------------------------
+
+
+def _bound_error(*args: object) -> RuntimeError:
+    """Make the error of a primitive that is bound to another loop."""
+    error = RuntimeError(*args)
+    here = asyncio._get_running_loop()
+    frame = sys._getframe(1)
+    if frame.f_code is asyncio_private.get_loop_code and _tells(here):
+        with contextlib.suppress(Exception):  # the program's error matters more
+            inner = frame.f_locals["self"]
+            outer = _primitive(frame) or inner
+            owner = name_of(asyncio_private.loop_of(inner))
+            part = "" if outer is inner else f"it is a part of {outer!r}; "
+            users = _by_way_of(_callers(frame))
+            text = f"{part}it belongs to {owner} and was used on {name_of(here)}.{users}"
+            _say(error, here, f"{text} {_help(outer)}")
+    return error
+
+
+def _mismatch_error(*args: object) -> ValueError:
+    """Make the error of a future that was given to a function of another loop."""
+    error = ValueError(*args)
+    here = asyncio._get_running_loop()
+    frame = sys._getframe(1)
+    if frame.f_code is asyncio_private.ensure_future_code and _tells(here):
+        with contextlib.suppress(Exception):
+            future = frame.f_locals["coro_or_future"]
+            _say(error, here, _of_another_loop(future, _callers(frame)))
+    return error
+
+
+asyncio_private.make_errors_by(_bound_error, _mismatch_error)
+
+
+def _of_another_loop(future: Any, frames: Iterator[FrameType]) -> str:
+    owner, here = name_of(future.get_loop()), name_of(asyncio._get_running_loop())
+    return f"{future!r} belongs to {owner} and was used on {here}.{_by_way_of(frames)} {_FUTURES}"
+
+
+def explain_step(step: Any) -> None:
+    """Complete the error that a task's step is about to throw into the coroutine, if it does.
+
+    Args:
+        step: what the C task gave ``call_soon``.
+    """
+    for error in gc.get_referents(step):
+        if type(error) is RuntimeError and str(error).endswith(_ATTACHED):
+            task = step.__self__
+            loop = task.get_loop()
+            if not _tells(loop):
+                return
+            coroutine = task.get_coro()
+            future = _awaited(coroutine)
+            if future is not None and future._asyncio_future_blocking:
+                # As asyncio leaves it, who awaits it next, on its own loop too, is told nonsense.
+                future._asyncio_future_blocking = False
+            owner = "another loop" if future is None else name_of(future.get_loop())
+            users = _by_way_of(_suspended(coroutine))
+            text = f"the future belongs to {owner}, the task runs on {name_of(loop)}.{users}"
+            _say(error, loop, f"{text} {_FUTURES}")
+
+
+def explain_thread(
+    error: RuntimeError,
+    loop: asyncio.AbstractEventLoop,
+    frame: Any,
+    future: Any = None,
+    callback: object = None,
+) -> None:
+    """Complete the error of a call that did not come from the loop's thread.
+
+    Args:
+        error: the error.
+        loop: the loop that was called.
+        frame: the frame that called it.
+        future: the future that called it, if one did.
+        callback: what is to be called with the future.
+    """
+    owner, users = name_of(loop), _by_way_of(_callers(frame))
+    primitive = _primitive(frame)
+    if primitive is not None:
+        state = f"has a task of {owner} waiting"
+        if isinstance(primitive, asyncio.TaskGroup):
+            state = f"belongs to {owner}"
+        says = f"{primitive!r} {state} and was used {_here()}."
+        error.args = (f"{error}: {says}{users} {_help(primitive)}",)
+    elif future is not None:
+        says = f"{future!r} belongs to {owner} and was used {_here()}."
+        # A task is cancelled through what it waits for; what the program knows is the task.
+        waiting = getattr(callback, "__self__", None)
+        task = f" {waiting!r} waits for it." if isinstance(waiting, asyncio.Task) else ""
+        error.args = (f"{error}: {says}{task}{users} {_FUTURES}",)
+    else:
+        error.add_note(
+            f"the loop is {owner}, the call came {_here()}.{users} From another thread use "
+            f"call_soon_threadsafe. {_CLIENTS}"
+        )
+
+
+# -- errors that come too late -------------------------------------------------------------------
+
+
+class _Misuse:
+    """One operation that ends futures of another loop: whom it wakes, and what is to be raised."""
+
+    def __init__(self, error: RuntimeError, loop: Any) -> None:
+        self.error = error
+        self.loop = loop
+        self._wakes: list[tuple[Any, Any, Any]] = []
+
+    def add(self, callback: Any, future: Any, context: Any) -> None:
+        """Note a callback of the loop that is to run."""
+        self._wakes.append((callback, future, context))
+
+    def deliver(self) -> None:
+        """Let the loop run what was noted."""
+        wakes, self._wakes = self._wakes, []
+        for callback, future, context in wakes:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                self.loop.call_soon_threadsafe(callback, future, context=context)
+
+
+class _Misuses(threading.local):
+    """The operations of the calling thread that have yet to end, by their frames."""
+
+    def __init__(self) -> None:
+        self.open: dict[FrameType, _Misuse] = {}
+
+
+_misuses = _Misuses()
+_lock = threading.Lock()
+_tool: int | None = None
+"""The tool number that is ours; -1: none was free. Set once, under the lock."""
+_watched: set[CodeType] = set()
+"""The operations whose end is watched. Under the lock."""
+
+
+def wake(
+    loop: Any, callback: Callable[..., object], future: Any, context: contextvars.Context
+) -> bool:
+    """Deliver what a future asks for that was ended on a thread other than its loop's.
+
+    In debug mode, called by ``call_soon(callback, future, context=context)``.
+
+    Returns:
+        Whether it is that: it is delivered, now or as soon as the method of asyncio's has ended
+        that asked for it. Until then whoever is woken could change what the method works on.
+
+    Raises:
+        RuntimeError: it is that, and all that waits for the future has been told.
+    """
+    if not (
+        asyncio_private.runs_elsewhere(loop)
+        and asyncio.isfuture(future)
+        and asyncio_private.future_loop(future) is loop
+        and future.done()
+    ):
+        return False
+    frame = sys._getframe().f_back
+    operation = _operation(frame)
+    misuse = None if operation is None else _misuses.open.get(operation)
+    if misuse is not None and misuse.loop is loop:
+        misuse.add(callback, future, context)
+        return True
+    misuse = _Misuse(_error_of(loop, frame, future, callback), loop)
+    misuse.add(callback, future, context)
+    if operation is None:
+        for other, its_context in _other_callbacks(future, callback, context):
+            misuse.add(other, future, its_context)
+        misuse.deliver()
+        raise misuse.error
+    if operation in _misuses.open or not _watch_end(operation.f_code):
+        misuse.deliver()
+        reporter: Any = asyncio._get_running_loop() or loop
+        report = {"message": str(misuse.error), "exception": misuse.error}
+        reporter.call_exception_handler(report)
+        return True
+    _misuses.open[operation] = misuse
+    return True
+
+
+def _error_of(loop: Any, frame: FrameType | None, future: Any, callback: object) -> RuntimeError:
+    try:
+        base_events.BaseEventLoop._check_thread(loop)  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        explain_thread(error, loop, frame, future, callback)
+        return error.with_traceback(None)
+    return RuntimeError(f"{future!r} was used in the wrong thread")  # the loop ended meanwhile
+
+
+def _operation(frame: FrameType | None) -> FrameType | None:
+    """The outermost function of asyncio's out of which ``frame`` was called."""
+    found = None
+    while frame is not None and (
+        _module(frame) in _OPERATIONS
+        or (_module(frame) == "asyncio.base_events" and _is_of_server(frame))
+    ):
+        found, frame = frame, frame.f_back
+    return found
+
+
+def _is_of_server(frame: FrameType) -> bool:
+    return frame.f_code.co_qualname.startswith("Server.")
+
+
+def _other_callbacks(future: Any, callback: object, context: object) -> list[tuple[Any, Any]]:
+    """The callbacks of a C future that it will not come to when its first one raises."""
+    others = getattr(future, "_callbacks", None)
+    if others is not None:
+        return list(others)
+    # If somebody has taken back the one that was added first, the C code has them in a list that
+    # nothing else refers to.
+    for pair in gc.get_referrers(callback):
+        if _is_entry(pair) and pair[0] is callback and pair[1] is context:
+            for held in gc.get_referrers(pair):
+                if type(held) is list and len(held) > 1 and all(map(_is_entry, held)):
+                    return held[1:]
+    return []
+
+
+def _is_entry(value: object) -> bool:
+    """Whether it is what a C future keeps of a callback."""
+    return (
+        type(value) is tuple
+        and len(value) == 2
+        and callable(value[0])
+        and type(value[1]) is contextvars.Context
+    )
+
+
+def watch() -> None:
+    """Begin to watch functions of asyncio's for debug mode. Any thread, any often."""
+    global _tool
+    with _lock:
+        if _tool is not None:
+            return
+        for tool in _TOOLS:
+            if sys.monitoring.get_tool(tool) is None:
+                break
+        else:
+            _tool = -1
+            logger.info("sys.monitoring is used up: some errors are logged instead of raised")
+            return
+        events = sys.monitoring.events
+        sys.monitoring.use_tool_id(tool, "loop_pool")
+        for event, callback in (
+            (events.PY_START, _on_start),
+            (events.PY_YIELD, _on_yield),
+            (events.PY_RETURN, _on_return),
+            (events.PY_UNWIND, _on_unwind),
+        ):
+            sys.monitoring.register_callback(tool, event, callback)
+        sys.monitoring.set_local_events(tool, asyncio_private.wait_code, events.PY_START)
+        _tool = tool
+
+
+def _watch_end(code: CodeType) -> bool:
+    """Watch how calls of a function end, from one on that is under way; whether it can be."""
+    with _lock:
+        if _tool is None or _tool < 0:
+            return False
+        if code not in _watched:
+            events = sys.monitoring.events
+            wanted = events.PY_RETURN | events.PY_YIELD
+            if code is asyncio_private.wait_code:
+                wanted |= events.PY_START
+            sys.monitoring.set_local_events(_tool, code, wanted)
+            # This one there is for all functions together. It costs nothing until one is unwound.
+            sys.monitoring.set_events(_tool, events.PY_UNWIND)
+            _watched.add(code)
+    return True
+
+
+def _on_start(code: CodeType, offset: int) -> None:
+    """Refuse to wait for futures of another loop: ``asyncio.wait`` would be woken from there."""
+    here = asyncio._get_running_loop()
+    if code is not asyncio_private.wait_code or not isinstance(here, _core.LoopCore):
+        return
+    if here.get_debug():
+        frame = sys._getframe(1)
+        for future in frame.f_locals["fs"]:
+            if asyncio_private.future_loop(future) not in {here, None}:
+                text = _of_another_loop(future, _callers(frame))
+                raise RuntimeError(f"{_MISMATCHED} than the one that waits for it: {text}")
+
+
+def _on_yield(code: CodeType, offset: int, value: object) -> None:
+    if _misuses.open:
+        misuse = _misuses.open.get(sys._getframe(1))
+        if misuse is not None:
+            misuse.deliver()
+
+
+def _on_return(code: CodeType, offset: int, value: object) -> None:
+    if _misuses.open:
+        misuse = _misuses.open.pop(sys._getframe(1), None)
+        if misuse is not None:
+            misuse.deliver()
+            raise misuse.error
+
+
+def _on_unwind(code: CodeType, offset: int, exception: BaseException) -> None:
+    if _misuses.open:
+        misuse = _misuses.open.pop(sys._getframe(1), None)
+        if misuse is not None:
+            misuse.deliver()
+            exception.add_note(str(misuse.error))

@@ -1,0 +1,277 @@
+"""asyncio's streams with native parts where each message passes.
+
+The classes inherit asyncio's, which is what programs see and what happens once in a connection's
+life. Native are ``read``, ``readexactly``, ``readuntil``, ``readline`` and ``async for``,
+``feed_data``, the protocol's ``data_received``, and the writer's ``write`` and ``drain``: ``_core``
+adds them to the classes below. Slots hold what these need of the Python side, where they find it by
+its place; ``asyncio_private`` lists asyncio's attributes that the classes share with it.
+
+Threads: a stream belongs to its loop's thread. A writer that is used on another loop works: what it
+does goes to its own loop, and what is awaited is awaited there (``thread_affinity``). A reader
+does no harm to memory then, and is as right or wrong as with asyncio's streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import warnings
+from asyncio import format_helpers
+from typing import TYPE_CHECKING, Any
+
+from .. import _core
+from . import asyncio_private
+from .event_loop import EventLoop
+from .thread_affinity import await_on_loop
+from .transports import StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+LIMIT = 2**16
+"""Bytes that a reader keeps before it may pause its transport, if nothing else is said."""
+
+
+def _done_future(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
+    """Return the future by which tasks of a native loop are woken; ``None`` for other loops.
+
+    Each loop has its own, so that no two threads touch the same.
+    """
+    if type(loop) is not EventLoop:
+        return None
+    future = loop._done_future
+    if future is None:
+        future = loop._done_future = asyncio.Future(loop=loop)
+        future.set_result(None)
+    return future
+
+
+class _Buffer(bytearray):
+    """A copy of what a reader has, which forgets it there too when it is cleared.
+
+    ``loop.start_tls`` moves what has come before the handshake in this way.
+    """
+
+    __slots__ = ("_reader",)
+
+    _reader: StreamReader
+
+    def clear(self) -> None:
+        """Forget all of it, in the reader too."""
+        self._reader._clear_buffer()
+        super().clear()
+
+
+class StreamReader(_core.StreamReaderCore, asyncio.StreamReader):
+    """An ``asyncio.StreamReader`` whose buffer is native."""
+
+    __slots__ = ("_exception", "_loop", "_transport", "_waiter", "_woken")
+
+    if TYPE_CHECKING:
+        _exception: BaseException | None
+        _loop: asyncio.AbstractEventLoop
+        _source_traceback: Any
+        _transport: Any
+        _waiter: asyncio.Future[None] | None
+        _woken: asyncio.Future[None] | None
+
+    def __init__(self, limit: int = LIMIT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        if limit <= 0:
+            raise ValueError("Limit cannot be <= 0")
+        self._limit = int(min(limit, sys.maxsize))
+        self._loop = asyncio.get_event_loop() if loop is None else loop
+        self._exception = None
+        self._transport = None
+        self._waiter = None
+        self._woken = _done_future(self._loop)
+        if self._loop.get_debug():
+            self._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+
+    @property
+    def _buffer(self) -> _Buffer:
+        copy = _Buffer(self._copy_buffer())
+        copy._reader = self
+        return copy
+
+
+class StreamWriter(asyncio.StreamWriter):
+    """An ``asyncio.StreamWriter`` whose ``write`` and ``drain`` are native."""
+
+    __slots__ = ("_loop", "_protocol", "_reader", "_transport")
+
+    if TYPE_CHECKING:
+        _loop: asyncio.AbstractEventLoop
+        _protocol: Any
+        _reader: asyncio.StreamReader | None
+        _transport: Any
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.BaseProtocol,
+        reader: asyncio.StreamReader | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        assert reader is None or isinstance(reader, asyncio.StreamReader)
+        self._transport = transport
+        self._protocol = protocol
+        self._reader = reader
+        self._loop = loop
+
+    async def _drain_later(self) -> None:
+        """What ``drain`` returns when there is something to wait for, or to raise."""
+        await self._on_its_loop(super().drain)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed. As ``asyncio.StreamWriter.wait_closed``."""
+        await self._on_its_loop(super().wait_closed)
+
+    async def start_tls(self, *args: Any, **kwds: Any) -> None:
+        """Upgrade the connection to TLS. As ``asyncio.StreamWriter.start_tls``."""
+        await self._on_its_loop(super().start_tls, *args, **kwds)
+
+    def _on_its_loop(
+        self, method: Callable[..., Coroutine[Any, Any, None]], *args: Any, **kwds: Any
+    ) -> Coroutine[Any, Any, None]:
+        loop = self._loop
+        if not isinstance(loop, EventLoop) or _core._is_owner(loop):
+            return method(*args, **kwds)
+        if loop.get_debug():
+            asyncio_private.check_thread(loop)
+        return await_on_loop(loop, functools.partial(method, *args, **kwds))
+
+    def __del__(self, warnings: Any = warnings) -> None:
+        transport = getattr(self, "_transport", None)
+        if transport is None:
+            return
+        loop = self._loop
+        if isinstance(loop, EventLoop) and loop.is_running() and not _core._is_owner(loop):
+            # Nobody chose the thread that has dropped it: that is no misuse, in debug mode either.
+            if not transport.is_closing():
+                loop.call_soon_threadsafe(transport.close)
+                warnings.warn(f"unclosed {self!r}", ResourceWarning)
+            return
+        super().__del__(warnings)
+
+
+class StreamProtocol(asyncio.StreamReaderProtocol):
+    """An ``asyncio.StreamReaderProtocol`` which feeds its reader natively."""
+
+    __slots__ = ("_connection_lost", "_paused", "_stream_reader_wr")
+
+    if TYPE_CHECKING:
+        _closed: asyncio.Future[None]
+        _loop: asyncio.AbstractEventLoop
+
+    def __init__(
+        self,
+        stream_reader: StreamReader,
+        client_connected_cb: Callable[[Any, Any], Any] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(stream_reader, client_connected_cb, loop)
+        self._client_connected_cb = client_connected_cb
+
+    def connection_made(self, transport: Any) -> None:
+        """Introduce the reader to the transport, and call whoever serves the connection."""
+        self._transport = transport
+        reader: StreamReader | None = asyncio_private.reader_of(self)
+        if reader is not None:
+            reader.set_transport(transport)
+        self._over_ssl = transport.get_extra_info("sslcontext") is not None
+        serve = self._client_connected_cb
+        if serve is None:
+            return
+        assert reader is not None
+        writer = StreamWriter(transport, self, reader, self._loop)
+        try:
+            served = serve(reader, writer)
+        except Exception as exc:
+            self._report(exc, transport)
+            self._strong_reader = None
+            return
+        if asyncio.iscoroutine(served):
+            self._task = self._loop.create_task(served)
+            self._task.add_done_callback(lambda task: self._served(task, transport))
+        self._strong_reader = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell whoever waits; nobody needs to ask how it ended."""
+        super().connection_lost(exc)  # type: ignore[arg-type]
+        # asyncio's finalizer does this: too late if the collector finalizes the future first.
+        closed = self._closed
+        if closed.done() and not closed.cancelled():
+            closed.exception()
+
+    def _served(self, task: asyncio.Task[Any], transport: Any) -> None:
+        if task.cancelled():
+            transport.close()
+            return
+        exc = task.exception()
+        if exc is not None:
+            self._report(exc, transport)
+
+    def _report(self, exc: BaseException, transport: Any) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": "Unhandled exception in client_connected_cb",
+                "exception": exc,
+                "transport": transport,
+            }
+        )
+        transport.close()
+
+
+_core._install_reader_methods(StreamReader)
+_core._install_writer_methods(StreamWriter, StreamProtocol, StreamTransport)
+# Every loop makes them at each message.
+_core._stop_counting(StreamReader, StreamWriter, _core.StreamRead, _core.StreamReady)
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = LIMIT,
+    **kwds: Any,
+) -> tuple[StreamReader, StreamWriter]:
+    """Connect, and return a native reader and writer. As ``asyncio.open_connection``.
+
+    Call it from a coroutine on any loop, in a pool or not: the streams belong to its thread.
+
+    Args:
+        host: as for ``asyncio.open_connection``.
+        port: likewise.
+        limit: bytes that the reader keeps before it may pause the transport, and the most that
+            ``readline`` and ``readuntil`` return without the separator.
+        kwds: as for ``loop.create_connection`` (``ssl``, ``sock``, ``local_addr``, ...).
+
+    Raises:
+        OSError: the connection cannot be made.
+    """
+    loop = asyncio.get_running_loop()
+    reader = StreamReader(limit, loop)
+    protocol = StreamProtocol(reader, loop=loop)
+    where: Any = (host, port)
+    transport, _ = await loop.create_connection(lambda: protocol, *where, **kwds)
+    return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+async def listen(
+    client_connected_cb: Callable[
+        [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None
+    ],
+    host: Any = None,
+    port: Any = None,
+    *,
+    limit: int = LIMIT,
+    **kwds: Any,
+) -> asyncio.Server:
+    """Listen on the running loop alone, with native streams. As ``asyncio.start_server``."""
+    loop = asyncio.get_running_loop()
+
+    def factory() -> StreamProtocol:
+        return StreamProtocol(StreamReader(limit, loop), client_connected_cb, loop)
+
+    return await loop.create_server(factory, host, port, **kwds)

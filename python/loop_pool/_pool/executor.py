@@ -1,0 +1,232 @@
+"""``PoolExecutor`` and ``submit``: the loops of a pool as the workers of an executor."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Self, final, overload
+
+from .._loop.event_loop import EventLoop
+from .executor_queue import Work
+from .pool import Pool, _open_pools, current_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+
+@final
+class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
+    """A ``concurrent.futures`` executor whose workers are the loops of a pool.
+
+    A plain function runs in a loop's thread, and holds up that loop until it returns, with all its
+    tasks and connections. A coroutine function is called there, and its coroutine runs as a task
+    beside others; its future has the result of that. Either runs in a copy of the context of
+    whoever submitted it. Which loop it is, is decided when one is free.
+
+    All else is as of ``ThreadPoolExecutor``, which it is to those who ask: ``map``, the ``with``
+    block, ``loop.run_in_executor``, ``loop.set_default_executor``.
+
+    Args:
+        loops: how many loops a pool of its own has; ``None``: one for each core.
+        pool: the pool to use; it goes on after the executor, and at its end cancels what has not
+            begun. ``None``, and ``loops`` too: the pool that runs in this thread, if one does.
+            Otherwise the executor has a pool of its own, in threads of its own, until it is shut
+            down.
+
+    Threads: all may use it. ``with`` and ``shutdown(wait=True)`` block the calling thread, so on a
+    loop of its pool use ``async with``.
+
+    Raises:
+        ValueError: ``loops`` is below 1 or above 4096, or given with ``pool``.
+        TypeError: ``loops`` is not an integer.
+        RuntimeError: the pool is closed.
+    """
+
+    def __init__(self, loops: int | None = None, *, pool: Pool | None = None) -> None:
+        if pool is not None and loops is not None:
+            raise ValueError("loops are those of the pool: give one or the other")
+        if pool is None and loops is None:
+            here = asyncio._get_running_loop()
+            pool = current_pool() if isinstance(here, EventLoop) and here._pool else None
+        self._owned = None if pool is not None else _OwnPool(loops)
+        shared = self._owned.pool if self._owned is not None else pool
+        assert shared is not None
+        super().__init__(max_workers=len(shared.loops))
+        self._pool = shared
+        self._key = object()
+        self._work = shared._add_work(self._key, lambda: Work(shared.loops))
+        self._work.ended.add_done_callback(_Dropper(shared, self._key))
+        self._collected = weakref.finalize(self, self._work.shut, "its executor was collected")
+        self._collected.atexit = False
+        if self._owned is not None:
+            self._owned.end_after(self._work)
+
+    @overload
+    def submit[**P, T](
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[T]: ...
+    @overload
+    def submit[**P, T](
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[T]: ...
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Let a loop call ``fn``. Any thread.
+
+        Returns:
+            A future of its result, or of that of the coroutine it returns. As soon as the call has
+            begun, it cannot be cancelled.
+
+        Raises:
+            RuntimeError: the executor was shut down, or the pool has ended, or this process is a
+                fork of the pool's.
+        """
+        self._pool._check_process()
+        return self._work.submit(fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no further call. As ``concurrent.futures.Executor.shutdown``. Any thread.
+
+        In a forked child it does nothing: the calls are the parent's.
+
+        Args:
+            wait: whether to return only when all calls have ended, and a pool of its own too.
+            cancel_futures: whether calls that have not begun are cancelled.
+
+        Raises:
+            RuntimeError: it would wait, in the thread of a loop that is to make the calls.
+        """
+        if self._pool._core.forked():
+            return
+        self._work.shut("shutdown", cancel=cancel_futures)
+        if not wait:
+            return
+        if self._work.runs_here() and not self._work.ended.done():
+            raise RuntimeError(
+                f"shutdown(wait=True) of {self!r} would stop a loop that is to make its calls: "
+                "use `async with`, or wait=False"
+            )
+        self._work.ended.result()
+        if self._owned is not None:
+            self._owned.join()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(self._work.ended))
+        if self._owned is not None:
+            await asyncio.shield(asyncio.wrap_future(self._owned.ended))
+
+
+class _Dropper:
+    """Lets a pool forget the work of an executor that has ended."""
+
+    def __init__(self, pool: Pool, key: object) -> None:
+        self._pool, self._key = pool, key
+
+    def __call__(self, _: object) -> None:
+        self._pool._drop_work(self._key)
+
+
+class _OwnPool:
+    """A pool in a thread of its own, which ends with the work of its executor."""
+
+    def __init__(self, loops: int | None) -> None:
+        from .runner import Runner  # which imports what this module is imported by
+
+        self._runner = Runner  # kept for `_main`
+        self._loops = loops
+        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.ended.set_running_or_notify_cancel()
+        self._begun: concurrent.futures.Future[Pool] = concurrent.futures.Future()
+        self._work: concurrent.futures.Future[Work] = concurrent.futures.Future()
+        # A daemon, as the interpreter waits for others before it lets us end this one.
+        self._thread = threading.Thread(target=self._main, name="loop-pool-executor", daemon=True)
+        self._thread.start()
+        self.pool = self._begun.result()
+
+    def end_after(self, work: Work) -> None:
+        """Let the pool end when the work has, and at the exit of the interpreter at the latest."""
+        atexit.register(self._exit)
+        self._work.set_result(work)
+
+    def join(self) -> None:
+        """Wait for the end of the pool."""
+        self.ended.result()
+        self._thread.join()
+
+    def _exit(self) -> None:
+        if self.pool._core.forked():
+            return  # the thread is the parent's
+        self._work.result().shut("the exit of the interpreter")
+        self.join()
+
+    def _main(self) -> None:
+        try:
+            with self._runner(loops=self._loops) as runner:
+                self._begun.set_result(runner.get_pool())
+                runner.run(self._wait())
+        except BaseException as error:
+            if self._begun.done():
+                raise
+            self._begun.set_exception(error)
+        finally:
+            atexit.unregister(self._exit)
+            self.ended.set_result(None)
+
+    async def _wait(self) -> None:
+        work = await asyncio.wrap_future(self._work)
+        await asyncio.shield(asyncio.wrap_future(work.ended))
+
+
+_SHARED = object()
+"""The work of ``submit`` in each pool."""
+
+
+@overload
+def submit[**P, T](
+    fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+) -> concurrent.futures.Future[T]: ...
+@overload
+def submit[**P, T](
+    fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> concurrent.futures.Future[T]: ...
+def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+    """Let a loop of the pool call ``fn``, as ``PoolExecutor(pool=...).submit`` does.
+
+    Any thread may call it: on a loop, its pool is meant, and elsewhere (in ``asyncio.to_thread``,
+    in a thread of the program's own) the only pool of the process. Calls that no loop has begun
+    when the pool ends are cancelled.
+
+    Returns:
+        A future that threads may wait for; on a loop, await ``asyncio.wrap_future`` of it.
+
+    Raises:
+        RuntimeError: there is no such pool, or more than one, or it has ended.
+    """
+    pool = _the_pool()
+    return pool._add_work(_SHARED, lambda: Work(pool.loops)).submit(fn, args, kwargs)
+
+
+def _the_pool() -> Pool:
+    if asyncio._get_running_loop() is None:
+        pools = list(_open_pools)
+        if len(pools) > 1:
+            raise RuntimeError(
+                f"{len(pools)} pools run in this process: use PoolExecutor(pool=...).submit"
+            )
+        if pools:
+            return pools[0]
+    return current_pool()

@@ -1,0 +1,438 @@
+"""The pool: N threads, each with its own loop.
+
+Loop 0 runs in the thread that called ``run``; the others in threads of their own, named
+``loop-pool-1`` and so on, started one after another (many threads that start at once can deadlock
+in the interpreter: python/cpython#157666).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from .. import _core
+from .._loop.event_loop import EventLoop
+from .._loop.signals import PoolSignals
+from .loop_local_values import Locals
+from .stuck import Watch
+from .thread_stacks import Probes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from .executor_queue import Work
+    from .stuck import StuckLoop
+
+logger = logging.getLogger("loop_pool")
+
+GRACE = 1.0
+"""Seconds beyond the deadline that a loop has for an answer, once its own work has given up."""
+
+ENOUGH = 0.85
+"""The part of it after which nothing more is waited for or looked at."""
+
+_TURNS_IN_VAIN = 100
+"""Failed turns in a row after which a loop is given up."""
+
+_forked_from_pool = False
+
+
+class LoopStats(NamedTuple):
+    """What one loop has done and has to do. Counts since the loop was made."""
+
+    name: str
+    """``loop-pool-0`` and so on; its thread is named so too, but for loop 0's."""
+    ready: int
+    """Callbacks that were ready when its last turn began."""
+    timers: int
+    """Timers pending when its last turn began."""
+    descriptors: int
+    """Descriptors watched, the loop's own signal pipe included."""
+    callbacks: int
+    """Callbacks and task steps run."""
+    turns: int
+    """Turns begun."""
+    polls: int
+    """Times that it asked the kernel."""
+    busy: float
+    """Seconds spent outside the kernel's wait."""
+    idle: float
+    """Seconds spent in the kernel's wait."""
+    jobs: int
+    """Jobs of socket work, its own or others', that its thread took from a deque and did."""
+    stolen_from: int
+    """Jobs of its transports that other threads did, while it was busy or stuck."""
+    stolen_by: int
+    """Jobs of other loops' transports that its thread did."""
+    handoffs: int
+    """Times that it was stuck inside a callback and its reactor was handed over."""
+    wakes: int
+    """Times that another thread woke its thread through the kernel."""
+    spawned: int
+    """Coroutines of ``spawn`` that were left to any loop and begun here."""
+    spawned_stolen: int
+    """Coroutines of ``spawn`` taken over from other loops."""
+    bytes_in: int
+    """Bytes read by its native transports."""
+    bytes_out: int
+    """Bytes written by its native transports."""
+    transports: int
+    """Native transports open."""
+    read_ahead: int
+    """Bytes that other threads have read for it and that are not delivered yet."""
+    tasks: int
+    """Tasks in the registry: those that were suspended, the dead ones not yet found included."""
+    tasks_swept: int
+    """Dead tasks found in the registry."""
+
+
+class _Member:
+    """One loop of a pool, and the thread that runs it."""
+
+    def __init__(self, pool: Pool, index: int) -> None:
+        self.pool = pool
+        self.index = index
+        self.name = f"loop-pool-{index}"
+        self.loop: EventLoop
+        self.thread: threading.Thread | None = None
+        self.probes: Probes
+        self.locals = Locals()
+        # Held while something is posted to the loop, and to refuse posts from then on: what was
+        # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
+        # finalizer may post while this thread does.
+        self.door = threading.RLock()
+        self.accepting = False
+        self.ended = False
+        # Tasks that did not end in time, which have been named or counted in the log.
+        self.named: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._stopping = False
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+
+    def adopt(self, loop: EventLoop) -> None:
+        loop._pool = self.pool
+        loop._pool_index = self.index
+        loop._join(self.pool._core, self.index)
+        self.probes = Probes()
+        with self.door:
+            self.loop = loop
+            self.accepting = not self._stopping
+
+    def start(self, debug: bool | None) -> None:
+        self.thread = threading.Thread(
+            target=self._main, args=(debug,), name=self.name, daemon=True
+        )
+        self.thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            self.thread.join()
+            raise self._failure
+
+    def _main(self, debug: bool | None) -> None:
+        if self._stopping:  # the one who started us was interrupted
+            return
+        try:
+            loop = EventLoop()
+            try:
+                if debug is not None:
+                    loop.set_debug(debug)
+                self.adopt(loop)
+                loop.call_soon(self._started.set)
+                self._run(loop)
+            finally:
+                self.end()
+                loop.close()
+        except BaseException as error:
+            if self._started.is_set():
+                raise
+            self._failure = error
+            self._started.set()
+
+    def _run(self, loop: EventLoop) -> None:
+        """Run until the pool stops the loop, whatever its callbacks do.
+
+        ``SystemExit`` and ``KeyboardInterrupt`` end ``main`` on loop 0, where the caller of ``run``
+        sees them; the loop they came from goes on, so that the pool can end in good order. So it
+        does after an error out of an exception handler, unless it never gets further.
+        """
+        in_vain = 0
+        # A turn may both stop the loop and fail. When the pool's time is up nobody has to say so.
+        while not (self._stopping or _core._was_cut_short(loop)):
+            turns = loop._stats()["turns"]
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                self.pool._interrupt(error)
+            except Exception:
+                logger.critical("%s: an error ended a turn", self.name, exc_info=True)
+                in_vain = in_vain + 1 if loop._stats()["turns"] <= turns + 1 else 0
+                if in_vain == _TURNS_IN_VAIN:
+                    raise
+
+    def end(self, *, stuck: bool = False) -> None:
+        """Accept no further work, and let nobody wait for what will not be done any more.
+
+        On the loop's thread; any other may do so for one that is ``stuck`` in a callback.
+        """
+        with self.door:
+            self.accepting = False
+            self.ended = True
+        loop = getattr(self, "loop", None)
+        for task in [] if loop is None else loop._shut_spawned():
+            # To show one that is inside its step would be to wait for that.
+            what = "the task" if stuck else repr(task)
+            task._abandon(RuntimeError(f"{self.name} ended before {what} was done"))
+
+    def stop(self) -> None:
+        """End the thread, from any other, however far it has come."""
+        with self.door:
+            self._stopping = True
+            loop = getattr(self, "loop", None)
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+
+@final
+class Pool:
+    """The loops of one ``run``. Made by :class:`Runner`; found by :func:`current_pool`."""
+
+    def __init__(
+        self, loops: int, debug: bool | None, steal: bool, stuck_after: float | None
+    ) -> None:
+        self._core = _core.PoolCore(loops, steal=steal)
+        self._debug = debug
+        self._members = [_Member(self, index) for index in range(loops)]
+        self._loops: tuple[EventLoop, ...] = ()
+        self._watch = Watch(self, stuck_after)
+        self._signals = PoolSignals(self)
+        self._interrupted = False
+        self._shutdown: asyncio.Task[None] | None = None  # the task that ends the pool
+        # Under the lock: what executors have the loops do; None when the pool has refused them.
+        # Re-entrant, as a finalizer may end an executor meanwhile.
+        self._works_lock = threading.RLock()
+        self._works: dict[object, Work] | None = {}
+
+    def __repr__(self) -> str:
+        state = "open" if self._members[0].accepting else "closed"
+        return f"<Pool loops={len(self._members)} {state}>"
+
+    @property
+    def loops(self) -> tuple[EventLoop, ...]:
+        """The loops, loop 0 first. Any thread.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this process.
+        """
+        self._check_open()
+        return self._loops
+
+    def stats(self) -> list[LoopStats]:
+        """What each loop has done and has to do. Any thread; no loop is stopped for it.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this process.
+        """
+        self._check_open()
+        return [_stats_of(member) for member in self._members]
+
+    def on_stuck(self, callback: Callable[[StuckLoop], object]) -> Callable[[], None]:
+        """Have ``callback`` called when a loop gets stuck inside a callback, and when it gets out.
+
+        Stuck is a loop that has been inside one callback for longer than ``stuck_after`` of
+        :func:`run`, or without it than the loop's own ``slow_callback_duration``. A thread that
+        only waits for a processor is not; neither is a loop that sleeps, or runs many short
+        callbacks.
+
+        Args:
+            callback: called with one :class:`StuckLoop` as soon as that is noticed, and with
+                another, whose ``ended`` is true, when the loop has left its callback. A loop that
+                is still stuck when the pool ends has no end. It is called in the thread
+                ``loop-pool-watch``, for one incident after another, so it should be short: what
+                happens meanwhile is told later. It may post to a loop by
+                ``call_soon_threadsafe``. An exception in it is logged.
+
+        Returns:
+            A function that ends this, from any thread, once and for all; a call under way goes on.
+
+        Raises:
+            RuntimeError: the pool is closed, or belongs to the parent of this process.
+            TypeError: ``callback`` cannot be called.
+            OSError: the process is out of descriptors.
+
+        Any thread may register.
+        """
+        self._check_open()
+        return self._watch.on_stuck(callback)
+
+    # -- for Runner ------------------------------------------------------------------------------
+
+    def _open(self, loop: EventLoop) -> None:
+        """Adopt loop 0 and start the other threads, one after another."""
+        self._members[0].adopt(loop)
+        if len(self._members) > 1:
+            # `asyncio.sleep` and its like, looked up by every loop: the module has a `__getattr__`,
+            # so the interpreter cannot avoid counting what it finds there.
+            shared = (getattr(asyncio, name) for name in asyncio.__all__)
+            _core._stop_counting(
+                *(thing for thing in shared if isinstance(thing, type) or inspect.isroutine(thing))
+            )
+        try:
+            for member in self._members[1:]:
+                member.start(self._debug)
+            self._loops = tuple(member.loop for member in self._members)
+            self._core.start_monitor()
+            self._watch.start()
+        except BaseException:
+            self._stop()
+            self._join(None)
+            raise
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Let ``error``, raised on another loop, end ``run`` as if it were raised on loop 0.
+
+        Only the first does, and none while the pool is ending anyway.
+        """
+
+        def propagate() -> None:
+            raise error
+
+        if self._interrupted or not self._members[0].accepting:
+            return
+        self._interrupted = True
+        self._members[0].loop.call_soon_threadsafe(propagate)
+
+    def _add_work(self, key: object, make: Callable[[], Work]) -> Work:
+        """Return the work of an executor, which the end of the pool ends. Any thread.
+
+        Raises:
+            RuntimeError: the pool is closing.
+        """
+        with self._works_lock:
+            if self._works is not None:
+                work = self._works.get(key)
+                if work is None:
+                    work = self._works[key] = make()
+                return work
+        raise RuntimeError(f"{self!r} is closed")
+
+    def _drop_work(self, key: object) -> None:
+        with self._works_lock:
+            if self._works is not None:
+                self._works.pop(key, None)
+
+    def _take_works(self) -> list[Work]:
+        """Refuse the work of executors from then on, and return what there is."""
+        with self._works_lock:
+            works, self._works = self._works, None
+        return list((works or {}).values())
+
+    def _begin_run(self) -> None:
+        """Let an error on another loop end the ``run`` that begins, as it did an earlier one."""
+        self._interrupted = False
+
+    def _refuse(self) -> None:
+        """Accept no further work. What was accepted is seen by the shutdown that follows."""
+        for member in self._members:
+            with member.door:
+                member.accepting = False
+                loop = getattr(member, "loop", None)
+            if loop is not None:
+                loop._refuse_spawned()
+
+    def _stop(self) -> None:
+        """Have the threads end, without waiting for them."""
+        self._refuse()
+        for member in self._members:
+            # Also one whose thread is only about to begin: it ends by itself.
+            if member.thread is not None:
+                with contextlib.suppress(RuntimeError):  # its loop has closed meanwhile
+                    member.stop()
+
+    def _join(self, deadline: float | None, given_up: Collection[_Member] = ()) -> list[_Member]:
+        """Wait for threads that were told to end; return the members whose did not in time.
+
+        Those that were given up are hardly waited for: it may be that they only had much to run.
+        """
+        threads = [(member, member.thread) for member in self._members if member.thread is not None]
+        soon = deadline
+        if deadline is not None:
+            # A deadline that others have used up leaves a healthy thread the time to end.
+            enough = deadline + ENOUGH * GRACE
+            deadline = max(deadline, min(time.monotonic() + GRACE / 2, enough))
+            soon = min(time.monotonic() + GRACE / 20, enough)
+        stuck = []
+        for member, thread in threads:
+            if thread.is_alive():
+                until = soon if member in given_up else deadline
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                stuck.append(member)
+        self._watch.refuse()
+        self._core.stop_monitor()
+        self._watch.join(None if deadline is None else max(deadline, time.monotonic() + GRACE / 10))
+        return stuck
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        if self._core.forked():
+            raise RuntimeError(_FORKED)
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if not self._members[0].accepting:
+            raise RuntimeError(f"{self!r} is closed")
+
+    def _member_of(self, loop: asyncio.AbstractEventLoop) -> _Member:
+        if isinstance(loop, EventLoop) and loop._pool is self:
+            return self._members[loop._pool_index]
+        raise RuntimeError(f"{loop!r} does not belong to {self!r}")
+
+
+_FORKED = (
+    "this process is a fork of one that runs a loop_pool: the pool's threads and loops exist only "
+    "in the parent; start a pool of its own with loop_pool.run"
+)
+
+
+def _stats_of(member: _Member) -> LoopStats:
+    seen = member.loop._stats()
+    busy, idle = seen.pop("busy_ns") / 1e9, seen.pop("idle_ns") / 1e9
+    return LoopStats(name=member.name, busy=busy, idle=idle, **seen)
+
+
+def current_pool() -> Pool:
+    """Return the pool whose loop runs in this thread.
+
+    Raises:
+        RuntimeError: none does: the thread belongs to no pool (an executor's thread, say), or the
+            pool is closed, or this process is a fork of the pool's.
+    """
+    loop = asyncio._get_running_loop()
+    pool = loop._pool if isinstance(loop, EventLoop) else None
+    if pool is None:
+        if _forked_from_pool:
+            raise RuntimeError(_FORKED)
+        where = threading.current_thread().name
+        raise RuntimeError(
+            f"no loop_pool runs in this thread ({where}): call this from a coroutine or callback "
+            "on one of the pool's loops"
+        )
+    pool._check_open()
+    return pool
+
+
+def _note_fork() -> None:
+    global _forked_from_pool
+    _forked_from_pool = _forked_from_pool or bool(_open_pools)
+
+
+_open_pools: set[Pool] = set()
+os.register_at_fork(after_in_child=_note_fork)

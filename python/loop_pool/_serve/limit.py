@@ -1,0 +1,104 @@
+"""The limit of concurrency of ``loop_pool.serve``: one number for all loops.
+
+uvicorn's protocols would each compare it with what their own loop has, and refuse before anybody
+can look at the path. So they are told of no limit, and it is kept here, in front of the application
+and behind what the server answers itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, final
+
+from uvicorn.protocols.http.flow_control import service_unavailable
+
+from .._pool.spawn import spawn
+
+if TYPE_CHECKING:
+    from uvicorn.server import ServerState
+
+    from .._loop.event_loop import EventLoop
+    from .health import App
+
+logger = logging.getLogger("uvicorn.error")
+
+TURNS = 8
+"""Turns in which a loop has seen, and handled, that a client has gone."""
+
+PATIENCE = 0.05
+"""Seconds after which a loop that has not had its turns is stuck; what it has counts."""
+
+
+@final
+class ConcurrencyLimit:
+    """Counts connections and requests of every loop. Any thread.
+
+    Args:
+        limit: requests are answered while there are fewer connections, and fewer requests, than
+            this; ``None``: always.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._states: dict[EventLoop, ServerState] = {}
+        self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        """What loops have begun, each for all of its requests that wait for it."""
+
+    def count(self, loop: EventLoop, state: ServerState) -> None:
+        """Count what one loop has, from now on."""
+        self._states[loop] = state
+
+    def around(self, app: App) -> App:
+        """Return the application with the limit before it."""
+        if self._limit is None:
+            return app
+
+        async def limited(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and await self._is_still_reached():
+                logger.warning("Exceeded concurrency limit.")
+                await service_unavailable(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return limited
+
+    async def _is_still_reached(self) -> bool:
+        """Whether it is reached, once every loop has looked which of its clients have gone."""
+        loop = asyncio.get_running_loop()
+        # The look that is under way began before this request: only the next one serves for sure.
+        for _ in range(2):
+            if not self._is_reached():
+                return False
+            look = self._looks.get(loop)
+            is_new = look is None or look.done()
+            if look is None or is_new:
+                look = self._looks[loop] = loop.create_task(self._let_all_look())
+            await asyncio.shield(look)
+            if is_new:
+                break
+        return self._is_reached()
+
+    async def _let_all_look(self) -> None:
+        looking: list[Any] = []
+        for loop in self._states:
+            # One that has ended has no connections any more.
+            with contextlib.suppress(RuntimeError):
+                looking.append(spawn(_have_turns(), loop=loop))
+        if looking:
+            await asyncio.wait(looking, timeout=PATIENCE)
+
+    def _is_reached(self) -> bool:
+        """Whether a request is one too many, which is among those that are counted."""
+        limit = self._limit or 0
+        # Loops that are asked at the same time see each other's: none lets one more in.
+        return (
+            sum(len(state.connections) for state in self._states.values()) >= limit
+            or sum(len(state.tasks) for state in self._states.values()) > limit
+        )
+
+
+async def _have_turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)

@@ -1,0 +1,37 @@
+"""The log of ``loop_pool.serve``: uvicorn's, with the name of the loop in each line of access."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from typing import Any
+
+from uvicorn.config import LOGGING_CONFIG
+
+from .._loop.cross_loop_checks import name_of
+
+
+class LoopName(logging.Filter):
+    """Gives each record the attribute ``loop``: the name of the loop it comes from, or ``-``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        loop = asyncio._get_running_loop()
+        record.loop = "-" if loop is None else name_of(loop)
+        return True
+
+
+def log_config() -> dict[str, Any]:
+    """Return the configuration used if none is given; uvicorn changes what it gets."""
+    config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    config["filters"] = {"loop": {"()": f"{__name__}.{LoopName.__name__}"}}
+    config["handlers"]["access"]["filters"] = ["loop"]
+    access = config["formatters"]["access"]
+    access["fmt"] = access["fmt"].replace("%(levelprefix)s ", "%(levelprefix)s %(loop)s ")
+    # What the pool itself has to say goes where uvicorn's words go.
+    config["loggers"]["loop_pool"] = {
+        "handlers": ["default"],
+        "level": "WARNING",
+        "propagate": False,
+    }
+    return config

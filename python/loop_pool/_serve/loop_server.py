@@ -1,0 +1,265 @@
+"""One loop's share of ``loop_pool.serve``: the application's lifespan there, and its connections.
+
+A site is made, used and ended on its loop. Nothing of it is shared with the others but what the
+application itself shares: each has uvicorn's configuration as a copy, its own protocols' state, and
+its own lifespan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import logging
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, final
+
+from uvicorn.server import ServerState
+
+from .._loop.cross_loop_checks import name_of
+from .._loop.event_loop import EventLoop
+from .._loop.tls import unsent
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    import uvicorn
+
+logger = logging.getLogger("uvicorn.error")
+
+LOOK = 0.02
+"""Seconds between two looks at what has not ended yet, while the server shuts down."""
+
+ARRIVED = 0.25
+"""Seconds that a new connection has, at least, to show the request that it was opened for."""
+
+PATIENCE = 1.0
+"""Seconds that a client has, at least, to end its TLS handshake, or to say goodbye in TLS."""
+
+CANCELLED_IN = 1.0
+"""Seconds that a cancelled request has to end in."""
+
+_quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("loop_pool_quiet", default=False)
+"""Whether uvicorn's usual messages are kept back, as another loop tells the same."""
+
+
+def only_news(record: logging.LogRecord) -> bool:
+    """Drop, as a filter of uvicorn's log, what every loop would repeat."""
+    return record.levelno > logging.INFO or not _quiet.get()
+
+
+@final
+class Site:
+    """What one loop serves.
+
+    Args:
+        config: loaded; the site takes a copy.
+        quiet: whether the lifespan keeps its usual messages to itself.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, quiet: bool) -> None:
+        self.config = copy.copy(config)
+        # It is the process's (`limit`), and not that of each loop's protocols.
+        self.config.limit_concurrency = None
+        self.loop = _running_loop()
+        self.name = name_of(self.loop)
+        self.state = ServerState()
+        self.error: BaseException | None = None
+        """What the application raised in its lifespan."""
+        observed = copy.copy(self.config)
+        observed.loaded_app = self._observed
+        self._lifespan: Any = config.lifespan_class(observed)
+        self._clock: asyncio.TimerHandle | None = None
+        self._leaving: list[tuple[bytes, bytes]] = []
+        self._quiet = quiet
+        self._stopped = False
+        self._hurried = False
+        self._taking: set[asyncio.Task[Any]] = set()
+
+    @property
+    def requests(self) -> int:
+        """How many requests were answered. From any thread."""
+        return self.state.total_requests
+
+    async def start(self) -> bool:
+        """Begin the application's lifespan; return whether it began."""
+        _quiet.set(self._quiet)
+        await self._lifespan.startup()
+        if self._lifespan.should_exit:
+            return False
+        self._set_headers()
+        return True
+
+    def make_protocol(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.state, app_state=self._lifespan.state)
+
+    def take(self, conn: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Serve a connection that has been accepted already."""
+        task = self.loop.create_task(self._take(conn, context))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    async def _take(self, conn: socket.socket, context: ssl.SSLContext | None) -> None:
+        try:
+            await self.loop.connect_accepted_socket(self.make_protocol, conn, ssl=context)
+        except OSError as error:  # the client has gone, or failed at TLS
+            logger.info("A connection was lost while shutting down: %s", error)
+
+    async def drain(
+        self,
+        listening: asyncio.AbstractServer | None,
+        idle: float,
+        deadline: float,
+    ) -> list[str]:
+        """End the connections: those that wait for a request last.
+
+        Each answer says that the connection closes. One that waits for its next request may send
+        one more for ``idle`` seconds. What has not ended by the deadline is cancelled.
+
+        Args:
+            listening: the loop's listeners, which have been closed.
+            idle: seconds.
+            deadline: on the clock ``time.monotonic``.
+
+        Returns:
+            What had to be cancelled, in words.
+        """
+        self._leaving = [(b"connection", b"close")]
+        self._set_headers()
+        # A connection in its TLS handshake is none of uvicorn's yet, but the listener's.
+        closed = None if listening is None else self.loop.create_task(listening.wait_closed())
+        seen: dict[Any, float] = {}
+        told: set[Any] = set()
+        begun = served = time.monotonic()
+        # uvicorn's sets tell nobody when they are empty.
+        while not self._hurried:
+            now = time.monotonic()
+            late = now >= deadline
+            for connection in self._connections():
+                waited = now - seen.setdefault(connection, now)
+                if connection in told or connection.transport.is_closing():
+                    continue
+                if late or _may_end(connection, waited, idle):
+                    told.add(connection)
+                    connection.shutdown()
+            there = self.state.connections or self.state.tasks or self._taking
+            if not there and (closed is None or closed.done()):
+                break
+            if not all(_has_all(connection) for connection in self._connections()):
+                served = now
+            elif now - served >= PATIENCE and now - begun >= idle:
+                # Only clients that owe their part of TLS are left.
+                if listening is not None:
+                    listening.close_clients()
+                for task in self._taking:
+                    task.cancel()
+            await asyncio.sleep(LOOK)
+            if late:
+                break
+        left = [*self._unfinished()]
+        await self._cancel()
+        if closed is not None:
+            closed.cancel()
+        return left
+
+    def hurry(self) -> None:
+        """Wait for nothing any more."""
+        self._hurried = True
+
+    async def stop(self) -> None:
+        """End the application's lifespan."""
+        if self._clock is not None:
+            self._clock.cancel()
+        _quiet.set(self._quiet)
+        had_one = self.error is None
+        await self._lifespan.shutdown()
+        self._stopped = True
+        if had_one and self.error is not None and self.config.lifespan == "auto":
+            # uvicorn would only say that there seems to be no lifespan.
+            logger.error("%s: exception in 'lifespan' protocol", self.name, exc_info=self.error)
+
+    async def _observed(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be the application, for its lifespan; keep what it raises, which uvicorn does not."""
+        try:
+            await self.config.loaded_app(scope, receive, send)
+        except BaseException as error:
+            self.error = error
+            # It has said that all is done, and what it does after that is cancelled with the pool.
+            if not (self._stopped and isinstance(error, asyncio.CancelledError)):
+                raise
+
+    def _set_headers(self) -> None:
+        """Set what every answer bears: the date, each second; the server's name."""
+        date = formatdate(time.time(), usegmt=True).encode()
+        dated = [(b"date", date)] if self.config.date_header else []
+        headers = dated + self.config.encoded_headers + self._leaving
+        self.state.default_headers = headers
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock = self.loop.call_later(1 - time.time() % 1, self._set_headers)
+
+    async def _cancel(self) -> None:
+        tasks = [*self.state.tasks, *self._taking]
+        for task in tasks:
+            task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCELLED_IN)
+        for connection in self._connections():
+            connection.transport.abort()
+
+    def _connections(self) -> list[Any]:
+        return list(self.state.connections)
+
+    def _unfinished(self) -> Iterator[str]:
+        """Name what is under way: not what waits for a request, or for the end of TLS."""
+        named = False
+        for connection in self._connections():
+            idle = _is_idle(connection)
+            is_http = hasattr(connection, "cycle")
+            if (idle or (not is_http and connection.transport.is_closing())) and not unsent(
+                connection.transport
+            ):
+                continue
+            named = True
+            # The protocol's own scope may be that of the next request, and not complete.
+            cycle = getattr(connection, "cycle", None)
+            scope = getattr(connection if cycle is None else cycle, "scope", None)
+            if scope is None:
+                yield f"{self.name}: a connection from {connection.client}"
+                continue
+            what = f"{scope.get('method', 'WebSocket')} {scope['path']}"
+            yield f"{self.name}: {what} from {scope.get('client')}"
+        if not named:
+            for task in self.state.tasks:
+                yield f"{self.name}: {task!r}"
+
+
+def _may_end(connection: Any, waited: float, idle: float) -> bool:
+    """Whether a connection is to be told to end, which was first seen ``waited`` seconds ago."""
+    if not _is_idle(connection):
+        return True
+    return waited >= (idle if connection.cycle is not None else max(idle, ARRIVED))
+
+
+def _has_all(connection: Any) -> bool:
+    """Whether a connection is closing and its client has been sent all that was for it."""
+    transport = connection.transport
+    return transport.is_closing() and not unsent(transport)
+
+
+def _is_idle(connection: Any) -> bool:
+    """Whether an HTTP connection waits for a request; uvicorn's protocols keep it as ``cycle``."""
+    if not hasattr(connection, "cycle"):
+        return False
+    return connection.cycle is None or connection.cycle.response_complete
+
+
+def _running_loop() -> EventLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, EventLoop)
+    return loop

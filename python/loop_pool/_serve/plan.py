@@ -1,0 +1,265 @@
+"""What ``loop_pool.serve`` was asked for, and what that is in uvicorn's words."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import re
+import ssl
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from .sockets import Place
+
+OTHERWISE = {
+    "callback_notify": "it is for processes that manage workers",
+    "timeout_notify": "it is for processes that manage workers",
+    "timeout_worker_healthcheck": "there are no workers",
+    "loop": "the loops are the pool's own, and loops says how many",
+    "workers": "one process serves on all cores, and loops says on how many",
+}
+"""The options of uvicorn that have no meaning here, and why."""
+
+VARIABLES = ("UVICORN_WORKERS", "WEB_CONCURRENCY", "UVICORN_LOOP")
+"""Environment variables that set such an option of uvicorn's."""
+
+MOST_PORTS = 65535
+
+LONGEST_BACKLOG = 2**31 - 1
+"""What the kernel's interface takes."""
+
+CERTIFICATE = ("ssl_certfile", "ssl_context_factory")
+WITH_CERTIFICATE = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers")
+
+
+class StartupError(RuntimeError):
+    """The application said, on one of the loops, that it cannot start.
+
+    Raised by ``serve`` in the thread that called it.
+    """
+
+
+class OptionError(ValueError):
+    """An option cannot be had, or contradicts another one.
+
+    Args:
+        text: what is wrong, with the options in backticks, as ``serve`` calls them.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_OPTION.sub(r"\1", text))
+        self._text = text
+
+    def on_command_line(self) -> str:
+        """Say it with the names that the options have there."""
+        return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')}", self._text)
+
+
+_OPTION = re.compile(r"`(\w+)`")
+
+
+class Plan(NamedTuple):
+    """What :func:`serve` was asked for."""
+
+    app: Any
+    factory: bool
+    place: Place
+    ssl: ssl.SSLContext | None
+    health: tuple[str | None, str | None, float]
+    """The paths of readiness and liveness, and the seconds for an answer."""
+    shutdown_delay: float
+    timeout_drain: float | None
+    timeout_graceful_shutdown: float
+    options: dict[str, Any]
+    """For ``uvicorn.Config``."""
+
+
+def check(plan: Plan) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        OptionError: for that reason.
+    """
+    place, options = plan.place, plan.options
+    if place.uds is not None and place.fd is not None:
+        raise OptionError("`uds` and `fd` are both places to listen: give one")
+    if place.reuse_port and not (place.uds is None and place.fd is None):
+        raise OptionError("`reuse_port` shares a port: it cannot be combined with `uds` or `fd`")
+    if not 0 <= place.port <= MOST_PORTS:
+        raise OptionError(f"`port` must be from 0 to {MOST_PORTS}, got {place.port}")
+    _check_times(plan)
+    readiness, liveness, _ = plan.health
+    for name, path in (("readiness_path", readiness), ("liveness_path", liveness)):
+        if path is not None and not path.startswith("/"):
+            raise OptionError(f"`{name}` must begin with a slash, got {path!r}")
+        if path is not None and (not path.isprintable() or {*"?# "} & {*path}):
+            raise OptionError(f"`{name}` is a path and no more, got {path!r}")
+    if readiness is not None and readiness == liveness:
+        raise OptionError(f"`readiness_path` and `liveness_path` are both {readiness!r}")
+    _check_counts(options)
+    with_certificate = [name for name in WITH_CERTIFICATE if options.get(name)]
+    certificate = [name for name in CERTIFICATE if options.get(name)]
+    if plan.ssl is not None:
+        for name in certificate + with_certificate:
+            raise OptionError(f"`ssl` is the whole of TLS: it cannot be combined with `{name}`")
+    elif with_certificate and not certificate:
+        raise OptionError(f"`{with_certificate[0]}` needs `ssl_certfile`")
+
+
+def _check_counts(options: dict[str, Any]) -> None:
+    for name in ("limit_concurrency", "limit_max_requests"):
+        limit = options.get(name)
+        if limit is not None and limit < 1:
+            raise OptionError(f"`{name}` must be at least 1, got {limit}")
+    jitter = options.get("limit_max_requests_jitter")
+    if jitter is not None and jitter < 0:
+        raise OptionError(f"`limit_max_requests_jitter` must not be negative, got {jitter}")
+    backlog = options.get("backlog")
+    if backlog is not None and backlog > LONGEST_BACKLOG:
+        raise OptionError(f"`backlog` must be at most {LONGEST_BACKLOG}, got {backlog}")
+
+
+def _check_times(plan: Plan) -> None:
+    times = {
+        "liveness_timeout": plan.health[2],
+        "shutdown_delay": plan.shutdown_delay,
+        "timeout_drain": plan.timeout_drain,
+        "timeout_keep_alive": plan.options.get("timeout_keep_alive"),
+        "timeout_graceful_shutdown": plan.timeout_graceful_shutdown,
+    }
+    for name, seconds in times.items():
+        if seconds is not None and not seconds >= 0:
+            raise OptionError(f"`{name}` must not be negative, got {seconds!r}")
+    delay, drain, whole = plan.shutdown_delay, plan.timeout_drain, plan.timeout_graceful_shutdown
+    if delay > whole:
+        raise OptionError(
+            f"`shutdown_delay` ({delay:g} s) is longer than `timeout_graceful_shutdown` "
+            f"({whole:g} s), which it is a part of: what came last would be cancelled"
+        )
+    if drain is not None and delay + drain > whole:
+        raise OptionError(
+            f"`shutdown_delay` and `timeout_drain` ({delay:g} and {drain:g} s) are longer than "
+            f"`timeout_graceful_shutdown` ({whole:g} s), which they are parts of"
+        )
+
+
+def imported(app: Any) -> Any:
+    """Return what ``"module:attribute"`` names, or what was given instead."""
+    if not isinstance(app, str):
+        return checked(app, "app")
+    from uvicorn.importer import ImportFromStringError, import_from_string
+
+    try:
+        return checked(import_from_string(app), app)
+    except ImportFromStringError as error:
+        raise ImportError(f"cannot import {app!r}: {error}") from error
+    except ModuleNotFoundError as error:
+        # A package that the module would be in, and nothing that the application imports.
+        if not error.name or not app.startswith(f"{error.name}."):
+            raise
+        raise ImportError(f"cannot import {app!r}: {error}") from error
+
+
+def checked(app: Any, name: str) -> Any:
+    if inspect.iscoroutine(app):
+        app.close()  # nobody will await it, and nobody has to be warned of that
+        raise TypeError(f"{name} is a coroutine: a factory is a plain function")
+    if not callable(app):
+        raise TypeError(f"{name} is no ASGI application: {app!r}")
+    return app
+
+
+def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
+    """Return uvicorn's configuration for what was asked.
+
+    It sets up the logging and reads ``env_file``, so it is made before the application is imported.
+
+    Raises:
+        TypeError: an option is unknown, or has no meaning here.
+        OptionError: an option has a value that it cannot have.
+        ImportError: a package that an option needs is not there.
+        OSError: a file cannot be read.
+    """
+    import uvicorn
+
+    from .log import log_config
+
+    known = inspect.signature(uvicorn.Config).parameters.keys() - OTHERWISE.keys()
+    for name in plan.options:
+        if name not in known:
+            hint = OTHERWISE.get(name, "uvicorn.Config has no such option")
+            raise TypeError(f"serve() takes no {name!r}: {hint}")
+    options = {"log_config": log_config(), **plan.options}
+    _check_names(options)
+    place = plan.place
+    files = ["env_file"]
+    if options.get("ssl_context_factory") is None:
+        files += ["ssl_certfile", "ssl_keyfile", "ssl_ca_certs"]
+    for name in files:
+        if path := options.get(name):
+            # ssl would not say which file it cannot read. A number is no path.
+            open(os.fspath(path), "rb").close()
+    if options.get("env_file") and importlib.util.find_spec("dotenv") is None:
+        raise ImportError("env_file needs python-dotenv: pip install python-dotenv")
+    try:
+        return uvicorn.Config(
+            plan.app,
+            host=place.host,
+            port=place.port,
+            uds=place.uds,
+            fd=place.fd,
+            # Otherwise it would be read from WEB_CONCURRENCY.
+            workers=1,
+            reload=reload,
+            **options,
+        )
+    except OSError, ImportError:
+        raise
+    except Exception as error:
+        # Whatever a configuration of logging may contain.
+        given = plan.options.get("log_config")
+        if given is None:
+            raise
+        raise OptionError(f"`log_config` {given!r} cannot be used: {error!r}") from error
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Check what is chosen by name, or may be imported instead."""
+    from uvicorn import config, importer
+
+    for name, table in (
+        ("lifespan", config.LIFESPAN),
+        ("interface", config.INTERFACES),
+        ("log_level", config.LOG_LEVELS),
+    ):
+        value = options.get(name)
+        if isinstance(value, str) and value.lower() not in table:
+            raise OptionError(f"`{name}` is one of {', '.join(table)}, not {value!r}")
+    for name, classes in (("http", config.HTTP_PROTOCOLS), ("ws", config.WS_PROTOCOLS)):
+        value = options.get(name)
+        if not isinstance(value, str):
+            continue
+        try:
+            importer.import_from_string(classes.get(value, value))
+        except importer.ImportFromStringError as error:
+            choices = ", ".join(classes)
+            raise OptionError(f"`{name}` is one of {choices}, not {value!r} ({error})") from error
+        except ImportError as error:
+            raise ImportError(f"{name} {value!r} cannot be had: {error}") from error
+
+
+def load(config: uvicorn.Config) -> None:
+    """Let uvicorn load all that it needs, in the loop that serves.
+
+    Raises:
+        OSError: TLS cannot use the files that are there.
+    """
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        files = [f"{config.ssl_certfile!r}", f"{config.ssl_keyfile!r}", f"{config.ssl_ca_certs!r}"]
+        named = ", ".join(file for file in files if file != "None")
+        raise OSError(f"TLS cannot use {named}: {error}") from error

@@ -1,0 +1,340 @@
+"""One run of ``loop_pool.serve``.
+
+uvicorn speaks the protocols, the pool accepts: a connection goes to the less loaded of two loops,
+and stays there. Each loop has a lifespan of its own (``loop_server``).
+
+The end, which a signal begins, or ``limit_max_requests``:
+
+1. the readiness path says 503; connections are still taken for ``shutdown_delay`` seconds;
+2. every listener is closed; what the kernel had accepted by then is served;
+3. every loop drains: each answer closes its connection, WebSockets are closed (1012), and a
+   connection that waits for a request may send one more for ``timeout_drain`` seconds;
+4. what is still there at the deadline is named in the log, and cancelled;
+5. every loop ends its lifespan; then the pool ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import functools
+import itertools
+import logging
+import os
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Any, final
+
+from .._pool.aggregate import call
+from .._pool.pool import GRACE, current_pool
+from .._pool.server import Server, create_server
+from .._pool.spawn import error_of
+from . import sockets
+from .affinity import usable_on_every_loop
+from .health import Health
+from .limit import ConcurrencyLimit
+from .loop_server import Site, only_news
+from .plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
+from .signals import UvicornServer
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from .._loop.event_loop import EventLoop
+
+logger = logging.getLogger("uvicorn.error")
+
+ECHO = 1.0
+"""Seconds in which a second signal is the first one again, which a parent process passed on."""
+
+TICK = 0.1
+"""Seconds between two looks at the number of requests, where that is limited."""
+
+HANDSHAKE = 0.005
+"""Seconds that a handshake has to end which the kernel had begun before nobody was let in."""
+
+
+@final
+class Serving:
+    """One run of the server. Its methods run on loop 0, unless they say otherwise."""
+
+    def __init__(self, plan: Plan, given: socket.socket | None) -> None:
+        self._plan = plan
+        self._given = given
+        self._config = config_of(plan)
+        self._target = self._config.app = imported(plan.app)
+        self._health = Health(*plan.health)
+        self._limit = ConcurrencyLimit(self._config.limit_concurrency)
+        self._sites: dict[EventLoop, Site] = {}
+        self._signal: signal.Signals | None = None
+        self._signalled_at = 0.0
+        self._signalled = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._path_is: tuple[int, int, int] | None = None
+        self.deadline = time.monotonic()
+        """When the end should be over, on the clock ``time.monotonic``."""
+        self.failure: Exception | None = None
+        """Why it did not begin to serve."""
+
+    async def run(self) -> None:
+        """Start, serve, and end in good order."""
+        logger.addFilter(only_news)
+        try:
+            self._uvicorn = UvicornServer(
+                self._config, self._on_signal, self._signalled.set, self._hurry
+            )
+            with self._uvicorn.taking_signals():
+                server = await self._start()
+                if server is not None:
+                    await _either(self._enough(), self._signalled)
+                self._begin_end()
+                if server is not None:
+                    await self._end(server)
+                else:
+                    self._uvicorn.end(self._signal)
+                await self._on_each(_stop)
+                logger.info("Finished server process [%d]", os.getpid())
+        finally:
+            logger.removeFilter(only_news)
+
+    # -- the beginning -------------------------------------------------------------------------
+
+    async def _start(self) -> Server | None:
+        """Start the applications and listen; ``None``: it failed, or a signal came."""
+        logger.info("Started server process [%d]", os.getpid())
+        for name in VARIABLES:
+            if value := os.environ.get(name):
+                logger.warning(
+                    "%s=%s is ignored: one process serves on all cores, and --loops or "
+                    "UVICORN_LOOPS says on how many",
+                    name,
+                    value,
+                )
+        starting = asyncio.ensure_future(self._start_applications())
+        try:
+            await _either(asyncio.wait([starting]), self._signalled)
+            if not starting.done():
+                starting.cancel()
+                # A loop that is stuck in its start does not see that it is cancelled.
+                await _either(asyncio.wait([starting]), self._hurried)
+            if not starting.done() or starting.cancelled():
+                return None
+            starting.result()
+            server = await self._listen()
+        except Exception as error:
+            self.failure = error
+            return None
+        finally:
+            starting.cancel()
+        self._health.ready = self._uvicorn.started = True
+        sockets.notify("READY=1")
+        return server
+
+    async def _start_applications(self) -> None:
+        """Start the application on loop 0, then on all others at once."""
+        first, *others = current_pool().loops
+        await call(first, self._start_here, False)
+        ends = await asyncio.gather(
+            *(call(loop, self._start_here, True) for loop in others), return_exceptions=True
+        )
+        for end in ends:
+            if end is not None:
+                raise end
+
+    async def _start_here(self, again: bool) -> None:
+        """Start the application on the loop that runs here; ``again``: not as the first one."""
+        config = self._config
+        if self._plan.factory:
+            config = copy.copy(config)
+            config.app = checked(self._target(), "what the factory returned")
+        if not config.loaded:
+            load(config)
+            app = self._health.around(self._limit.around(config.loaded_app))
+            config.loaded_app = usable_on_every_loop(app)
+        site = Site(config, quiet=again)
+        self._limit.count(site.loop, site.state)
+        started = await site.start()
+        first = next(iter(self._sites.values()), site)
+        if started and site.error is not None and first.error is None:
+            # uvicorn takes it for an application without a lifespan, which it is not.
+            logger.error("Exception in 'lifespan' protocol", exc_info=site.error)
+            started = False
+        if not started:
+            raise StartupError(f"the application did not start on {site.name}")
+        self._sites[site.loop] = site
+
+    async def _listen(self) -> Server:
+        plan, sites = self._plan, self._sites
+        config = next(iter(sites.values())).config
+        context = plan.ssl or config.ssl
+
+        def make_protocol() -> asyncio.Protocol:
+            loop: Any = asyncio.get_running_loop()
+            return sites[loop].make_protocol()
+
+        listen = functools.partial(
+            create_server, make_protocol, ssl=context, backlog=config.backlog
+        )
+        place = plan.place
+        if self._given is not None:
+            server = await listen(sock=self._given)
+        elif place.uds is not None or place.fd is not None:
+            server = await listen(sock=sockets.bound(place, config.backlog))
+        else:
+            if not place.reuse_port:
+                await sockets.check_that_nobody_listens(place)
+            server = await listen(place.host, place.port, reuse_port=True)
+        if self._given is None:  # otherwise the path is the giver's as well
+            self._path_is = sockets.identity(place)
+        where = sockets.address(place, server, "http" if context is None else "https")
+        loops = "1 loop" if len(sites) == 1 else f"{len(sites)} loops"
+        logger.info("Uvicorn running on %s on %s (Press CTRL+C to quit)", where, loops)
+        return server
+
+    async def _enough(self) -> None:
+        """Wait until the limit of requests is reached, if there is one; otherwise for ever."""
+        config = self._config
+        limit = config.limit_max_requests
+        if limit is None:
+            await asyncio.Event().wait()
+            return
+        limit += random.randint(0, config.limit_max_requests_jitter)
+        while sum(site.requests for site in self._sites.values()) < limit:  # noqa: ASYNC110
+            await asyncio.sleep(TICK)
+        logger.info("Maximum request limit of %d exceeded. Terminating process.", limit)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _begin_end(self) -> None:
+        self.deadline = time.monotonic() + self._plan.timeout_graceful_shutdown
+        self._health.ready = False
+        sockets.notify("STOPPING=1")
+        logger.info("Shutting down")
+
+    async def _end(self, server: Server) -> None:
+        """Take no more connections, and end those that are there."""
+        plan = self._plan
+        if plan.shutdown_delay:
+            await _either(asyncio.sleep(plan.shutdown_delay), self._hurried)
+        # Not before: until then all goes on.
+        self._uvicorn.end(self._signal)
+        await self._close(server)
+        patience = plan.timeout_drain
+        if patience is None:
+            interactive = self._signal is signal.SIGINT
+            patience = 0.0 if interactive else self._config.timeout_keep_alive
+        listening = {member.loop: listener for member, listener in server._servers}
+
+        def drain(site: Site) -> Coroutine[Any, Any, list[str]]:
+            return site.drain(listening.get(site.loop), patience, self.deadline)
+
+        for left in await self._on_each(drain):
+            for what in left or ():
+                logger.error("Cancelled, as it did not end in time: %s", what)
+        server.abort_clients()
+
+    async def _close(self, server: Server) -> None:
+        """Stop listening; take in what the kernel had accepted until then.
+
+        A listener that is closed resets the connections that wait in its queue. So a second
+        descriptor holds each open until nobody else accepts from it, and its queue has been emptied
+        while nothing new can come in.
+        One that was given stays open elsewhere, and with it the queue for whoever comes next.
+        """
+        given = self._given is not None or self._plan.place.fd is not None
+        kept = [] if given else sockets.kept_open(server.sockets)
+        server.close()
+        # A loop that is stuck closes its own later; it must not hold up the others.
+        asked = {asyncio.ensure_future(call(loop, _nothing)): loop for loop in self._sites}
+        done, _ = await asyncio.wait(asked, timeout=GRACE)
+        closed = {asked[task] for task in done if error_of(task) is None}
+        for loop in self._sites.keys() - closed:
+            server._retire(loop)
+        sockets.remove_path(self._plan.place, self._path_is)
+        sites = [self._sites[loop] for loop in closed or self._sites]
+        context = self._plan.ssl or next(iter(self._sites.values())).config.ssl
+        turn = itertools.cycle(sites)
+
+        def take_in() -> None:
+            for conn in (conn for listener in kept for conn in sockets.emptied(listener)):
+                site = next(turn)
+                site.loop.call_soon_threadsafe(site.take, conn, context)
+
+        take_in()  # what came before stands in nobody's way
+        for listener in kept:
+            sockets.let_nobody_in(listener)
+        if kept:
+            await asyncio.sleep(HANDSHAKE)
+        take_in()
+        for listener in kept:
+            sockets.close(listener)
+
+    async def _on_each[T](self, method: Callable[[Site], Coroutine[Any, Any, T]]) -> list[T | None]:
+        """Await it for each site, on its loop; name the loops that do not answer in time."""
+        asked = {
+            asyncio.ensure_future(call(site.loop, method, site)): site
+            for site in self._sites.values()
+        }
+        if not asked:
+            return []
+        remaining = max(0.0, self.deadline - time.monotonic()) + 2 * GRACE
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(remaining):
+                await _either(asyncio.wait(asked), self._hurried)
+        if not all(task.done() for task in asked):
+            for site in self._sites.values():
+                site.loop.call_soon_threadsafe(site.hurry)
+            await asyncio.wait(asked, timeout=2 * GRACE)
+        results: list[T | None] = []
+        for task, site in asked.items():
+            result = None
+            if not task.done():
+                logger.error("%s did not end in time", site.name)
+                task.cancel()
+                # It would not answer what comes next either.
+                del self._sites[site.loop]
+            elif (error := error_of(task)) is not None:
+                logger.error("%s did not end well", site.name, exc_info=error)
+            else:
+                result = task.result()
+            results.append(result)
+        return results
+
+    # -- signals -------------------------------------------------------------------------------
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal = number
+            self._signalled_at = now
+            self._signalled.set()
+        elif now - self._signalled_at >= ECHO and not self._hurried.is_set():
+            logger.info("Second signal: what is under way is cancelled")
+            self._hurry()
+
+    def _hurry(self) -> None:
+        self.deadline = min(self.deadline, time.monotonic())
+        self._signalled.set()
+        self._hurried.set()
+
+
+async def _stop(site: Site) -> None:
+    await site.stop()
+
+
+async def _nothing() -> None:
+    """Nothing: that it has run says that what was posted before has, too."""
+
+
+async def _either(what: Awaitable[Any], event: asyncio.Event) -> None:
+    """Wait until ``what`` is done or the event set; then cancel what is not done."""
+    tasks = [asyncio.ensure_future(what), asyncio.ensure_future(event.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    await asyncio.wait(tasks)

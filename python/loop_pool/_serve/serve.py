@@ -1,0 +1,195 @@
+"""``loop_pool.serve``: one ASGI application on every loop of one process, over uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._pool.pool import GRACE
+from .._pool.runner import Runner
+from . import sockets
+from .plan import OptionError, Plan, check, config_of
+from .sockets import Place
+
+if TYPE_CHECKING:
+    import socket
+    import ssl as _ssl
+    from collections.abc import Sequence
+
+GRACEFUL = 25.0
+"""Seconds that the end may take. Kubernetes kills after 30, unless it is told another time."""
+
+
+def serve(
+    app: Any,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    uds: str | os.PathLike[str] | None = None,
+    fd: int | None = None,
+    loops: int | None = None,
+    factory: bool = False,
+    ssl: _ssl.SSLContext | None = None,
+    reuse_port: bool = False,
+    readiness_path: str | None = None,
+    liveness_path: str | None = None,
+    liveness_timeout: float = 5.0,
+    shutdown_delay: float = 0.0,
+    timeout_drain: float | None = None,
+    timeout_graceful_shutdown: float | None = None,
+    app_dir: str | os.PathLike[str] | None = None,
+    reload: bool = False,
+    debug: bool | None = None,
+    steal: bool = True,
+    stuck_after: float | None = None,
+    inspect: bool | None = None,
+    **options: Any,
+) -> None:
+    """Serve an ASGI application on every loop of a new pool, until a signal ends it.
+
+    As ``uvicorn.run``, with all cores in one process. Needs the extra ``asgi``. ``SIGTERM``,
+    ``SIGHUP`` and ``SIGINT`` end it: what is under way is answered first. A second one ends it
+    without waiting.
+
+    The application's lifespan runs once on each loop, on loop 0 first: ``request.state`` is the
+    loop's own, ``app.state`` is everybody's. With ``factory=True`` each loop has an application of
+    its own.
+
+    Args:
+        app: an ASGI application; or where one is to be imported from: ``"module:attribute"``.
+        host: the address to listen on.
+        port: the port; 0 picks a free one, which the log tells.
+        uds: listen on a unix socket at this path instead.
+        fd: listen on the socket that this descriptor stands for instead, as systemd gives one. It
+            stays open.
+        loops: how many; ``None``: one for each core that this process may use.
+        factory: ``app`` is a function that returns an application; it is called on each loop.
+        ssl: the context for TLS; or give uvicorn's ``ssl_keyfile``, ``ssl_certfile`` and so on.
+        reuse_port: other processes may listen on the port at the same time, as they do while one
+            takes over from another.
+        readiness_path: answered with 200 while requests are welcome, and with 503 from the signal
+            on; for load balancers.
+        liveness_path: answered with 200 if every loop answers within ``liveness_timeout``, and
+            otherwise with 503 and the names of those that do not.
+        liveness_timeout: seconds.
+        shutdown_delay: seconds from the signal in which connections are still taken, so that a load
+            balancer may see that the server is not ready any more.
+        timeout_drain: seconds for which a connection that waits for a request may send one more,
+            once nothing new is accepted. ``None``: uvicorn's ``timeout_keep_alive``, after which it
+            would be closed in any case; and after ``SIGINT`` none. A connection that is new has a
+            quarter of a second for its first one at least.
+        timeout_graceful_shutdown: seconds from the signal until what is left is named and
+            cancelled; ``None``: 25, and ``shutdown_delay`` on top of that.
+        app_dir: a folder to import ``app`` from.
+        reload: start anew when a file changes; for development. As uvicorn's, with its
+            ``reload_dirs`` and so on.
+        debug: as for :func:`run`.
+        steal: likewise.
+        stuck_after: likewise.
+        inspect: likewise.
+        options: any other option of ``uvicorn.Config``: ``log_level``, ``access_log``,
+            ``root_path``, ``proxy_headers``, ``ws``, ``lifespan``, ... Its limits are meant for
+            the whole server.
+
+    Raises:
+        ModuleNotFoundError: uvicorn is not there.
+        ImportError: ``app`` cannot be imported.
+        TypeError: ``app`` is no application, or there is no such option.
+        ValueError: options contradict each other, a time is negative, or there is no such port.
+        OSError: the address cannot be bound, or a file not be read.
+        StartupError: the application refused to start; all that had been started is ended again.
+        RuntimeError: called in a running loop.
+
+    Threads: called in a thread without a running loop, which becomes loop 0's. In another one than
+    the main thread no signal ends it.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("loop_pool.serve() cannot be called from a running event loop")
+    if timeout_graceful_shutdown is None:
+        timeout_graceful_shutdown = shutdown_delay + GRACEFUL
+    plan = Plan(
+        app,
+        factory,
+        Place(host, port, None if uds is None else os.fsdecode(uds), fd, reuse_port),
+        ssl,
+        (readiness_path, liveness_path, liveness_timeout),
+        shutdown_delay,
+        timeout_drain,
+        timeout_graceful_shutdown,
+        options,
+    )
+    check(plan)
+    if reload:
+        _check_reload(plan)
+    if app_dir is not None:
+        sys.path.insert(0, os.fsdecode(app_dir))  # where a path object would be passed over
+    pool_options = {
+        "loops": loops,
+        "debug": debug,
+        "steal": steal,
+        "stuck_after": stuck_after,
+        "inspect": inspect,
+    }
+    if reload:
+        _reload(plan, pool_options)
+    else:
+        _serve(plan, pool_options)
+
+
+def _check_reload(plan: Plan) -> None:
+    if not isinstance(plan.app, str):
+        raise OptionError("`reload` needs app as a string, 'module:attribute', to import it anew")
+    if plan.ssl is not None:
+        raise OptionError(
+            "`reload` cannot hand on an `ssl` context: give ssl_keyfile, ssl_certfile"
+        )
+
+
+def _reload(plan: Plan, pool_options: dict[str, Any]) -> None:
+    """Serve in a process of its own, which is replaced whenever a file changes."""
+    from uvicorn.supervisors import ChangeReload
+
+    config = config_of(plan, reload=True)
+    options = {name: value for name, value in plan.options.items() if "reload" not in name}
+    plan = plan._replace(options=options, timeout_drain=0.0)
+    # The socket stays open here, so that nobody is refused while the process is replaced.
+    with sockets.bound(plan.place, config.backlog) as sock:
+        ours = sockets.identity(plan.place)
+        reloader = ChangeReload(
+            config, target=functools.partial(_serve_anew, plan, pool_options), sockets=[sock]
+        )
+        # uvicorn's does not know this signal, which would leave the other process behind.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, reloader.signal_handler)
+        reloader.run()
+    sockets.remove_path(plan.place, ours)
+
+
+def _serve_anew(plan: Plan, pool_options: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
+    """Serve in the process that is replaced when a file changes, and say why it cannot."""
+    from .report import report
+
+    try:
+        _serve(plan, pool_options, sockets)
+    except Exception as error:
+        sys.exit(report(error))
+
+
+def _serve(plan: Plan, pool_options: dict[str, Any], sockets: Sequence[socket.socket] = ()) -> None:
+    """Serve until a signal comes; ``sockets``: one that is bound, if it is to listen on that."""
+    from .run import Serving
+
+    serving = Serving(plan, sockets[0] if sockets else None)
+    with Runner(**pool_options) as runner:
+        with contextlib.suppress(KeyboardInterrupt):  # before the signals are ours
+            runner.run(serving.run())
+        # The end of the pool has what is left of the one deadline.
+        runner._shutdown_timeout = max(GRACE, serving.deadline - time.monotonic())
+    if serving.failure is not None:
+        raise serving.failure

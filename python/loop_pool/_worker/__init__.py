@@ -1,0 +1,1 @@
+"""``loop-pool worker``: a taskiq receiver on every loop of a pool."""
