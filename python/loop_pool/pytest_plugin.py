@@ -236,14 +236,14 @@ class _PoolLoop(EventLoop):
 
     def run_forever(self) -> None:
         """Run until ``stop()`` is called; an error on another loop ends each run, not the first."""
-        if self._pool is not None:
+        if isinstance(self._pool, Pool):
             self._pool._begin_run()
         super().run_forever()
 
     def set_debug(self, enabled: bool) -> None:
         """Switch debug mode on or off for every loop of the pool."""
         super().set_debug(enabled)
-        for loop in () if self._pool is None else self._pool._loops[1:]:
+        for loop in self._pool._loops[1:] if isinstance(self._pool, Pool) else ():
             loop.set_debug(enabled)
 
     def shutdown_asyncgens(self) -> Coroutine[Any, Any, None]:

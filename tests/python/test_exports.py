@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -119,7 +120,14 @@ def public_members(thing: object) -> list[tuple[str, object]]:
     """What the package itself defines for programs in a class; a function has no members."""
     if not isinstance(thing, type):
         return []
-    return [(name, value) for name, value in vars(thing).items() if not name.startswith("_")]
+    parts = [cls for cls in own_classes(thing) if cls.__module__ != _core.__name__]
+    members = [member for cls in parts for member in vars(cls).items()]
+    return [(name, value) for name, value in members if not name.startswith("_")]
+
+
+def own_classes(cls: type) -> list[type]:
+    """The class and those above it that are the package's own, the native half's included."""
+    return [each for each in cls.__mro__ if each.__module__.partition(".")[0] == "loop_pool"]
 
 
 # What is typed
@@ -148,7 +156,8 @@ def test_a_public_name_is_typed(name: str) -> None:
 
 def python_functions(cls: type) -> Iterator[FunctionType]:
     """The functions of a class that are written in this package, those of properties included."""
-    for value in vars(cls).values():
+    members = [value for each in own_classes(cls) for value in vars(each).values()]
+    for value in members:
         function = value.fget if isinstance(value, property) else value
         if isinstance(function, FunctionType) and function.__module__.startswith("loop_pool"):
             yield function
@@ -293,7 +302,13 @@ def test_names_for_extensions_are_asyncio_s_own_choice() -> None:
     assert set(asyncio.__all__) >= FOR_EXTENSIONS
 
 
-DOORS = ("_loop/event_loop.py", "_loop/asyncio_private.py", "_loop/tls.py")
+DOORS = (
+    "_loop/event_loop.py",
+    "_loop/signals.py",
+    "_loop/socket_ops.py",
+    "_loop/asyncio_private.py",
+    "_loop/tls.py",
+)
 """The modules that may use asyncio's private interface, each of which lists what it uses."""
 
 
@@ -310,8 +325,8 @@ def test_only_the_doors_read_private_attributes_that_are_not_ours() -> None:
             assert foreign_attributes(tree, own) <= FOR_EXTENSIONS, path
 
 
-@pytest.mark.parametrize("door", ["asyncio_private", "tls"])
-def test_the_doors_of_transports_list_what_they_use(door: str) -> None:
+@pytest.mark.parametrize("door", ["asyncio_private", "signals", "socket_ops", "tls"])
+def test_the_other_doors_list_what_they_use(door: str) -> None:
     tree = modules()[f"_loop/{door}.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
     listed = set(re.findall(r"\w+", getattr(loop_pool._loop, door).__doc__))
@@ -331,16 +346,17 @@ def test_tls_lists_what_it_replaces() -> None:
 
 
 def test_the_event_loop_lists_what_it_uses() -> None:
-    """In its docstring, where a new Python version is compared first."""
+    """In its docstring or that of a part, where a new Python version is compared first."""
     tree = modules()["_loop/event_loop.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
     overridden = {
         name
-        for cls in (loop_pool.EventLoop, _core.LoopCore)
+        for cls in own_classes(loop_pool.EventLoop)
         for name in vars(cls)
         if is_private(name) and hasattr(asyncio.SelectorEventLoop, name)
     }
-    listed = set(re.findall(r"\w+", loop_pool._loop.event_loop.__doc__))
+    docs = [sys.modules[cls.__module__].__doc__ or "" for cls in own_classes(loop_pool.EventLoop)]
+    listed = set(re.findall(r"\w+", " ".join(docs)))
     slots = set(asyncio.Handle.__slots__)
     assert read | overridden <= listed | slots | FOR_EXTENSIONS
 

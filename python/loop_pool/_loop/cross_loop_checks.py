@@ -14,36 +14,28 @@ nothing for it. The errors, and where each is seen before the program sees it:
 - "Non-thread-safe operation invoked on an event loop other than the current one", raised by our own
   loops in debug mode.
 
-The last one may come when it is too late to refuse: a primitive or a future wakes a task of another
-loop, and is set already. Then the wake-ups are delivered all the same, and the error is raised
-afterwards: a method of asyncio's that wakes several tasks goes on to its end, where
-``sys.monitoring`` raises the error. The watch begins with the first loop in debug mode and stays.
+What is done where the last one comes too late to refuse: ``cross_loop_wakeups``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import gc
 import inspect
 import logging
 import sys
 import threading
-from asyncio import base_events
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType
+    from collections.abc import Iterator
+    from types import FrameType
 
 logger = logging.getLogger("loop_pool")
-
-_TOOLS = (3, 4)
-"""The tool numbers of ``sys.monitoring`` that are set aside for nobody."""
 
 _REPLACEMENTS: dict[type, str] = {
     asyncio.Barrier: "sync.Barrier",
@@ -59,20 +51,11 @@ _REPLACEMENTS: dict[type, str] = {
 }
 """What of ``loop_pool`` stands for a class of asyncio."""
 
-_PRIMITIVES = {"asyncio.locks", "asyncio.mixins", "asyncio.queues", "asyncio.taskgroups"}
+PRIMITIVES = {"asyncio.locks", "asyncio.mixins", "asyncio.queues", "asyncio.taskgroups"}
 """Where the methods of asyncio's primitives are."""
 
-_OPERATIONS = {
-    *_PRIMITIVES,
-    "asyncio.futures",
-    "asyncio.streams",
-    "asyncio.tasks",
-    "asyncio.timeouts",
-}
-"""Where functions may end several futures, or have more to do when they have ended one."""
-
 _ATTACHED = "attached to a different loop"
-_MISMATCHED = "The future belongs to a different loop"
+MISMATCHED = "The future belongs to a different loop"
 
 _CLIENTS = (
     "A client, connection or connection pool works on the loop that made it: keep one for each "
@@ -133,14 +116,15 @@ def _here() -> str:
     return f"on {name_of(loop)}"
 
 
-def _module(frame: FrameType) -> str:
+def module_of(frame: FrameType) -> str:
+    """The module whose code a frame runs."""
     return str(frame.f_globals.get("__name__"))
 
 
 def _primitive(frame: FrameType | None) -> object:
     """The primitive that the program called, out of whose methods ``frame`` was called."""
     found = None
-    while frame is not None and _module(frame) in _PRIMITIVES:
+    while frame is not None and module_of(frame) in PRIMITIVES:
         found = frame.f_locals.get("self", found)
         frame = frame.f_back
     return found
@@ -160,10 +144,10 @@ def _by_way_of(frames: Iterator[FrameType]) -> str:
     return f" It was used by {', by '.join(object.__repr__(user) for user in users[:3])}."
 
 
-def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
     """The frame and its callers, as far as the loop."""
     loops = {"asyncio.events", "loop_pool._loop.event_loop"}
-    while frame is not None and _module(frame) not in loops:
+    while frame is not None and module_of(frame) not in loops:
         yield frame
         frame = frame.f_back
 
@@ -212,7 +196,7 @@ def _bound_error(*args: object) -> RuntimeError:
             outer = _primitive(frame) or inner
             owner = name_of(asyncio_private.loop_of(inner))
             part = "" if outer is inner else f"it is a part of {outer!r}; "
-            users = _by_way_of(_callers(frame))
+            users = _by_way_of(callers(frame))
             text = f"{part}it belongs to {owner} and was used on {name_of(here)}.{users}"
             _say(error, here, f"{text} {_help(outer)}")
     return error
@@ -226,14 +210,15 @@ def _mismatch_error(*args: object) -> ValueError:
     if frame.f_code is asyncio_private.ensure_future_code and _tells(here):
         with contextlib.suppress(Exception):
             future = frame.f_locals["coro_or_future"]
-            _say(error, here, _of_another_loop(future, _callers(frame)))
+            _say(error, here, of_another_loop(future, callers(frame)))
     return error
 
 
 asyncio_private.make_errors_by(_bound_error, _mismatch_error)
 
 
-def _of_another_loop(future: Any, frames: Iterator[FrameType]) -> str:
+def of_another_loop(future: Any, frames: Iterator[FrameType]) -> str:
+    """What there is to say of a future that was used on another loop than its own."""
     owner, here = name_of(future.get_loop()), name_of(asyncio._get_running_loop())
     return f"{future!r} belongs to {owner} and was used on {here}.{_by_way_of(frames)} {_FUTURES}"
 
@@ -277,7 +262,7 @@ def explain_thread(
         future: the future that called it, if one did.
         callback: what is to be called with the future.
     """
-    owner, users = name_of(loop), _by_way_of(_callers(frame))
+    owner, users = name_of(loop), _by_way_of(callers(frame))
     primitive = _primitive(frame)
     if primitive is not None:
         state = f"has a task of {owner} waiting"
@@ -296,213 +281,3 @@ def explain_thread(
             f"the loop is {owner}, the call came {_here()}.{users} From another thread use "
             f"call_soon_threadsafe. {_CLIENTS}"
         )
-
-
-# -- errors that come too late -------------------------------------------------------------------
-
-
-class _Misuse:
-    """One operation that ends futures of another loop: whom it wakes, and what is to be raised."""
-
-    def __init__(self, error: RuntimeError, loop: Any) -> None:
-        self.error = error
-        self.loop = loop
-        self._wakes: list[tuple[Any, Any, Any]] = []
-
-    def add(self, callback: Any, future: Any, context: Any) -> None:
-        """Note a callback of the loop that is to run."""
-        self._wakes.append((callback, future, context))
-
-    def deliver(self) -> None:
-        """Let the loop run what was noted."""
-        wakes, self._wakes = self._wakes, []
-        for callback, future, context in wakes:
-            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
-                self.loop.call_soon_threadsafe(callback, future, context=context)
-
-
-class _Misuses(threading.local):
-    """The operations of the calling thread that have yet to end, by their frames."""
-
-    def __init__(self) -> None:
-        self.open: dict[FrameType, _Misuse] = {}
-
-
-_misuses = _Misuses()
-_lock = threading.Lock()
-_tool: int | None = None
-"""The tool number that is ours; -1: none was free. Set once, under the lock."""
-_watched: set[CodeType] = set()
-"""The operations whose end is watched. Under the lock."""
-
-
-def wake(
-    loop: Any, callback: Callable[..., object], future: Any, context: contextvars.Context
-) -> bool:
-    """Deliver what a future asks for that was ended on a thread other than its loop's.
-
-    In debug mode, called by ``call_soon(callback, future, context=context)``.
-
-    Returns:
-        Whether it is that: it is delivered, now or as soon as the method of asyncio's has ended
-        that asked for it. Until then whoever is woken could change what the method works on.
-
-    Raises:
-        RuntimeError: it is that, and all that waits for the future has been told.
-    """
-    if not (
-        asyncio_private.runs_elsewhere(loop)
-        and asyncio.isfuture(future)
-        and asyncio_private.future_loop(future) is loop
-        and future.done()
-    ):
-        return False
-    frame = sys._getframe().f_back
-    operation = _operation(frame)
-    misuse = None if operation is None else _misuses.open.get(operation)
-    if misuse is not None and misuse.loop is loop:
-        misuse.add(callback, future, context)
-        return True
-    misuse = _Misuse(_error_of(loop, frame, future, callback), loop)
-    misuse.add(callback, future, context)
-    if operation is None:
-        for other, its_context in _other_callbacks(future, callback, context):
-            misuse.add(other, future, its_context)
-        misuse.deliver()
-        raise misuse.error
-    if operation in _misuses.open or not _watch_end(operation.f_code):
-        misuse.deliver()
-        reporter: Any = asyncio._get_running_loop() or loop
-        report = {"message": str(misuse.error), "exception": misuse.error}
-        reporter.call_exception_handler(report)
-        return True
-    _misuses.open[operation] = misuse
-    return True
-
-
-def _error_of(loop: Any, frame: FrameType | None, future: Any, callback: object) -> RuntimeError:
-    try:
-        base_events.BaseEventLoop._check_thread(loop)  # type: ignore[attr-defined]
-    except RuntimeError as error:
-        explain_thread(error, loop, frame, future, callback)
-        return error.with_traceback(None)
-    return RuntimeError(f"{future!r} was used in the wrong thread")  # the loop ended meanwhile
-
-
-def _operation(frame: FrameType | None) -> FrameType | None:
-    """The outermost function of asyncio's out of which ``frame`` was called."""
-    found = None
-    while frame is not None and (
-        _module(frame) in _OPERATIONS
-        or (_module(frame) == "asyncio.base_events" and _is_of_server(frame))
-    ):
-        found, frame = frame, frame.f_back
-    return found
-
-
-def _is_of_server(frame: FrameType) -> bool:
-    return frame.f_code.co_qualname.startswith("Server.")
-
-
-def _other_callbacks(future: Any, callback: object, context: object) -> list[tuple[Any, Any]]:
-    """The callbacks of a C future that it will not come to when its first one raises."""
-    others = getattr(future, "_callbacks", None)
-    if others is not None:
-        return list(others)
-    # If somebody has taken back the one that was added first, the C code has them in a list that
-    # nothing else refers to.
-    for pair in gc.get_referrers(callback):
-        if _is_entry(pair) and pair[0] is callback and pair[1] is context:
-            for held in gc.get_referrers(pair):
-                if type(held) is list and len(held) > 1 and all(map(_is_entry, held)):
-                    return held[1:]
-    return []
-
-
-def _is_entry(value: object) -> bool:
-    """Whether it is what a C future keeps of a callback."""
-    return (
-        type(value) is tuple
-        and len(value) == 2
-        and callable(value[0])
-        and type(value[1]) is contextvars.Context
-    )
-
-
-def watch() -> None:
-    """Begin to watch functions of asyncio's for debug mode. Any thread, any often."""
-    global _tool
-    with _lock:
-        if _tool is not None:
-            return
-        for tool in _TOOLS:
-            if sys.monitoring.get_tool(tool) is None:
-                break
-        else:
-            _tool = -1
-            logger.info("sys.monitoring is used up: some errors are logged instead of raised")
-            return
-        events = sys.monitoring.events
-        sys.monitoring.use_tool_id(tool, "loop_pool")
-        for event, callback in (
-            (events.PY_START, _on_start),
-            (events.PY_YIELD, _on_yield),
-            (events.PY_RETURN, _on_return),
-            (events.PY_UNWIND, _on_unwind),
-        ):
-            sys.monitoring.register_callback(tool, event, callback)
-        sys.monitoring.set_local_events(tool, asyncio_private.wait_code, events.PY_START)
-        _tool = tool
-
-
-def _watch_end(code: CodeType) -> bool:
-    """Watch how calls of a function end, from one on that is under way; whether it can be."""
-    with _lock:
-        if _tool is None or _tool < 0:
-            return False
-        if code not in _watched:
-            events = sys.monitoring.events
-            wanted = events.PY_RETURN | events.PY_YIELD
-            if code is asyncio_private.wait_code:
-                wanted |= events.PY_START
-            sys.monitoring.set_local_events(_tool, code, wanted)
-            # This one there is for all functions together. It costs nothing until one is unwound.
-            sys.monitoring.set_events(_tool, events.PY_UNWIND)
-            _watched.add(code)
-    return True
-
-
-def _on_start(code: CodeType, offset: int) -> None:
-    """Refuse to wait for futures of another loop: ``asyncio.wait`` would be woken from there."""
-    here = asyncio._get_running_loop()
-    if code is not asyncio_private.wait_code or not isinstance(here, _core.LoopCore):
-        return
-    if here.get_debug():
-        frame = sys._getframe(1)
-        for future in frame.f_locals["fs"]:
-            if asyncio_private.future_loop(future) not in {here, None}:
-                text = _of_another_loop(future, _callers(frame))
-                raise RuntimeError(f"{_MISMATCHED} than the one that waits for it: {text}")
-
-
-def _on_yield(code: CodeType, offset: int, value: object) -> None:
-    if _misuses.open:
-        misuse = _misuses.open.get(sys._getframe(1))
-        if misuse is not None:
-            misuse.deliver()
-
-
-def _on_return(code: CodeType, offset: int, value: object) -> None:
-    if _misuses.open:
-        misuse = _misuses.open.pop(sys._getframe(1), None)
-        if misuse is not None:
-            misuse.deliver()
-            raise misuse.error
-
-
-def _on_unwind(code: CodeType, offset: int, exception: BaseException) -> None:
-    if _misuses.open:
-        misuse = _misuses.open.pop(sys._getframe(1), None)
-        if misuse is not None:
-            misuse.deliver()
-            exception.add_note(str(misuse.error))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
-from .transports import SLOTS, Writing
+from .transport_base import SLOTS, Writing
 
 if TYPE_CHECKING:
     from .._core import DatagramCore
-    from .event_loop import EventLoop
+    from .loop_base import LoopBase
 
 _FATAL = "Fatal write error on datagram transport"
 
@@ -46,7 +46,7 @@ class DatagramTransport(Writing, asyncio_private.FlowControlMixin, asyncio.Datag
 
     def __init__(  # noqa: PLR0917 - as asyncio's
         self,
-        loop: EventLoop,
+        loop: LoopBase,
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
         address: Any = None,

@@ -21,8 +21,8 @@ from .. import _core
 
 if TYPE_CHECKING:
     from .._core import StreamCore
-    from .event_loop import EventLoop
-    from .transports import Writing
+    from .loop_base import LoopBase
+    from .transport_base import Writing
 
     _Transport = Writing
 else:
@@ -90,7 +90,7 @@ class KeepsDescriptor(_Transport):
             sock.close()
 
 
-def evict(loop: EventLoop, fd: int) -> bool:
+def evict(loop: LoopBase, fd: int) -> bool:
     """End what uses a number that is not its descriptor's any more, so that another may have it.
 
     Returns:

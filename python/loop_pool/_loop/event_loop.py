@@ -1,8 +1,8 @@
 """One event loop: the native core under asyncio's own ``SelectorEventLoop``.
 
-This module overrides asyncio's private interface, with ``sendfile``; ``asyncio_private`` borrows
-the little that transports need besides. What it uses, and where a new Python version has to be
-compared first:
+This module overrides asyncio's private interface, with ``signals``, ``socket_ops`` and
+``sendfile``; ``asyncio_private`` borrows the little that transports need besides. What it uses, and
+where a new Python version has to be compared first:
 
 ==========================================  ======================================================
 private name                                use here
@@ -25,9 +25,6 @@ private name                                use here
                                             overridden, for its message
 ``_ensure_fd_no_transport``,                called, and looked at, before a socket is waited for
 ``_transports``
-``_ensure_resolved``,                       called by ``sock_connect`` and its like, as asyncio's do
-``base_events._check_ssl_socket``,
-``base_events._HAS_IPv6``
 ``_sock_sendfile_native_impl``,             overridden in ``sendfile``: what waits, what lends a
 ``_sendfile_native``,                       descriptor, and what writes a file in pieces
 ``_sendfile_fallback``
@@ -37,22 +34,18 @@ private name                                use here
 ``_make_datagram_transport``,               overridden: native too, but for sockets that are not
 ``_make_read_pipe_transport``,              plain or of another family
 ``_make_write_pipe_transport``
-``_handle_signal``                          overridden: other loops may handle it too (``signals``)
-``_current_handle``, ``_task_factory``,     read and set as ``BaseEventLoop`` does
-``_signal_handlers``, ``_csock``
+``_current_handle``, ``_task_factory``      read and set as ``BaseEventLoop`` does
 ``base_events._format_handle``,             debug and error messages
 ``format_helpers._format_callback_source``
-``TaskStepMethWrapper``, ``task_wakeup``    recognised by a sample (``_learn_task_callbacks``)
+``TaskStepMethWrapper``, ``task_wakeup``    recognised by a sample (``task_callbacks``)
 of ``_asyncio``
 ==========================================  ======================================================
 """
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import collections
-import selectors
 import socket
 import sys
 import threading
@@ -62,22 +55,26 @@ from asyncio import base_events, constants, events, format_helpers
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from .._core import SocketOperation as _SocketOperation
-from . import asyncio_private, cross_loop_checks, signals
+from . import asyncio_private, cross_loop_checks, cross_loop_wakeups
 from .datagrams import DatagramTransport
 from .descriptors import evict
 from .listeners import Listener
+from .loop_base import LoopBase
 from .pipes import ReadPipeTransport, WritePipeTransport
+from .plain_sockets import DATAGRAM_FAMILIES, PLAIN_DATAGRAM, is_plain
+from .reactor_selector import ReactorSelector
 from .sendfile import SendsFiles
+from .signals import HandlesSignals
+from .socket_ops import SocketOps
+from .task_callbacks import learn_task_callbacks
 from .tls import SSLProtocol, start_tls
 from .transports import StreamTransport
+from .unrun import drop_aside
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Generator, Sequence
-
-    from .._pool.pool import Pool
-    from .signals import PoolSignals
+    import selectors
+    from collections.abc import Callable
 
 
 _TESTED = (3, 15)
@@ -90,51 +87,7 @@ if sys.version_info[:2] > _TESTED:
     )
 
 
-class _ReactorSelector:
-    """Stands where ``BaseSelectorEventLoop`` keeps its selector: the reactor waits instead.
-
-    It answers what asyncio asks of a selector outside the run loop: what a descriptor is
-    registered for (``repr`` of a transport).
-    """
-
-    def __init__(self, core: _core.LoopCore) -> None:
-        self._core = weakref.ref(core)
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """As ``selectors.BaseSelector.get_key``.
-
-        Raises:
-            KeyError: nothing waits for ``fileobj``.
-        """
-        core = self._core()
-        sides = None if core is None else core._registered(fileobj)
-        if sides is None:
-            raise KeyError(f"{fileobj!r} is not registered")
-        reader, writer = sides
-        events = (selectors.EVENT_READ if reader is not None else 0) | (
-            selectors.EVENT_WRITE if writer is not None else 0
-        )
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        return selectors.SelectorKey(fileobj, fd, events, (reader, writer))
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        """Say how long the turn is to wait. Called by what a program has put in its place."""
-        core = self._core()
-        if core is not None:
-            vars(core)["_asked"] = timeout
-        return []
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
-        core = getattr(self, "_core", lambda: None)()
-        if name == "select" and isinstance(core, EventLoop):
-            core._look_at_clock()
-
-    def close(self) -> None:
-        """Do nothing: the core closes the reactor."""
-
-
-class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
+class EventLoop(LoopBase, HandlesSignals, SocketOps, SendsFiles, asyncio.SelectorEventLoop):
     """An asyncio event loop on a native reactor.
 
     It *is* an ``asyncio.BaseEventLoop``: whatever is not mentioned here is CPython's own code.
@@ -151,28 +104,12 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     and otherwise work and wake the loop.
     """
 
-    _pool: Pool | None = None
-    """The pool that the loop belongs to."""
-    _pool_index: int
-    """Its place among the loops of that pool."""
-    _unrun: int = 0
-    """Callbacks that it did not get to before its pool's time was up."""
-    _dropped: threading.Event | None = None
-    """Set when another thread has dropped those."""
-    _done_future: asyncio.Future[None] | None = None
-    """A future that is done, by which native streams wake their tasks."""
-
     if TYPE_CHECKING:
         # Parts of BaseEventLoop that typeshed leaves out.
-        _csock: socket.socket
-        _signal_handlers: dict[int, events.Handle]
         _current_handle: events.Handle | None
 
         def _run_forever_setup(self) -> None: ...
         def _run_forever_cleanup(self) -> None: ...
-        async def _ensure_resolved(
-            self, address: Any, **arguments: Any
-        ) -> Sequence[tuple[Any, ...]]: ...
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         if selector is not None:
@@ -182,13 +119,9 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         self._borrowing = threading.RLock()
         self._listeners: dict[socket.socket, Listener] = {}
         self._servers: weakref.WeakSet[Any] = weakref.WeakSet()
-        super().__init__(_ReactorSelector(self))  # type: ignore[arg-type]
+        super().__init__(ReactorSelector(self))  # type: ignore[arg-type]
         key = id(self)
         _open_loops[key] = weakref.ref(self, lambda _: _open_loops.pop(key, None))
-
-    def _name(self) -> str:
-        """What logs call it: ``loop-pool-0`` and so on."""
-        return repr(self) if self._pool is None else self._pool._members[self._pool_index].name
 
     # -- a clock of the program's ----------------------------------------------------------------
 
@@ -212,7 +145,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             "time" in own or kind.time is not _time,
             "call_at" in own or kind.call_at is not _call_at,
             (selector := own.get("_selector")) is not None
-            and (type(selector) is not _ReactorSelector or "select" in vars(selector)),
+            and (type(selector) is not ReactorSelector or "select" in vars(selector)),
         )
 
     def _time_of_base(self) -> float:
@@ -278,7 +211,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
             _open_loops.pop(id(self), None)
             if unrun is not None:
                 self._unrun = len(unrun) if _core._was_cut_short(self) else 0
-                self._dropped = _drop_aside(unrun)
+                self._dropped = drop_aside(unrun)
 
     # -- debug mode ------------------------------------------------------------------------------
 
@@ -286,7 +219,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         """Switch debug mode on or off. As ``asyncio.loop.set_debug``."""
         super().set_debug(enabled)
         if enabled:
-            cross_loop_checks.watch()
+            cross_loop_wakeups.watch()
 
     def _check_thread(self) -> None:
         try:
@@ -294,58 +227,6 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         except RuntimeError as error:
             cross_loop_checks.explain_thread(error, self, sys._getframe(1))
             raise
-
-    # -- signals ---------------------------------------------------------------------------------
-
-    def add_signal_handler[*Ts](
-        self, sig: int, callback: Callable[[*Ts], object], *args: *Ts
-    ) -> None:
-        """Have a handler called when a signal comes. As ``asyncio.loop``'s method.
-
-        On a loop of a pool that is not in the main thread, loop 0 catches the signal, and every
-        loop that has a handler for it calls its own, on its own thread.
-
-        Raises:
-            RuntimeError: the signal cannot be caught; or the loop is in another thread than the
-                main one, and no loop of a pool whose loop 0 is there.
-        """
-        if (signals := self._signals_of_others()) is None:
-            super().add_signal_handler(sig, callback, *args)
-        else:
-            signals.add(self, sig, callback, args)
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
-        if (signals := self._signals_of_others()) is not None:
-            return signals.remove(self, sig)
-        removed = super().remove_signal_handler(sig)
-        if removed and self._pool is not None:
-            self._pool._signals.catch(sig)
-        if removed and not self._signal_handlers and self.is_running():
-            self._watch_signals()
-        return removed
-
-    def _handle_signal(self, sig: int) -> None:
-        super()._handle_signal(sig)  # type: ignore[misc]
-        if self._pool is not None:
-            self._pool._signals.call(sig)
-
-    def _handles(self, sig: int) -> bool:
-        return sig in self._signal_handlers
-
-    def _signals_of_others(self) -> PoolSignals | None:
-        """Return where the handlers of a loop are that is not loop 0 of its pool."""
-        if self._pool is None or self._pool_index == 0:
-            return None
-        return self._pool._signals
-
-    def _watch_signals(self) -> None:
-        signals.watch(self._csock.fileno())
-
-    def _unwatch_signals(self) -> None:
-        # With handlers left, the loop keeps watching, as asyncio's does.
-        if not self._signal_handlers and not (self._pool is not None and self._pool._signals):
-            signals.unwatch(self._csock.fileno())
 
     # -- transports ------------------------------------------------------------------------------
 
@@ -360,7 +241,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
-        if not _is_plain(sock):
+        if not is_plain(sock):
             options = {} if context is None else {"context": context}
             return super()._make_socket_transport(  # type: ignore[misc, no-any-return]
                 sock, protocol, waiter, extra=extra, server=server, **options
@@ -412,9 +293,9 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
     ) -> asyncio.DatagramTransport:
         self._ensure_fd_no_transport(sock)
         if not (
-            sock.family in _DATAGRAM_FAMILIES
+            sock.family in DATAGRAM_FAMILIES
             and sock.type == socket.SOCK_DGRAM
-            and _is_plain(sock, _PLAIN_DATAGRAM)
+            and is_plain(sock, PLAIN_DATAGRAM)
         ):
             return super()._make_datagram_transport(  # type: ignore[misc, no-any-return]
                 sock, protocol, address, waiter, extra
@@ -451,7 +332,7 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
     ) -> None:
         timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
-        if not _is_plain(sock):
+        if not is_plain(sock):
             options = {} if context is None else {"context": context}
             super()._start_serving(  # type: ignore[misc]
                 protocol_factory, sock, sslcontext, server, backlog, *timeouts, **options
@@ -545,125 +426,6 @@ class EventLoop(_core.LoopCore, SendsFiles, asyncio.SelectorEventLoop):
                 "Executing %r took %.3f seconds", what, took
             )
 
-    # -- sockets ---------------------------------------------------------------------------------
-    #
-    # Each tries at once. What would block, the core puts among the readers or writers of the loop,
-    # and the coroutine awaits that. It forgets it in the end: an exception's traceback would keep
-    # the operation, its buffer, and in a cycle the exception itself. In debug mode, which checks
-    # more, asyncio's own code runs.
-
-    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
-        """Receive at most ``n`` bytes; ``b""`` at the end. As ``asyncio.loop.sock_recv``."""
-        if self._debug:
-            return await super().sock_recv(sock, n)
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        now = self._start_read(sock, "recv", n)
-        try:
-            got: bytes = await now if type(now) is _SocketOperation else now
-        finally:
-            del now
-        return got
-
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        """Receive into ``buf``; return how much. As ``asyncio.loop.sock_recv_into``."""
-        if self._debug:
-            return await super().sock_recv_into(sock, buf)
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        now = self._start_read(sock, "recv_into", buf)
-        try:
-            got: int = await now if type(now) is _SocketOperation else now
-        finally:
-            del now
-        return got
-
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
-        """Receive a datagram; return it and its sender. As ``asyncio.loop.sock_recvfrom``."""
-        if self._debug:
-            return await super().sock_recvfrom(sock, bufsize)
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        now = self._start_read(sock, "recvfrom", bufsize)
-        try:
-            got: tuple[bytes, Any] = await now if type(now) is _SocketOperation else now
-        finally:
-            del now
-        return got
-
-    async def sock_recvfrom_into(
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
-    ) -> tuple[int, Any]:
-        """Receive a datagram into ``buf``; return its size and its sender.
-
-        As ``asyncio.loop.sock_recvfrom_into``.
-        """
-        if self._debug:
-            return await super().sock_recvfrom_into(sock, buf, nbytes)
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        now = self._start_read(sock, "recvfrom_into", buf, nbytes or len(buf))
-        try:
-            got: tuple[int, Any] = await now if type(now) is _SocketOperation else now
-        finally:
-            del now
-        return got
-
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        """Send all of ``data``. As ``asyncio.loop.sock_sendall``."""
-        if self._debug:
-            await super().sock_sendall(sock, data)
-            return
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        rest = self._start_send_all(sock, data)
-        try:
-            if rest is not None:
-                await rest
-        finally:
-            del rest
-
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
-        """Send a datagram; return how much was sent. As ``asyncio.loop.sock_sendto``."""
-        if self._debug:
-            return await super().sock_sendto(sock, data, address)
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        now = self._start_write(sock, "sendto", data, address)
-        try:
-            sent: int = await now if type(now) is _SocketOperation else now
-        finally:
-            del now
-        return sent
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect, after resolving ``address``. As ``asyncio.loop.sock_connect``."""
-        if self._debug:
-            await super().sock_connect(sock, address)
-            return
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        if sock.family == socket.AF_INET or (
-            base_events._HAS_IPv6 and sock.family == socket.AF_INET6  # type: ignore[attr-defined]
-        ):
-            resolved = await self._ensure_resolved(
-                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
-            )
-            _, _, _, _, address = resolved[0]
-        attempt = self._start_connect(sock, address)
-        try:
-            if attempt is not None:
-                await attempt
-        finally:
-            del attempt
-
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection; return it and its address. As ``asyncio.loop.sock_accept``."""
-        if self._debug:
-            return await super().sock_accept(sock)
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        now = self._start_accept(sock)
-        try:
-            accepted: tuple[socket.socket, Any] = (
-                await now if type(now) is _SocketOperation else now
-            )
-        finally:
-            del now
-        return accepted
-
     # -- called by the native run loop -----------------------------------------------------------
 
     def _run_handle_in_debug_mode(self, handle: events.Handle) -> None:
@@ -715,37 +477,6 @@ def open_loops() -> list[EventLoop]:
     return [loop for loop in loops if loop is not None and not loop.is_closed()]
 
 
-def _drop_aside(unrun: _core.Unrun) -> threading.Event:
-    """Drop callbacks in a thread that nobody has to wait for; return what is set when it has."""
-    dropped = threading.Event()
-
-    def drop() -> None:
-        unrun.drop()
-        dropped.set()
-
-    try:
-        # `threading.Thread.start` would wait until the thread runs, which may be long.
-        _thread.start_new_thread(drop, ())
-    except RuntimeError:  # out of threads, or the interpreter is ending
-        dropped.set()
-    return dropped
-
-
-_Socket = socket.socket
-_PLAIN = ("recv", "recv_into", "send", "sendmsg", "close", "fileno", "getpeername")
-_PLAIN_DATAGRAM = ("recvfrom", "send", "sendto", "close", "fileno", "getpeername", "getsockname")
-_DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-
-
-def _is_plain(sock: object, names: tuple[str, ...] = _PLAIN) -> bool:
-    """Whether a socket is the kernel's and no more: its class changes none of its methods."""
-    kind = type(sock)
-    return kind is _Socket or (
-        issubclass(kind, _Socket)
-        and all(getattr(kind, name) is getattr(_Socket, name) for name in names)
-    )
-
-
 def new_event_loop() -> EventLoop:
     """Return a new :class:`EventLoop`, without a pool.
 
@@ -758,69 +489,6 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-def _learn_task_callbacks() -> None:
-    """Show the core what the C ``Task`` passes to ``call_soon``, by running one on a fake loop.
-
-    If a Python version changes it, tasks are run through handles like any callback: slower, and
-    right.
-    """
-
-    class Recorder:
-        """As much of a loop as a task needs."""
-
-        def __init__(self) -> None:
-            self.posted: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-
-        def call_soon(
-            self,
-            callback: Callable[..., object],
-            *args: object,
-            context: contextvars.Context | None = None,
-        ) -> None:
-            self.posted.append((callback, args))
-
-        def get_debug(self) -> bool:
-            return False
-
-    class NoFuture:
-        def __await__(self) -> Generator[Any]:
-            yield 0
-
-    async def wait_for(future: asyncio.Future[None]) -> None:
-        await future
-
-    async def fail() -> None:
-        await NoFuture()
-
-    recorder: Any = Recorder()
-    running = events._get_running_loop()
-    current = asyncio.current_task(running) if running is not None else None
-    if current is not None:
-        asyncio._leave_task(running, current)  # type: ignore[arg-type]
-    events._set_running_loop(recorder)
-    try:
-        future: asyncio.Future[None] = asyncio.Future(loop=recorder)
-        future_iterator = type(future.__await__())
-        task = asyncio.Task(wait_for(future), loop=recorder)
-        (step, _) = recorder.posted.pop()
-        step()
-        future.set_result(None)
-        (wakeup, args) = recorder.posted.pop()
-        wakeup(*args)
-        task.result()
-        failed = asyncio.Task(fail(), loop=recorder)
-        recorder.posted.pop()[0]()
-        (failing, _) = recorder.posted.pop()
-        failing()
-        error = failed.exception()
-    finally:
-        events._set_running_loop(running)
-        if current is not None:
-            asyncio._enter_task(running, current)  # type: ignore[arg-type]
-    _core._learn_task_callbacks(step, wakeup, task, task.done, failing, error)
-    _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)
-
-
 _MAX_DESCRIPTOR = 2**31 - 1
 """The kernel's interface has no greater number."""
 
@@ -829,4 +497,4 @@ _CLOCK = frozenset({"time", "call_at", "_selector", "__class__"})
 
 _core._install_hot_methods(EventLoop)
 _time, _call_at = EventLoop.time, EventLoop.call_at
-_learn_task_callbacks()
+learn_task_callbacks()

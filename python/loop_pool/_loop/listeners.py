@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from . import asyncio_private
 from .tls import SSLProtocol
-from .transports import StreamTransport, logger
+from .transport_base import logger
+from .transports import StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .event_loop import EventLoop
+    from .loop_base import LoopBase
 
 pool_server: contextvars.ContextVar[_core.ServerCore | None] = contextvars.ContextVar(
     "pool_server", default=None
@@ -32,7 +33,7 @@ class Listener:
 
     def __init__(  # noqa: PLR0917
         self,
-        loop: EventLoop,
+        loop: LoopBase,
         sock: socket.socket,
         protocol_factory: Callable[[], Any],
         sslcontext: Any,

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
+from .descriptors import evict
 from .thread_affinity import on_loop_thread
-from .transports import SLOTS, Base, Writing, logger
+from .transport_base import SLOTS, Base, Writing, logger
 
 if TYPE_CHECKING:
     from .._core import StreamCore
-    from .event_loop import EventLoop
+    from .loop_base import LoopBase
 
 
 class _Pipe(Base):
@@ -36,7 +37,7 @@ class _Pipe(Base):
 
     def _open(  # noqa: PLR0917 - as asyncio's
         self,
-        loop: EventLoop,
+        loop: LoopBase,
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None,
@@ -47,7 +48,7 @@ class _Pipe(Base):
         fd = pipe.fileno()
         os.set_blocking(fd, False)
         holder = pipe
-        loop._evict(fd)
+        evict(loop, fd)
         if loop._transport_at(fd) is not None or loop._registered(fd) is not None:
             holder = None
             # One terminal may be given for both directions: the reactor knows each by its number.
@@ -106,7 +107,7 @@ class ReadPipeTransport(_Pipe, _ReadTransport):
 
     def __init__(
         self,
-        loop: EventLoop,
+        loop: LoopBase,
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None = None,
@@ -165,7 +166,7 @@ class WritePipeTransport(_Pipe, Writing, asyncio_private.FlowControlMixin):
 
     def __init__(
         self,
-        loop: EventLoop,
+        loop: LoopBase,
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None = None,

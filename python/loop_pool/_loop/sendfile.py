@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._core import StreamCore
-    from .transports import Writing
+    from .transport_base import Writing
 
     _Loop = asyncio.SelectorEventLoop
     _Transport = Writing

@@ -3,6 +3,9 @@
 The interpreter runs signal handlers in the main thread alone, and lets nobody else set them. A loop
 of a pool that lives in another thread has loop 0 catch the signal, if that lives in the main
 thread, and each loop that has a handler for it calls its own, on its own thread.
+
+What it uses of asyncio, and where a new Python version has to be compared first:
+``_handle_signal``, which it overrides, and ``_signal_handlers`` and ``_csock``, which it reads.
 """
 
 from __future__ import annotations
@@ -15,20 +18,28 @@ from asyncio import events
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+    import socket
     from collections.abc import Callable
 
-    from .._pool.pool import Pool
-    from .event_loop import EventLoop
+    _Loop = asyncio.SelectorEventLoop
+else:
+    _Loop = object
+
 
 CATCH_TIMEOUT = 1.0
 """Seconds that another loop waits for loop 0 to catch a signal; it does so later if it is stuck."""
 
 
 class PoolSignals:
-    """The handlers of the loops of a pool that are not in the main thread. Any thread."""
+    """The handlers of the loops of a pool that are not in the main thread. Any thread.
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    Args:
+        loop_at: returns the loop of an index.
+    """
+
+    def __init__(self, loop_at: Callable[[int], HandlesSignals]) -> None:
+        self._loop_at = loop_at
         # Made in the thread that runs loop 0.
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         # Re-entrant, as a finalizer may remove a handler.
@@ -43,7 +54,11 @@ class PoolSignals:
         return bool(self._handlers)
 
     def add(
-        self, loop: EventLoop, sig: int, callback: Callable[..., object], args: tuple[object, ...]
+        self,
+        loop: HandlesSignals,
+        sig: int,
+        callback: Callable[..., object],
+        args: tuple[object, ...],
     ) -> None:
         """Let a loop's handler be called; return when the signal is caught.
 
@@ -69,7 +84,7 @@ class PoolSignals:
             self._handlers.setdefault(sig, {})[loop._pool_index] = handle
         self._on_loop_0(sig)
 
-    def remove(self, loop: EventLoop, sig: int) -> bool:
+    def remove(self, loop: HandlesSignals, sig: int) -> bool:
         """Forget a loop's handler; say whether there was one."""
         _check(sig)
         with self._lock:
@@ -88,7 +103,7 @@ class PoolSignals:
             handlers = list(self._handlers.get(sig, {}).items())
         for index, handle in handlers:
             with contextlib.suppress(RuntimeError):  # its loop has closed meanwhile
-                self._pool._members[index].loop.call_soon_threadsafe(_call, handle)
+                self._loop_at(index).call_soon_threadsafe(_call, handle)
 
     def clear(self) -> None:
         """Forget all handlers, at the end of the pool, in the thread of loop 0."""
@@ -98,7 +113,7 @@ class PoolSignals:
         for sig in signals:
             self.catch(sig)
         if signals:  # for whose sake the loop went on watching
-            self._loop_0()._unwatch_signals()
+            self._loop_at(0)._unwatch_signals()
 
     def catch(self, sig: int) -> None:
         """Catch a signal that a loop has a handler for, and none other. In the main thread."""
@@ -107,19 +122,16 @@ class PoolSignals:
             if not ours:
                 signal.signal(sig, _caught)
                 signal.siginterrupt(sig, False)
-        elif ours and not self._loop_0()._handles(sig):
+        elif ours and not self._loop_at(0)._handles(sig):
             signal.signal(
                 sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
             )
-
-    def _loop_0(self) -> EventLoop:
-        return self._pool._members[0].loop
 
     def _on_loop_0(self, sig: int) -> None:
         if threading.current_thread() is threading.main_thread():
             self.catch(sig)
             return
-        loop = self._loop_0()
+        loop = self._loop_at(0)
         caught = threading.Event()
 
         def catch() -> None:
@@ -132,6 +144,71 @@ class PoolSignals:
             loop.call_soon_threadsafe(catch)
             if loop.is_running():
                 caught.wait(CATCH_TIMEOUT)
+
+
+class HandlesSignals(_Loop):
+    """What a loop does for signals."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    _pool_signals: PoolSignals | None = None
+    """The handlers of the loops of its pool."""
+
+    if TYPE_CHECKING:
+        _pool_index: int
+
+        # Parts of BaseEventLoop that typeshed leaves out.
+        _csock: socket.socket
+        _signal_handlers: dict[int, events.Handle]
+
+    def add_signal_handler[*Ts](
+        self, sig: int, callback: Callable[[*Ts], object], *args: *Ts
+    ) -> None:
+        """Have a handler called when a signal comes. As ``asyncio.loop``'s method.
+
+        On a loop of a pool that is not in the main thread, loop 0 catches the signal, and every
+        loop that has a handler for it calls its own, on its own thread.
+
+        Raises:
+            RuntimeError: the signal cannot be caught; or the loop is in another thread than the
+                main one, and no loop of a pool whose loop 0 is there.
+        """
+        if (signals := self._signals_of_others()) is None:
+            super().add_signal_handler(sig, callback, *args)
+        else:
+            signals.add(self, sig, callback, args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler; say whether there was one. As ``asyncio.loop``'s method."""
+        if (signals := self._signals_of_others()) is not None:
+            return signals.remove(self, sig)
+        removed = super().remove_signal_handler(sig)
+        if removed and self._pool_signals is not None:
+            self._pool_signals.catch(sig)
+        if removed and not self._signal_handlers and self.is_running():
+            self._watch_signals()
+        return removed
+
+    def _handle_signal(self, sig: int) -> None:
+        super()._handle_signal(sig)  # type: ignore[misc]
+        if self._pool_signals is not None:
+            self._pool_signals.call(sig)
+
+    def _handles(self, sig: int) -> bool:
+        return sig in self._signal_handlers
+
+    def _signals_of_others(self) -> PoolSignals | None:
+        """Return where the handlers of a loop are that is not loop 0 of its pool."""
+        return None if self._pool_signals is None or self._pool_index == 0 else self._pool_signals
+
+    def _watch_signals(self) -> None:
+        watch(self._csock.fileno())
+
+    def _unwatch_signals(self) -> None:
+        # With handlers left, the loop keeps watching, as asyncio's does.
+        if not self._signal_handlers and not self._pool_signals:
+            unwatch(self._csock.fileno())
 
 
 def watch(fd: int) -> None:

@@ -17,8 +17,6 @@ from .event_loop import EventLoop, open_loops
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._pool.pool import Pool
-
 
 class TaskRecord(NamedTuple):
     """A task that is not done."""
@@ -38,7 +36,7 @@ def tasks(loop: EventLoop | None = None) -> list[TaskRecord]:
     """
     records = {}
     for each in open_loops() if loop is None else (loop,):
-        spawned = _spawned(each._pool, each)
+        spawned = _spawned(each)
         for task, created_ns, foreign in _not_done(each):
             origin = "registered" if foreign else "create_task"
             origin = "spawn" if id(task) in spawned else origin
@@ -52,8 +50,8 @@ def _not_done(loop: EventLoop) -> Iterator[tuple[asyncio.Task[Any], int, bool]]:
     return (it for it in _core._tasks(loop) if it[0] is running or not it[0].done())
 
 
-def _spawned(pool: Pool | None, loop: EventLoop) -> set[int]:
-    return set() if pool is None else {id(task) for task in loop._spawned()}
+def _spawned(loop: EventLoop) -> set[int]:
+    return set() if loop._pool is None else {id(task) for task in loop._spawned()}
 
 
 def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .. import _core
 from . import asyncio_private
+from .loop_base import LoopBase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-    from .event_loop import EventLoop
 
     type Calls = collections.deque[Callable[[], object]]
 
@@ -76,7 +75,7 @@ def elsewhere(self: Any, name: str, *args: object) -> None:
 
 def hand_on(owned: Any, call: Callable[[], object]) -> None:
     """Make a call on an object of a loop which the calling thread does not own, or post it."""
-    loop: EventLoop = owned._loop
+    loop: LoopBase = owned._loop
     if loop.get_debug():
         asyncio_private.check_thread(loop)
     # Of one object, so that those of one thread keep their order whoever makes them.
@@ -141,9 +140,13 @@ async def await_on_loop[T](
         RuntimeError: the loop ended before the function did.
         BaseException: whatever the function raises.
     """
-    if (pool := getattr(loop, "_pool", None)) is None:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args), loop))
-    from .._pool.spawn import spawn_in
-
-    # Whoever cleans up while the pool ends may still do so.
-    return await spawn_in(pool, function(*args), loop=loop, closing=True)
+    coro = function(*args)
+    if not isinstance(loop, LoopBase) or loop._pool is None:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
+    try:
+        # Whoever cleans up while the pool ends may still do so.
+        task = _core._spawn_on(loop, coro, None, None, True)
+    except BaseException:
+        coro.close()
+        raise
+    return await task

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 from .._loop.event_loop import EventLoop
 from .loop_local_values import Value
-from .pool import GRACE, current_pool
+from .pool import GRACE, Pool, current_pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -197,7 +197,7 @@ def _check_open(local: LoopLocal[Any], member: _Member) -> None:
 
 def _member() -> _Member:
     loop = asyncio._get_running_loop()
-    if isinstance(loop, EventLoop) and loop._pool is not None:
+    if isinstance(loop, EventLoop) and isinstance(loop._pool, Pool):
         return loop._pool._members[loop._pool_index]
     current_pool()  # raises
     raise AssertionError

@@ -119,6 +119,8 @@ class _Member:
     def adopt(self, loop: EventLoop) -> None:
         loop._pool = self.pool
         loop._pool_index = self.index
+        loop._pool_name = self.name
+        loop._pool_signals = self.pool._signals
         loop._join(self.pool._core, self.index)
         self.probes = Probes()
         with self.door:
@@ -211,7 +213,7 @@ class Pool:
         self._members = [_Member(self, index) for index in range(loops)]
         self._loops: tuple[EventLoop, ...] = ()
         self._watch = Watch(self, stuck_after)
-        self._signals = PoolSignals(self)
+        self._signals = PoolSignals(lambda index: self._members[index].loop)
         self._interrupted = False
         self._shutdown: asyncio.Task[None] | None = None  # the task that ends the pool
         # Under the lock: what executors have the loops do; None when the pool has refused them.
@@ -417,7 +419,7 @@ def current_pool() -> Pool:
     """
     loop = asyncio._get_running_loop()
     pool = loop._pool if isinstance(loop, EventLoop) else None
-    if pool is None:
+    if not isinstance(pool, Pool):
         if _forked_from_pool:
             raise RuntimeError(_FORKED)
         where = threading.current_thread().name

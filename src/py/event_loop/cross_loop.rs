@@ -1,5 +1,5 @@
 //! `call_soon` on behalf of objects that are used on another loop than their own: what the Python half,
-//! `_loop.cross_loop_checks`, has to say and do about it. Cold: errors, and debug mode.
+//! `_loop.cross_loop_checks` and `_loop.cross_loop_wakeups`, has to say and do about it. Cold: errors, and debug mode.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -10,7 +10,10 @@ use crate::py::asyncio::arguments::Parsed;
 use crate::py::cpython::names::intern;
 
 /// Where the errors of objects that belong to another loop are explained.
-const CROSS_LOOP: &str = "loop_pool._loop.cross_loop_checks";
+const CHECKS: &str = "loop_pool._loop.cross_loop_checks";
+
+/// Where the wake-ups of another loop's tasks are delivered.
+const WAKEUPS: &str = "loop_pool._loop.cross_loop_wakeups";
 
 /// In debug mode: delivers the wake-ups of a future of this loop that another thread has ended; whether
 /// the call is one.
@@ -31,7 +34,7 @@ pub(crate) fn wakes_from_elsewhere(
     // SAFETY: arguments are alive during the call.
     let [callback, future, context] =
         [callback, future, context].map(|object| unsafe { Bound::from_borrowed_ptr(py, object) });
-    py.import(CROSS_LOOP)?
+    py.import(WAKEUPS)?
         .call_method1(intern!(py, "wake"), (loop_, callback, future, context))?
         .extract()
 }
@@ -43,7 +46,7 @@ pub(crate) fn explain_step(py: Python<'_>, step: *mut ffi::PyObject) {
     // SAFETY: an argument is alive during the call.
     let step = unsafe { Bound::from_borrowed_ptr(py, step) };
     let explained = py
-        .import(CROSS_LOOP)
+        .import(CHECKS)
         .and_then(|module| module.call_method1(intern!(py, "explain_step"), (&step,)));
     if let Err(error) = explained {
         error.write_unraisable(py, Some(&step));
