@@ -4,8 +4,11 @@
 ``loop_pool.new_event_loop`` is a single loop, for anything that takes a ``loop_factory``.
 """
 
-from ._core import __version__
 from ._loop import fork as _fork  # noqa: F401 - it sets hooks
+
+# isort: split
+from ._core import __version__
+from ._inspect import switch as _switch  # noqa: F401 - it lets pools be inspected
 from ._loop.event_loop import EventLoop, new_event_loop
 from ._loop.streams import open_connection
 from ._loop.task_registry import (

@@ -20,7 +20,6 @@ from _support import FREE_THREADED, HANG
 loop_pool = pytest.importorskip("loop_pool")
 from loop_pool import _cli  # noqa: E402
 from loop_pool._cli import doctor as _doctor  # noqa: E402
-from loop_pool._pool import cgroup  # noqa: E402
 
 free_threaded = pytest.mark.skipif(not FREE_THREADED, reason="this interpreter always has a GIL")
 
@@ -107,7 +106,7 @@ def test_the_facts_are_those_of_the_interpreter_and_the_process(folder: Path) ->
     assert told["cores"]["machine"] == os.cpu_count()
     assert told["cores"]["affinity"] == len(os.sched_getaffinity(0))
     assert told["cores"]["process_cpu_count"] == os.process_cpu_count()
-    assert told["cores"]["quota"] == cgroup.cpu_quota()
+    assert told["cores"]["quota"] == loop_pool._core._cores()[1]
     soft, hard = (
         None if limit == resource.RLIM_INFINITY else limit
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -22,8 +22,8 @@ from _support import HANG, wait_for
 
 loop_pool = pytest.importorskip("loop_pool")
 from loop_pool._inspect import client as inspect_client  # noqa: E402
-from loop_pool._inspect import server as inspect_server  # noqa: E402
 from loop_pool._inspect import sockets as inspect_sockets  # noqa: E402
+from loop_pool._inspect import switch  # noqa: E402
 
 pytestmark = pytest.mark.loop_pool_only
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     import tempfile
 
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.delenv(inspect_server.SWITCH, raising=False)
+    monkeypatch.delenv(switch.SWITCH, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -270,10 +270,13 @@ SILENCE = 2.0
 """Seconds for which clients of the impatient pool may say nothing; otherwise it is more."""
 
 
+IMPATIENT = f"from loop_pool._inspect import server; server.SILENCE = {SILENCE}"
+
+
 @pytest.fixture
 def impatient(place: Path) -> Iterator[subprocess.Popen[str]]:
     """The same, with less time for a client that is silent."""
-    with program(f"loop_pool._inspect.server.SILENCE = {SILENCE}\n{IDLE}", place) as process:
+    with program(f"{IMPATIENT}\n{IDLE}", place) as process:
         yield process
         assert ps_json(place, process.pid)["pid"] == process.pid
 

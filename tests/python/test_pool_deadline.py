@@ -14,6 +14,7 @@ import pytest
 import loop_pool
 from _pool_support import loops
 from _support import HANG, run_script
+from loop_pool._pool import grace, shutdown
 from loop_pool._pool import runner as pool_runner
 from loop_pool._pool.collector import Pause
 
@@ -319,7 +320,7 @@ class Counted:
 def test_a_run_whose_time_is_up_ends_after_one_callback_and_another_thread_drops_the_rest(
     monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(pool_runner, "LATE", 0.0)
+    monkeypatch.setattr(grace, "LATE", 0.0)
     monkeypatch.setattr(Counted, "dropped", [])
     ran: list[int] = []
 
@@ -357,7 +358,7 @@ class Asked(asyncio.Task[None]):
 def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
     monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(pool_runner, "LATE", 0.0)
+    monkeypatch.setattr(grace, "LATE", 0.0)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -372,11 +373,11 @@ def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
         Asked.times = 0
     for task in kept:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-    assert Asked.times <= 2 * pool_runner.SHOWN
+    assert Asked.times <= 2 * shutdown.SHOWN
     named = [text for text in logged_errors if "this task did not end in time: " in text]
-    assert len(named) == pool_runner.SHOWN
+    assert len(named) == shutdown.SHOWN
     (others,) = (text for text in logged_errors if text.startswith("loop-pool-0: nor did up to "))
-    assert int(others.split()[-2]) >= 1000 - pool_runner.SHOWN
+    assert int(others.split()[-2]) >= 1000 - shutdown.SHOWN
     logged_errors.clear()
 
 
@@ -415,7 +416,7 @@ def test_no_collection_begins_by_itself_from_the_deadline_until_the_end(
 def test_nor_from_when_the_only_loop_is_stopped(
     monkeypatch: pytest.MonkeyPatch, seen: list[bool], logged_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(pool_runner, "LATE", 0.0)
+    monkeypatch.setattr(grace, "LATE", 0.0)
     with loop_pool.Runner(loops=1, shutdown_timeout=0) as runner:
         for _ in range(1000):
             runner.get_loop().call_soon(int)

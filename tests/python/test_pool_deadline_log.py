@@ -9,7 +9,7 @@ import time
 import pytest
 
 import loop_pool
-from loop_pool._pool import runner as pool_runner
+from loop_pool._pool import grace, shutdown
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -31,15 +31,15 @@ def test_of_many_tasks_that_do_not_end_some_are_named_and_the_others_counted(
     for task in kept:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     named = [text for text in logged_errors if "this task did not end in time: " in text]
-    assert len(named) == pool_runner.SHOWN
-    rest = len(kept) - pool_runner.SHOWN
+    assert len(named) == shutdown.SHOWN
+    rest = len(kept) - shutdown.SHOWN
     assert f"loop-pool-0: {rest} more tasks did not end in time" in logged_errors
     logged_errors.clear()
 
 
 class _SlowToShow(asyncio.Task[None]):
     def __repr__(self) -> str:
-        time.sleep(2 * pool_runner.REPORTING)
+        time.sleep(2 * grace.REPORTING)
         return "a task that is slow to show"
 
 
@@ -73,7 +73,7 @@ def test_a_handler_of_exceptions_that_is_slow_is_called_while_there_is_time(
 
     def handle(_: object, context: dict[str, object]) -> None:
         told.append(context)
-        time.sleep(timeout + 2 * pool_runner.REPORTING)
+        time.sleep(timeout + 2 * grace.REPORTING)
 
     async def fail() -> None:
         try:

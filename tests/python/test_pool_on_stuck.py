@@ -311,7 +311,7 @@ def test_a_loop_that_is_stuck_as_the_pool_begins_to_end(log: Records) -> None:
 def test_a_loop_that_outlasts_the_pool_has_no_end() -> None:
     source = """
         import asyncio, logging, loop_pool, sys, threading
-        loop_pool._pool.runner.GRACE = loop_pool._pool.pool.GRACE = 0.2  # each phase waits so long
+        loop_pool._pool.grace.GRACE = 0.2  # each phase waits so long
         logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
         entered = threading.Event()
         async def get_stuck():

@@ -339,7 +339,7 @@ def test_a_thread_that_does_not_end_is_named() -> None:
     done = run_script(
         """
         import asyncio, logging, loop_pool, sys, threading
-        loop_pool._pool.runner.GRACE = loop_pool._pool.pool.GRACE = 0.2  # each phase waits so long
+        loop_pool._pool.grace.GRACE = 0.2  # each phase waits so long
         logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
         stuck = threading.Event()
         async def block():

@@ -408,7 +408,7 @@ def test_an_interrupt_while_a_thread_makes_its_loop_ends_that_thread() -> None:
 
 _DEADLINE = """
     import asyncio, logging, loop_pool, sys, threading
-    loop_pool._pool.runner.GRACE = loop_pool._pool.pool.GRACE = 0.8
+    loop_pool._pool.grace.GRACE = 0.8
     logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
     release = threading.Event()
     kept = []

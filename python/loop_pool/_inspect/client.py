@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .server import SWITCH, VERSION
+from .server import VERSION
 from .sockets import MAX_POOLS, credentials, reach, socket_name
+from .switch import SWITCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

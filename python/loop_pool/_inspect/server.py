@@ -42,12 +42,6 @@ logger = logging.getLogger("loop_pool")
 VERSION = 1
 """Of the protocol."""
 
-SWITCH = "LOOP_POOL_INSPECT"
-"""The environment variable that lets every pool of a process answer.
-
-Unset, empty, 0, false, no or off: they do not.
-"""
-
 MAX_REQUEST = 4096
 """Bytes."""
 
@@ -63,13 +57,6 @@ _FRESH = 0.1
 
 _LINGER = 5.0
 """Seconds that the end of the pool waits for the thread."""
-
-
-def wanted(choice: bool | None) -> bool:
-    """Whether a pool is to answer: as its caller chose, or with None as the environment says."""
-    if choice is not None:
-        return choice
-    return os.environ.get(SWITCH, "").casefold() not in {"", "0", "false", "no", "off"}
 
 
 @final
@@ -321,28 +308,6 @@ class _BadRequestError(Exception):
 
 _serving: set[Inspector] = set()
 """The inspectors of this process that are to be stopped."""
-
-
-def start(pool: Pool, choice: bool | None) -> Inspector | None:
-    """Let a pool answer, if it is to. In the thread that runs loop 0, once its loops run.
-
-    Args:
-        pool: the pool.
-        choice: whether it is to; None: as the environment says, and if that fails, the pool goes on
-            without, and the log of ``loop_pool`` says why.
-
-    Raises:
-        OSError, RuntimeError: it was asked for with ``choice``, and fails: see :class:`Inspector`.
-    """
-    if not wanted(choice):
-        return None
-    try:
-        return Inspector(pool)
-    except (OSError, RuntimeError) as error:  # RuntimeError: out of threads
-        if choice:
-            raise
-        logger.error("loop-pool ps and top cannot look at this pool: %s", error)
-        return None
 
 
 def _forget_all() -> None:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._loop.event_loop import EventLoop
-    from .._pool.pool import Pool, _Member
+    from .._pool.member import _Member
+    from .._pool.pool import Pool
     from .._pool.spawn import PoolTask
 
 LIMIT = 10_000

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from .._loop.event_loop import EventLoop
-    from .spawn import PoolTask
 
 _WAKE = 2
 """Lanes that one call wakes."""
@@ -35,7 +34,7 @@ class _Call:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.task: asyncio.Task[Any] | PoolTask[Any] | None = None
+        self.task: asyncio.Task[Any] | _core.PoolTaskCore[Any] | None = None
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._context = contextvars.copy_context()
 
@@ -58,7 +57,7 @@ class _Call:
             future.set_result(result)
         return True
 
-    def _leave(self, coro: Coroutine[Any, Any, Any]) -> PoolTask[Any] | None:
+    def _leave(self, coro: Coroutine[Any, Any, Any]) -> _core.PoolTaskCore[Any] | None:
         """Leave a coroutine to the loop that has the fewest, if nothing of it has run on this one.
 
         Whichever loop is quickest makes the most calls; it is not to keep all that live long.
@@ -72,7 +71,7 @@ class _Call:
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.future.set_exception(error)
 
-    def finish(self, task: asyncio.Task[Any] | PoolTask[Any]) -> None:
+    def finish(self, task: asyncio.Task[Any] | _core.PoolTaskCore[Any]) -> None:
         """Tell of the end of its coroutine."""
         if task.cancelled():
             # A call that runs cannot become a cancelled one.
@@ -181,7 +180,7 @@ class Work:
         elif call.task is not None:
             call.task.add_done_callback(lambda task: self._finish(call, task))
 
-    def _finish(self, call: _Call, task: asyncio.Task[Any] | PoolTask[Any]) -> None:
+    def _finish(self, call: _Call, task: asyncio.Task[Any] | _core.PoolTaskCore[Any]) -> None:
         call.finish(task)
         self._forget(call)
 

@@ -10,8 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 from .._loop.event_loop import EventLoop
+from .grace import GRACE
 from .loop_local_values import Value
-from .pool import GRACE, Pool, current_pool
+from .pool import Pool, current_pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         _GeneratorContextManager,
     )
 
-    from .pool import _Member
+    from .member import _Member
 
 logger = logging.getLogger("loop_pool")
 

@@ -10,36 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 import os
 import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from .. import _core
 from .._loop.event_loop import EventLoop
 from .._loop.signals import PoolSignals
-from .loop_local_values import Locals
+from . import grace
+from .member import _Member
 from .stuck import Watch
-from .thread_stacks import Probes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from .executor_queue import Work
     from .stuck import StuckLoop
-
-logger = logging.getLogger("loop_pool")
-
-GRACE = 1.0
-"""Seconds beyond the deadline that a loop has for an answer, once its own work has given up."""
-
-ENOUGH = 0.85
-"""The part of it after which nothing more is waited for or looked at."""
-
-_TURNS_IN_VAIN = 100
-"""Failed turns in a row after which a loop is given up."""
 
 _forked_from_pool = False
 
@@ -91,114 +78,6 @@ class LoopStats(NamedTuple):
     """Tasks in the registry: those that were suspended, the dead ones not yet found included."""
     tasks_swept: int
     """Dead tasks found in the registry."""
-
-
-class _Member:
-    """One loop of a pool, and the thread that runs it."""
-
-    def __init__(self, pool: Pool, index: int) -> None:
-        self.pool = pool
-        self.index = index
-        self.name = f"loop-pool-{index}"
-        self.loop: EventLoop
-        self.thread: threading.Thread | None = None
-        self.probes: Probes
-        self.locals = Locals()
-        # Held while something is posted to the loop, and to refuse posts from then on: what was
-        # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
-        # finalizer may post while this thread does.
-        self.door = threading.RLock()
-        self.accepting = False
-        self.ended = False
-        # Tasks that did not end in time, which have been named or counted in the log.
-        self.named: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        self._stopping = False
-        self._started = threading.Event()
-        self._failure: BaseException | None = None
-
-    def adopt(self, loop: EventLoop) -> None:
-        loop._pool = self.pool
-        loop._pool_index = self.index
-        loop._pool_name = self.name
-        loop._pool_signals = self.pool._signals
-        loop._join(self.pool._core, self.index)
-        self.probes = Probes()
-        with self.door:
-            self.loop = loop
-            self.accepting = not self._stopping
-
-    def start(self, debug: bool | None) -> None:
-        self.thread = threading.Thread(
-            target=self._main, args=(debug,), name=self.name, daemon=True
-        )
-        self.thread.start()
-        self._started.wait()
-        if self._failure is not None:
-            self.thread.join()
-            raise self._failure
-
-    def _main(self, debug: bool | None) -> None:
-        if self._stopping:  # the one who started us was interrupted
-            return
-        try:
-            loop = EventLoop()
-            try:
-                if debug is not None:
-                    loop.set_debug(debug)
-                self.adopt(loop)
-                loop.call_soon(self._started.set)
-                self._run(loop)
-            finally:
-                self.end()
-                loop.close()
-        except BaseException as error:
-            if self._started.is_set():
-                raise
-            self._failure = error
-            self._started.set()
-
-    def _run(self, loop: EventLoop) -> None:
-        """Run until the pool stops the loop, whatever its callbacks do.
-
-        ``SystemExit`` and ``KeyboardInterrupt`` end ``main`` on loop 0, where the caller of ``run``
-        sees them; the loop they came from goes on, so that the pool can end in good order. So it
-        does after an error out of an exception handler, unless it never gets further.
-        """
-        in_vain = 0
-        # A turn may both stop the loop and fail. When the pool's time is up nobody has to say so.
-        while not (self._stopping or _core._was_cut_short(loop)):
-            turns = loop._stats()["turns"]
-            try:
-                loop.run_forever()
-            except (SystemExit, KeyboardInterrupt) as error:
-                self.pool._interrupt(error)
-            except Exception:
-                logger.critical("%s: an error ended a turn", self.name, exc_info=True)
-                in_vain = in_vain + 1 if loop._stats()["turns"] <= turns + 1 else 0
-                if in_vain == _TURNS_IN_VAIN:
-                    raise
-
-    def end(self, *, stuck: bool = False) -> None:
-        """Accept no further work, and let nobody wait for what will not be done any more.
-
-        On the loop's thread; any other may do so for one that is ``stuck`` in a callback.
-        """
-        with self.door:
-            self.accepting = False
-            self.ended = True
-        loop = getattr(self, "loop", None)
-        for task in [] if loop is None else loop._shut_spawned():
-            # To show one that is inside its step would be to wait for that.
-            what = "the task" if stuck else repr(task)
-            task._abandon(RuntimeError(f"{self.name} ended before {what} was done"))
-
-    def stop(self) -> None:
-        """End the thread, from any other, however far it has come."""
-        with self.door:
-            self._stopping = True
-            loop = getattr(self, "loop", None)
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
 
 
 @final
@@ -366,9 +245,9 @@ class Pool:
         soon = deadline
         if deadline is not None:
             # A deadline that others have used up leaves a healthy thread the time to end.
-            enough = deadline + ENOUGH * GRACE
-            deadline = max(deadline, min(time.monotonic() + GRACE / 2, enough))
-            soon = min(time.monotonic() + GRACE / 20, enough)
+            enough = deadline + grace.ENOUGH * grace.GRACE
+            deadline = max(deadline, min(time.monotonic() + grace.GRACE / 2, enough))
+            soon = min(time.monotonic() + grace.GRACE / 20, enough)
         stuck = []
         for member, thread in threads:
             if thread.is_alive():
@@ -378,7 +257,9 @@ class Pool:
                 stuck.append(member)
         self._watch.refuse()
         self._core.stop_monitor()
-        self._watch.join(None if deadline is None else max(deadline, time.monotonic() + GRACE / 10))
+        self._watch.join(
+            None if deadline is None else max(deadline, time.monotonic() + grace.GRACE / 10)
+        )
         return stuck
 
     # -- checks ----------------------------------------------------------------------------------

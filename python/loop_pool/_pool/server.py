@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .. import _core
-    from .pool import Pool, _Member
+    from .member import _Member
+    from .pool import Pool
 
 
 @final

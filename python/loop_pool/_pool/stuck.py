@@ -26,7 +26,6 @@ from .thread_stacks import (
     AT_LAST,
     SOON,
     Stack,
-    nobody_holds_up,
     parts_of,
     reader,
     seen_from_outside,
@@ -35,10 +34,10 @@ from .thread_stacks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .._loop.event_loop import EventLoop
-    from .pool import Pool, _Member
+    from .member import PoolParts, _Member
 
 logger = logging.getLogger("loop_pool")
 
@@ -82,7 +81,7 @@ class Watch:
             ``slow_callback_duration``, logged in debug mode only.
     """
 
-    def __init__(self, pool: Pool, stuck_after: float | None) -> None:
+    def __init__(self, pool: PoolParts, stuck_after: float | None) -> None:
         self._pool = pool
         self._stuck_after = stuck_after
         # Guards what follows. Re-entrant, as a signal handler or a finalizer may unregister.
@@ -211,7 +210,7 @@ class Watch:
                 seen = ()  # It may be another callback's.
             stands = stands_still(loop, callback, answered, AT_LAST)
         others = (each for each in self._pool._members if each is not member)
-        if stands and nobody_holds_up(others):
+        if stands and _nobody_holds_up(others):
             coro, name = (None, None) if task is None else parts_of(task)
             calls = _core._stack(loop, callback) or []
             stack = summary((code.co_filename, line, code.co_name) for code, line in calls)
@@ -233,6 +232,24 @@ class Watch:
             task_stack=stack[inner:],
             ended=False,
         )
+
+
+def _nobody_holds_up(members: Iterable[_Member]) -> bool:
+    """Return whether every loop's thread can be made to stand still at once, or does.
+
+    Takes a fifth of a second if one cannot. What was used up is put back by the loops.
+    """
+    asked = [(member, member.loop._stats()["callbacks"], member.probes.ask()) for member in members]
+    try:
+        return all(
+            _core._is_blocked(member.loop, number) is None
+            or stands_still(member.loop, number, answered, AT_LAST)
+            for member, number, answered in asked
+        )
+    finally:
+        for member, _, _ in asked:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                member.loop.call_soon_threadsafe(member.probes.refill)
 
 
 _PACKAGE = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from .thread_stacks import AT_LAST, parts_of, reader, seen_from_outside, stands_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .pool import _Member
+    from .member import _Member
 
 DEPTH = 32
 """Frames of one stack that are told; of a deeper one the first, and the last."""

@@ -13,7 +13,6 @@ to end), stop the threads before each has shown that it can be stopped.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import linecache
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._loop.event_loop import EventLoop
-    from .pool import _Member
 
 logger = logging.getLogger("loop_pool")
 
@@ -137,24 +135,6 @@ def summary(calls: Iterable[tuple[str, int, str]]) -> Stack:
     for path in {path for path, _, _ in calls}:
         linecache.checkcache(path)
     return tuple(traceback.FrameSummary(*call) for call in calls)
-
-
-def nobody_holds_up(members: Iterable[_Member]) -> bool:
-    """Return whether every loop's thread can be made to stand still at once, or does.
-
-    Takes a fifth of a second if one cannot. What was used up is put back by the loops.
-    """
-    asked = [(member, member.loop._stats()["callbacks"], member.probes.ask()) for member in members]
-    try:
-        return all(
-            _core._is_blocked(member.loop, number) is None
-            or stands_still(member.loop, number, answered, AT_LAST)
-            for member, number, answered in asked
-        )
-    finally:
-        for member, _, _ in asked:
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                member.loop.call_soon_threadsafe(member.probes.refill)
 
 
 def parts_of(task: asyncio.Task[Any]) -> tuple[object, str | None]:

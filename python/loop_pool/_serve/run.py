@@ -28,7 +28,8 @@ import time
 from typing import TYPE_CHECKING, Any, final
 
 from .._pool.aggregate import call
-from .._pool.pool import GRACE, current_pool
+from .._pool.grace import GRACE
+from .._pool.pool import current_pool
 from .._pool.server import Server, create_server
 from .._pool.spawn import error_of
 from . import sockets

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._pool.pool import GRACE
+from .._pool.grace import GRACE
 from .._pool.runner import Runner
 from . import sockets
 from .plan import OptionError, Plan, check, config_of

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 from taskiq.acks import AcknowledgeType
 from taskiq.receiver import Receiver
 
-from .._pool.pool import GRACE, current_pool
+from .._pool.grace import GRACE
+from .._pool.pool import current_pool
 from .._pool.runner import run
 from .._pool.spawn import error_of, spawn
 
