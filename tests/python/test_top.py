@@ -12,8 +12,7 @@ pytest.importorskip("textual", reason="the extra cli is not installed")
 from _support import HANG
 from _top_support import PID, TASK, FakePool, runs, shown
 from loop_pool._inspect import ps as ps_command
-from loop_pool._inspect import top as top_command
-from loop_pool._inspect import top_screen
+from loop_pool._inspect import top_help, top_screen
 from loop_pool._inspect.client import InspectError, ProcessGoneError, _not_inspected
 
 # What it shows
@@ -249,9 +248,9 @@ async def test_plus_and_minus_change_the_interval_within_bounds(pool: FakePool) 
         await screen.press("+")
         assert screen.text("settings") == "read every 500 ms"
         await screen.press(*"+" * 5)
-        assert screen.app._interval == top_command.LEAST
+        assert screen.app._interval == top_help.LEAST
         await screen.press(*"-" * 20)
-        assert screen.app._interval == top_command.MOST
+        assert screen.app._interval == top_help.MOST
 
 
 @runs
@@ -264,7 +263,7 @@ async def test_help_tells_each_column_and_key(pool: FakePool) -> None:
         await screen.press("q")
         assert not isinstance(screen.app.screen, top_screen.Help)
         assert screen.app.is_running
-    told = [line.split()[0] for line in top_command.HELP.splitlines() if line.startswith("  ")]
+    told = [line.split()[0] for line in top_help.HELP.splitlines() if line.startswith("  ")]
     assert set(ps_command.COLUMNS) - {"loop"} <= set(told)
 
 

@@ -1,14 +1,12 @@
 """The command ``loop-pool``: parses what was typed and calls the subcommand.
 
-Each subcommand is a module with ``add_parser(subparsers)``, which adds its parser and sets its
-``func`` default: a function that takes the parsed options and returns the exit code. What a
-subcommand needs beyond the standard library it imports in that function.
+Each subcommand is a module with the function ``add_parser``, as ``subcommand`` says.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from .. import _core
 from .._inspect import ps, top
@@ -21,13 +19,6 @@ _SUBCOMMANDS = (serve, worker, ps, top, doctor)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell gives it."""
-
-
-class Subparsers(Protocol):
-    """Where a subcommand adds its parser: what ``ArgumentParser.add_subparsers`` returns."""
-
-    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """Add a parser; the options are those of ``ArgumentParser``, and ``help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ from .._pool.gil import modules_that_need_the_gil, why_it_is_on
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from . import Subparsers
+    from .subcommand import Subparsers
 
 PARALLEL, SERIAL, USAGE = 0, 1, 2
 """Exit codes: it can run Python on several cores; it cannot; it was not asked properly."""

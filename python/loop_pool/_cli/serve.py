@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     import click
 
+    from .subcommand import Subparsers
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to what ``argparse`` calls subparsers."""
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``serve`` to the command."""
     parser = subparsers.add_parser(
         "serve",
         help="serve an ASGI application on every loop of one process",

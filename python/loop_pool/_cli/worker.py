@@ -19,7 +19,7 @@ from .. import _core
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from . import Subparsers
+    from .subcommand import Subparsers
 
 FAILED, USAGE = 1, 2
 """Exit codes: something failed, or a task did not end in time; it was not asked properly."""

@@ -36,7 +36,7 @@ from .client import (
     tree,
 )
 from .ps import BETWEEN, COLUMNS, LEFT, STYLES, branch, duration, title
-from .top import HELP, LEAST, MOST
+from .top_help import HELP, LEAST, MOST
 
 SHARE = 0.005
 """Of the time of the pool, for looking at its tasks."""
