@@ -4,7 +4,7 @@
 //! In: the number of loops asked for, each loop's load, jobs that a loop does not get to. Out: a
 //! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; jobs done; which loop is
 //! inside one callback for too long ([`Incidents`]). The loops' threads
-//! are Python's (`python/loop_pool/_pool/pool.py`): they are named, joined and seen by `threading` like
+//! are Python's (`python/loop_pool/_pool/member.py`): they are named, joined and seen by `threading` like
 //! any others. Only the [`Monitor`]'s is our own, and knows no Python.
 //!
 //! Must never: own a loop, or know Python.
