@@ -144,13 +144,13 @@ test-python: build ## Run the Python tests; options in PYTEST_ARGS, such as "-n 
 test-cpython: test-cpython-plain test-cpython-debug test-cpython-streams ## Run CPython's own asyncio tests on our loop
 
 test-cpython-plain: build
-	$(PYTHON) tests/python/cpython_suite.py
+	$(PYTHON) tests/python/cpython/suite.py
 
 test-cpython-debug: build
-	PYTHONASYNCIODEBUG=1 $(PYTHON) tests/python/cpython_suite.py
+	PYTHONASYNCIODEBUG=1 $(PYTHON) tests/python/cpython/suite.py
 
 test-cpython-streams: build
-	$(PYTHON) tests/python/cpython_suite.py --native-streams test_streams test_ssl test_subprocess
+	$(PYTHON) tests/python/cpython/suite.py --native-streams test_streams test_ssl test_subprocess
 
 test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
 

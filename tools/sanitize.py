@@ -47,11 +47,13 @@ ASAN_PYTHONS = {"3.14t": (".venv", "not stress"), "3.14": (".venv-3.14", "smoke"
 """Where each is, and which tests run on it. The one without the GIL has threads to run into each
 other. The one with it can be told to take each object from the allocator that is watched."""
 
-ASAN_TESTS = (
-    *("loop_collection", "transport_stream", "transport_read", "transport_write", "transport_flow"),
-    *("transport_datagram", "transport_shared", "transport_server", "streams_native", "tls_data"),
-    *("tls_ends", "pool_spawn", "pool_stealing", "pool_registry", "pool_cancel", "pool_shutdown"),
-)
+ASAN_TESTS = {
+    "loop": ("collection",),
+    "transport": ("stream", "read", "write", "flow", "datagram", "shared", "server"),
+    "streams": ("native",),
+    "tls": ("data", "ends"),
+    "pool": ("spawn", "stealing", "registry", "cancel", "shutdown"),
+}
 """Where the extension module's memory has several owners: what is read and written, what goes from
 one loop to another, and what ends while somebody is at it."""
 
@@ -173,7 +175,11 @@ def asan_on(version: str, platform: str, runtime: Path) -> int:
     )
     suffix = ask(str(python), "-c", "import sysconfig as s; print(s.get_config_var('EXT_SUFFIX'))")
     shutil.copy(target / platform / "debug/libloop_pool.so", package / f"_core{suffix}")
-    tests = [f"tests/python/test_{name}.py" for name in ASAN_TESTS]
+    tests = [
+        f"tests/python/{room}/test_{name}.py"
+        for room, names in ASAN_TESTS.items()
+        for name in names
+    ]
     options = ["-m", marked, "-n", "2", "--timeout", "300", "-p", "no:cacheprovider"]
     return run(
         [str(python), "-m", "pytest", *tests, *options],

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from _left_behind import end_what_is_left, mark
-from _services import MISSING
-from _support import (
+from .left_behind import end_what_is_left, mark
+from .services import MISSING
+from .support import (
     FREE_THREADED,
     ORACLE_ONLY,
     TAKING_TURNS,
@@ -31,9 +31,7 @@ from _support import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from _stuck_support import Records
-
-collect_ignore_glob = ["test_pool_*.py"] if ORACLE_ONLY else []
+    from .pool.stuck import Records
 
 _gil_culprit = pytest.StashKey[str]()
 _left = pytest.StashKey[dict[int, str]]()
@@ -119,7 +117,7 @@ def clean_process(logged_errors: list[str], no_descriptor_leak: None) -> Iterato
 @pytest.fixture
 def log() -> Iterator[Records]:
     """What `loop_pool` logs. Nothing but warnings and errors."""
-    from _stuck_support import Records
+    from .pool.stuck import Records
 
     logger = logging.getLogger("loop_pool")
     handler = Records()

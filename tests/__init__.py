@@ -1,0 +1,1 @@
+"""The tests: Rust ones beside this file, those of the Python package in `python/`."""

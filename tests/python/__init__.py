@@ -1,0 +1,4 @@
+"""The tests of the Python package, in rooms by what they promise.
+
+`make test ROOM=serve` runs one.
+"""

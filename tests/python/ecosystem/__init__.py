@@ -1,0 +1,1 @@
+"""Packages of others on our loops, and the plugin for pytest."""

@@ -1,0 +1,1 @@
+"""Pools: `run`, `spawn`, groups, executors, servers of all loops, stuck loops, shutdown."""

@@ -1,0 +1,468 @@
+"""`loop_pool.spawn`: a coroutine on any loop, its result for any loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+import traceback
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import loop_pool
+
+from ..support import HANG, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+pytestmark = pytest.mark.usefixtures("clean_process")
+
+MOOD = contextvars.ContextVar[str]("MOOD", default="none")
+
+
+def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 3) -> T:
+    """Runs `main` with a pool; a hang is a failure."""
+    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
+
+
+def loops() -> tuple[loop_pool.EventLoop, ...]:
+    """The loops of the pool that runs here."""
+    return loop_pool.current_pool().loops
+
+
+async def _where() -> asyncio.AbstractEventLoop:
+    await asyncio.sleep(0)
+    return asyncio.get_running_loop()
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def _fails() -> None:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError("on another loop")
+
+
+# Where it runs
+
+
+@pytest.mark.smoke
+def test_a_coroutine_runs_on_the_loop_it_is_given() -> None:
+    async def main() -> None:
+        for loop in loops():
+            task = loop_pool.spawn(_where(), loop=loop)
+            assert isinstance(task, loop_pool.PoolTask)
+            assert task.loop is loop
+            assert await task is loop
+
+    run(main)
+
+
+def test_without_a_loop_it_runs_on_one_of_the_pool() -> None:
+    async def main() -> None:
+        tasks = [loop_pool.spawn(_where()) for _ in range(100)]
+        for task in tasks:
+            assert await task is task.loop
+            assert task.loop in loops()
+
+    run(main)
+
+
+def test_the_task_is_asyncio_s_and_made_on_its_own_thread() -> None:
+    async def look() -> None:
+        task = asyncio.current_task()
+        assert type(task) is asyncio.Task
+        assert task.get_loop() is asyncio.get_running_loop()
+        assert task in asyncio.all_tasks()
+        assert threading.current_thread().name == "loop-pool-1"
+
+    async def main() -> None:
+        await loop_pool.spawn(look(), loop=loops()[1])
+
+    run(main)
+
+
+def test_the_task_dies_on_its_own_loop_s_thread() -> None:
+    # One that dies on another thread stops every thread of the interpreter.
+    died_in: list[str] = []
+    watches: list[weakref.ref[Any]] = []
+
+    def died(_: object) -> None:
+        died_in.append(threading.current_thread().name)
+
+    async def watch() -> None:
+        watches.append(weakref.ref(asyncio.current_task(), died))
+
+    async def main() -> None:
+        for _ in range(20):
+            task = loop_pool.spawn(watch(), loop=loops()[1], name="watched")
+            await task
+            await loop_pool.spawn(asyncio.sleep(0), loop=loops()[1])
+            assert task.get_name() == "watched"
+            assert died_in.pop() == "loop-pool-1"
+
+    run(main)
+
+
+def test_it_starts_though_nobody_awaits_it() -> None:
+    async def main() -> None:
+        started = threading.Event()
+
+        async def start() -> None:
+            started.set()
+
+        loop_pool.spawn(start(), loop=loops()[1])
+        await asyncio.to_thread(started.wait, HANG)
+        assert started.is_set()
+
+    run(main)
+
+
+def test_coroutines_of_one_spawner_start_in_order() -> None:
+    order: list[int] = []
+
+    async def start(number: int) -> None:
+        order.append(number)
+
+    async def main() -> None:
+        tasks = [loop_pool.spawn(start(number), loop=loops()[1]) for number in range(500)]
+        for task in tasks:
+            await task
+
+    run(main)
+    assert order == list(range(500))
+
+
+@pytest.mark.smoke
+def test_thousands_from_every_loop_to_every_loop_all_return() -> None:
+    each = 1_000
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async def scatter() -> int:
+        tasks = [
+            loop_pool.spawn(double(number), loop=loop) for number in range(each) for loop in loops()
+        ]
+        return sum([await task for task in tasks])
+
+    async def main() -> list[int]:
+        spawners = [loop_pool.spawn(scatter(), loop=loop) for loop in loops()]
+        return [await task for task in spawners]
+
+    assert run(main) == [3 * each * (each - 1)] * 3
+
+
+# Results and exceptions
+
+
+@pytest.mark.smoke
+def test_a_result_is_awaited_from_a_third_loop() -> None:
+    async def wait_for(task: loop_pool.PoolTask[asyncio.AbstractEventLoop]) -> tuple[Any, Any]:
+        return asyncio.get_running_loop(), await task
+
+    async def main() -> None:
+        _, second, third = loops()
+        task = loop_pool.spawn(_where(), loop=second)
+        assert await loop_pool.spawn(wait_for(task), loop=third) == (third, second)
+        assert await task is second
+
+    run(main)
+
+
+def test_many_may_await_one_task_from_every_loop() -> None:
+    async def wait_for(task: loop_pool.PoolTask[str]) -> str:
+        return await task
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def answer() -> str:
+            await go.wait()
+            return "answer"
+
+        task = loop_pool.spawn(answer(), loop=loops()[0])
+        waiters = [loop_pool.spawn(wait_for(task), loop=loop) for loop in loops() * 5]
+        go.set()
+        assert [await waiter for waiter in waiters] == ["answer"] * 15
+
+    run(main)
+
+
+@pytest.mark.smoke
+def test_exceptions_cross_loops() -> None:
+    async def main() -> None:
+        for loop in loops():
+            task = loop_pool.spawn(_fails(), loop=loop)
+            with pytest.raises(ZeroDivisionError, match="on another loop") as seen:
+                await task
+            assert "_fails" in {frame.name for frame in traceback.extract_tb(seen.tb)}
+            assert task.done()
+            assert not task.cancelled()
+            assert task.exception() is seen.value
+            with pytest.raises(ZeroDivisionError):
+                task.result()
+
+    run(main)
+
+
+def test_an_exception_that_nobody_fetches_is_reported(logged_errors: list[str]) -> None:
+    async def main() -> None:
+        task = loop_pool.spawn(_fails(), loop=loops()[1])
+        await eventually(task.done, "the task is done")
+        del task
+        gc.collect()
+        await eventually(lambda: bool(logged_errors), "the report")
+
+    run(main)
+    assert "never retrieved" in logged_errors[0]
+    logged_errors.clear()
+
+
+def test_asyncio_s_helpers_take_pool_tasks() -> None:
+    async def main() -> None:
+        tasks = [loop_pool.spawn(_where(), loop=loop) for loop in loops()]
+        assert await asyncio.gather(*tasks) == list(loops())
+        async with asyncio.timeout(HANG):
+            assert await loop_pool.spawn(_where(), loop=loops()[1]) is loops()[1]
+        async with asyncio.TaskGroup() as group:
+            inner = group.create_task(_await(loop_pool.spawn(_where(), loop=loops()[2])))
+        assert inner.result() is loops()[2]
+        endless = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(endless, 0.001)
+        assert endless.cancelled()
+
+    run(main)
+
+
+async def _await[T](task: loop_pool.PoolTask[T]) -> T:
+    return await task
+
+
+# From threads that run no loop
+
+
+def test_a_thread_may_wait_for_the_result() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def answer() -> str:
+            await go.wait()
+            return "answer"
+
+        task = loop_pool.spawn(answer(), loop=loops()[0])
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(task.result, 0.001)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(task.exception, timeout=0)
+        waiting = asyncio.create_task(asyncio.to_thread(task.result, timeout=HANG))
+        go.set()
+        assert await waiting == "answer"
+        assert await asyncio.to_thread(task.exception) is None
+        assert task.result() == "answer"
+
+    run(main)
+
+
+def test_a_thread_gets_the_exception_and_the_cancellation() -> None:
+    async def main() -> None:
+        failing = loop_pool.spawn(_fails(), loop=loops()[1])
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(failing.result, HANG)
+        assert isinstance(await asyncio.to_thread(failing.exception, HANG), ZeroDivisionError)
+        cancelled = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        assert await asyncio.to_thread(cancelled.cancel)
+        seen: list[type[BaseException]] = []
+
+        def wait() -> None:
+            try:
+                cancelled.result(HANG)
+            except BaseException as exc:
+                seen.append(type(exc))
+
+        await asyncio.to_thread(wait)
+        assert seen == [asyncio.CancelledError]
+
+    run(main)
+
+
+def test_waiting_in_a_loop_s_own_thread_is_refused() -> None:
+    async def main() -> None:
+        task = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        for wait in (task.result, task.exception):
+            with pytest.raises(asyncio.InvalidStateError):
+                wait()
+        task.cancel()
+
+    run(main)
+
+
+# Cancellation
+
+
+@pytest.mark.smoke
+def test_a_task_is_cancelled_from_another_loop() -> None:
+    seen: list[str] = []
+
+    async def clean_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            await asyncio.sleep(0)
+            seen.append(str(exc))
+            raise
+
+    async def cancel(task: loop_pool.PoolTask[None]) -> bool:
+        return task.cancel("enough")
+
+    async def main() -> None:
+        task = loop_pool.spawn(clean_up(), loop=loops()[1])
+        assert not task.done()
+        await loop_pool.spawn(asyncio.sleep(0), loop=loops()[1])
+        assert await loop_pool.spawn(cancel(task), loop=loops()[2]) is True
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert task.done()
+        assert task.cancel() is False
+        with pytest.raises(asyncio.CancelledError):
+            task.result()
+
+    run(main)
+    assert seen == ["enough"]
+
+
+def test_a_task_cancelled_before_it_starts_never_runs() -> None:
+    ran: list[str] = []
+
+    async def body() -> None:
+        ran.append("body")
+
+    async def main() -> None:
+        task = loop_pool.spawn(body(), loop=loops()[0])
+        assert task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main)
+    assert ran == []
+
+
+def test_a_task_may_refuse_its_cancellation() -> None:
+    async def stubborn() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "stayed"
+
+    async def main() -> None:
+        task = loop_pool.spawn(stubborn(), loop=loops()[1])
+        await loop_pool.spawn(asyncio.sleep(0), loop=loops()[1])
+        assert task.cancel()
+        assert await task == "stayed"
+        assert not task.cancelled()
+
+    run(main)
+
+
+def test_cancelling_who_awaits_cancels_what_is_awaited() -> None:
+    async def main() -> None:
+        task = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        waiter = asyncio.create_task(_await(task))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert task.cancelled()
+
+    run(main)
+
+
+def test_a_shielded_pool_task_survives_who_awaits_it() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def answer() -> str:
+            await go.wait()
+            return "answer"
+
+        task = loop_pool.spawn(answer(), loop=loops()[0])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(_await(task)), 0.001)
+        go.set()
+        assert await task == "answer"
+
+    run(main)
+
+
+def test_cancelling_a_finished_task_changes_nothing() -> None:
+    async def main() -> None:
+        task = loop_pool.spawn(_where(), loop=loops()[1])
+        assert await task is loops()[1]
+        assert task.cancel() is False
+        assert task.result() is loops()[1]
+
+    run(main)
+
+
+def test_cancels_of_every_loop_race_with_the_end() -> None:
+    async def cancel(task: loop_pool.PoolTask[Any]) -> bool:
+        return task.cancel()
+
+    async def main() -> None:
+        for _ in range(200):
+            task = loop_pool.spawn(_where(), loop=loops()[1])
+            cancels = [loop_pool.spawn(cancel(task), loop=loop) for loop in loops()]
+            for each in cancels:
+                await each
+            try:
+                assert await task is loops()[1]
+            except asyncio.CancelledError:
+                assert task.cancelled()
+
+    run(main)
+
+
+# Name, context, repr
+
+
+def test_a_task_has_the_name_it_is_given() -> None:
+    async def name() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_name()
+
+    async def main() -> None:
+        named = loop_pool.spawn(name(), loop=loops()[1], name="the name")
+        assert named.get_name() == "the name"
+        assert "the name" in repr(named)
+        assert await named == "the name"
+        unnamed = loop_pool.spawn(name(), loop=loops()[1])
+        assert await unnamed == unnamed.get_name()
+        assert unnamed.get_name()
+
+    run(main)
+
+
+def test_a_coroutine_runs_in_a_copy_of_the_spawner_s_context() -> None:
+    async def change() -> str:
+        before = MOOD.get()
+        MOOD.set("changed")
+        return before
+
+    async def main() -> None:
+        MOOD.set("the spawner's")
+        assert await loop_pool.spawn(change(), loop=loops()[1]) == "the spawner's"
+        assert MOOD.get() == "the spawner's"
+        given = contextvars.copy_context()
+        given.run(MOOD.set, "given")
+        assert await loop_pool.spawn(change(), loop=loops()[1], context=given) == "given"
+        assert given[MOOD] == "changed"
+
+    run(main)

@@ -1,0 +1,1 @@
+"""Bytes and transports of a pool under rude peers, foreign threads and the collector."""

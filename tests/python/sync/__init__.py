@@ -1,0 +1,1 @@
+"""`loop_pool.sync`, and what debug mode says of asyncio's own primitives on several loops."""

@@ -1,0 +1,1 @@
+"""TLS: content, handshakes, how a connection ends."""

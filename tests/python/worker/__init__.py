@@ -1,0 +1,1 @@
+"""`loop-pool worker`: tasks from a broker on all loops."""
