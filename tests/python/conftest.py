@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ from .support import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .pool.stuck import Records
 
 _gil_culprit = pytest.StashKey[str]()
 _left = pytest.StashKey[dict[int, str]]()
@@ -107,24 +107,31 @@ def count(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
+def pair(no_descriptor_leak: None) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets that do not block."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Reference counting has to do."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.collect()
+    gc.enable()
+
+
+@pytest.fixture
 def clean_process(logged_errors: list[str], no_descriptor_leak: None) -> Iterator[None]:
     """The test must leave no thread and no descriptor behind, and no error reported."""
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) == before
-
-
-@pytest.fixture
-def log() -> Iterator[Records]:
-    """What `loop_pool` logs. Nothing but warnings and errors."""
-    from .pool.stuck import Records
-
-    logger = logging.getLogger("loop_pool")
-    handler = Records()
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
-    assert {record.levelname for record in handler.records} <= {"WARNING", "ERROR"}
 
 
 @pytest.fixture

@@ -10,18 +10,16 @@ import contextlib
 import importlib.util
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .support import HANG
+from .support import HANG, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[2]
 
 MISSING = "not installed (make services)"
 """How the reason ends for which a test without its server is left out."""

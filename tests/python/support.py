@@ -20,6 +20,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+
 type LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 HANG = 30.0
@@ -287,21 +290,6 @@ def stream_sockets(kind: str) -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
-def socket_with_number(
-    fd: int, pair: tuple[socket.socket, socket.socket] | None = None
-) -> tuple[socket.socket, socket.socket]:
-    """Two connected non-blocking sockets, of which the first has a number that was free."""
-    first, second = pair or socket.socketpair()
-    if second.fileno() == fd:
-        first, second = second, first
-    if first.fileno() != fd:
-        with first:
-            first = socket.socket(fileno=os.dup2(first.fileno(), fd, inheritable=False))
-    for sock in (first, second):
-        sock.setblocking(False)
-    return first, second
-
-
 def reset(sock: socket.socket) -> None:
     """Closes a TCP socket so that its peer gets a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -326,6 +314,38 @@ def read_out(sock: socket.socket) -> bytes:
         while chunk := sock.recv(65536):
             data += chunk
     return bytes(data)
+
+
+def closed_socket() -> socket.socket:
+    """A socket that is closed."""
+    sock = socket.socket()
+    sock.close()
+    return sock
+
+
+def drain(sock: socket.socket) -> None:
+    """Receives all that a non-blocking socket has now."""
+    with contextlib.suppress(BlockingIOError):
+        while sock.recv(1 << 20):
+            pass
+
+
+def asleep_or_ended(thread: threading.Thread) -> bool:
+    """Whether a thread of this process sleeps in the kernel, or is no more (Linux)."""
+    try:
+        status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    except FileNotFoundError, ProcessLookupError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "S"
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Sends back all that comes, up to its end."""
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
 
 
 class _Recording:
@@ -442,17 +462,3 @@ def stuff(transport: Any) -> bytes:
         transport.write(chunk)
         written += chunk
     return bytes(written)
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    """Keeps what comes."""
-
-    def __init__(self) -> None:
-        self.data: list[bytes] = []
-        self.errors: list[Exception] = []
-
-    def datagram_received(self, data: bytes, _: Any) -> None:
-        self.data.append(data)
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.append(exc)

@@ -6,16 +6,13 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
-from ..support import HANG
+from ..support import HANG, ROOT
 
 loop_pool = pytest.importorskip("loop_pool")
 from loop_pool import _cli  # noqa: E402
-
-ROOT = Path(__file__).parents[3]
 
 COMMANDS = [module.__name__.rpartition(".")[2] for module in _cli._SUBCOMMANDS]
 

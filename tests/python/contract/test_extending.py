@@ -21,6 +21,7 @@ from ..support import (
     LoopFactory,
     LoopThread,
     class_of,
+    closed_socket,
     listen,
     run_script,
     run_turn,
@@ -134,7 +135,7 @@ BAD_CALLS: dict[str, Callable[[Any], object]] = {
     "create_task keyword": lambda loop: loop.create_task(None, nonsense=1),
     "create_task None": lambda loop: loop.create_task(None),
     "run_until_complete number": lambda loop: loop.run_until_complete(1),
-    "add_reader closed": lambda loop: loop.add_reader(_closed_socket(), print),
+    "add_reader closed": lambda loop: loop.add_reader(closed_socket(), print),
     "add_reader negative": lambda loop: loop.add_reader(-1, print),
     "add_reader object": lambda loop: loop.add_reader(object(), print),
     "add_reader unknown": lambda loop: loop.add_reader(2**30, print),
@@ -392,12 +393,6 @@ def test_e5_an_unsupported_python_is_named_clearly(loop_factory: LoopFactory) ->
 
 
 # Helpers
-
-
-def _closed_socket() -> socket.socket:
-    sock = socket.socket()
-    sock.close()
-    return sock
 
 
 def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,18 +10,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from ..support import HANG, wait_for
+from .support import EXAMPLES, run
 
 loop_pool = pytest.importorskip("loop_pool")
 pytest.importorskip("prometheus_client")
 from prometheus_client.openmetrics import parser as openmetrics  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "metrics.py"
+EXAMPLE = EXAMPLES / "metrics.py"
 
 Samples = dict[str, dict[str, float]]
 """Name of the sample -> loop -> value."""
@@ -134,21 +134,10 @@ def test_a_client_that_sends_garbage_or_goes_costs_only_itself(server: Server) -
     assert server.scrape()
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    """Runs the example, which is to end by itself."""
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE), *options],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
-
-
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run("--loops", "1", "--port", str(port))
+        done = run(EXAMPLE, "--loops", "1", "--port", str(port))
     assert (done.returncode, done.stdout) == (2, "")
     assert f"error: cannot listen on 127.0.0.1 port {port}: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -162,6 +151,6 @@ def test_a_port_that_is_taken_is_named() -> None:
     ],
 )
 def test_a_bad_option_is_named(options: list[str], said: str) -> None:
-    done = run(*options)
+    done = run(EXAMPLE, *options)
     assert done.returncode == 2
     assert said in done.stderr

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from ..support import HANG, ORACLE_ONLY, listen, receive, reset
+from .support import EXAMPLES
+from .support import run as run_program
 
 pytestmark = pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package")
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
 NEEDS = {
     "quickstart": [],
     "chat": ["websockets", "aiologic", "culsans"],
@@ -40,13 +41,7 @@ def run(name: str, *options: object, instead: str = "") -> subprocess.CompletedP
     if instead:
         code = f"import sys, {name}\nsys.argv[0] = {name!r}\n{instead}\nsys.exit({name}.main())"
         command = ["-c", f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n{code}", *command[1:]]
-    return subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
+    return run_program("-W", "error", *command)
 
 
 def printed(name: str, *options: object) -> str:

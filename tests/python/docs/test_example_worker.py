@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from .. import services
-from ..support import HANG
+from .support import EXAMPLES, run
 
 pytest.importorskip("loop_pool")
 pytest.importorskip("taskiq")
 pytest.importorskip("taskiq_nats")
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "worker.py"
-
-
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE), *options],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
+EXAMPLE = EXAMPLES / "worker.py"
 
 
 def tasks(output: str) -> dict[tuple[str, str], int]:
@@ -36,7 +23,7 @@ def tasks(output: str) -> dict[tuple[str, str], int]:
 
 
 def test_in_memory() -> None:
-    done = run("--loops", "2", "--tasks", "100")
+    done = run(EXAMPLE, "--loops", "2", "--tasks", "100")
     assert (done.returncode, done.stderr) == (0, "")
     found = tasks(done.stdout)
     assert {loop for _, loop in found} == {"loop-pool-0", "loop-pool-1"}
@@ -46,7 +33,7 @@ def test_in_memory() -> None:
 
 def test_over_nats() -> None:
     with services.nats() as url:
-        done = run("--loops", "2", "--tasks", "100", "--nats", url)
+        done = run(EXAMPLE, "--loops", "2", "--tasks", "100", "--nats", url)
     assert (done.returncode, done.stderr) == (0, "")
     found = tasks(done.stdout)
     assert {loop for _, loop in found} <= {"loop-pool-0", "loop-pool-1"}
@@ -55,7 +42,7 @@ def test_over_nats() -> None:
 
 def test_a_server_that_is_not_there_is_named() -> None:
     url = f"nats://127.0.0.1:{services.free_port()}"
-    done = run("--nats", url)
+    done = run(EXAMPLE, "--nats", url)
     assert done.returncode == 1
     assert done.stderr.startswith(f"FAILED: {url}: NoServersError: ")
     assert done.stderr.count("\n") == 1
@@ -69,6 +56,6 @@ def test_a_server_that_is_not_there_is_named() -> None:
     ],
 )
 def test_a_bad_option_is_named(options: list[str], message: str) -> None:
-    done = run(*options)
+    done = run(EXAMPLE, *options)
     assert done.returncode == 2
     assert message in done.stderr

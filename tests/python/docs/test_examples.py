@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
@@ -12,33 +13,23 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..support import ORACLE_ONLY
+from .support import EXAMPLES
+from .support import run as run_program
 
 pytestmark = pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package")
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
 LOAD_TEST = EXAMPLES / "load_test.py"
 CLIENT = EXAMPLES / "load_test_client.py"
 LIMIT_SECONDS = 60
+run = functools.partial(run_program, limit=LIMIT_SECONDS)
 SHORT = ("--loops", "2", "--connections", "8", "--seconds", "1", "--size", "512")
 
 Corruption = Callable[[bytes], bytes]
-
-
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter of these tests with `command` and wait for its end."""
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from ..support import HANG, ORACLE_ONLY, read_out, stream_sockets
+from .support import EXAMPLES
 
 pytestmark = pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package")
 
-FOLDER = Path(__file__).parents[3] / "examples" / "load"
+FOLDER = EXAMPLES / "load"
 ANY_TIME = ("--limit-ms", "20000")
 """A limit for tests that do not ask how fast this machine is."""
 SHORT: dict[str, tuple[object, ...]] = {

@@ -17,9 +17,8 @@ import pytest
 import loop_pool
 from loop_pool import _cli, metrics
 
-from ..support import check_script
+from ..support import ROOT, check_script
 
-ROOT = Path(__file__).parents[3]
 PAGES = sorted(
     page
     for pattern in ("*.md", "docs/*.md", "examples/*.md", "benches/**/*.md", "src/**/*.md")
@@ -359,7 +358,7 @@ def test_each_example_is_run_by_some_test() -> None:
         numbers = {example.number for example in EXAMPLES if example.page == page}
         assert numbers == {number for other, number in AROUND if other == page}
     for name, module in RUN_ELSEWHERE.items():
-        assert Path(name).name in (Path(__file__).parents[1] / f"{module}.py").read_text()
+        assert Path(name).name in (ROOT / "tests" / "python" / f"{module}.py").read_text()
 
 
 @pytest.mark.parametrize(

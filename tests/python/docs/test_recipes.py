@@ -16,17 +16,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from .. import services
-from ..support import HANG, wait_for
+from ..support import HANG, ROOT, wait_for
 
 pytest.importorskip("loop_pool")
 
-PAGE = Path(__file__).parents[3] / "docs" / "recipes.md"
+PAGE = ROOT / "docs" / "recipes.md"
 RECIPES = dict(
     re.findall(r"^## (\w+)\n.*?^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 )

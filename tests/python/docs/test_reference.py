@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from pathlib import Path
 
 import pytest
 
 import loop_pool
 from loop_pool import _core
 
+from ..support import ROOT
+
 pytestmark = pytest.mark.usefixtures("clean_process")
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
+PAGE = ROOT / "docs" / "reference.md"
 
 EXAMPLE = re.compile(
     r"^### (?P<name>[^\n]+)\n.*?"

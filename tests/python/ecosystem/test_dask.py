@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import check_script
+from ..support import ROOT, check_script
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="needs distributed"
@@ -100,7 +100,7 @@ PROGRAM = """
 def test_a_worker_runs_its_tasks_in_a_pool(tmp_path: Path) -> None:
     """With results, exceptions and a cancelled task; the worker's end is the executor's."""
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
-    paths = [str(tmp_path), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = {
         "PYTHONPATH": os.pathsep.join(paths),
         "DASK_CONFIG": str(tmp_path),

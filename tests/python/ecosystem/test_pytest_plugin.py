@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from ..support import HANG, TAKING_TURNS
+from ..support import HANG, ROOT, TAKING_TURNS
 
 loop_pool = pytest.importorskip("loop_pool")
 
-ROOT = Path(__file__).parents[3]
 
 ASYNCIO = ["-p", "no:anyio", "-o", "asyncio_mode=auto"]
 ASYNCIO += ["-o", "asyncio_default_fixture_loop_scope=function"]

@@ -7,16 +7,17 @@ import gc
 import re
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ..support import HANG, Threads, check_script, eventually, wait_for
+from ..support import ROOT, Threads, check_script, eventually, turns, wait_for
 
 loop_pool = pytest.importorskip("loop_pool")
 from loop_pool import metrics  # noqa: E402
+
+from ..pool.support import run  # noqa: E402
 
 NAMES = {
     "callbacks": ("loop_pool_callbacks_total", "loop_pool.callbacks", "{callback}"),
@@ -75,16 +76,6 @@ class FixedPool:
         return self.records
 
 
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
-
-
-async def switch(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 # What is told
 
 
@@ -103,7 +94,7 @@ def test_each_metric_is_described_for_a_person() -> None:
 
 
 def test_each_metric_stands_in_the_documentation() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
+    page = (ROOT / "docs" / "observability.md").read_text()
     for field, (prometheus, opentelemetry, unit) in NAMES.items():
         row = f"| `{field}` | `{prometheus}` | `{opentelemetry}` | `{unit}` |"
         assert row in page, field
@@ -226,7 +217,7 @@ def test_a_pool_s_own_figures_are_told_while_it_works(prometheus: Any, registry:
     async def main() -> None:
         pool = loop_pool.current_pool()
         registry.register(prometheus.Collector(pool))
-        await loop_pool.spawn(switch(1_000), loop=pool.loops[1])
+        await loop_pool.spawn(turns(1_000), loop=pool.loops[1])
         before = {record.name: record for record in pool.stats()}
         samples = await asyncio.to_thread(scrape, registry)
         after = {record.name: record for record in pool.stats()}
@@ -243,7 +234,7 @@ def test_counters_only_grow(prometheus: Any, registry: Any) -> None:
     async def main() -> None:
         pool = loop_pool.current_pool()
         registry.register(prometheus.Collector(pool))
-        work = [loop_pool.spawn(switch(20_000), loop=loop) for loop in pool.loops]
+        work = [loop_pool.spawn(turns(20_000), loop=loop) for loop in pool.loops]
         last: Samples = {}
         rounds = 0
         while not all(task.done() for task in work) or rounds < 3:
@@ -312,7 +303,7 @@ def test_of_two_pools_the_second_takes_the_first_one_s_place(
         assert {loop for _, loop in samples} == {
             f"loop-pool-{index}" for index in range(len(pool.loops))
         }
-        await switch(10_000)
+        await turns(10_000)
         return collector, samples["loop_pool_callbacks_total", "loop-pool-0"]
 
     first, _ = run(lambda: main(None), loops=3)
@@ -336,7 +327,7 @@ def test_scrapes_go_on_while_pools_begin_and_end(prometheus: Any) -> None:
         registry.register(prometheus.Collector(pool))
         current = registry
         before = scrapes
-        work = [loop_pool.spawn(switch(100), loop=loop) for loop in pool.loops]
+        work = [loop_pool.spawn(turns(100), loop=loop) for loop in pool.loops]
         await eventually(lambda: scrapes > before + 1, "it is scraped")
         for task in work:
             await task
@@ -509,7 +500,7 @@ def test_a_closed_pool_is_not_observed_and_not_kept(opentelemetry: Any, provider
         opentelemetry.instrument(pool, provider)
         (scope,) = await asyncio.to_thread(collect, provider)
         before = observations(scope)
-        await loop_pool.spawn(switch(1_000), loop=pool.loops[1])
+        await loop_pool.spawn(turns(1_000), loop=pool.loops[1])
         (scope,) = await asyncio.to_thread(collect, provider)
         key = ("loop_pool.callbacks", "loop-pool-1")
         assert observations(scope)[key] >= before[key] + 1_000

@@ -13,23 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..support import HANG, eventually, in_thread, listen, self_signed
+from ..support import echo, eventually, in_thread, listen, run_main, self_signed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from pathlib import Path
-
-
-def _run[T](loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
-    return loop.run_until_complete(asyncio.wait_for(main, HANG))
-
-
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-    await writer.wait_closed()
 
 
 async def _ask(
@@ -58,23 +45,23 @@ async def _ask(
 def test_streams_over_tcp(loop: asyncio.AbstractEventLoop, size: int) -> None:
     async def main() -> None:
         question = os.urandom(size)
-        async with await asyncio.start_server(_echo, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             address = server.sockets[0].getsockname()
             clients = [await asyncio.open_connection(*address) for _ in range(5)]
             answers = await asyncio.gather(*(_ask(*client, question) for client in clients))
             assert all(answer == question for answer in answers)
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_streams_over_unix_sockets(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
     async def main() -> None:
         path = str(tmp_path / "s")
-        async with await asyncio.start_unix_server(_echo, path):
+        async with await asyncio.start_unix_server(echo, path):
             reader, writer = await asyncio.open_unix_connection(path)
             assert await _ask(reader, writer, b"over unix") == b"over unix"
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_datagrams_over_unix_sockets(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
@@ -97,7 +84,7 @@ def test_datagrams_over_unix_sockets(loop: asyncio.AbstractEventLoop, tmp_path: 
         await asyncio.sleep(0)
 
     received = loop.create_future()
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_datagrams_over_udp(loop: asyncio.AbstractEventLoop) -> None:
@@ -131,7 +118,7 @@ def test_datagrams_over_udp(loop: asyncio.AbstractEventLoop) -> None:
         assert received == [b"DATAGRAM %d" % number for number in range(20)]
 
     received: list[bytes] = []
-    _run(loop, main())
+    run_main(loop, main())
 
 
 @pytest.mark.smoke
@@ -160,7 +147,7 @@ def test_the_sock_methods(loop: asyncio.AbstractEventLoop) -> None:
             await server
             assert answer == question
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_the_sock_methods_for_datagrams(loop: asyncio.AbstractEventLoop) -> None:
@@ -181,7 +168,7 @@ def test_the_sock_methods_for_datagrams(loop: asyncio.AbstractEventLoop) -> None
             assert await loop.sock_recvfrom_into(one, buffer) == (4, two.getsockname())
             assert buffer[:4] == b"back"
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_a_cancelled_sock_recv_takes_no_data(loop: asyncio.AbstractEventLoop) -> None:
@@ -195,7 +182,7 @@ def test_a_cancelled_sock_recv_takes_no_data(loop: asyncio.AbstractEventLoop) ->
             far.send(b"kept")
             assert await loop.sock_recv(near, 10) == b"kept"
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_a_refused_connection_raises(loop: asyncio.AbstractEventLoop) -> None:
@@ -209,19 +196,19 @@ def test_a_refused_connection_raises(loop: asyncio.AbstractEventLoop) -> None:
             with pytest.raises(ConnectionRefusedError):
                 await loop.sock_connect(client, address)
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_happy_eyeballs_find_the_address_that_answers(loop: asyncio.AbstractEventLoop) -> None:
     async def main() -> None:
-        async with await asyncio.start_server(_echo, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             reader, writer = await asyncio.open_connection(
                 "localhost", port, happy_eyeballs_delay=0.01
             )
             assert await _ask(reader, writer, b"found") == b"found"
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 # Files
@@ -259,7 +246,7 @@ def test_files_are_sent(loop: asyncio.AbstractEventLoop, how: str) -> None:
             await ended
         return bytes(got)
 
-    assert _run(loop, main()) == content[7:]
+    assert run_main(loop, main()) == content[7:]
 
 
 # Pipes
@@ -282,7 +269,7 @@ def test_pipes_carry_much(loop: asyncio.AbstractEventLoop) -> None:
         finally:
             reading.close()
 
-    assert _run(loop, main()) == content
+    assert run_main(loop, main()) == content
 
 
 @pytest.mark.parametrize(("queued", "kind"), [(0, type(None)), (500_000, BrokenPipeError)])
@@ -301,7 +288,7 @@ def test_a_pipe_whose_reader_has_gone_is_lost(
         assert isinstance(await lost, kind)
 
     lost = loop.create_future()
-    _run(loop, main())
+    run_main(loop, main())
 
 
 # Processes
@@ -320,11 +307,11 @@ async def _shout() -> None:
 
 @pytest.mark.smoke
 def test_processes_from_the_main_thread(loop: asyncio.AbstractEventLoop) -> None:
-    _run(loop, _shout())
+    run_main(loop, _shout())
 
 
 def test_processes_from_another_thread(loop: asyncio.AbstractEventLoop) -> None:
-    in_thread(lambda: _run(loop, _shout()))
+    in_thread(lambda: run_main(loop, _shout()))
 
 
 def test_shells(loop: asyncio.AbstractEventLoop) -> None:
@@ -335,7 +322,7 @@ def test_shells(loop: asyncio.AbstractEventLoop) -> None:
         assert (await process.communicate())[0] == b"out\n"
         assert process.returncode == 3
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_processes_are_killed_and_reaped(loop: asyncio.AbstractEventLoop) -> None:
@@ -345,7 +332,7 @@ def test_processes_are_killed_and_reaped(loop: asyncio.AbstractEventLoop) -> Non
         assert await process.wait() == -signal.SIGKILL
         return process.pid
 
-    pid = _run(loop, main())
+    pid = run_main(loop, main())
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
@@ -358,7 +345,7 @@ def test_many_processes_at_once(loop: asyncio.AbstractEventLoop) -> None:
     async def main() -> None:
         assert await asyncio.gather(*map(one, range(20))) == list(range(20))
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_a_program_that_is_not_there_raises(loop: asyncio.AbstractEventLoop) -> None:
@@ -366,7 +353,7 @@ def test_a_program_that_is_not_there_raises(loop: asyncio.AbstractEventLoop) -> 
         with pytest.raises(FileNotFoundError):
             await asyncio.create_subprocess_exec("/no/such/program")
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 # TLS
@@ -395,7 +382,7 @@ def test_streams_over_tls(loop: asyncio.AbstractEventLoop, size: int) -> None:
             writer.close()
             await writer.wait_closed()
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_start_tls_upgrades_a_connection(loop: asyncio.AbstractEventLoop) -> None:
@@ -420,7 +407,7 @@ def test_start_tls_upgrades_a_connection(loop: asyncio.AbstractEventLoop) -> Non
             writer.close()
             await writer.wait_closed()
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_an_untrusted_certificate_is_refused(loop: asyncio.AbstractEventLoop) -> None:
@@ -429,7 +416,7 @@ def test_an_untrusted_certificate_is_refused(loop: asyncio.AbstractEventLoop) ->
     server_context, _ = self_signed()
 
     async def main() -> None:
-        server = await asyncio.start_server(_echo, "127.0.0.1", 0, ssl=server_context)
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server_context)
         async with server:
             with pytest.raises(ssl.SSLCertVerificationError):
                 await asyncio.open_connection(
@@ -438,4 +425,4 @@ def test_an_untrusted_certificate_is_refused(loop: asyncio.AbstractEventLoop) ->
                     server_hostname="localhost",
                 )
 
-    _run(loop, main())
+    run_main(loop, main())

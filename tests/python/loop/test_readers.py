@@ -9,27 +9,14 @@ import socket
 import tempfile
 import threading
 import weakref
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from ..support import HANG, LoopThread, Threads, run_turn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ..support import HANG, LoopThread, Threads, drain, run_turn
+from .support import fill
 
 type Pair = tuple[socket.socket, socket.socket]
-
-
-@pytest.fixture
-def pair(no_descriptor_leak: None) -> Iterator[Pair]:
-    """Two connected sockets that do not block."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
 
 
 class WithFileno:
@@ -94,14 +81,13 @@ def test_a_full_socket_calls_no_writer_until_it_drains(
     pair: Pair, loop: asyncio.AbstractEventLoop
 ) -> None:
     near, far = pair
-    _fill(near)
+    fill(near)
     calls: list[str] = []
     loop.add_writer(near, calls.append, "room")
     for _ in range(3):
         run_turn(loop)
     assert calls == []
-    while _drain(far):
-        pass
+    drain(far)
     loop.add_writer(near, loop.stop)
     loop.run_forever()
     loop.remove_writer(near)
@@ -393,16 +379,3 @@ def test_readers_of_other_threads_and_the_collector_do_not_stop_each_other(
 
 async def _await[T](future: asyncio.Future[T]) -> T:
     return await future
-
-
-def _fill(sock: socket.socket) -> None:
-    with suppress(BlockingIOError):
-        while True:
-            sock.send(b"x" * 65536)
-
-
-def _drain(sock: socket.socket) -> bytes:
-    try:
-        return sock.recv(65536)
-    except BlockingIOError:
-        return b""

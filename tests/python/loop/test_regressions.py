@@ -8,7 +8,6 @@ import select
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,44 +17,19 @@ from ..support import (
     HANG,
     LoopFactory,
     Threads,
+    asleep_or_ended,
     check_script,
+    drain,
     factory_path,
     in_thread,
     wait_for,
 )
+from .support import fill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 # Readers and writers
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a non-blocking stream."""
-    first, second = socket.socketpair()
-    with first, second:
-        first.setblocking(False)
-        second.setblocking(False)
-        yield first, second
-
-
-def _fill(sock: socket.socket) -> None:
-    """Sends until the peer takes no more."""
-    while True:
-        try:
-            sock.send(bytes(65536))
-        except BlockingIOError:
-            return
-
-
-def _drain(sock: socket.socket) -> None:
-    """Receives all there is."""
-    while True:
-        try:
-            sock.recv(65536)
-        except BlockingIOError:
-            return
 
 
 def _keep_busy(loop: asyncio.AbstractEventLoop) -> None:
@@ -81,7 +55,7 @@ def test_a_callback_of_a_descriptor_finds_it_ready_however_long_the_turn(
     def on_event() -> None:
         readable, writable, _ = select.select([ours], [ours], [], 0)
         found.append(bool(readable if side == "reader" else writable))
-        _drain(ours) if side == "reader" else _fill(ours)
+        drain(ours) if side == "reader" else fill(ours)
         if len(found) == 1:
             # What else is queued for this readiness runs in this turn or the next.
             _keep_busy(loop)
@@ -89,13 +63,13 @@ def test_a_callback_of_a_descriptor_finds_it_ready_however_long_the_turn(
 
     def begin() -> None:
         _keep_busy(loop)
-        theirs.send(b"x") if side == "reader" else _drain(theirs)
+        theirs.send(b"x") if side == "reader" else drain(theirs)
         _keep_busy(loop)
 
     if side == "reader":
         loop.add_reader(ours, on_event)
     else:
-        _fill(ours)
+        fill(ours)
         loop.add_writer(ours, on_event)
     loop.call_soon(begin)
     loop.run_forever()
@@ -111,7 +85,7 @@ def test_many_descriptors_that_are_ready_in_a_long_turn_are_each_served_once(
     def on_event(number: int) -> None:
         served.append(number)
         pairs[number][0].setblocking(False)
-        _drain(pairs[number][0])
+        drain(pairs[number][0])
         if len(served) == len(pairs):
             loop.call_soon(loop.call_soon, loop.stop)
 
@@ -163,15 +137,6 @@ def test_debug_mode_may_change_while_a_coroutine_is_submitted(
     assert loop.run_until_complete(asyncio.wrap_future(submitted, loop=loop)) == "slept"
 
 
-def _asleep_or_ended(thread: threading.Thread) -> bool:
-    """Whether a thread of this process sleeps in the kernel, or is no more (Linux)."""
-    try:
-        status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    except FileNotFoundError, ProcessLookupError:
-        return True
-    return status.rpartition(")")[2].split()[0] == "S"
-
-
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("late", [False, True], ids=["from the start", "set later"])
 def test_cancelling_a_posted_callback_waits_while_it_runs(
@@ -187,7 +152,7 @@ def test_cancelling_a_posted_callback_waits_while_it_runs(
         assert about.wait(HANG)
         # With the GIL who waits may be awake: it asks again and again.
         if FREE_THREADED:
-            wait_for(lambda: _asleep_or_ended(canceller), "the canceller waits")
+            wait_for(lambda: asleep_or_ended(canceller), "the canceller waits")
         order.append("the callback is done")
 
     def cancel() -> None:

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..support import HANG, LoopFactory, LoopThread, eventually, listen, run_turn
+from ..support import (
+    HANG,
+    LoopFactory,
+    LoopThread,
+    closed_socket,
+    eventually,
+    listen,
+    run_main,
+    run_turn,
+)
+from .support import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -25,32 +35,9 @@ type Pair = tuple[socket.socket, socket.socket]
 type Wait = Coroutine[Any, Any, object]
 
 
-@pytest.fixture
-def pair(no_descriptor_leak: None) -> Iterator[Pair]:
-    """Two connected sockets that do not block."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
-
-
-def _fill(sock: socket.socket) -> int:
-    """Sends until it would block; returns how much."""
-    sent = 0
-    with suppress(BlockingIOError):
-        while True:
-            sent += sock.send(bytes(65536))
-    return sent
-
-
 def _drain(sock: socket.socket, size: int) -> None:
     while size:
         size -= len(sock.recv(size))
-
-
-def _run[T](loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
-    return loop.run_until_complete(asyncio.wait_for(main, HANG))
 
 
 def _waiting(loop: Any, sock: socket.socket) -> int:
@@ -107,7 +94,7 @@ def test_sock_recv_returns_what_there_is(
         far.close()
         assert await loop.sock_recv(near, size) == b""
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 65536, 65537])
@@ -125,14 +112,8 @@ def test_sock_recv_into_fills_the_buffer(
         assert count == min(size, 10)
         assert buffer[:count] == b"0123456789"[:count]
 
-    _run(loop, main())
+    run_main(loop, main())
     buffer.append(1)  # Nobody holds on to it.
-
-
-def _closed() -> socket.socket:
-    sock = socket.socket()
-    sock.close()
-    return sock
 
 
 BAD: dict[str, Callable[[Any, socket.socket], Wait]] = {
@@ -149,7 +130,7 @@ BAD: dict[str, Callable[[Any, socket.socket], Wait]] = {
     "no socket to accept on": lambda loop, _: loop.sock_accept(1),
     "no address": lambda loop, sock: loop.sock_connect(sock, 1),
     "no listener": lambda loop, sock: loop.sock_accept(sock),
-    "a closed socket": lambda loop, _: loop.sock_recv(_closed(), 1),
+    "a closed socket": lambda loop, _: loop.sock_recv(closed_socket(), 1),
 }
 
 
@@ -179,7 +160,7 @@ def test_a_tls_socket_is_refused(pair: Pair, loop: asyncio.AbstractEventLoop) ->
     ) as tls:
         for start in WAITING.values():
             with pytest.raises(TypeError, match="SSLSocket"):
-                _run(loop, start(loop, tls))
+                run_main(loop, start(loop, tls))
 
 
 def test_a_reset_is_an_error(loop: asyncio.AbstractEventLoop) -> None:
@@ -205,7 +186,7 @@ def test_a_reset_is_an_error(loop: asyncio.AbstractEventLoop) -> None:
                     assert str(caught.value) == "[Errno 104] Connection reset by peer"
                     assert not _waiting(loop, client)
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_a_socket_with_a_timeout_waits_by_itself(
@@ -215,7 +196,7 @@ def test_a_socket_with_a_timeout_waits_by_itself(
     near.settimeout(0.001)
     for start in READING.values():
         with pytest.raises(TimeoutError):
-            _run(loop, start(loop, near))
+            run_main(loop, start(loop, near))
     assert not _waiting(loop, near)
 
 
@@ -232,7 +213,7 @@ def test_all_is_sent_however_slowly_it_is_read(pair: Pair, loop: asyncio.Abstrac
         assert not _waiting(loop, near)
         return got
 
-    assert _run(loop, main()) == data
+    assert run_main(loop, main()) == data
     data.append(1)  # Nobody holds on to it.
 
 
@@ -244,7 +225,7 @@ def test_a_cancelled_operation_leaves_nothing(
     pair: Pair, loop: asyncio.AbstractEventLoop, start: Start
 ) -> None:
     near, far = pair
-    filled = _fill(near)
+    filled = fill(near)
     before = len(far.recv(1))
     expected = WRITE if start in WRITING.values() else READ
 
@@ -260,7 +241,7 @@ def test_a_cancelled_operation_leaves_nothing(
         far.send(b"kept")
         assert await loop.sock_recv(near, 10) == b"kept"
 
-    _run(loop, main())
+    run_main(loop, main())
     _drain(far, filled - before)
     with pytest.raises(BlockingIOError):
         far.recv(1)
@@ -273,7 +254,7 @@ def test_a_closed_coroutine_leaves_nothing(
 ) -> None:
     """asyncio's stay registered, and take the data that comes."""
     near, far = pair
-    _fill(near)
+    fill(near)
     coroutine = start(loop, near)
     coroutine.send(None)
     assert _waiting(loop, near)
@@ -326,7 +307,7 @@ def test_a_second_sock_recv_takes_the_place_of_the_first(
         far.send(b"two")
         assert await third == b"two"
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 @pytest.mark.parametrize("how", ["add_reader", "remove_reader"])
@@ -362,7 +343,7 @@ def test_a_reader_of_the_program_s_own_takes_its_place(
                 await receiving
         assert not _waiting(loop, near)
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_the_two_directions_are_independent(pair: Pair, loop: asyncio.AbstractEventLoop) -> None:
@@ -370,7 +351,7 @@ def test_the_two_directions_are_independent(pair: Pair, loop: asyncio.AbstractEv
     seen: list[bytes] = []
 
     async def main() -> None:
-        filled = _fill(near)
+        filled = fill(near)
         loop.add_reader(near, lambda: seen.append(near.recv(10)))
         for end in ("cancel", "finish"):
             sending = asyncio.create_task(loop.sock_sendall(near, b"more"))
@@ -390,7 +371,7 @@ def test_the_two_directions_are_independent(pair: Pair, loop: asyncio.AbstractEv
             assert _waiting(loop, near) == READ
         assert loop.remove_reader(near)
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_a_removal_by_the_object_that_was_closed_while_it_sent(
@@ -402,11 +383,11 @@ def test_a_removal_by_the_object_that_was_closed_while_it_sent(
         loop.add_reader(near, print)
 
         async def main() -> None:
-            _fill(near)
+            fill(near)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_sendall(near, b"more"), 0.001)
 
-        _run(loop, main())
+        run_main(loop, main())
         near.close()
         if type(loop).__module__.startswith("loop_pool"):
             assert loop.remove_reader(near)
@@ -426,7 +407,7 @@ def test_a_descriptor_of_a_transport_is_refused(
         transport.abort()
         await asyncio.sleep(0)
 
-    _run(loop, main())
+    run_main(loop, main())
 
 
 def test_an_operation_that_is_cancelled_as_a_handle_is_removed(pair: Pair, loop: Any) -> None:
@@ -493,7 +474,7 @@ def test_a_subclass_s_method_is_called_in_its_context(
             await loop.sock_recv(scripted, 10)
         assert not _waiting(loop, scripted)
 
-    _run(loop, main())
+    run_main(loop, main())
     assert seen == ["inside", "inside"]
 
 
@@ -508,7 +489,7 @@ def test_a_wish_to_exit_passes_through_the_loop(
     pair[1].send(b"x")
     task = loop.create_task(loop.sock_recv(scripted, 10))
     with pytest.raises(kind, match="now"):
-        _run(loop, asyncio.wait([task]))
+        run_main(loop, asyncio.wait([task]))
     assert _waiting(loop, scripted) == READ
     assert loop.run_until_complete(task) == b"x"
     assert not _waiting(loop, scripted)
@@ -518,7 +499,7 @@ def test_a_method_that_was_replaced_is_called(
     pair: Pair, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket.socket, "recv", lambda *_: b"replaced", raising=False)
-    assert _run(loop, loop.sock_recv(pair[0], 10)) == b"replaced"
+    assert run_main(loop, loop.sock_recv(pair[0], 10)) == b"replaced"
 
 
 def test_a_cancelled_sendfile_leaves_nothing(pair: Pair, loop: asyncio.AbstractEventLoop) -> None:
@@ -538,7 +519,7 @@ def test_a_cancelled_sendfile_leaves_nothing(pair: Pair, loop: asyncio.AbstractE
             with pytest.raises(asyncio.SendfileNotAvailableError):
                 await loop.sock_sendfile(near, file, 5, fallback=False)
 
-        _run(loop, main())
+        run_main(loop, main())
 
 
 @pytest.mark.parametrize("count", [None, 1_000_000])
@@ -561,7 +542,7 @@ def test_a_file_is_sent_piece_by_piece(
             assert got == expected
             assert not _waiting(loop, near)
 
-        _run(loop, main())
+        run_main(loop, main())
         assert file.tell() == 7 + len(expected)
 
 
@@ -592,7 +573,7 @@ def test_a_loop_dropped_with_a_pending_operation_is_collected(
 ) -> None:
     loop = loop_factory()
     near, _ = pair
-    _fill(near)
+    fill(near)
     for start in (READING["sock_recv_into"], WRITING["sock_sendall"]):
         task = loop.create_task(start(loop, near))
         task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -613,7 +594,7 @@ def test_an_exception_keeps_neither_the_buffer_nor_the_future(
 ) -> None:
     """asyncio's keeps the buffer by a frame of its callback, if the operation failed."""
     near, far = pair
-    _fill(near)
+    fill(near)
     data = bytearray(b"more")
     keepers: list[type] = []
 
@@ -633,7 +614,7 @@ def test_an_exception_keeps_neither_the_buffer_nor_the_future(
             del task
             keepers.extend(type(each) for each in gc.get_referrers(caught))
 
-    _run(loop, main())
+    run_main(loop, main())
     assert asyncio.Future not in keepers
 
 
@@ -654,11 +635,11 @@ def test_cancelled_operations_leak_nothing(pair: Pair, loop: asyncio.AbstractEve
             await cancelled(loop.sock_recv(near, 10))
             await cancelled(loop.sock_recv_into(near, buffer))
 
-    _run(loop, main(rounds // 10))
+    run_main(loop, main(rounds // 10))
     gc.collect()
     objects, blocks = len(gc.get_objects()), sys.getallocatedblocks()
     references = sys.getrefcount(near)
-    _run(loop, main(rounds * 5))  # 20,000 operations
+    run_main(loop, main(rounds * 5))  # 20,000 operations
     gc.collect()
     assert len(gc.get_objects()) < objects + 100
     assert sys.getallocatedblocks() < blocks + 1_000

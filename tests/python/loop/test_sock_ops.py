@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ..support import HANG, eventually, listen, receive, run_main, turns
+from .support import fill
 
 type Loop = asyncio.AbstractEventLoop
 type Pair = tuple[socket.socket, socket.socket]
@@ -28,15 +29,6 @@ def pair(loop: Loop) -> Iterator[Pair]:
     far.settimeout(HANG)
     with near, far:
         yield near, far
-
-
-def _fill(sock: socket.socket) -> int:
-    sent = 0
-    try:
-        while True:
-            sent += sock.send(bytes(65536))
-    except BlockingIOError:
-        return sent
 
 
 ALL: dict[str, Callable[[Any, Any], Any]] = {
@@ -94,7 +86,7 @@ def test_operations_on_no_bytes_do_not_wait(loop: Loop, pair: Pair) -> None:
         near, _ = pair
         assert await loop.sock_recv(near, 0) == b""
         assert await loop.sock_recv_into(near, bytearray()) == 0
-        _fill(near)
+        fill(near)
         with tempfile.TemporaryFile() as empty:
             assert await loop.sock_sendfile(near, empty) == 0
 
@@ -248,7 +240,7 @@ def test_after_a_cancellation_the_descriptor_is_free(loop: Loop, pair: Pair, kin
     near, far = pair
 
     async def main() -> None:
-        _fill(near)
+        fill(near)
         operation = loop.sock_recv(near, 10) if kind == "recv" else loop.sock_sendall(near, b"more")
         task = asyncio.create_task(operation)
         await turns(2)
@@ -277,7 +269,7 @@ def test_an_operation_that_is_done_leaves_the_descriptor_free(loop: Loop, pair: 
         assert await receiving == b"x"
         await turns(2)
         assert loop.remove_reader(near) is False
-        filled = _fill(near)
+        filled = fill(near)
         sending = asyncio.create_task(loop.sock_sendall(near, b"more"))
         await turns(2)
         await asyncio.to_thread(receive, far, filled + 4)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,6 @@ class Records(logging.Handler):
         """Blocks until there are so many such messages; the last of them."""
         wait_for(lambda: len(self.about(what, name, of)) >= count, f"{count} x {what!r} of {name}")
         return self.about(what, name, of)[count - 1]
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], **more: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), **{"loops": 2, **more})
 
 
 def spawn_on[T](index: int, coro: Coroutine[Any, Any, T], name: str | None = None) -> Any:

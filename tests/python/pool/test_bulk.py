@@ -13,7 +13,7 @@ import pytest
 import loop_pool
 
 from ..support import HANG, eventually
-from .support import loops, run
+from .support import answer, fail, for_ever, loops, run, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,25 +23,6 @@ pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
 
 
-async def _answer[T](value: T) -> T:
-    await asyncio.sleep(0)
-    return value
-
-
-async def _where() -> asyncio.AbstractEventLoop:
-    await asyncio.sleep(0)
-    return asyncio.get_running_loop()
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
-
-
-async def _fail(message: str = "") -> None:
-    await asyncio.sleep(0)
-    raise ZeroDivisionError(message)
-
-
 # gather
 
 
@@ -49,8 +30,8 @@ def test_gather_gives_results_in_order(count: int) -> None:
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
         future.set_result("future")
-        task = asyncio.create_task(_answer("task"))
-        coroutines = [_answer(number) for number in range(100)]
+        task = asyncio.create_task(answer("task"))
+        coroutines = [answer(number) for number in range(100)]
         results = await loop_pool.gather(*coroutines, future, task)
         assert results == [*range(100), "future", "task"]
         assert await loop_pool.gather() == []
@@ -82,10 +63,10 @@ def test_gather_raises_the_first_exception_and_leaves_the_others(count: int) -> 
             gone.set()
 
         with pytest.raises(ZeroDivisionError, match="first"):
-            await loop_pool.gather(other(), _fail("first"))
+            await loop_pool.gather(other(), fail("first"))
         go.set()
         await eventually(gone.is_set, "the other goes on")
-        results = await loop_pool.gather(_fail("kept"), _answer(1), return_exceptions=True)
+        results = await loop_pool.gather(fail("kept"), answer(1), return_exceptions=True)
         assert isinstance(results[0], ZeroDivisionError)
         assert results[1] == 1
 
@@ -115,7 +96,7 @@ def test_cancelling_gather_cancels_what_it_gathers(count: int) -> None:
         async def endless() -> None:
             begun.append(None)
             try:
-                await _for_ever()
+                await for_ever()
             except asyncio.CancelledError:
                 cancelled.append(None)
                 raise
@@ -132,11 +113,11 @@ def test_cancelling_gather_cancels_what_it_gathers(count: int) -> None:
 
 @pytest.mark.parametrize("bulk", [loop_pool.gather, lambda *aws: loop_pool.as_completed(aws)])
 def test_a_pool_that_ends_takes_none_of_them(bulk: Callable[..., Any], count: int) -> None:
-    coroutines = [_answer(1), _answer(2), _answer(3)]
+    coroutines = [answer(1), answer(2), answer(3)]
 
     async def cleans_up() -> None:
         try:
-            await _for_ever()
+            await for_ever()
         finally:
             with pytest.raises(RuntimeError, match=r"closed|closing"):
                 bulk(*coroutines)
@@ -156,7 +137,7 @@ def test_a_pool_that_ends_takes_none_of_them(bulk: Callable[..., Any], count: in
 
 def test_what_is_no_awaitable_spawns_nothing(count: int) -> None:
     async def main() -> None:
-        coroutine = _answer(1)
+        coroutine = answer(1)
         for bulk in (loop_pool.gather, lambda *aws: loop_pool.as_completed(aws)):
             with pytest.raises(TypeError, match="awaitable is required, not 7"):
                 bulk(coroutine, 7)
@@ -177,7 +158,7 @@ def test_as_completed_yields_in_the_order_of_the_ends(count: int) -> None:
             return "late"
 
         found = []
-        async for task in loop_pool.as_completed([late(), _answer("early")]):
+        async for task in loop_pool.as_completed([late(), answer("early")]):
             assert isinstance(task, loop_pool.PoolTask)
             found.append(await task)
             go.set()
@@ -188,9 +169,9 @@ def test_as_completed_yields_in_the_order_of_the_ends(count: int) -> None:
 
 def test_as_completed_yields_coroutines_to_a_plain_loop(count: int) -> None:
     async def main() -> None:
-        found = [await each for each in loop_pool.as_completed(_answer(n) for n in range(20))]
+        found = [await each for each in loop_pool.as_completed(answer(n) for n in range(20))]
         assert sorted(found) == list(range(20))
-        for failed in loop_pool.as_completed([_fail("found")]):
+        for failed in loop_pool.as_completed([fail("found")]):
             with pytest.raises(ZeroDivisionError, match="found"):
                 await failed
 
@@ -199,7 +180,7 @@ def test_as_completed_yields_coroutines_to_a_plain_loop(count: int) -> None:
 
 def test_as_completed_has_a_timeout(count: int) -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_for_ever())
+        task = loop_pool.spawn(for_ever())
         with pytest.raises(TimeoutError):
             async for _ in loop_pool.as_completed([task], timeout=0.01):
                 pass
@@ -215,16 +196,16 @@ def test_as_completed_has_a_timeout(count: int) -> None:
 
 
 def test_call_runs_on_the_loop_it_names(count: int) -> None:
-    def where(number: int, *, name: str) -> tuple[Any, int, str, str]:
+    def place(number: int, *, name: str) -> tuple[Any, int, str, str]:
         return asyncio.get_running_loop(), number, name, MOOD.get()
 
     async def main() -> None:
         MOOD.set("asked")
         for loop in loops():
-            assert await loop_pool.call(loop, _where) is loop
-            assert await loop_pool.call(loop, where, 1, name="n") == (loop, 1, "n", "asked")
+            assert await loop_pool.call(loop, where) is loop
+            assert await loop_pool.call(loop, place, 1, name="n") == (loop, 1, "n", "asked")
             with pytest.raises(ZeroDivisionError, match="there"):
-                await loop_pool.call(loop, _fail, "there")
+                await loop_pool.call(loop, fail, "there")
 
     run(main, count)
 
@@ -236,7 +217,7 @@ def test_cancelling_who_calls_cancels_the_call(count: int) -> None:
         async def endless() -> None:
             begun.set()
             try:
-                await _for_ever()
+                await for_ever()
             finally:
                 cancelled.set()
 
@@ -254,7 +235,7 @@ def test_a_call_on_a_loop_of_no_pool_is_refused(count: int) -> None:
     async def main() -> None:
         stranger = loop_pool.new_event_loop()
         with pytest.raises(RuntimeError, match="does not belong to"):
-            await loop_pool.call(stranger, _where)
+            await loop_pool.call(stranger, where)
         stranger.close()
 
     run(main, count)
@@ -262,9 +243,9 @@ def test_a_call_on_a_loop_of_no_pool_is_refused(count: int) -> None:
 
 def test_broadcast_gives_a_result_of_each_loop_in_their_order(count: int) -> None:
     async def main() -> None:
-        assert await loop_pool.broadcast(_where) == list(loops())
+        assert await loop_pool.broadcast(where) == list(loops())
         assert await loop_pool.broadcast(asyncio.get_running_loop) == list(loops())
-        assert await loop_pool.broadcast(_answer, "value") == ["value"] * count
+        assert await loop_pool.broadcast(answer, "value") == ["value"] * count
 
     run(main, count)
 
@@ -298,7 +279,7 @@ def test_broadcast_that_is_cancelled_cancels_its_calls(count: int) -> None:
         async def endless() -> None:
             begun.append(None)
             try:
-                await _for_ever()
+                await for_ever()
             finally:
                 cancelled.append(None)
 
@@ -317,16 +298,16 @@ def test_broadcast_that_is_cancelled_cancels_its_calls(count: int) -> None:
 
 def test_outside_of_a_pool_each_says_so() -> None:
     async def main() -> None:
-        coroutine = _answer(1)
+        coroutine = answer(1)
         for use in (
             lambda: loop_pool.gather(coroutine),
-            lambda: loop_pool.map(_answer, [1]),
-            lambda: loop_pool.map(_answer, [1], limit=1),
+            lambda: loop_pool.map(answer, [1]),
+            lambda: loop_pool.map(answer, [1], limit=1),
         ):
             with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
                 use()
         with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
-            await loop_pool.broadcast(_answer, 1)
+            await loop_pool.broadcast(answer, 1)
 
     asyncio.run(main())
 

@@ -16,7 +16,7 @@ import pytest
 import loop_pool
 
 from ..support import HANG, Threads, check_script, eventually, wait_for
-from .support import run
+from .support import answer, for_ever, run
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
@@ -30,18 +30,9 @@ def executor(count: int) -> Iterator[loop_pool.PoolExecutor]:
         yield executor
 
 
-async def _answer[T](value: T) -> T:
-    await asyncio.sleep(0)
-    return value
-
-
 async def _fail() -> None:
     await asyncio.sleep(0)
     raise ZeroDivisionError("in a coroutine")
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
 
 
 # Calls
@@ -55,7 +46,7 @@ def test_it_is_an_executor_to_everybody(executor: loop_pool.PoolExecutor, count:
 
 def test_functions_and_coroutine_functions_give_results(executor: loop_pool.PoolExecutor) -> None:
     assert executor.submit(pow, 2, exp=5).result(HANG) == 32
-    assert executor.submit(_answer, "value").result(HANG) == "value"
+    assert executor.submit(answer, "value").result(HANG) == "value"
     futures = [executor.submit(pow, n, 2) for n in range(500)]
     assert [future.result(HANG) for future in futures] == [n * n for n in range(500)]
 
@@ -110,7 +101,7 @@ def test_calls_run_in_the_context_of_who_submitted_them(executor: loop_pool.Pool
 
 def test_map_keeps_the_order_and_has_a_timeout(executor: loop_pool.PoolExecutor) -> None:
     assert list(executor.map(pow, range(10), range(10))) == [n**n for n in range(10)]
-    assert list(executor.map(_answer, range(10))) == list(range(10))
+    assert list(executor.map(answer, range(10))) == list(range(10))
     go = threading.Event()
     with pytest.raises(TimeoutError):
         list(executor.map(go.wait, [HANG], timeout=0.01))
@@ -118,7 +109,7 @@ def test_map_keeps_the_order_and_has_a_timeout(executor: loop_pool.PoolExecutor)
 
 
 def test_wait_and_as_completed_take_its_futures(executor: loop_pool.PoolExecutor) -> None:
-    futures = [executor.submit(_answer, number) for number in range(10)]
+    futures = [executor.submit(answer, number) for number in range(10)]
     done, pending = concurrent.futures.wait(futures, HANG)
     assert (done, pending) == (set(futures), set())
     found = concurrent.futures.as_completed(futures, HANG)
@@ -209,7 +200,7 @@ def test_a_loop_that_is_stuck_otherwise_holds_up_no_call() -> None:
 
 def test_shutdown_refuses_and_waits(count: int) -> None:
     executor = loop_pool.PoolExecutor(count)
-    futures = [executor.submit(_answer, n) for n in range(100)]
+    futures = [executor.submit(answer, n) for n in range(100)]
     futures += [executor.submit(int, n) for n in range(100)]
     late = executor.submit(asyncio.sleep, 0.05, "late")
     executor.shutdown()
@@ -223,7 +214,7 @@ def test_shutdown_refuses_and_waits(count: int) -> None:
 def test_shutdown_without_waiting_ends_what_was_accepted(count: int) -> None:
     executor = loop_pool.PoolExecutor(count)
     with _Blocked(executor, count):
-        future = executor.submit(_answer, 1)
+        future = executor.submit(answer, 1)
         executor.shutdown(wait=False)
         assert not future.done()
     assert future.result(HANG) == 1
@@ -246,7 +237,7 @@ def test_one_that_is_dropped_ends_its_pool(count: int) -> None:
     before = set(threading.enumerate())
     executor = loop_pool.PoolExecutor(count)
     found = weakref.ref(executor)
-    future = executor.submit(_answer, 1)
+    future = executor.submit(answer, 1)
     del executor
     gc.collect()
     assert found() is None
@@ -292,7 +283,7 @@ def test_made_on_a_loop_it_uses_the_pool_that_runs_there(count: int) -> None:
         async with loop_pool.PoolExecutor() as executor:
             here = await asyncio.wrap_future(executor.submit(asyncio.get_running_loop))
             assert here in pool.loops
-            late = executor.submit(_answer, 1)
+            late = executor.submit(answer, 1)
         assert late.done()
         assert pool.loops
         with pytest.raises(RuntimeError, match="after shutdown"):
@@ -325,7 +316,7 @@ def test_it_serves_as_the_default_executor_of_another_kind_of_loop(count: int) -
 def test_waiting_for_itself_is_refused(count: int) -> None:
     async def main() -> None:
         executor = loop_pool.PoolExecutor()
-        endless = executor.submit(_for_ever)
+        endless = executor.submit(for_ever)
         with pytest.raises(RuntimeError, match="use `async with`, or wait=False"):
             executor.shutdown()
         assert not endless.done()
@@ -338,10 +329,10 @@ def test_the_end_of_the_pool_ends_calls_and_cancels_those_not_begun(count: int) 
 
     async def main() -> None:
         executor = loop_pool.PoolExecutor()
-        futures["begun"] = executor.submit(_for_ever)
+        futures["begun"] = executor.submit(for_ever)
         await eventually(futures["begun"].running, "it has begun")
         # As this loop does not turn between the two, one loop alone begins neither.
-        futures["late"] = loop_pool.submit(_for_ever)
+        futures["late"] = loop_pool.submit(for_ever)
         futures["executor"] = executor
 
     run(main, count)
@@ -360,7 +351,7 @@ def test_submit_finds_the_pool_from_any_thread(count: int) -> None:
             return loop_pool.submit(asyncio.get_running_loop).result(HANG)
 
         assert await asyncio.to_thread(elsewhere) in loops
-        assert await asyncio.wrap_future(loop_pool.submit(_answer, 1)) == 1
+        assert await asyncio.wrap_future(loop_pool.submit(answer, 1)) == 1
 
     run(main, count)
     with pytest.raises(RuntimeError, match="no loop_pool runs"):

@@ -21,21 +21,12 @@ import pytest
 import loop_pool
 
 from ..support import eventually, turns
-from .support import loops, run
+from .support import answer, for_ever, loops, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
-
-
-async def _answer[T](value: T) -> T:
-    await asyncio.sleep(0)
-    return value
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
 
 
 class Gauge:
@@ -115,7 +106,7 @@ def test_map_reads_no_further_ahead_than_it_says(count: int) -> None:
                 read.append(number)
                 yield number
 
-        results = loop_pool.map(_answer, items(), limit=3)
+        results = loop_pool.map(answer, items(), limit=3)
         assert not read
         async for result in results:
             for _ in range(5):  # it reads as far as it may
@@ -134,9 +125,9 @@ def test_a_slow_source_does_not_hold_back_what_is_done(count: int) -> None:
     async def main() -> None:
         async def items() -> AsyncIterator[int]:
             yield 1
-            await _for_ever()
+            await for_ever()
 
-        results = loop_pool.map(_answer, items())
+        results = loop_pool.map(answer, items())
         assert await anext(results) == 1
         await results.aclose()
 
@@ -236,7 +227,7 @@ def test_an_exception_of_an_iterable_comes_after_the_results_before_it(count: in
             yield 1
             raise ZeroDivisionError("of the source")
 
-        results = loop_pool.map(_answer, items())
+        results = loop_pool.map(answer, items())
         assert await anext(results) == 1
         with pytest.raises(ZeroDivisionError, match="of the source"):
             await anext(results)
@@ -247,13 +238,13 @@ def test_an_exception_of_an_iterable_comes_after_the_results_before_it(count: in
 def test_map_refuses_what_makes_no_sense(count: int) -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
-            loop_pool.map(_answer, [1], limit=0)
+            loop_pool.map(answer, [1], limit=0)
         with pytest.raises(TypeError, match=r"limit must be an integer, got 1\.5"):
-            loop_pool.map(_answer, [1], limit=1.5)  # type: ignore[arg-type]
+            loop_pool.map(answer, [1], limit=1.5)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="at least one iterable"):
-            loop_pool.map(_answer)
+            loop_pool.map(answer)
         with pytest.raises(TypeError, match="not iterable"):
-            loop_pool.map(_answer, 7)  # type: ignore[arg-type]
+            loop_pool.map(answer, 7)  # type: ignore[arg-type]
 
     run(main, count)
 
@@ -322,20 +313,12 @@ async def _exhaust(results: AsyncGenerator[Any]) -> None:
         pass
 
 
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """No cycle is freed during the test."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", [_leave, _fail, _cancel, _exhaust])
 def test_the_generators_that_it_reads_are_closed_with_it(
     end: Callable[[AsyncGenerator[Any]], Coroutine[Any, Any, None]],
     kind: Callable[..., Any],
-    no_collector: None,
+    no_collection: None,
 ) -> None:
     async def work(number: int, _: int) -> int:
         await asyncio.sleep(0)
@@ -422,7 +405,7 @@ def test_it_closes_though_an_iterable_swallows_the_cancellation(count: int) -> N
             finally:
                 closed.set()
 
-        results = loop_pool.map(_answer, items(), limit=1)
+        results = loop_pool.map(answer, items(), limit=1)
         assert await anext(results) == 0
         await waits.wait()
         await results.aclose()

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loop_pool
 
 from ..support import HANG, check_script, in_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
 
 
 async def _nothing() -> None:

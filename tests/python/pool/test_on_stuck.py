@@ -24,10 +24,10 @@ from .stuck import (
     Heard,
     Records,
     is_about,
-    run,
     spawn_on,
     watchers,
 )
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 

@@ -8,7 +8,6 @@ import gc
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 import loop_pool
 
 from ..support import HANG, Threads, eventually, in_thread
+from .support import run
 
 OF_LATE = 0.25
 """Seconds for which readers and loops run against each other."""
@@ -23,11 +23,6 @@ OF_LATE = 0.25
 
 WINDOW = 50
 """Looks of a task at itself in one step: long enough for a reader's own look to fall into it."""
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2, **more: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops, **more)
 
 
 def everything() -> tuple[Any, set[Any]]:

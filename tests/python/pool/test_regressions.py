@@ -9,43 +9,18 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from ..support import HANG, ORACLE_ONLY, check_script, eventually, run_script, wait_for
-
-if ORACLE_ONLY:
-    pytest.skip("asyncio has no pool", allow_module_level=True)
-
 import loop_pool
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+from ..support import HANG, asleep_or_ended, check_script, eventually, run_script, wait_for
+from .support import loops, run, where
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2, **more: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops, **more)
-
-
-def loops() -> tuple[loop_pool.EventLoop, ...]:
-    """The loops of the pool that runs here."""
-    return loop_pool.current_pool().loops
-
-
-async def _where() -> asyncio.AbstractEventLoop:
-    await asyncio.sleep(0)
-    return asyncio.get_running_loop()
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
 
 
 class _NeverShown:
@@ -75,10 +50,10 @@ def test_a_loop_goes_on_after_an_error_that_ended_its_turn(
         task = loop_pool.spawn(answer(gate), loop=loop)
         for _ in range(3):
             loop.call_soon_threadsafe(_NeverShown())
-            assert await loop_pool.spawn(_where(), loop=loop) is loop
+            assert await loop_pool.spawn(where(), loop=loop) is loop
         loop.call_soon_threadsafe(gate.set)
         assert await task is loop
-        for task in [loop_pool.spawn(_where()) for _ in range(20)]:
+        for task in [loop_pool.spawn(where()) for _ in range(20)]:
             assert await task in loops()
 
     run(main, loops=3)
@@ -162,7 +137,7 @@ def test_a_task_factory_that_raises_reaches_whoever_awaits(
 
     async def main() -> None:
         loop = loops()[index]
-        coroutine = _where()
+        coroutine = where()
         loop.set_task_factory(refuse)
         task = loop_pool.spawn(coroutine, loop=loop)
         try:
@@ -175,7 +150,7 @@ def test_a_task_factory_that_raises_reaches_whoever_awaits(
         assert not task.cancelled()
         # Closed, not lost: nothing says that it was never awaited.
         assert coroutine.cr_frame is None
-        assert await loop_pool.spawn(_where(), loop=loop) is loop
+        assert await loop_pool.spawn(where(), loop=loop) is loop
 
     run(main)
     logged_errors.clear()
@@ -191,23 +166,6 @@ async def _await[T](task: loop_pool.PoolTask[T]) -> T:
 async def _fail(gate: asyncio.Event) -> None:
     await gate.wait()
     raise ZeroDivisionError
-
-
-def _asleep_or_ended(thread: threading.Thread) -> bool:
-    """Whether a thread of this process sleeps in the kernel, or is no more (Linux)."""
-    try:
-        status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    except FileNotFoundError, ProcessLookupError:
-        return True
-    return status.rpartition(")")[2].split()[0] == "S"
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """No cycle is freed during the test."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def _fail_before_a_waiting_thread(method: str) -> weakref.ref[Any]:
@@ -229,7 +187,7 @@ async def _fail_before_a_waiting_thread(method: str) -> weakref.ref[Any]:
     waiter = threading.Thread(target=wait)
     waiter.start()
     assert about.wait(HANG)
-    wait_for(lambda: _asleep_or_ended(waiter), "the thread waits")
+    wait_for(lambda: asleep_or_ended(waiter), "the thread waits")
     loops()[1].call_soon_threadsafe(gate.set)
     await asyncio.to_thread(waiter.join, HANG)
     assert got == [ZeroDivisionError]
@@ -266,7 +224,7 @@ def test_an_exception_that_a_waiting_thread_got_was_retrieved(method: str) -> No
 
 @pytest.mark.parametrize("method", ["result", "exception"])
 def test_a_failed_task_that_a_thread_waited_for_is_freed_without_the_collector(
-    method: str, no_collector: None
+    method: str, no_collection: None
 ) -> None:
     async def main() -> None:
         gone = await _fail_before_a_waiting_thread(method)
@@ -277,7 +235,7 @@ def test_a_failed_task_that_a_thread_waited_for_is_freed_without_the_collector(
 
 @pytest.mark.parametrize("kind", ["pending", "done"])
 def test_a_failed_task_that_was_awaited_is_freed_without_the_collector(
-    kind: str, no_collector: None
+    kind: str, no_collection: None
 ) -> None:
     async def main() -> None:
         gone = await _fail_before_an_awaiter(kind)
@@ -325,14 +283,14 @@ def test_a_thread_that_cannot_start_is_the_error_and_the_others_are_joined(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    main = _where()
+    main = where()
     with pytest.raises(RuntimeError, match="can't start new thread") as seen:
         loop_pool.run(main, loops=4)
     main.close()
     assert seen.value.__context__ is None
     # The process may run another pool.
     monkeypatch.undo()
-    loop = run(_where)
+    loop = run(where)
     assert loop.is_closed()
 
 
@@ -351,7 +309,7 @@ def test_an_interrupt_of_a_pool_that_starts_leaves_no_thread(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    main = _where()
+    main = where()
     # `clean_process` asserts that no thread is left.
     with pytest.raises(KeyboardInterrupt):
         loop_pool.run(main, loops=4)

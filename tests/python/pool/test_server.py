@@ -9,33 +9,18 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loop_pool
 
-from ..support import HANG, eventually, listen, self_signed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from ..support import HANG, echo, eventually, listen, self_signed
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 LOOPS = 3
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=LOOPS)
-
-
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-    await writer.wait_closed()
 
 
 async def _ask(address: Any, question: bytes, **more: Any) -> bytes:
@@ -59,13 +44,13 @@ async def _ask(address: Any, question: bytes, **more: Any) -> bytes:
 @pytest.mark.smoke
 def test_every_loop_has_a_listener_on_one_address() -> None:
     async def main() -> None:
-        async with await loop_pool.start_server(_echo, "127.0.0.1", 0) as server:
+        async with await loop_pool.start_server(echo, "127.0.0.1", 0) as server:
             assert len(server.sockets) == LOOPS
             assert len({sock.getsockname() for sock in server.sockets}) == 1
             assert len({sock.fileno() for sock in server.sockets}) == LOOPS
             assert await _ask(server.sockets[0].getsockname(), b"hello") == b"hello"
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_clients_on_every_loop_get_their_own_bytes() -> None:
@@ -75,14 +60,14 @@ def test_clients_on_every_loop_get_their_own_bytes() -> None:
         assert answers == questions
 
     async def main() -> None:
-        async with await loop_pool.start_server(_echo, "127.0.0.1", 0) as server:
+        async with await loop_pool.start_server(echo, "127.0.0.1", 0) as server:
             address = server.sockets[0].getsockname()
             loops = loop_pool.current_pool().loops
             clients = [loop_pool.spawn(client(address), loop=loop) for loop in loops]
             for each in clients:
                 await each
 
-    run(main)
+    run(main, LOOPS)
 
 
 @pytest.mark.smoke
@@ -107,7 +92,7 @@ def test_every_loop_accepts() -> None:
                 await writer.wait_closed()
             assert accepted == set(loop_pool.current_pool().loops)
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_a_loop_that_was_stuck_before_it_listened_gets_its_share() -> None:
@@ -137,7 +122,7 @@ def test_a_loop_that_was_stuck_before_it_listened_gets_its_share() -> None:
             answers = await asyncio.to_thread(ask, server.sockets[0].getsockname())
         assert answers.count(repr(here).encode() + b"\n") >= LOOPS
 
-    run(main)
+    run(main, LOOPS)
 
 
 async def _open_idle(opened: contextlib.AsyncExitStack, count: int) -> None:
@@ -181,7 +166,7 @@ def test_what_the_program_opened_by_itself_and_does_nothing_is_no_load() -> None
                 answers.append(await reader.readline())
         assert answers.count(b"0\n") >= 4
 
-    run(main)
+    run(main, LOOPS)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
@@ -224,7 +209,7 @@ def test_a_closed_server_serves_what_was_accepted_for_a_loop_that_is_stuck(tls: 
             await writer.wait_closed()
         await server.wait_closed()
 
-    run(main)
+    run(main, LOOPS)
 
 
 def _backlogs(port: int) -> list[int]:
@@ -246,12 +231,12 @@ def test_the_callback_may_be_a_plain_function() -> None:
             writer.close()
             await writer.wait_closed()
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_a_closed_server_listens_no_more() -> None:
     async def main() -> None:
-        server = await loop_pool.start_server(_echo, "127.0.0.1", 0)
+        server = await loop_pool.start_server(echo, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         assert await _ask(address, b"open") == b"open"
         server.close()
@@ -262,7 +247,7 @@ def test_a_closed_server_listens_no_more() -> None:
         server.close()
         await server.wait_closed()
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_a_server_is_closed_from_another_loop() -> None:
@@ -271,13 +256,13 @@ def test_a_server_is_closed_from_another_loop() -> None:
         await server.wait_closed()
 
     async def main() -> None:
-        server = await loop_pool.start_server(_echo, "127.0.0.1", 0)
+        server = await loop_pool.start_server(echo, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         await loop_pool.spawn(close(server), loop=loop_pool.current_pool().loops[1])
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*address)
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_wait_closed_waits_for_open_connections() -> None:
@@ -311,18 +296,18 @@ def test_wait_closed_waits_for_open_connections() -> None:
         await waiting
         assert order == ["connection ended", "wait_closed returned"]
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_a_given_socket_is_shared_by_all_loops() -> None:
     async def main() -> None:
         with listen() as sock:
-            async with await loop_pool.start_server(_echo, sock=sock) as server:
+            async with await loop_pool.start_server(echo, sock=sock) as server:
                 assert {each.getsockname() for each in server.sockets} == {sock.getsockname()}
                 for _ in range(10):
                     assert await _ask(sock.getsockname(), b"shared") == b"shared"
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_a_server_over_tls() -> None:
@@ -341,7 +326,7 @@ def test_a_server_over_tls() -> None:
                 more = {"ssl": client_context, "server_hostname": "localhost"}
                 assert await _ask(address, b"secret\n", **more) == b"secret\n"
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_options_reach_every_loop_s_streams() -> None:
@@ -366,18 +351,18 @@ def test_options_reach_every_loop_s_streams() -> None:
                 await writer.wait_closed()
         assert len(errors) == 20
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_an_address_in_use_is_an_error_and_leaves_nothing() -> None:
     async def main() -> None:
         with listen() as taken:
             with pytest.raises(OSError, match="in use"):
-                await loop_pool.start_server(_echo, *taken.getsockname())
+                await loop_pool.start_server(echo, *taken.getsockname())
         with pytest.raises(socket.gaierror):
-            await loop_pool.start_server(_echo, "no.such.host.invalid", 0)
+            await loop_pool.start_server(echo, "no.such.host.invalid", 0)
 
-    run(main)
+    run(main, LOOPS)
 
 
 def test_a_callback_that_raises_costs_one_connection(logged_errors: list[str]) -> None:
@@ -394,7 +379,7 @@ def test_a_callback_that_raises_costs_one_connection(logged_errors: list[str]) -
                 writer.close()
                 await writer.wait_closed()
 
-    run(main)
+    run(main, LOOPS)
     assert len(logged_errors) == 5
     assert all("client_connected_cb" in message for message in logged_errors)
     logged_errors.clear()
@@ -403,7 +388,7 @@ def test_a_callback_that_raises_costs_one_connection(logged_errors: list[str]) -
 def test_outside_a_pool_no_server_is_started() -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="pool"):
-            await loop_pool.start_server(_echo, "127.0.0.1", 0)
+            await loop_pool.start_server(echo, "127.0.0.1", 0)
 
     asyncio.run(main(), loop_factory=loop_pool.new_event_loop)
 
@@ -436,4 +421,4 @@ def test_protocols_live_on_the_loop_that_accepted() -> None:
                 question = os.urandom(1000)
                 assert await _ask(address, question) == question
 
-    run(main)
+    run(main, LOOPS)

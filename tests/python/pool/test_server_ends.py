@@ -9,15 +9,17 @@ import pytest
 
 import loop_pool
 
-from ..transport.test_server_ends import (
+from ..transport.servers import (
     POOLS,
     Start,
     ends_with_its_loop,
     names,
-    no_collection,  # noqa: F401
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.usefixtures("no_collection"),
+]
 
 
 @pytest.mark.parametrize("connects", [False, True])

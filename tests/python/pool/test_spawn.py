@@ -9,39 +9,18 @@ import threading
 import traceback
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loop_pool
 
 from ..support import HANG, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from .support import for_ever, loops, run, where
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 3) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
-
-
-def loops() -> tuple[loop_pool.EventLoop, ...]:
-    """The loops of the pool that runs here."""
-    return loop_pool.current_pool().loops
-
-
-async def _where() -> asyncio.AbstractEventLoop:
-    await asyncio.sleep(0)
-    return asyncio.get_running_loop()
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
 
 
 async def _fails() -> None:
@@ -56,22 +35,22 @@ async def _fails() -> None:
 def test_a_coroutine_runs_on_the_loop_it_is_given() -> None:
     async def main() -> None:
         for loop in loops():
-            task = loop_pool.spawn(_where(), loop=loop)
+            task = loop_pool.spawn(where(), loop=loop)
             assert isinstance(task, loop_pool.PoolTask)
             assert task.loop is loop
             assert await task is loop
 
-    run(main)
+    run(main, 3)
 
 
 def test_without_a_loop_it_runs_on_one_of_the_pool() -> None:
     async def main() -> None:
-        tasks = [loop_pool.spawn(_where()) for _ in range(100)]
+        tasks = [loop_pool.spawn(where()) for _ in range(100)]
         for task in tasks:
             assert await task is task.loop
             assert task.loop in loops()
 
-    run(main)
+    run(main, 3)
 
 
 def test_the_task_is_asyncio_s_and_made_on_its_own_thread() -> None:
@@ -85,7 +64,7 @@ def test_the_task_is_asyncio_s_and_made_on_its_own_thread() -> None:
     async def main() -> None:
         await loop_pool.spawn(look(), loop=loops()[1])
 
-    run(main)
+    run(main, 3)
 
 
 def test_the_task_dies_on_its_own_loop_s_thread() -> None:
@@ -107,7 +86,7 @@ def test_the_task_dies_on_its_own_loop_s_thread() -> None:
             assert task.get_name() == "watched"
             assert died_in.pop() == "loop-pool-1"
 
-    run(main)
+    run(main, 3)
 
 
 def test_it_starts_though_nobody_awaits_it() -> None:
@@ -121,7 +100,7 @@ def test_it_starts_though_nobody_awaits_it() -> None:
         await asyncio.to_thread(started.wait, HANG)
         assert started.is_set()
 
-    run(main)
+    run(main, 3)
 
 
 def test_coroutines_of_one_spawner_start_in_order() -> None:
@@ -135,7 +114,7 @@ def test_coroutines_of_one_spawner_start_in_order() -> None:
         for task in tasks:
             await task
 
-    run(main)
+    run(main, 3)
     assert order == list(range(500))
 
 
@@ -156,7 +135,7 @@ def test_thousands_from_every_loop_to_every_loop_all_return() -> None:
         spawners = [loop_pool.spawn(scatter(), loop=loop) for loop in loops()]
         return [await task for task in spawners]
 
-    assert run(main) == [3 * each * (each - 1)] * 3
+    assert run(main, 3) == [3 * each * (each - 1)] * 3
 
 
 # Results and exceptions
@@ -169,11 +148,11 @@ def test_a_result_is_awaited_from_a_third_loop() -> None:
 
     async def main() -> None:
         _, second, third = loops()
-        task = loop_pool.spawn(_where(), loop=second)
+        task = loop_pool.spawn(where(), loop=second)
         assert await loop_pool.spawn(wait_for(task), loop=third) == (third, second)
         assert await task is second
 
-    run(main)
+    run(main, 3)
 
 
 def test_many_may_await_one_task_from_every_loop() -> None:
@@ -192,7 +171,7 @@ def test_many_may_await_one_task_from_every_loop() -> None:
         go.set()
         assert [await waiter for waiter in waiters] == ["answer"] * 15
 
-    run(main)
+    run(main, 3)
 
 
 @pytest.mark.smoke
@@ -209,7 +188,7 @@ def test_exceptions_cross_loops() -> None:
             with pytest.raises(ZeroDivisionError):
                 task.result()
 
-    run(main)
+    run(main, 3)
 
 
 def test_an_exception_that_nobody_fetches_is_reported(logged_errors: list[str]) -> None:
@@ -220,26 +199,26 @@ def test_an_exception_that_nobody_fetches_is_reported(logged_errors: list[str]) 
         gc.collect()
         await eventually(lambda: bool(logged_errors), "the report")
 
-    run(main)
+    run(main, 3)
     assert "never retrieved" in logged_errors[0]
     logged_errors.clear()
 
 
 def test_asyncio_s_helpers_take_pool_tasks() -> None:
     async def main() -> None:
-        tasks = [loop_pool.spawn(_where(), loop=loop) for loop in loops()]
+        tasks = [loop_pool.spawn(where(), loop=loop) for loop in loops()]
         assert await asyncio.gather(*tasks) == list(loops())
         async with asyncio.timeout(HANG):
-            assert await loop_pool.spawn(_where(), loop=loops()[1]) is loops()[1]
+            assert await loop_pool.spawn(where(), loop=loops()[1]) is loops()[1]
         async with asyncio.TaskGroup() as group:
-            inner = group.create_task(_await(loop_pool.spawn(_where(), loop=loops()[2])))
+            inner = group.create_task(_await(loop_pool.spawn(where(), loop=loops()[2])))
         assert inner.result() is loops()[2]
-        endless = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        endless = loop_pool.spawn(for_ever(), loop=loops()[1])
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(endless, 0.001)
         assert endless.cancelled()
 
-    run(main)
+    run(main, 3)
 
 
 async def _await[T](task: loop_pool.PoolTask[T]) -> T:
@@ -268,7 +247,7 @@ def test_a_thread_may_wait_for_the_result() -> None:
         assert await asyncio.to_thread(task.exception) is None
         assert task.result() == "answer"
 
-    run(main)
+    run(main, 3)
 
 
 def test_a_thread_gets_the_exception_and_the_cancellation() -> None:
@@ -277,7 +256,7 @@ def test_a_thread_gets_the_exception_and_the_cancellation() -> None:
         with pytest.raises(ZeroDivisionError):
             await asyncio.to_thread(failing.result, HANG)
         assert isinstance(await asyncio.to_thread(failing.exception, HANG), ZeroDivisionError)
-        cancelled = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        cancelled = loop_pool.spawn(for_ever(), loop=loops()[1])
         assert await asyncio.to_thread(cancelled.cancel)
         seen: list[type[BaseException]] = []
 
@@ -290,18 +269,18 @@ def test_a_thread_gets_the_exception_and_the_cancellation() -> None:
         await asyncio.to_thread(wait)
         assert seen == [asyncio.CancelledError]
 
-    run(main)
+    run(main, 3)
 
 
 def test_waiting_in_a_loop_s_own_thread_is_refused() -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        task = loop_pool.spawn(for_ever(), loop=loops()[1])
         for wait in (task.result, task.exception):
             with pytest.raises(asyncio.InvalidStateError):
                 wait()
         task.cancel()
 
-    run(main)
+    run(main, 3)
 
 
 # Cancellation
@@ -335,7 +314,7 @@ def test_a_task_is_cancelled_from_another_loop() -> None:
         with pytest.raises(asyncio.CancelledError):
             task.result()
 
-    run(main)
+    run(main, 3)
     assert seen == ["enough"]
 
 
@@ -351,7 +330,7 @@ def test_a_task_cancelled_before_it_starts_never_runs() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run(main)
+    run(main, 3)
     assert ran == []
 
 
@@ -368,12 +347,12 @@ def test_a_task_may_refuse_its_cancellation() -> None:
         assert await task == "stayed"
         assert not task.cancelled()
 
-    run(main)
+    run(main, 3)
 
 
 def test_cancelling_who_awaits_cancels_what_is_awaited() -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        task = loop_pool.spawn(for_ever(), loop=loops()[1])
         waiter = asyncio.create_task(_await(task))
         await asyncio.sleep(0)
         waiter.cancel()
@@ -381,7 +360,7 @@ def test_cancelling_who_awaits_cancels_what_is_awaited() -> None:
             await waiter
         assert task.cancelled()
 
-    run(main)
+    run(main, 3)
 
 
 def test_a_shielded_pool_task_survives_who_awaits_it() -> None:
@@ -398,17 +377,17 @@ def test_a_shielded_pool_task_survives_who_awaits_it() -> None:
         go.set()
         assert await task == "answer"
 
-    run(main)
+    run(main, 3)
 
 
 def test_cancelling_a_finished_task_changes_nothing() -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_where(), loop=loops()[1])
+        task = loop_pool.spawn(where(), loop=loops()[1])
         assert await task is loops()[1]
         assert task.cancel() is False
         assert task.result() is loops()[1]
 
-    run(main)
+    run(main, 3)
 
 
 def test_cancels_of_every_loop_race_with_the_end() -> None:
@@ -417,7 +396,7 @@ def test_cancels_of_every_loop_race_with_the_end() -> None:
 
     async def main() -> None:
         for _ in range(200):
-            task = loop_pool.spawn(_where(), loop=loops()[1])
+            task = loop_pool.spawn(where(), loop=loops()[1])
             cancels = [loop_pool.spawn(cancel(task), loop=loop) for loop in loops()]
             for each in cancels:
                 await each
@@ -426,7 +405,7 @@ def test_cancels_of_every_loop_race_with_the_end() -> None:
             except asyncio.CancelledError:
                 assert task.cancelled()
 
-    run(main)
+    run(main, 3)
 
 
 # Name, context, repr
@@ -447,7 +426,7 @@ def test_a_task_has_the_name_it_is_given() -> None:
         assert await unnamed == unnamed.get_name()
         assert unnamed.get_name()
 
-    run(main)
+    run(main, 3)
 
 
 def test_a_coroutine_runs_in_a_copy_of_the_spawner_s_context() -> None:
@@ -465,4 +444,4 @@ def test_a_coroutine_runs_in_a_copy_of_the_spawner_s_context() -> None:
         assert await loop_pool.spawn(change(), loop=loops()[1], context=given) == "given"
         assert given[MOOD] == "changed"
 
-    run(main)
+    run(main, 3)

@@ -5,28 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loop_pool
 
-from ..support import HANG, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from ..support import eventually, turns
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops)
-
-
-async def _switch(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.smoke
@@ -48,7 +36,7 @@ def test_work_is_counted_on_the_loop_that_does_it() -> None:
     async def main() -> None:
         pool = loop_pool.current_pool()
         _, before = pool.stats()
-        await loop_pool.spawn(_switch(1_000), loop=pool.loops[1])
+        await loop_pool.spawn(turns(1_000), loop=pool.loops[1])
         await eventually(
             lambda: pool.stats()[1].callbacks >= before.callbacks + 1_000, "the steps are counted"
         )
@@ -60,7 +48,7 @@ def test_work_is_counted_on_the_loop_that_does_it() -> None:
 def test_an_idle_loop_counts_nothing() -> None:
     async def main() -> None:
         pool = loop_pool.current_pool()
-        await loop_pool.spawn(_switch(1), loop=pool.loops[1])
+        await loop_pool.spawn(turns(1), loop=pool.loops[1])
         settled = pool.stats()[1]
 
         def still() -> bool:
@@ -69,7 +57,7 @@ def test_an_idle_loop_counts_nothing() -> None:
             return before.turns == settled.turns
 
         await eventually(still, "the loop parks")
-        await _switch(1_000)
+        await turns(1_000)
         assert pool.stats()[1].callbacks == settled.callbacks
         assert pool.stats()[1].turns == settled.turns
 
@@ -79,7 +67,7 @@ def test_an_idle_loop_counts_nothing() -> None:
 def test_counts_never_fall() -> None:
     async def main() -> None:
         pool = loop_pool.current_pool()
-        task = loop_pool.spawn(_switch(2_000), loop=pool.loops[1])
+        task = loop_pool.spawn(turns(2_000), loop=pool.loops[1])
         before = pool.stats()
         while not task.done():
             await asyncio.sleep(0)
@@ -121,7 +109,7 @@ def test_timers_and_descriptors_are_gauges() -> None:
             "they are counted",
         )
         await loop_pool.spawn(remove(), loop=pool.loops[1])
-        await loop_pool.spawn(_switch(2), loop=pool.loops[1])
+        await loop_pool.spawn(turns(2), loop=pool.loops[1])
         await eventually(
             lambda: (
                 pool.stats()[1].timers == before.timers
@@ -145,7 +133,7 @@ def test_busy_and_idle_time_add_up() -> None:
         before, start = pool.stats()[1], time.monotonic()
         await loop_pool.spawn(work(), loop=pool.loops[1])
         await loop_pool.spawn(asyncio.sleep(0.05), loop=pool.loops[1])
-        await loop_pool.spawn(_switch(2), loop=pool.loops[1])
+        await loop_pool.spawn(turns(2), loop=pool.loops[1])
         await eventually(lambda: pool.stats()[1].idle > before.idle + 0.01, "idle time")
         after, end = pool.stats()[1], time.monotonic()
         assert after.busy - before.busy > 0.04

@@ -7,7 +7,7 @@ import contextvars
 import gc
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,9 +15,6 @@ import loop_pool
 
 from ..support import HANG
 from .support import run
-
-if TYPE_CHECKING:
-    pass
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 

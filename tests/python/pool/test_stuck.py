@@ -22,10 +22,10 @@ from .stuck import (
     Heard,
     Records,
     native_threads,
-    run,
     spawn_on,
     watchers,
 )
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 

@@ -17,7 +17,8 @@ import loop_pool
 from loop_pool import _core
 
 from ..support import HANG, eventually, shut_down, wait_parked
-from .stuck import BEGUN, ENDED, LIMIT, Records, run, spawn_on
+from .stuck import BEGUN, ENDED, LIMIT, Records, spawn_on
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 

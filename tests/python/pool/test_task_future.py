@@ -7,16 +7,14 @@ import contextvars
 import gc
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loop_pool
 
 from ..support import HANG, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from .support import answer, fail, for_ever, loops, run
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
@@ -29,66 +27,41 @@ def debug(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], debug: bool = False, loops: int = 3) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops, debug=debug)
-
-
-def loops() -> tuple[loop_pool.EventLoop, ...]:
-    """The loops of the pool that runs here."""
-    return loop_pool.current_pool().loops
-
-
-async def _answer[T](value: T, steps: int = 1) -> T:
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    return value
-
-
-async def _fail(message: str) -> None:
-    await asyncio.sleep(0)
-    raise ZeroDivisionError(message)
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
-
-
 def test_asyncio_calls_it_a_future(debug: bool) -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_answer(1), loop=loops()[1])
+        task = loop_pool.spawn(answer(1), loop=loops()[1])
         assert asyncio.isfuture(task)
         assert asyncio.ensure_future(task) is task
         assert await task == 1
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 def test_wait_takes_them_from_every_loop(debug: bool) -> None:
     async def main() -> None:
-        endless = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        endless = loop_pool.spawn(for_ever(), loop=loops()[1])
         tasks: set[Any] = {
-            loop_pool.spawn(_answer(number), loop=loop) for number, loop in enumerate(loops())
+            loop_pool.spawn(answer(number), loop=loop) for number, loop in enumerate(loops())
         }
         done, pending = await asyncio.wait(tasks | {endless}, timeout=0.2)
         assert (done, pending) == (tasks, {endless})
         first, _ = await asyncio.wait(
-            {endless, loop_pool.spawn(_answer(3), loop=loops()[2])},
+            {endless, loop_pool.spawn(answer(3), loop=loops()[2])},
             return_when=asyncio.FIRST_COMPLETED,
         )
         assert [task.result() for task in first] == [3]
         endless.cancel()
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 def test_gather_collects_results_errors_and_cancellations(debug: bool) -> None:
     async def main() -> None:
-        cancelled = loop_pool.spawn(_for_ever(), loop=loops()[1])
+        cancelled = loop_pool.spawn(for_ever(), loop=loops()[1])
         cancelled.cancel("enough")
         results = await asyncio.gather(
-            loop_pool.spawn(_answer("one"), loop=loops()[0]),
-            loop_pool.spawn(_fail("two"), loop=loops()[1]),
+            loop_pool.spawn(answer("one"), loop=loops()[0]),
+            loop_pool.spawn(fail("two"), loop=loops()[1]),
             cancelled,
             return_exceptions=True,
         )
@@ -98,30 +71,30 @@ def test_gather_collects_results_errors_and_cancellations(debug: bool) -> None:
         assert results[2].args == ("enough",)
         with pytest.raises(ZeroDivisionError, match="three"):
             await asyncio.gather(
-                loop_pool.spawn(_fail("three"), loop=loops()[2]),
-                loop_pool.spawn(_answer(1), loop=loops()[0]),
+                loop_pool.spawn(fail("three"), loop=loops()[2]),
+                loop_pool.spawn(answer(1), loop=loops()[0]),
             )
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 @pytest.mark.parametrize("wait", [0, 1, 3])
 def test_a_gathering_is_cancelled_with_all_that_it_gathers(debug: bool, wait: int) -> None:
     async def main() -> None:
-        tasks = [loop_pool.spawn(_for_ever(), loop=loop) for loop in loops()]
-        tasks.append(loop_pool.spawn(_answer(1, steps=0), loop=loops()[0]))
+        tasks = [loop_pool.spawn(for_ever(), loop=loop) for loop in loops()]
+        tasks.append(loop_pool.spawn(answer(1, steps=0), loop=loops()[0]))
 
         async def gather() -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
 
         gathering = asyncio.create_task(gather())
-        await _answer(None, wait + 1)
+        await answer(None, wait + 1)
         gathering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gathering
         assert all(task.cancelled() for task in tasks[:-1])
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 def test_a_shield_keeps_it(debug: bool) -> None:
@@ -138,16 +111,16 @@ def test_a_shield_keeps_it(debug: bool) -> None:
         go.set()
         assert await asyncio.shield(task) == "unharmed"
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 def test_as_completed_yields_them(debug: bool) -> None:
     async def main() -> None:
-        tasks = [loop_pool.spawn(_answer(number), loop=loops()[number]) for number in range(3)]
+        tasks = [loop_pool.spawn(answer(number), loop=loops()[number]) for number in range(3)]
         found = [await each for each in asyncio.as_completed(tasks)]
         assert sorted(found) == [0, 1, 2]
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 def test_a_callback_runs_on_the_loop_that_added_it(debug: bool) -> None:
@@ -174,7 +147,7 @@ def test_a_callback_runs_on_the_loop_that_added_it(debug: bool) -> None:
         await eventually(lambda: len(called) == 4, "the late one is called")
         assert called[-1] == (task, "late", True)
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 async def _wait(event: asyncio.Event) -> None:
@@ -186,12 +159,12 @@ def test_a_callback_is_given_its_context(debug: bool) -> None:
         context = contextvars.copy_context()
         context.run(MOOD.set, "its own")
         moods: list[str] = []
-        task = loop_pool.spawn(_answer(1), loop=loops()[1])
+        task = loop_pool.spawn(answer(1), loop=loops()[1])
         task.add_done_callback(lambda _: moods.append(MOOD.get()), context=context)
         await task
         await eventually(lambda: moods == ["its own"], "it is called")
 
-    run(main, debug)
+    run(main, 3, debug=debug)
 
 
 def test_a_callback_is_taken_back() -> None:
@@ -221,7 +194,7 @@ def test_a_callback_is_taken_back() -> None:
         await eventually(lambda: kept == [task], "the other one is called")
         assert [callback.calls for callback in callbacks] == [0, 0]
 
-    run(main)
+    run(main, 3)
 
 
 def test_a_callback_that_raises_goes_to_the_handler_of_its_loop(logged_errors: list[str]) -> None:
@@ -229,7 +202,7 @@ def test_a_callback_that_raises_goes_to_the_handler_of_its_loop(logged_errors: l
         raise ZeroDivisionError("in a callback")
 
     async def main() -> None:
-        task = loop_pool.spawn(_answer(1), loop=loops()[1])
+        task = loop_pool.spawn(answer(1), loop=loops()[1])
         task.add_done_callback(fail)
         assert await task == 1
         await eventually(lambda: bool(logged_errors), "the report")
@@ -237,7 +210,7 @@ def test_a_callback_that_raises_goes_to_the_handler_of_its_loop(logged_errors: l
         await asyncio.to_thread(task.add_done_callback, fail)
         await eventually(lambda: len(logged_errors) == 2, "the second report")
 
-    run(main)
+    run(main, 3)
     assert "Exception in callback" in logged_errors[0]
     assert "called at the end of <PoolTask done" in logged_errors[1]
     logged_errors.clear()
@@ -259,16 +232,16 @@ def test_another_kind_of_loop_awaits_it() -> None:
         go.set()
         assert "Selector" in await waiting
 
-    run(main)
+    run(main, 3)
 
 
 def test_a_python_task_awaits_it() -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_answer("result"), loop=loops()[1])
+        task = loop_pool.spawn(answer("result"), loop=loops()[1])
         python_task = asyncio.tasks._PyTask(_await(task), loop=asyncio.get_running_loop())  # type: ignore[attr-defined]
         assert await python_task == "result"
 
-    run(main)
+    run(main, 3)
 
 
 async def _await[T](task: loop_pool.PoolTask[T]) -> T:
@@ -281,11 +254,11 @@ def test_results_of_every_kind_come_through_await() -> None:
     async def main() -> None:
         for value in values:
             for steps in (0, 1):
-                task = loop_pool.spawn(_answer(value, steps), loop=loops()[1])
+                task = loop_pool.spawn(answer(value, steps), loop=loops()[1])
                 assert await task is value
                 assert await task is value
 
-    run(main)
+    run(main, 3)
 
 
 def test_a_report_waits_until_the_task_has_left_its_context() -> None:
@@ -317,7 +290,7 @@ def test_a_report_waits_until_the_task_has_left_its_context() -> None:
         leave.set()
         await eventually(lambda: bool(reported), "the report")
 
-    run(main)
+    run(main, 3)
     assert len(reported) == 1
     assert reported[0]["message"] == "PoolTask exception was never retrieved"
     assert isinstance(reported[0]["exception"], ZeroDivisionError)
@@ -338,14 +311,14 @@ def test_one_that_refers_to_itself_is_collected() -> None:
         assert (await holder[0])[0] is holder[0]
         return weakref.ref(holder[0])
 
-    found = run(main)
+    found = run(main, 3)
     gc.collect()
     assert found() is None
 
 
 def test_its_traceback_does_not_grow_with_each_awaiter() -> None:
     async def main() -> None:
-        task = loop_pool.spawn(_fail("once"), loop=loops()[1])
+        task = loop_pool.spawn(fail("once"), loop=loops()[1])
         lengths = set()
         for _ in range(5):
             with pytest.raises(ZeroDivisionError) as seen:
@@ -353,4 +326,4 @@ def test_its_traceback_does_not_grow_with_each_awaiter() -> None:
             lengths.add(len(seen.traceback))
         assert len(lengths) == 1
 
-    run(main)
+    run(main, 3)

@@ -7,35 +7,18 @@ import contextvars
 import gc
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loop_pool
 
 from ..support import HANG, eventually
-from .support import loops, run
-
-if TYPE_CHECKING:
-    pass
+from .support import fail, for_ever, loops, run, where
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
 
 MOOD = contextvars.ContextVar[str]("MOOD", default="none")
-
-
-async def _where() -> asyncio.AbstractEventLoop:
-    await asyncio.sleep(0)
-    return asyncio.get_running_loop()
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
-
-
-async def _fail(message: str = "") -> None:
-    await asyncio.sleep(0)
-    raise ZeroDivisionError(message)
 
 
 class Endless:
@@ -61,8 +44,8 @@ class Endless:
 def test_its_tasks_have_ended_when_it_has(count: int) -> None:
     async def main() -> None:
         async with loop_pool.TaskGroup() as group:
-            placed = [group.create_task(_where(), loop=loop) for loop in loops()]
-            free = [group.create_task(_where()) for _ in range(50)]
+            placed = [group.create_task(where(), loop=loop) for loop in loops()]
+            free = [group.create_task(where()) for _ in range(50)]
         assert [task.result() for task in placed] == list(loops())
         assert {task.result() for task in free} <= set(loops())
 
@@ -97,8 +80,8 @@ def test_one_that_fails_cancels_the_others_on_every_loop(count: int) -> None:
                 for loop in loops():
                     group.create_task(endless.run(), loop=loop)
                 await endless.all_begun(count)
-                group.create_task(_fail("the cause"), loop=loops()[-1])
-                await _for_ever()
+                group.create_task(fail("the cause"), loop=loops()[-1])
+                await for_ever()
                 block_ended = True
         assert not block_ended
         assert [repr(error) for error in raised.value.exceptions] == [
@@ -116,7 +99,7 @@ def test_one_that_fails_cancels_the_others_on_every_loop(count: int) -> None:
 def test_all_that_fail_are_in_the_group(count: int) -> None:
     async def fail_when_cancelled() -> None:
         try:
-            await _for_ever()
+            await for_ever()
         finally:
             raise ValueError
 
@@ -125,7 +108,7 @@ def test_all_that_fail_are_in_the_group(count: int) -> None:
             async with loop_pool.TaskGroup() as group:
                 for loop in loops():
                     group.create_task(fail_when_cancelled(), loop=loop)
-                await asyncio.gather(*(loop_pool.call(loop, _where) for loop in loops()))
+                await asyncio.gather(*(loop_pool.call(loop, where) for loop in loops()))
                 raise KeyError("of the block")
         kinds = sorted(type(error).__name__ for error in raised.value.exceptions)
         assert kinds == sorted(["KeyError", *["ValueError"] * count])
@@ -136,8 +119,8 @@ def test_all_that_fail_are_in_the_group(count: int) -> None:
 def test_a_cancelled_task_is_no_error(count: int) -> None:
     async def main() -> None:
         async with loop_pool.TaskGroup() as group:
-            task = group.create_task(_for_ever(), loop=loops()[-1])
-            other = group.create_task(_where(), loop=loops()[0])
+            task = group.create_task(for_ever(), loop=loops()[-1])
+            other = group.create_task(where(), loop=loops()[0])
             task.cancel()
         assert task.cancelled()
         assert other.result() is loops()[0]
@@ -155,7 +138,7 @@ def test_the_parent_s_cancellation_goes_to_every_task(count: int, in_block: bool
                 for loop in loops():
                     group.create_task(endless.run(), loop=loop)
                 if in_block:
-                    await _for_ever()
+                    await for_ever()
 
         task = asyncio.create_task(parent())
         await endless.all_begun(count)
@@ -185,9 +168,9 @@ def test_an_error_and_a_cancellation_give_the_error_and_then_the_cancellation(co
         async def parent() -> str:
             try:
                 async with loop_pool.TaskGroup() as group:
-                    group.create_task(_fail(), loop=loops()[-1])
+                    group.create_task(fail(), loop=loops()[-1])
                     try:
-                        await _for_ever()
+                        await for_ever()
                     finally:
                         task = asyncio.current_task()
                         assert task is not None
@@ -209,7 +192,7 @@ def test_a_cancellation_while_it_ends_by_an_error_comes_after_the_error(count: i
 
         async def clean_up() -> None:
             try:
-                await _for_ever()
+                await for_ever()
             finally:
                 cleaning.set()
                 await eventually(go.is_set, "it may end")
@@ -219,7 +202,7 @@ def test_a_cancellation_while_it_ends_by_an_error_comes_after_the_error(count: i
                 async with loop_pool.TaskGroup() as group:
                     group.create_task(clean_up(), loop=loops()[-1])
                     await loop_pool.call(loops()[-1], asyncio.sleep, 0)
-                    group.create_task(_fail(), loop=loops()[0])
+                    group.create_task(fail(), loop=loops()[0])
             except* ZeroDivisionError:
                 pass
             await asyncio.sleep(0)
@@ -258,8 +241,8 @@ def test_tasks_add_tasks_from_their_own_loops(count: int) -> None:
 def test_a_task_added_from_another_loop_that_fails_fails_the_group(count: int) -> None:
     async def main() -> None:
         async def add() -> None:
-            group.create_task(_fail("added"), loop=loops()[0])
-            await _for_ever()
+            group.create_task(fail("added"), loop=loops()[0])
+            await for_ever()
 
         with pytest.raises(ExceptionGroup) as raised:
             async with loop_pool.TaskGroup() as group:
@@ -276,7 +259,7 @@ def test_the_loop_that_added_a_task_need_not_hear_of_its_end() -> None:
 
         async def add_and_block() -> None:
             await endless.all_begun(1)
-            group.create_task(_fail("added"), loop=loops()[1])
+            group.create_task(fail("added"), loop=loops()[1])
             go.wait(HANG)
 
         async def unblock() -> None:
@@ -332,7 +315,7 @@ def test_groups_nest_across_loops(count: int) -> None:
                 for loop in loops():
                     outer.create_task(inner(), loop=loop)
                 await endless.all_begun(2 * count)
-                outer.create_task(_fail())
+                outer.create_task(fail())
         assert raised.group_contains(ZeroDivisionError, depth=1)
         assert len(endless.cancelled) == 2 * count
 
@@ -353,20 +336,20 @@ def test_a_group_that_is_not_open_closes_the_coroutine(count: int) -> None:
     async def main() -> None:
         group = loop_pool.TaskGroup()
         with pytest.raises(RuntimeError, match="has not been entered"):
-            group.create_task(_where())
+            group.create_task(where())
         async with group:
             with pytest.raises(RuntimeError, match="already been entered"):
                 await group.__aenter__()
         with pytest.raises(RuntimeError, match="is finished"):
-            group.create_task(_where())
+            group.create_task(where())
         with pytest.raises(ExceptionGroup):
             async with loop_pool.TaskGroup() as other:
-                other.create_task(_fail(), loop=loops()[-1])
+                other.create_task(fail(), loop=loops()[-1])
                 try:
-                    await _for_ever()
+                    await for_ever()
                 finally:
                     with pytest.raises(RuntimeError, match="is shutting down"):
-                        other.create_task(_where())
+                        other.create_task(where())
         assert "shutting" not in repr(group)
 
     run(main, count)
@@ -377,8 +360,8 @@ def test_what_is_no_coroutine_leaves_the_group_open(count: int) -> None:
     async def main() -> None:
         async with loop_pool.TaskGroup() as group:
             with pytest.raises(TypeError):
-                group.create_task(_where)  # type: ignore[arg-type]
-            task = group.create_task(_where())
+                group.create_task(where)  # type: ignore[arg-type]
+            task = group.create_task(where())
         assert task.done()
 
     run(main, count)
@@ -398,7 +381,7 @@ def test_it_is_not_kept_by_its_exceptions(count: int) -> None:
         group = loop_pool.TaskGroup()
         with pytest.raises(ExceptionGroup):
             async with group:
-                group.create_task(_fail(), loop=loops()[-1])
+                group.create_task(fail(), loop=loops()[-1])
         return weakref.ref(group)
 
     found = run(main, count)
@@ -421,7 +404,7 @@ def test_a_stuck_loop_does_not_keep_the_others_from_being_cancelled() -> None:
                 await endless.all_begun(1)
                 group.create_task(block(), loop=loops()[2])
                 await eventually(blocked.is_set, "a loop is stuck")
-                group.create_task(_fail(), loop=loops()[0])
+                group.create_task(fail(), loop=loops()[0])
 
         task = asyncio.create_task(parent())
         await eventually(lambda: endless.cancelled == [loops()[1]], "the sibling is cancelled")

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 import loop_pool
 
 from ..support import HANG, eventually, receive, stream_sockets, stuff, turns
+from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -27,11 +28,6 @@ QUIET = 0.4
 
 COUNTS = ["jobs", "stolen_from", "stolen_by", "handoffs", "wakes", "bytes_in", "bytes_out"]
 GAUGES = ["transports", "read_ahead"]
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2, **more: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), HANG), loops=loops, **more)
 
 
 def stats(index: int = 1) -> Any:

@@ -11,12 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from ..support import HANG
+from ..support import HANG, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "docs" / "deploy.md"
 SERVING = ROOT / "docs" / "serving.md"
 CONTAINERFILE = ROOT / "examples" / "container" / "Containerfile"

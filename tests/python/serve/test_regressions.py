@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import textwrap
 import threading
@@ -146,10 +145,10 @@ def test_a_web_socket_whose_client_does_not_read(tmp_path: Path) -> None:
 
 
 def test_a_client_that_is_silent_in_its_tls_handshake_is_not_waited_for(
-    tmp_path: Path, certificate: list[str]
+    tmp_path: Path, tls: list[str]
 ) -> None:
     options = ["--port", "0", "--loops", "2", "--timeout-graceful-shutdown", str(2 * HANG)]
-    with Serve(tmp_path, *options, *certificate) as server:
+    with Serve(tmp_path, *options, *tls) as server:
         with Client(server.port) as silent:
             server.tell(signal.SIGINT)
             assert server.ended() == 0  # long before the deadline
@@ -157,26 +156,16 @@ def test_a_client_that_is_silent_in_its_tls_handshake_is_not_waited_for(
 
 
 def test_a_client_that_does_not_say_goodbye_in_tls_is_not_waited_for(
-    tmp_path: Path, certificate: list[str]
+    tmp_path: Path, tls: list[str]
 ) -> None:
     options = ["--timeout-keep-alive", "0", "--timeout-graceful-shutdown", str(2 * HANG)]
-    with Serve(tmp_path, "--port", "0", "--loops", "2", *options, *certificate) as server:
-        context = ssl.create_default_context(cafile=certificate[1])
+    with Serve(tmp_path, "--port", "0", "--loops", "2", *options, *tls) as server:
+        context = ssl.create_default_context(cafile=tls[1])
         with socket.create_connection(("127.0.0.1", server.port), HANG) as plain:
             with context.wrap_socket(plain, server_hostname="localhost") as sock:
                 sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
                 assert sock.recv(1000).startswith(b"HTTP/1.1 200")
                 server.stop()  # long before the deadline
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> list[str]:
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command += ["-out", cert, "-keyout", key]
-    subprocess.run(command, check=True, capture_output=True)
-    return ["--ssl-certfile", cert, "--ssl-keyfile", key]
 
 
 def test_an_application_that_cancels_all_tasks_of_a_loop_harms_no_other(tmp_path: Path) -> None:

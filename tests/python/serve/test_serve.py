@@ -336,15 +336,6 @@ def test_tls_from_files(tmp_path: Path, certificate: tuple[str, str]) -> None:
         server.stop()
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*command, "-out", cert, "-keyout", key], check=True, capture_output=True)
-    return cert, key
-
-
 def test_a_unix_socket_is_removed_unless_another_server_has_taken_its_place(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with Serve(tmp_path, "--uds", path, "--loops", "2") as server:

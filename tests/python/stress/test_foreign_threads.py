@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,14 +16,9 @@ import pytest
 import loop_pool
 
 from ..support import HANG, Threads, eventually, receive
-from .test_transports import Book, collecting, run_clients
+from .support import Book, collecting, run, run_clients
 
 pytestmark = pytest.mark.usefixtures("clean_process")
-
-
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = 2, **more: Any) -> T:
-    """Runs `main` with a pool; a hang is a failure."""
-    return loop_pool.run(asyncio.wait_for(main(), 2 * HANG), loops=loops, **more)
 
 
 class Sink(asyncio.Protocol):

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ pytest.importorskip("loop_pool")
 pytest.importorskip("aiologic")
 from loop_pool import sync
 
-from ..support import check_script
+from ..support import ROOT, check_script
 
 # As asyncio's
 
@@ -95,7 +94,7 @@ def test_what_is_shown_is_what_all_says() -> None:
 
 # The documentation
 
-PAGE = Path(__file__).parents[3] / "docs" / "sync.md"
+PAGE = ROOT / "docs" / "sync.md"
 
 EXAMPLES = re.findall(
     r"^### (\w+)\n\n```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL

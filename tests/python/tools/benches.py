@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-BENCHES = Path(__file__).resolve().parents[3] / "benches" / "python"
+from ..support import ROOT
+
+BENCHES = ROOT / "benches" / "python"
 
 # The scripts know each other by names that other modules may have too: they are taken back.
 _before = set(sys.modules)

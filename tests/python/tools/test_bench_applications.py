@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from ..support import HANG
+from ..support import HANG, ROOT
 
-BENCHES = Path(__file__).resolve().parents[3] / "benches" / "python"
+BENCHES = ROOT / "benches" / "python"
 
 if sys.platform != "linux":
     pytest.skip("the benchmark needs Linux", allow_module_level=True)

@@ -3,21 +3,16 @@
 No valgrind: the files of callgrind, the sources and addr2line are made up.
 """
 
-import importlib
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[3] / "tools"
+from .support import load
 
-sys.path.insert(0, str(TOOLS))
-callgrind = importlib.import_module("callgrind")
-bench_check = importlib.import_module("bench_check")
-sys.path.remove(str(TOOLS))
+callgrind, bench_check = load("callgrind", "bench_check")
 
 HEAD = """\
 # callgrind format

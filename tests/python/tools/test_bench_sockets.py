@@ -21,10 +21,9 @@ from typing import Any
 
 import pytest
 
-from ..support import HANG, ORACLE_ONLY
+from ..support import HANG, ORACLE_ONLY, ROOT
 
-REPOSITORY = Path(__file__).parents[3]
-FOLDER = REPOSITORY / "benches" / "python"
+FOLDER = ROOT / "benches" / "python"
 
 sys.path.insert(0, str(FOLDER))
 measuring = importlib.import_module("measuring")

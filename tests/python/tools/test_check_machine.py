@@ -11,7 +11,9 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[3] / "tools" / "check_machine.py"
+from .support import TOOLS
+
+SCRIPT = TOOLS / "check_machine.py"
 YOUNG = 'echo "$(basename "$0") 99.0.0 (0123456789 2099-01-01)"'
 WHOLE_MACHINE = {
     "cargo": YOUNG,

@@ -6,7 +6,6 @@ the C compiler makes.
 
 import ast
 import fcntl
-import importlib
 import json
 import platform
 import runpy
@@ -17,13 +16,9 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[3] / "tools"
+from .support import TOOLS, load
 
-sys.path.insert(0, str(TOOLS))
-packages = importlib.import_module("packages")
-assemble = importlib.import_module("assemble")
-interpreter = importlib.import_module("interpreter")
-sys.path.remove(str(TOOLS))
+packages, assemble, interpreter = load("packages", "assemble", "interpreter")
 
 T314 = assemble.Version("3.14", True)
 GIL314 = assemble.Version("3.14", False)

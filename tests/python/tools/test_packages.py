@@ -3,7 +3,6 @@
 No network: both programs are replaced by their answers.
 """
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -11,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[3] / "tools"
+from .support import load
 
-sys.path.insert(0, str(TOOLS))
-packages = importlib.import_module("packages")
-assemble = importlib.import_module("assemble")
-sys.path.remove(str(TOOLS))
+packages, assemble = load("packages", "assemble")
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ..support import HANG
+from .support import TOOLS
 
-SCRIPT = Path(__file__).resolve().parents[3] / "tools" / "run_parts.py"
+SCRIPT = TOOLS / "run_parts.py"
 
 
 def command(folder: Path, script: str, *parts: str) -> list[str]:

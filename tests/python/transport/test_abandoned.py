@@ -14,16 +14,8 @@ from typing import Any
 
 import pytest
 
-from ..support import (
-    HANG,
-    Recorder,
-    eventually,
-    run_main,
-    socket_with_number,
-    stream_sockets,
-    stuff,
-    turns,
-)
+from ..support import HANG, Recorder, eventually, run_main, stream_sockets, stuff, turns
+from .support import socket_with_number
 
 type Loop = asyncio.AbstractEventLoop
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ..support import HANG, eventually, run_main
+from .support import bound
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -37,13 +38,6 @@ async def _endpoint(**options: Any) -> tuple[Any, Receiver]:
     return await asyncio.get_running_loop().create_datagram_endpoint(Receiver, **options)
 
 
-def _bound(family: int, name: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.settimeout(HANG)
-    sock.bind(name)
-    return sock
-
-
 HOSTS = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 
 
@@ -53,7 +47,7 @@ def test_every_way_to_write_an_address_that_the_socket_takes(
     loop: Loop, family: int, host: str
 ) -> None:
     async def main() -> None:
-        with _bound(family, (host, 0)) as far:
+        with bound(family, (host, 0)) as far:
             port = far.getsockname()[1]
             transport, protocol = await _endpoint(local_addr=(host, 0))
             ways: list[Any] = [(host, port), far.getsockname(), (host.encode(), port)]
@@ -118,7 +112,7 @@ def test_a_sender_behind_a_mapped_address(loop: Loop) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(("::", 0))
         transport, protocol = await _endpoint(sock=sock)
-        with _bound(socket.AF_INET, ("127.0.0.1", 0)) as far:
+        with bound(socket.AF_INET, ("127.0.0.1", 0)) as far:
             far.sendto(b"x", ("127.0.0.1", sock.getsockname()[1]))
             await eventually(lambda: bool(protocol.senders), "a datagram")
             assert protocol.senders == [("::ffff:127.0.0.1", far.getsockname()[1], 0, 0)]
@@ -172,7 +166,7 @@ def test_names_wait_in_their_place_among_numbers(loop: Loop, tmp_path: Path) -> 
 
     async def main() -> None:
         near, there = str(tmp_path / "near"), str(tmp_path / "far")
-        with _bound(socket.AF_UNIX, there) as far:
+        with bound(socket.AF_UNIX, there) as far:
             transport, protocol = await _endpoint(local_addr=near, family=socket.AF_UNIX)
             sent: list[bytes] = []
             # One that only the socket itself can read, and two that are plain.
@@ -203,7 +197,7 @@ def test_room_that_others_make_is_found(loop: Loop, tmp_path: Path) -> None:
     async def main() -> None:
         near, there = str(tmp_path / "near"), str(tmp_path / "far")
         with (
-            _bound(socket.AF_UNIX, there) as far,
+            bound(socket.AF_UNIX, there) as far,
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
         ):
             other.setblocking(False)

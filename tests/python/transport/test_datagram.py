@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ..support import HANG, eventually, run_main, turns
+from .support import bound
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -86,13 +87,6 @@ async def endpoint(
         await made.ended()
 
 
-def _bound(family: int = socket.AF_INET) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.settimeout(HANG)
-    sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-    return sock
-
-
 LOCAL = ("127.0.0.1", 0)
 
 
@@ -104,7 +98,7 @@ LOCAL = ("127.0.0.1", 0)
 @pytest.mark.parametrize("connected", [False, True], ids=["bound", "connected"])
 def test_what_an_endpoint_is_and_tells(loop: Loop, family: int, connected: bool) -> None:
     async def main() -> None:
-        with _bound(family) as far:
+        with bound(family) as far:
             host, port = far.getsockname()[:2]
             where: Any = {"remote_addr": (host, port)} if connected else {"local_addr": (host, 0)}
             async with endpoint(**where) as (transport, protocol):
@@ -141,7 +135,7 @@ def test_what_an_endpoint_is_and_tells(loop: Loop, family: int, connected: bool)
 )
 def test_kinds_of_data(loop: Loop, data: Any) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(remote_addr=far.getsockname()) as (transport, _):
                 transport.sendto(data)
                 transport.sendto(data, far.getsockname())
@@ -170,7 +164,7 @@ def test_anything_else_is_a_type_error(loop: Loop, data: Any) -> None:
 @pytest.mark.smoke
 def test_datagrams_keep_their_boundaries_and_their_order(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(local_addr=LOCAL) as (transport, protocol):
                 name = transport.get_extra_info("sockname")
                 sent = [b"%d" % number * (number % 7) for number in range(50)]
@@ -186,7 +180,7 @@ def test_datagrams_keep_their_boundaries_and_their_order(loop: Loop) -> None:
 
 def test_a_large_datagram_is_not_cut(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(local_addr=LOCAL) as (transport, protocol):
                 far.sendto(bytes(65_507), transport.get_extra_info("sockname"))
                 await protocol.got(1)
@@ -202,7 +196,7 @@ def test_a_large_datagram_is_not_cut(loop: Loop) -> None:
 
 def test_a_connected_endpoint_sends_to_its_peer_only(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far, _bound() as other:
+        with bound() as far, bound() as other:
             peer = far.getsockname()
             async with endpoint(remote_addr=peer) as (transport, protocol):
                 with pytest.raises(ValueError) as seen:
@@ -220,7 +214,7 @@ def test_a_connected_endpoint_sends_to_its_peer_only(loop: Loop) -> None:
 
 def test_broadcasting_endpoints_are_not_connected(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far, _bound() as other:
+        with bound() as far, bound() as other:
             peer = far.getsockname()
             async with endpoint(remote_addr=peer, allow_broadcast=True) as (transport, protocol):
                 sock = transport.get_extra_info("socket")
@@ -254,14 +248,14 @@ def test_an_address_is_needed_where_there_is_no_peer(
 
 def test_a_given_socket(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far:
-            sock = _bound()
+        with bound() as far:
+            sock = bound()
             async with endpoint(sock=sock) as (transport, _):
                 assert transport.get_extra_info("sockname") == sock.getsockname()
                 transport.sendto(b"x", far.getsockname())
                 assert far.recv(10) == b"x"
             assert sock.fileno() == -1
-            sock = _bound()
+            sock = bound()
             sock.connect(far.getsockname())
             async with endpoint(sock=sock) as (transport, _):
                 transport.sendto(b"y")
@@ -269,7 +263,7 @@ def test_a_given_socket(loop: Loop) -> None:
         with socket.socket() as stream:
             with pytest.raises(ValueError, match="A datagram socket was expected"):
                 await loop.create_datagram_endpoint(Recorder, sock=stream)
-        with _bound() as sock:
+        with bound() as sock:
             with pytest.raises(ValueError, match=r"can not be used .* \(local_addr="):
                 await loop.create_datagram_endpoint(Recorder, sock=sock, local_addr=LOCAL)
 
@@ -333,7 +327,7 @@ def test_unix_datagrams_between_names(loop: Loop, tmp_path: Path) -> None:
 
 def test_a_refused_datagram_is_an_error_and_no_end(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as gone:
+        with bound() as gone:
             peer = gone.getsockname()
         async with endpoint(remote_addr=peer) as (transport, protocol):
             transport.sendto(b"x")
@@ -354,7 +348,7 @@ def test_a_refused_datagram_is_an_error_and_no_end(loop: Loop) -> None:
 
 def test_a_datagram_that_is_too_long_is_an_error_and_no_end(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(remote_addr=far.getsockname()) as (transport, protocol):
                 transport.sendto(bytes(70_000))
                 (error,) = protocol.errors  # At once, inside sendto().
@@ -374,7 +368,7 @@ def test_a_failing_protocol_is_reported_and_the_endpoint_goes_on(
         raise ZeroDivisionError("as planned")
 
     async def main() -> None:
-        with _bound() as gone:
+        with bound() as gone:
             peer = gone.getsockname()
         where: Any = {"remote_addr": peer} if method == "error_received" else {"local_addr": LOCAL}
         async with endpoint(Recorder(**{method: fails}), **where) as (transport, protocol):
@@ -413,7 +407,7 @@ def test_the_end_comes_later_and_once(loop: Loop, how: str) -> None:
 
 def test_nothing_is_delivered_after_close(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(local_addr=LOCAL) as (transport, protocol):
                 protocol.hooks["datagram_received"] = lambda *_: transport.close()
                 for _ in range(3):
@@ -428,7 +422,7 @@ def test_sendto_of_a_connected_endpoint_after_the_end_is_dropped_and_warned_of(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(remote_addr=far.getsockname()) as (transport, protocol):
                 transport.close()
                 for number in range(1, 8):
@@ -449,7 +443,7 @@ def test_sendto_of_a_connected_endpoint_after_the_end_is_dropped_and_warned_of(
 
 def test_another_protocol_in_mid_stream(loop: Loop) -> None:
     async def main() -> None:
-        with _bound() as far:
+        with bound() as far:
             async with endpoint(local_addr=LOCAL) as (transport, first):
                 second = Recorder()
                 transport.set_protocol(second)

@@ -11,13 +11,6 @@ import pytest
 
 from ..support import Recorder, connected, eventually, receive, reset, run_main, stuff, turns
 
-
-@pytest.fixture(params=["tcp", "unix"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """The kind of the sockets."""
-    return request.param
-
-
 # The marks
 
 

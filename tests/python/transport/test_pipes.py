@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from ..support import Recorder, eventually, run_main, turns
+from .support import give, pipe
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -46,11 +47,6 @@ def ends(request: pytest.FixtureRequest, loop: Loop, tmp_path: Path) -> Iterator
         return
     with open(reading, "rb", 0) as near_file, open(writing, "wb", 0) as far_file:
         yield near_file, far_file
-
-
-def _pipe() -> tuple[Any, Any]:
-    reading, writing = os.pipe()
-    return open(reading, "rb", 0), open(writing, "wb", 0)
 
 
 @contextlib.asynccontextmanager
@@ -94,12 +90,6 @@ def _take(pipe: Any, count: int) -> bytes:
     return bytes(got)
 
 
-def _give(pipe: Any, data: bytes) -> None:
-    sent = 0
-    while sent < len(data):
-        sent += os.write(pipe.fileno(), data[sent:])
-
-
 # What they are
 
 
@@ -139,7 +129,7 @@ def test_what_they_are_and_tell(loop: Loop, ends: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize("data", ["text", None, 7])
 def test_anything_but_bytes_is_refused(loop: Loop, data: Any) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         async with reader(near) as (_, protocol), writer(far) as (writing, _):
             with pytest.raises((TypeError, AssertionError)):  # asyncio asserts it.
                 writing.write(data)
@@ -173,7 +163,7 @@ def test_reading_pauses_and_resumes(loop: Loop, ends: tuple[Any, Any]) -> None:
                 reading.pause_reading()
                 reading.pause_reading()
                 assert not reading.is_reading()
-                _give(far, b"x")
+                give(far, b"x")
                 await turns(20)
                 assert len(protocol.data) == number - 1
                 reading.resume_reading()
@@ -181,9 +171,9 @@ def test_reading_pauses_and_resumes(loop: Loop, ends: tuple[Any, Any]) -> None:
                 assert reading.is_reading()
                 await protocol.got(number)
             protocol.hooks["data_received"] = lambda _: reading.pause_reading()
-            _give(far, b"y")
+            give(far, b"y")
             await protocol.got(4)
-            _give(far, b"z")
+            give(far, b"z")
             await turns(20)
             assert len(protocol.data) == 4
 
@@ -196,7 +186,7 @@ def test_the_end_of_the_writer(loop: Loop, ends: tuple[Any, Any], keep: Any) -> 
         near, far = ends
         terminal = os.isatty(near.fileno())
         async with reader(near, Recorder(eof_received=lambda: keep)) as (reading, protocol):
-            _give(far, b"last words")
+            give(far, b"last words")
             await protocol.got(10)
             far.close()
             error = await protocol.ended()
@@ -215,10 +205,10 @@ def test_the_end_of_the_writer(loop: Loop, ends: tuple[Any, Any], keep: Any) -> 
 
 def test_the_end_waits_while_reading_is_paused(loop: Loop) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         async with reader(near) as (reading, protocol):
             reading.pause_reading()
-            _give(far, b"last")
+            give(far, b"last")
             far.close()
             await turns(50)
             assert protocol.calls == ["connection_made"]
@@ -236,11 +226,11 @@ def test_a_failing_reader_is_reported_and_goes_on(
         raise ZeroDivisionError("as planned")
 
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         with far:
             async with reader(near, Recorder(data_received=fails)) as (_, protocol):
                 for number in range(1, 3):
-                    _give(far, b"x")
+                    give(far, b"x")
                     await protocol.got(number)
                 await turns()
                 assert "connection_lost" not in protocol.calls
@@ -253,13 +243,13 @@ def test_a_failing_reader_is_reported_and_goes_on(
 
 def test_another_reader_in_mid_stream(loop: Loop) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         with far:
             async with reader(near) as (reading, first):
                 second = Recorder()
                 reading.set_protocol(second)
                 assert reading.get_protocol() is second
-                _give(far, b"x")
+                give(far, b"x")
                 await second.got(1)
                 assert first.data == b""
                 reading.set_protocol(first)
@@ -295,7 +285,7 @@ def test_much_is_written_through_flow_control(loop: Loop, ends: tuple[Any, Any])
 @pytest.mark.parametrize("how", ["close", "write_eof"])
 def test_the_end_of_writing_flushes(loop: Loop, how: str) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         async with reader(near) as (reading, first), writer(far) as (writing, second):
             reading.pause_reading()
             expected = _stuff(writing)
@@ -328,7 +318,7 @@ def test_abort_drops_what_is_queued(loop: Loop, ends: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize("queued", [False, True], ids=["idle", "queued"])
 def test_the_end_of_the_reader_ends_the_writer(loop: Loop, queued: bool) -> None:
     for kind in ("pipe", "socketpair"):
-        near, far = _pipe() if kind == "pipe" else socket.socketpair()
+        near, far = pipe() if kind == "pipe" else socket.socketpair()
 
         async def main(near: Any, far: Any) -> None:
             async with writer(far) as (writing, protocol):
@@ -344,7 +334,7 @@ def test_the_end_of_the_reader_ends_the_writer(loop: Loop, queued: bool) -> None
 
 def test_a_write_error_ends_the_writer_with_it(loop: Loop) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         async with writer(far) as (writing, protocol):
             near.close()
             writing.write(b"x")
@@ -357,7 +347,7 @@ def test_writes_after_the_end_are_dropped_and_warned_of(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         async with writer(far) as (writing, _):
             writing.close()
             for _ in range(8):
@@ -377,7 +367,7 @@ def test_a_paused_reader_that_nobody_keeps_is_collected_with_a_warning(loop: Loo
         transport.pause_reading()
         return weakref.ref(transport)
 
-    near, far = _pipe()
+    near, far = pipe()
     reference = run_main(loop, connect())
     run_main(loop, turns())
     with far, pytest.warns(ResourceWarning, match="unclosed transport"):
@@ -480,7 +470,7 @@ def test_a_process_that_reads_nothing_breaks_the_pipe_when_it_ends(loop: Loop) -
 
 def test_the_representation(loop: Loop) -> None:
     async def main() -> None:
-        near, far = _pipe()
+        near, far = pipe()
         async with reader(near) as (reading, _), writer(far) as (writing, _):
             await turns()
             assert re.fullmatch(r"<\w+ fd=\d+ polling>", repr(reading))

@@ -24,18 +24,6 @@ from ..support import (
 )
 
 
-@pytest.fixture(params=["tcp", "unix"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """The kind of the sockets."""
-    return request.param
-
-
-@pytest.fixture(params=[Recorder, BufferedRecorder], ids=["plain", "buffered"])
-def recorder(request: pytest.FixtureRequest) -> Any:
-    """The kind of the protocol."""
-    return request.param
-
-
 def _delivered(protocol: Any) -> int:
     return protocol.count("data_received") + protocol.count("buffer_updated")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ..support import HANG, LoopFactory, check_script, eventually
+from ..support import HANG, LoopFactory, check_script, drain, eventually, run_main
 
 type Pair = tuple[asyncio.Transport, Any, socket.socket]
 
@@ -74,18 +74,6 @@ async def connect(factory: Callable[[], Any], sockets: contextlib.ExitStack) -> 
     return transport, protocol, far
 
 
-def run(loop: asyncio.AbstractEventLoop, coroutine: Any) -> None:
-    """Runs a coroutine; a hang is a failure."""
-    loop.run_until_complete(asyncio.wait_for(coroutine, HANG))
-
-
-def drain(sock: socket.socket) -> None:
-    """Receives all there is."""
-    with contextlib.suppress(BlockingIOError):
-        while sock.recv(1 << 20):
-            pass
-
-
 # Reading
 
 
@@ -121,7 +109,7 @@ def test_a_connection_that_ends_while_its_protocol_is_asked_for_a_buffer(
         await eventually(lambda: bool(protocol.told), "the connection ends")
         assert [type(exc) for exc in protocol.told] == [error]
 
-    run(loop, main())
+    run_main(loop, main())
     assert len(reported) == (error is not type(None))
 
 
@@ -160,7 +148,7 @@ def test_a_write_that_empties_the_queue_is_noticed(
         transport.abort()
         await asyncio.sleep(0)
 
-    run(loop, main())
+    run_main(loop, main())
 
 
 def test_connection_lost_that_raises_after_a_flush_is_reported(
@@ -186,7 +174,7 @@ def test_connection_lost_that_raises_after_a_flush_is_reported(
 
         await eventually(is_lost, "the connection ends")
 
-    run(loop, main())
+    run_main(loop, main())
     assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
 
 
@@ -213,7 +201,7 @@ def test_sendfile_over_an_accepted_connection_that_nobody_asked_for_its_socket(
             await writer.wait_closed()
 
     sent: list[int] = []
-    run(loop, main())
+    run_main(loop, main())
     assert sent == [10_000]
 
 
@@ -228,7 +216,7 @@ def test_any_number_is_a_mark(
         transport.abort()
         await asyncio.sleep(0)
 
-    run(loop, main())
+    run_main(loop, main())
 
 
 # The beginning and the end
@@ -247,7 +235,7 @@ def test_a_connection_aborted_at_once_is_made_and_lost(
         await eventually(lambda: "lost" in protocol.told, "the connection ends")
         assert protocol.told == ["made", "lost"]
 
-    run(loop, main())
+    run_main(loop, main())
 
 
 def test_connections_that_come_to_a_server_closed_meanwhile_leave_nothing(
@@ -278,7 +266,7 @@ def test_connections_that_come_to_a_server_closed_meanwhile_leave_nothing(
 
     server: Any = None
     loop = loop_pool.new_event_loop()
-    run(loop, main())
+    run_main(loop, main())
     loop.close()
 
 

@@ -22,11 +22,11 @@ from ..support import (
     receive,
     reset,
     run_main,
-    socket_with_number,
     stuff,
     turns,
 )
 from ..tls.support import shaken
+from .support import socket_with_number
 
 SIZE = 8 << 20
 
@@ -45,12 +45,6 @@ def file(tmp_path: Path, content: bytes) -> Iterator[Any]:
     with path.open("rb") as opened:
         opened.seek(5)
         yield opened
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """The kind of the sockets."""
-    return request.param
 
 
 @pytest.mark.smoke

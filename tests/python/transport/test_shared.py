@@ -22,7 +22,6 @@ import pytest
 from ..support import (
     HANG,
     BufferedRecorder,
-    Datagrams,
     Recorder,
     connected,
     eventually,
@@ -32,6 +31,7 @@ from ..support import (
     stream_sockets,
     turns,
 )
+from .support import Datagrams, give, pipe
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -72,12 +72,6 @@ def test_a_connection_reads_what_comes_and_does_not_wait(
     run_main(loop, main())
 
 
-def pipe() -> tuple[Any, Any]:
-    """The reading and the writing end of a pipe."""
-    reader, writer = os.pipe()
-    return open(reader, "rb", 0), open(writer, "wb", 0)
-
-
 def terminal() -> tuple[Any, Any]:
     """A terminal that changes nothing, as read and as written."""
     master, slave = pty.openpty()
@@ -98,12 +92,6 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
         yield reader, writer
 
 
-def _give(end: Any, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(end.fileno(), view) :]
-
-
 def _take(end: Any, count: int) -> bytes:
     data = bytearray()
     while len(data) < count:
@@ -121,7 +109,7 @@ def test_a_pipe_reads_what_comes_and_does_not_wait(
         transport, protocol = await loop.connect_read_pipe(Recorder, reader)
         with made_blocking(reader):
             for count in range(1, 4):
-                await asyncio.to_thread(_give, writer, bytes(size))
+                await asyncio.to_thread(give, writer, bytes(size))
                 await protocol.got(count * size)
                 await turns()
         assert "eof_received" not in protocol.calls

@@ -35,12 +35,6 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=[Recorder, BufferedRecorder], ids=["plain", "buffered"])
-def recorder(request: pytest.FixtureRequest) -> Any:
-    """The kind of the protocol."""
-    return request.param
-
-
 # What it is
 
 

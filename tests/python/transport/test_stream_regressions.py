@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a non-blocking stream."""
-    first, second = socket.socketpair()
-    with first, second:
-        first.setblocking(False)
-        second.setblocking(False)
-        yield first, second
+from ..support import drain
 
 
 class _Ending:
@@ -78,12 +66,6 @@ class _Pausing(_Ending, asyncio.Protocol):
         self.resumed.set()
 
 
-def _drain(sock: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while sock.recv(1 << 20):
-            pass
-
-
 @pytest.mark.parametrize("closing", [False, True], ids=["resumes", "closes"])
 def test_a_write_that_takes_the_queue_along_has_all_its_effects(
     pair: tuple[socket.socket, socket.socket], loop: asyncio.AbstractEventLoop, closing: bool
@@ -98,9 +80,9 @@ def test_a_write_that_takes_the_queue_along_has_all_its_effects(
         if closing:
             transport.close()
         while transport.get_write_buffer_size():
-            _drain(pair[1])
+            drain(pair[1])
             loop.call_soon(transport.write, b"y")
-            loop.call_soon(_drain, pair[1])
+            loop.call_soon(drain, pair[1])
             await asyncio.sleep(0)
         await (protocol.lost if closing else protocol.resumed.wait())
         transport.abort()

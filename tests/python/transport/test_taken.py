@@ -18,17 +18,8 @@ from typing import Any
 
 import pytest
 
-from ..support import (
-    HANG,
-    Datagrams,
-    Recorder,
-    eventually,
-    listen,
-    run_main,
-    socket_with_number,
-    stream_sockets,
-    turns,
-)
+from ..support import HANG, Recorder, eventually, listen, run_main, stream_sockets, turns
+from .support import Datagrams, socket_with_number
 
 type Loop = asyncio.AbstractEventLoop
 type Take = Callable[[Any], None]

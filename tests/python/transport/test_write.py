@@ -17,12 +17,6 @@ from ..support import Recorder, connected, eventually, receive, reset, run_main,
 WARNING = "socket.send() raised exception."
 
 
-@pytest.fixture(params=["tcp", "unix"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """The kind of the sockets."""
-    return request.param
-
-
 @pytest.fixture(params=[False, True], ids=["empty", "queued"])
 def queued(request: pytest.FixtureRequest) -> bool:
     """Whether something waits already."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ..support import check_script, in_thread
+from ..support import ROOT, check_script, in_thread
 
 loop_pool = pytest.importorskip("loop_pool")
 pytest.importorskip("taskiq")
@@ -404,6 +404,6 @@ def test_a_pull_ends_some_time(program: Program, name: str, said: str, used: flo
 
 
 def test_the_first_try_of_the_documentation_prints_what_it_says() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "distributed.md").read_text()
+    page = (ROOT / "docs" / "distributed.md").read_text()
     source = re.findall(r"^```python\n(import loop_pool.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
     assert check_script(source) == "328350\n"
