@@ -27,6 +27,13 @@ export PYO3_PYTHON := $(CURDIR)/$(PYTHON)
 
 IN_PARALLEL := --dist worksteal -n
 
+# The Python tests that run: all, or those of the rooms and files in ROOM, as in ROOM="serve tls",
+# ROOM=serve/test_ends.py, or a path from here.
+TESTS := tests/python
+ifdef ROOM
+TESTS := $(patsubst tests/python/tests/python/%,tests/python/%,$(ROOM:%=tests/python/%))
+endif
+
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(wildcard build.rs) $(shell find src)
 find_uv = $$($(PYTHON3) tools/interpreter.py --uv)
 find_python = $$($(PYTHON3) tools/interpreter.py $(1))
@@ -88,6 +95,9 @@ run: build ## Run the load test on real connections; options in ARGS="--loops 2 
 
 # Each with what must have ended before it. What only computes runs side by side, and so does what
 # mostly waits; tests that measure time have the machine for themselves.
+ifdef ROOM
+TEST_PARTS := services-if-possible build test-python:services-if-possible,build
+else
 TEST_PARTS := \
 	services-if-possible \
 	$(VENV)/.dependencies \
@@ -101,8 +111,9 @@ TEST_PARTS := \
 	test-cpython-debug:test-python \
 	test-cpython-streams:test-cpython-plain,test-cpython-debug \
 	$(OTHER_VERSIONS:%=smoke-%:test-cpython-plain,test-cpython-debug)
+endif
 
-test: ## Run every test, and say how long each part took
+test: ## Run every test, or with ROOM=serve the Python tests of one room, and say what took how long
 	$(PYTHON3) tools/run_parts.py --make "$(MAKE) --no-print-directory" $(TEST_PARTS)
 
 services: ## Install the servers that some tests start: PostgreSQL, Redis, NATS, HAProxy (root, apt)
@@ -137,8 +148,8 @@ test-loom: ## Run the models of the wake and sleep protocols under loom
 		cargo $$run --release --no-default-features --lib loom_
 
 # More processes than there are cores, as many tests wait rather than work.
-test-python: build ## Run the Python tests; options in PYTEST_ARGS, such as "-n 0 -k server"
-	$(PYTHON) -m pytest tests/python -m "not stress" $(IN_PARALLEL) 4 $(PYTEST_ARGS)
+test-python: build ## Run the Python tests; options in ROOM, and in PYTEST_ARGS, such as "-n 0 -k server"
+	$(PYTHON) -m pytest $(TESTS) -m "not stress" $(IN_PARALLEL) 4 $(PYTEST_ARGS)
 
 # Twice, as debug mode makes and runs handles by other code.
 test-cpython: test-cpython-plain test-cpython-debug test-cpython-streams ## Run CPython's own asyncio tests on our loop
@@ -158,10 +169,10 @@ test-versions-build: $(OTHER_VERSIONS:%=.venv-%/.built)
 
 # With two processes, as `make test` runs those of all versions at once.
 smoke-%: .venv-%/.built
-	.venv-$*/bin/python -m pytest tests/python -m smoke $(IN_PARALLEL) 2 $(PYTEST_ARGS)
+	.venv-$*/bin/python -m pytest $(TESTS) -m smoke $(IN_PARALLEL) 2 $(PYTEST_ARGS)
 
 stress: build ## Run the long tests, which `make test` leaves out
-	$(PYTHON) -m pytest tests/python -m stress $(PYTEST_ARGS)
+	$(PYTHON) -m pytest $(TESTS) -m stress $(PYTEST_ARGS)
 
 ONLY := loom tsan asan miri
 

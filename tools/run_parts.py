@@ -6,6 +6,8 @@
 A part is a target of make, with the parts behind the colon that must have ended before it begins.
 What one part prints stays together: it is printed live for the one whose turn it is, and for the
 others once their turn comes. After a failure no further part begins; those that run are waited for.
+The lines that a part writes into the file `$RUN_PARTS_NOTES` stand below its name in the table at
+the end.
 
 The exit status is 0 if every part succeeded, 1 if one failed, 2 for wrong arguments and 130 after
 an interrupt. Runs on any python3 from 3.9 on, with the standard library alone.
@@ -14,6 +16,7 @@ an interrupt. Runs on any python3 from 3.9 on, with the standard library alone.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -23,6 +26,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+NOTES = "RUN_PARTS_NOTES"
+"""The environment variable in which a part finds the file for its notes."""
 
 LOOK_SECONDS = 0.1
 """How often it is looked whether a part has ended or printed something."""
@@ -42,7 +48,9 @@ class Running:
         self.part = part
         self.began = time.monotonic()
         self.seconds: float | None = None
+        self.notes: list[str] = []
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as log:
+            self._notes = Path(f"{log.name}.notes")
             # Not closed for the child: make passes its children a job server that way.
             self.process = subprocess.Popen(
                 [*make, part.name],
@@ -50,6 +58,7 @@ class Running:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 close_fds=False,
+                env={**os.environ, NOTES: str(self._notes)},
             )
         self._log: BinaryIO = Path(log.name).open("rb")  # noqa: SIM115 - closed by `end`
 
@@ -57,6 +66,8 @@ class Running:
         """Whether it has ended by now."""
         if self.seconds is None and self.process.poll() is not None:
             self.seconds = time.monotonic() - self.began
+            if self._notes.exists():
+                self.notes = self._notes.read_text(encoding="utf-8").splitlines()
         return self.seconds is not None
 
     def copy(self, out: BinaryIO) -> None:
@@ -138,11 +149,12 @@ def run(
 
 
 def table(started: Sequence[Running], seconds: float) -> str:
-    """How long each part took, and which failed."""
+    """How long each part took, which failed, and the notes of each."""
     lines = ["", "time   part"]
     for each in started:
         status = f"  FAILED ({each.process.returncode})" if each.process.returncode else ""
         lines.append(f"{clock(each.seconds or 0)}  {each.part.name}{status}")
+        lines += [f"       {note}" for note in each.notes]
     return "\n".join([*lines, f"{clock(seconds)}  in all", ""])
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from . import room_times
 from .left_behind import end_what_is_left, mark
 from .services import MISSING
 from .support import (
@@ -178,7 +179,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Names the tests left out for want of a server, and what is wrong with the process."""
+    """Says how long each room took, what was left out, and what is wrong with the process."""
+    room_times.tell(terminalreporter, config.rootpath)
     skipped = terminalreporter.getreports("skipped")
     if left_out := [report.nodeid for report in skipped if MISSING in str(report.longrepr)]:
         terminalreporter.section("left out: their servers are not installed (make services)")

@@ -72,6 +72,15 @@ def test_each_time_is_told_in_the_end(tmp_path: Path) -> None:
     assert re.search(r"\d:\d\d  one\n +\d:\d\d  two\n +\d:\d\d  in all\n", done.stdout), done.stdout
 
 
+def test_the_notes_of_a_part_stand_below_its_time(tmp_path: Path) -> None:
+    script = """
+        [ $1 = one ] && echo "1.0 s  kitchen" >$RUN_PARTS_NOTES
+        true
+    """
+    done = run(tmp_path, script, "one", "two")
+    assert re.search(r"  one\n +1\.0 s  kitchen\n +\d:\d\d  two\n", done.stdout), done.stdout
+
+
 def test_after_a_failure_no_part_begins_and_those_that_run_go_on(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "failing")
     script = """
