@@ -221,19 +221,26 @@ def in_thread[T](function: Callable[[], T]) -> T:
     return results[0]
 
 
+def run_python(
+    *arguments: object, timeout: float = HANG, check: bool = False, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs an interpreter like this one to its end; `more` is for `subprocess.run`."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=check,
+        **more,
+    )
+
+
 def run_script(
     source: str, *arguments: str, options: Iterable[str] = (), env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program in an interpreter like this one, warnings being errors."""
-    command = [sys.executable, "-W", "error", *_TAKING_TURNS, *options]
-    return subprocess.run(
-        [*command, "-c", textwrap.dedent(source), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
+    command = ["-W", "error", *_TAKING_TURNS, *options, "-c", textwrap.dedent(source)]
+    return run_python(*command, *arguments, env={**os.environ, **(env or {})})
 
 
 def check_script(source: str, *arguments: str, **more: Any) -> str:

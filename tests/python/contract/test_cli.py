@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tomllib
 from importlib import metadata
 
 import pytest
 
-from ..support import HANG, ROOT
+from ..support import ROOT, run_python
 
 loop_pool = pytest.importorskip("loop_pool")
 from loop_pool import _cli  # noqa: E402
@@ -19,13 +18,7 @@ COMMANDS = [module.__name__.rpartition(".")[2] for module in _cli._SUBCOMMANDS]
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `python -m loop_pool`."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "loop_pool", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
+    return run_python("-W", "error", "-m", "loop_pool", *arguments)
 
 
 @pytest.mark.smoke

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 import pytest
 
 from ..services import free_port, postgres
-from ..support import HANG, ORACLE_ONLY
-from .support import EXAMPLES, run
+from ..support import HANG, ORACLE_ONLY, run_python
+from .support import EXAMPLES
 
 pytestmark = [
     pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package"),
@@ -26,7 +26,7 @@ EXAMPLE = EXAMPLES / "asgi_postgres.py"
 
 def test_every_loop_writes_within_the_budget_of_connections() -> None:
     with postgres() as dsn:
-        done = run(EXAMPLE, "--dsn", dsn, "--loops", 2, "--connections", 6, "--seconds", 0.5)
+        done = run_python(EXAMPLE, "--dsn", dsn, "--loops", 2, "--connections", 6, "--seconds", 0.5)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
         rows = {
@@ -40,7 +40,7 @@ def test_every_loop_writes_within_the_budget_of_connections() -> None:
         assert of_budget is not None
         assert 2 <= int(of_budget[1]) <= 6
 
-        too_few = run(EXAMPLE, "--dsn", dsn, "--loops", 3, "--connections", 2)
+        too_few = run_python(EXAMPLE, "--dsn", dsn, "--loops", 3, "--connections", 2)
         assert too_few.returncode == 2
         assert "2 connections are less than one for each loop" in too_few.stderr
 
@@ -66,7 +66,7 @@ def test_every_loop_writes_within_the_budget_of_connections() -> None:
     ],
 )
 def test_what_is_missing_or_wrong_is_said(options: list[str], said: str) -> None:
-    done = run(EXAMPLE, *options)
+    done = run_python(EXAMPLE, *options)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

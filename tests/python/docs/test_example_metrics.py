@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..support import HANG, wait_for
-from .support import EXAMPLES, run
+from ..support import HANG, run_python, wait_for
+from .support import EXAMPLES
 
 loop_pool = pytest.importorskip("loop_pool")
 pytest.importorskip("prometheus_client")
@@ -137,7 +137,7 @@ def test_a_client_that_sends_garbage_or_goes_costs_only_itself(server: Server) -
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run(EXAMPLE, "--loops", "1", "--port", str(port))
+        done = run_python(EXAMPLE, "--loops", "1", "--port", str(port))
     assert (done.returncode, done.stdout) == (2, "")
     assert f"error: cannot listen on 127.0.0.1 port {port}: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -151,6 +151,6 @@ def test_a_port_that_is_taken_is_named() -> None:
     ],
 )
 def test_a_bad_option_is_named(options: list[str], said: str) -> None:
-    done = run(EXAMPLE, *options)
+    done = run_python(EXAMPLE, *options)
     assert done.returncode == 2
     assert said in done.stderr

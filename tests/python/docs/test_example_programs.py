@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ..support import HANG, ORACLE_ONLY, listen, receive, reset
+from ..support import HANG, ORACLE_ONLY, listen, receive, reset, run_python
 from .support import EXAMPLES
-from .support import run as run_program
 
 pytestmark = pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package")
 
@@ -41,7 +40,7 @@ def run(name: str, *options: object, instead: str = "") -> subprocess.CompletedP
     if instead:
         code = f"import sys, {name}\nsys.argv[0] = {name!r}\n{instead}\nsys.exit({name}.main())"
         command = ["-c", f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n{code}", *command[1:]]
-    return run_program("-W", "error", *command)
+    return run_python("-W", "error", *command)
 
 
 def printed(name: str, *options: object) -> str:

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from .. import services
-from .support import EXAMPLES, run
+from ..support import run_python
+from .support import EXAMPLES
 
 pytest.importorskip("loop_pool")
 pytest.importorskip("taskiq")
@@ -23,7 +24,7 @@ def tasks(output: str) -> dict[tuple[str, str], int]:
 
 
 def test_in_memory() -> None:
-    done = run(EXAMPLE, "--loops", "2", "--tasks", "100")
+    done = run_python(EXAMPLE, "--loops", "2", "--tasks", "100")
     assert (done.returncode, done.stderr) == (0, "")
     found = tasks(done.stdout)
     assert {loop for _, loop in found} == {"loop-pool-0", "loop-pool-1"}
@@ -33,7 +34,7 @@ def test_in_memory() -> None:
 
 def test_over_nats() -> None:
     with services.nats() as url:
-        done = run(EXAMPLE, "--loops", "2", "--tasks", "100", "--nats", url)
+        done = run_python(EXAMPLE, "--loops", "2", "--tasks", "100", "--nats", url)
     assert (done.returncode, done.stderr) == (0, "")
     found = tasks(done.stdout)
     assert {loop for _, loop in found} <= {"loop-pool-0", "loop-pool-1"}
@@ -42,7 +43,7 @@ def test_over_nats() -> None:
 
 def test_a_server_that_is_not_there_is_named() -> None:
     url = f"nats://127.0.0.1:{services.free_port()}"
-    done = run(EXAMPLE, "--nats", url)
+    done = run_python(EXAMPLE, "--nats", url)
     assert done.returncode == 1
     assert done.stderr.startswith(f"FAILED: {url}: NoServersError: ")
     assert done.stderr.count("\n") == 1
@@ -56,6 +57,6 @@ def test_a_server_that_is_not_there_is_named() -> None:
     ],
 )
 def test_a_bad_option_is_named(options: list[str], message: str) -> None:
-    done = run(EXAMPLE, *options)
+    done = run_python(EXAMPLE, *options)
     assert done.returncode == 2
     assert message in done.stderr

@@ -17,16 +17,15 @@ from typing import Any
 
 import pytest
 
-from ..support import ORACLE_ONLY
+from ..support import ORACLE_ONLY, run_python
 from .support import EXAMPLES
-from .support import run as run_program
 
 pytestmark = pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package")
 
 LOAD_TEST = EXAMPLES / "load_test.py"
 CLIENT = EXAMPLES / "load_test_client.py"
 LIMIT_SECONDS = 60
-run = functools.partial(run_program, limit=LIMIT_SECONDS)
+run = functools.partial(run_python, timeout=LIMIT_SECONDS)
 SHORT = ("--loops", "2", "--connections", "8", "--seconds", "1", "--size", "512")
 
 Corruption = Callable[[bytes], bytes]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ..support import HANG, ORACLE_ONLY, read_out, stream_sockets
+from ..support import HANG, ORACLE_ONLY, read_out, run_python, stream_sockets
 from .support import EXAMPLES
 
 pytestmark = pytest.mark.skipif(ORACLE_ONLY, reason="the examples need the package")
@@ -291,13 +291,7 @@ def test_reconnect_storm_finds_sockets_that_stay_open(plot: Path) -> None:
     ],
 )
 def test_names_a_bad_option(name: str, options: list[str], message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / f"{name}.py"), *options],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
+    done = run_python(FOLDER / f"{name}.py", *options)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ..support import FREE_THREADED, HANG, check_script, factory_path
+from ..support import FREE_THREADED, HANG, check_script, factory_path, run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,15 +85,9 @@ def test_pytest_asyncio_runs_tests_on_the_loop(loop_factory: LoopFactory, tmp_pa
             """
         )
     )
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    command = ["-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-p", "no:anyio"]
     options = ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
-    done = subprocess.run(
-        [*command, "-p", "no:anyio", *options, "--rootdir", str(tmp_path), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
+    done = run_python(*command, *options, "--rootdir", tmp_path, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 

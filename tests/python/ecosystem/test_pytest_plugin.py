@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from ..support import HANG, ROOT, TAKING_TURNS
+from ..support import ROOT, TAKING_TURNS, run_python
 
 loop_pool = pytest.importorskip("loop_pool")
 
@@ -46,13 +44,9 @@ class Folder:
         """Run what was written; it must end with `code`. Returns the output."""
         package = str(Path(loop_pool.__path__[0]).parent)
         paths = [str(self.path / "found"), package, os.environ.get("PYTHONPATH", "")]
-        command = [sys.executable, "-W", warnings, "-W", f"ignore:{TAKING_TURNS}:RuntimeWarning"]
-        done = subprocess.run(
-            [*command, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rA", *options, "."],
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-            check=False,
+        command = ["-W", warnings, "-W", f"ignore:{TAKING_TURNS}:RuntimeWarning", "-m", "pytest"]
+        done = run_python(
+            *(*command, "-p", "no:cacheprovider", "-q", "-rA", *options, "."),
             cwd=self.path,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""},
         )

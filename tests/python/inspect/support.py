@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..support import HANG
+from ..support import HANG, run_python
 
 HEAD = """
 import asyncio, os, signal, sys, threading, time
@@ -77,14 +77,8 @@ def program(
 
 def ps(place: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Runs `loop-pool ps`."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "loop_pool", "ps", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-        env=environment(place, **more),
-    )
+    command = ["-W", "error", "-m", "loop_pool", "ps"]
+    return run_python(*command, *arguments, env=environment(place, **more))
 
 
 def ps_json(place: Path, pid: int, *arguments: str) -> dict[str, Any]:

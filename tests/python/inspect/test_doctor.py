@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ..support import FREE_THREADED, HANG
+from ..support import FREE_THREADED, HANG, run_python
 
 loop_pool = pytest.importorskip("loop_pool")
 from loop_pool import _cli  # noqa: E402
@@ -52,15 +52,8 @@ def doctor(
     *arguments: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *options, "-m", "loop_pool", "doctor", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-        env={**os.environ, **(env or {})},
-        **more,
-    )
+    command = [*options, "-m", "loop_pool", "doctor", *arguments]
+    return run_python(*command, env={**os.environ, **(env or {})}, **more)
 
 
 def facts(*arguments: str, **more: Any) -> dict[str, Any]:

@@ -6,12 +6,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ..support import HANG
+from ..support import run_python
 from .support import IDLE, environment, program, ps, ps_json
 
 loop_pool = pytest.importorskip("loop_pool")
@@ -122,12 +121,9 @@ def test_the_table_needs_nothing_beyond_the_standard_library(tmp_path: Path, hid
             assert "textual" not in sys.modules
             sys.exit(code)
         """
-        done = subprocess.run(
-            [sys.executable, "-c", "\n".join(line.strip() for line in code.splitlines())],
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-            check=False,
+        done = run_python(
+            "-c",
+            "\n".join(line.strip() for line in code.splitlines()),
             env=environment(tmp_path),
         )
     assert (done.returncode, done.stderr) == (0, "")
@@ -209,14 +205,7 @@ sys.exit(_cli.main(["ps", sys.argv[1]]))
         if folder.owner() == "root" and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o055)
     with program(IDLE, tmp_path) as process:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(process.pid)],
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-            check=False,
-            env=environment(tmp_path),
-        )
+        done = run_python("-c", code, process.pid, env=environment(tmp_path))
         fails(done, "is user root's: only they and root may look at its pool")
         assert ps_json(tmp_path, process.pid)["pid"] == process.pid
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..support import HANG
+from ..support import HANG, run_python
 
 loop_pool = pytest.importorskip("loop_pool")
 pytest.importorskip("textual", reason="the extra cli is not installed")
@@ -42,14 +42,8 @@ def test_without_textual_it_names_the_extra(
 
 
 def test_without_a_terminal_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "loop_pool", "top", str(os.getpid())],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=HANG,
-        check=False,
-    )
+    command = ["-W", "error", "-m", "loop_pool", "top", os.getpid()]
+    done = run_python(*command, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "loop-pool: top needs a terminal; loop-pool ps prints it once\n"
 

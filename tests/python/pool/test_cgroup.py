@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 pytest.importorskip("loop_pool")
 from loop_pool import _core
 
-from ..support import HANG
+from ..support import run_python
 
 type Cgroups = Callable[..., float | None]
 
@@ -154,10 +152,7 @@ def printed(*options: str, **environment: str) -> list[float]:
     """What a program that is started like that says: usable cores, their number, loops."""
     told = {"PYTHON_CPU_COUNT": None, **environment}
     env = {name: value for name, value in (os.environ | told).items() if value is not None}
-    command = [sys.executable, *options, "-c", PROGRAM]
-    process = subprocess.run(
-        command, env=env, check=True, capture_output=True, text=True, timeout=HANG
-    )
+    process = run_python(*options, "-c", PROGRAM, env=env, check=True)
     return [float(each) for each in process.stdout.split()]
 
 

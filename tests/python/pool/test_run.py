@@ -6,8 +6,6 @@ import asyncio
 import contextvars
 import os
 import signal
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 import loop_pool
 
-from ..support import HANG, check_script, in_thread, kill_when_parked, wait_parked
+from ..support import HANG, check_script, in_thread, kill_when_parked, run_python, wait_parked
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -124,14 +122,7 @@ loop_pool.run(main())
 """
     told = ["-X", f"cpu_count={cores}"] if how == "option" else []
     environment = {} if how == "option" else {"PYTHON_CPU_COUNT": str(cores)}
-    printed = subprocess.run(
-        [sys.executable, *told, "-c", program],
-        env=os.environ | environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    ).stdout
+    printed = run_python(*told, "-c", program, env=os.environ | environment, check=True).stdout
     assert printed.split() == [str(cores)] * 2
 
 

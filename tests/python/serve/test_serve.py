@@ -7,15 +7,13 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ..services import free_port
-from ..support import HANG, wait_for
+from ..support import HANG, run_python, wait_for
 from .support import PLAIN, Client, Serve, get
 
 if TYPE_CHECKING:
@@ -490,13 +488,6 @@ def test_a_wrong_option(tmp_path: Path, options: list[str], said: str) -> None:
 def test_without_uvicorn_it_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('no', name='uvicorn')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "loop_pool", "serve", "served:app"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=HANG,
-        check=False,
-    )
+    done = run_python("-m", "loop_pool", "serve", "served:app", env=environment)
     assert done.returncode == 3
     assert "pip install 'loop_pool[asgi]'" in done.stderr

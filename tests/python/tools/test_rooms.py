@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .. import room_times
-from ..support import HANG, ROOT
+from ..support import HANG, ROOT, run_python
 
 TESTS = ROOT / "tests" / "python"
 ROOMS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and list(path.glob("*.py")))
@@ -64,24 +64,11 @@ def test_a_run_tells_the_time_of_each_room(tmp_path: Path, options: list[str]) -
     notes = tmp_path / "notes"
     this = "tests/python/tools/test_rooms.py"
     # One test of this file, in a run of its own.
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            *options,
-            "-p",
-            "no:cacheprovider",
-            this,
-            "-k",
-            "fixtures",
-        ],
+    done = run_python(
+        *("-m", "pytest", "-p", "no:cacheprovider", *options, this, "-k", "fixtures"),
         cwd=ROOT,
         env={**os.environ, room_times.NOTES: str(notes)},
-        capture_output=True,
-        text=True,
         timeout=2 * HANG,
-        check=False,
     )
     assert done.returncode == 0, done.stdout
     (line,) = notes.read_text().splitlines()
