@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 167] = [
+const NAMES: [&str; 169] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -108,6 +108,7 @@ const NAMES: [&str; 167] = [
     "builtins",
     "call_at",
     "call_exception_handler",
+    "call_later",
     "call_soon",
     "call_soon_threadsafe",
     "cancel",
@@ -153,6 +154,7 @@ const NAMES: [&str; 167] = [
     "object",
     "operator",
     "os",
+    "partial",
     "pause_reading",
     "pending",
     "pop",

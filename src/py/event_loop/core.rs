@@ -89,6 +89,12 @@ impl LoopCore {
         self.eager.load(Relaxed)
     }
 
+    /// Whether it is one of a pool's loops. On its thread, in a turn.
+    pub(crate) fn is_in_pool(&self) -> bool {
+        // SAFETY: by our caller's word we own the loop; no Python runs.
+        self.event_loop.local.is_owner() && unsafe { self.hand.with(|hand| hand.is_some()) }
+    }
+
     /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.
     #[inline(always)]
     pub(crate) fn keywords(&self) -> Option<*mut ffi::PyObject> {

@@ -13,6 +13,7 @@ use crate::py::cpython::alloc;
 use crate::py::cpython::context::Entered;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, decref};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -87,13 +88,18 @@ impl Callback {
         }
         let farewell = step.leave();
         let result = result.or_else(|error| {
-            error.restore(py);
             let args = match future {
                 None => state().empty_tuple.clone_ref(py),
                 Some(future) => alloc::tuple(py, [future.as_py()])?.into_any().into(),
             };
             let (callback, context) = (self.what.clone_ref(py), context.clone_ref(py));
-            report(loop_, None, Scheduled { callback, args, context })
+            let step = Scheduled { callback, args, context };
+            // A step raises what ends the program, and nothing else: this one has not begun.
+            if error.is_instance_of::<PyRuntimeError>(py) && core.is_in_pool() {
+                return run_when_left(loop_, &step);
+            }
+            error.restore(py);
+            report(loop_, None, step)
         });
         if farewell == Farewell::PutAside {
             registry::put_aside(core, self);
@@ -320,4 +326,22 @@ unsafe fn through_its_run(
         };
         Some(call())
     }
+}
+
+/// Runs a step again a little later: another thread is in its context, which a program has given to
+/// tasks of several loops. As on one loop, one of them runs at a time, and none is lost.
+#[cold]
+fn run_when_left(loop_: &Bound<'_, LoopCore>, step: &Scheduled) -> PyResult<()> {
+    const SOON: f64 = 0.001; // in seconds
+    let py = loop_.py();
+    let keywords = alloc::dict(py)?;
+    keywords.set_item(intern!(py, "context"), step.context.as_py())?;
+    let again =
+        vec![loop_.getattr(intern!(py, "call_soon"))?, step.callback.as_py().bind(py).clone()];
+    let args = step.args.as_py().bind(py).try_iter()?;
+    let again: Vec<_> = again.into_iter().map(Ok).chain(args).collect::<PyResult<_>>()?;
+    let again = alloc::tuple_of(py, &again)?;
+    let again =
+        py.import("functools")?.getattr(intern!(py, "partial"))?.call(again, Some(&keywords))?;
+    loop_.call_method1(intern!(py, "call_later"), (alloc::float(py, SOON)?, again)).map(drop)
 }

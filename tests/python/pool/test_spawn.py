@@ -445,3 +445,31 @@ def test_a_coroutine_runs_in_a_copy_of_the_spawner_s_context() -> None:
         assert given[MOOD] == "changed"
 
     run(main, 3)
+
+
+def test_tasks_of_several_loops_may_share_a_context() -> None:
+    """A thread can be in a context, or another one: a step that comes meanwhile is not lost."""
+    inside, leave = threading.Event(), threading.Event()
+
+    async def stay() -> str:
+        MOOD.set("calm")
+        inside.set()
+        assert leave.wait(HANG)
+        return MOOD.get()
+
+    async def come() -> str:
+        before = MOOD.get()
+        await asyncio.sleep(0)
+        return before
+
+    async def main() -> list[str]:
+        context = contextvars.copy_context()
+        _, one, other = loops()
+        first = loop_pool.spawn(stay(), loop=one, context=context)
+        await asyncio.to_thread(inside.wait, HANG)
+        second = loop_pool.spawn(come(), loop=other, context=context)
+        await loop_pool.spawn(_where(), loop=other)  # By then the other loop has tried to begin it.
+        leave.set()
+        return [await first, await second]
+
+    assert run(main, 3) == ["calm", "calm"]
