@@ -93,11 +93,11 @@ pub const BEHIND: usize = 16;
 pub const SWEEP_PER_TURN: usize = 256;
 
 /// Coroutines of `spawn` that a loop begins in one turn, as far as they take less than
-/// [`ERRANDS_FOR`]: in between it asks the kernel.
-pub const ERRANDS_PER_TURN: usize = 64;
+/// [`BEGIN_FOR`]: in between it asks the kernel.
+pub const BEGUN_PER_TURN: usize = 64;
 
 /// After this long in one turn a loop begins no further coroutine.
-pub const ERRANDS_FOR: Duration = Duration::from_micros(250);
+pub const BEGIN_FOR: Duration = Duration::from_micros(250);
 
 /// What a loop is expected to begin within this time is left to it by loops that have nothing to do.
 pub const BEGIN_SOON: Duration = Duration::from_millis(1);

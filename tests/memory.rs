@@ -17,7 +17,7 @@ use loop_pool::id::IoToken;
 use loop_pool::reactor::{Direction, Handle, IoTable, Ready};
 use loop_pool::sys::socket::Channel;
 use loop_pool::transport::{
-    Ahead, Bench, Input, Listener, Port, Registrar, Source, SourceTable, Stream,
+    Ahead, Input, JobContext, Listener, Port, Registrar, Source, SourceTable, Stream,
 };
 
 const KIB: usize = 1024;
@@ -81,7 +81,7 @@ fn stream() -> (Bytes, UnixStream, UnixStream) {
 fn help(stream: &Bytes, scratch: &mut [u8]) {
     let token = IoToken::of_source(0, 1);
     let _ = stream.ready(Ready { token, readable: true, writable: true, ended: true });
-    let _ = stream.run(&mut Bench { scratch, registrar: &NoReactor });
+    let _ = stream.run(&mut JobContext { scratch, registrar: &NoReactor });
 }
 
 #[test]

@@ -36,7 +36,7 @@ const YOUNG: usize = if cfg!(any(loom, miri)) { 4 } else { 1024 };
 /// What the owner may do with a task that it has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Farewell {
+pub enum LeaveOutcome {
     /// Drop it: nobody is looking.
     Drop,
     /// Keep it until [`Current::is_unread`]: a reader may be about to count a reference.
@@ -103,9 +103,13 @@ impl Current {
 
     /// Ends a step that was [kept on](Step::keep_on): as [`Step::leave`]. Owner only.
     #[inline(always)]
-    pub fn leave(&self, before: usize) -> Farewell {
+    pub fn leave(&self, before: usize) -> LeaveOutcome {
         let announced = self.fence.announce(|| self.shown.running.store(before, Release));
-        if announced.look(|| self.is_unread()) { Farewell::Drop } else { Farewell::PutAside }
+        if announced.look(|| self.is_unread()) {
+            LeaveOutcome::Drop
+        } else {
+            LeaveOutcome::PutAside
+        }
     }
 
     /// Whether nobody is reading: what was put aside before may be dropped. Owner only.
@@ -209,7 +213,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Shows again what was shown when it began, and says what to do with the task.
     #[inline(always)]
-    pub fn leave(self) -> Farewell {
+    pub fn leave(self) -> LeaveOutcome {
         let step = ManuallyDrop::new(self);
         step.current.leave(step.before)
     }
@@ -224,7 +228,7 @@ impl Step<'_> {
 impl Drop for Step<'_> {
     fn drop(&mut self) {
         // Who panics puts nothing aside.
-        if self.current.leave(self.before) == Farewell::PutAside {
+        if self.current.leave(self.before) == LeaveOutcome::PutAside {
             while !self.current.is_unread() {
                 yield_now();
             }
@@ -260,14 +264,14 @@ mod tests {
         // A task that begins inside of another's step.
         let inner = current.enter(20);
         assert_eq!(current.read(Shown::running), 20);
-        assert_eq!(inner.leave(), Farewell::Drop);
+        assert_eq!(inner.leave(), LeaveOutcome::Drop);
         assert_eq!(current.read(Shown::running), 10);
-        assert_eq!(step.leave(), Farewell::Drop);
+        assert_eq!(step.leave(), LeaveOutcome::Drop);
         assert_eq!(current.read(Shown::running), 0);
         // One that goes on beyond the call that has begun it.
         let before = current.enter(30).keep_on();
         assert_eq!(current.read(Shown::running), 30);
-        assert_eq!(current.leave(before), Farewell::Drop);
+        assert_eq!(current.leave(before), LeaveOutcome::Drop);
         assert_eq!(current.read(Shown::running), 0);
     }
 
@@ -332,7 +336,7 @@ mod tests {
         let current = Current::new();
         let step = current.enter(10);
         current.read(|_| {
-            assert_eq!(step.leave(), Farewell::PutAside);
+            assert_eq!(step.leave(), LeaveOutcome::PutAside);
             assert!(!current.is_unread());
         });
         assert!(current.is_unread());
@@ -344,7 +348,7 @@ mod tests {
         let read = std::panic::AssertUnwindSafe(|| current.read(|_| panic!("while it reads")));
         assert!(std::panic::catch_unwind(read).is_err());
         assert!(current.is_unread());
-        assert_eq!(current.enter(10).leave(), Farewell::Drop);
+        assert_eq!(current.enter(10).leave(), LeaveOutcome::Drop);
     }
 
     #[test]

@@ -28,11 +28,11 @@ mod turn;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-pub use current::{Current, Farewell, Shown, Step};
+pub use current::{Current, LeaveOutcome, Shown, Step};
 pub use inbox::{Carrier, Drain, Inbox, Link};
 pub use lifecycle::EventLoop;
 pub use owned::{Claim, Owned};
-pub use progress::{Busy, Phase, Progress, Stint};
+pub use progress::{Busy, CallbackEpoch, LoopProgress, Phase};
 pub use ready::ReadyQueue;
 pub use shared::{Completion, Job, Load, Looking, Poller, Shared};
 pub use turn::{Local, Plan, Post, Turned};

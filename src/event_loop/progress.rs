@@ -4,7 +4,7 @@
 //! a count of the callbacks begun. [`Busy::begin`] counts and sets `INSIDE`, in one store;
 //! [`Busy::help`] sets `HELPING` and names the loop; the end of [`Busy`] clears both, before the loop
 //! looks for posts or asks the kernel. So `INSIDE` is never set without a count that the word has not
-//! had before, and whoever reads the same [`Stint`] twice knows that the loop was inside that one
+//! had before, and whoever reads the same [`CallbackEpoch`] twice knows that the loop was inside that one
 //! callback all the while: it did not sleep, it helped nobody, and it began no other. One word has one
 //! order of its values for all threads, so relaxed loads and stores are enough.
 
@@ -19,9 +19,9 @@ const ONE: u64 = 1 << 18;
 
 /// One callback of one loop, from its begin to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stint(u64);
+pub struct CallbackEpoch(u64);
 
-impl Stint {
+impl CallbackEpoch {
     /// Its number among the callbacks of its loop, and back.
     #[must_use]
     pub fn number(self) -> u64 {
@@ -41,19 +41,19 @@ pub enum Phase {
     /// Neither of the others: it asks the kernel, sleeps, or does not run at all.
     Between,
     /// It is inside a callback.
-    Inside(Stint),
+    Inside(CallbackEpoch),
     /// It does a job of this loop's: its own or another. For a bounded time, and then it looks at its own.
     Helping(LoopId),
 }
 
 /// How far a loop has come. See the module.
 #[derive(Debug, Default)]
-pub struct Progress(AtomicU64);
+pub struct LoopProgress(AtomicU64);
 
 /// The owner is at callbacks, or at jobs. When this is dropped it is at neither, also by a panic.
 #[derive(Debug)]
 #[must_use = "it is busy while this lives"]
-pub struct Busy<'a>(&'a Progress);
+pub struct Busy<'a>(&'a LoopProgress);
 
 impl Busy<'_> {
     /// A callback begins; another one that was under way has ended.
@@ -78,7 +78,7 @@ impl Drop for Busy<'_> {
     }
 }
 
-impl Progress {
+impl LoopProgress {
     /// Callbacks are to begin, or jobs. Owner only.
     #[inline(always)]
     pub fn busy(&self) -> Busy<'_> {
@@ -96,7 +96,7 @@ impl Progress {
     pub fn phase(&self) -> Phase {
         let word = self.0.load(Relaxed);
         match word & PHASE {
-            INSIDE => Phase::Inside(Stint(word / ONE)),
+            INSIDE => Phase::Inside(CallbackEpoch(word / ONE)),
             #[allow(clippy::cast_possible_truncation, reason = "it has 16 bits")]
             HELPING => Phase::Helping(LoopId((word % ONE / WHOSE) as u32)),
             _ => Phase::Between,
@@ -105,7 +105,7 @@ impl Progress {
 
     /// The callback that the loop is in. Any thread.
     #[must_use]
-    pub fn present(&self) -> Option<Stint> {
+    pub fn present(&self) -> Option<CallbackEpoch> {
         match self.phase() {
             Phase::Inside(stint) => Some(stint),
             _ => None,
@@ -119,25 +119,25 @@ mod tests {
 
     #[test]
     fn a_loop_is_inside_from_a_begin_until_it_is_busy_no_more() {
-        let progress = Progress::default();
+        let progress = LoopProgress::default();
         let busy = progress.busy();
         assert_eq!((progress.present(), progress.callbacks()), (None, 0));
         busy.begin();
         let first = progress.present();
-        assert_eq!(first, Some(Stint::from_number(1)));
+        assert_eq!(first, Some(CallbackEpoch::from_number(1)));
         busy.begin();
-        assert_eq!((progress.present(), progress.callbacks()), (Some(Stint(2)), 2));
+        assert_eq!((progress.present(), progress.callbacks()), (Some(CallbackEpoch(2)), 2));
         drop(busy);
         assert_eq!((progress.present(), progress.callbacks()), (None, 2));
         let busy = progress.busy();
         busy.begin();
-        assert_eq!(progress.present().map(Stint::number), Some(3));
+        assert_eq!(progress.present().map(CallbackEpoch::number), Some(3));
         assert_ne!(progress.present(), first);
     }
 
     #[test]
     fn a_callback_or_a_job_that_panics_has_ended() {
-        let progress = Progress::default();
+        let progress = LoopProgress::default();
         for begin in [Busy::begin, |busy: &Busy<'_>| busy.help(LoopId(1))] {
             let panics = std::panic::AssertUnwindSafe(|| {
                 let busy = progress.busy();
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn who_helps_is_in_no_callback_and_says_whose_job_it_is_at() {
-        let progress = Progress::default();
+        let progress = LoopProgress::default();
         progress.busy().begin();
         let busy = progress.busy();
         for whose in [3, 0, 65_535] {
@@ -163,6 +163,6 @@ mod tests {
         assert_eq!(progress.phase(), Phase::Between);
         let busy = progress.busy();
         busy.begin();
-        assert_eq!(progress.phase(), Phase::Inside(Stint(2)));
+        assert_eq!(progress.phase(), Phase::Inside(CallbackEpoch(2)));
     }
 }

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Current, Drain, Inbox, Progress, Turned};
+use super::{Current, Drain, Inbox, LoopProgress, Turned};
 use crate::config;
 use crate::error::LoopError;
 use crate::id::{IoToken, LoopId};
 use crate::metrics::{Counter, Metrics};
 use crate::reactor::{Driver, Handle, Ready};
-use crate::scheduler::{CrewId, Idle, Wake};
+use crate::scheduler::{Idle, SearchKind, Wake};
 use crate::sync::announce::Announced;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::sys::clock;
 use crate::sys::thread::ThreadId;
-use crate::transport::{Bench, Connection, Registrar, Report, Schedule, Source, SourceTable};
+use crate::transport::{Connection, JobContext, Registrar, Report, Schedule, Source, SourceTable};
 
 /// What another thread has done for a loop and the loop has to go on with.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Job {
     /// it has left is the owner's to do. Any thread, detached; `helps`: it is not the owner's. Returns
     /// what was done.
     pub fn run(&self, scratch: &mut [u8], helps: bool) -> Report {
-        let mut bench = Bench { scratch, registrar: &*self.owner };
+        let mut bench = JobContext { scratch, registrar: &*self.owner };
         let run = catch_unwind(AssertUnwindSafe(|| self.source.run(&mut bench)));
         let report = run.unwrap_or_else(|panic| {
             let nothing =
@@ -71,7 +71,7 @@ impl Job {
 
 /// What posters write: on a cache line of its own, away from what the owner writes.
 #[derive(Debug, Default)]
-struct Door {
+struct Intake {
     completions: Inbox<Completion>,
     idle: Idle,
 }
@@ -122,7 +122,7 @@ impl Drop for Looking<'_> {
 /// The part of a loop that other threads work on.
 #[derive(Debug)]
 pub struct Shared {
-    door: CachePadded<Door>,
+    door: CachePadded<Intake>,
     /// Counters and gauges; the owner writes them, but for those that say otherwise.
     pub metrics: CachePadded<Metrics>,
     /// How much it has to do, for whoever places more there.
@@ -131,7 +131,7 @@ pub struct Shared {
     pub current: CachePadded<Current>,
     /// The callback that the owner is in: it writes it at each one, the monitor looks whether it
     /// moves.
-    pub progress: CachePadded<Progress>,
+    pub progress: CachePadded<LoopProgress>,
     /// Which loop of its pool it is; outside of one, 0.
     id: AtomicU32,
     /// The thread that runs the loop, as the kernel names it; 0: none does. Its own to write.
@@ -263,7 +263,7 @@ impl Shared {
 
     /// Has the owner search for a crew, and wakes it, if it sleeps. Any thread.
     #[must_use = "the crew counts the one who was summoned"]
-    pub fn summon(&self, crew: CrewId) -> bool {
+    pub fn summon(&self, crew: SearchKind) -> bool {
         let summoned = self.door.idle.summon(crew);
         if summoned {
             self.rouse();

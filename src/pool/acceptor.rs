@@ -5,7 +5,7 @@
 //! to find all that were placed on it, whoever accepts at that moment:
 //!
 //! 1. its own listener accepts no more, and no thread is about to (`State::retire`);
-//! 2. it shuts its [`Door`], after which nobody places anything on it, nor is about to;
+//! 2. it shuts its [`LoopIntake`], after which nobody places anything on it, nor is about to;
 //! 3. it takes what is in its inbox, and hands over what its listener has.
 //!
 //! # Why nothing is placed behind a shut door
@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Team, load_of};
+use super::{PoolShared, load_of};
 use crate::event_loop::{Completion, Shared};
 use crate::id::{IoToken, LoopId};
-use crate::scheduler::Seat;
+use crate::scheduler::WorkerIndex;
 use crate::sync::announce::announce;
 use crate::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -37,7 +37,7 @@ use crate::transport::{AcceptSink, Connection};
 
 /// By which connections get to one loop.
 #[derive(Debug, Default)]
-pub(super) struct Door {
+pub(super) struct LoopIntake {
     /// The token of the loop's listener, as a word; 0: shut.
     token: AtomicU64,
     /// The threads that are placing a connection on the loop.
@@ -54,7 +54,7 @@ pub(super) struct PlacementGuard<'a> {
 
 /// A thread that is counted as inside of a door.
 #[derive(Debug)]
-struct Counted<'a>(&'a Door);
+struct Counted<'a>(&'a LoopIntake);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl Door {
+impl LoopIntake {
     /// Lets connections in, to the listener with this token.
     pub(super) fn open(&self, token: IoToken) {
         self.token.store(token.to_word(), Release);
@@ -93,15 +93,15 @@ impl Door {
 /// Where the connections of one pool-wide server go.
 #[derive(Debug)]
 pub struct PoolAcceptor {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     /// Each on cache lines of its own: whoever accepts writes to the door that it goes in by.
-    doors: Box<[CachePadded<Door>]>,
+    doors: Box<[CachePadded<LoopIntake>]>,
 }
 
 impl PoolAcceptor {
     /// For a server on the loops of a team.
     #[must_use]
-    pub fn new(team: Arc<Team>) -> Self {
+    pub fn new(team: Arc<PoolShared>) -> Self {
         let doors = team.loops.iter().map(|_| CachePadded::default()).collect();
         Self { team, doors }
     }
@@ -125,7 +125,7 @@ impl PoolAcceptor {
     }
 
     fn shared(&self, id: LoopId) -> Option<&Arc<Shared>> {
-        self.team.home(Seat(id.0 as usize))
+        self.team.home(WorkerIndex(id.0 as usize))
     }
 
     /// The loop for the next connection, at this time of the clock.
@@ -176,7 +176,7 @@ mod tests {
 
     /// A server on so many loops, which listen.
     fn serving(count: u32) -> (PoolAcceptor, Vec<EventLoop<u32>>) {
-        let team = Team::new(count as usize, false, 1);
+        let team = PoolShared::new(count as usize, false, 1);
         let loops: Vec<_> = (0..count).map(|_| EventLoop::new().unwrap()).collect();
         let acceptor = PoolAcceptor::new(Arc::clone(&team));
         for (id, one) in (0..).map(LoopId).zip(&loops) {

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::event_loop::Stint;
+use crate::event_loop::CallbackEpoch;
 use crate::sys::clock;
 use crate::sys::thread::ThreadId;
 
@@ -24,7 +24,7 @@ const CLOSER_LOOKS: u32 = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     /// The callback that it is in.
-    pub(super) callback: Option<Stint>,
+    pub(super) callback: Option<CallbackEpoch>,
     pub(super) now_ns: u64,
     /// The processor time that its thread has had; `None` if the kernel cannot be asked.
     pub(super) had: Option<Duration>,
@@ -48,15 +48,15 @@ pub(super) struct Action {
 pub(super) enum Report {
     /// The callback has reached the limit, after this long. Once it has been reported, say so by
     /// [`StuckDetector::reported`].
-    Due(Stint, Duration),
+    Due(CallbackEpoch, Duration),
     /// The callback that was reported has ended, after this long.
-    Ended(Stint, Duration),
+    Ended(CallbackEpoch, Duration),
 }
 
 /// What is known of the callback that one loop is in.
 #[derive(Debug, Default)]
 pub(super) struct StuckDetector {
-    callback: Option<Stint>,
+    callback: Option<CallbackEpoch>,
     /// When it was seen first.
     began_ns: u64,
     /// When its thread was last looked at closely, and the processor time that it had had then.
@@ -200,7 +200,7 @@ mod tests {
             self.now += config::MONITOR_TICK;
             self.ran += Duration::from_micros(ran_us);
             let sample = Sample {
-                callback: callback.map(Stint::from_number),
+                callback: callback.map(CallbackEpoch::from_number),
                 now_ns: self.now.as_nanos().try_into().unwrap(),
                 had: Some(self.ran),
                 helps: true,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn due(callback: u64, ms: u64) -> Report {
-        Report::Due(Stint::from_number(callback), Duration::from_millis(ms))
+        Report::Due(CallbackEpoch::from_number(callback), Duration::from_millis(ms))
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
     fn a_thread_that_cannot_be_asked_is_stuck_after_five_times_as_long() {
         let mut detector = StuckDetector::default();
         let mut stuck = (0..100).map(|ms: u64| {
-            let callback = Some(Stint::from_number(1));
+            let callback = Some(CallbackEpoch::from_number(1));
             let now_ns = ms * 1_000_000;
             let sample = Sample { callback, now_ns, had: None, helps: true, limit: None };
             detector.look(sample, || None).is_stuck
@@ -324,7 +324,7 @@ mod tests {
         model.detector.reported();
         assert!(model.detector.is_reported());
         assert_eq!(model.report(Some(7)), None);
-        let ended = Report::Ended(Stint::from_number(7), Duration::from_millis(103));
+        let ended = Report::Ended(CallbackEpoch::from_number(7), Duration::from_millis(103));
         assert_eq!(model.report(Some(8)), Some(ended));
         assert_eq!(model.report(None), None);
     }
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn who_does_not_care_hears_nothing_and_one_look_is_never_enough() {
         let mut detector = StuckDetector::default();
-        let callback = Some(Stint::from_number(1));
+        let callback = Some(CallbackEpoch::from_number(1));
         let mut look = |ms: u64, limit| {
             let now_ns = ms * 1_000_000;
             let sample = Sample { callback, now_ns, had: None, helps: false, limit };

@@ -16,17 +16,17 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Budget, Team};
+use super::{Budget, PoolShared};
 use crate::config;
 use crate::event_loop::{Job, Shared};
 use crate::id::IoToken;
 use crate::reactor::{Driver, Edges, Handle, Ready};
-use crate::scheduler::Seat;
+use crate::scheduler::WorkerIndex;
 use crate::transport::Scratch;
 
 #[derive(Debug)]
 pub(super) struct Helper {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     /// The monitor's own, by which it also sleeps.
     driver: Driver,
     /// Of each loop: its epoll, which is watched while it is stuck.
@@ -41,7 +41,7 @@ impl Helper {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub(super) fn new(team: Arc<Team>) -> io::Result<Self> {
+    pub(super) fn new(team: Arc<PoolShared>) -> io::Result<Self> {
         let (driver, handle) = Driver::new()?;
         team.set_monitor(Some(handle));
         let watched = team.loops.iter().map(|_| None).collect();
@@ -90,7 +90,7 @@ impl Helper {
         let jobs = &mut self.jobs;
         shared.pending(|job| jobs.push_back(job));
         // Others' among them: it had taken them along.
-        jobs.extend(std::iter::from_fn(|| self.team.crew.take_from(Seat(seat))));
+        jobs.extend(std::iter::from_fn(|| self.team.crew.take_from(WorkerIndex(seat))));
     }
 
     fn release(&mut self, seat: usize) {

@@ -37,7 +37,7 @@ type Echoed = Arc<Stream<Vec<u8>>>;
 /// One loop, on its thread, with what it echoes.
 struct Owner {
     event_loop: Arc<EventLoop<u32>>,
-    hand: Hand,
+    hand: LoopWorker,
     streams: HashMap<IoToken, (UnixStream, Echoed)>,
     ready: VecDeque<IoToken>,
     scratch: Scratch,
@@ -46,7 +46,7 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(team: &Arc<Team>, id: u32, event_loop: Arc<EventLoop<u32>>) -> Self {
+    fn new(team: &Arc<PoolShared>, id: u32, event_loop: Arc<EventLoop<u32>>) -> Self {
         let hand = team.join(LoopId(id), event_loop.shared()).unwrap();
         let (streams, ready) = (HashMap::new(), VecDeque::new());
         let (scratch, stuck) = (Scratch::default(), Arc::default());
@@ -213,7 +213,7 @@ fn exchange(peers: &mut [UnixStream], round: usize, get_stuck: impl Fn()) {
 
 #[test]
 fn what_many_threads_echo_is_whole_and_in_order() {
-    let team = Team::new(LOOPS as usize, true, LOOPS as usize);
+    let team = PoolShared::new(LOOPS as usize, true, LOOPS as usize);
     let loops: Vec<_> = (0..LOOPS).map(|_| Arc::new(EventLoop::new().unwrap())).collect();
     let stuck = Arc::new(AtomicBool::new(false));
     let mut peers = Vec::new();

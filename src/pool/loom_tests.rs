@@ -6,8 +6,8 @@ use std::time::Duration;
 use loom::sync::Notify;
 
 use super::acceptor::Door;
-use super::incidents::{Incident, NoRoom, Told};
-use crate::event_loop::Stint;
+use super::stuck_reports::{NoRoom, StuckReport, Told};
+use crate::event_loop::CallbackEpoch;
 use crate::id::IoToken;
 use crate::scheduler::{Park, Wake};
 use crate::sync::{Arc, Mutex, thread};
@@ -33,9 +33,9 @@ impl Model {
         }
     }
 
-    /// As one round of `Incidents::wait`. What is slept through leaves it asleep for ever, which loom
+    /// As one round of `StuckReports::wait`. What is slept through leaves it asleep for ever, which loom
     /// reports as a deadlock.
-    fn wait(&self) -> Option<Vec<Incident>> {
+    fn wait(&self) -> Option<Vec<StuckReport>> {
         if let Park::Sleep(_parked) = self.told.park() {
             self.kernel.wait();
         }
@@ -43,7 +43,7 @@ impl Model {
     }
 
     /// Hears all, until the end.
-    fn report(&self) -> Vec<Incident> {
+    fn report(&self) -> Vec<StuckReport> {
         let mut heard = Vec::new();
         while let Some(mut taken) = self.wait() {
             heard.append(&mut taken);
@@ -51,7 +51,7 @@ impl Model {
         heard
     }
 
-    fn hear_one(&self) -> Incident {
+    fn hear_one(&self) -> StuckReport {
         loop {
             if let Some(incident) = self.wait().and_then(|mut taken| taken.pop()) {
                 return incident;
@@ -60,8 +60,13 @@ impl Model {
     }
 }
 
-fn incident(number: u64, ended: bool) -> Incident {
-    Incident { seat: 0, stint: Stint::from_number(number), lasted: Duration::ZERO, ended }
+fn incident(number: u64, ended: bool) -> StuckReport {
+    StuckReport {
+        seat: 0,
+        stint: CallbackEpoch::from_number(number),
+        lasted: Duration::ZERO,
+        ended,
+    }
 }
 
 #[test]

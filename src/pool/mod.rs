@@ -3,30 +3,30 @@
 //!
 //! In: the number of loops asked for, each loop's load, jobs that a loop does not get to. Out: a
 //! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; jobs done; which loop is
-//! inside one callback for too long ([`Incidents`]). The loops' threads
+//! inside one callback for too long ([`StuckReports`]). The loops' threads
 //! are Python's (`python/loop_pool/_pool/member.py`): they are named, joined and seen by `threading` like
 //! any others. Only the [`Monitor`]'s is our own, and knows no Python.
 //!
 //! Must never: own a loop, or know Python.
 
 mod acceptor;
+mod adaptive_spin;
 mod builder;
 mod cores;
 mod detector;
-mod errand;
-mod forgotten;
+mod forgotten_counts;
 mod helper;
-mod incidents;
 mod monitor;
-mod patience;
 mod placement;
 mod recent;
 mod registry;
+mod shared;
 mod spawned_tasks;
-mod starts;
-mod team;
+mod spawns;
+mod stuck_reports;
+mod unstarted;
 mod worker;
-mod worker_starts;
+mod worker_spawns;
 
 #[cfg(all(test, not(loom)))]
 mod load_tests;
@@ -36,11 +36,11 @@ mod loom_tests;
 pub use acceptor::PoolAcceptor;
 pub use builder::{InvalidLoopCount, default_loop_count, loop_count};
 pub use cores::Cores;
-pub use errand::Errand;
-pub use incidents::{Incident, Incidents, Limit};
 pub use monitor::Monitor;
 pub use placement::{Placement, load_of};
-pub use registry::{OwnerKey, Registry, Roster};
+pub use registry::{OwnerKey, Registry, WeakTasks};
+pub use shared::PoolShared;
 pub use spawned_tasks::{Admission, SpawnedTasks};
-pub use team::Team;
-pub use worker::{Budget, Call, Hand};
+pub use stuck_reports::{Limit, StuckReport, StuckReports};
+pub use unstarted::Unstarted;
+pub use worker::{Budget, Call, LoopWorker};

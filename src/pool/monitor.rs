@@ -5,21 +5,21 @@
 //! samples come to, its [detector](super::detector) says. Of a loop that is stuck the
 //! [helper](super::helper) does the socket work, if the pool's loops work for each other; and a
 //! callback that lasts for longer than the pool's limit, if there is one, is reported
-//! ([`Incidents`](super::Incidents)).
+//! ([`StuckReports`](super::StuckReports)).
 //!
 //! When all loops sleep, so does the monitor: it parks as a loop does (`src/scheduler/README.md`), and
-//! what is posted to it is that a loop is awake ([`Team::awake`]). It also sleeps while there is
-//! nothing for it to do, until [`Team::set_limit`] wakes it through the kernel, which remembers a wake
+//! what is posted to it is that a loop is awake ([`PoolShared::awake`]). It also sleeps while there is
+//! nothing for it to do, until [`PoolShared::set_limit`] wakes it through the kernel, which remembers a wake
 //! that comes first.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Team;
+use super::PoolShared;
 use super::detector::{RecentlyStuck, Report, Sample, StuckDetector};
 use super::helper::Helper;
-use super::incidents::{Incident, Limit};
+use super::stuck_reports::{Limit, StuckReport};
 use crate::config;
 use crate::event_loop::Shared;
 use crate::scheduler::{Park, Parked};
@@ -34,7 +34,7 @@ use crate::sys::thread::ThreadId;
 /// The monitor's thread, ended by [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Monitor {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -44,7 +44,7 @@ impl Monitor {
     ///
     /// # Errors
     /// When the process is out of descriptors or threads.
-    pub fn start(team: Arc<Team>) -> io::Result<Self> {
+    pub fn start(team: Arc<PoolShared>) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let watch = Watch::new(Arc::clone(&team), clock::monotonic_ns())?;
         let until = Arc::clone(&stopping);
@@ -74,7 +74,7 @@ struct Watched {
 
 #[derive(Debug)]
 struct Watch {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     watched: Box<[Watched]>,
     helper: Helper,
     /// When it looked last.
@@ -84,7 +84,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(team: Arc<Team>, now_ns: u64) -> io::Result<Self> {
+    fn new(team: Arc<PoolShared>, now_ns: u64) -> io::Result<Self> {
         let watched = team.loops.iter().map(|_| Watched::default()).collect();
         let helper = Helper::new(Arc::clone(&team))?;
         Ok(Self { team, watched, helper, looked_ns: now_ns, quiet: 0 })
@@ -109,7 +109,7 @@ impl Watch {
 
     /// For how long there is nothing to look at, if nothing comes. For longer than a tick, while it has
     /// duties, only by the proof that the first loop to wake wakes it.
-    fn next_wait<'a>(&mut self, team: &'a Team) -> (Duration, Option<Parked<'a>>) {
+    fn next_wait<'a>(&mut self, team: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
         if self.helper.has_jobs() {
             (Duration::ZERO, None)
         } else if !self.has_duties() {
@@ -129,7 +129,7 @@ impl Watch {
     }
 
     /// Announces that the monitor sleeps, and looks once more whether it may.
-    fn go_to_sleep<'a>(&mut self, team: &'a Team) -> (Duration, Option<Parked<'a>>) {
+    fn go_to_sleep<'a>(&mut self, team: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
         let is_awake = |_: &_| team.loops().any(|(_, shared)| shared.awake_runner().is_some());
         match team.monitor_idle.park(is_awake) {
             Park::Sleep(parked) => (config::MAX_WAIT, Some(parked)),
@@ -151,7 +151,7 @@ impl Watch {
             let runner = shared.awake_runner();
             awake |= runner.is_some();
             if runner.is_some() && team.steals() {
-                team.see_to_errands(seat);
+                team.see_to_unstarted(seat);
             }
             let is_stuck = self.look_at(seat, shared, runner, now_ns);
             let (recently, published) =
@@ -189,7 +189,7 @@ impl Watch {
             Some(Report::Due(stint, lasted)) => (stint, lasted, false),
             Some(Report::Ended(stint, lasted)) => (stint, lasted, true),
         };
-        let incident = Incident { seat, stint, lasted, ended };
+        let incident = StuckReport { seat, stint, lasted, ended };
         let told = incidents.is_some_and(|incidents| incidents.tell(incident).is_ok());
         debug_assert!(told || !ended, "there is always room for an end");
         if told && !ended {

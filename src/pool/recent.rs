@@ -8,21 +8,21 @@
 use crate::config;
 use crate::event_loop::Load;
 use crate::metrics::Counter;
-use crate::scheduler::Seat;
+use crate::scheduler::WorkerIndex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::Team;
+use super::PoolShared;
 
-impl Team {
+impl PoolShared {
     /// How many coroutines of `spawn` a loop has had of late: they wait there, have begun, or ended.
-    pub(super) fn had(&self, seat: Seat) -> u64 {
+    pub(super) fn had(&self, seat: WorkerIndex) -> u64 {
         let ended = self.count(seat, |load| &load.ended);
         self.spawned(seat) + ended.saturating_sub(self.forgotten.loops[seat.0].ended.load(Relaxed))
     }
 
     /// What a loop has to do, counted in coroutines: those that it has had of late, and some for those that
     /// it has made. So many that who makes a whole burst gets four fifths of a share of it.
-    pub(super) fn has_to_do(&self, seat: Seat) -> u64 {
+    pub(super) fn has_to_do(&self, seat: WorkerIndex) -> u64 {
         let made = self.count(seat, |load| &load.made);
         let made = made.saturating_sub(self.forgotten.loops[seat.0].made.load(Relaxed));
         let others = (self.loops.len() as u64 - 1).max(1);
@@ -32,7 +32,7 @@ impl Team {
     /// As many as a loop may have had of late that takes what lies on others: a quarter above the share
     /// of each.
     pub(super) fn fair_share(&self) -> u64 {
-        let all: u64 = (0..self.loops.len()).map(|seat| self.had(Seat(seat))).sum();
+        let all: u64 = (0..self.loops.len()).map(|seat| self.had(WorkerIndex(seat))).sum();
         let share = all.div_ceil(self.loops.len() as u64);
         share + share / 4 + 1
     }
@@ -74,16 +74,16 @@ impl Team {
 
     /// Whether no coroutine waits on any queue.
     pub(super) fn all_have_begun(&self) -> bool {
-        (0..self.loops.len()).all(|seat| self.starts.is_empty(Seat(seat)))
+        (0..self.loops.len()).all(|seat| self.starts.is_empty(WorkerIndex(seat)))
     }
 
     /// How many coroutines of `spawn` a loop has: begun, or waiting on its queue.
-    pub(super) fn spawned(&self, seat: Seat) -> u64 {
+    pub(super) fn spawned(&self, seat: WorkerIndex) -> u64 {
         self.count(seat, |load| &load.spawned) + self.starts.len(seat) as u64
     }
 
     /// What a loop counts; nothing, before there is one.
-    fn count(&self, seat: Seat, of: impl FnOnce(&Load) -> &Counter) -> u64 {
+    fn count(&self, seat: WorkerIndex, of: impl FnOnce(&Load) -> &Counter) -> u64 {
         self.home(seat).map_or(0, |home| of(&home.load).get())
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! A dead task leaves its entry behind until it is looked at: two entries for each task that is added,
 //! so that the dead never outnumber the living by much, and all of them once the loop has done as
-//! many callbacks as it has entries ([`Roster`]).
+//! many callbacks as it has entries ([`WeakTasks`]).
 //!
 //! Must never: drop what it holds, or know what it is.
 
@@ -104,7 +104,7 @@ struct Listed {
 
 /// The registered tasks of a loop in the order in which they are looked at, to find the dead ones.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct WeakTasks {
     queue: VecDeque<Listed>,
     /// Where the last task was added.
     part: u8,
@@ -117,7 +117,7 @@ pub struct Roster {
     swept: u64,
 }
 
-impl Roster {
+impl WeakTasks {
     /// Entries in the registry.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -176,7 +176,7 @@ impl<T: Send + Sync> Registry<T> {
         reference: T,
         created_ns: u64,
         foreign: bool,
-        roster: &mut Roster,
+        roster: &mut WeakTasks,
     ) -> Option<T> {
         roster.serial += 1;
         let serial = roster.serial;
@@ -229,7 +229,7 @@ impl<T: Send + Sync> Registry<T> {
     pub fn sweep_one(
         &self,
         owner: OwnerKey,
-        roster: &mut Roster,
+        roster: &mut WeakTasks,
         is_dead: impl Fn(&T) -> bool,
     ) -> Option<T> {
         let listed = roster.queue.pop_front()?;
@@ -254,7 +254,7 @@ impl<T: Send + Sync> Registry<T> {
     pub fn sweep(
         &self,
         owner: OwnerKey,
-        roster: &mut Roster,
+        roster: &mut WeakTasks,
         count: usize,
         is_dead: impl Fn(&T) -> bool,
     ) -> Vec<T> {
@@ -262,7 +262,7 @@ impl<T: Send + Sync> Registry<T> {
     }
 
     /// Takes all tasks of a roster out.
-    pub fn forget(&self, owner: OwnerKey, roster: &mut Roster) -> Vec<T> {
+    pub fn forget(&self, owner: OwnerKey, roster: &mut WeakTasks) -> Vec<T> {
         let gone = std::mem::take(&mut roster.queue).into_iter();
         gone.flat_map(|listed| self.remove(owner, listed.address)).collect()
     }
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_loop_sees_its_own_tasks() {
         let registry = Registry::default();
-        let (mut one, mut other) = (Roster::default(), Roster::default());
+        let (mut one, mut other) = (WeakTasks::default(), WeakTasks::default());
         for task in 1..=3 {
             assert_eq!(registry.add(OWNER, task * 16, task, 0, false, &mut one), None);
         }
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_dead_are_swept_and_the_living_stay() {
-        let (registry, mut roster) = (Registry::default(), Roster::default());
+        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
         for task in 0..10 {
             let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
         }
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_used_again_has_one_place() {
-        let (registry, mut roster) = (Registry::default(), Roster::default());
+        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
         assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut roster), None);
         assert_eq!(registry.add(OWNER, 16, 2, 0, false, &mut roster), Some(1));
         assert!(registry.sweep(OWNER, &mut roster, 2, |_| false).is_empty());
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn all_are_due_once_as_many_callbacks_have_run() {
-        let (registry, mut roster) = (Registry::default(), Roster::default());
+        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
         for task in 0..10 {
             let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
         }
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_loop_does_not_wait_for_those_who_read_its_tasks() {
-        let (registry, mut roster) = (Registry::default(), Roster::default());
+        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
         assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut roster), None);
         let read = |part| registry.tasks.shards()[shard_of(OWNER, part)].read();
         {
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_is_gone_from_every_shard() {
-        let (registry, mut roster) = (Registry::default(), Roster::default());
+        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
         let _ = registry.add(OWNER, 16, 1, 0, false, &mut roster);
         {
             let _reader = registry.tasks.shards()[shard_of(OWNER, 0)].read();

@@ -3,8 +3,8 @@
 //!
 //! In: how long there is nothing to do; jobs on its own deque, and anybody's; summonses. Out: jobs
 //! done, and what the kernel has for the loop. Whatever a loop's thread does for anybody, itself
-//! included, it does in [`Hand::help`]: a turn that a [`Budget`] bounds, so that helping costs the
-//! own loop little, and that shows in the loop's [`Progress`](crate::event_loop::Progress), so that
+//! included, it does in [`LoopWorker::help`]: a turn that a [`Budget`] bounds, so that helping costs the
+//! own loop little, and that shows in the loop's [`LoopProgress`](crate::event_loop::LoopProgress), so that
 //! nobody takes it for stuck in a callback.
 //!
 //! Must never: run Python, or wait while a job lies anywhere.
@@ -12,16 +12,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Team;
-use super::errand::Errand;
-use super::patience::Patience;
-use super::starts::Starter;
+use super::PoolShared;
+use super::adaptive_spin::AdaptiveSpin;
+use super::spawns::SpawnPlacer;
+use super::unstarted::Unstarted;
 use crate::config;
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Job, Shared, Turned};
 use crate::id::LoopId;
 use crate::reactor::Ready;
-use crate::scheduler::{Outlook, Summons, Watch, Worker};
+use crate::scheduler::{LookOutcome, SearchPermit, Watch, Worker};
 use crate::sys::clock;
 use crate::transport::Scratch;
 
@@ -58,14 +58,14 @@ pub enum Call {
     /// Anybody's, of its own accord.
     Anybody,
     /// Anybody's, as it was woken to search.
-    Summoned(Summons),
+    Summoned(SearchPermit),
 }
 
 /// What a thread is woken for, or has undertaken, while it waits: others rely on it, so it is given up when
 /// this is dropped, also by a panic.
 struct Permits<'a> {
-    hand: &'a mut Hand,
-    summons: Option<Summons>,
+    hand: &'a mut LoopWorker,
+    summons: Option<SearchPermit>,
     watch: Option<Watch>,
 }
 
@@ -82,33 +82,33 @@ impl Drop for Permits<'_> {
 
 /// One loop's share in its team; its thread's.
 #[derive(Debug)]
-pub struct Hand {
+pub struct LoopWorker {
     worker: Worker<Job>,
-    pub(super) starter: Starter,
-    patience: Patience,
-    pub(super) team: Arc<Team>,
+    pub(super) starter: SpawnPlacer,
+    patience: AdaptiveSpin,
+    pub(super) team: Arc<PoolShared>,
 }
 
-impl Team {
+impl PoolShared {
     /// Takes a loop's place; `None` if it is taken, or there is none of that number.
-    pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<Hand> {
+    pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<LoopWorker> {
         let seat = id.0 as usize;
         let worker = self.workers.lock().get_mut(seat)?.take()?;
         shared.set_id(id);
         self.loops[seat].set(Arc::clone(shared)).ok()?;
-        Some(Hand::new(worker, self))
+        Some(LoopWorker::new(worker, self))
     }
 }
 
-impl Hand {
-    pub(super) fn new(worker: Worker<Job>, team: &Arc<Team>) -> Self {
-        let starter = Starter::new(worker.seat(), team.loops.len());
-        Self { worker, starter, patience: Patience::default(), team: Arc::clone(team) }
+impl LoopWorker {
+    pub(super) fn new(worker: Worker<Job>, team: &Arc<PoolShared>) -> Self {
+        let starter = SpawnPlacer::new(worker.seat(), team.loops.len());
+        Self { worker, starter, patience: AdaptiveSpin::default(), team: Arc::clone(team) }
     }
 
     /// The team.
     #[must_use]
-    pub fn team(&self) -> &Arc<Team> {
+    pub fn team(&self) -> &Arc<PoolShared> {
         &self.team
     }
 
@@ -193,13 +193,13 @@ impl Hand {
         let mut permits = Permits { hand: self, summons: None, watch: None };
         let Permits { hand, summons, watch } = &mut permits;
         let (waited, busy, work, outlook) = loop {
-            let (mut work, mut outlook) = (false, Outlook::Clear);
+            let (mut work, mut outlook) = (false, LookOutcome::Clear);
             let last_look = || {
                 work = steals && hand.team.crew.has_work();
                 outlook = hand.look_out(watch);
                 match outlook {
-                    Outlook::Clear if !work => Some(limit),
-                    Outlook::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
+                    LookOutcome::Clear if !work => Some(limit),
+                    LookOutcome::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
                     _ => None,
                 }
             };
@@ -207,15 +207,16 @@ impl Hand {
             *summons = hand.hear(shared, watch);
             let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
             let busy = !found.is_empty() || is_wanted() || now_ns >= until_ns;
-            let is_done =
-                work || summons.is_some() || matches!(outlook, Outlook::Own | Outlook::Due(_));
-            if busy || is_done || watch.is_none() || hand.has_errands() {
+            let is_done = work
+                || summons.is_some()
+                || matches!(outlook, LookOutcome::Own | LookOutcome::Due(_));
+            if busy || is_done || watch.is_none() || hand.has_unstarted() {
                 break (waited, busy, work, outlook);
             }
             // Nothing but the watch: go on with it.
             limit = Duration::from_nanos(until_ns - now_ns);
         };
-        if let Outlook::Due(seat) = outlook
+        if let LookOutcome::Due(seat) = outlook
             && !busy
         {
             hand.take_over(shared, seat);
@@ -244,7 +245,7 @@ impl Hand {
         let _looking = own.load.look();
         let began_ns = clock::monotonic_ns();
         let found = loop {
-            if has_come() || self.has_errands() {
+            if has_come() || self.has_unstarted() {
                 break true;
             }
             if u128::from(clock::monotonic_ns().saturating_sub(began_ns)) > limit.as_nanos() {
@@ -258,12 +259,12 @@ impl Hand {
 
     /// Does all that is left, before the thread ends: nobody else may know of it. Returns the
     /// coroutines that have not begun.
-    pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Errand> {
+    pub fn leave(mut self, own: &Arc<Shared>) -> Vec<Unstarted> {
         let mut scratch = Scratch::default();
         while !self.worker.is_empty() {
             self.help(own, &mut scratch, Call::Own, &Budget::new(0, 0, || false));
         }
-        self.close_errands()
+        self.close_unstarted()
     }
 }
 

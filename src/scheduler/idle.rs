@@ -21,7 +21,7 @@ const CREW: u32 = 2;
 
 /// Which of the crews that a thread is in, if there are several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CrewId(pub u32);
+pub struct SearchKind(pub u32);
 
 /// What the owner may do after its last look.
 #[derive(Debug)]
@@ -47,17 +47,17 @@ pub enum Wake {
 /// does, it wakes nobody else. `Worker::answer` or `Worker::decline` takes it.
 #[derive(Debug)]
 #[must_use = "the crew wakes nobody else until it is answered or declined"]
-pub struct Summons(CrewId);
+pub struct SearchPermit(SearchKind);
 
-impl Summons {
+impl SearchPermit {
     /// Of a thread that counts itself as searching.
-    pub(super) fn new(crew: CrewId) -> Self {
+    pub(super) fn new(crew: SearchKind) -> Self {
         Self(crew)
     }
 
     /// Of which crew it is.
     #[must_use]
-    pub fn crew(&self) -> CrewId {
+    pub fn crew(&self) -> SearchKind {
         self.0
     }
 }
@@ -131,7 +131,7 @@ impl Idle {
     /// Counts a parked owner as searching in a crew. If it returns true, the caller has to wake it. Only
     /// from [`Sleepers::summon`](super::Sleepers::summon). Any thread.
     #[must_use = "the owner has to be woken"]
-    pub fn summon(&self, crew: CrewId) -> bool {
+    pub fn summon(&self, crew: SearchKind) -> bool {
         // Release, for `take_summons`: the search then sees what was pushed before the summons.
         let summoned = SUMMONED | crew.0 << CREW;
         self.state.compare_exchange(PARKED, summoned, Release, Relaxed).is_ok()
@@ -141,13 +141,13 @@ impl Idle {
     /// sleep ended, and before anything that may take long; also when the owner leaves the loop.
     /// Owner thread only.
     #[inline]
-    pub fn take_summons(&self) -> Option<Summons> {
+    pub fn take_summons(&self) -> Option<SearchPermit> {
         let state = self.state.load(Acquire);
         if state & STATE != SUMMONED {
             return None;
         }
         self.state.store(AWAKE, Relaxed);
-        Some(Summons(CrewId(state >> CREW)))
+        Some(SearchPermit(SearchKind(state >> CREW)))
     }
 }
 
@@ -155,7 +155,7 @@ impl Idle {
 mod tests {
     use super::*;
 
-    const CREW_ONE: CrewId = CrewId(1);
+    const CREW_ONE: SearchKind = SearchKind(1);
 
     fn sleep(idle: &Idle) -> Parked<'_> {
         let Park::Sleep(parked) = idle.park(|_| false) else { panic!("nothing was posted") };
@@ -197,7 +197,7 @@ mod tests {
         let idle = Idle::default();
         let parked = sleep(&idle);
         assert!(idle.summon(CREW_ONE));
-        assert!(!idle.summon(CrewId(0)));
+        assert!(!idle.summon(SearchKind(0)));
         assert_eq!(idle.post(|| ()), Wake::Unneeded);
         drop(parked);
         assert_eq!(idle.take_summons().map(|summons| summons.crew()), Some(CREW_ONE));

@@ -7,7 +7,9 @@
 use loom::sync::Notify;
 
 use super::loom_tests::{assert_all_found, with_preemptions};
-use super::{CrewId, Homes, Idle, Outlook, Park, RunQueues, Seat, Sleepers, Wake, Watch};
+use super::{
+    Homes, Idle, LookOutcome, Park, RunQueues, SearchKind, Sleepers, Wake, Watch, WorkerIndex,
+};
 use crate::sync::announce::Announced;
 use crate::sync::{Arc, thread};
 
@@ -25,12 +27,12 @@ struct Model {
 }
 
 impl Sleepers for Model {
-    fn is_parked(&self, seat: Seat) -> bool {
+    fn is_parked(&self, seat: WorkerIndex) -> bool {
         self.beds[seat.0].idle.is_parked()
     }
 
-    fn summon(&self, seat: Seat) -> bool {
-        let summoned = self.beds[seat.0].idle.summon(CrewId::default());
+    fn summon(&self, seat: WorkerIndex) -> bool {
+        let summoned = self.beds[seat.0].idle.summon(SearchKind::default());
         if summoned {
             self.beds[seat.0].kernel.notify();
         }
@@ -39,11 +41,11 @@ impl Sleepers for Model {
 }
 
 impl Homes for Model {
-    fn is_awake(&self, seat: Seat) -> bool {
+    fn is_awake(&self, seat: WorkerIndex) -> bool {
         self.beds[seat.0].idle.is_awake()
     }
 
-    fn post(&self, seat: Seat, announced: &Announced) {
+    fn post(&self, seat: WorkerIndex, announced: &Announced) {
         if self.beds[seat.0].idle.posted(announced) == Wake::Needed {
             self.beds[seat.0].kernel.notify();
         }
@@ -54,7 +56,7 @@ impl Model {
     fn new(threads: usize) -> Arc<Self> {
         let bed = || Bed { idle: Idle::default(), kernel: Notify::new() };
         let beds = std::iter::repeat_with(bed).take(threads).collect();
-        Arc::new(Self { queues: RunQueues::new(threads, CrewId::default()), beds, takes: 1 })
+        Arc::new(Self { queues: RunQueues::new(threads, SearchKind::default()), beds, takes: 1 })
     }
 
     fn taking(threads: usize, takes: usize) -> Arc<Self> {
@@ -64,30 +66,30 @@ impl Model {
     }
 
     fn push(&self, home: usize, job: u32) {
-        assert_eq!(self.queues.push(Seat(home), job, self), []);
+        assert_eq!(self.queues.push(WorkerIndex(home), job, self), []);
     }
 
     /// By the home itself, the first one, which never begins it.
     fn push_own(&self, job: u32) {
-        self.queues.push_own(Seat(0), job, self);
+        self.queues.push_own(WorkerIndex(0), job, self);
     }
 
     /// What lies on the queues of others that are awake.
-    fn lying(&self, own: Seat) -> Option<Seat> {
-        let others = (0..self.beds.len()).map(Seat).filter(|seat| *seat != own);
+    fn lying(&self, own: WorkerIndex) -> Option<WorkerIndex> {
+        let others = (0..self.beds.len()).map(WorkerIndex).filter(|seat| *seat != own);
         others.into_iter().find(|seat| !self.queues.is_empty(*seat) && self.is_awake(*seat))
     }
 
     /// Looks and sleeps until there is something to begin.
-    fn begin(&self, own: Seat) -> u32 {
+    fn begin(&self, own: WorkerIndex) -> u32 {
         let Bed { idle, kernel } = &self.beds[own.0];
         let mut watch = None;
         loop {
-            let mut outlook = Outlook::Clear;
+            let mut outlook = LookOutcome::Clear;
             let last_look = |_: &_| {
-                let look = || self.lying(own).map_or(Outlook::Clear, |_| Outlook::Waiting);
+                let look = || self.lying(own).map_or(LookOutcome::Clear, |_| LookOutcome::Waiting);
                 outlook = self.queues.look_out(own, &mut watch, look);
-                outlook != Outlook::Clear
+                outlook != LookOutcome::Clear
             };
             if let Park::Sleep(_parked) = idle.park(last_look) {
                 kernel.wait();
@@ -99,8 +101,9 @@ impl Model {
                 && self.queues.is_empty(own)
                 && let Some(from) = self.lying(own)
             {
-                let sleeps = |seat: &Seat| *seat != own && *seat != from && !self.is_awake(*seat);
-                let other = (0..self.beds.len()).map(Seat).find(sleeps).unwrap_or(own);
+                let sleeps =
+                    |seat: &WorkerIndex| *seat != own && *seat != from && !self.is_awake(*seat);
+                let other = (0..self.beds.len()).map(WorkerIndex).find(sleeps).unwrap_or(own);
                 let mut place = [own, other].into_iter().cycle().skip(self.takes - 1);
                 self.queues.take_over(from, own, self.takes, self, || place.next().unwrap());
             }
@@ -126,7 +129,7 @@ fn spawn<R: 'static>(
 fn loom_a_home_that_sleeps_begins_what_is_pushed() {
     loom::model(|| {
         let model = Model::new(2);
-        let home = spawn(&model, |model| model.begin(Seat(1)));
+        let home = spawn(&model, |model| model.begin(WorkerIndex(1)));
         model.push(1, 7);
         assert_eq!(home.join().unwrap(), 7);
     });
@@ -137,7 +140,7 @@ fn loom_a_home_that_sleeps_begins_what_is_pushed() {
 fn loom_one_who_would_sleep_takes_what_its_home_does_not_begin() {
     loom::model(|| {
         let model = Model::new(2);
-        let other = spawn(&model, |model| model.begin(Seat(1)));
+        let other = spawn(&model, |model| model.begin(WorkerIndex(1)));
         model.push_own(7);
         assert_eq!(other.join().unwrap(), 7);
     });
@@ -145,8 +148,8 @@ fn loom_one_who_would_sleep_takes_what_its_home_does_not_begin() {
 
 /// Two others begin, one each, what the first thread pushes on its own queue.
 fn two_begin_two(model: &Arc<Model>) {
-    let one = spawn(model, |model| model.begin(Seat(1)));
-    let two = spawn(model, |model| model.begin(Seat(2)));
+    let one = spawn(model, |model| model.begin(WorkerIndex(1)));
+    let two = spawn(model, |model| model.begin(WorkerIndex(2)));
     model.push_own(1);
     model.push_own(2);
     assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
@@ -174,12 +177,13 @@ fn loom_what_is_taken_for_one_who_sleeps_is_begun_by_it() {
 fn loom_what_is_taken_for_a_queue_that_closes_is_not_lost() {
     with_preemptions(2, || {
         let model = Model::taking(3, 1);
-        let leaver = spawn(&model, |model| model.queues.close(Seat(1)));
-        let _ = model.queues.push(Seat(0), 7, &*model);
-        let taken = model.queues.take_over(Seat(0), Seat(2), 1, &*model, || Seat(1));
+        let leaver = spawn(&model, |model| model.queues.close(WorkerIndex(1)));
+        let _ = model.queues.push(WorkerIndex(0), 7, &*model);
+        let taken =
+            model.queues.take_over(WorkerIndex(0), WorkerIndex(2), 1, &*model, || WorkerIndex(1));
         assert_eq!(taken, 1);
         let left = leaver.join().unwrap();
-        assert_eq!(model.queues.take_all(Seat(2)).len() + left.len(), 1);
+        assert_eq!(model.queues.take_all(WorkerIndex(2)).len() + left.len(), 1);
     });
 }
 
@@ -188,8 +192,8 @@ fn loom_what_is_taken_for_a_queue_that_closes_is_not_lost() {
 fn loom_what_is_pushed_alone_and_seen_to_later_is_taken_by_another() {
     loom::model(|| {
         let model = Model::new(2);
-        let other = spawn(&model, |model| model.begin(Seat(1)));
-        model.queues.push_alone(Seat(0), 7);
+        let other = spawn(&model, |model| model.begin(WorkerIndex(1)));
+        model.queues.push_alone(WorkerIndex(0), 7);
         let monitor = spawn(&model, |model| model.queues.see_to_it(model));
         monitor.join().unwrap();
         assert_eq!(other.join().unwrap(), 7);
@@ -201,8 +205,8 @@ fn loom_what_is_pushed_alone_and_seen_to_later_is_taken_by_another() {
 fn loom_what_a_woken_home_leaves_lying_is_taken_by_another() {
     with_preemptions(2, || {
         let model = Model::new(3);
-        let home = spawn(&model, |model| model.begin(Seat(1)));
-        let other = spawn(&model, |model| model.begin(Seat(2)));
+        let home = spawn(&model, |model| model.begin(WorkerIndex(1)));
+        let other = spawn(&model, |model| model.begin(WorkerIndex(2)));
         model.push(1, 1);
         model.push(1, 2);
         assert_all_found(vec![home.join().unwrap(), other.join().unwrap()]);
@@ -215,8 +219,8 @@ fn loom_two_pushers_and_a_home_that_is_held_up() {
     // Of four threads: with two it takes a minute.
     with_preemptions(1, || {
         let model = Model::new(3);
-        let home = spawn(&model, |model| model.begin(Seat(1)));
-        let other = spawn(&model, |model| model.begin(Seat(2)));
+        let home = spawn(&model, |model| model.begin(WorkerIndex(1)));
+        let other = spawn(&model, |model| model.begin(WorkerIndex(2)));
         let pusher = spawn(&model, |model| model.push(1, 1));
         model.push_own(2);
         pusher.join().unwrap();
@@ -228,8 +232,8 @@ fn loom_two_pushers_and_a_home_that_is_held_up() {
 fn loom_what_is_pushed_on_a_queue_that_closes_is_given_back_once() {
     loom::model(|| {
         let model = Model::new(2);
-        let home = spawn(&model, |model| model.queues.close(Seat(1)));
-        let refused = model.queues.push(Seat(1), 7, &*model);
+        let home = spawn(&model, |model| model.queues.close(WorkerIndex(1)));
+        let refused = model.queues.push(WorkerIndex(1), 7, &*model);
         let left = home.join().unwrap();
         assert_eq!(refused.len() + left.len(), 1);
     });

@@ -7,7 +7,9 @@
 
 use loom::sync::Notify;
 
-use super::{Crew, CrewId, Idle, Park, Seat, Sleepers, Summons, Wake, Worker};
+use super::{
+    Idle, Park, SchedulerShared, SearchKind, SearchPermit, Sleepers, Wake, Worker, WorkerIndex,
+};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Arc, thread};
 
@@ -24,25 +26,25 @@ impl Bed {
 }
 
 struct Model {
-    crew: std::sync::Arc<Crew<u32>>,
+    crew: std::sync::Arc<SchedulerShared<u32>>,
     beds: Vec<Bed>,
     /// Summonses that are being given or wait for their taker.
     summonses: AtomicUsize,
 }
 
 impl Sleepers for Model {
-    fn is_parked(&self, seat: Seat) -> bool {
+    fn is_parked(&self, seat: WorkerIndex) -> bool {
         self.beds[seat.0].idle.is_parked()
     }
 
     /// Whom a preference would spare is woken all the same.
-    fn is_preferred(&self, seat: Seat) -> bool {
+    fn is_preferred(&self, seat: WorkerIndex) -> bool {
         seat.0 % 2 == 0
     }
 
-    fn summon(&self, seat: Seat) -> bool {
+    fn summon(&self, seat: WorkerIndex) -> bool {
         assert_eq!(self.summonses.fetch_add(1, Relaxed), 0, "two wakes are under way");
-        let summoned = self.beds[seat.0].idle.summon(CrewId::default());
+        let summoned = self.beds[seat.0].idle.summon(SearchKind::default());
         if summoned {
             self.beds[seat.0].kernel.notify();
         } else {
@@ -55,14 +57,14 @@ impl Sleepers for Model {
 impl Model {
     /// A crew of so many threads, with their workers.
     fn new<const N: usize>() -> (Arc<Self>, [Worker<u32>; N]) {
-        let (crew, workers) = Crew::new(N);
+        let (crew, workers) = SchedulerShared::new(N);
         let beds = (0..N).map(|_| Bed::new()).collect();
         let model = Self { crew, beds, summonses: AtomicUsize::new(0) };
         (Arc::new(model), workers.try_into().unwrap())
     }
 
     /// Sleeps until woken, or not at all if there is work.
-    fn sleep(&self, seat: Seat) -> Option<Summons> {
+    fn sleep(&self, seat: WorkerIndex) -> Option<SearchPermit> {
         let Bed { idle, kernel } = &self.beds[seat.0];
         if let Park::Sleep(_parked) = idle.park(|_| self.crew.has_work()) {
             kernel.wait();
@@ -257,7 +259,7 @@ fn loom_a_post_is_not_slept_through_for_a_summons() {
         let summoner = {
             let bed = Arc::clone(&bed);
             thread::spawn(move || {
-                let summoned = bed.0.idle.summon(CrewId::default());
+                let summoned = bed.0.idle.summon(SearchKind::default());
                 if summoned {
                     bed.0.kernel.notify();
                 }

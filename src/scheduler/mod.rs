@@ -9,7 +9,6 @@
 //! Must never: do the sleeping or the waking (the reactor does), or know what was posted or what a
 //! job is.
 
-mod crew;
 mod deque;
 mod idle;
 #[cfg(all(test, loom))]
@@ -18,9 +17,10 @@ mod loom_run_queues;
 mod loom_tests;
 mod run_queues;
 mod search;
+mod shared;
 mod sleepers;
 
-pub use crew::{Crew, Worker};
-pub use idle::{CrewId, Idle, Park, Parked, Summons, Wake};
-pub use run_queues::{Homes, Outlook, RunQueues, Watch};
-pub use sleepers::{Seat, Sleepers};
+pub use idle::{Idle, Park, Parked, SearchKind, SearchPermit, Wake};
+pub use run_queues::{Homes, LookOutcome, RunQueues, Watch};
+pub use shared::{SchedulerShared, Worker};
+pub use sleepers::{Sleepers, WorkerIndex};

@@ -13,18 +13,18 @@ use crossbeam_utils::CachePadded;
 
 use super::deque::Injector;
 use super::search::Search;
-use super::{CrewId, Seat, Sleepers, Summons};
+use super::{SearchKind, SearchPermit, Sleepers, WorkerIndex};
 use crate::sync::announce::{Announced, announce};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// What the homes' threads do, and how to wake them: the caller's part.
 pub trait Homes: Sleepers {
     /// [`Idle::is_awake`](super::Idle::is_awake) of the thread in this seat.
-    fn is_awake(&self, seat: Seat) -> bool;
+    fn is_awake(&self, seat: WorkerIndex) -> bool;
 
     /// [`Idle::posted`](super::Idle::posted) of the thread in this seat, which is woken through the
     /// kernel if that says so.
-    fn post(&self, seat: Seat, announced: &Announced);
+    fn post(&self, seat: WorkerIndex, announced: &Announced);
 }
 
 #[derive(Debug)]
@@ -66,18 +66,18 @@ pub struct RunQueues<J> {
     queues: Box<[CachePadded<Queue<J>>]>,
     /// By whom the watch is kept.
     search: Search,
-    crew: CrewId,
+    crew: SearchKind,
 }
 
 /// The watch is kept by whoever has this: nobody else is woken for what lies on the queues. It is given
 /// back before the thread runs anything that may take long.
 #[derive(Debug)]
 #[must_use = "nobody else is woken until it is given back"]
-pub struct Watch(Summons);
+pub struct Watch(SearchPermit);
 
 impl Watch {
     /// Of a thread that was woken for it.
-    pub fn from_summons(summons: Summons) -> Self {
+    pub fn from_summons(summons: SearchPermit) -> Self {
         Self(summons)
     }
 }
@@ -85,7 +85,7 @@ impl Watch {
 impl<J: Send> RunQueues<J> {
     /// For so many threads. `crew`: by which a thread's summons says that it is for these.
     #[must_use]
-    pub fn new(threads: usize, crew: CrewId) -> Self {
+    pub fn new(threads: usize, crew: SearchKind) -> Self {
         let queues = std::iter::repeat_with(|| CachePadded::new(Queue::new())).take(threads);
         Self { queues: queues.collect(), search: Search::new(threads), crew }
     }
@@ -93,7 +93,7 @@ impl<J: Send> RunQueues<J> {
     /// Places work on a queue, and sees to it that it is not slept through. Any thread. Returns what
     /// nobody will do, if the queue's thread has left it for good.
     #[must_use = "what nobody will do is lost"]
-    pub fn push(&self, home: Seat, job: J, homes: &impl Homes) -> Vec<J> {
+    pub fn push(&self, home: WorkerIndex, job: J, homes: &impl Homes) -> Vec<J> {
         let queue = &self.queues[home.0];
         let pushed = announce(|| queue.push(job));
         homes.post(home, &pushed);
@@ -108,19 +108,19 @@ impl<J: Send> RunQueues<J> {
     }
 
     /// As [`push`](Self::push), on the own queue, by its thread: which is awake.
-    pub fn push_own(&self, own: Seat, job: J, homes: &impl Homes) {
+    pub fn push_own(&self, own: WorkerIndex, job: J, homes: &impl Homes) {
         self.watch_for(&announce(|| self.queues[own.0].push(job)), homes);
     }
 
     /// As [`push_own`](Self::push_own), what the thread most likely comes to at once: nobody is woken for
     /// it. Somebody else is to call [`see_to_it`](Self::see_to_it) if it lies for longer.
-    pub fn push_alone(&self, own: Seat, job: J) {
+    pub fn push_alone(&self, own: WorkerIndex, job: J) {
         self.queues[own.0].push(job);
     }
 
     /// Takes the oldest from a queue: its home, or who takes it away. Any thread.
     #[must_use = "work that is dropped is lost"]
-    pub fn pop(&self, seat: Seat) -> Option<J> {
+    pub fn pop(&self, seat: WorkerIndex) -> Option<J> {
         self.queues[seat.0].pop()
     }
 
@@ -129,11 +129,11 @@ impl<J: Send> RunQueues<J> {
     /// somebody sees to those that were placed on the caller's own.
     pub fn take_over(
         &self,
-        from: Seat,
-        own: Seat,
+        from: WorkerIndex,
+        own: WorkerIndex,
         count: usize,
         homes: &impl Homes,
-        mut place: impl FnMut() -> Seat,
+        mut place: impl FnMut() -> WorkerIndex,
     ) -> usize {
         let taken = std::iter::from_fn(|| self.pop(from)).take(count);
         let moved = taken.map(|job| {
@@ -151,32 +151,32 @@ impl<J: Send> RunQueues<J> {
     }
 
     /// Takes all from a queue.
-    pub fn take_all(&self, seat: Seat) -> Vec<J> {
+    pub fn take_all(&self, seat: WorkerIndex) -> Vec<J> {
         std::iter::from_fn(|| self.pop(seat)).collect()
     }
 
     /// As [`take_all`](Self::take_all), of a home that leaves: what is pushed from then on is given back
     /// to whoever does it.
-    pub fn close(&self, seat: Seat) -> Vec<J> {
+    pub fn close(&self, seat: WorkerIndex) -> Vec<J> {
         // Either who pushes sees that the queue is closed, or we see what was pushed.
         let closed = announce(|| self.queues[seat.0].is_closed.store(true, Relaxed));
         closed.look(|| self.take_all(seat))
     }
 
     /// Whether the home has left for good.
-    pub fn is_closed(&self, seat: Seat) -> bool {
+    pub fn is_closed(&self, seat: WorkerIndex) -> bool {
         self.queues[seat.0].is_closed.load(Relaxed)
     }
 
     /// Whether nothing lies on a queue.
     #[inline]
-    pub fn is_empty(&self, seat: Seat) -> bool {
+    pub fn is_empty(&self, seat: WorkerIndex) -> bool {
         self.queues[seat.0].jobs.is_empty()
     }
 
     /// About how many lie on a queue, for whoever weighs queues against each other.
     #[inline]
-    pub fn len(&self, seat: Seat) -> usize {
+    pub fn len(&self, seat: WorkerIndex) -> usize {
         let queue = &self.queues[seat.0];
         let length = queue.pushed.load(Relaxed).wrapping_sub(queue.taken.load(Relaxed));
         // Read apart from each other, they may be out of order.
@@ -184,12 +184,12 @@ impl<J: Send> RunQueues<J> {
     }
 
     /// Counts what was ever pushed on a queue. It wraps.
-    pub fn pushed(&self, seat: Seat) -> usize {
+    pub fn pushed(&self, seat: WorkerIndex) -> usize {
         self.queues[seat.0].pushed.load(Relaxed)
     }
 
     /// All seats, beginning with the one behind this.
-    pub fn seats_behind(&self, last: Seat) -> impl Iterator<Item = Seat> + use<J> {
+    pub fn seats_behind(&self, last: WorkerIndex) -> impl Iterator<Item = WorkerIndex> + use<J> {
         self.search.seats_behind(last)
     }
 
@@ -202,7 +202,7 @@ impl<J: Send> RunQueues<J> {
     }
 
     fn watch_for(&self, pushed: &Announced, homes: &impl Homes) {
-        let seats = || (0..self.queues.len()).map(Seat);
+        let seats = || (0..self.queues.len()).map(WorkerIndex);
         let lies = || seats().any(|seat| !self.is_empty(seat) && homes.is_awake(seat));
         self.search.wake_one(pushed, homes, lies);
     }
@@ -211,23 +211,23 @@ impl<J: Send> RunQueues<J> {
     /// `look`: at the queues of the other threads that are awake.
     pub fn look_out(
         &self,
-        own: Seat,
+        own: WorkerIndex,
         watch: &mut Option<Watch>,
-        mut look: impl FnMut() -> Outlook,
-    ) -> Outlook {
+        mut look: impl FnMut() -> LookOutcome,
+    ) -> LookOutcome {
         if !self.is_empty(own) {
-            return Outlook::Own;
+            return LookOutcome::Own;
         }
         loop {
             match look() {
-                Outlook::Waiting => {
+                LookOutcome::Waiting => {
                     if watch.is_none() {
                         *watch = self.search.begin(self.crew).map(Watch);
                     }
                     // Unless it is ours, another keeps the watch.
-                    return if watch.is_some() { Outlook::Waiting } else { Outlook::Clear };
+                    return if watch.is_some() { LookOutcome::Waiting } else { LookOutcome::Clear };
                 }
-                Outlook::Clear if watch.is_some() => {
+                LookOutcome::Clear if watch.is_some() => {
                     if let Some(Watch(summons)) = watch.take() {
                         // Others have relied on it until now: look once more.
                         let _ = self.search.give_back(summons, own);
@@ -240,7 +240,7 @@ impl<J: Send> RunQueues<J> {
 
     /// Ends the watch, if the thread keeps it, before it does anything else; and sees to it that
     /// another keeps it if there is need. After each wait, and after work was taken over.
-    pub fn stand_down(&self, own: Seat, watch: Option<Watch>, homes: &impl Homes) {
+    pub fn stand_down(&self, own: WorkerIndex, watch: Option<Watch>, homes: &impl Homes) {
         let had_watch = watch.is_some();
         let announced = match watch {
             Some(Watch(summons)) => self.search.give_back(summons, own),
@@ -248,7 +248,7 @@ impl<J: Send> RunQueues<J> {
             // has pushed what is seen from here on.
             None => Announced::so_far(),
         };
-        let mut others = (0..self.queues.len()).map(Seat).filter(|seat| *seat != own);
+        let mut others = (0..self.queues.len()).map(WorkerIndex).filter(|seat| *seat != own);
         // Of its own, the first is begun at once.
         let lies = self.len(own) > 1
             || had_watch && others.any(|seat| !self.is_empty(seat) && homes.is_awake(seat));
@@ -260,7 +260,7 @@ impl<J: Send> RunQueues<J> {
 
 /// What the last look before a sleep has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
+pub enum LookOutcome {
     /// Nothing that is not on its way: sleep.
     Clear,
     /// Something that its home will begin soon, unless it is held up: sleep for a limited time, and
@@ -269,5 +269,5 @@ pub enum Outlook {
     /// Something to begin, on the own queue.
     Own,
     /// Something to take from this queue.
-    Due(Seat),
+    Due(WorkerIndex),
 }

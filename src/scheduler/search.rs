@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
 
-use super::{CrewId, Seat, Sleepers, Summons};
+use super::{SearchKind, SearchPermit, Sleepers, WorkerIndex};
 use crate::sync::announce::{Announced, announce};
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -43,7 +43,7 @@ impl Search {
                 return;
             }
             let sleeping = || {
-                let seats = self.seats_behind(Seat(before >> 1));
+                let seats = self.seats_behind(WorkerIndex(before >> 1));
                 seats.filter(|seat| sleepers.is_parked(*seat))
             };
             // The shared word is not written for nothing.
@@ -65,7 +65,7 @@ impl Search {
 
     /// Begins a search on the thread's own account, unless one is under way. By a thread that has
     /// published that it sleeps.
-    pub(super) fn begin(&self, crew: CrewId) -> Option<Summons> {
+    pub(super) fn begin(&self, crew: SearchKind) -> Option<SearchPermit> {
         loop {
             let before = self.word.load(Relaxed);
             if before & UNDER_WAY != 0 {
@@ -73,14 +73,14 @@ impl Search {
             }
             if let Some(claim) = self.claim(before) {
                 claim.hand_over();
-                return Some(Summons::new(crew));
+                return Some(SearchPermit::new(crew));
             }
         }
     }
 
     /// Ends the search of a thread; what it looks at afterwards includes every push of a thread that
     /// saw it under way. Takes the summons by value: only who has it may end the search.
-    pub(super) fn give_back(&self, _summons: Summons, seat: Seat) -> Announced {
+    pub(super) fn give_back(&self, _summons: SearchPermit, seat: WorkerIndex) -> Announced {
         Claim(self).end(seat.0 << 1)
     }
 
@@ -90,8 +90,11 @@ impl Search {
     }
 
     /// All seats, beginning with the one behind this.
-    pub(super) fn seats_behind(&self, last: Seat) -> impl Iterator<Item = Seat> + use<> {
-        (last.0 + 1..self.seats).chain(0..=last.0).map(Seat)
+    pub(super) fn seats_behind(
+        &self,
+        last: WorkerIndex,
+    ) -> impl Iterator<Item = WorkerIndex> + use<> {
+        (last.0 + 1..self.seats).chain(0..=last.0).map(WorkerIndex)
     }
 }
 

@@ -2,21 +2,21 @@
 
 /// The place of one thread in its crew, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seat(pub usize);
+pub struct WorkerIndex(pub usize);
 
 /// The sleep states of a crew's threads and the way to wake them: the caller's part of a wake.
 pub trait Sleepers {
     /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this seat; false if none is.
-    fn is_parked(&self, seat: Seat) -> bool;
+    fn is_parked(&self, seat: WorkerIndex) -> bool;
 
     /// Whether a thread that is parked is to be woken rather than others that are. No more than a
     /// preference: if there is none like this, another one is woken.
-    fn is_preferred(&self, _: Seat) -> bool {
+    fn is_preferred(&self, _: WorkerIndex) -> bool {
         true
     }
 
     /// [`Idle::summon`](super::Idle::summon) of the thread in this seat, and its verdict; if that
     /// is true, the thread is also woken through the kernel. False if no thread is in the seat.
     #[must_use = "the crew counts the one who was summoned"]
-    fn summon(&self, seat: Seat) -> bool;
+    fn summon(&self, seat: WorkerIndex) -> bool;
 }

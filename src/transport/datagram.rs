@@ -10,7 +10,8 @@ use std::os::fd::RawFd;
 
 use super::read_ahead::{Piece, ReadAhead};
 use super::{
-    Bench, Buffer, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
+    Buffer, JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State,
+    WriteClaim,
 };
 use crate::config;
 use crate::id::IoToken;
@@ -24,14 +25,14 @@ const HEADER: usize = 8;
 
 /// What was received before the owner asked for it.
 #[derive(Debug)]
-pub enum Arrival {
+pub enum DatagramOutcome {
     /// A datagram, and whom it is from.
     Datagram(Box<[u8]>, SocketAddress),
     /// The kernel reported an error.
     Failed(io::Error),
 }
 
-impl Piece for Arrival {
+impl Piece for DatagramOutcome {
     /// With a header.
     fn len(&self) -> usize {
         HEADER + if let Self::Datagram(data, _) = self { data.len() } else { 0 }
@@ -98,7 +99,7 @@ pub struct Datagrams<B> {
     untold: bool,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
-    ahead: ReadAhead<Arrival>,
+    ahead: ReadAhead<DatagramOutcome>,
 }
 
 impl<B: Buffer> Datagrams<B> {
@@ -146,12 +147,12 @@ impl<B: Buffer> Datagrams<B> {
     }
 
     /// Takes what was received ahead, oldest first. Owner only.
-    pub fn take_ahead(&self) -> VecDeque<Arrival> {
+    pub fn take_ahead(&self) -> VecDeque<DatagramOutcome> {
         self.ahead.take(self.state())
     }
 
     /// Puts back what could not be delivered. Owner only.
-    pub fn put_back_ahead(&self, left: VecDeque<Arrival>) {
+    pub fn put_back_ahead(&self, left: VecDeque<DatagramOutcome>) {
         self.ahead.put_back(left, self.state());
     }
 
@@ -160,7 +161,7 @@ impl<B: Buffer> Datagrams<B> {
             && self.ahead.overhead() < config::READ_AHEAD_DATAGRAMS
     }
 
-    fn receive_ahead(&self, claim: ReadClaim<'_>, bench: &mut Bench<'_>, report: &mut Report) {
+    fn receive_ahead(&self, claim: ReadClaim<'_>, bench: &mut JobContext<'_>, report: &mut Report) {
         let more = loop {
             // The last one may exceed the bound by its own size: none is ever cut.
             if !self.may_receive_ahead() || self.state().bits().is_dead() {
@@ -169,12 +170,12 @@ impl<B: Buffer> Datagrams<B> {
             let (one, more) = match self.receive(&claim, bench.scratch) {
                 Ok((count, from)) => {
                     report.bytes_in += count as u64;
-                    (Arrival::Datagram(bench.scratch[..count].into(), from), true)
+                    (DatagramOutcome::Datagram(bench.scratch[..count].into(), from), true)
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => {
                     let more = Self::goes_on_after(&error);
-                    (Arrival::Failed(error), more)
+                    (DatagramOutcome::Failed(error), more)
                 }
             };
             self.ahead.push(&claim, one, self.state());
@@ -291,7 +292,7 @@ impl<B: Buffer> Datagrams<B> {
         Some(Delivered { bytes, ..delivered })
     }
 
-    fn send_ahead(&self, claim: WriteClaim<'_>, bench: &Bench<'_>, report: &mut Report) {
+    fn send_ahead(&self, claim: WriteClaim<'_>, bench: &JobContext<'_>, report: &mut Report) {
         let before = self.queued();
         let (bytes, stop) = self.send_queued(&claim, bench.registrar);
         report.bytes_out += bytes;
@@ -416,7 +417,7 @@ impl<B: Buffer> Source for Datagrams<B> {
         self.link.after_fork();
     }
 
-    fn run(&self, bench: &mut Bench<'_>) -> Report {
+    fn run(&self, bench: &mut JobContext<'_>) -> Report {
         let mut report = Report::default();
         if !self.own_is_next()
             && let Some(claim) = self.state().claim_write()

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::{
-    AcceptSink, Bench, Connection, Descriptor, ReadClaim, Registrar, Report, Schedule, Source,
+    AcceptSink, Connection, Descriptor, JobContext, ReadClaim, Registrar, Report, Schedule, Source,
     State,
 };
 use crate::config;
@@ -153,7 +153,7 @@ impl Source for Listener {
         &self.state
     }
 
-    fn run(&self, _bench: &mut Bench<'_>) -> Report {
+    fn run(&self, _bench: &mut JobContext<'_>) -> Report {
         let mut report = Report::default();
         if self.sink.is_none() {
             return report;
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(listener.ready(ready()), Schedule::Needed);
         let mut scratch = [0; 1];
         let registrar = crate::transport::tests::NoReactor;
-        let mut bench = Bench { scratch: &mut scratch, registrar: &registrar };
+        let mut bench = JobContext { scratch: &mut scratch, registrar: &registrar };
         assert_eq!(listener.run(&mut bench), Report::default(), "it is not for other threads");
         let turn = listener.state().begin_turn();
         listener.accept_in_turn(turn.claim.unwrap()).unwrap();
@@ -285,7 +285,9 @@ mod tests {
             if by_helper {
                 let registrar = crate::transport::tests::NoReactor;
                 assert!(
-                    listener.run(&mut Bench { scratch: &mut [], registrar: &registrar }).worked
+                    listener
+                        .run(&mut JobContext { scratch: &mut [], registrar: &registrar })
+                        .worked
                 );
             } else {
                 let turn = listener.state().begin_turn();
@@ -327,7 +329,7 @@ mod tests {
         let _ = listener.ready(ready());
         let registrar = crate::transport::tests::NoReactor;
         for (accepted, again) in [(config::ACCEPTS_PER_JOB, true), (1, false)] {
-            let report = listener.run(&mut Bench { scratch: &mut [], registrar: &registrar });
+            let report = listener.run(&mut JobContext { scratch: &mut [], registrar: &registrar });
             assert_eq!((report.worked, report.again), (true, again));
             assert_eq!(std::mem::take(&mut *sink.0.lock()).len(), accepted);
         }
@@ -343,7 +345,7 @@ mod tests {
         assert_eq!(listener.ready(ready()), Schedule::Needed);
         let mut scratch = [0; 1];
         let registrar = crate::transport::tests::NoReactor;
-        let mut bench = Bench { scratch: &mut scratch, registrar: &registrar };
+        let mut bench = JobContext { scratch: &mut scratch, registrar: &registrar };
         assert_eq!(listener.run(&mut bench), Report { worked: true, ..Report::default() });
         assert_eq!(sink.0.lock().len(), 1);
     }

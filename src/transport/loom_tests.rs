@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use loom::sync::Notify;
 
 use super::tests::NoReactor;
-use super::{Bench, Datagrams, Input, Port, Schedule, State, Stream, Target};
+use super::{Datagrams, Input, JobContext, Port, Schedule, State, Stream, Target};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::Ready;
@@ -386,7 +386,7 @@ fn little_is_left(port: &Arc<impl Port + 'static>, mark: usize) {
     let helper = {
         let port = Arc::clone(port);
         thread::spawn(move || {
-            let _ = port.run(&mut Bench { scratch: &mut [0; 1], registrar: &NoReactor });
+            let _ = port.run(&mut JobContext { scratch: &mut [0; 1], registrar: &NoReactor });
         })
     };
     port.tell_below(mark);

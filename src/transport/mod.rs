@@ -21,7 +21,7 @@ mod state;
 mod stream;
 mod write_queue;
 
-pub use datagram::{Arrival, Datagrams, Delivered, Target};
+pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
@@ -29,7 +29,7 @@ pub use listener::Listener;
 pub use read_ahead::Ahead;
 pub use read_buffer::ReadBuffer;
 pub use source::{
-    AcceptSink, Bench, Connection, Entry, Registrar, Report, Scratch, Source, SourceTable,
+    AcceptSink, Connection, Entry, JobContext, Registrar, Report, Scratch, Source, SourceTable,
 };
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};

@@ -16,7 +16,7 @@ use crate::sys::owned_socket::OwnedSocket;
 pub type Connection = (OwnedSocket, SocketAddress);
 
 /// What a job needs of the thread that runs it and of the loop that it belongs to.
-pub struct Bench<'a> {
+pub struct JobContext<'a> {
     /// Memory to read into; its content means nothing between jobs.
     pub scratch: &'a mut [u8],
     /// The loop's reactor, for a registration that has to change.
@@ -81,7 +81,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     }
 
     /// Does what can be done without the owner. Any thread, detached.
-    fn run(&self, bench: &mut Bench<'_>) -> Report;
+    fn run(&self, bench: &mut JobContext<'_>) -> Report;
 
     /// Bytes read and not yet delivered.
     fn read_ahead(&self) -> usize {
@@ -252,7 +252,7 @@ mod tests {
             &self.state
         }
 
-        fn run(&self, _: &mut Bench<'_>) -> Report {
+        fn run(&self, _: &mut JobContext<'_>) -> Report {
             Report::default()
         }
     }

@@ -9,7 +9,9 @@ use std::os::fd::RawFd;
 
 use super::read_ahead::{Ahead, ReadAhead};
 use super::write_queue::{Buffer, PARTS, WriteQueue};
-use super::{Bench, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim};
+use super::{
+    JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
+};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
@@ -130,7 +132,7 @@ impl<B: Buffer> Stream<B> {
         self.ahead.bytes()
     }
 
-    fn read_on(&self, claim: ReadClaim<'_>, bench: &mut Bench<'_>, report: &mut Report) {
+    fn read_on(&self, claim: ReadClaim<'_>, bench: &mut JobContext<'_>, report: &mut Report) {
         let more = loop {
             let room = self.ahead.room();
             if room == 0 {
@@ -281,7 +283,7 @@ impl<B: Buffer> Stream<B> {
         Some(flushed)
     }
 
-    fn flush_ahead(&self, claim: WriteClaim<'_>, bench: &Bench<'_>, report: &mut Report) {
+    fn flush_ahead(&self, claim: WriteClaim<'_>, bench: &JobContext<'_>, report: &mut Report) {
         let (flushed, room) = self.write_queued(&claim, bench.registrar, config::JOB_BUDGET);
         report.bytes_out += flushed.bytes;
         report.again |= room && !flushed.drained;
@@ -378,7 +380,7 @@ impl<B: Buffer> Source for Stream<B> {
         self.link.after_fork();
     }
 
-    fn run(&self, bench: &mut Bench<'_>) -> Report {
+    fn run(&self, bench: &mut JobContext<'_>) -> Report {
         let mut report = Report::default();
         if let Some(claim) = self.state().claim_write() {
             report.worked = true;

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use loop_pool::pool::{OwnerKey, Registry, Roster};
+use loop_pool::pool::{OwnerKey, Registry, WeakTasks};
 
 const OWNER: OwnerKey = OwnerKey(3);
 
@@ -17,13 +17,13 @@ const TASK: usize = 352;
 
 struct Tasks {
     registry: Registry<usize>,
-    roster: Roster,
+    roster: WeakTasks,
     added: usize,
 }
 
 impl Tasks {
     fn new() -> Self {
-        let roster = Roster::default();
+        let roster = WeakTasks::default();
         let mut tasks = Self { registry: Registry::default(), roster, added: 0 };
         for _ in 0..ALIVE {
             tasks.add();
@@ -61,7 +61,7 @@ pub fn add_sweep() -> impl FnMut() {
 /// A task registers and unregisters itself; its place in the roster is given up.
 pub fn add_remove() -> impl FnMut() {
     let mut tasks =
-        Tasks { registry: Registry::default(), roster: Roster::default(), added: ALIVE };
+        Tasks { registry: Registry::default(), roster: WeakTasks::default(), added: ALIVE };
     move || {
         let address = tasks.add();
         black_box(tasks.registry.remove(OWNER, address));

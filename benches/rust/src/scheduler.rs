@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use loop_pool::scheduler::{Crew, CrewId, Idle, Park, Seat, Sleepers};
+use loop_pool::scheduler::{SchedulerShared, SearchKind, Idle, Park, WorkerIndex, Sleepers};
 
 /// Jobs that a thief finds on its victim's deque.
 pub const STOLEN: u32 = 64;
@@ -20,18 +20,18 @@ impl Threads {
 }
 
 impl Sleepers for Threads {
-    fn is_parked(&self, seat: Seat) -> bool {
+    fn is_parked(&self, seat: WorkerIndex) -> bool {
         self.0[seat.0].is_parked()
     }
 
-    fn summon(&self, seat: Seat) -> bool {
-        self.0[seat.0].summon(CrewId(0))
+    fn summon(&self, seat: WorkerIndex) -> bool {
+        self.0[seat.0].summon(SearchKind(0))
     }
 }
 
 /// A push on the own deque and a pop from it.
 pub fn push_pop() -> impl FnMut() {
-    let mut worker = Crew::new(1).1.remove(0);
+    let mut worker = SchedulerShared::new(1).1.remove(0);
     move || {
         worker.push(black_box(7_usize));
         black_box(worker.pop());
@@ -40,7 +40,7 @@ pub fn push_pop() -> impl FnMut() {
 
 /// Pushes [`STOLEN`] jobs, which a thief steals by halves until none is left.
 pub fn steal_half() -> impl FnMut() {
-    let mut workers = Crew::new(2).1;
+    let mut workers = SchedulerShared::new(2).1;
     let mut thief = workers.remove(1);
     let victim = workers.remove(0);
     let threads = Threads::awake(2);
@@ -56,7 +56,7 @@ pub fn steal_half() -> impl FnMut() {
 
 /// An injection, and the search that finds it.
 pub fn inject_find() -> impl FnMut() {
-    let (crew, mut workers) = Crew::new(1);
+    let (crew, mut workers) = SchedulerShared::new(1);
     let mut worker = workers.remove(0);
     let threads = Threads::awake(1);
     move || {
@@ -67,7 +67,7 @@ pub fn inject_find() -> impl FnMut() {
 
 /// A search in a crew of eight that has no job.
 pub fn find_nothing() -> impl FnMut() {
-    let mut worker = Crew::<usize>::new(CREW).1.remove(0);
+    let mut worker = SchedulerShared::<usize>::new(CREW).1.remove(0);
     let threads = Threads::awake(CREW);
     move || {
         let _ = black_box(worker.find(&threads));
@@ -76,7 +76,7 @@ pub fn find_nothing() -> impl FnMut() {
 
 /// The call after a push, in a crew of eight of which nobody sleeps.
 pub fn wake_nobody() -> impl FnMut() {
-    let crew = Crew::<usize>::new(CREW).0;
+    let crew = SchedulerShared::<usize>::new(CREW).0;
     let threads = Threads::awake(CREW);
     move || crew.wake_one(black_box(&threads))
 }
@@ -108,7 +108,7 @@ pub fn posted_awake() -> impl FnMut() {
 /// # Panics
 /// When the summons gets lost, which is a bug.
 pub fn summon_answer() -> impl FnMut() {
-    let (crew, mut workers) = Crew::new(2);
+    let (crew, mut workers) = SchedulerShared::new(2);
     let mut sleeper = workers.remove(1);
     let pusher = workers.remove(0);
     let threads = Threads::awake(2);

@@ -112,14 +112,14 @@ fn a_sleeper_is_woken_by_the_first_word_to_it_and_hears_all() {
 #[test]
 fn only_a_sleeper_is_summoned_and_it_is_woken_for_it() {
     let (owner, ..) = with_listener();
-    assert!(!owner.summon(CrewId(1)));
+    assert!(!owner.summon(SearchKind(1)));
     let mut poller = owner.poller();
     let parked = sleep(&owner);
-    assert!(owner.summon(CrewId(1)) && !owner.summon(CrewId(1)));
+    assert!(owner.summon(SearchKind(1)) && !owner.summon(SearchKind(1)));
     assert_eq!(owner.metrics.wakes.get(), 1);
     let _ = poller.poll(config::MAX_WAIT, &mut Vec::new()).unwrap();
     drop(parked);
-    assert_eq!(owner.idle().take_summons().map(|summons| summons.crew()), Some(CrewId(1)));
+    assert_eq!(owner.idle().take_summons().map(|summons| summons.crew()), Some(SearchKind(1)));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::*;
 use crate::event_loop::EventLoop;
 use crate::id::LoopId;
-use crate::pool::Hand;
+use crate::pool::LoopWorker;
 use crate::scheduler::Park;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use crate::transport::{Bench, Listener, Report, Schedule, Source, State};
+use crate::transport::{JobContext, Listener, Report, Schedule, Source, State};
 
 /// Something to read that nobody has read; each job counts, and may leave more.
 #[derive(Debug)]
@@ -45,15 +45,15 @@ impl Source for Lying {
         self.state.state()
     }
 
-    fn run(&self, _: &mut Bench<'_>) -> Report {
+    fn run(&self, _: &mut JobContext<'_>) -> Report {
         self.runs.fetch_add(1, Relaxed);
         Report { worked: true, again: self.again.load(Relaxed), ..Report::default() }
     }
 }
 
 /// A loop that is stuck or not, as a test says; another one, and its thread's part; and who helps.
-fn stuck_loop() -> (Hand, [EventLoop<u32>; 2], Helper) {
-    let team = Team::new(2, true, 2);
+fn stuck_loop() -> (LoopWorker, [EventLoop<u32>; 2], Helper) {
+    let team = PoolShared::new(2, true, 2);
     let loops = [0, 1].map(|_| EventLoop::new().expect("descriptors"));
     let [_, hand] = [0, 1].map(|id| team.join(LoopId(id), loops[id as usize].shared()));
     let helper = Helper::new(team).expect("descriptors");

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use super::*;
 use crate::event_loop::{Completion, EventLoop};
 use crate::id::{IoToken, LoopId};
-use crate::pool::{Incidents, PoolAcceptor, load_of};
+use crate::pool::{PoolAcceptor, StuckReports, load_of};
 use crate::sync::thread;
 use crate::sys::socket;
 use crate::transport::AcceptSink;
@@ -16,7 +16,7 @@ use crate::transport::AcceptSink;
 const TICK_NS: u64 = 1_000_000;
 
 struct Model {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     loops: Vec<Arc<EventLoop<u32>>>,
     watch: Watch,
     now_ns: u64,
@@ -24,7 +24,7 @@ struct Model {
 
 impl Model {
     fn new(loops: u32) -> Self {
-        let team = Team::new(loops as usize, true, 2);
+        let team = PoolShared::new(loops as usize, true, 2);
         let event_loop = |id| {
             let one = Arc::new(EventLoop::new().expect("descriptors"));
             drop(team.join(LoopId(id), one.shared()).expect("a place"));
@@ -107,7 +107,7 @@ fn it_looks_once_more_before_it_sleeps() {
 
 #[test]
 fn it_sleeps_while_there_is_nothing_to_look_for() {
-    let team = Team::new(1, false, 1);
+    let team = PoolShared::new(1, false, 1);
     let mut watch = Watch::new(Arc::clone(&team), TICK_NS).expect("descriptors");
     assert!(matches!(watch.next_wait(&team), (config::MAX_WAIT, None)));
     team.make_incidents().expect("descriptors");
@@ -140,7 +140,7 @@ fn a_loop_that_stays_in_a_callback_is_helped_until_it_leaves_it() {
 fn a_callback_is_reported_when_it_reaches_the_limit_and_when_it_ends() {
     let mut model = Model::new(1);
     let team = Arc::clone(&model.team);
-    let incidents: &Incidents = team.make_incidents().expect("descriptors");
+    let incidents: &StuckReports = team.make_incidents().expect("descriptors");
     team.set_limit(Limit::Seconds(0.01));
     let blocked = model.block(0);
     (0..20).for_each(|_| model.look());

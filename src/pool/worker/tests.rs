@@ -13,7 +13,7 @@ use crate::reactor::Edges;
 use crate::scheduler::{Park, Parked};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use crate::transport::{Bench, Listener, Report, Schedule, Source, State};
+use crate::transport::{JobContext, Listener, Report, Schedule, Source, State};
 
 /// A source whose jobs are counted, and do something.
 struct Counted<F> {
@@ -38,7 +38,7 @@ impl<F: Fn() -> bool + Send + Sync> Source for Counted<F> {
         self.listener.state()
     }
 
-    fn run(&self, _: &mut Bench<'_>) -> Report {
+    fn run(&self, _: &mut JobContext<'_>) -> Report {
         self.runs.fetch_add(1, Relaxed);
         Report { worked: true, again: (self.job)(), ..Report::default() }
     }
@@ -52,11 +52,11 @@ type Loop = EventLoop<u32>;
 
 /// A team of two loops, one that has jobs and one that helps, and a clock that jobs move.
 struct Two {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     busy: Arc<Loop>,
     own: Arc<Loop>,
-    busy_hand: Hand,
-    helper: Hand,
+    busy_hand: LoopWorker,
+    helper: LoopWorker,
     now: Arc<AtomicU64>,
 }
 
@@ -66,7 +66,7 @@ const TURN_NS: u64 = 250_000;
 
 impl Two {
     fn new() -> Self {
-        let team = Team::new(2, true, 2);
+        let team = PoolShared::new(2, true, 2);
         let new_loop = || Arc::new(Loop::new().expect("descriptors"));
         let (busy, own) = (new_loop(), new_loop());
         let join = |id, one: &Loop| team.join(LoopId(id), one.shared()).expect("a place");
@@ -124,7 +124,7 @@ fn sleep(one: &Loop) -> Parked<'_> {
 }
 
 /// Wakes. Returns the summons, if it was woken to search.
-fn wake(one: &Loop, parked: Parked<'_>) -> Option<Summons> {
+fn wake(one: &Loop, parked: Parked<'_>) -> Option<SearchPermit> {
     drop(parked);
     one.shared().idle().take_summons()
 }
@@ -285,7 +285,7 @@ fn a_thread_that_panics_gives_up_the_watch() {
     let seat = helper.worker.seat();
     let keep = || {
         let mut watch = None;
-        let _ = team.starts.look_out(seat, &mut watch, || Outlook::Waiting);
+        let _ = team.starts.look_out(seat, &mut watch, || LookOutcome::Waiting);
         watch
     };
     let watch = keep();

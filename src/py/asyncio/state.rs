@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use super::task_callbacks::TaskCallbacks;
-use super::tracked::Tracked;
+use super::tracked::TrackedAttribute;
 use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, make_immortal};
@@ -105,9 +105,9 @@ pub(crate) struct State {
     pub(crate) socket_recv: Ref,
     pub(crate) socket_recv_into: Ref,
     /// `asyncio.futures.Future`, as it is at this moment.
-    pub(crate) future_class: Tracked,
+    pub(crate) future_class: TrackedAttribute,
     /// `asyncio.tasks.Task`, as it is at this moment.
-    pub(crate) task_class: Tracked,
+    pub(crate) task_class: TrackedAttribute,
     /// `asyncio.current_task`.
     pub(crate) current_task: Ref,
     /// `asyncio._get_running_loop`.
@@ -187,8 +187,11 @@ pub(crate) fn initialise(py: Python<'_>, types: NativeTypes<'_>) -> PyResult<()>
         socket_recv: socket_class.getattr(intern!(py, "recv"))?.into(),
         socket_recv_into: socket_class.getattr(intern!(py, "recv_into"))?.into(),
         socket_type: socket_class.into_ptr().cast(),
-        future_class: Tracked::new(&futures, intern!(py, "Future"))?,
-        task_class: Tracked::new(&asyncio.getattr(intern!(py, "tasks"))?, intern!(py, "Task"))?,
+        future_class: TrackedAttribute::new(&futures, intern!(py, "Future"))?,
+        task_class: TrackedAttribute::new(
+            &asyncio.getattr(intern!(py, "tasks"))?,
+            intern!(py, "Task"),
+        )?,
         current_task: asyncio.getattr(intern!(py, "current_task"))?.into(),
         get_running_loop: events.getattr(intern!(py, "_get_running_loop"))?.into(),
         empty_tuple: PyTuple::empty(py).into_any().into(),

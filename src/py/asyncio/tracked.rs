@@ -15,14 +15,14 @@ use crate::py::cpython::object::Ref;
 /// asyncio's `Task` and `Future`, and `BaseEventLoop` looks them up at each use. A look-up would
 /// count a reference to an object that all loops share; this costs one load.
 #[derive(Debug)]
-pub(crate) struct Tracked {
+pub(crate) struct TrackedAttribute {
     /// The module's dict, alive as long as the process.
     pub(super) module: *mut ffi::PyObject,
     name: Ref,
     value: AtomicPtr<ffi::PyObject>,
 }
 
-impl Tracked {
+impl TrackedAttribute {
     pub(super) fn new(module: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<Self> {
         Ok(Self {
             module: module.cast::<PyModule>()?.dict().into_ptr(),

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::borrowed_tasks::BorrowedTasks;
 use super::callback::Callback;
 use super::first_step::FirstStep;
-use super::lent::Lent;
 use crate::error::LoopError;
 use crate::event_loop::EventLoop;
 use crate::id::IoToken;
 use crate::pool::SpawnedTasks;
-use crate::pool::{Hand, OwnerKey, Roster};
+use crate::pool::{LoopWorker, OwnerKey, WeakTasks};
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::owner_cell::OwnerCell;
 use crate::sync::Mutex;
@@ -29,7 +29,7 @@ use crate::sys::level_trigger::Watch;
 pub(crate) struct LoopCore {
     pub(crate) event_loop: EventLoop<Callback>,
     /// What the loop does for others, and they for it; `None` outside of a pool.
-    pub(crate) hand: OwnerCell<Option<Box<Hand>>>,
+    pub(crate) hand: OwnerCell<Option<Box<LoopWorker>>>,
     /// More waits than the loop gets to soon, and a thread is idle: writes are left to it.
     pub(crate) behind: AtomicBool,
     pub(crate) debug: AtomicBool,
@@ -38,7 +38,7 @@ pub(crate) struct LoopCore {
     /// The loop as the owner of its tasks in the registry.
     pub(crate) owner_key: OwnerKey,
     /// Its tasks there.
-    pub(crate) roster: Mutex<Roster>,
+    pub(crate) roster: Mutex<WeakTasks>,
     /// Whether the task factory is asyncio's that starts tasks at once.
     pub(crate) eager: AtomicBool,
     pub(crate) first_step: OwnerCell<FirstStep>,
@@ -46,7 +46,7 @@ pub(crate) struct LoopCore {
     /// The keywords of its futures and tasks, while it runs: they refer to the loop.
     pub(crate) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
-    pub(crate) lent: Lent,
+    pub(crate) lent: BorrowedTasks,
     /// The tasks of `spawn` that were given to it.
     pub(crate) spawned: Mutex<SpawnedTasks<Ref>>,
     /// Entries whose tasks somebody was reading when they had run.

@@ -14,7 +14,7 @@ use super::core::LoopCore;
 use super::create_task;
 use super::first_step::FirstStep;
 use super::registry;
-use crate::event_loop::Farewell;
+use crate::event_loop::LeaveOutcome;
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::Arguments;
@@ -110,7 +110,7 @@ pub(crate) unsafe fn create(
     {
         registry::note_now(core, task.as_py().bind(py));
     }
-    if step.leave() == Farewell::PutAside {
+    if step.leave() == LeaveOutcome::PutAside {
         registry::put_aside(core, Callback::from_handle(task.clone_ref(py)));
     }
     result.map(|()| Some(task.into_ptr()))

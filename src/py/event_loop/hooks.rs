@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
-use crate::pool::Errand;
+use crate::pool::Unstarted;
 
 /// Functions of the rooms above.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub(crate) struct Hooks {
     /// Whether the descriptor of a socket operation is still its own; `None`: the object is none.
     pub(crate) holds: fn(&Bound<'_, PyAny>) -> Option<bool>,
     /// Begins a coroutine of `spawn`.
-    pub(crate) begin: fn(&Bound<'_, LoopCore>, Errand) -> PyResult<()>,
+    pub(crate) begin: fn(&Bound<'_, LoopCore>, Unstarted) -> PyResult<()>,
     /// Whether somebody awaits a coroutine of `spawn` that has not begun. Runs no Python.
-    pub(crate) is_awaited: fn(Python<'_>, &Errand) -> bool,
+    pub(crate) is_awaited: fn(Python<'_>, &Unstarted) -> bool,
 }
 
 static HOOKS: OnceLock<Hooks> = OnceLock::new();

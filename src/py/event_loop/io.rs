@@ -13,14 +13,14 @@ use crate::event_loop::Claim;
 use crate::event_loop::Local;
 use crate::event_loop::{Completion, Job};
 use crate::id::IoToken;
-use crate::pool::Hand;
+use crate::pool::LoopWorker;
 use crate::py::cpython::attach::lock_attached;
 use crate::reactor::{Direction, IoTable, Ready};
 use crate::sync::MutexGuard;
 use crate::transport::{Entry, Schedule};
 
 /// What a poll has made ready.
-pub(crate) enum Found {
+pub(crate) enum PollEvent {
     /// A callback of `add_reader` or `add_writer`, which is reported again until it has run.
     Level(Callback),
     /// A transport, which is not.
@@ -34,7 +34,7 @@ pub(crate) fn collect(
     py: Python<'_>,
     core: &LoopCore,
     found: &[Ready],
-    mut ready: impl FnMut(Found),
+    mut ready: impl FnMut(PollEvent),
 ) {
     let is_source = |event: &&Ready| event.token.is_source();
     let transports = found.iter().filter(is_source).count();
@@ -44,7 +44,7 @@ pub(crate) fn collect(
             if let Some((entry, Schedule::Needed)) = sources.ready(*event)
                 && let Some(callback) = entry_of(py, entry)
             {
-                ready(Found::Edge(callback));
+                ready(PollEvent::Edge(callback));
             }
         }
     }
@@ -55,7 +55,7 @@ pub(crate) fn collect(
 
 /// Offers the other threads of the pool what the loop will get to last of what a poll has found, if
 /// one of them sleeps.
-pub(crate) fn offer(py: Python<'_>, core: &LoopCore, hand: &Hand, found: &[Ready]) {
+pub(crate) fn offer(py: Python<'_>, core: &LoopCore, hand: &LoopWorker, found: &[Ready]) {
     if !hand.team().steals() || !hand.team().has_sleeper() {
         return;
     }
@@ -80,7 +80,12 @@ fn entry_of(py: Python<'_>, entry: &Entry) -> Option<Callback> {
     unsafe { kept::object(py, entry.cookie) }.map(Callback::from_native)
 }
 
-fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: impl FnMut(Found)) {
+fn collect_levels(
+    py: Python<'_>,
+    core: &LoopCore,
+    found: &[Ready],
+    mut ready: impl FnMut(PollEvent),
+) {
     let mut cancelled = Vec::new();
     let io = lock_attached(py, &core.event_loop.io);
     for event in found.iter().filter(|event| !event.token.is_source()) {
@@ -88,7 +93,7 @@ fn collect_levels(py: Python<'_>, core: &LoopCore, found: &[Ready], mut ready: i
             if callback.is_cancelled(py) {
                 cancelled.push((event.token, direction));
             } else {
-                ready(Found::Level(callback.clone_ref(py)));
+                ready(PollEvent::Level(callback.clone_ref(py)));
             }
         });
     }

@@ -1,6 +1,7 @@
 //! `LoopCore`: its callbacks, its turn, and the tasks that it shows.
 
 pub(crate) mod affinity;
+pub(crate) mod borrowed_tasks;
 pub(crate) mod callback;
 pub(crate) mod clock_watch;
 pub(crate) mod core;
@@ -13,7 +14,6 @@ pub(crate) mod handle_types;
 pub(crate) mod hooks;
 pub(crate) mod io;
 pub(crate) mod kept;
-pub(crate) mod lent;
 pub(crate) mod poll;
 pub(crate) mod program_clock;
 pub(crate) mod registry;

@@ -1,5 +1,5 @@
 //! How a turn asks the kernel, detached from the interpreter, and makes ready what it found. In a pool
-//! the thread works for other loops meanwhile ([`Hand::wait`](crate::pool::Hand::wait)).
+//! the thread works for other loops meanwhile ([`LoopWorker::wait`](crate::pool::LoopWorker::wait)).
 
 use std::mem::take;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::LoopCore;
-use super::io::{self, Found, drain_posts};
+use super::io::{self, PollEvent, drain_posts};
 use crate::config;
 use crate::event_loop::{Claim, Local, Turned};
-use crate::pool::Hand;
+use crate::pool::LoopWorker;
 use crate::reactor::{PollEnd, Ready};
 use crate::transport::Scratch;
 
@@ -21,7 +21,7 @@ struct Taken<'a> {
     core: &'a LoopCore,
     claim: &'a Claim<'a, Local<Callback>>,
     /// In a pool, with memory for the jobs of others.
-    hand: Option<(Box<Hand>, Scratch)>,
+    hand: Option<(Box<LoopWorker>, Scratch)>,
     found: Vec<Ready>,
 }
 
@@ -84,8 +84,8 @@ pub(crate) fn poll(
                 // SAFETY: runs no Python.
                 unsafe {
                     claim.local(|local| match found {
-                        Found::Level(callback) => local.ready.push_event(callback),
-                        Found::Edge(callback) => local.ready.push(callback),
+                        PollEvent::Level(callback) => local.ready.push_event(callback),
+                        PollEvent::Edge(callback) => local.ready.push(callback),
                     });
                 }
             });

@@ -12,7 +12,7 @@ use pyo3::types::PyWeakrefReference;
 use super::callback::Callback;
 use super::core::LoopCore;
 use crate::config;
-use crate::event_loop::Farewell;
+use crate::event_loop::LeaveOutcome;
 use crate::pool::{OwnerKey, Registry};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
@@ -227,7 +227,7 @@ pub(crate) fn show<R>(
     let core = loop_.get();
     let step = core.event_loop.shared().current.enter(task.as_ptr() as usize);
     let result = f();
-    if step.leave() == Farewell::PutAside {
+    if step.leave() == LeaveOutcome::PutAside {
         put_aside(core, Callback::from_handle(task.into()));
     }
     result
@@ -391,7 +391,7 @@ pub(crate) fn leave(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyR
     // As long as this one is shown, the step has not ended in which it was entered, and what was
     // shown before is alive.
     let unread = if current.running() == task.as_ptr() as usize {
-        current.leave(before) == Farewell::Drop
+        current.leave(before) == LeaveOutcome::Drop
     } else {
         current.is_unread()
     };

@@ -16,7 +16,7 @@ use super::registry;
 use super::scheduling::put_urgent_first;
 use crate::config;
 use crate::event_loop::{Claim, Job, Local, Plan, ReadyQueue};
-use crate::pool::{Errand, Hand};
+use crate::pool::{LoopWorker, Unstarted};
 use crate::py::asyncio::future;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
@@ -87,7 +87,7 @@ impl Drop for Running<'_> {
         shared.set_running(false);
         self.0.thread.store(std::ptr::null_mut(), Release);
         // SAFETY: the claim ends after this; no Python runs.
-        unsafe { self.0.hand.with(guard_errands) };
+        unsafe { self.0.hand.with(guard_unstarted) };
         // SAFETY: likewise.
         drop(unsafe { self.0.keywords.with(Option::take) });
     }
@@ -128,7 +128,7 @@ fn turn_by_programs_clock(
         })
     };
     run_callbacks(slf, claim, todo, Whereabouts::Near)?;
-    begin_errands(slf, claim)
+    begin_unstarted(slf, claim)
 }
 
 fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
@@ -148,7 +148,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         let todo = unsafe { claim.local(|local| local.ready.len()) };
         metrics.ready.set(todo as u64);
         run_callbacks(slf, claim, todo, Whereabouts::Near)?;
-        return begin_errands(slf, claim);
+        return begin_unstarted(slf, claim);
     }
     if program_clock::is_programs(slf)? {
         return turn_by_programs_clock(slf, claim);
@@ -181,65 +181,65 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     };
     if todo > 0 {
         // SAFETY: the claim; no Python runs.
-        unsafe { core.hand.with(guard_errands) };
+        unsafe { core.hand.with(guard_unstarted) };
     }
     run_callbacks(slf, claim, todo, whereabouts)?;
     // SAFETY: runs no Python.
     unsafe { claim.local(|local| local.ready.trim()) };
-    begin_errands(slf, claim)
+    begin_unstarted(slf, claim)
 }
 
 /// Begins coroutines of `spawn` that wait here for whichever loop gets to them first: one after
 /// another, each with its first step, so that the others may be taken by idle loops meanwhile.
 #[inline(always)]
-fn begin_errands(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
+fn begin_unstarted(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
     // SAFETY: the claim; no Python runs.
-    match unsafe { slf.get().hand.with(|hand| next_errand(slf.py(), hand)) } {
-        Some(errand) => begin_errands_from(slf, claim, errand),
+    match unsafe { slf.get().hand.with(|hand| next_unstarted(slf.py(), hand)) } {
+        Some(unstarted) => begin_unstarted_from(slf, claim, unstarted),
         None => Ok(()),
     }
 }
 
 #[inline(always)]
-fn guard_errands(hand: &mut Option<Box<Hand>>) {
+fn guard_unstarted(hand: &mut Option<Box<LoopWorker>>) {
     if let Some(hand) = hand {
-        hand.guard_errands();
+        hand.guard_unstarted();
     }
 }
 
 #[inline(always)]
-fn next_errand(py: Python<'_>, hand: &mut Option<Box<Hand>>) -> Option<Errand> {
+fn next_unstarted(py: Python<'_>, hand: &mut Option<Box<LoopWorker>>) -> Option<Unstarted> {
     let hand = hand.as_mut()?;
     loop {
-        let errand = hand.next_errand()?;
-        if !hand.was_alone() || (hooks().is_awaited)(py, &errand) {
-            return Some(errand);
+        let unstarted = hand.next_unstarted()?;
+        if !hand.was_alone() || (hooks().is_awaited)(py, &unstarted) {
+            return Some(unstarted);
         }
-        let kept = hand.pass_on(errand);
+        let kept = hand.pass_on(unstarted);
         if kept.is_some() {
             return kept;
         }
     }
 }
 
-fn begin_errands_from(
+fn begin_unstarted_from(
     slf: &Bound<'_, LoopCore>,
     claim: &Claim<'_, Local<Callback>>,
-    first: Errand,
+    first: Unstarted,
 ) -> PyResult<()> {
     let core = slf.get();
     let shared = core.event_loop.shared();
     let mut now_ns = clock::monotonic_ns();
-    let end_ns = now_ns + u64::try_from(config::ERRANDS_FOR.as_nanos()).unwrap_or(0);
+    let end_ns = now_ns + u64::try_from(config::BEGIN_FOR.as_nanos()).unwrap_or(0);
     let mut next = Some(first);
-    let mut left = config::ERRANDS_PER_TURN;
-    while let Some(errand) = next {
+    let mut left = config::BEGUN_PER_TURN;
+    while let Some(unstarted) = next {
         let began_ns = now_ns;
         {
             let busy = shared.progress.busy();
             busy.begin();
-            shared.metrics.errands.add(1);
-            (hooks().begin)(slf, errand)?;
+            shared.metrics.unstarted.add(1);
+            (hooks().begin)(slf, unstarted)?;
         }
         // SAFETY: runs no Python.
         let todo = unsafe { claim.local(|local| local.ready.len()) };
@@ -252,7 +252,7 @@ fn begin_errands_from(
             break;
         }
         // SAFETY: the claim; no Python runs.
-        next = unsafe { core.hand.with(|hand| next_errand(slf.py(), hand)) };
+        next = unsafe { core.hand.with(|hand| next_unstarted(slf.py(), hand)) };
     }
     Ok(())
 }

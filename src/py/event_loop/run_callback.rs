@@ -6,7 +6,7 @@ use super::handle_slots;
 use super::hooks::hooks;
 use super::registry;
 use super::report::report;
-use crate::event_loop::Farewell;
+use crate::event_loop::LeaveOutcome;
 use crate::py::asyncio::handle::{self, Scheduled};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
@@ -101,7 +101,7 @@ impl Callback {
             error.restore(py);
             report(loop_, None, step)
         });
-        if farewell == Farewell::PutAside {
+        if farewell == LeaveOutcome::PutAside {
             registry::put_aside(core, self);
         }
         result

@@ -22,7 +22,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
-use crate::event_loop::Stint;
+use crate::event_loop::CallbackEpoch;
 use crate::py::cpython::alloc;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::returned::Returned;
@@ -43,7 +43,7 @@ type Shown<'py> = (Bound<'py, PyAny>, c_int);
 
 struct Look<'a> {
     core: &'a LoopCore,
-    stint: Stint,
+    stint: CallbackEpoch,
     /// Innermost first; `None` while the loop has not been seen inside the callback.
     calls: Option<Vec<Call>>,
 }
@@ -55,7 +55,7 @@ struct Look<'a> {
 pub(crate) fn is_blocked(loop_: &Bound<'_, LoopCore>, callback: u64) -> Option<bool> {
     let shared = loop_.get().event_loop.shared();
     let runner = shared.awake_runner()?;
-    let inside = shared.progress.present() == Some(Stint::from_number(callback));
+    let inside = shared.progress.present() == Some(CallbackEpoch::from_number(callback));
     inside.then(|| runner.is_blocked().unwrap_or(false))
 }
 
@@ -71,7 +71,8 @@ pub(crate) fn stack<'py>(
     callback: u64,
 ) -> PyResult<Returned<Option<Vec<Shown<'py>>>>> {
     let py = loop_.py();
-    let mut look = Look { core: loop_.get(), stint: Stint::from_number(callback), calls: None };
+    let mut look =
+        Look { core: loop_.get(), stint: CallbackEpoch::from_number(callback), calls: None };
     if look.core.event_loop.shared().progress.present() != Some(look.stint) {
         return Ok(Returned(None));
     }

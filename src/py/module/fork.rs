@@ -9,7 +9,7 @@ use crate::py::event_loop::callback::Callback;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::kept;
 use crate::py::transport::stream::StreamCore;
-use crate::py::transport::transport_core::{DROPS_WRITES, Half};
+use crate::py::transport::transport_core::{DROPS_WRITES, NativeTransport};
 
 /// Leaves a loop's reactor, its transports and listeners to the parent process. With `renew` the loop
 /// gets a reactor of its own and may run. Called in the child's only thread, before anything else.

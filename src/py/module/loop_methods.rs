@@ -9,17 +9,17 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Local, Post};
 use crate::id::LoopId;
-use crate::pool::Roster;
 use crate::pool::SpawnedTasks;
+use crate::pool::WeakTasks;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::owner_cell::OwnerCell;
 use crate::py::cpython::returned::Returned;
+use crate::py::event_loop::borrowed_tasks::BorrowedTasks;
 use crate::py::event_loop::callback::Callback;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::first_step::FirstStep;
 use crate::py::event_loop::kept;
-use crate::py::event_loop::lent::Lent;
 use crate::py::event_loop::registry;
 use crate::py::event_loop::run;
 use crate::py::event_loop::scheduling;
@@ -50,12 +50,12 @@ impl LoopCore {
             debug: AtomicBool::new(false),
             has_task_factory: AtomicBool::new(false),
             owner_key: registry::next_owner(),
-            roster: Mutex::new(Roster::default()),
+            roster: Mutex::new(WeakTasks::default()),
             eager: AtomicBool::new(false),
             first_step: OwnerCell::new(FirstStep::NONE),
             clock: AtomicU64::new(0),
             keywords: OwnerCell::new(None),
-            lent: Lent::new(),
+            lent: BorrowedTasks::new(),
             spawned: Mutex::new(SpawnedTasks::default()),
             aside: OwnerCell::new(Vec::new()),
             entered: OwnerCell::new(Vec::new()),
@@ -236,7 +236,7 @@ impl LoopCore {
     /// returned, for the caller to drop, if its run had to end before it got to them.
     #[pyo3(name = "_close_core")]
     fn close_core(&self, py: Python<'_>) -> PyResult<Option<Unrun>> {
-        let mut errands = Vec::new();
+        let mut unstarted = Vec::new();
         let (mut held, entered) = {
             let claim = self
                 .event_loop
@@ -245,7 +245,7 @@ impl LoopCore {
             self.event_loop.set_closed(true);
             // SAFETY: the claim; no Python runs.
             if let Some(hand) = unsafe { self.hand.with(Option::take) } {
-                errands = hand.leave(self.event_loop.shared());
+                unstarted = hand.leave(self.event_loop.shared());
             }
             self.event_loop.close_reactor(&claim);
             let current = &self.event_loop.shared().current;
@@ -277,7 +277,7 @@ impl LoopCore {
         let late = self.event_loop.is_past_end_of_run(clock::monotonic_ns());
         let unrun = (late && !held.is_empty()).then(|| Unrun::new(std::mem::take(&mut held)));
         drop((held, entered));
-        spawn::cancel(py, errands);
+        spawn::cancel(py, unstarted);
         let shared = self.event_loop.shared();
         drop(shared.drain_connections()); // to close one may take long
         let sources = lock_attached(py, &shared.sources).drain();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 
-use crate::pool::{self, Cores, Incident, Limit, Monitor, PoolAcceptor, Team};
+use crate::pool::{self, Cores, Limit, Monitor, PoolAcceptor, PoolShared, StuckReport};
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::error::os_error;
@@ -71,7 +71,7 @@ fn told_cores(py: Python<'_>) -> PyResult<Option<usize>> {
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct PoolCore {
     /// How the loops see each other.
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     monitor: Mutex<Option<Monitor>>,
     loops: u32,
     /// The process that made the pool; its threads do not exist in a forked child.
@@ -90,7 +90,7 @@ impl PoolCore {
         let cores = core_count(py)?;
         Ok(Self {
             // With one loop there is nobody to work for it.
-            team: Team::new(loops.max(1) as usize, steal && loops > 1, cores),
+            team: PoolShared::new(loops.max(1) as usize, steal && loops > 1, cores),
             monitor: Mutex::new(None),
             loops,
             process: std::process::id(),
@@ -138,7 +138,7 @@ impl PoolCore {
     fn wait_incidents(&self, py: Python<'_>) -> Returned<Vec<Told>> {
         let Some(incidents) = self.team.incidents() else { return Returned(Vec::new()) };
         let told = py.detach(|| incidents.wait()).unwrap_or_default();
-        let as_tuple = |each: Incident| {
+        let as_tuple = |each: StuckReport| {
             (each.seat, each.stint.number(), each.lasted.as_secs_f64(), each.ended)
         };
         Returned(told.into_iter().map(as_tuple).collect())
@@ -163,7 +163,7 @@ impl PoolCore {
 }
 
 impl PoolCore {
-    pub(crate) fn team(&self) -> &Arc<Team> {
+    pub(crate) fn team(&self) -> &Arc<PoolShared> {
         &self.team
     }
 

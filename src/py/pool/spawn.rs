@@ -13,7 +13,7 @@ use super::pool_task_class;
 use super::pool_task_run;
 use super::spawned_tasks::enter;
 use crate::pool::Admission;
-use crate::pool::Errand;
+use crate::pool::Unstarted;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::context::copy_context;
@@ -69,12 +69,12 @@ pub(crate) fn spawn<'py>(
         give_back(&task);
         return Ok(None);
     }
-    let errand = Errand::new(task.clone().into_ptr() as usize);
+    let unstarted = Unstarted::new(task.clone().into_ptr() as usize);
     // SAFETY: we own the loop; no Python runs.
     let left = unsafe {
         owner.hand.with(|hand| match hand {
-            Some(hand) => Ok(hand.leave_to_all(errand)),
-            None => Err(errand),
+            Some(hand) => Ok(hand.leave_to_all(unstarted)),
+            None => Err(unstarted),
         })
     };
     match left {
@@ -82,8 +82,8 @@ pub(crate) fn spawn<'py>(
             cancel(py, refused);
             Ok(Some(task))
         }
-        Err(errand) => {
-            drop(task_of(py, errand));
+        Err(unstarted) => {
+            drop(task_of(py, unstarted));
             give_back(&task);
             Ok(None)
         }
@@ -96,20 +96,20 @@ fn give_back(task: &Bound<'_, PoolTaskCore>) {
     drop(coro);
 }
 
-/// The task that an errand is.
-fn task_of(py: Python<'_>, errand: Errand) -> Bound<'_, PoolTaskCore> {
+/// The task that an unstarted coroutine is.
+fn task_of(py: Python<'_>, unstarted: Unstarted) -> Bound<'_, PoolTaskCore> {
     // SAFETY: the reference that `spawn` gave away.
     unsafe {
-        Bound::from_owned_ptr(py, errand.into_reference() as *mut ffi::PyObject)
+        Bound::from_owned_ptr(py, unstarted.into_reference() as *mut ffi::PyObject)
             .cast_into_unchecked()
     }
 }
 
-/// Whether somebody has awaited the task that an errand is. Runs no Python.
-pub(crate) fn is_awaited(py: Python<'_>, errand: &Errand) -> bool {
-    // SAFETY: the reference that `spawn` gave away, which the errand keeps.
+/// Whether somebody has awaited the task that an unstarted coroutine is. Runs no Python.
+pub(crate) fn is_awaited(py: Python<'_>, unstarted: &Unstarted) -> bool {
+    // SAFETY: the reference that `spawn` gave away, which the unstarted coroutine keeps.
     unsafe {
-        Borrowed::from_ptr(py, errand.reference() as *mut ffi::PyObject)
+        Borrowed::from_ptr(py, unstarted.reference() as *mut ffi::PyObject)
             .cast_unchecked::<PoolTaskCore>()
             .get()
             .is_awaited()
@@ -121,8 +121,8 @@ pub(crate) fn is_awaited(py: Python<'_>, errand: &Errand) -> bool {
 ///
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt` of a task that starts at once.
-pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, errand: Errand) -> PyResult<()> {
-    let task = task_of(loop_.py(), errand);
+pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, unstarted: Unstarted) -> PyResult<()> {
+    let task = task_of(loop_.py(), unstarted);
     // One that is awaited already was not made for others to begin meanwhile.
     let lingers = !task.get().is_awaited();
     if enter(loop_, &task, false, lingers).is_err() {
@@ -138,16 +138,16 @@ pub(crate) fn cancel_errands(py: Python<'_>, core: &LoopCore) {
         return;
     }
     // SAFETY: we own the loop; no Python runs.
-    let errands = unsafe {
-        core.hand.with(|hand| hand.as_mut().map_or_else(Vec::new, |hand| hand.take_errands()))
+    let unstarted = unsafe {
+        core.hand.with(|hand| hand.as_mut().map_or_else(Vec::new, |hand| hand.take_unstarted()))
     };
-    cancel(py, errands);
+    cancel(py, unstarted);
 }
 
 /// Cancels coroutines that have not begun.
-pub(crate) fn cancel(py: Python<'_>, errands: Vec<Errand>) {
-    for errand in errands {
-        cancel_unbegun(&task_of(py, errand));
+pub(crate) fn cancel(py: Python<'_>, unstarted: Vec<Unstarted>) {
+    for unstarted in unstarted {
+        cancel_unbegun(&task_of(py, unstarted));
     }
 }
 

@@ -19,7 +19,7 @@ use pyo3::types::{PyMemoryView, PyString, PyTuple};
 
 use super::readers;
 use super::sock_receive::Receive;
-use super::sock_work::{self, Attempt, Sendfile, Work, ends_the_run, would_block};
+use super::sock_work::{self, OperationOutcome, Sendfile, Work, ends_the_run, would_block};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach;
@@ -146,7 +146,7 @@ impl SocketOperation {
     }
 
     /// Tries again, in the context of whoever waits.
-    fn attempt<'py>(&self, py: Python<'py>) -> PyResult<Attempt<'py>> {
+    fn attempt<'py>(&self, py: Python<'py>) -> PyResult<OperationOutcome<'py>> {
         let sock = self.sock.as_py().bind(py);
         let Some(context) = &self.context else { return Ok(self.work.attempt(sock, true)) };
         // SAFETY: attached (`py`), and the context is alive.
@@ -182,14 +182,14 @@ pub(crate) fn ready(
     let result = is_done(operation).and_then(|done| {
         if done {
             leave(operation)?;
-            return Ok(Attempt::Again);
+            return Ok(OperationOutcome::Again);
         }
         this.attempt(py)
     });
     let result = match result {
-        Ok(Attempt::Again) => return Ok(()),
-        Ok(Attempt::Raise(error)) => return Err(error),
-        Ok(Attempt::Done(outcome)) => settle(operation, outcome),
+        Ok(OperationOutcome::Again) => return Ok(()),
+        Ok(OperationOutcome::Raise(error)) => return Err(error),
+        Ok(OperationOutcome::Done(outcome)) => settle(operation, outcome),
         Err(error) => Err(error),
     };
     match result {
@@ -277,9 +277,9 @@ pub(crate) fn start_call<'py>(
         },
     };
     match work.attempt(sock, false) {
-        Attempt::Again => wait(loop_, direction, sock, work),
-        Attempt::Done(outcome) => outcome,
-        Attempt::Raise(error) => Err(error),
+        OperationOutcome::Again => wait(loop_, direction, sock, work),
+        OperationOutcome::Done(outcome) => outcome,
+        OperationOutcome::Raise(error) => Err(error),
     }
 }
 
@@ -326,9 +326,9 @@ pub(crate) fn start_accept<'py>(
     sock: &Bound<'py, PyAny>,
 ) -> Started<'py> {
     match Work::Accept.attempt(sock, false) {
-        Attempt::Again => wait(loop_, Direction::Read, sock, Work::Accept),
-        Attempt::Done(outcome) => outcome,
-        Attempt::Raise(error) => Err(error),
+        OperationOutcome::Again => wait(loop_, Direction::Read, sock, Work::Accept),
+        OperationOutcome::Done(outcome) => outcome,
+        OperationOutcome::Raise(error) => Err(error),
     }
 }
 
@@ -342,12 +342,12 @@ pub(crate) fn start_sendfile<'py>(
     let py = loop_.py();
     let work = Work::Sendfile(sendfile);
     match work.attempt(sock, false) {
-        Attempt::Again => {
+        OperationOutcome::Again => {
             let operation = register(loop_, Direction::Write, sock, work, future.clone(), None)?;
             future.call_method1(intern!(py, "add_done_callback"), (operation,))?;
         }
-        Attempt::Done(outcome) => set(future, outcome)?,
-        Attempt::Raise(error) => return Err(error),
+        OperationOutcome::Done(outcome) => set(future, outcome)?,
+        OperationOutcome::Raise(error) => return Err(error),
     }
     Ok(())
 }

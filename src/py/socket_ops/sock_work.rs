@@ -50,7 +50,7 @@ pub(crate) struct Sendfile {
 }
 
 /// How a try ended.
-pub(crate) enum Attempt<'py> {
+pub(crate) enum OperationOutcome<'py> {
     /// It would block, or there is more to do.
     Again,
     /// This is the outcome.
@@ -59,7 +59,7 @@ pub(crate) enum Attempt<'py> {
     Raise(PyErr),
 }
 
-impl<'py> Attempt<'py> {
+impl<'py> OperationOutcome<'py> {
     /// Sorts the result of a call, as the `except` clauses of asyncio do.
     pub(crate) fn of(py: Python<'py>, result: PyResult<Option<Bound<'py, PyAny>>>) -> Self {
         match result {
@@ -84,7 +84,11 @@ pub(crate) fn ends_the_run(py: Python<'_>, error: &PyErr) -> bool {
 
 impl Work {
     /// Tries once. `registered`: whether the descriptor has been reported ready.
-    pub(crate) fn attempt<'py>(&self, sock: &Bound<'py, PyAny>, registered: bool) -> Attempt<'py> {
+    pub(crate) fn attempt<'py>(
+        &self,
+        sock: &Bound<'py, PyAny>,
+        registered: bool,
+    ) -> OperationOutcome<'py> {
         let py = sock.py();
         let result = match self {
             Self::Call { method, argument, second } => {
@@ -96,7 +100,7 @@ impl Work {
             Self::Accept => accept(sock).map(Some),
             Self::Sendfile(sendfile) => sendfile.send_more(sock, registered),
         };
-        Attempt::of(py, result)
+        OperationOutcome::of(py, result)
     }
 
     /// Every object held, for the garbage collector.

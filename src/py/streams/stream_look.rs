@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 
 /// How far it has come.
 #[derive(Default)]
-pub(crate) struct Progress {
+pub(crate) struct ReadProgress {
     /// Of [`Kind::Until`], once it has begun.
     pub(crate) separators: Option<Box<Separators>>,
     /// Bytes at the beginning of the buffer that have no separator in them.
@@ -41,7 +41,7 @@ pub(crate) struct Progress {
 }
 
 /// What a look into the buffer gives.
-pub(crate) enum Look {
+pub(crate) enum LookOutcome {
     /// There is not enough.
     Short,
     Whole(Chunk),
@@ -61,19 +61,21 @@ pub(crate) enum Look {
 pub(crate) unsafe fn take(
     kind: &Kind,
     received: &mut Received,
-    progress: &mut Progress,
+    progress: &mut ReadProgress,
     spent: &mut Option<Chunk>,
-) -> Look {
+) -> LookOutcome {
     let Received { buffer, limit, eof, .. } = received;
     let length = buffer.bytes().len();
     let count = match kind {
         Kind::Some(0) => 0,
-        Kind::Some(_) | Kind::All if length == 0 && !*eof => return Look::Short,
+        Kind::Some(_) | Kind::All if length == 0 && !*eof => return LookOutcome::Short,
         Kind::Some(count) => length.min(*count),
         Kind::All => length,
         Kind::Exactly(count) if length >= count.unsigned_abs() => count.unsigned_abs(),
         // SAFETY: by our caller's word.
-        Kind::Exactly(_) if *eof => return Look::Ended(unsafe { part(received, length, spent) }),
+        Kind::Exactly(_) if *eof => {
+            return LookOutcome::Ended(unsafe { part(received, length, spent) });
+        }
         Kind::Line | Kind::Next | Kind::Until(_) => {
             let searched = &mut progress.searched;
             let frame = match &progress.separators {
@@ -84,33 +86,33 @@ pub(crate) unsafe fn take(
                 Frame::Ends { end, .. } => end,
                 Frame::Open if *eof => {
                     // SAFETY: by our caller's word.
-                    return Look::Ended(unsafe { part(received, length, spent) });
+                    return LookOutcome::Ended(unsafe { part(received, length, spent) });
                 }
-                Frame::Open => return Look::Short,
+                Frame::Open => return LookOutcome::Short,
                 Frame::TooLong(start) => {
                     if !matches!(*kind, Kind::Until(_)) {
                         *spent = buffer.advance(start + 1);
                     }
-                    return Look::Overrun(start, true);
+                    return LookOutcome::Overrun(start, true);
                 }
                 Frame::Endless(searched) => {
                     if !matches!(*kind, Kind::Until(_)) {
                         *spent = buffer.advance(length);
                     }
-                    return Look::Overrun(searched, false);
+                    return LookOutcome::Overrun(searched, false);
                 }
             }
         }
         Kind::Wait(_) if progress.woken => 0,
-        Kind::Exactly(_) | Kind::Wait(_) => return Look::Short,
+        Kind::Exactly(_) | Kind::Wait(_) => return LookOutcome::Short,
     };
     if count > 0
         && let Some(whole) = buffer.take_whole(count)
     {
-        return Look::Whole(whole);
+        return LookOutcome::Whole(whole);
     }
     // SAFETY: by our caller's word.
-    Look::Part(unsafe { part(received, count, spent) })
+    LookOutcome::Part(unsafe { part(received, count, spent) })
 }
 
 /// A bytes object of the first `count` bytes, which are taken; null with an exception, and then none is.

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::reader_state;
-use super::stream_look::{self, Kind, Look, Progress};
+use super::stream_look::{self, Kind, LookOutcome, ReadProgress};
 use super::stream_phase::{Phase, Refusal, Turn};
 use super::stream_waiter::{Outcome, Parts, Waiter, cancelled_error};
 use crate::py::cpython::alloc;
@@ -34,7 +34,7 @@ pub(crate) struct StreamRead {
     phase: Phase,
     pub(crate) waiter: Waiter,
     /// Touched by who has the [`Turn`].
-    progress: UnsafeCell<Progress>,
+    progress: UnsafeCell<ReadProgress>,
 }
 
 // SAFETY: one thread at a time touches `progress`, as `phase` says.
@@ -105,7 +105,7 @@ impl StreamRead {
         result
     }
 
-    fn advance(slf: &Bound<'_, Self>, fresh: bool, progress: &mut Progress) -> PyResult<Step> {
+    fn advance(slf: &Bound<'_, Self>, fresh: bool, progress: &mut ReadProgress) -> PyResult<Step> {
         let (this, py) = (slf.get(), slf.py());
         if fresh {
             this.begin(py, progress)?;
@@ -127,7 +127,7 @@ impl StreamRead {
     }
 
     /// The checks that asyncio's coroutines begin with.
-    fn begin(&self, py: Python<'_>, progress: &mut Progress) -> PyResult<()> {
+    fn begin(&self, py: Python<'_>, progress: &mut ReadProgress) -> PyResult<()> {
         match &self.kind {
             Kind::Exactly(count) if *count < 0 => {
                 return Err(alloc::value_error(py, "readexactly size can not be less than zero"));
@@ -155,7 +155,7 @@ impl StreamRead {
 
     /// Takes what is wanted, if it is there.
     #[inline]
-    fn look(&self, py: Python<'_>, progress: &mut Progress) -> PyResult<Round> {
+    fn look(&self, py: Python<'_>, progress: &mut ReadProgress) -> PyResult<Round> {
         let mut spent = None;
         let mut resume = None;
         let reader = self.reader.as_ptr();
@@ -166,8 +166,8 @@ impl StreamRead {
                 let length = received.buffer.bytes().len();
                 progress.seen = length;
                 let took = match look {
-                    Look::Short | Look::Ended(_) => false,
-                    Look::Overrun(..) => matches!(self.kind, Kind::Line | Kind::Next),
+                    LookOutcome::Short | LookOutcome::Ended(_) => false,
+                    LookOutcome::Overrun(..) => matches!(self.kind, Kind::Line | Kind::Next),
                     _ => !matches!(self.kind, Kind::Some(0) | Kind::Exactly(0) | Kind::Wait(_)),
                 };
                 if took && received.paused && length <= received.limit {
@@ -182,16 +182,16 @@ impl StreamRead {
             transport.as_py().call_method0(py, intern!(py, "resume_reading"))?;
         }
         let value = match look {
-            Look::Short => return Ok(Round::Short),
-            Look::Whole(chunk) => chunk.0,
+            LookOutcome::Short => return Ok(Round::Short),
+            LookOutcome::Whole(chunk) => chunk.0,
             // SAFETY: a new reference, or null with an exception.
-            Look::Part(object) => unsafe { Ref::from_owned_or_err(py, object)? },
-            Look::Ended(object) => {
+            LookOutcome::Part(object) => unsafe { Ref::from_owned_or_err(py, object)? },
+            LookOutcome::Ended(object) => {
                 // SAFETY: as above.
                 let partial = unsafe { Ref::from_owned_or_err(py, object)? };
                 return self.ended(py, partial).map(Round::Returns);
             }
-            Look::Overrun(consumed, found) => return Err(self.overrun(py, consumed, found)),
+            LookOutcome::Overrun(consumed, found) => return Err(self.overrun(py, consumed, found)),
         };
         match self.kind {
             // A round of `read` with each chunk, as asyncio has it.
@@ -203,7 +203,7 @@ impl StreamRead {
     }
 
     /// Adds what one round of `read()` has taken; returns all of it at the end.
-    fn collect(py: Python<'_>, progress: &mut Progress, value: &Ref) -> PyResult<Round> {
+    fn collect(py: Python<'_>, progress: &mut ReadProgress, value: &Ref) -> PyResult<Round> {
         let block = value.as_py().bind(py).cast::<PyBytes>()?.as_bytes();
         if block.is_empty() {
             let all = alloc::bytes(py, &progress.collected)?.into_any().into();
@@ -269,7 +269,7 @@ impl StreamRead {
     }
 
     /// Stays with the reader until something comes. `false`: something has come meanwhile.
-    fn wait(slf: &Bound<'_, Self>, progress: &Progress) -> PyResult<bool> {
+    fn wait(slf: &Bound<'_, Self>, progress: &ReadProgress) -> PyResult<bool> {
         let (this, py) = (slf.get(), slf.py());
         let reader = this.reader.as_ptr();
         // Whoever waits while the transport is paused would wait for ever.

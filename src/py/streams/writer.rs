@@ -20,7 +20,7 @@ use crate::py::event_loop::affinity::is_owner_of_slot;
 use crate::py::transport::layout;
 use crate::py::transport::stream::StreamCore;
 use crate::py::transport::stream_methods;
-use crate::py::transport::transport_core::{CLOSING, Half};
+use crate::py::transport::transport_core::{CLOSING, NativeTransport};
 use crate::py::transport::transport_methods::none;
 
 /// Where writers and protocols keep what, in bytes from the start of the object.

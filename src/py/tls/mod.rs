@@ -1,5 +1,5 @@
 //! TLS: the hot half of asyncio's `sslproto`.
 
-pub(crate) mod tls_known;
 pub(crate) mod tls_methods;
 pub(crate) mod tls_receive;
+pub(crate) mod tls_types;

@@ -18,10 +18,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyTuple, PyType};
 
-use super::tls_known::{
-    KNOWN, Known, Layout, call, fail, holds, known, length_of, take, unless_again, writes_at_once,
-};
 use super::tls_receive::data_received;
+use super::tls_types::{
+    KNOWN, Layout, TlsTypes, call, fail, holds, known, length_of, take, unless_again,
+    writes_at_once,
+};
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def, raise};
 use crate::py::cpython::names::intern;
@@ -68,7 +69,7 @@ pub(crate) fn install(
     let in_transport = slot_offset(transport, "_ssl_protocol")?;
     let loop_ = slot_offset(transport, "_loop")?;
     let zero = alloc::int(py, 0)?.into_any().unbind();
-    KNOWN.get_or_init(|| Known {
+    KNOWN.get_or_init(|| TlsTypes {
         layout,
         protocol_type: protocol.clone().unbind(),
         protocol: in_transport,
@@ -184,7 +185,7 @@ unsafe fn encrypt(
     length: usize,
 ) -> PyResult<bool> {
     let py = transport.py();
-    let Known { layout, wrapped, protocol, protocol_type, .. } = known();
+    let TlsTypes { layout, wrapped, protocol, protocol_type, .. } = known();
     // SAFETY: by our caller's word. The protocol may be anything: a program can replace it.
     let (protocol, openssl, outgoing, below) = unsafe {
         let Some([protocol]) = take(py, transport.as_ptr(), [*protocol]) else { return Ok(false) };

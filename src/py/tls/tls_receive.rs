@@ -1,7 +1,7 @@
 //! The short way of TLS from the transport to the program's protocol: see `tls`.
 
-use super::tls_known::{
-    Known, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
+use super::tls_types::{
+    TlsTypes, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
 };
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{Arguments, raise};
@@ -45,7 +45,7 @@ pub(crate) unsafe extern "C" fn data_received(
 #[inline(always)]
 unsafe fn receive(protocol: &Bound<'_, PyAny>, data: *mut ffi::PyObject) -> PyResult<()> {
     let py = protocol.py();
-    let Known { layout, wrapped, .. } = known();
+    let TlsTypes { layout, wrapped, .. } = known();
     let slf = protocol.as_ptr();
     // SAFETY: by our caller's word; `False` is immortal.
     let usual = unsafe {

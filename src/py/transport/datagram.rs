@@ -8,7 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::layout::loop_of;
-use super::transport_core::{self, CLOSING, Common, Half, LOST, PROTOCOL_PAUSED, schedule};
+use super::transport_core::{
+    self, CLOSING, LOST, NativeTransport, PROTOCOL_PAUSED, TransportFlags, schedule,
+};
 use super::transport_methods::{leave_to_helper, pause_if_above};
 use crate::py::cpython::address;
 use crate::py::cpython::alloc;
@@ -27,7 +29,7 @@ use crate::transport::{Datagrams, Link, Port, Target};
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct DatagramCore {
     pub(crate) datagrams: Arc<Datagrams<Payload>>,
-    common: Common,
+    common: TransportFlags,
     family: Family,
     /// Whether the transport was made for one address, which `default_target` stands for.
     has_address: bool,
@@ -64,7 +66,7 @@ impl DatagramCore {
         let is_untold = family == Family::Unix && !connected;
         let core = Self {
             datagrams: Arc::new(if is_untold { datagrams.untold() } else { datagrams }),
-            common: Common::new(0),
+            common: TransportFlags::new(0),
             family,
             has_address: address.is_some(),
             default_target,
@@ -240,9 +242,9 @@ impl Drop for DatagramCore {
     }
 }
 
-impl Half for DatagramCore {
+impl NativeTransport for DatagramCore {
     #[inline(always)]
-    fn common(&self) -> &Common {
+    fn common(&self) -> &TransportFlags {
         &self.common
     }
 

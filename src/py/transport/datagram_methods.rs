@@ -6,7 +6,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
 use super::datagram::{DatagramCore, failed, queue, queue_for_helper};
 use super::layout::{learn, loop_of};
-use super::transport_core::{Half, LOST};
+use super::transport_core::{LOST, NativeTransport};
 use super::transport_methods::{self, copy_of, elsewhere, enter, none};
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};

@@ -6,7 +6,7 @@ use pyo3::types::PyString;
 
 use super::datagram::{DatagramCore, bytes_from};
 use super::layout::tell_protocol;
-use super::transport_core::{CLOSING, Half, take_turn};
+use super::transport_core::{CLOSING, NativeTransport, take_turn};
 use crate::py::cpython::address;
 use crate::py::cpython::error::{both, os_error};
 use crate::py::cpython::names::intern;
@@ -14,7 +14,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::Payload;
 use crate::py::event_loop::core::LoopCore;
 use crate::sys::address::SocketAddress;
-use crate::transport::{Arrival, Datagrams, Delivered, ReadClaim, Source};
+use crate::transport::{DatagramOutcome, Datagrams, Delivered, ReadClaim, Source};
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {
@@ -110,9 +110,9 @@ impl Turn<'_, '_> {
         while result.is_ok() && wanted() {
             let Some(next) = waiting.pop_front() else { break };
             result = match next {
-                Arrival::Datagram(data, from) => bytes_from(self.transport.py(), &data)
+                DatagramOutcome::Datagram(data, from) => bytes_from(self.transport.py(), &data)
                     .and_then(|data| self.received(&data, &from)),
-                Arrival::Failed(error) => self.failed(&error),
+                DatagramOutcome::Failed(error) => self.failed(&error),
             };
         }
         if !waiting.is_empty() && !datagrams.state().bits().is_read_closed() {

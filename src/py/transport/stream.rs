@@ -7,8 +7,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::transport_core::{
-    self, BUFFERED, CLOSING, Common, DROPS_WRITES, EMPTY_WAITER, Half, LOST, PLACED,
-    PROTOCOL_PAUSED, RESUMES_EMPTY, STREAMS, UNWATCHED, WRITE_EOF,
+    self, BUFFERED, CLOSING, DROPS_WRITES, EMPTY_WAITER, LOST, NativeTransport, PLACED,
+    PROTOCOL_PAUSED, RESUMES_EMPTY, STREAMS, TransportFlags, UNWATCHED, WRITE_EOF,
 };
 use crate::py::cpython::address;
 use crate::py::cpython::alloc;
@@ -28,7 +28,7 @@ use crate::transport::{Connection, Input, Link, Port, Source, Stream};
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct StreamCore {
     pub(crate) stream: Arc<Stream<Payload>>,
-    common: Common,
+    common: TransportFlags,
     /// Of an accepted connection.
     accepted: Mutex<Option<Box<Accepted>>>,
     /// What else may close the descriptor.
@@ -277,7 +277,7 @@ impl StreamCore {
         let more = if stream.channel().is_pipe() { RESUMES_EMPTY } else { 0 };
         Self {
             stream: Arc::new(stream),
-            common: Common::new(flags | more),
+            common: TransportFlags::new(flags | more),
             accepted: Mutex::new(accepted),
             holder: Holder::default(),
         }
@@ -324,9 +324,9 @@ impl Drop for StreamCore {
     }
 }
 
-impl Half for StreamCore {
+impl NativeTransport for StreamCore {
     #[inline(always)]
-    fn common(&self) -> &Common {
+    fn common(&self) -> &TransportFlags {
         &self.common
     }
 

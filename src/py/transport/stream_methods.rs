@@ -8,7 +8,9 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 use super::layout::{learn, loop_of};
 use super::stream::StreamCore;
 use super::stream_turn::write_failed;
-use super::transport_core::{DROPS_WRITES, EMPTY_WAITER, Half, LOST, WRITE_EOF, schedule};
+use super::transport_core::{
+    DROPS_WRITES, EMPTY_WAITER, LOST, NativeTransport, WRITE_EOF, schedule,
+};
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };

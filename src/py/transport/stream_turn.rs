@@ -9,7 +9,7 @@ use pyo3::types::PyString;
 use super::datagram::bytes_from;
 use super::layout::{call_protocol, fatal_error, in_its_context, protocol_of, tell_protocol};
 use super::stream::StreamCore;
-use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, Half, STREAMS, take_turn};
+use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, NativeTransport, STREAMS, take_turn};
 use crate::config;
 use crate::py::asyncio::stream_feed::{self, Feed, Waiter};
 use crate::py::cpython::alloc;

@@ -51,19 +51,19 @@ pub(crate) const PLACED: u32 = 1 << 11;
 
 /// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
 #[derive(Debug)]
-pub(crate) struct Common {
+pub(crate) struct TransportFlags {
     flags: AtomicU32,
     high_water: AtomicUsize,
     low_water: AtomicUsize,
 }
 
 /// The native half of a transport, of whichever kind.
-pub(crate) trait Half {
-    fn common(&self) -> &Common;
+pub(crate) trait NativeTransport {
+    fn common(&self) -> &TransportFlags;
     fn link(&self) -> &Link;
 }
 
-impl Common {
+impl TransportFlags {
     pub(crate) fn new(flags: u32) -> Self {
         Self {
             flags: AtomicU32::new(flags),
@@ -139,7 +139,7 @@ impl Common {
 }
 
 /// Whether the transport reads what comes.
-pub(crate) fn is_reading(core: &impl Half) -> bool {
+pub(crate) fn is_reading(core: &impl NativeTransport) -> bool {
     let bits = core.link().state().bits();
     let is_closed = bits.is_read_closed() || core.common().has(UNWATCHED);
     !(bits.is_paused() || bits.is_unstarted() || is_closed)
@@ -190,7 +190,7 @@ pub(crate) fn register<P: Port + 'static>(
 /// transport; it is then collected, and its connection closed. On the loop's thread, when that may
 /// have changed.
 #[inline(always)]
-pub(crate) fn keep_as_needed<H: Half>(
+pub(crate) fn keep_as_needed<H: NativeTransport>(
     core: &H,
     loop_: &Bound<'_, LoopCore>,
     transport: &Bound<'_, PyAny>,
@@ -202,7 +202,7 @@ pub(crate) fn keep_as_needed<H: Half>(
 }
 
 #[cold]
-fn keep<H: Half>(
+fn keep<H: NativeTransport>(
     core: &H,
     loop_: &Bound<'_, LoopCore>,
     transport: &Bound<'_, PyAny>,
@@ -247,7 +247,7 @@ impl<T: Fn() -> Option<IoToken>> Drop for InTurn<'_, '_, T> {
 /// `SystemExit` and `KeyboardInterrupt` from a callback of the protocol, and what an exception
 /// handler lets through.
 #[inline(always)]
-pub(crate) fn take_turn<'a, H: Half>(
+pub(crate) fn take_turn<'a, H: NativeTransport>(
     loop_: &Bound<'_, LoopCore>,
     transport: &Bound<'_, PyAny>,
     core: &'a H,

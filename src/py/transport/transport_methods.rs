@@ -10,7 +10,7 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::PyBytes;
 
 use super::layout::{cast, core_of, loop_of};
-use super::transport_core::{self, CLOSING, Half, PROTOCOL_PAUSED, UNWATCHED, schedule};
+use super::transport_core::{self, CLOSING, NativeTransport, PROTOCOL_PAUSED, UNWATCHED, schedule};
 use crate::event_loop::Job;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -22,7 +22,8 @@ use crate::py::event_loop::core::LoopCore;
 use crate::transport::{Port, Source};
 
 /// `is_closing`, of transports whose native half is a `C`.
-pub(crate) fn common<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef> {
+pub(crate) fn common<C: NativeTransport + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef>
+{
     vec![method_def(
         c"is_closing",
         is_closing::<C>,
@@ -31,7 +32,8 @@ pub(crate) fn common<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMe
 }
 
 /// The methods of those that receive.
-pub(crate) fn reading<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef> {
+pub(crate) fn reading<C: NativeTransport + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef>
+{
     vec![
         method_def(
             c"is_reading",
@@ -53,7 +55,7 @@ pub(crate) fn reading<C: Half + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyM
 }
 
 /// `get_write_buffer_size`, of those that are written to.
-pub(crate) fn writing<C: Half + PyClass<Frozen = True> + Sync>() -> ffi::PyMethodDef {
+pub(crate) fn writing<C: NativeTransport + PyClass<Frozen = True> + Sync>() -> ffi::PyMethodDef {
     method_def(
         c"get_write_buffer_size",
         get_write_buffer_size::<C>,
@@ -102,7 +104,7 @@ pub(crate) fn elsewhere(
     Ok(none())
 }
 
-unsafe extern "C" fn is_closing<C: Half + PyClass<Frozen = True> + Sync>(
+unsafe extern "C" fn is_closing<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -110,7 +112,7 @@ unsafe extern "C" fn is_closing<C: Half + PyClass<Frozen = True> + Sync>(
     unsafe { enter(slf, |_, core: &C| Ok(boolean(core.common().has(CLOSING)))) }
 }
 
-unsafe extern "C" fn is_reading<C: Half + PyClass<Frozen = True> + Sync>(
+unsafe extern "C" fn is_reading<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -123,7 +125,7 @@ unsafe extern "C" fn is_reading<C: Half + PyClass<Frozen = True> + Sync>(
     }
 }
 
-unsafe extern "C" fn get_write_buffer_size<C: Half + PyClass<Frozen = True> + Sync>(
+unsafe extern "C" fn get_write_buffer_size<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -131,7 +133,7 @@ unsafe extern "C" fn get_write_buffer_size<C: Half + PyClass<Frozen = True> + Sy
     unsafe { enter(slf, |_, core: &C| Ok(ffi::PyLong_FromSize_t(core.link().queued()))) }
 }
 
-unsafe extern "C" fn pause_reading<C: Half + PyClass<Frozen = True> + Sync>(
+unsafe extern "C" fn pause_reading<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -156,7 +158,7 @@ unsafe extern "C" fn pause_reading<C: Half + PyClass<Frozen = True> + Sync>(
     }
 }
 
-unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
+unsafe extern "C" fn resume_reading<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -188,7 +190,7 @@ unsafe extern "C" fn resume_reading<C: Half + PyClass<Frozen = True> + Sync>(
 pub(crate) fn pause_if_above(
     loop_: &Bound<'_, LoopCore>,
     transport: &Bound<'_, PyAny>,
-    core: &impl Half,
+    core: &impl NativeTransport,
 ) -> PyResult<()> {
     let py = transport.py();
     let kept = transport_core::keep_as_needed(core, loop_, transport);

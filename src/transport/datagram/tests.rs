@@ -21,14 +21,14 @@ fn pair() -> (Datagrams<Vec<u8>>, UnixDatagram, UnixDatagram) {
 
 fn run(datagrams: &Datagrams<Vec<u8>>) -> Report {
     let mut scratch = vec![0; config::READ_SIZE];
-    datagrams.run(&mut Bench { scratch: &mut scratch, registrar: &NoReactor })
+    datagrams.run(&mut JobContext { scratch: &mut scratch, registrar: &NoReactor })
 }
 
 /// The data of what was received ahead; an error as `None`.
 fn ahead(datagrams: &Datagrams<Vec<u8>>) -> Vec<Option<Vec<u8>>> {
     let data = |one| match one {
-        Arrival::Datagram(data, _) => Some(data.into_vec()),
-        Arrival::Failed(_) => None,
+        DatagramOutcome::Datagram(data, _) => Some(data.into_vec()),
+        DatagramOutcome::Failed(_) => None,
     };
     datagrams.take_ahead().into_iter().map(data).collect()
 }

@@ -87,7 +87,7 @@ pub(super) struct Helper {
 impl Helper {
     /// A job, on the calling thread.
     pub(super) fn run(&self, scratch: &mut [u8]) -> Report {
-        let report = self.stream.run(&mut Bench { scratch, registrar: &*self.reactor });
+        let report = self.stream.run(&mut JobContext { scratch, registrar: &*self.reactor });
         self.reactor.tell(report.tell_owner);
         report
     }

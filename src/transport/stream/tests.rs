@@ -115,7 +115,7 @@ fn the_owner_of_a_write_end_alone_hears_that_the_reader_is_gone() {
         let gone = Ready { token, readable: true, writable: true, ended: true };
         assert_eq!(stream.ready(gone) == Schedule::Needed, hears);
         let registrar = crate::transport::tests::NoReactor;
-        let mut bench = Bench { scratch: &mut [0; 1], registrar: &registrar };
+        let mut bench = JobContext { scratch: &mut [0; 1], registrar: &registrar };
         assert_eq!(stream.run(&mut bench), Report::default(), "another thread does not read it");
         assert_eq!(stream.state().begin_turn().claim.is_some(), hears);
     }

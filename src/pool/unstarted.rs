@@ -7,9 +7,9 @@
 /// back as it is.
 #[derive(Debug)]
 #[must_use = "a coroutine that is dropped here is lost"]
-pub struct Errand(usize);
+pub struct Unstarted(usize);
 
-impl Errand {
+impl Unstarted {
     /// Of a reference that is given away.
     pub fn new(reference: usize) -> Self {
         Self(reference)
@@ -30,7 +30,7 @@ impl Errand {
     }
 }
 
-impl Drop for Errand {
+impl Drop for Unstarted {
     fn drop(&mut self) {
         debug_assert!(false, "a coroutine was lost");
     }

@@ -40,7 +40,7 @@ pub(crate) struct Layout {
 
 /// What is the same for all connections.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct TlsTypes {
     pub(crate) layout: Layout,
     pub(crate) protocol_type: Py<PyType>,
     /// Where a transport that a program sees keeps its protocol, and its loop.
@@ -55,10 +55,10 @@ pub(crate) struct Known {
     pub(crate) zero: Py<PyAny>,
 }
 
-pub(crate) static KNOWN: OnceLock<Known> = OnceLock::new();
+pub(crate) static KNOWN: OnceLock<TlsTypes> = OnceLock::new();
 
 #[inline(always)]
-pub(crate) fn known() -> &'static Known {
+pub(crate) fn known() -> &'static TlsTypes {
     debug_assert!(KNOWN.get().is_some());
     // SAFETY: the methods are installed after this was set, and are the only ones to ask.
     unsafe { KNOWN.get().unwrap_unchecked() }
@@ -173,7 +173,7 @@ pub(crate) fn length_of(py: Python<'_>, data: &Ref) -> PyResult<usize> {
 /// `protocol` is alive and of our class.
 #[inline(always)]
 pub(crate) unsafe fn writes_at_once(protocol: *mut ffi::PyObject) -> bool {
-    let Known { layout, zero, .. } = known();
+    let TlsTypes { layout, zero, .. } = known();
     // SAFETY: by our caller's word; `False` is immortal.
     unsafe {
         holds(protocol, layout.write_buffer_size, zero.as_ptr())

@@ -23,35 +23,35 @@
 
 use std::time::Duration;
 
-use super::Team;
+use super::PoolShared;
 use super::detector::is_held_up;
-use super::team::STARTERS;
+use super::shared::STARTERS;
 use crate::config;
 use crate::event_loop::Shared;
-use crate::scheduler::{Homes, Outlook, Seat, Sleepers};
+use crate::scheduler::{Homes, LookOutcome, Sleepers, WorkerIndex};
 use crate::sync::announce::Announced;
 use crate::sys::clock;
 
 /// The loops as they begin each other's coroutines.
-pub(super) struct Starters<'a>(pub(super) &'a Team);
+pub(super) struct SpawnTargets<'a>(pub(super) &'a PoolShared);
 
-impl Sleepers for Starters<'_> {
-    fn is_parked(&self, seat: Seat) -> bool {
+impl Sleepers for SpawnTargets<'_> {
+    fn is_parked(&self, seat: WorkerIndex) -> bool {
         self.0.is_parked(seat)
     }
 
-    fn summon(&self, seat: Seat) -> bool {
+    fn summon(&self, seat: WorkerIndex) -> bool {
         self.0.summon_for(seat, STARTERS)
     }
 }
 
-impl Homes for Starters<'_> {
+impl Homes for SpawnTargets<'_> {
     /// One that looks for a post before it sleeps is as good as on its way.
-    fn is_awake(&self, seat: Seat) -> bool {
+    fn is_awake(&self, seat: WorkerIndex) -> bool {
         self.0.home(seat).is_some_and(|home| home.idle().is_awake() && !home.load.is_looking())
     }
 
-    fn post(&self, seat: Seat, announced: &Announced) {
+    fn post(&self, seat: WorkerIndex, announced: &Announced) {
         if let Some(home) = self.0.home(seat) {
             home.posted(announced);
         }
@@ -74,15 +74,15 @@ pub(super) enum Choice {
     Own,
     /// There too, while others sleep: the spawner comes to it as its turn ends.
     Alone,
-    Other(Seat),
+    Other(WorkerIndex),
 }
 
 /// One loop's part in this; its thread's.
 #[derive(Debug)]
-pub(super) struct Starter {
-    pub(super) seat: Seat,
+pub(super) struct SpawnPlacer {
+    pub(super) seat: WorkerIndex,
     /// Where a coroutine was placed last.
-    last: Seat,
+    last: WorkerIndex,
     seen: Box<[Seen]>,
     /// One lies on the own queue for whose sake nobody was woken; unless it has been taken.
     pub(super) has_alone: bool,
@@ -96,8 +96,8 @@ pub(super) struct Starter {
     placed: u64,
 }
 
-impl Starter {
-    pub(super) fn new(seat: Seat, loops: usize) -> Self {
+impl SpawnPlacer {
+    pub(super) fn new(seat: WorkerIndex, loops: usize) -> Self {
         Self {
             seat,
             last: seat,
@@ -111,7 +111,7 @@ impl Starter {
     }
 
     /// Whether those that began here of late took so short that to wake another costs more.
-    fn begins_shortly(&self, team: &Team) -> bool {
+    fn begins_shortly(&self, team: &PoolShared) -> bool {
         let Some(own) = team.home(self.seat) else { return false };
         let took = &own.metrics.begin_ns;
         let is_short = Duration::from_nanos(took.get()) <= config::SHORT_BEGINNING;
@@ -123,7 +123,7 @@ impl Starter {
     }
 
     /// Where the next coroutine is to be placed. `alone`: it may be the only one.
-    pub(super) fn choose(&mut self, team: &Team, alone: bool) -> Choice {
+    pub(super) fn choose(&mut self, team: &PoolShared, alone: bool) -> Choice {
         if self.in_a_row > 0 && !team.starts.is_empty(self.last) && team.takes_more(self.last) {
             self.in_a_row -= 1;
             return self.place_at(team, self.last);
@@ -135,7 +135,7 @@ impl Starter {
             self.forget(team, clock::monotonic_ns());
         }
         // Beginning with the last one: equal loops are filled one after another.
-        let before = Seat((self.last.0 + count - 1) % count);
+        let before = WorkerIndex((self.last.0 + count - 1) % count);
         let others = team.starts.seats_behind(before).take(config::LOOKED_AT);
         let best = others
             .filter(|seat| *seat != self.seat && team.takes_more(*seat))
@@ -171,7 +171,7 @@ impl Starter {
 
     /// Forgets what has ended of late: bit by bit, or all of it if this is the first of a new burst, lest
     /// what one burst had too much of is made up for by the next.
-    fn forget(&mut self, team: &Team, now_ns: u64) {
+    fn forget(&mut self, team: &PoolShared, now_ns: u64) {
         let paused = Duration::from_nanos(now_ns.saturating_sub(self.placed_ns));
         self.placed_ns = now_ns;
         if paused > config::BURST_PAUSE && self.placed >= config::BURST && team.all_have_begun() {
@@ -183,7 +183,7 @@ impl Starter {
     }
 
     /// Says where, and counts what it takes to make one, unless to run it takes far longer.
-    fn place_at(&mut self, team: &Team, seat: Seat) -> Choice {
+    fn place_at(&mut self, team: &PoolShared, seat: WorkerIndex) -> Choice {
         if let Some(own) = team.home(self.seat) {
             let took = Duration::from_nanos(own.metrics.begin_ns.get());
             if !took.is_zero() && took <= config::SHORT_BEGINNING {
@@ -197,7 +197,7 @@ impl Starter {
 
     /// Whom what is taken from a queue may be given to: this loop, or one that sleeps. One that is awake
     /// may be held up itself.
-    fn takers(&self, team: &Team, from: Seat) -> impl Iterator<Item = Seat> {
+    fn takers(&self, team: &PoolShared, from: WorkerIndex) -> impl Iterator<Item = WorkerIndex> {
         let own = self.seat;
         let others = team.starts.seats_behind(own).take(config::LOOKED_AT);
         others
@@ -209,7 +209,7 @@ impl Starter {
     }
 
     /// Which of these gets the next: the one that has had the fewest.
-    pub(super) fn choose_taker(&self, team: &Team, from: Seat) -> Seat {
+    pub(super) fn choose_taker(&self, team: &PoolShared, from: WorkerIndex) -> WorkerIndex {
         let own = self.seat;
         self.takers(team, from)
             // Of two that have had as many, one that does not give.
@@ -218,13 +218,13 @@ impl Starter {
     }
 
     /// How many can be taken from a queue so that nobody has had more than is fair.
-    pub(super) fn room(&self, team: &Team, from: Seat) -> u64 {
+    pub(super) fn room(&self, team: &PoolShared, from: WorkerIndex) -> u64 {
         let fair = team.fair_share();
         self.takers(team, from).map(|seat| fair.saturating_sub(team.had(seat))).sum()
     }
 
     /// Whether all others work, and have done so for a while: what is left to them has to wait.
-    fn are_all_busy(&self, team: &Team) -> bool {
+    fn are_all_busy(&self, team: &PoolShared) -> bool {
         let now_ns = clock::monotonic_ns();
         let is_busy = |home: &Shared| {
             let since = Duration::from_nanos(now_ns.saturating_sub(home.load.slept_ns.get()));
@@ -235,12 +235,12 @@ impl Starter {
     }
 
     /// Looks at the queues of the others.
-    pub(super) fn look(&mut self, team: &Team) -> Outlook {
-        let mut outlook = Outlook::Clear;
+    pub(super) fn look(&mut self, team: &PoolShared) -> LookOutcome {
+        let mut outlook = LookOutcome::Clear;
         let own = self.seat;
         let mut now_ns = 0;
         for seat in team.starts.seats_behind(own).filter(|seat| *seat != own) {
-            if team.starts.is_empty(seat) || !Starters(team).is_awake(seat) {
+            if team.starts.is_empty(seat) || !SpawnTargets(team).is_awake(seat) {
                 continue;
             }
             let Some(home) = team.home(seat) else { continue };
@@ -249,20 +249,20 @@ impl Starter {
                 team.forget(now_ns);
             }
             if self.is_due(team, seat, home, now_ns) {
-                return Outlook::Due(seat);
+                return LookOutcome::Due(seat);
             }
-            outlook = Outlook::Waiting;
+            outlook = LookOutcome::Waiting;
         }
         outlook
     }
 
     /// Whether what lies on the queue of a loop that is awake is to be taken from it now.
-    fn is_due(&mut self, team: &Team, seat: Seat, home: &Shared, now_ns: u64) -> bool {
+    fn is_due(&mut self, team: &PoolShared, seat: WorkerIndex, home: &Shared, now_ns: u64) -> bool {
         if !home.is_running() {
             return true;
         }
         let Some(runner) = home.awake_runner() else { return false };
-        let activity = (team.starts.pushed(seat) as u64).wrapping_add(home.metrics.errands.get());
+        let activity = (team.starts.pushed(seat) as u64).wrapping_add(home.metrics.unstarted.get());
         let seen = &mut self.seen[seat.0];
         let since = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
         if seen.since_ns != 0 && since < config::BEGIN_SOON {
@@ -289,22 +289,22 @@ impl Starter {
     }
 }
 
-impl Team {
+impl PoolShared {
     /// Whether a loop begins what is placed there from now on.
-    fn takes_more(&self, seat: Seat) -> bool {
+    fn takes_more(&self, seat: WorkerIndex) -> bool {
         !self.starts.is_closed(seat) && self.home(seat).is_some_and(|home| home.is_running())
     }
 
     /// How many loops are at work.
     fn working(&self) -> usize {
-        (0..self.loops.len()).filter(|seat| Starters(self).is_awake(Seat(*seat))).count()
+        (0..self.loops.len()).filter(|seat| SpawnTargets(self).is_awake(WorkerIndex(*seat))).count()
     }
 
     /// Has somebody keep an eye on what lies on a loop's queue, as the loop has not come to it yet. The
     /// monitor's part.
-    pub(super) fn see_to_errands(&self, seat: usize) {
-        if !self.starts.is_empty(Seat(seat)) {
-            self.starts.see_to_it(&Starters(self));
+    pub(super) fn see_to_unstarted(&self, seat: usize) {
+        if !self.starts.is_empty(WorkerIndex(seat)) {
+            self.starts.see_to_it(&SpawnTargets(self));
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::scheduler::{Park, Parked};
 const WORKED_NS: u64 = 1_000_000_000;
 
 /// A team of two; both have joined, and last did something of their own at [`WORKED_NS`].
-fn team() -> (Arc<Team>, [EventLoop<u32>; 2]) {
-    let team = Team::new(2, true, 2);
+fn team() -> (Arc<PoolShared>, [EventLoop<u32>; 2]) {
+    let team = PoolShared::new(2, true, 2);
     let loops = [0, 1].map(|id| {
         let one = EventLoop::new().expect("descriptors");
         drop(team.join(LoopId(id), one.shared()).expect("a place"));
@@ -54,9 +54,15 @@ fn who_is_free_is_woken_first_but_another_one_rather_than_nobody() {
     let (team, loops) = team();
     let parked = loops.each_ref().map(sleep);
     loops[0].metrics().worked_ns.set(u64::MAX);
-    assert!(team.has_sleeper() && !team.is_preferred(Seat(0)) && team.is_preferred(Seat(1)));
+    assert!(
+        team.has_sleeper()
+            && !team.is_preferred(WorkerIndex(0))
+            && team.is_preferred(WorkerIndex(1))
+    );
     team.inject(std::iter::empty());
-    assert!(team.is_parked(Seat(0)) && !team.is_parked(Seat(1)) && !team.has_sleeper());
+    assert!(
+        team.is_parked(WorkerIndex(0)) && !team.is_parked(WorkerIndex(1)) && !team.has_sleeper()
+    );
     drop(parked);
     let summons = loops.map(|one| one.shared().idle().take_summons().map(|it| it.crew()));
     assert_eq!(summons, [None, Some(HELPERS)]);

@@ -1,7 +1,7 @@
 //! Where coroutines are placed, and when they are taken.
 
-use crate::pool::Errand;
-use crate::pool::Hand;
+use crate::pool::LoopWorker;
+use crate::pool::Unstarted;
 use std::sync::Arc;
 
 use super::*;
@@ -12,14 +12,14 @@ use crate::sys::thread::ThreadId;
 
 /// Loops that all run, as far as they are asked, in the thread of the test.
 struct Pool {
-    team: Arc<Team>,
+    team: Arc<PoolShared>,
     loops: Vec<EventLoop<u32>>,
-    hands: Vec<Hand>,
+    hands: Vec<LoopWorker>,
 }
 
 impl Pool {
     fn new(loops: u32) -> Self {
-        let team = Team::new(loops as usize, true, loops as usize);
+        let team = PoolShared::new(loops as usize, true, loops as usize);
         let (loops, hands) = (0..loops)
             .map(|id| {
                 let event_loop = EventLoop::<u32>::new().expect("descriptors");
@@ -39,16 +39,16 @@ impl Pool {
 
     fn leave(&mut self, spawner: usize, count: usize) {
         for number in 0..count {
-            assert!(self.hands[spawner].leave_to_all(Errand::new(number)).is_empty());
+            assert!(self.hands[spawner].leave_to_all(Unstarted::new(number)).is_empty());
         }
     }
 
     fn parts(&self) -> Vec<usize> {
-        (0..self.loops.len()).map(|seat| self.team.starts.len(Seat(seat))).collect()
+        (0..self.loops.len()).map(|seat| self.team.starts.len(WorkerIndex(seat))).collect()
     }
 
     /// What the last look before a sleep finds.
-    fn look_out(&mut self, seat: usize) -> Outlook {
+    fn look_out(&mut self, seat: usize) -> LookOutcome {
         let mut watch = None;
         let outlook = self.hands[seat].look_out(&mut watch);
         self.hands[seat].stand_down(watch);
@@ -59,8 +59,8 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         for mut hand in self.hands.drain(..) {
-            for errand in hand.take_errands() {
-                let _ = errand.into_reference();
+            for unstarted in hand.take_unstarted() {
+                let _ = unstarted.into_reference();
             }
         }
     }
@@ -113,19 +113,19 @@ fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
         pool.leave(0, 1);
         assert_eq!(pool.parts(), [1, 0]);
         assert!(home.idle().is_parked());
-        let errand = pool.hands[0].next_errand().expect("left here");
+        let unstarted = pool.hands[0].next_unstarted().expect("left here");
         assert!(pool.hands[0].was_alone());
-        let _ = errand.into_reference();
+        let _ = unstarted.into_reference();
         // Nobody had awaited it.
         pool.shared(0).load.ended.add(1);
     }
     pool.leave(0, 1);
     assert_eq!(pool.parts(), [0, 1], "it is no single one");
     drop(parked);
-    assert!(pool.team.starts.pop(Seat(1)).map(Errand::into_reference).is_some());
+    assert!(pool.team.starts.pop(WorkerIndex(1)).map(Unstarted::into_reference).is_some());
     let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
-    pool.team.starts.push_alone(Seat(0), Errand::new(1));
-    pool.team.see_to_errands(0);
+    pool.team.starts.push_alone(WorkerIndex(0), Unstarted::new(1));
+    pool.team.see_to_unstarted(0);
     drop(parked);
     assert!(home.idle().take_summons().is_some());
 }
@@ -139,9 +139,9 @@ fn one_alone_goes_to_a_loop_that_sleeps_with_the_second_or_as_the_turn_ends() {
         let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
         pool.leave(0, 1);
         if passes {
-            let errand = pool.hands[0].next_errand().expect("left here");
+            let unstarted = pool.hands[0].next_unstarted().expect("left here");
             assert!(pool.hands[0].was_alone());
-            assert!(pool.hands[0].pass_on(errand).is_none());
+            assert!(pool.hands[0].pass_on(unstarted).is_none());
             assert_eq!(pool.parts(), [0, 1]);
         } else {
             pool.leave(0, 19);
@@ -169,13 +169,17 @@ fn who_makes_what_is_long_leaves_it_to_others() {
 fn what_is_taken_is_spread_over_those_that_sleep() {
     let mut pool = Pool::new(4);
     for number in 0..30 {
-        let refused = pool.team.starts.push(Seat(0), Errand::new(number), &Starters(&pool.team));
+        let refused = pool.team.starts.push(
+            WorkerIndex(0),
+            Unstarted::new(number),
+            &SpawnTargets(&pool.team),
+        );
         assert!(refused.is_empty());
     }
     let own = Arc::clone(pool.loops[1].shared());
     let other = Arc::clone(pool.loops[2].shared());
     let Park::Sleep(parked) = other.idle().park(|_| false) else { panic!("nothing to do") };
-    pool.hands[1].take_over(&own, Seat(0));
+    pool.hands[1].take_over(&own, WorkerIndex(0));
     // The last one works, or is held up as well.
     assert_eq!(pool.parts(), [15, 8, 7, 0]);
     assert!(!other.idle().is_parked(), "it has been woken");
@@ -220,9 +224,9 @@ fn who_makes_many_short_ones_gets_fewer_of_them_until_that_is_forgotten() {
         let share = made / loops as usize;
         assert!((share * 3 / 4..share - share / 8).contains(&parts[0]), "{parts:?}");
         assert!(parts.iter().all(|part| *part <= share + share / 4), "{parts:?}");
-        let ended: Vec<_> = pool.hands.iter_mut().flat_map(Hand::take_errands).collect();
-        for errand in ended {
-            let _ = errand.into_reference();
+        let ended: Vec<_> = pool.hands.iter_mut().flat_map(LoopWorker::take_unstarted).collect();
+        for unstarted in ended {
+            let _ = unstarted.into_reference();
         }
         pool.team.forget(until_ns + 2_000_000_000);
         pool.shared(0).metrics.begin_ns.set(5_000_000);
@@ -241,9 +245,9 @@ fn a_new_burst_makes_up_for_nothing() {
     }
     pool.leave(0, 100);
     assert!(pool.parts()[0] >= 75, "it is one burst: {:?}", pool.parts());
-    let begun: Vec<_> = pool.hands.iter_mut().flat_map(Hand::take_errands).collect();
-    for errand in begun {
-        let _ = errand.into_reference();
+    let begun: Vec<_> = pool.hands.iter_mut().flat_map(LoopWorker::take_unstarted).collect();
+    for unstarted in begun {
+        let _ = unstarted.into_reference();
     }
     compute(2 * config::BURST_PAUSE);
     pool.leave(0, 100);
@@ -304,49 +308,58 @@ fn what_has_begun_counts_until_it_ends() {
 #[test]
 fn a_loop_that_ended_or_is_not_run_gets_nothing() {
     let mut pool = Pool::new(3);
-    assert!(pool.hands[1].close_errands().is_empty());
+    assert!(pool.hands[1].close_unstarted().is_empty());
     pool.shared(2).set_running(false);
     pool.leave(0, 10);
     assert_eq!(pool.parts(), [10, 0, 0]);
-    let refused = pool.team.starts.push(Seat(1), Errand::new(7), &Starters(&pool.team));
-    assert_eq!(refused.into_iter().map(Errand::into_reference).collect::<Vec<_>>(), [7]);
+    let refused =
+        pool.team.starts.push(WorkerIndex(1), Unstarted::new(7), &SpawnTargets(&pool.team));
+    assert_eq!(refused.into_iter().map(Unstarted::into_reference).collect::<Vec<_>>(), [7]);
 }
 
 #[test]
 fn what_lies_on_a_loop_that_nobody_runs_is_taken_at_once() {
     let mut pool = Pool::new(2);
     pool.leave(0, 1);
-    assert_eq!(pool.look_out(1), Outlook::Waiting);
+    assert_eq!(pool.look_out(1), LookOutcome::Waiting);
     pool.shared(0).set_running(false);
-    assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)));
+    assert_eq!(pool.look_out(1), LookOutcome::Due(WorkerIndex(0)));
     let own = Arc::clone(pool.loops[1].shared());
-    pool.hands[1].take_over(&own, Seat(0));
+    pool.hands[1].take_over(&own, WorkerIndex(0));
     assert_eq!(pool.parts(), [0, 1]);
-    assert_eq!(pool.look_out(1), Outlook::Own);
+    assert_eq!(pool.look_out(1), LookOutcome::Own);
 }
 
 #[test]
 fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
     let mut pool = Pool::new(2);
     pool.leave(0, 2);
-    assert_eq!(pool.look_out(1), Outlook::Waiting);
+    assert_eq!(pool.look_out(1), LookOutcome::Waiting);
     compute(2 * config::BEGIN_SOON);
     // It has begun one meanwhile.
-    pool.shared(0).metrics.errands.add(1);
-    assert_eq!(pool.look_out(1), Outlook::Waiting);
+    pool.shared(0).metrics.unstarted.add(1);
+    assert_eq!(pool.look_out(1), LookOutcome::Waiting);
     compute(2 * config::BEGIN_SOON);
-    assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)));
+    assert_eq!(pool.look_out(1), LookOutcome::Due(WorkerIndex(0)));
     pool.shared(1).load.spawned.set(100);
-    assert_eq!(pool.hands[1].starter.room(&pool.team, Seat(0)), 0, "it has had more than is fair");
+    assert_eq!(
+        pool.hands[1].starter.room(&pool.team, WorkerIndex(0)),
+        0,
+        "it has had more than is fair"
+    );
     compute(config::HELD_UP_LONG);
-    assert_eq!(pool.look_out(1), Outlook::Due(Seat(0)), "however much it has itself");
+    assert_eq!(pool.look_out(1), LookOutcome::Due(WorkerIndex(0)), "however much it has itself");
 }
 
 #[test]
 fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
     let mut pool = Pool::new(2);
     for number in 0..20 {
-        let refused = pool.team.starts.push(Seat(0), Errand::new(number), &Starters(&pool.team));
+        let refused = pool.team.starts.push(
+            WorkerIndex(0),
+            Unstarted::new(number),
+            &SpawnTargets(&pool.team),
+        );
         assert!(refused.is_empty());
     }
     let millisecond = 1_000_000;
@@ -354,20 +367,20 @@ fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
     let look = |pool: &mut Pool| {
         let _ = pool.look_out(1);
         compute(2 * config::BEGIN_SOON);
-        pool.shared(0).metrics.errands.add(1);
+        pool.shared(0).metrics.unstarted.add(1);
         pool.look_out(1)
     };
     pool.shared(1).load.spawned.set(20);
-    assert_eq!(look(&mut pool), Outlook::Waiting, "it has as many itself");
+    assert_eq!(look(&mut pool), LookOutcome::Waiting, "it has as many itself");
     pool.shared(1).load.spawned.set(10);
     pool.shared(0).metrics.begin_ns.set(millisecond / 100);
-    assert_eq!(look(&mut pool), Outlook::Waiting, "they will begin soon");
+    assert_eq!(look(&mut pool), LookOutcome::Waiting, "they will begin soon");
     pool.shared(0).metrics.begin_ns.set(millisecond);
     let outlook = look(&mut pool);
     // Unless this thread had to wait for a processor.
-    if outlook == Outlook::Due(Seat(0)) {
+    if outlook == LookOutcome::Due(WorkerIndex(0)) {
         let own = Arc::clone(pool.loops[1].shared());
-        pool.hands[1].take_over(&own, Seat(0));
+        pool.hands[1].take_over(&own, WorkerIndex(0));
         assert_eq!(pool.parts(), [15, 5], "both have as many then");
     }
 }
@@ -377,11 +390,11 @@ fn one_thread_keeps_the_watch() {
     let mut pool = Pool::new(3);
     pool.leave(0, 1);
     let (mut one, mut two) = (None, None);
-    assert_eq!(pool.hands[1].look_out(&mut one), Outlook::Waiting);
+    assert_eq!(pool.hands[1].look_out(&mut one), LookOutcome::Waiting);
     assert!(one.is_some());
-    assert_eq!(pool.hands[2].look_out(&mut two), Outlook::Clear, "the other looks");
+    assert_eq!(pool.hands[2].look_out(&mut two), LookOutcome::Clear, "the other looks");
     assert!(two.is_none());
     pool.hands[1].stand_down(one);
-    assert_eq!(pool.hands[2].look_out(&mut two), Outlook::Waiting);
+    assert_eq!(pool.hands[2].look_out(&mut two), LookOutcome::Waiting);
     pool.hands[2].stand_down(two);
 }

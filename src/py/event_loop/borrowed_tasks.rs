@@ -19,7 +19,7 @@ use crate::py::cpython::object::Ref;
 use crate::sync::Mutex;
 
 /// What a loop keeps for those who read its tasks.
-pub(crate) struct Lent {
+pub(crate) struct BorrowedTasks {
     /// Whether there is anything; it may say so for a moment too long.
     any: AtomicBool,
     kept: Mutex<Kept>,
@@ -41,7 +41,7 @@ struct Kept {
     closed: bool,
 }
 
-impl Lent {
+impl BorrowedTasks {
     pub(crate) fn new() -> Self {
         Self { any: AtomicBool::new(false), kept: Mutex::new(Kept::default()) }
     }

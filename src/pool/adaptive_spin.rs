@@ -16,7 +16,7 @@ use crate::config;
 
 /// What one loop has learnt from its last sleeps.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct AdaptiveSpin {
     /// The last sleep was short, or the last look found something.
     expects: bool,
     /// Looks in vain, one after another.
@@ -25,7 +25,7 @@ pub(super) struct Patience {
     skip: u32,
 }
 
-impl Patience {
+impl AdaptiveSpin {
     /// For how long to look before this sleep; `None`: not at all.
     pub(super) fn look(&mut self) -> Option<Duration> {
         if !self.expects {
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn it_looks_after_a_short_sleep_and_as_long_as_it_finds_something() {
-        let mut patience = Patience::default();
+        let mut patience = AdaptiveSpin::default();
         assert_eq!(patience.look(), None);
         patience.slept(Duration::from_millis(1));
         assert_eq!(patience.look(), None);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn who_looks_in_vain_looks_less_and_less_often() {
-        let mut patience = Patience::default();
+        let mut patience = AdaptiveSpin::default();
         let mut looks = 0;
         for _ in 0..1000 {
             patience.slept(SHORT);

@@ -3,24 +3,26 @@
 use std::io;
 use std::sync::Arc;
 
-use super::errand::Errand;
-use super::forgotten::Forgotten;
-use super::{Incidents, Limit, Placement};
+use super::forgotten_counts::ForgottenCounts;
+use super::unstarted::Unstarted;
+use super::{Limit, Placement, StuckReports};
 use crate::config;
 use crate::event_loop::{Job, Phase, Shared};
 use crate::reactor::Handle;
-use crate::scheduler::{Crew, CrewId, Idle, RunQueues, Seat, Sleepers, Wake, Worker};
+use crate::scheduler::{
+    Idle, RunQueues, SchedulerShared, SearchKind, Sleepers, Wake, Worker, WorkerIndex,
+};
 use crate::sync::announce::Announced;
 use crate::sync::{Mutex, OnceLock, RwLock};
 use crate::sys::clock;
 
 /// What the threads of one pool share to work for each other.
 #[derive(Debug)]
-pub struct Team {
-    pub(super) crew: Arc<Crew<Job>>,
+pub struct PoolShared {
+    pub(super) crew: Arc<SchedulerShared<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
-    pub(super) starts: RunQueues<Errand>,
-    pub(super) forgotten: Forgotten,
+    pub(super) starts: RunQueues<Unstarted>,
+    pub(super) forgotten: ForgottenCounts,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
     /// How many of the threads can run at once.
@@ -34,7 +36,7 @@ pub struct Team {
     /// The monitor's reactor, while there is a monitor.
     monitor: RwLock<Option<Handle>>,
     /// Where it tells of loops that are inside one callback for too long, once somebody has asked.
-    incidents: OnceLock<Incidents>,
+    incidents: OnceLock<StuckReports>,
     pub(super) placement: Placement,
 }
 
@@ -46,36 +48,36 @@ fn is_free(shared: &Shared, now_ns: u64) -> bool {
             >= config::FREE_AFTER.as_nanos()
 }
 
-impl Sleepers for Team {
-    fn is_parked(&self, seat: Seat) -> bool {
+impl Sleepers for PoolShared {
+    fn is_parked(&self, seat: WorkerIndex) -> bool {
         self.home(seat).is_some_and(|shared| shared.idle().is_parked())
     }
 
-    fn is_preferred(&self, seat: Seat) -> bool {
+    fn is_preferred(&self, seat: WorkerIndex) -> bool {
         let now_ns = clock::monotonic_ns();
         self.home(seat).is_some_and(|shared| is_free(shared, now_ns))
     }
 
-    fn summon(&self, seat: Seat) -> bool {
+    fn summon(&self, seat: WorkerIndex) -> bool {
         self.summon_for(seat, HELPERS)
     }
 }
 
 /// The numbers of the crews.
-const HELPERS: CrewId = CrewId(0);
+const HELPERS: SearchKind = SearchKind(0);
 
 /// By this number a summons says that it is for those who begin coroutines.
-pub(super) const STARTERS: CrewId = CrewId(1);
+pub(super) const STARTERS: SearchKind = SearchKind(1);
 
-impl Team {
+impl PoolShared {
     /// For a pool of so many loops, which do each other's socket work or not, on so many cores.
     #[must_use]
     pub fn new(loops: usize, steals: bool, cores: usize) -> Arc<Self> {
-        let (crew, workers) = Crew::new(loops);
+        let (crew, workers) = SchedulerShared::new(loops);
         Arc::new(Self {
             crew,
             starts: RunQueues::new(loops, STARTERS),
-            forgotten: Forgotten::new(loops),
+            forgotten: ForgottenCounts::new(loops),
             steals,
             cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
@@ -91,17 +93,17 @@ impl Team {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn make_incidents(&self) -> io::Result<&Incidents> {
+    pub fn make_incidents(&self) -> io::Result<&StuckReports> {
         if self.incidents.get().is_none() {
             // Who comes second drops his own.
-            let _ = self.incidents.set(Incidents::new()?);
+            let _ = self.incidents.set(StuckReports::new()?);
         }
         self.incidents().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// Where the monitor tells of stuck loops, if anybody has asked.
     #[must_use]
-    pub fn incidents(&self) -> Option<&Incidents> {
+    pub fn incidents(&self) -> Option<&StuckReports> {
         self.incidents.get()
     }
 
@@ -116,7 +118,7 @@ impl Team {
 
     /// How long a callback may take before it is told of.
     pub(super) fn limit(&self) -> Limit {
-        self.incidents().map_or(Limit::Off, Incidents::limit)
+        self.incidents().map_or(Limit::Off, StuckReports::limit)
     }
 
     /// Whether the threads do each other's work.
@@ -126,12 +128,12 @@ impl Team {
     }
 
     /// The loop in a seat, once it has joined.
-    pub(super) fn home(&self, seat: Seat) -> Option<&Arc<Shared>> {
+    pub(super) fn home(&self, seat: WorkerIndex) -> Option<&Arc<Shared>> {
         self.loops[seat.0].get()
     }
 
     /// Summons the thread in a seat for one of the crews, and wakes it if it sleeps.
-    pub(super) fn summon_for(&self, seat: Seat, crew: CrewId) -> bool {
+    pub(super) fn summon_for(&self, seat: WorkerIndex, crew: SearchKind) -> bool {
         self.home(seat).is_some_and(|shared| shared.summon(crew))
     }
 

@@ -9,20 +9,20 @@ use std::sync::Arc;
 
 use super::deque::{Deque, Injector, Stealer};
 use super::search::Search;
-use super::{Seat, Sleepers, Summons};
+use super::{SearchPermit, Sleepers, WorkerIndex};
 use crate::config::{INJECTOR_INTERVAL, STEAL_LIMIT};
 use crate::sync::announce::Announced;
 
 /// What the threads of a pool share of their jobs. Nothing in it is written when a thread parks or
 /// wakes of its own accord; a push or a pop writes that thread's deque alone.
 #[derive(Debug)]
-pub struct Crew<J> {
+pub struct SchedulerShared<J> {
     stealers: Box<[Stealer<J>]>,
     injector: Injector<J>,
     search: Search,
 }
 
-impl<J: Send> Crew<J> {
+impl<J: Send> SchedulerShared<J> {
     /// A crew of so many threads, and what each of them owns, in the order of their seats.
     #[must_use]
     pub fn new(threads: usize) -> (Arc<Self>, Vec<Worker<J>>) {
@@ -33,7 +33,7 @@ impl<J: Send> Crew<J> {
             search: Search::new(threads),
         });
         let worker = |(seat, deque)| Worker {
-            seat: Seat(seat),
+            seat: WorkerIndex(seat),
             deque,
             crew: Arc::clone(&crew),
             taken: 0,
@@ -63,7 +63,7 @@ impl<J: Send> Crew<J> {
 
     /// Takes a job from the deque of the thread in this seat. Any thread.
     #[must_use = "a job that is dropped is lost"]
-    pub fn take_from(&self, seat: Seat) -> Option<J> {
+    pub fn take_from(&self, seat: WorkerIndex) -> Option<J> {
         self.stealers[seat.0].steal_one()
     }
 
@@ -83,13 +83,13 @@ impl<J: Send> Crew<J> {
 /// share(loop_pool::scheduler::Crew::<u32>::new(1).1);
 /// ```
 ///
-/// Whoever gives it up takes out the jobs first, or calls [`Crew::wake_one`]: what is left can
+/// Whoever gives it up takes out the jobs first, or calls [`SchedulerShared::wake_one`]: what is left can
 /// still be stolen.
 #[derive(Debug)]
 pub struct Worker<J> {
-    seat: Seat,
+    seat: WorkerIndex,
     deque: Deque<J>,
-    crew: Arc<Crew<J>>,
+    crew: Arc<SchedulerShared<J>>,
     /// Counts what was taken, for the injector's sake.
     taken: u32,
     random: Random,
@@ -98,11 +98,11 @@ pub struct Worker<J> {
 impl<J: Send> Worker<J> {
     /// Whose share it is.
     #[must_use]
-    pub fn seat(&self) -> Seat {
+    pub fn seat(&self) -> WorkerIndex {
         self.seat
     }
 
-    /// Adds a job behind the others. [`Crew::wake_one`] belongs after it, or after the last of
+    /// Adds a job behind the others. [`SchedulerShared::wake_one`] belongs after it, or after the last of
     /// several.
     pub fn push(&self, job: J) {
         self.deque.push(job);
@@ -142,7 +142,7 @@ impl<J: Send> Worker<J> {
     /// Searches on a summons, gives the search back, and wakes the next if there is more. `None`
     /// means that there was nothing anywhere after the search was given back.
     #[must_use = "a job that is dropped is lost"]
-    pub fn answer(&mut self, summons: Summons, sleepers: &impl Sleepers) -> Option<J> {
+    pub fn answer(&mut self, summons: SearchPermit, sleepers: &impl Sleepers) -> Option<J> {
         let found = self.search();
         let ended = self.give_back(summons);
         self.look_again(&ended, found, sleepers)
@@ -167,13 +167,13 @@ impl<J: Send> Worker<J> {
 
     /// Gives a summons up without searching, because the thread has its own work, and wakes
     /// another for what there is.
-    pub fn decline(&self, summons: Summons, sleepers: &impl Sleepers) {
+    pub fn decline(&self, summons: SearchPermit, sleepers: &impl Sleepers) {
         if self.give_back(summons).look(|| self.crew.has_work()) {
             self.crew.wake_one(sleepers);
         }
     }
 
-    fn give_back(&self, summons: Summons) -> Announced {
+    fn give_back(&self, summons: SearchPermit) -> Announced {
         self.crew.search.give_back(summons, self.seat)
     }
 
@@ -184,7 +184,7 @@ impl<J: Send> Worker<J> {
         }
         let Self { seat, deque, crew, .. } = self;
         // From here on the deque holds nothing but what is moved there.
-        let start = Seat(self.random.below(crew.stealers.len()));
+        let start = WorkerIndex(self.random.below(crew.stealers.len()));
         let job = crew.injector.steal_half(deque, STEAL_LIMIT).or_else(|| {
             crew.search.seats_behind(start).filter(|victim| victim != seat).find_map(|victim| {
                 let stealer = &crew.stealers[victim.0];

@@ -4,7 +4,7 @@ use crate::sync::atomic::AtomicU64;
 
 /// How much of what each loop has counted counts no more.
 #[derive(Debug)]
-pub(super) struct Forgotten {
+pub(super) struct ForgottenCounts {
     pub(super) loops: Box<[ForgottenOfLoop]>,
     pub(super) at_ns: AtomicU64,
 }
@@ -15,7 +15,7 @@ pub(super) struct ForgottenOfLoop {
     pub(super) made: AtomicU64,
 }
 
-impl Forgotten {
+impl ForgottenCounts {
     pub(super) fn new(loops: usize) -> Self {
         let loops = std::iter::repeat_with(ForgottenOfLoop::default).take(loops).collect();
         Self { loops, at_ns: AtomicU64::new(0) }

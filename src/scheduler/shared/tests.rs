@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::panic;
 
-use super::super::{CrewId, Idle, Park, Parked, Summons};
+use super::super::{Idle, Park, Parked, SearchKind, SearchPermit};
 use super::*;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Arc, thread};
@@ -19,11 +19,11 @@ impl<J> Worker<J> {
 struct Nobody;
 
 impl Sleepers for Nobody {
-    fn is_parked(&self, _: Seat) -> bool {
+    fn is_parked(&self, _: WorkerIndex) -> bool {
         false
     }
 
-    fn summon(&self, _: Seat) -> bool {
+    fn summon(&self, _: WorkerIndex) -> bool {
         false
     }
 }
@@ -47,23 +47,23 @@ impl Beds {
         parked
     }
 
-    fn wake(&self, parked: Parked<'_>, seat: usize) -> Option<Summons> {
+    fn wake(&self, parked: Parked<'_>, seat: usize) -> Option<SearchPermit> {
         drop(parked);
         self.idle[seat].take_summons()
     }
 }
 
 impl Sleepers for Beds {
-    fn is_parked(&self, seat: Seat) -> bool {
+    fn is_parked(&self, seat: WorkerIndex) -> bool {
         self.idle[seat.0].is_parked()
     }
 
-    fn is_preferred(&self, seat: Seat) -> bool {
+    fn is_preferred(&self, seat: WorkerIndex) -> bool {
         !self.spared.contains(&seat.0)
     }
 
-    fn summon(&self, seat: Seat) -> bool {
-        let summoned = self.idle[seat.0].summon(CrewId::default());
+    fn summon(&self, seat: WorkerIndex) -> bool {
+        let summoned = self.idle[seat.0].summon(SearchKind::default());
         if summoned {
             self.woken.borrow_mut().push(seat.0);
         }
@@ -71,8 +71,8 @@ impl Sleepers for Beds {
     }
 }
 
-fn crew<const N: usize>() -> (Arc<Crew<usize>>, [Worker<usize>; N]) {
-    let (crew, workers) = Crew::new(N);
+fn crew<const N: usize>() -> (Arc<SchedulerShared<usize>>, [Worker<usize>; N]) {
+    let (crew, workers) = SchedulerShared::new(N);
     let Ok(workers) = workers.try_into() else { panic!("as many as asked for") };
     (crew, workers)
 }
@@ -180,15 +180,15 @@ fn one_sleeper_is_woken_at_a_time_and_wakes_the_next_if_there_is_more() {
 struct Broken;
 
 impl Sleepers for Broken {
-    fn is_parked(&self, _: Seat) -> bool {
+    fn is_parked(&self, _: WorkerIndex) -> bool {
         true
     }
 
-    fn is_preferred(&self, _: Seat) -> bool {
+    fn is_preferred(&self, _: WorkerIndex) -> bool {
         true
     }
 
-    fn summon(&self, _: Seat) -> bool {
+    fn summon(&self, _: WorkerIndex) -> bool {
         panic!("the wake fails")
     }
 }
@@ -311,7 +311,7 @@ fn what_a_worker_leaves_behind_can_still_be_stolen() {
 fn no_job_is_lost_or_run_twice_among_threads() {
     const THREADS: usize = 4;
     const JOBS: usize = 100_000;
-    let (crew, workers) = Crew::new(THREADS);
+    let (crew, workers) = SchedulerShared::new(THREADS);
     let runs: Arc<Vec<_>> = Arc::new((0..JOBS).map(|_| AtomicBool::new(false)).collect());
     let left = Arc::new(AtomicUsize::new(JOBS));
     let threads: Vec<_> = workers

@@ -28,7 +28,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::config;
-use crate::event_loop::{Inbox, Shared, Stint};
+use crate::event_loop::{CallbackEpoch, Inbox, Shared};
 use crate::reactor::{Driver, Handle};
 use crate::scheduler::{Idle, Park, Wake};
 use crate::sync::atomic::{
@@ -39,11 +39,11 @@ use crate::sync::{Mutex, RwLock};
 
 /// A loop is inside one callback for longer than its limit, or was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Incident {
+pub struct StuckReport {
     /// Which loop of the pool.
     pub seat: usize,
     /// Which callback.
-    pub stint: Stint,
+    pub stint: CallbackEpoch,
     /// For how long by now, or if it has ended, in all.
     pub lasted: Duration,
     /// Whether it has ended.
@@ -99,7 +99,7 @@ impl Limit {
 /// What was told and not yet taken: the protocol without the kernel's part.
 #[derive(Debug)]
 pub(super) struct Told {
-    queue: Inbox<Incident>,
+    queue: Inbox<StuckReport>,
     idle: Idle,
     over: AtomicBool,
     /// Incidents told and not yet taken.
@@ -123,7 +123,7 @@ impl Told {
     ///
     /// # Errors
     /// [`NoRoom`] for a begin, while the reporter is too far behind.
-    pub(super) fn tell(&self, incident: Incident) -> Result<Wake, NoRoom> {
+    pub(super) fn tell(&self, incident: StuckReport) -> Result<Wake, NoRoom> {
         if !incident.ended && self.waiting.load(Relaxed) >= self.room {
             return Err(NoRoom);
         }
@@ -142,7 +142,7 @@ impl Told {
     }
 
     /// Takes out what was told, oldest first. `None`: nothing was, and nothing will be.
-    pub(super) fn take(&self) -> Option<Vec<Incident>> {
+    pub(super) fn take(&self) -> Option<Vec<StuckReport>> {
         let over = self.over.load(Acquire);
         let taken: Vec<_> = self.queue.drain().collect();
         self.waiting.fetch_sub(taken.len(), Relaxed);
@@ -156,7 +156,7 @@ pub(super) struct NoRoom;
 
 /// The way from the monitor to the reporter.
 #[derive(Debug)]
-pub struct Incidents {
+pub struct StuckReports {
     told: Told,
     /// A [`Limit`].
     limit: AtomicU64,
@@ -166,7 +166,7 @@ pub struct Incidents {
     handle: RwLock<Option<Handle>>,
 }
 
-impl Incidents {
+impl StuckReports {
     /// With nothing to tell yet.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl Incidents {
     ///
     /// # Errors
     /// [`NoRoom`] for a begin, while the reporter is too far behind.
-    pub(super) fn tell(&self, incident: Incident) -> Result<(), NoRoom> {
+    pub(super) fn tell(&self, incident: StuckReport) -> Result<(), NoRoom> {
         let wake = self.told.tell(incident)?;
         self.wake(wake);
         Ok(())
@@ -218,7 +218,7 @@ impl Incidents {
 
     /// Waits until something is told, and takes it out, oldest first. `None` after the end, when the
     /// descriptors have been given back. The reporter only, detached.
-    pub fn wait(&self) -> Option<Vec<Incident>> {
+    pub fn wait(&self) -> Option<Vec<StuckReport>> {
         let mut place = self.driver.lock();
         let mut found = Vec::new();
         loop {
@@ -246,8 +246,13 @@ mod tests {
     use super::*;
     use crate::sync::thread;
 
-    fn incident(number: u64, ended: bool) -> Incident {
-        Incident { seat: 0, stint: Stint::from_number(number), lasted: Duration::ZERO, ended }
+    fn incident(number: u64, ended: bool) -> StuckReport {
+        StuckReport {
+            seat: 0,
+            stint: CallbackEpoch::from_number(number),
+            lasted: Duration::ZERO,
+            ended,
+        }
     }
 
     #[test]
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_reporter_hears_all_and_then_the_end() {
-        let incidents = Arc::new(Incidents::new().unwrap());
+        let incidents = Arc::new(StuckReports::new().unwrap());
         let reporter = {
             let incidents = Arc::clone(&incidents);
             #[allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
