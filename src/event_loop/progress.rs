@@ -107,7 +107,7 @@ impl LoopProgress {
     #[must_use]
     pub fn present(&self) -> Option<CallbackEpoch> {
         match self.phase() {
-            Phase::Inside(stint) => Some(stint),
+            Phase::Inside(epoch) => Some(epoch),
             _ => None,
         }
     }

@@ -47,8 +47,8 @@ impl Job {
     /// it has left is the owner's to do. Any thread, detached; `helps`: it is not the owner's. Returns
     /// what was done.
     pub fn run(&self, scratch: &mut [u8], helps: bool) -> Report {
-        let mut bench = JobContext { scratch, registrar: &*self.owner };
-        let run = catch_unwind(AssertUnwindSafe(|| self.source.run(&mut bench)));
+        let mut job_context = JobContext { scratch, registrar: &*self.owner };
+        let run = catch_unwind(AssertUnwindSafe(|| self.source.run(&mut job_context)));
         let report = run.unwrap_or_else(|panic| {
             let nothing =
                 Ready { readable: false, writable: false, ended: false, token: self.token };
@@ -261,10 +261,10 @@ impl Shared {
         }
     }
 
-    /// Has the owner search for a crew, and wakes it, if it sleeps. Any thread.
+    /// Has the owner search for a scheduler, and wakes it, if it sleeps. Any thread.
     #[must_use = "the crew counts the one who was summoned"]
-    pub fn summon(&self, crew: SearchKind) -> bool {
-        let summoned = self.door.idle.summon(crew);
+    pub fn summon(&self, scheduler_shared: SearchKind) -> bool {
+        let summoned = self.door.idle.summon(scheduler_shared);
         if summoned {
             self.rouse();
         }

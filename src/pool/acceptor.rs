@@ -93,17 +93,17 @@ impl LoopIntake {
 /// Where the connections of one pool-wide server go.
 #[derive(Debug)]
 pub struct PoolAcceptor {
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     /// Each on cache lines of its own: whoever accepts writes to the door that it goes in by.
     doors: Box<[CachePadded<LoopIntake>]>,
 }
 
 impl PoolAcceptor {
-    /// For a server on the loops of a team.
+    /// For a server on the loops of a pool.
     #[must_use]
-    pub fn new(team: Arc<PoolShared>) -> Self {
-        let doors = team.loops.iter().map(|_| CachePadded::default()).collect();
-        Self { team, doors }
+    pub fn new(pool_shared: Arc<PoolShared>) -> Self {
+        let doors = pool_shared.loops.iter().map(|_| CachePadded::default()).collect();
+        Self { pool_shared, doors }
     }
 
     /// Lets connections be placed on a loop, by the token of its listener. Any thread.
@@ -125,12 +125,12 @@ impl PoolAcceptor {
     }
 
     fn shared(&self, id: LoopId) -> Option<&Arc<Shared>> {
-        self.team.home(WorkerIndex(id.0 as usize))
+        self.pool_shared.home(WorkerIndex(id.0 as usize))
     }
 
     /// The loop for the next connection, at this time of the clock.
     fn choose(&self, now_ns: u64) -> LoopId {
-        self.team.placement.next(|id| self.load(id, now_ns))
+        self.pool_shared.placement.next(|id| self.load(id, now_ns))
     }
 
     fn load(&self, id: LoopId, now_ns: u64) -> u64 {
@@ -176,11 +176,11 @@ mod tests {
 
     /// A server on so many loops, which listen.
     fn serving(count: u32) -> (PoolAcceptor, Vec<EventLoop<u32>>) {
-        let team = PoolShared::new(count as usize, false, 1);
+        let pool_shared = PoolShared::new(count as usize, false, 1);
         let loops: Vec<_> = (0..count).map(|_| EventLoop::new().unwrap()).collect();
-        let acceptor = PoolAcceptor::new(Arc::clone(&team));
+        let acceptor = PoolAcceptor::new(Arc::clone(&pool_shared));
         for (id, one) in (0..).map(LoopId).zip(&loops) {
-            assert!(team.join(id, one.shared()).is_some());
+            assert!(pool_shared.join(id, one.shared()).is_some());
             acceptor.open(id, IoToken::of_source(id.0, 1));
         }
         (acceptor, loops)

@@ -64,33 +64,33 @@ mod tests {
 
     #[test]
     fn it_looks_after_a_short_sleep_and_as_long_as_it_finds_something() {
-        let mut patience = AdaptiveSpin::default();
-        assert_eq!(patience.look(), None);
-        patience.slept(Duration::from_millis(1));
-        assert_eq!(patience.look(), None);
-        patience.slept(SHORT);
+        let mut spin = AdaptiveSpin::default();
+        assert_eq!(spin.look(), None);
+        spin.slept(Duration::from_millis(1));
+        assert_eq!(spin.look(), None);
+        spin.slept(SHORT);
         for _ in 0..10 {
-            assert!(patience.look().is_some());
-            patience.looked(true);
+            assert!(spin.look().is_some());
+            spin.looked(true);
         }
     }
 
     #[test]
     fn who_looks_in_vain_looks_less_and_less_often() {
-        let mut patience = AdaptiveSpin::default();
+        let mut spin = AdaptiveSpin::default();
         let mut looks = 0;
         for _ in 0..1000 {
-            patience.slept(SHORT);
-            if patience.look().is_some() {
+            spin.slept(SHORT);
+            if spin.look().is_some() {
                 looks += 1;
-                patience.looked(false);
+                spin.looked(false);
             }
         }
         assert!(looks < 16, "{looks} looks");
-        while patience.look().is_none() {
-            patience.slept(SHORT);
+        while spin.look().is_none() {
+            spin.slept(SHORT);
         }
-        patience.looked(true);
-        assert!(patience.look().is_some());
+        spin.looked(true);
+        assert!(spin.look().is_some());
     }
 }

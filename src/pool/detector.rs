@@ -77,9 +77,9 @@ impl StuckDetector {
         is_blocked: impl FnOnce() -> Option<bool>,
     ) -> Action {
         let Sample { callback, now_ns, had, helps, limit } = sample;
-        let Some(stint) = callback.filter(|_| callback == self.callback) else {
+        let Some(epoch) = callback.filter(|_| callback == self.callback) else {
             let ended = self.callback.filter(|_| self.is_reported);
-            let report = ended.map(|stint| Report::Ended(stint, self.lasted(now_ns)));
+            let report = ended.map(|epoch| Report::Ended(epoch, self.lasted(now_ns)));
             *self = Self { callback, began_ns: now_ns, looked_ns: now_ns, had, ..Self::default() };
             return Action { is_stuck: false, report };
         };
@@ -96,7 +96,7 @@ impl StuckDetector {
             self.is_stuck |= stuck_after.is_some_and(|after| self.held >= after);
         }
         let is_due = limit.is_some_and(|limit| self.held >= limit);
-        let report = is_due.then(|| Report::Due(stint, self.lasted(now_ns)));
+        let report = is_due.then(|| Report::Due(epoch, self.lasted(now_ns)));
         Action { is_stuck: self.is_stuck && helps, report }
     }
 

@@ -26,7 +26,7 @@ use crate::transport::Scratch;
 
 #[derive(Debug)]
 pub(super) struct Helper {
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     /// The monitor's own, by which it also sleeps.
     driver: Driver,
     /// Of each loop: its epoll, which is watched while it is stuck.
@@ -37,19 +37,19 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    /// With no loop to help, and its reactor known to the team.
+    /// With no loop to help, and its reactor known to the pool.
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub(super) fn new(team: Arc<PoolShared>) -> io::Result<Self> {
+    pub(super) fn new(pool_shared: Arc<PoolShared>) -> io::Result<Self> {
         let (driver, handle) = Driver::new()?;
-        team.set_monitor(Some(handle));
-        let watched = team.loops.iter().map(|_| None).collect();
+        pool_shared.set_monitor(Some(handle));
+        let watched = pool_shared.loops.iter().map(|_| None).collect();
         let (found, jobs, scratch) = (Vec::new(), VecDeque::new(), Scratch::default());
-        Ok(Self { team, driver, watched, found, jobs, scratch })
+        Ok(Self { pool_shared, driver, watched, found, jobs, scratch })
     }
 
-    /// Waits until a stuck loop's epoll has something to report, or the team wakes the monitor.
+    /// Waits until a stuck loop's epoll has something to report, or the pool wakes the monitor.
     pub(super) fn wait(&mut self, limit: Duration) {
         self.found.clear();
         // Nothing can fail but by a signal, after which we look again.
@@ -62,13 +62,13 @@ impl Helper {
     }
 
     /// Notes whether a loop is stuck at this look: begins to work for it, goes on, or lets it go.
-    pub(super) fn follow(&mut self, seat: usize, shared: &Arc<Shared>, is_stuck: bool) {
+    pub(super) fn follow(&mut self, worker_index: usize, shared: &Arc<Shared>, is_stuck: bool) {
         if !is_stuck {
-            self.release(seat);
+            self.release(worker_index);
             return;
         }
-        if self.watched[seat].is_none() {
-            self.take(seat, shared);
+        if self.watched[worker_index].is_none() {
+            self.take(worker_index, shared);
         }
         self.found.clear();
         if let Some(mut poller) = shared.try_poller() {
@@ -80,23 +80,26 @@ impl Helper {
     }
 
     /// Takes up what the owner of a loop has not got to, and watches its reactor.
-    fn take(&mut self, seat: usize, shared: &Arc<Shared>) {
+    fn take(&mut self, worker_index: usize, shared: &Arc<Shared>) {
         shared.metrics.handoffs.add(1);
         let Ok(selector) = shared.with_handle(Handle::selector) else { return };
-        let token = IoToken::of_source(u32::try_from(seat).unwrap_or(0), 0);
+        let token = IoToken::of_source(u32::try_from(worker_index).unwrap_or(0), 0);
         // If it cannot be watched, the next look finds what it reports.
-        let _ = self.team.with_monitor(|handle| handle.register(selector, token, Edges::Read));
-        self.watched[seat] = Some(selector);
+        let _ =
+            self.pool_shared.with_monitor(|handle| handle.register(selector, token, Edges::Read));
+        self.watched[worker_index] = Some(selector);
         let jobs = &mut self.jobs;
         shared.pending(|job| jobs.push_back(job));
         // Others' among them: it had taken them along.
-        jobs.extend(std::iter::from_fn(|| self.team.crew.take_from(WorkerIndex(seat))));
+        jobs.extend(std::iter::from_fn(|| {
+            self.pool_shared.scheduler_shared.take_from(WorkerIndex(worker_index))
+        }));
     }
 
-    fn release(&mut self, seat: usize) {
-        if let Some(selector) = self.watched[seat].take() {
+    fn release(&mut self, worker_index: usize) {
+        if let Some(selector) = self.watched[worker_index].take() {
             // The loop may have been closed, and the number reused: then it is not ours.
-            let _ = self.team.with_monitor(|handle| handle.deregister(selector));
+            let _ = self.pool_shared.with_monitor(|handle| handle.deregister(selector));
         }
     }
 
@@ -104,12 +107,12 @@ impl Helper {
     /// none it does them, and takes back what was left to others: each once at most, and no longer than
     /// a budget lasts, so that the next look comes soon.
     pub(super) fn run_jobs(&mut self, now_ns: u64) {
-        let is_helped = self.team.has_helper();
-        if is_helped || (self.jobs.len() > config::BEHIND && self.team.has_sleeper()) {
+        let is_helped = self.pool_shared.has_helper();
+        if is_helped || (self.jobs.len() > config::BEHIND && self.pool_shared.has_sleeper()) {
             let kept = if is_helped { 0 } else { config::BEHIND / 2 };
-            self.team.inject(self.jobs.drain(kept..));
+            self.pool_shared.inject(self.jobs.drain(kept..));
         } else if self.jobs.is_empty() {
-            let taken = std::iter::from_fn(|| self.team.crew.take_injected());
+            let taken = std::iter::from_fn(|| self.pool_shared.scheduler_shared.take_injected());
             self.jobs.extend(taken.take(config::BEHIND));
         }
         let budget = Budget::new(now_ns, u64::MAX, || false);

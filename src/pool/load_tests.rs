@@ -37,7 +37,7 @@ type Echoed = Arc<Stream<Vec<u8>>>;
 /// One loop, on its thread, with what it echoes.
 struct Owner {
     event_loop: Arc<EventLoop<u32>>,
-    hand: LoopWorker,
+    loop_worker: LoopWorker,
     streams: HashMap<IoToken, (UnixStream, Echoed)>,
     ready: VecDeque<IoToken>,
     scratch: Scratch,
@@ -46,11 +46,11 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(team: &Arc<PoolShared>, id: u32, event_loop: Arc<EventLoop<u32>>) -> Self {
-        let hand = team.join(LoopId(id), event_loop.shared()).unwrap();
+    fn new(pool_shared: &Arc<PoolShared>, id: u32, event_loop: Arc<EventLoop<u32>>) -> Self {
+        let loop_worker = pool_shared.join(LoopId(id), event_loop.shared()).unwrap();
         let (streams, ready) = (HashMap::new(), VecDeque::new());
         let (scratch, stuck) = (Scratch::default(), Arc::default());
-        Self { event_loop, hand, streams, ready, scratch, stuck }
+        Self { event_loop, loop_worker, streams, ready, scratch, stuck }
     }
 
     fn add(&mut self, near: UnixStream) {
@@ -83,7 +83,8 @@ impl Owner {
             let began_ns = clock::monotonic_ns();
             let when = (began_ns, began_ns + u64::try_from(limit.as_nanos()).unwrap());
             found.clear();
-            let waited = self.hand.wait(&event_loop, &mut self.scratch, when, limit, &mut found);
+            let waited =
+                self.loop_worker.wait(&event_loop, &mut self.scratch, when, limit, &mut found);
             shared.metrics.worked_ns.set(waited.unwrap().1);
             self.collect(&found);
             let busy = shared.progress.busy();
@@ -99,7 +100,7 @@ impl Owner {
         }
         self.give_up();
         shared.set_running(false);
-        assert!(self.hand.leave(shared).is_empty());
+        assert!(self.loop_worker.leave(shared).is_empty());
         event_loop.close_reactor(&claim);
     }
 
@@ -117,7 +118,7 @@ impl Owner {
             }
             self.schedule(token, schedule);
         }
-        self.hand.offer(jobs.into_iter());
+        self.loop_worker.offer(jobs.into_iter());
         for completion in shared.drain_completions() {
             let Completion::Turn(token) = completion else { panic!("nobody accepts") };
             self.ready.push_back(token);
@@ -213,13 +214,13 @@ fn exchange(peers: &mut [UnixStream], round: usize, get_stuck: impl Fn()) {
 
 #[test]
 fn what_many_threads_echo_is_whole_and_in_order() {
-    let team = PoolShared::new(LOOPS as usize, true, LOOPS as usize);
+    let pool_shared = PoolShared::new(LOOPS as usize, true, LOOPS as usize);
     let loops: Vec<_> = (0..LOOPS).map(|_| Arc::new(EventLoop::new().unwrap())).collect();
     let stuck = Arc::new(AtomicBool::new(false));
     let mut peers = Vec::new();
     let mut threads = Vec::new();
     for (event_loop, id) in loops.iter().zip(0..) {
-        let mut owner = Owner::new(&team, id, Arc::clone(event_loop));
+        let mut owner = Owner::new(&pool_shared, id, Arc::clone(event_loop));
         if id == 0 {
             owner.stuck = Arc::clone(&stuck);
         }
@@ -232,7 +233,7 @@ fn what_many_threads_echo_is_whole_and_in_order() {
         }
         threads.push(thread::spawn(move || owner.run()));
     }
-    let monitor = Monitor::start(Arc::clone(&team)).unwrap();
+    let monitor = Monitor::start(Arc::clone(&pool_shared)).unwrap();
     let get_stuck = || stuck.store(true, Relaxed);
     let metrics = loops[0].metrics();
     let has_helped = || metrics.bytes_in_helped.get() > 0 && metrics.bytes_out_helped.get() > 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom::sync::Notify;
 
-use super::acceptor::Door;
+use super::acceptor::LoopIntake;
 use super::stuck_reports::{NoRoom, StuckReport, Told};
 use crate::event_loop::CallbackEpoch;
 use crate::id::IoToken;
@@ -24,7 +24,7 @@ impl Model {
     }
 
     fn tell(&self, number: u64, ended: bool) -> Result<(), NoRoom> {
-        self.told.tell(incident(number, ended)).map(|wake| self.wake(wake))
+        self.told.tell(stuck_report(number, ended)).map(|wake| self.wake(wake))
     }
 
     fn wake(&self, wake: Wake) {
@@ -53,17 +53,17 @@ impl Model {
 
     fn hear_one(&self) -> StuckReport {
         loop {
-            if let Some(incident) = self.wait().and_then(|mut taken| taken.pop()) {
-                return incident;
+            if let Some(stuck_report) = self.wait().and_then(|mut taken| taken.pop()) {
+                return stuck_report;
             }
         }
     }
 }
 
-fn incident(number: u64, ended: bool) -> StuckReport {
+fn stuck_report(number: u64, ended: bool) -> StuckReport {
     StuckReport {
-        seat: 0,
-        stint: CallbackEpoch::from_number(number),
+        worker_index: 0,
+        epoch: CallbackEpoch::from_number(number),
         lasted: Duration::ZERO,
         ended,
     }
@@ -81,12 +81,12 @@ fn loom_all_that_is_told_is_heard_in_order_and_then_the_end() {
                 model.wake(model.told.end());
             })
         };
-        assert_eq!(model.report(), [incident(1, false), incident(1, true)]);
+        assert_eq!(model.report(), [stuck_report(1, false), stuck_report(1, true)]);
         monitor.join().unwrap();
     });
 }
 
-/// The end does not come: nothing but the incident itself wakes the reporter.
+/// The end does not come: nothing but the stuck report itself wakes the reporter.
 #[test]
 fn loom_an_incident_alone_is_not_slept_through() {
     loom::model(|| {
@@ -95,7 +95,7 @@ fn loom_an_incident_alone_is_not_slept_through() {
             let model = Arc::clone(&model);
             thread::spawn(move || assert_eq!(model.tell(1, false), Ok(())))
         };
-        assert_eq!(model.hear_one(), incident(1, false));
+        assert_eq!(model.hear_one(), stuck_report(1, false));
         monitor.join().unwrap();
     });
 }
@@ -115,7 +115,7 @@ fn loom_an_end_from_another_thread_loses_nothing() {
         };
         monitor.join().unwrap();
         model.wake(model.told.end());
-        assert_eq!(reporter.join().unwrap(), [incident(1, true)]);
+        assert_eq!(reporter.join().unwrap(), [stuck_report(1, true)]);
     });
 }
 
@@ -130,7 +130,7 @@ fn loom_a_begin_without_room_is_not_told() {
                 let mut told = Vec::new();
                 for number in 1..=2 {
                     if model.tell(number, false).is_ok() {
-                        told.push(incident(number, false));
+                        told.push(stuck_report(number, false));
                     }
                 }
                 model.wake(model.told.end());
@@ -139,7 +139,7 @@ fn loom_a_begin_without_room_is_not_told() {
         };
         let heard = model.report();
         assert_eq!(monitor.join().unwrap(), heard);
-        assert_eq!(heard[0], incident(1, false));
+        assert_eq!(heard[0], stuck_report(1, false));
     });
 }
 
@@ -147,7 +147,7 @@ fn loom_a_begin_without_room_is_not_told() {
 #[test]
 fn loom_nothing_is_placed_behind_a_shut_door() {
     loom::model(|| {
-        let loop_ = Arc::new((Door::default(), Mutex::new(0)));
+        let loop_ = Arc::new((LoopIntake::default(), Mutex::new(0)));
         loop_.0.open(IoToken::of_source(7, 1));
         let placers: Vec<_> = (0..2)
             .map(|_| {

@@ -34,7 +34,7 @@ use crate::sys::thread::ThreadId;
 /// The monitor's thread, ended by [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Monitor {
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -44,24 +44,24 @@ impl Monitor {
     ///
     /// # Errors
     /// When the process is out of descriptors or threads.
-    pub fn start(team: Arc<PoolShared>) -> io::Result<Self> {
+    pub fn start(pool_shared: Arc<PoolShared>) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
-        let watch = Watch::new(Arc::clone(&team), clock::monotonic_ns())?;
+        let watch = Watch::new(Arc::clone(&pool_shared), clock::monotonic_ns())?;
         let until = Arc::clone(&stopping);
         let thread = spawn("loop-pool-monitor", move || watch.run(&until))?;
-        Ok(Self { team, stopping, thread: Mutex::new(Some(thread)) })
+        Ok(Self { pool_shared, stopping, thread: Mutex::new(Some(thread)) })
     }
 
     /// Ends the thread and waits for it. Detached.
     pub fn stop(&self) {
         self.stopping.store(true, Release);
-        self.team.wake_monitor();
+        self.pool_shared.wake_monitor();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "the monitor panicked");
         }
-        self.team.set_monitor(None);
+        self.pool_shared.set_monitor(None);
     }
 }
 
@@ -74,7 +74,7 @@ struct Watched {
 
 #[derive(Debug)]
 struct Watch {
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     watched: Box<[Watched]>,
     helper: Helper,
     /// When it looked last.
@@ -84,32 +84,32 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(team: Arc<PoolShared>, now_ns: u64) -> io::Result<Self> {
-        let watched = team.loops.iter().map(|_| Watched::default()).collect();
-        let helper = Helper::new(Arc::clone(&team))?;
-        Ok(Self { team, watched, helper, looked_ns: now_ns, quiet: 0 })
+    fn new(pool_shared: Arc<PoolShared>, now_ns: u64) -> io::Result<Self> {
+        let watched = pool_shared.loops.iter().map(|_| Watched::default()).collect();
+        let helper = Helper::new(Arc::clone(&pool_shared))?;
+        Ok(Self { pool_shared, watched, helper, looked_ns: now_ns, quiet: 0 })
     }
 
     fn run(mut self, stopping: &AtomicBool) {
-        let team = Arc::clone(&self.team);
+        let pool_shared = Arc::clone(&self.pool_shared);
         while !stopping.load(Relaxed) {
-            let (limit, parked) = self.next_wait(&team);
+            let (limit, parked) = self.next_wait(&pool_shared);
             self.helper.wait(limit);
             drop(parked);
             self.look(clock::monotonic_ns());
         }
         // The loops have ended since the last look, and with them what they were in. One that has not
         // is not reported any more.
-        self.team.set_limit(Limit::Off);
+        self.pool_shared.set_limit(Limit::Off);
         let now_ns = clock::monotonic_ns();
-        for (seat, shared) in Arc::clone(&self.team).loops() {
-            self.look_at(seat, shared, shared.awake_runner(), now_ns);
+        for (worker_index, shared) in Arc::clone(&self.pool_shared).loops() {
+            self.look_at(worker_index, shared, shared.awake_runner(), now_ns);
         }
     }
 
     /// For how long there is nothing to look at, if nothing comes. For longer than a tick, while it has
     /// duties, only by the proof that the first loop to wake wakes it.
-    fn next_wait<'a>(&mut self, team: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
+    fn next_wait<'a>(&mut self, pool_shared: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
         if self.helper.has_jobs() {
             (Duration::ZERO, None)
         } else if !self.has_duties() {
@@ -117,21 +117,22 @@ impl Watch {
         } else if self.quiet < config::MONITOR_PATIENCE {
             (config::MONITOR_TICK, None)
         } else {
-            self.go_to_sleep(team)
+            self.go_to_sleep(pool_shared)
         }
     }
 
     /// Whether there is anything to look for while loops are awake.
     fn has_duties(&self) -> bool {
-        self.team.steals()
-            || self.team.limit() != Limit::Off
+        self.pool_shared.steals()
+            || self.pool_shared.limit() != Limit::Off
             || self.watched.iter().any(|watched| watched.detector.is_reported())
     }
 
     /// Announces that the monitor sleeps, and looks once more whether it may.
-    fn go_to_sleep<'a>(&mut self, team: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
-        let is_awake = |_: &_| team.loops().any(|(_, shared)| shared.awake_runner().is_some());
-        match team.monitor_idle.park(is_awake) {
+    fn go_to_sleep<'a>(&mut self, pool_shared: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
+        let is_awake =
+            |_: &_| pool_shared.loops().any(|(_, shared)| shared.awake_runner().is_some());
+        match pool_shared.monitor_idle.park(is_awake) {
             Park::Sleep(parked) => (config::MAX_WAIT, Some(parked)),
             Park::Work => {
                 self.quiet = 0;
@@ -143,24 +144,24 @@ impl Watch {
     /// Looks at every loop, reports those that are inside a callback for long, and has those helped
     /// that are stuck.
     fn look(&mut self, now_ns: u64) {
-        let team = Arc::clone(&self.team);
+        let pool_shared = Arc::clone(&self.pool_shared);
         let passed_ns = now_ns.saturating_sub(self.looked_ns);
         self.looked_ns = now_ns;
         let mut awake = false;
-        for (seat, shared) in team.loops() {
+        for (worker_index, shared) in pool_shared.loops() {
             let runner = shared.awake_runner();
             awake |= runner.is_some();
-            if runner.is_some() && team.steals() {
-                team.see_to_unstarted(seat);
+            if runner.is_some() && pool_shared.steals() {
+                pool_shared.see_to_unstarted(worker_index);
             }
-            let is_stuck = self.look_at(seat, shared, runner, now_ns);
+            let is_stuck = self.look_at(worker_index, shared, runner, now_ns);
             let (recently, published) =
-                (&mut self.watched[seat].recently, &shared.metrics.stuck_us);
+                (&mut self.watched[worker_index].recently, &shared.metrics.stuck_us);
             let stuck_us = recently.pass(passed_ns, is_stuck, published.get());
             if stuck_us != published.get() {
                 published.set(stuck_us);
             }
-            self.helper.follow(seat, shared, is_stuck);
+            self.helper.follow(worker_index, shared, is_stuck);
         }
         self.helper.run_jobs(now_ns);
         self.quiet = if awake { 0 } else { self.quiet.saturating_add(1) };
@@ -169,28 +170,29 @@ impl Watch {
     /// Looks at one loop, and reports its callback if it is time. Returns whether it is stuck.
     fn look_at(
         &mut self,
-        seat: usize,
+        worker_index: usize,
         shared: &Shared,
         runner: Option<ThreadId>,
         now_ns: u64,
     ) -> bool {
-        let incidents = self.team.incidents();
+        let stuck_reports = self.pool_shared.stuck_reports();
         let sample = Sample {
             callback: runner.and_then(|_| shared.progress.present()),
             now_ns,
             had: runner.and_then(ThreadId::processor_time),
-            helps: self.team.steals(),
-            limit: incidents.and_then(|incidents| incidents.limit().of(shared)),
+            helps: self.pool_shared.steals(),
+            limit: stuck_reports.and_then(|stuck_reports| stuck_reports.limit().of(shared)),
         };
-        let detector = &mut self.watched[seat].detector;
+        let detector = &mut self.watched[worker_index].detector;
         let action = detector.look(sample, || runner.and_then(ThreadId::is_blocked));
-        let (stint, lasted, ended) = match action.report {
+        let (epoch, lasted, ended) = match action.report {
             None => return action.is_stuck,
-            Some(Report::Due(stint, lasted)) => (stint, lasted, false),
-            Some(Report::Ended(stint, lasted)) => (stint, lasted, true),
+            Some(Report::Due(epoch, lasted)) => (epoch, lasted, false),
+            Some(Report::Ended(epoch, lasted)) => (epoch, lasted, true),
         };
-        let incident = StuckReport { seat, stint, lasted, ended };
-        let told = incidents.is_some_and(|incidents| incidents.tell(incident).is_ok());
+        let stuck_report = StuckReport { worker_index, epoch, lasted, ended };
+        let told =
+            stuck_reports.is_some_and(|stuck_reports| stuck_reports.tell(stuck_report).is_ok());
         debug_assert!(told || !ended, "there is always room for an end");
         if told && !ended {
             detector.reported();

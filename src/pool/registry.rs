@@ -176,11 +176,11 @@ impl<T: Send + Sync> Registry<T> {
         reference: T,
         created_ns: u64,
         foreign: bool,
-        roster: &mut WeakTasks,
+        weak_tasks: &mut WeakTasks,
     ) -> Option<T> {
-        roster.serial += 1;
-        let serial = roster.serial;
-        let first = roster.part;
+        weak_tasks.serial += 1;
+        let serial = weak_tasks.serial;
+        let first = weak_tasks.part;
         let free = (0..PARTS)
             .map(|step| (first + step) % PARTS)
             .find_map(|part| Some((part, self.tasks.try_entry(TaskKey { owner, address, part })?)));
@@ -188,8 +188,8 @@ impl<T: Send + Sync> Registry<T> {
             // Each is being read.
             (first, self.tasks.entry(TaskKey { owner, address, part: first }))
         });
-        roster.part = part;
-        roster.queue.push_back(Listed { address, serial, part });
+        weak_tasks.part = part;
+        weak_tasks.queue.push_back(Listed { address, serial, part });
         let entry = Entry { reference, created_ns, foreign, serial };
         match place {
             Place::Occupied(mut place) => Some(place.insert(entry).reference),
@@ -229,23 +229,23 @@ impl<T: Send + Sync> Registry<T> {
     pub fn sweep_one(
         &self,
         owner: OwnerKey,
-        roster: &mut WeakTasks,
+        weak_tasks: &mut WeakTasks,
         is_dead: impl Fn(&T) -> bool,
     ) -> Option<T> {
-        let listed = roster.queue.pop_front()?;
+        let listed = weak_tasks.queue.pop_front()?;
         let Listed { address, part, .. } = listed;
         match self.tasks.try_entry(TaskKey { owner, address, part }) {
             Some(Place::Occupied(place)) if place.get().serial == listed.serial => {
                 if is_dead(&place.get().reference) {
-                    roster.swept += 1;
+                    weak_tasks.swept += 1;
                     return Some(place.remove().reference);
                 }
-                roster.queue.push_back(listed);
+                weak_tasks.queue.push_back(listed);
             }
             // It was removed, or another has its address now, with a place of its own.
             Some(_) => {}
             // It is being read.
-            None => roster.queue.push_back(listed),
+            None => weak_tasks.queue.push_back(listed),
         }
         None
     }
@@ -254,16 +254,16 @@ impl<T: Send + Sync> Registry<T> {
     pub fn sweep(
         &self,
         owner: OwnerKey,
-        roster: &mut WeakTasks,
+        weak_tasks: &mut WeakTasks,
         count: usize,
         is_dead: impl Fn(&T) -> bool,
     ) -> Vec<T> {
-        (0..count).filter_map(|_| self.sweep_one(owner, roster, &is_dead)).collect()
+        (0..count).filter_map(|_| self.sweep_one(owner, weak_tasks, &is_dead)).collect()
     }
 
     /// Takes all tasks of a roster out.
-    pub fn forget(&self, owner: OwnerKey, roster: &mut WeakTasks) -> Vec<T> {
-        let gone = std::mem::take(&mut roster.queue).into_iter();
+    pub fn forget(&self, owner: OwnerKey, weak_tasks: &mut WeakTasks) -> Vec<T> {
+        let gone = std::mem::take(&mut weak_tasks.queue).into_iter();
         gone.flat_map(|listed| self.remove(owner, listed.address)).collect()
     }
 }
@@ -301,40 +301,40 @@ mod tests {
 
     #[test]
     fn the_dead_are_swept_and_the_living_stay() {
-        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
+        let (registry, mut weak_tasks) = (Registry::default(), WeakTasks::default());
         for task in 0..10 {
-            let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
+            let _ = registry.add(OWNER, task * 16, task, 0, false, &mut weak_tasks);
         }
-        let removed = registry.sweep(OWNER, &mut roster, 4, |task| task % 2 == 1);
+        let removed = registry.sweep(OWNER, &mut weak_tasks, 4, |task| task % 2 == 1);
         assert_eq!(removed, [1, 3]);
-        let removed = registry.sweep(OWNER, &mut roster, 100, |task| task % 2 == 1);
+        let removed = registry.sweep(OWNER, &mut weak_tasks, 100, |task| task % 2 == 1);
         assert_eq!(removed, [5, 7, 9]);
-        assert_eq!((roster.len(), roster.swept()), (5, 5));
+        assert_eq!((weak_tasks.len(), weak_tasks.swept()), (5, 5));
         assert_eq!(of(&registry, OWNER), [0, 2, 4, 6, 8]);
     }
 
     #[test]
     fn an_address_that_is_used_again_has_one_place() {
-        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
-        assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut roster), None);
-        assert_eq!(registry.add(OWNER, 16, 2, 0, false, &mut roster), Some(1));
-        assert!(registry.sweep(OWNER, &mut roster, 2, |_| false).is_empty());
-        assert_eq!(roster.len(), 1);
+        let (registry, mut weak_tasks) = (Registry::default(), WeakTasks::default());
+        assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut weak_tasks), None);
+        assert_eq!(registry.add(OWNER, 16, 2, 0, false, &mut weak_tasks), Some(1));
+        assert!(registry.sweep(OWNER, &mut weak_tasks, 2, |_| false).is_empty());
+        assert_eq!(weak_tasks.len(), 1);
         assert_eq!(of(&registry, OWNER), [2]);
     }
 
     #[test]
     fn all_are_due_once_as_many_callbacks_have_run() {
-        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
+        let (registry, mut weak_tasks) = (Registry::default(), WeakTasks::default());
         for task in 0..10 {
-            let _ = registry.add(OWNER, task * 16, task, 0, false, &mut roster);
+            let _ = registry.add(OWNER, task * 16, task, 0, false, &mut weak_tasks);
         }
-        assert_eq!(roster.due(9, 4), 0);
+        assert_eq!(weak_tasks.due(9, 4), 0);
         for (portion, more) in [(4, true), (4, true), (2, false)] {
-            assert_eq!((roster.due(10, 4), roster.has_due()), (portion, more));
+            assert_eq!((weak_tasks.due(10, 4), weak_tasks.has_due()), (portion, more));
         }
-        assert_eq!(roster.due(10, 4), 0);
-        assert_eq!(roster.due(20, 100), 10);
+        assert_eq!(weak_tasks.due(10, 4), 0);
+        assert_eq!(weak_tasks.due(20, 100), 10);
     }
 
     #[test]
@@ -359,33 +359,33 @@ mod tests {
 
     #[test]
     fn a_loop_does_not_wait_for_those_who_read_its_tasks() {
-        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
-        assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut roster), None);
+        let (registry, mut weak_tasks) = (Registry::default(), WeakTasks::default());
+        assert_eq!(registry.add(OWNER, 16, 1, 0, false, &mut weak_tasks), None);
         let read = |part| registry.tasks.shards()[shard_of(OWNER, part)].read();
         {
             let _readers: Vec<_> = (0..PARTS - 1).map(read).collect();
-            assert_eq!(registry.add(OWNER, 32, 2, 0, false, &mut roster), None);
-            assert_eq!(registry.add(OWNER, 16, 3, 0, false, &mut roster), None);
+            assert_eq!(registry.add(OWNER, 32, 2, 0, false, &mut weak_tasks), None);
+            assert_eq!(registry.add(OWNER, 16, 3, 0, false, &mut weak_tasks), None);
             // What is being read is looked at another time; what is not, is looked at.
-            assert_eq!(registry.sweep(OWNER, &mut roster, 3, |_| true), [2, 3]);
-            assert_eq!(roster.len(), 1);
+            assert_eq!(registry.sweep(OWNER, &mut weak_tasks, 3, |_| true), [2, 3]);
+            assert_eq!(weak_tasks.len(), 1);
         }
         assert_eq!(of(&registry, OWNER), [1]);
-        assert_eq!(registry.sweep(OWNER, &mut roster, 3, |_| true), [1]);
+        assert_eq!(registry.sweep(OWNER, &mut weak_tasks, 3, |_| true), [1]);
     }
 
     #[test]
     fn what_is_removed_is_gone_from_every_shard() {
-        let (registry, mut roster) = (Registry::default(), WeakTasks::default());
-        let _ = registry.add(OWNER, 16, 1, 0, false, &mut roster);
+        let (registry, mut weak_tasks) = (Registry::default(), WeakTasks::default());
+        let _ = registry.add(OWNER, 16, 1, 0, false, &mut weak_tasks);
         {
             let _reader = registry.tasks.shards()[shard_of(OWNER, 0)].read();
-            let _ = registry.add(OWNER, 16, 2, 0, false, &mut roster);
+            let _ = registry.add(OWNER, 16, 2, 0, false, &mut weak_tasks);
         }
         assert_eq!(of(&registry, OWNER), [1, 2]);
         assert_eq!(registry.remove(OWNER, 16), [1, 2]);
         assert!(of(&registry, OWNER).is_empty());
-        assert!(registry.sweep(OWNER, &mut roster, 9, |_| true).is_empty());
-        assert!(roster.is_empty());
+        assert!(registry.sweep(OWNER, &mut weak_tasks, 9, |_| true).is_empty());
+        assert!(weak_tasks.is_empty());
     }
 }

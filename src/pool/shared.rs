@@ -19,24 +19,24 @@ use crate::sys::clock;
 /// What the threads of one pool share to work for each other.
 #[derive(Debug)]
 pub struct PoolShared {
-    pub(super) crew: Arc<SchedulerShared<Job>>,
+    pub(super) scheduler_shared: Arc<SchedulerShared<Job>>,
     /// Coroutines that have not begun, for whichever loop gets to them first.
     pub(super) starts: RunQueues<Unstarted>,
-    pub(super) forgotten: ForgottenCounts,
+    pub(super) forgotten_counts: ForgottenCounts,
     /// Whether the threads do each other's work at all; connections are placed in any case.
     steals: bool,
     /// How many of the threads can run at once.
     pub(super) cores: usize,
     /// The loops, set when each one's thread has begun.
     pub(super) loops: Box<[OnceLock<Arc<Shared>>]>,
-    /// Shares in the crew that no thread has taken yet.
+    /// Shares in the scheduler that no thread has taken yet.
     pub(super) workers: Mutex<Vec<Option<Worker<Job>>>>,
     /// Whether the monitor sleeps until a loop wakes it.
     pub(super) monitor_idle: Idle,
     /// The monitor's reactor, while there is a monitor.
     monitor: RwLock<Option<Handle>>,
     /// Where it tells of loops that are inside one callback for too long, once somebody has asked.
-    incidents: OnceLock<StuckReports>,
+    stuck_reports: OnceLock<StuckReports>,
     pub(super) placement: Placement,
 }
 
@@ -49,42 +49,42 @@ fn is_free(shared: &Shared, now_ns: u64) -> bool {
 }
 
 impl Sleepers for PoolShared {
-    fn is_parked(&self, seat: WorkerIndex) -> bool {
-        self.home(seat).is_some_and(|shared| shared.idle().is_parked())
+    fn is_parked(&self, worker_index: WorkerIndex) -> bool {
+        self.home(worker_index).is_some_and(|shared| shared.idle().is_parked())
     }
 
-    fn is_preferred(&self, seat: WorkerIndex) -> bool {
+    fn is_preferred(&self, worker_index: WorkerIndex) -> bool {
         let now_ns = clock::monotonic_ns();
-        self.home(seat).is_some_and(|shared| is_free(shared, now_ns))
+        self.home(worker_index).is_some_and(|shared| is_free(shared, now_ns))
     }
 
-    fn summon(&self, seat: WorkerIndex) -> bool {
-        self.summon_for(seat, HELPERS)
+    fn summon(&self, worker_index: WorkerIndex) -> bool {
+        self.summon_for(worker_index, HELPERS)
     }
 }
 
-/// The numbers of the crews.
+/// The numbers of the schedulers.
 const HELPERS: SearchKind = SearchKind(0);
 
-/// By this number a summons says that it is for those who begin coroutines.
+/// By this number a search permit says that it is for those who begin coroutines.
 pub(super) const STARTERS: SearchKind = SearchKind(1);
 
 impl PoolShared {
     /// For a pool of so many loops, which do each other's socket work or not, on so many cores.
     #[must_use]
     pub fn new(loops: usize, steals: bool, cores: usize) -> Arc<Self> {
-        let (crew, workers) = SchedulerShared::new(loops);
+        let (scheduler_shared, workers) = SchedulerShared::new(loops);
         Arc::new(Self {
-            crew,
+            scheduler_shared,
             starts: RunQueues::new(loops, STARTERS),
-            forgotten: ForgottenCounts::new(loops),
+            forgotten_counts: ForgottenCounts::new(loops),
             steals,
             cores,
             loops: std::iter::repeat_with(OnceLock::new).take(loops).collect(),
             workers: Mutex::new(workers.into_iter().map(Some).collect()),
             monitor_idle: Idle::default(),
             monitor: RwLock::new(None),
-            incidents: OnceLock::new(),
+            stuck_reports: OnceLock::new(),
             placement: Placement::new(u32::try_from(loops).unwrap_or(u32::MAX)),
         })
     }
@@ -93,24 +93,24 @@ impl PoolShared {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn make_incidents(&self) -> io::Result<&StuckReports> {
-        if self.incidents.get().is_none() {
+    pub fn make_stuck_reports(&self) -> io::Result<&StuckReports> {
+        if self.stuck_reports.get().is_none() {
             // Who comes second drops his own.
-            let _ = self.incidents.set(StuckReports::new()?);
+            let _ = self.stuck_reports.set(StuckReports::new()?);
         }
-        self.incidents().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.stuck_reports().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// Where the monitor tells of stuck loops, if anybody has asked.
     #[must_use]
-    pub fn incidents(&self) -> Option<&StuckReports> {
-        self.incidents.get()
+    pub fn stuck_reports(&self) -> Option<&StuckReports> {
+        self.stuck_reports.get()
     }
 
-    /// Sets how long a callback may take before it is told of. Nothing before `make_incidents`.
+    /// Sets how long a callback may take before it is told of. Nothing before `make_stuck_reports`.
     pub fn set_limit(&self, limit: Limit) {
-        if let Some(incidents) = self.incidents() {
-            incidents.set_limit(limit);
+        if let Some(stuck_reports) = self.stuck_reports() {
+            stuck_reports.set_limit(limit);
             // It may have slept because there was nothing for it to do.
             self.wake_monitor();
         }
@@ -118,7 +118,7 @@ impl PoolShared {
 
     /// How long a callback may take before it is told of.
     pub(super) fn limit(&self) -> Limit {
-        self.incidents().map_or(Limit::Off, StuckReports::limit)
+        self.stuck_reports().map_or(Limit::Off, StuckReports::limit)
     }
 
     /// Whether the threads do each other's work.
@@ -127,19 +127,26 @@ impl PoolShared {
         self.steals
     }
 
-    /// The loop in a seat, once it has joined.
-    pub(super) fn home(&self, seat: WorkerIndex) -> Option<&Arc<Shared>> {
-        self.loops[seat.0].get()
+    /// The loop in a worker index, once it has joined.
+    pub(super) fn home(&self, worker_index: WorkerIndex) -> Option<&Arc<Shared>> {
+        self.loops[worker_index.0].get()
     }
 
-    /// Summons the thread in a seat for one of the crews, and wakes it if it sleeps.
-    pub(super) fn summon_for(&self, seat: WorkerIndex, crew: SearchKind) -> bool {
-        self.home(seat).is_some_and(|shared| shared.summon(crew))
+    /// Summons the thread in a worker index for one of the schedulers, and wakes it if it sleeps.
+    pub(super) fn summon_for(
+        &self,
+        worker_index: WorkerIndex,
+        scheduler_shared: SearchKind,
+    ) -> bool {
+        self.home(worker_index).is_some_and(|shared| shared.summon(scheduler_shared))
     }
 
     /// The loops that have joined.
     pub(super) fn loops(&self) -> impl Iterator<Item = (usize, &Arc<Shared>)> {
-        self.loops.iter().enumerate().filter_map(|(seat, one)| Some((seat, one.get()?)))
+        self.loops
+            .iter()
+            .enumerate()
+            .filter_map(|(worker_index, one)| Some((worker_index, one.get()?)))
     }
 
     /// Whether an idle thread could be woken to help.
@@ -159,8 +166,8 @@ impl PoolShared {
 
     /// Hands jobs to whoever comes first. Any thread.
     pub(super) fn inject(&self, jobs: impl Iterator<Item = Job>) {
-        jobs.for_each(|job| self.crew.inject(job));
-        self.crew.wake_one(self);
+        jobs.for_each(|job| self.scheduler_shared.inject(job));
+        self.scheduler_shared.wake_one(self);
     }
 
     /// Tells the monitor that a loop is awake, if it sleeps. A loop calls it when its wait has ended

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! monitor                                 reporter
-//! M1  announce: push the incident         R1  announce: state = PARKED
+//! M1  announce: push the report           R1  announce: state = PARKED
 //! M2  if the reporter sleeps: wake it     R2  look: told, over
 //!                                         R3  if nothing: sleep in the kernel
 //! end of the pool                         R4  over = look whether it is over
@@ -16,7 +16,7 @@
 //!
 //! *Nothing told is lost at the end.* The monitor has told all when E1 comes. R4 looks before R5
 //! takes: if it is over at R4, all has been pushed, and R5 finds it; it is the end only if R5 finds
-//! nothing. The other way round, an incident pushed between the two would be lost.
+//! nothing. The other way round, an stuck report pushed between the two would be lost.
 //!
 //! *The order is kept.* One thread tells, and the inbox keeps the order of one poster.
 //!
@@ -41,9 +41,9 @@ use crate::sync::{Mutex, RwLock};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StuckReport {
     /// Which loop of the pool.
-    pub seat: usize,
+    pub worker_index: usize,
     /// Which callback.
-    pub stint: CallbackEpoch,
+    pub epoch: CallbackEpoch,
     /// For how long by now, or if it has ended, in all.
     pub lasted: Duration,
     /// Whether it has ended.
@@ -123,12 +123,12 @@ impl Told {
     ///
     /// # Errors
     /// [`NoRoom`] for a begin, while the reporter is too far behind.
-    pub(super) fn tell(&self, incident: StuckReport) -> Result<Wake, NoRoom> {
-        if !incident.ended && self.waiting.load(Relaxed) >= self.room {
+    pub(super) fn tell(&self, stuck_report: StuckReport) -> Result<Wake, NoRoom> {
+        if !stuck_report.ended && self.waiting.load(Relaxed) >= self.room {
             return Err(NoRoom);
         }
         self.waiting.fetch_add(1, Relaxed);
-        Ok(self.idle.posted(&self.queue.push(incident)))
+        Ok(self.idle.posted(&self.queue.push(stuck_report)))
     }
 
     /// Says that nothing will be told any more, after the last `tell`.
@@ -195,8 +195,8 @@ impl StuckReports {
     ///
     /// # Errors
     /// [`NoRoom`] for a begin, while the reporter is too far behind.
-    pub(super) fn tell(&self, incident: StuckReport) -> Result<(), NoRoom> {
-        let wake = self.told.tell(incident)?;
+    pub(super) fn tell(&self, stuck_report: StuckReport) -> Result<(), NoRoom> {
+        let wake = self.told.tell(stuck_report)?;
         self.wake(wake);
         Ok(())
     }
@@ -246,10 +246,10 @@ mod tests {
     use super::*;
     use crate::sync::thread;
 
-    fn incident(number: u64, ended: bool) -> StuckReport {
+    fn stuck_report(number: u64, ended: bool) -> StuckReport {
         StuckReport {
-            seat: 0,
-            stint: CallbackEpoch::from_number(number),
+            worker_index: 0,
+            epoch: CallbackEpoch::from_number(number),
             lasted: Duration::ZERO,
             ended,
         }
@@ -258,44 +258,44 @@ mod tests {
     #[test]
     fn a_begin_needs_room_and_an_end_does_not() {
         let told = Told::new(1);
-        assert_eq!(told.tell(incident(1, false)), Ok(Wake::Unneeded));
-        assert_eq!(told.tell(incident(2, false)), Err(NoRoom));
-        assert_eq!(told.tell(incident(1, true)), Ok(Wake::Unneeded));
-        assert_eq!(told.take(), Some(vec![incident(1, false), incident(1, true)]));
-        assert_eq!(told.tell(incident(2, false)), Ok(Wake::Unneeded));
+        assert_eq!(told.tell(stuck_report(1, false)), Ok(Wake::Unneeded));
+        assert_eq!(told.tell(stuck_report(2, false)), Err(NoRoom));
+        assert_eq!(told.tell(stuck_report(1, true)), Ok(Wake::Unneeded));
+        assert_eq!(told.take(), Some(vec![stuck_report(1, false), stuck_report(1, true)]));
+        assert_eq!(told.tell(stuck_report(2, false)), Ok(Wake::Unneeded));
     }
 
     #[test]
     fn what_was_told_before_the_end_is_taken_after_it() {
         let told = Told::new(1);
         assert_eq!(told.take(), Some(vec![]));
-        assert_eq!(told.tell(incident(1, false)), Ok(Wake::Unneeded));
+        assert_eq!(told.tell(stuck_report(1, false)), Ok(Wake::Unneeded));
         assert_eq!(told.end(), Wake::Unneeded);
-        assert_eq!(told.take(), Some(vec![incident(1, false)]));
+        assert_eq!(told.take(), Some(vec![stuck_report(1, false)]));
         assert_eq!(told.take(), None);
     }
 
     #[test]
     fn a_reporter_hears_all_and_then_the_end() {
-        let incidents = Arc::new(StuckReports::new().unwrap());
+        let stuck_reports = Arc::new(StuckReports::new().unwrap());
         let reporter = {
-            let incidents = Arc::clone(&incidents);
+            let stuck_reports = Arc::clone(&stuck_reports);
             #[allow(clippy::disallowed_methods, reason = "sync::thread is std's here")]
             thread::spawn(move || {
                 let mut heard = Vec::new();
-                while let Some(mut taken) = incidents.wait() {
+                while let Some(mut taken) = stuck_reports.wait() {
                     heard.append(&mut taken);
                 }
                 heard
             })
         };
-        let all: Vec<_> = (1..=100).map(|number| incident(number, true)).collect();
+        let all: Vec<_> = (1..=100).map(|number| stuck_report(number, true)).collect();
         for each in &all {
-            incidents.tell(*each).unwrap();
+            stuck_reports.tell(*each).unwrap();
         }
-        incidents.end();
+        stuck_reports.end();
         assert_eq!(reporter.join().unwrap(), all);
-        assert_eq!(incidents.wait(), None);
+        assert_eq!(stuck_reports.wait(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One loop's part in its team: what its thread does, detached, while it has nothing of its own to
+//! One loop's part in its pool: what its thread does, detached, while it has nothing of its own to
 //! run, and when it sleeps.
 //!
 //! In: how long there is nothing to do; jobs on its own deque, and anybody's; summonses. Out: jobs
@@ -64,62 +64,62 @@ pub enum Call {
 /// What a thread is woken for, or has undertaken, while it waits: others rely on it, so it is given up when
 /// this is dropped, also by a panic.
 struct Permits<'a> {
-    hand: &'a mut LoopWorker,
-    summons: Option<SearchPermit>,
+    loop_worker: &'a mut LoopWorker,
+    permit: Option<SearchPermit>,
     watch: Option<Watch>,
 }
 
 impl Drop for Permits<'_> {
     fn drop(&mut self) {
-        if let Some(summons) = self.summons.take() {
-            self.hand.worker.decline(summons, &*self.hand.team);
+        if let Some(permit) = self.permit.take() {
+            self.loop_worker.worker.decline(permit, &*self.loop_worker.pool_shared);
         }
         if self.watch.is_some() {
-            self.hand.stand_down(self.watch.take());
+            self.loop_worker.stand_down(self.watch.take());
         }
     }
 }
 
-/// One loop's share in its team; its thread's.
+/// One loop's share in its pool; its thread's.
 #[derive(Debug)]
 pub struct LoopWorker {
     worker: Worker<Job>,
-    pub(super) starter: SpawnPlacer,
-    patience: AdaptiveSpin,
-    pub(super) team: Arc<PoolShared>,
+    pub(super) placer: SpawnPlacer,
+    spin: AdaptiveSpin,
+    pub(super) pool_shared: Arc<PoolShared>,
 }
 
 impl PoolShared {
     /// Takes a loop's place; `None` if it is taken, or there is none of that number.
     pub fn join(self: &Arc<Self>, id: LoopId, shared: &Arc<Shared>) -> Option<LoopWorker> {
-        let seat = id.0 as usize;
-        let worker = self.workers.lock().get_mut(seat)?.take()?;
+        let worker_index = id.0 as usize;
+        let worker = self.workers.lock().get_mut(worker_index)?.take()?;
         shared.set_id(id);
-        self.loops[seat].set(Arc::clone(shared)).ok()?;
+        self.loops[worker_index].set(Arc::clone(shared)).ok()?;
         Some(LoopWorker::new(worker, self))
     }
 }
 
 impl LoopWorker {
-    pub(super) fn new(worker: Worker<Job>, team: &Arc<PoolShared>) -> Self {
-        let starter = SpawnPlacer::new(worker.seat(), team.loops.len());
-        Self { worker, starter, patience: AdaptiveSpin::default(), team: Arc::clone(team) }
+    pub(super) fn new(worker: Worker<Job>, pool_shared: &Arc<PoolShared>) -> Self {
+        let placer = SpawnPlacer::new(worker.index(), pool_shared.loops.len());
+        Self { worker, placer, spin: AdaptiveSpin::default(), pool_shared: Arc::clone(pool_shared) }
     }
 
-    /// The team.
+    /// The pool.
     #[must_use]
-    pub fn team(&self) -> &Arc<PoolShared> {
-        &self.team
+    pub fn pool_shared(&self) -> &Arc<PoolShared> {
+        &self.pool_shared
     }
 
     /// Offers jobs to idle threads, and wakes one if none searches already.
     pub fn offer(&self, jobs: impl Iterator<Item = Job>) {
         jobs.for_each(|job| self.worker.push(job));
-        self.team.crew.wake_one(&*self.team);
+        self.pool_shared.scheduler_shared.wake_one(&*self.pool_shared);
     }
 
     /// Does jobs, one after another, as long as the budget lasts, and [`config::JOBS_PER_TURN`] at
-    /// most. What was taken along and not done lies on the own deque. A summons is answered in any
+    /// most. What was taken along and not done lies on the own deque. A search permit is answered in any
     /// case: who has no time for it gives it up. Returns how many jobs were done.
     pub fn help(
         &mut self,
@@ -128,17 +128,17 @@ impl LoopWorker {
         call: Call,
         budget: &Budget<impl Fn() -> bool, impl Fn() -> u64>,
     ) -> usize {
-        let Self { worker, team, .. } = self;
+        let Self { worker, pool_shared, .. } = self;
         let is_own = matches!(call, Call::Own);
         let mut next = match call {
             Call::Own => worker.pop(),
-            Call::Summoned(summons) if budget.is_spent() => {
-                worker.decline(summons, &**team);
+            Call::Summoned(permit) if budget.is_spent() => {
+                worker.decline(permit, &**pool_shared);
                 None
             }
-            Call::Summoned(summons) => worker.answer(summons, &**team),
+            Call::Summoned(permit) => worker.answer(permit, &**pool_shared),
             Call::Anybody if budget.is_spent() => None,
-            Call::Anybody => worker.find(&**team),
+            Call::Anybody => worker.find(&**pool_shared),
         };
         let mut done = 0;
         let mut busy = None;
@@ -157,7 +157,7 @@ impl LoopWorker {
             if done == config::JOBS_PER_TURN || budget.is_spent() {
                 break;
             }
-            next = if is_own { worker.pop() } else { worker.find(&**team) };
+            next = if is_own { worker.pop() } else { worker.find(&**pool_shared) };
         }
         done
     }
@@ -180,7 +180,7 @@ impl LoopWorker {
         found: &mut Vec<Ready>,
     ) -> Result<(Turned, u64), LoopError> {
         let shared = event_loop.shared();
-        let steals = self.team.steals();
+        let steals = self.pool_shared.steals();
         let is_wanted = || event_loop.has_posts();
         if steals {
             self.help(shared, scratch, Call::Own, &Budget::new(began_ns, until_ns, is_wanted));
@@ -190,13 +190,13 @@ impl LoopWorker {
         }
         let looked = self.look_before_sleep(shared, is_wanted);
         let mut limit = limit;
-        let mut permits = Permits { hand: self, summons: None, watch: None };
-        let Permits { hand, summons, watch } = &mut permits;
+        let mut permits = Permits { loop_worker: self, permit: None, watch: None };
+        let Permits { loop_worker, permit, watch } = &mut permits;
         let (waited, busy, work, outlook) = loop {
             let (mut work, mut outlook) = (false, LookOutcome::Clear);
             let last_look = || {
-                work = steals && hand.team.crew.has_work();
-                outlook = hand.look_out(watch);
+                work = steals && loop_worker.pool_shared.scheduler_shared.has_work();
+                outlook = loop_worker.look_out(watch);
                 match outlook {
                     LookOutcome::Clear if !work => Some(limit),
                     LookOutcome::Waiting if !work => Some(limit.min(config::BEGIN_SOON)),
@@ -204,36 +204,36 @@ impl LoopWorker {
                 }
             };
             let waited = event_loop.wait(last_look, found);
-            *summons = hand.hear(shared, watch);
+            *permit = loop_worker.hear(shared, watch);
             let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
             let busy = !found.is_empty() || is_wanted() || now_ns >= until_ns;
             let is_done = work
-                || summons.is_some()
+                || permit.is_some()
                 || matches!(outlook, LookOutcome::Own | LookOutcome::Due(_));
-            if busy || is_done || watch.is_none() || hand.has_unstarted() {
+            if busy || is_done || watch.is_none() || loop_worker.has_unstarted() {
                 break (waited, busy, work, outlook);
             }
             // Nothing but the watch: go on with it.
             limit = Duration::from_nanos(until_ns - now_ns);
         };
-        if let LookOutcome::Due(seat) = outlook
+        if let LookOutcome::Due(worker_index) = outlook
             && !busy
         {
-            hand.take_over(shared, seat);
+            loop_worker.take_over(shared, worker_index);
         }
-        hand.stand_down(watch.take());
+        loop_worker.stand_down(watch.take());
         if let Ok(turned) = &waited
             && !looked
             && is_wanted()
         {
-            hand.patience.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
+            loop_worker.spin.slept(Duration::from_nanos(turned.now_ns.saturating_sub(began_ns)));
         }
-        hand.team.awake();
+        loop_worker.pool_shared.awake();
         let now_ns = waited.as_ref().map_or(u64::MAX, |turned| turned.now_ns);
         shared.load.slept_ns.set(now_ns);
         let budget = Budget::new(now_ns, if busy { 0 } else { until_ns }, is_wanted);
-        let done = match summons.take().map(Call::Summoned).or(work.then_some(Call::Anybody)) {
-            Some(call) => hand.help(shared, scratch, call, &budget),
+        let done = match permit.take().map(Call::Summoned).or(work.then_some(Call::Anybody)) {
+            Some(call) => loop_worker.help(shared, scratch, call, &budget),
             None => 0,
         };
         waited.map(|turned| (turned, if done > 0 { clock::monotonic_ns() } else { now_ns }))
@@ -241,7 +241,7 @@ impl LoopWorker {
 
     /// Looks whether something comes, before a sleep, if that is to be expected.
     fn look_before_sleep(&mut self, own: &Shared, has_come: impl Fn() -> bool) -> bool {
-        let Some(limit) = self.patience.look() else { return false };
+        let Some(limit) = self.spin.look() else { return false };
         let _looking = own.load.look();
         let began_ns = clock::monotonic_ns();
         let found = loop {
@@ -253,7 +253,7 @@ impl LoopWorker {
             }
             (0..16).for_each(|_| std::hint::spin_loop());
         };
-        self.patience.looked(found);
+        self.spin.looked(found);
         found
     }
 

@@ -12,14 +12,14 @@ const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
 /// Somebody has undertaken to wake the parked owner; others need not.
 const NOTIFIED: u32 = 2;
-/// Somebody has undertaken to wake the owner and has counted it as searching in one of its crews: the
-/// crew's number stands above. The word keeps this beyond the end of the sleep, until the owner takes
-/// the summons.
+/// Somebody has undertaken to wake the owner and has counted it as searching in one of its schedulers: the
+/// scheduler's number stands above. The word keeps this beyond the end of the sleep, until the owner takes
+/// the search permit.
 const SUMMONED: u32 = 3;
 const STATE: u32 = 3;
 const CREW: u32 = 2;
 
-/// Which of the crews that a thread is in, if there are several.
+/// Which of the schedulers that a thread is in, if there are several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SearchKind(pub u32);
 
@@ -43,7 +43,7 @@ pub enum Wake {
     Unneeded,
 }
 
-/// Proof that the owner was woken to search, and that the crew waits for its answer: while it
+/// Proof that the owner was woken to search, and that the scheduler waits for its answer: while it
 /// does, it wakes nobody else. `Worker::answer` or `Worker::decline` takes it.
 #[derive(Debug)]
 #[must_use = "the crew wakes nobody else until it is answered or declined"]
@@ -51,19 +51,19 @@ pub struct SearchPermit(SearchKind);
 
 impl SearchPermit {
     /// Of a thread that counts itself as searching.
-    pub(super) fn new(crew: SearchKind) -> Self {
-        Self(crew)
+    pub(super) fn new(scheduler_shared: SearchKind) -> Self {
+        Self(scheduler_shared)
     }
 
-    /// Of which crew it is.
+    /// Of which scheduler it is.
     #[must_use]
-    pub fn crew(&self) -> SearchKind {
+    pub fn scheduler_shared(&self) -> SearchKind {
         self.0
     }
 }
 
 /// Proof that the owner has published that it sleeps. Dropping it publishes that it is awake; a
-/// summons that came meanwhile stays for [`Idle::take_summons`].
+/// search permit that came meanwhile stays for [`Idle::take_summons`].
 #[derive(Debug)]
 pub struct Parked<'a>(&'a Idle);
 
@@ -86,7 +86,7 @@ pub struct Idle {
 
 impl Idle {
     /// Announces that the owner is about to sleep, then looks once more by `has_work`. With a
-    /// summons not yet taken it does not sleep. Owner thread only.
+    /// search permit not yet taken it does not sleep. Owner thread only.
     pub fn park(&self, has_work: impl FnOnce(&Announced) -> bool) -> Park<'_> {
         if self.state.load(Relaxed) & STATE == SUMMONED {
             return Park::Work;
@@ -128,16 +128,16 @@ impl Idle {
         self.state.load(Relaxed) == PARKED
     }
 
-    /// Counts a parked owner as searching in a crew. If it returns true, the caller has to wake it. Only
+    /// Counts a parked owner as searching in a scheduler. If it returns true, the caller has to wake it. Only
     /// from [`Sleepers::summon`](super::Sleepers::summon). Any thread.
     #[must_use = "the owner has to be woken"]
-    pub fn summon(&self, crew: SearchKind) -> bool {
-        // Release, for `take_summons`: the search then sees what was pushed before the summons.
-        let summoned = SUMMONED | crew.0 << CREW;
+    pub fn summon(&self, scheduler_shared: SearchKind) -> bool {
+        // Release, for `take_summons`: the search then sees what was pushed before the search permit.
+        let summoned = SUMMONED | scheduler_shared.0 << CREW;
         self.state.compare_exchange(PARKED, summoned, Release, Relaxed).is_ok()
     }
 
-    /// Takes the summons, if there is one: after each park, whatever its verdict and however its
+    /// Takes the search permit, if there is one: after each park, whatever its verdict and however its
     /// sleep ended, and before anything that may take long; also when the owner leaves the loop.
     /// Owner thread only.
     #[inline]
@@ -200,7 +200,7 @@ mod tests {
         assert!(!idle.summon(SearchKind(0)));
         assert_eq!(idle.post(|| ()), Wake::Unneeded);
         drop(parked);
-        assert_eq!(idle.take_summons().map(|summons| summons.crew()), Some(CREW_ONE));
+        assert_eq!(idle.take_summons().map(|permit| permit.scheduler_shared()), Some(CREW_ONE));
         assert!(idle.take_summons().is_none());
         drop(sleep(&idle));
     }

@@ -27,27 +27,27 @@ struct Model {
 }
 
 impl Sleepers for Model {
-    fn is_parked(&self, seat: WorkerIndex) -> bool {
-        self.beds[seat.0].idle.is_parked()
+    fn is_parked(&self, worker_index: WorkerIndex) -> bool {
+        self.beds[worker_index.0].idle.is_parked()
     }
 
-    fn summon(&self, seat: WorkerIndex) -> bool {
-        let summoned = self.beds[seat.0].idle.summon(SearchKind::default());
+    fn summon(&self, worker_index: WorkerIndex) -> bool {
+        let summoned = self.beds[worker_index.0].idle.summon(SearchKind::default());
         if summoned {
-            self.beds[seat.0].kernel.notify();
+            self.beds[worker_index.0].kernel.notify();
         }
         summoned
     }
 }
 
 impl Homes for Model {
-    fn is_awake(&self, seat: WorkerIndex) -> bool {
-        self.beds[seat.0].idle.is_awake()
+    fn is_awake(&self, worker_index: WorkerIndex) -> bool {
+        self.beds[worker_index.0].idle.is_awake()
     }
 
-    fn post(&self, seat: WorkerIndex, announced: &Announced) {
-        if self.beds[seat.0].idle.posted(announced) == Wake::Needed {
-            self.beds[seat.0].kernel.notify();
+    fn post(&self, worker_index: WorkerIndex, announced: &Announced) {
+        if self.beds[worker_index.0].idle.posted(announced) == Wake::Needed {
+            self.beds[worker_index.0].kernel.notify();
         }
     }
 }
@@ -76,8 +76,11 @@ impl Model {
 
     /// What lies on the queues of others that are awake.
     fn lying(&self, own: WorkerIndex) -> Option<WorkerIndex> {
-        let others = (0..self.beds.len()).map(WorkerIndex).filter(|seat| *seat != own);
-        others.into_iter().find(|seat| !self.queues.is_empty(*seat) && self.is_awake(*seat))
+        let others =
+            (0..self.beds.len()).map(WorkerIndex).filter(|worker_index| *worker_index != own);
+        others.into_iter().find(|worker_index| {
+            !self.queues.is_empty(*worker_index) && self.is_awake(*worker_index)
+        })
     }
 
     /// Looks and sleeps until there is something to begin.
@@ -94,15 +97,16 @@ impl Model {
             if let Park::Sleep(_parked) = idle.park(last_look) {
                 kernel.wait();
             }
-            if let Some(summons) = idle.take_summons() {
-                watch = Some(Watch::from_summons(summons));
+            if let Some(permit) = idle.take_summons() {
+                watch = Some(Watch::from_summons(permit));
             }
             if watch.is_some()
                 && self.queues.is_empty(own)
                 && let Some(from) = self.lying(own)
             {
-                let sleeps =
-                    |seat: &WorkerIndex| *seat != own && *seat != from && !self.is_awake(*seat);
+                let sleeps = |worker_index: &WorkerIndex| {
+                    *worker_index != own && *worker_index != from && !self.is_awake(*worker_index)
+                };
                 let other = (0..self.beds.len()).map(WorkerIndex).find(sleeps).unwrap_or(own);
                 let mut place = [own, other].into_iter().cycle().skip(self.takes - 1);
                 self.queues.take_over(from, own, self.takes, self, || place.next().unwrap());

@@ -1,4 +1,4 @@
-//! Models of the crew, its summonses and its sleepers, checked over every interleaving. Run by
+//! Models of the scheduler, its summonses and its sleepers, checked over every interleaving. Run by
 //! `make test-loom`.
 //!
 //! A thread that has found its job runs it for ever, as far as the model is concerned: it never
@@ -26,27 +26,27 @@ impl Bed {
 }
 
 struct Model {
-    crew: std::sync::Arc<SchedulerShared<u32>>,
+    scheduler_shared: std::sync::Arc<SchedulerShared<u32>>,
     beds: Vec<Bed>,
     /// Summonses that are being given or wait for their taker.
     summonses: AtomicUsize,
 }
 
 impl Sleepers for Model {
-    fn is_parked(&self, seat: WorkerIndex) -> bool {
-        self.beds[seat.0].idle.is_parked()
+    fn is_parked(&self, worker_index: WorkerIndex) -> bool {
+        self.beds[worker_index.0].idle.is_parked()
     }
 
     /// Whom a preference would spare is woken all the same.
-    fn is_preferred(&self, seat: WorkerIndex) -> bool {
-        seat.0 % 2 == 0
+    fn is_preferred(&self, worker_index: WorkerIndex) -> bool {
+        worker_index.0 % 2 == 0
     }
 
-    fn summon(&self, seat: WorkerIndex) -> bool {
+    fn summon(&self, worker_index: WorkerIndex) -> bool {
         assert_eq!(self.summonses.fetch_add(1, Relaxed), 0, "two wakes are under way");
-        let summoned = self.beds[seat.0].idle.summon(SearchKind::default());
+        let summoned = self.beds[worker_index.0].idle.summon(SearchKind::default());
         if summoned {
-            self.beds[seat.0].kernel.notify();
+            self.beds[worker_index.0].kernel.notify();
         } else {
             self.summonses.fetch_sub(1, Relaxed);
         }
@@ -55,33 +55,33 @@ impl Sleepers for Model {
 }
 
 impl Model {
-    /// A crew of so many threads, with their workers.
+    /// A scheduler of so many threads, with their workers.
     fn new<const N: usize>() -> (Arc<Self>, [Worker<u32>; N]) {
-        let (crew, workers) = SchedulerShared::new(N);
+        let (scheduler_shared, workers) = SchedulerShared::new(N);
         let beds = (0..N).map(|_| Bed::new()).collect();
-        let model = Self { crew, beds, summonses: AtomicUsize::new(0) };
+        let model = Self { scheduler_shared, beds, summonses: AtomicUsize::new(0) };
         (Arc::new(model), workers.try_into().unwrap())
     }
 
     /// Sleeps until woken, or not at all if there is work.
-    fn sleep(&self, seat: WorkerIndex) -> Option<SearchPermit> {
-        let Bed { idle, kernel } = &self.beds[seat.0];
-        if let Park::Sleep(_parked) = idle.park(|_| self.crew.has_work()) {
+    fn sleep(&self, worker_index: WorkerIndex) -> Option<SearchPermit> {
+        let Bed { idle, kernel } = &self.beds[worker_index.0];
+        if let Park::Sleep(_parked) = idle.park(|_| self.scheduler_shared.has_work()) {
             kernel.wait();
         }
-        let summons = idle.take_summons();
-        if summons.is_some() {
+        let permit = idle.take_summons();
+        if permit.is_some() {
             self.summonses.fetch_sub(1, Relaxed);
         }
-        summons
+        permit
     }
 
     /// Looks and sleeps until there is a job.
     fn find(&self, worker: &mut Worker<u32>) -> u32 {
         loop {
             let found = worker.find(self).or_else(|| {
-                let summons = self.sleep(worker.seat())?;
-                worker.answer(summons, self)
+                let permit = self.sleep(worker.index())?;
+                worker.answer(permit, self)
             });
             if let Some(job) = found {
                 return job;
@@ -91,7 +91,7 @@ impl Model {
 
     fn push(&self, worker: &Worker<u32>, job: u32) {
         worker.push(job);
-        self.crew.wake_one(self);
+        self.scheduler_shared.wake_one(self);
     }
 }
 
@@ -165,7 +165,7 @@ fn loom_the_woken_one_wakes_the_next() {
         let two = spawn(&model, move |model| model.find(&mut two));
         pusher.push(1);
         pusher.push(2);
-        model.crew.wake_one(&*model);
+        model.scheduler_shared.wake_one(&*model);
         assert_all_found(vec![one.join().unwrap(), two.join().unwrap()]);
     });
 }
@@ -189,8 +189,8 @@ fn loom_an_injected_job_is_found() {
         let (model, [mut one]) = Model::new();
         let injecting = |job| {
             spawn(&model, move |model| {
-                model.crew.inject(job);
-                model.crew.wake_one(model);
+                model.scheduler_shared.inject(job);
+                model.scheduler_shared.wake_one(model);
             })
         };
         let threads = [injecting(1), injecting(2)];
@@ -207,8 +207,8 @@ fn loom_a_declined_summons_goes_to_another() {
     loom::model(|| {
         let (model, [pusher, busy, mut thief]) = Model::new();
         let busy = spawn(&model, move |model| {
-            if let Some(summons) = model.sleep(busy.seat()) {
-                busy.decline(summons, model);
+            if let Some(permit) = model.sleep(busy.index()) {
+                busy.decline(permit, model);
             }
         });
         let thief = spawn(&model, move |model| model.find(&mut thief));
@@ -227,8 +227,8 @@ fn loom_a_search_in_vain_leaves_nothing_behind() {
     with_preemptions(2, || {
         let (model, [mut pusher, mut busy, mut thief]) = Model::new();
         let busy = spawn(&model, move |model| {
-            let summons = model.sleep(busy.seat())?;
-            busy.answer(summons, model)
+            let permit = model.sleep(busy.index())?;
+            busy.answer(permit, model)
         });
         let thief = spawn(&model, move |model| model.find(&mut thief));
         model.push(&pusher, 1);
@@ -243,7 +243,7 @@ fn loom_a_search_in_vain_leaves_nothing_behind() {
     });
 }
 
-/// A post and a summons that meet: one wake serves both.
+/// A post and a search permit that meet: one wake serves both.
 #[test]
 fn loom_a_post_is_not_slept_through_for_a_summons() {
     loom::model(|| {

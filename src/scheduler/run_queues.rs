@@ -19,12 +19,12 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// What the homes' threads do, and how to wake them: the caller's part.
 pub trait Homes: Sleepers {
-    /// [`Idle::is_awake`](super::Idle::is_awake) of the thread in this seat.
-    fn is_awake(&self, seat: WorkerIndex) -> bool;
+    /// [`Idle::is_awake`](super::Idle::is_awake) of the thread in this worker index.
+    fn is_awake(&self, worker_index: WorkerIndex) -> bool;
 
-    /// [`Idle::posted`](super::Idle::posted) of the thread in this seat, which is woken through the
+    /// [`Idle::posted`](super::Idle::posted) of the thread in this worker index, which is woken through the
     /// kernel if that says so.
-    fn post(&self, seat: WorkerIndex, announced: &Announced);
+    fn post(&self, worker_index: WorkerIndex, announced: &Announced);
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub struct RunQueues<J> {
     queues: Box<[CachePadded<Queue<J>>]>,
     /// By whom the watch is kept.
     search: Search,
-    crew: SearchKind,
+    scheduler_shared: SearchKind,
 }
 
 /// The watch is kept by whoever has this: nobody else is woken for what lies on the queues. It is given
@@ -77,17 +77,17 @@ pub struct Watch(SearchPermit);
 
 impl Watch {
     /// Of a thread that was woken for it.
-    pub fn from_summons(summons: SearchPermit) -> Self {
-        Self(summons)
+    pub fn from_summons(permit: SearchPermit) -> Self {
+        Self(permit)
     }
 }
 
 impl<J: Send> RunQueues<J> {
-    /// For so many threads. `crew`: by which a thread's summons says that it is for these.
+    /// For so many threads. `scheduler_shared`: by which a thread's search permit says that it is for these.
     #[must_use]
-    pub fn new(threads: usize, crew: SearchKind) -> Self {
+    pub fn new(threads: usize, scheduler_shared: SearchKind) -> Self {
         let queues = std::iter::repeat_with(|| CachePadded::new(Queue::new())).take(threads);
-        Self { queues: queues.collect(), search: Search::new(threads), crew }
+        Self { queues: queues.collect(), search: Search::new(threads), scheduler_shared }
     }
 
     /// Places work on a queue, and sees to it that it is not slept through. Any thread. Returns what
@@ -120,8 +120,8 @@ impl<J: Send> RunQueues<J> {
 
     /// Takes the oldest from a queue: its home, or who takes it away. Any thread.
     #[must_use = "work that is dropped is lost"]
-    pub fn pop(&self, seat: WorkerIndex) -> Option<J> {
-        self.queues[seat.0].pop()
+    pub fn pop(&self, worker_index: WorkerIndex) -> Option<J> {
+        self.queues[worker_index.0].pop()
     }
 
     /// Moves so many, the oldest, from one queue to the caller's own, and those of others: each where
@@ -137,12 +137,12 @@ impl<J: Send> RunQueues<J> {
     ) -> usize {
         let taken = std::iter::from_fn(|| self.pop(from)).take(count);
         let moved = taken.map(|job| {
-            let seat = place();
-            if seat == own {
+            let worker_index = place();
+            if worker_index == own {
                 self.queues[own.0].push(job);
             } else {
                 // One that has left gives it back.
-                self.push(seat, job, homes)
+                self.push(worker_index, job, homes)
                     .into_iter()
                     .for_each(|job| self.queues[own.0].push(job));
             }
@@ -151,44 +151,44 @@ impl<J: Send> RunQueues<J> {
     }
 
     /// Takes all from a queue.
-    pub fn take_all(&self, seat: WorkerIndex) -> Vec<J> {
-        std::iter::from_fn(|| self.pop(seat)).collect()
+    pub fn take_all(&self, worker_index: WorkerIndex) -> Vec<J> {
+        std::iter::from_fn(|| self.pop(worker_index)).collect()
     }
 
     /// As [`take_all`](Self::take_all), of a home that leaves: what is pushed from then on is given back
     /// to whoever does it.
-    pub fn close(&self, seat: WorkerIndex) -> Vec<J> {
+    pub fn close(&self, worker_index: WorkerIndex) -> Vec<J> {
         // Either who pushes sees that the queue is closed, or we see what was pushed.
-        let closed = announce(|| self.queues[seat.0].is_closed.store(true, Relaxed));
-        closed.look(|| self.take_all(seat))
+        let closed = announce(|| self.queues[worker_index.0].is_closed.store(true, Relaxed));
+        closed.look(|| self.take_all(worker_index))
     }
 
     /// Whether the home has left for good.
-    pub fn is_closed(&self, seat: WorkerIndex) -> bool {
-        self.queues[seat.0].is_closed.load(Relaxed)
+    pub fn is_closed(&self, worker_index: WorkerIndex) -> bool {
+        self.queues[worker_index.0].is_closed.load(Relaxed)
     }
 
     /// Whether nothing lies on a queue.
     #[inline]
-    pub fn is_empty(&self, seat: WorkerIndex) -> bool {
-        self.queues[seat.0].jobs.is_empty()
+    pub fn is_empty(&self, worker_index: WorkerIndex) -> bool {
+        self.queues[worker_index.0].jobs.is_empty()
     }
 
     /// About how many lie on a queue, for whoever weighs queues against each other.
     #[inline]
-    pub fn len(&self, seat: WorkerIndex) -> usize {
-        let queue = &self.queues[seat.0];
+    pub fn len(&self, worker_index: WorkerIndex) -> usize {
+        let queue = &self.queues[worker_index.0];
         let length = queue.pushed.load(Relaxed).wrapping_sub(queue.taken.load(Relaxed));
         // Read apart from each other, they may be out of order.
         length.cast_signed().max(0).cast_unsigned()
     }
 
     /// Counts what was ever pushed on a queue. It wraps.
-    pub fn pushed(&self, seat: WorkerIndex) -> usize {
-        self.queues[seat.0].pushed.load(Relaxed)
+    pub fn pushed(&self, worker_index: WorkerIndex) -> usize {
+        self.queues[worker_index.0].pushed.load(Relaxed)
     }
 
-    /// All seats, beginning with the one behind this.
+    /// All worker indices, beginning with the one behind this.
     pub fn seats_behind(&self, last: WorkerIndex) -> impl Iterator<Item = WorkerIndex> + use<J> {
         self.search.seats_behind(last)
     }
@@ -202,8 +202,11 @@ impl<J: Send> RunQueues<J> {
     }
 
     fn watch_for(&self, pushed: &Announced, homes: &impl Homes) {
-        let seats = || (0..self.queues.len()).map(WorkerIndex);
-        let lies = || seats().any(|seat| !self.is_empty(seat) && homes.is_awake(seat));
+        let worker_indices = || (0..self.queues.len()).map(WorkerIndex);
+        let lies = || {
+            worker_indices()
+                .any(|worker_index| !self.is_empty(worker_index) && homes.is_awake(worker_index))
+        };
         self.search.wake_one(pushed, homes, lies);
     }
 
@@ -222,15 +225,15 @@ impl<J: Send> RunQueues<J> {
             match look() {
                 LookOutcome::Waiting => {
                     if watch.is_none() {
-                        *watch = self.search.begin(self.crew).map(Watch);
+                        *watch = self.search.begin(self.scheduler_shared).map(Watch);
                     }
                     // Unless it is ours, another keeps the watch.
                     return if watch.is_some() { LookOutcome::Waiting } else { LookOutcome::Clear };
                 }
                 LookOutcome::Clear if watch.is_some() => {
-                    if let Some(Watch(summons)) = watch.take() {
+                    if let Some(Watch(permit)) = watch.take() {
                         // Others have relied on it until now: look once more.
-                        let _ = self.search.give_back(summons, own);
+                        let _ = self.search.give_back(permit, own);
                     }
                 }
                 outlook => return outlook,
@@ -243,15 +246,19 @@ impl<J: Send> RunQueues<J> {
     pub fn stand_down(&self, own: WorkerIndex, watch: Option<Watch>, homes: &impl Homes) {
         let had_watch = watch.is_some();
         let announced = match watch {
-            Some(Watch(summons)) => self.search.give_back(summons, own),
+            Some(Watch(permit)) => self.search.give_back(permit, own),
             // That it is awake: who found that it sleeps or is being woken, and left the rest to it,
             // has pushed what is seen from here on.
             None => Announced::so_far(),
         };
-        let mut others = (0..self.queues.len()).map(WorkerIndex).filter(|seat| *seat != own);
+        let mut others =
+            (0..self.queues.len()).map(WorkerIndex).filter(|worker_index| *worker_index != own);
         // Of its own, the first is begun at once.
         let lies = self.len(own) > 1
-            || had_watch && others.any(|seat| !self.is_empty(seat) && homes.is_awake(seat));
+            || had_watch
+                && others.any(|worker_index| {
+                    !self.is_empty(worker_index) && homes.is_awake(worker_index)
+                });
         if lies {
             self.watch_for(&announced, homes);
         }

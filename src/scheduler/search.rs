@@ -15,16 +15,16 @@ const UNDER_WAY: usize = 1;
 /// The one search that may be under way among the threads of a pool.
 #[derive(Debug)]
 pub(super) struct Search {
-    /// `UNDER_WAY`, or zero; above it the seat behind which the next wake begins to look for a
+    /// `UNDER_WAY`, or zero; above it the worker index behind which the next wake begins to look for a
     /// sleeper. Written only when somebody is woken to search, or begins to.
     word: CachePadded<AtomicUsize>,
-    seats: usize,
+    worker_indices: usize,
 }
 
 impl Search {
     /// Among so many threads.
-    pub(super) fn new(seats: usize) -> Self {
-        Self { word: CachePadded::new(AtomicUsize::new(0)), seats }
+    pub(super) fn new(worker_indices: usize) -> Self {
+        Self { word: CachePadded::new(AtomicUsize::new(0)), worker_indices }
     }
 
     /// Wakes one thread to search, if one sleeps and none has been woken for it already: either they
@@ -43,16 +43,16 @@ impl Search {
                 return;
             }
             let sleeping = || {
-                let seats = self.seats_behind(WorkerIndex(before >> 1));
-                seats.filter(|seat| sleepers.is_parked(*seat))
+                let worker_indices = self.seats_behind(WorkerIndex(before >> 1));
+                worker_indices.filter(|worker_index| sleepers.is_parked(*worker_index))
             };
             // The shared word is not written for nothing.
             if sleeping().next().is_none() {
                 return;
             }
             let Some(claim) = self.claim(before) else { continue };
-            let preferred = sleeping().filter(|seat| sleepers.is_preferred(*seat));
-            if preferred.chain(sleeping()).any(|seat| sleepers.summon(seat)) {
+            let preferred = sleeping().filter(|worker_index| sleepers.is_preferred(*worker_index));
+            if preferred.chain(sleeping()).any(|worker_index| sleepers.summon(worker_index)) {
                 return claim.hand_over();
             }
             // They woke meanwhile. Others may have pushed, and left it to us to wake somebody who
@@ -65,7 +65,7 @@ impl Search {
 
     /// Begins a search on the thread's own account, unless one is under way. By a thread that has
     /// published that it sleeps.
-    pub(super) fn begin(&self, crew: SearchKind) -> Option<SearchPermit> {
+    pub(super) fn begin(&self, scheduler_shared: SearchKind) -> Option<SearchPermit> {
         loop {
             let before = self.word.load(Relaxed);
             if before & UNDER_WAY != 0 {
@@ -73,15 +73,15 @@ impl Search {
             }
             if let Some(claim) = self.claim(before) {
                 claim.hand_over();
-                return Some(SearchPermit::new(crew));
+                return Some(SearchPermit::new(scheduler_shared));
             }
         }
     }
 
     /// Ends the search of a thread; what it looks at afterwards includes every push of a thread that
-    /// saw it under way. Takes the summons by value: only who has it may end the search.
-    pub(super) fn give_back(&self, _summons: SearchPermit, seat: WorkerIndex) -> Announced {
-        Claim(self).end(seat.0 << 1)
+    /// saw it under way. Takes the search permit by value: only who has it may end the search.
+    pub(super) fn give_back(&self, _summons: SearchPermit, worker_index: WorkerIndex) -> Announced {
+        Claim(self).end(worker_index.0 << 1)
     }
 
     fn claim(&self, before: usize) -> Option<Claim<'_>> {
@@ -89,12 +89,12 @@ impl Search {
         claimed.ok().map(|_| Claim(self))
     }
 
-    /// All seats, beginning with the one behind this.
+    /// All worker indices, beginning with the one behind this.
     pub(super) fn seats_behind(
         &self,
         last: WorkerIndex,
     ) -> impl Iterator<Item = WorkerIndex> + use<> {
-        (last.0 + 1..self.seats).chain(0..=last.0).map(WorkerIndex)
+        (last.0 + 1..self.worker_indices).chain(0..=last.0).map(WorkerIndex)
     }
 }
 
@@ -103,7 +103,7 @@ impl Search {
 struct Claim<'a>(&'a Search);
 
 impl Claim<'_> {
-    /// Leaves it to a summons: that is given back in its stead.
+    /// Leaves it to a search permit: that is given back in its stead.
     fn hand_over(self) {
         std::mem::forget(self);
     }

@@ -23,24 +23,24 @@ pub struct SchedulerShared<J> {
 }
 
 impl<J: Send> SchedulerShared<J> {
-    /// A crew of so many threads, and what each of them owns, in the order of their seats.
+    /// A scheduler of so many threads, and what each of them owns, in the order of their worker indices.
     #[must_use]
     pub fn new(threads: usize) -> (Arc<Self>, Vec<Worker<J>>) {
         let deques: Vec<_> = iter::repeat_with(Deque::new_fifo).take(threads).collect();
-        let crew = Arc::new(Self {
+        let scheduler_shared = Arc::new(Self {
             stealers: deques.iter().map(Stealer::of).collect(),
             injector: Injector::new(),
             search: Search::new(threads),
         });
-        let worker = |(seat, deque)| Worker {
-            seat: WorkerIndex(seat),
+        let worker = |(worker_index, deque)| Worker {
+            index: WorkerIndex(worker_index),
             deque,
-            crew: Arc::clone(&crew),
+            scheduler_shared: Arc::clone(&scheduler_shared),
             taken: 0,
-            random: Random::new(seat),
+            random: Random::new(worker_index),
         };
         let workers = deques.into_iter().enumerate().map(worker).collect();
-        (crew, workers)
+        (scheduler_shared, workers)
     }
 
     /// Adds a job for whoever comes first; [`wake_one`](Self::wake_one) belongs after it. Any
@@ -61,10 +61,10 @@ impl<J: Send> SchedulerShared<J> {
         self.injector.steal_one()
     }
 
-    /// Takes a job from the deque of the thread in this seat. Any thread.
+    /// Takes a job from the deque of the thread in this worker index. Any thread.
     #[must_use = "a job that is dropped is lost"]
-    pub fn take_from(&self, seat: WorkerIndex) -> Option<J> {
-        self.stealers[seat.0].steal_one()
+    pub fn take_from(&self, worker_index: WorkerIndex) -> Option<J> {
+        self.stealers[worker_index.0].steal_one()
     }
 
     /// Wakes one thread to search, if one sleeps and none has been woken for it already. To be
@@ -74,22 +74,22 @@ impl<J: Send> SchedulerShared<J> {
     }
 }
 
-/// One thread's share in its crew: its own deque, and the way to all others'.
+/// One thread's share in its scheduler: its own deque, and the way to all others'.
 ///
 /// One thread at a time owns it:
 ///
 /// ```compile_fail
 /// fn share<T: Sync>(_: T) {}
-/// share(loop_pool::scheduler::Crew::<u32>::new(1).1);
+/// share(loop_pool::scheduler::SchedulerShared::<u32>::new(1).1);
 /// ```
 ///
 /// Whoever gives it up takes out the jobs first, or calls [`SchedulerShared::wake_one`]: what is left can
 /// still be stolen.
 #[derive(Debug)]
 pub struct Worker<J> {
-    seat: WorkerIndex,
+    index: WorkerIndex,
     deque: Deque<J>,
-    crew: Arc<SchedulerShared<J>>,
+    scheduler_shared: Arc<SchedulerShared<J>>,
     /// Counts what was taken, for the injector's sake.
     taken: u32,
     random: Random,
@@ -98,8 +98,8 @@ pub struct Worker<J> {
 impl<J: Send> Worker<J> {
     /// Whose share it is.
     #[must_use]
-    pub fn seat(&self) -> WorkerIndex {
-        self.seat
+    pub fn index(&self) -> WorkerIndex {
+        self.index
     }
 
     /// Adds a job behind the others. [`SchedulerShared::wake_one`] belongs after it, or after the last of
@@ -114,7 +114,7 @@ impl<J: Send> Worker<J> {
     pub fn pop(&mut self) -> Option<J> {
         self.taken = self.taken.wrapping_add(1);
         if self.taken.is_multiple_of(INJECTOR_INTERVAL)
-            && let Some(injected) = self.crew.injector.steal_one()
+            && let Some(injected) = self.scheduler_shared.injector.steal_one()
         {
             return Some(injected);
         }
@@ -134,17 +134,17 @@ impl<J: Send> Worker<J> {
     pub fn find(&mut self, sleepers: &impl Sleepers) -> Option<J> {
         let (job, moved) = self.search()?;
         if moved {
-            self.crew.wake_one(sleepers);
+            self.scheduler_shared.wake_one(sleepers);
         }
         Some(job)
     }
 
-    /// Searches on a summons, gives the search back, and wakes the next if there is more. `None`
+    /// Searches on a search permit, gives the search back, and wakes the next if there is more. `None`
     /// means that there was nothing anywhere after the search was given back.
     #[must_use = "a job that is dropped is lost"]
-    pub fn answer(&mut self, summons: SearchPermit, sleepers: &impl Sleepers) -> Option<J> {
+    pub fn answer(&mut self, permit: SearchPermit, sleepers: &impl Sleepers) -> Option<J> {
         let found = self.search();
-        let ended = self.give_back(summons);
+        let ended = self.give_back(permit);
         self.look_again(&ended, found, sleepers)
     }
 
@@ -155,9 +155,9 @@ impl<J: Send> Worker<J> {
         mut found: Option<(J, bool)>,
         sleepers: &impl Sleepers,
     ) -> Option<J> {
-        while ended.look(|| self.crew.has_work()) {
+        while ended.look(|| self.scheduler_shared.has_work()) {
             if found.is_some() {
-                self.crew.wake_one(sleepers);
+                self.scheduler_shared.wake_one(sleepers);
                 break;
             }
             found = self.search();
@@ -165,16 +165,16 @@ impl<J: Send> Worker<J> {
         found.map(|(job, _)| job)
     }
 
-    /// Gives a summons up without searching, because the thread has its own work, and wakes
+    /// Gives a search permit up without searching, because the thread has its own work, and wakes
     /// another for what there is.
-    pub fn decline(&self, summons: SearchPermit, sleepers: &impl Sleepers) {
-        if self.give_back(summons).look(|| self.crew.has_work()) {
-            self.crew.wake_one(sleepers);
+    pub fn decline(&self, permit: SearchPermit, sleepers: &impl Sleepers) {
+        if self.give_back(permit).look(|| self.scheduler_shared.has_work()) {
+            self.scheduler_shared.wake_one(sleepers);
         }
     }
 
-    fn give_back(&self, summons: SearchPermit) -> Announced {
-        self.crew.search.give_back(summons, self.seat)
+    fn give_back(&self, permit: SearchPermit) -> Announced {
+        self.scheduler_shared.search.give_back(permit, self.index)
     }
 
     /// A job, and whether others were moved to the own deque along with it.
@@ -182,15 +182,19 @@ impl<J: Send> Worker<J> {
         if let Some(job) = self.pop() {
             return Some((job, false));
         }
-        let Self { seat, deque, crew, .. } = self;
+        let Self { index: worker_index, deque, scheduler_shared, .. } = self;
         // From here on the deque holds nothing but what is moved there.
-        let start = WorkerIndex(self.random.below(crew.stealers.len()));
-        let job = crew.injector.steal_half(deque, STEAL_LIMIT).or_else(|| {
-            crew.search.seats_behind(start).filter(|victim| victim != seat).find_map(|victim| {
-                let stealer = &crew.stealers[victim.0];
-                // Stealing is not cheap, even in vain.
-                (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))?
-            })
+        let start = WorkerIndex(self.random.below(scheduler_shared.stealers.len()));
+        let job = scheduler_shared.injector.steal_half(deque, STEAL_LIMIT).or_else(|| {
+            scheduler_shared
+                .search
+                .seats_behind(start)
+                .filter(|victim| victim != worker_index)
+                .find_map(|victim| {
+                    let stealer = &scheduler_shared.stealers[victim.0];
+                    // Stealing is not cheap, even in vain.
+                    (!stealer.is_empty()).then(|| stealer.steal_half(deque, STEAL_LIMIT))?
+                })
         })?;
         Some((job, !deque.is_empty()))
     }
@@ -201,9 +205,9 @@ impl<J: Send> Worker<J> {
 struct Random(u64);
 
 impl Random {
-    /// Each seat has a sequence of its own.
-    fn new(seat: usize) -> Self {
-        Self((seat as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    /// Each worker index has a sequence of its own.
+    fn new(worker_index: usize) -> Self {
+        Self((worker_index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
     /// A number below `limit`, which is not zero.

@@ -1,13 +1,13 @@
-//! What a crew knows of its threads: their places, and how to wake one.
+//! What a scheduler knows of its threads: their places, and how to wake one.
 
-/// The place of one thread in its crew, counted from zero.
+/// The place of one thread in its scheduler, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WorkerIndex(pub usize);
 
-/// The sleep states of a crew's threads and the way to wake them: the caller's part of a wake.
+/// The sleep states of a scheduler's threads and the way to wake them: the caller's part of a wake.
 pub trait Sleepers {
-    /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this seat; false if none is.
-    fn is_parked(&self, seat: WorkerIndex) -> bool;
+    /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this worker index; false if none is.
+    fn is_parked(&self, worker_index: WorkerIndex) -> bool;
 
     /// Whether a thread that is parked is to be woken rather than others that are. No more than a
     /// preference: if there is none like this, another one is woken.
@@ -15,8 +15,8 @@ pub trait Sleepers {
         true
     }
 
-    /// [`Idle::summon`](super::Idle::summon) of the thread in this seat, and its verdict; if that
-    /// is true, the thread is also woken through the kernel. False if no thread is in the seat.
+    /// [`Idle::summon`](super::Idle::summon) of the thread in this worker index, and its verdict; if that
+    /// is true, the thread is also woken through the kernel. False if no thread is in the worker index.
     #[must_use = "the crew counts the one who was summoned"]
-    fn summon(&self, seat: WorkerIndex) -> bool;
+    fn summon(&self, worker_index: WorkerIndex) -> bool;
 }

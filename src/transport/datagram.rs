@@ -161,16 +161,21 @@ impl<B: Buffer> Datagrams<B> {
             && self.ahead.overhead() < config::READ_AHEAD_DATAGRAMS
     }
 
-    fn receive_ahead(&self, claim: ReadClaim<'_>, bench: &mut JobContext<'_>, report: &mut Report) {
+    fn receive_ahead(
+        &self,
+        claim: ReadClaim<'_>,
+        job_context: &mut JobContext<'_>,
+        report: &mut Report,
+    ) {
         let more = loop {
             // The last one may exceed the bound by its own size: none is ever cut.
             if !self.may_receive_ahead() || self.state().bits().is_dead() {
                 break true;
             }
-            let (one, more) = match self.receive(&claim, bench.scratch) {
+            let (one, more) = match self.receive(&claim, job_context.scratch) {
                 Ok((count, from)) => {
                     report.bytes_in += count as u64;
-                    (DatagramOutcome::Datagram(bench.scratch[..count].into(), from), true)
+                    (DatagramOutcome::Datagram(job_context.scratch[..count].into(), from), true)
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => {
@@ -292,9 +297,9 @@ impl<B: Buffer> Datagrams<B> {
         Some(Delivered { bytes, ..delivered })
     }
 
-    fn send_ahead(&self, claim: WriteClaim<'_>, bench: &JobContext<'_>, report: &mut Report) {
+    fn send_ahead(&self, claim: WriteClaim<'_>, job_context: &JobContext<'_>, report: &mut Report) {
         let before = self.queued();
-        let (bytes, stop) = self.send_queued(&claim, bench.registrar);
+        let (bytes, stop) = self.send_queued(&claim, job_context.registrar);
         report.bytes_out += bytes;
         let room = stop != Stop::Full;
         let news = {
@@ -417,19 +422,19 @@ impl<B: Buffer> Source for Datagrams<B> {
         self.link.after_fork();
     }
 
-    fn run(&self, bench: &mut JobContext<'_>) -> Report {
+    fn run(&self, job_context: &mut JobContext<'_>) -> Report {
         let mut report = Report::default();
         if !self.own_is_next()
             && let Some(claim) = self.state().claim_write()
         {
             report.worked = true;
-            self.send_ahead(claim, bench, &mut report);
+            self.send_ahead(claim, job_context, &mut report);
         }
         if self.may_receive_ahead()
             && let Some(claim) = self.state().claim_read()
         {
             report.worked = true;
-            self.receive_ahead(claim, bench, &mut report);
+            self.receive_ahead(claim, job_context, &mut report);
         }
         report
     }

@@ -226,8 +226,12 @@ mod tests {
         assert_eq!(listener.ready(ready()), Schedule::Needed);
         let mut scratch = [0; 1];
         let registrar = crate::transport::tests::NoReactor;
-        let mut bench = JobContext { scratch: &mut scratch, registrar: &registrar };
-        assert_eq!(listener.run(&mut bench), Report::default(), "it is not for other threads");
+        let mut job_context = JobContext { scratch: &mut scratch, registrar: &registrar };
+        assert_eq!(
+            listener.run(&mut job_context),
+            Report::default(),
+            "it is not for other threads"
+        );
         let turn = listener.state().begin_turn();
         listener.accept_in_turn(turn.claim.unwrap()).unwrap();
         let (connections, failure) = listener.take_arrived();
@@ -345,8 +349,8 @@ mod tests {
         assert_eq!(listener.ready(ready()), Schedule::Needed);
         let mut scratch = [0; 1];
         let registrar = crate::transport::tests::NoReactor;
-        let mut bench = JobContext { scratch: &mut scratch, registrar: &registrar };
-        assert_eq!(listener.run(&mut bench), Report { worked: true, ..Report::default() });
+        let mut job_context = JobContext { scratch: &mut scratch, registrar: &registrar };
+        assert_eq!(listener.run(&mut job_context), Report { worked: true, ..Report::default() });
         assert_eq!(sink.0.lock().len(), 1);
     }
 }

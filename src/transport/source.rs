@@ -81,7 +81,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     }
 
     /// Does what can be done without the owner. Any thread, detached.
-    fn run(&self, bench: &mut JobContext<'_>) -> Report;
+    fn run(&self, job_context: &mut JobContext<'_>) -> Report;
 
     /// Bytes read and not yet delivered.
     fn read_ahead(&self) -> usize {

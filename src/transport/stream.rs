@@ -132,20 +132,20 @@ impl<B: Buffer> Stream<B> {
         self.ahead.bytes()
     }
 
-    fn read_on(&self, claim: ReadClaim<'_>, bench: &mut JobContext<'_>, report: &mut Report) {
+    fn read_on(&self, claim: ReadClaim<'_>, job_context: &mut JobContext<'_>, report: &mut Report) {
         let more = loop {
             let room = self.ahead.room();
             if room == 0 {
                 break true;
             }
-            let limit = room.min(bench.scratch.len());
-            let last = match self.read(&claim, &mut bench.scratch[..limit]) {
+            let limit = room.min(job_context.scratch.len());
+            let last = match self.read(&claim, &mut job_context.scratch[..limit]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => Ahead::Failed(error),
                 Ok((0, _)) => Ahead::End,
                 Ok((count, more)) => {
                     report.bytes_in += count as u64;
-                    self.ahead.push_data(&claim, &bench.scratch[..count], self.state());
+                    self.ahead.push_data(&claim, &job_context.scratch[..count], self.state());
                     if more {
                         continue;
                     }
@@ -283,8 +283,13 @@ impl<B: Buffer> Stream<B> {
         Some(flushed)
     }
 
-    fn flush_ahead(&self, claim: WriteClaim<'_>, bench: &JobContext<'_>, report: &mut Report) {
-        let (flushed, room) = self.write_queued(&claim, bench.registrar, config::JOB_BUDGET);
+    fn flush_ahead(
+        &self,
+        claim: WriteClaim<'_>,
+        job_context: &JobContext<'_>,
+        report: &mut Report,
+    ) {
+        let (flushed, room) = self.write_queued(&claim, job_context.registrar, config::JOB_BUDGET);
         report.bytes_out += flushed.bytes;
         report.again |= room && !flushed.drained;
         let news = {
@@ -380,18 +385,18 @@ impl<B: Buffer> Source for Stream<B> {
         self.link.after_fork();
     }
 
-    fn run(&self, bench: &mut JobContext<'_>) -> Report {
+    fn run(&self, job_context: &mut JobContext<'_>) -> Report {
         let mut report = Report::default();
         if let Some(claim) = self.state().claim_write() {
             report.worked = true;
-            self.flush_ahead(claim, bench, &mut report);
+            self.flush_ahead(claim, job_context, &mut report);
         }
         if self.input == Input::Data
             && self.ahead.room() > 0
             && let Some(claim) = self.state().claim_read()
         {
             report.worked = true;
-            self.read_on(claim, bench, &mut report);
+            self.read_on(claim, job_context, &mut report);
         }
         report
     }

@@ -100,7 +100,9 @@ pub fn turn(callbacks: usize) -> impl FnMut() {
         }
         // SAFETY: as above.
         let planned = unsafe {
-            event_loop.local.if_owner(|local| local.plan(black_box(local.last_poll_ns() + 1), false))
+            event_loop
+                .local
+                .if_owner(|local| local.plan(black_box(local.last_poll_ns() + 1), false))
         };
         assert_eq!(planned, Some(Plan::Skip));
         for _ in 0..callbacks {

@@ -2,15 +2,15 @@
 
 use std::hint::black_box;
 
-use loop_pool::scheduler::{SchedulerShared, SearchKind, Idle, Park, WorkerIndex, Sleepers};
+use loop_pool::scheduler::{Idle, Park, SchedulerShared, SearchKind, Sleepers, WorkerIndex};
 
 /// Jobs that a thief finds on its victim's deque.
 pub const STOLEN: u32 = 64;
 
-/// Threads of a crew in which nobody has work.
+/// Threads of a scheduler in which nobody has work.
 const CREW: usize = 8;
 
-/// The sleep states of a crew; the kernel wakes nobody.
+/// The sleep states of a scheduler; the kernel wakes nobody.
 struct Threads(Vec<Idle>);
 
 impl Threads {
@@ -20,12 +20,12 @@ impl Threads {
 }
 
 impl Sleepers for Threads {
-    fn is_parked(&self, seat: WorkerIndex) -> bool {
-        self.0[seat.0].is_parked()
+    fn is_parked(&self, worker_index: WorkerIndex) -> bool {
+        self.0[worker_index.0].is_parked()
     }
 
-    fn summon(&self, seat: WorkerIndex) -> bool {
-        self.0[seat.0].summon(SearchKind(0))
+    fn summon(&self, worker_index: WorkerIndex) -> bool {
+        self.0[worker_index.0].summon(SearchKind(0))
     }
 }
 
@@ -56,16 +56,16 @@ pub fn steal_half() -> impl FnMut() {
 
 /// An injection, and the search that finds it.
 pub fn inject_find() -> impl FnMut() {
-    let (crew, mut workers) = SchedulerShared::new(1);
+    let (scheduler_shared, mut workers) = SchedulerShared::new(1);
     let mut worker = workers.remove(0);
     let threads = Threads::awake(1);
     move || {
-        crew.inject(black_box(7_usize));
+        scheduler_shared.inject(black_box(7_usize));
         let _ = black_box(worker.find(&threads));
     }
 }
 
-/// A search in a crew of eight that has no job.
+/// A search in a scheduler of eight that has no job.
 pub fn find_nothing() -> impl FnMut() {
     let mut worker = SchedulerShared::<usize>::new(CREW).1.remove(0);
     let threads = Threads::awake(CREW);
@@ -74,11 +74,11 @@ pub fn find_nothing() -> impl FnMut() {
     }
 }
 
-/// The call after a push, in a crew of eight of which nobody sleeps.
+/// The call after a push, in a scheduler of eight of which nobody sleeps.
 pub fn wake_nobody() -> impl FnMut() {
-    let crew = SchedulerShared::<usize>::new(CREW).0;
+    let scheduler_shared = SchedulerShared::<usize>::new(CREW).0;
     let threads = Threads::awake(CREW);
-    move || crew.wake_one(black_box(&threads))
+    move || scheduler_shared.wake_one(black_box(&threads))
 }
 
 /// The owner publishes that it sleeps, a poster undertakes to wake it, and it is awake again.
@@ -103,12 +103,12 @@ pub fn posted_awake() -> impl FnMut() {
     }
 }
 
-/// One pushes a job and wakes the other, which answers the summons and finds it.
+/// One pushes a job and wakes the other, which answers the search permit and finds it.
 ///
 /// # Panics
-/// When the summons gets lost, which is a bug.
+/// When the search permit gets lost, which is a bug.
 pub fn summon_answer() -> impl FnMut() {
-    let (crew, mut workers) = SchedulerShared::new(2);
+    let (scheduler_shared, mut workers) = SchedulerShared::new(2);
     let mut sleeper = workers.remove(1);
     let pusher = workers.remove(0);
     let threads = Threads::awake(2);
@@ -116,9 +116,9 @@ pub fn summon_answer() -> impl FnMut() {
         let idle = black_box(&threads.0[1]);
         let Park::Sleep(parked) = idle.park(|_| false) else { panic!("nothing was posted") };
         pusher.push(black_box(7_usize));
-        crew.wake_one(&threads);
+        scheduler_shared.wake_one(&threads);
         drop(parked);
-        let summons = idle.take_summons().expect("it was woken");
-        let _ = black_box(sleeper.answer(summons, &threads));
+        let permit = idle.take_summons().expect("it was woken");
+        let _ = black_box(sleeper.answer(permit, &threads));
     }
 }

@@ -53,11 +53,12 @@ impl Source for Lying {
 
 /// A loop that is stuck or not, as a test says; another one, and its thread's part; and who helps.
 fn stuck_loop() -> (LoopWorker, [EventLoop<u32>; 2], Helper) {
-    let team = PoolShared::new(2, true, 2);
+    let pool_shared = PoolShared::new(2, true, 2);
     let loops = [0, 1].map(|_| EventLoop::new().expect("descriptors"));
-    let [_, hand] = [0, 1].map(|id| team.join(LoopId(id), loops[id as usize].shared()));
-    let helper = Helper::new(team).expect("descriptors");
-    (hand.expect("a place"), loops, helper)
+    let [_, loop_worker] =
+        [0, 1].map(|id| pool_shared.join(LoopId(id), loops[id as usize].shared()));
+    let helper = Helper::new(pool_shared).expect("descriptors");
+    (loop_worker.expect("a place"), loops, helper)
 }
 
 /// Whether the helper hears of a wake of the loop.
@@ -123,24 +124,30 @@ fn it_does_no_more_than_a_budget_at_once() {
 
 #[test]
 fn many_jobs_are_offered_to_who_is_free() {
-    let (hand, [stuck, free], mut helper) = stuck_loop();
+    let (loop_worker, [stuck, free], mut helper) = stuck_loop();
     let count = i32::try_from(3 * config::BEHIND).expect("small");
     let lying: Vec<_> = (100..100 + count).map(|fd| Lying::on(&stuck, fd, false)).collect();
     helper.follow(0, stuck.shared(), true);
     helper.run_jobs(0);
-    assert_eq!((helper.jobs.len(), hand.team.crew.has_work()), (lying.len() - 1, false));
+    assert_eq!(
+        (helper.jobs.len(), loop_worker.pool_shared.scheduler_shared.has_work()),
+        (lying.len() - 1, false)
+    );
     let _claim = free.claim().expect("nobody's");
     let poller = free.shared().poller();
     let Park::Sleep(_parked) = free.park(&poller, || false) else { panic!("there is nothing") };
     helper.run_jobs(0);
-    assert_eq!((helper.jobs.len(), hand.team.crew.has_work()), (config::BEHIND / 2 - 1, true));
+    assert_eq!(
+        (helper.jobs.len(), loop_worker.pool_shared.scheduler_shared.has_work()),
+        (config::BEHIND / 2 - 1, true)
+    );
     assert!(free.shared().idle().take_summons().is_some());
 }
 
 /// It takes no third thread; but if the second one turns to its own loop, nothing is left lying.
 #[test]
 fn who_helps_already_is_left_the_jobs_and_what_it_does_not_get_to_is_taken_back() {
-    let (hand, [stuck, free], mut helper) = stuck_loop();
+    let (loop_worker, [stuck, free], mut helper) = stuck_loop();
     let lying: Vec<_> = (100..103).map(|fd| Lying::on(&stuck, fd, false)).collect();
     let done = || lying.iter().map(|one| one.runs()).sum::<usize>();
     // At a job of its own it may be soon at its end.
@@ -149,12 +156,12 @@ fn who_helps_already_is_left_the_jobs_and_what_it_does_not_get_to_is_taken_back(
         busy.help(LoopId(whose));
         helper.follow(0, stuck.shared(), true);
         helper.run_jobs(0);
-        assert_eq!((done(), hand.team.crew.has_work()), (1, left > 0));
+        assert_eq!((done(), loop_worker.pool_shared.scheduler_shared.has_work()), (1, left > 0));
     }
     helper.run_jobs(0);
     assert_eq!(done(), 1);
     drop(busy);
-    while helper.has_jobs() || hand.team.crew.has_work() {
+    while helper.has_jobs() || loop_worker.pool_shared.scheduler_shared.has_work() {
         helper.run_jobs(0);
     }
     assert_eq!(done(), lying.len());
@@ -162,10 +169,10 @@ fn who_helps_already_is_left_the_jobs_and_what_it_does_not_get_to_is_taken_back(
 
 #[test]
 fn what_a_stuck_loop_has_taken_along_is_taken_up_too() {
-    let (hand, [other, stuck], mut helper) = stuck_loop();
+    let (loop_worker, [other, stuck], mut helper) = stuck_loop();
     let lying = Lying::on(&other, 100, false);
-    other.shared().pending(|job| hand.offer(std::iter::once(job)));
+    other.shared().pending(|job| loop_worker.offer(std::iter::once(job)));
     helper.follow(1, stuck.shared(), true);
     helper.run_jobs(0);
-    assert_eq!((lying.runs(), hand.team.crew.has_work()), (1, false));
+    assert_eq!((lying.runs(), loop_worker.pool_shared.scheduler_shared.has_work()), (1, false));
 }

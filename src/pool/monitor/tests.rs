@@ -16,7 +16,7 @@ use crate::transport::AcceptSink;
 const TICK_NS: u64 = 1_000_000;
 
 struct Model {
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     loops: Vec<Arc<EventLoop<u32>>>,
     watch: Watch,
     now_ns: u64,
@@ -24,15 +24,15 @@ struct Model {
 
 impl Model {
     fn new(loops: u32) -> Self {
-        let team = PoolShared::new(loops as usize, true, 2);
+        let pool_shared = PoolShared::new(loops as usize, true, 2);
         let event_loop = |id| {
             let one = Arc::new(EventLoop::new().expect("descriptors"));
-            drop(team.join(LoopId(id), one.shared()).expect("a place"));
+            drop(pool_shared.join(LoopId(id), one.shared()).expect("a place"));
             one
         };
         let loops = (0..loops).map(event_loop).collect();
-        let watch = Watch::new(Arc::clone(&team), TICK_NS).expect("descriptors");
-        Self { team, loops, watch, now_ns: TICK_NS }
+        let watch = Watch::new(Arc::clone(&pool_shared), TICK_NS).expect("descriptors");
+        Self { pool_shared, loops, watch, now_ns: TICK_NS }
     }
 
     /// Lets a tick pass, and looks.
@@ -42,8 +42,8 @@ impl Model {
     }
 
     /// Has a thread run the loop, which blocks in a callback until what is returned is dropped.
-    fn block(&self, seat: usize) -> Blocked {
-        let event_loop = Arc::clone(&self.loops[seat]);
+    fn block(&self, worker_index: usize) -> Blocked {
+        let event_loop = Arc::clone(&self.loops[worker_index]);
         let (mut end, mut theirs) = UnixStream::pair().expect("descriptors");
         let thread = spawn("a blocked loop", move || {
             event_loop.shared().set_running(true);
@@ -55,7 +55,7 @@ impl Model {
             event_loop.shared().set_running(false);
         });
         end.read_exact(&mut [0]).expect("it has begun");
-        let runner = self.loops[seat].shared().awake_runner().expect("it runs");
+        let runner = self.loops[worker_index].shared().awake_runner().expect("it runs");
         while runner.is_blocked() != Some(true) {
             thread::yield_now();
         }
@@ -82,24 +82,24 @@ impl Drop for Blocked {
 #[test]
 fn it_looks_once_more_before_it_sleeps() {
     let mut model = Model::new(2);
-    let team = Arc::clone(&model.team);
+    let pool_shared = Arc::clone(&model.pool_shared);
     for _ in 0..config::MONITOR_PATIENCE {
-        assert!(matches!(model.watch.next_wait(&team), (config::MONITOR_TICK, None)));
+        assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
         model.look();
     }
     // A loop has woken since the last look, and has not found it asleep.
     model.loops[1].shared().set_running(true);
-    assert!(matches!(model.watch.next_wait(&team), (config::MONITOR_TICK, None)));
-    assert_eq!((model.watch.quiet, team.monitor_idle.is_awake()), (0, true));
+    assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
+    assert_eq!((model.watch.quiet, pool_shared.monitor_idle.is_awake()), (0, true));
     model.watch.quiet = config::MONITOR_PATIENCE;
     model.look();
     assert_eq!(model.watch.quiet, 0, "one that is awake is enough");
     model.loops[1].shared().set_running(false);
     model.watch.quiet = config::MONITOR_PATIENCE;
-    let (limit, parked) = model.watch.next_wait(&team);
-    assert_eq!((limit, team.monitor_idle.is_parked()), (config::MAX_WAIT, true));
-    team.awake();
-    assert!(!team.monitor_idle.is_parked());
+    let (limit, parked) = model.watch.next_wait(&pool_shared);
+    assert_eq!((limit, pool_shared.monitor_idle.is_parked()), (config::MAX_WAIT, true));
+    pool_shared.awake();
+    assert!(!pool_shared.monitor_idle.is_parked());
     drop(parked);
     // It has been woken; what ends a failed test is the runner's limit.
     model.watch.helper.wait(config::MAX_WAIT);
@@ -107,12 +107,12 @@ fn it_looks_once_more_before_it_sleeps() {
 
 #[test]
 fn it_sleeps_while_there_is_nothing_to_look_for() {
-    let team = PoolShared::new(1, false, 1);
-    let mut watch = Watch::new(Arc::clone(&team), TICK_NS).expect("descriptors");
-    assert!(matches!(watch.next_wait(&team), (config::MAX_WAIT, None)));
-    team.make_incidents().expect("descriptors");
-    team.set_limit(Limit::Seconds(1.0));
-    assert!(matches!(watch.next_wait(&team), (config::MONITOR_TICK, None)));
+    let pool_shared = PoolShared::new(1, false, 1);
+    let mut watch = Watch::new(Arc::clone(&pool_shared), TICK_NS).expect("descriptors");
+    assert!(matches!(watch.next_wait(&pool_shared), (config::MAX_WAIT, None)));
+    pool_shared.make_stuck_reports().expect("descriptors");
+    pool_shared.set_limit(Limit::Seconds(1.0));
+    assert!(matches!(watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
 }
 
 #[test]
@@ -139,17 +139,18 @@ fn a_loop_that_stays_in_a_callback_is_helped_until_it_leaves_it() {
 #[test]
 fn a_callback_is_reported_when_it_reaches_the_limit_and_when_it_ends() {
     let mut model = Model::new(1);
-    let team = Arc::clone(&model.team);
-    let incidents: &StuckReports = team.make_incidents().expect("descriptors");
-    team.set_limit(Limit::Seconds(0.01));
+    let pool_shared = Arc::clone(&model.pool_shared);
+    let stuck_reports: &StuckReports = pool_shared.make_stuck_reports().expect("descriptors");
+    pool_shared.set_limit(Limit::Seconds(0.01));
     let blocked = model.block(0);
     (0..20).for_each(|_| model.look());
     drop(blocked);
     // The end is reported even if nobody wants to hear of any more.
-    team.set_limit(Limit::Off);
+    pool_shared.set_limit(Limit::Off);
     model.look();
-    let told = incidents.wait().expect("not at its end");
-    let seen: Vec<_> = told.iter().map(|it| (it.seat, it.ended, it.lasted.as_millis())).collect();
+    let told = stuck_reports.wait().expect("not at its end");
+    let seen: Vec<_> =
+        told.iter().map(|it| (it.worker_index, it.ended, it.lasted.as_millis())).collect();
     assert_eq!(seen, [(0, false, 10), (0, true, 20)]);
 }
 
@@ -159,10 +160,12 @@ fn no_connection_goes_to_a_stuck_loop_while_one_is_free() {
     const CONNECTIONS: usize = 1000;
     for free in 0..3 {
         let mut model = Model::new(3);
-        let acceptor = PoolAcceptor::new(Arc::clone(&model.team));
+        let acceptor = PoolAcceptor::new(Arc::clone(&model.pool_shared));
         (0..3).for_each(|id| acceptor.open(LoopId(id), IoToken::of_source(7, 1)));
-        let _blocked: Vec<_> =
-            (0..3).filter(|seat| *seat != free).map(|seat| model.block(seat)).collect();
+        let _blocked: Vec<_> = (0..3)
+            .filter(|worker_index| *worker_index != free)
+            .map(|worker_index| model.block(worker_index))
+            .collect();
         (0..2).for_each(|_| model.look());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let _client =
@@ -173,9 +176,10 @@ fn no_connection_goes_to_a_stuck_loop_while_one_is_free() {
             // Each time with what was placed before.
             let connection = socket.try_clone().expect("a descriptor");
             drop(acceptor.place((connection, peer.clone())));
-            for (seat, one) in model.loops.iter().enumerate() {
+            for (worker_index, one) in model.loops.iter().enumerate() {
                 let taken = one.shared().drain_completions();
-                placed[seat] += taken.filter(|it| matches!(it, Completion::Accepted(..))).count();
+                placed[worker_index] +=
+                    taken.filter(|it| matches!(it, Completion::Accepted(..))).count();
             }
         }
         assert_eq!(placed[free], CONNECTIONS, "{placed:?}");

@@ -1,4 +1,4 @@
-//! How the loops of a team see each other, on a clock that the test sets.
+//! How the loops of a pool see each other, on a clock that the test sets.
 
 use super::*;
 use crate::event_loop::{Completion, EventLoop};
@@ -8,16 +8,16 @@ use crate::scheduler::{Park, Parked};
 
 const WORKED_NS: u64 = 1_000_000_000;
 
-/// A team of two; both have joined, and last did something of their own at [`WORKED_NS`].
-fn team() -> (Arc<PoolShared>, [EventLoop<u32>; 2]) {
-    let team = PoolShared::new(2, true, 2);
+/// A pool of two; both have joined, and last did something of their own at [`WORKED_NS`].
+fn pool_shared() -> (Arc<PoolShared>, [EventLoop<u32>; 2]) {
+    let pool_shared = PoolShared::new(2, true, 2);
     let loops = [0, 1].map(|id| {
         let one = EventLoop::new().expect("descriptors");
-        drop(team.join(LoopId(id), one.shared()).expect("a place"));
+        drop(pool_shared.join(LoopId(id), one.shared()).expect("a place"));
         one.metrics().worked_ns.set(WORKED_NS);
         one
     });
-    (team, loops)
+    (pool_shared, loops)
 }
 
 fn sleep(one: &EventLoop<u32>) -> Parked<'_> {
@@ -27,16 +27,24 @@ fn sleep(one: &EventLoop<u32>) -> Parked<'_> {
 
 #[test]
 fn a_place_is_taken_once_and_names_the_loop() {
-    let (team, loops) = team();
+    let (pool_shared, loops) = pool_shared();
     assert_eq!(loops.each_ref().map(|one| one.shared().id()), [LoopId(0), LoopId(1)]);
     let third = EventLoop::<u32>::new().expect("descriptors");
-    assert!([0, 1, 2, u32::MAX].iter().all(|id| team.join(LoopId(*id), third.shared()).is_none()));
-    assert!(team.loops().all(|(seat, one)| Arc::ptr_eq(one, loops[seat].shared())));
+    assert!(
+        [0, 1, 2, u32::MAX]
+            .iter()
+            .all(|id| pool_shared.join(LoopId(*id), third.shared()).is_none())
+    );
+    assert!(
+        pool_shared
+            .loops()
+            .all(|(worker_index, one)| Arc::ptr_eq(one, loops[worker_index].shared()))
+    );
 }
 
 #[test]
 fn a_loop_is_free_when_it_sleeps_and_has_done_nothing_of_its_own_for_a_while() {
-    let (_team, [one, _]) = team();
+    let (_team, [one, _]) = pool_shared();
     let later = WORKED_NS + u64::try_from(config::FREE_AFTER.as_nanos()).expect("short");
     assert!(!is_free(one.shared(), later), "it is awake");
     let parked = sleep(&one);
@@ -51,35 +59,38 @@ fn a_loop_is_free_when_it_sleeps_and_has_done_nothing_of_its_own_for_a_while() {
 
 #[test]
 fn who_is_free_is_woken_first_but_another_one_rather_than_nobody() {
-    let (team, loops) = team();
+    let (pool_shared, loops) = pool_shared();
     let parked = loops.each_ref().map(sleep);
     loops[0].metrics().worked_ns.set(u64::MAX);
     assert!(
-        team.has_sleeper()
-            && !team.is_preferred(WorkerIndex(0))
-            && team.is_preferred(WorkerIndex(1))
+        pool_shared.has_sleeper()
+            && !pool_shared.is_preferred(WorkerIndex(0))
+            && pool_shared.is_preferred(WorkerIndex(1))
     );
-    team.inject(std::iter::empty());
+    pool_shared.inject(std::iter::empty());
     assert!(
-        team.is_parked(WorkerIndex(0)) && !team.is_parked(WorkerIndex(1)) && !team.has_sleeper()
+        pool_shared.is_parked(WorkerIndex(0))
+            && !pool_shared.is_parked(WorkerIndex(1))
+            && !pool_shared.has_sleeper()
     );
     drop(parked);
-    let summons = loops.map(|one| one.shared().idle().take_summons().map(|it| it.crew()));
-    assert_eq!(summons, [None, Some(HELPERS)]);
+    let permit =
+        loops.map(|one| one.shared().idle().take_summons().map(|it| it.scheduler_shared()));
+    assert_eq!(permit, [None, Some(HELPERS)]);
 }
 
 #[test]
 fn who_is_at_a_job_of_another_s_helps() {
-    let (team, [one, _]) = team();
+    let (pool_shared, [one, _]) = pool_shared();
     let busy = one.shared().progress.busy();
     busy.begin();
-    assert!(!team.has_helper());
+    assert!(!pool_shared.has_helper());
     drop(busy);
     let busy = one.shared().progress.busy();
     busy.help(LoopId(0));
-    assert!(!team.has_helper(), "its own");
+    assert!(!pool_shared.has_helper(), "its own");
     busy.help(LoopId(1));
-    assert!(team.has_helper());
+    assert!(pool_shared.has_helper());
     drop(busy);
-    assert!(!team.has_helper());
+    assert!(!pool_shared.has_helper());
 }

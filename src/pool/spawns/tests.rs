@@ -12,54 +12,57 @@ use crate::sys::thread::ThreadId;
 
 /// Loops that all run, as far as they are asked, in the thread of the test.
 struct Pool {
-    team: Arc<PoolShared>,
+    shared: Arc<PoolShared>,
     loops: Vec<EventLoop<u32>>,
-    hands: Vec<LoopWorker>,
+    loop_workers: Vec<LoopWorker>,
 }
 
 impl Pool {
     fn new(loops: u32) -> Self {
-        let team = PoolShared::new(loops as usize, true, loops as usize);
-        let (loops, hands) = (0..loops)
+        let pool_shared = PoolShared::new(loops as usize, true, loops as usize);
+        let (loops, loop_workers) = (0..loops)
             .map(|id| {
                 let event_loop = EventLoop::<u32>::new().expect("descriptors");
                 event_loop.shared().set_running(true);
                 // Of late.
                 event_loop.shared().load.slept_ns.set(u64::MAX);
-                let hand = team.join(LoopId(id), event_loop.shared()).expect("a place");
-                (event_loop, hand)
+                let loop_worker =
+                    pool_shared.join(LoopId(id), event_loop.shared()).expect("a place");
+                (event_loop, loop_worker)
             })
             .unzip();
-        Self { team, loops, hands }
+        Self { shared: pool_shared, loops, loop_workers }
     }
 
-    fn shared(&self, seat: usize) -> &Shared {
-        self.loops[seat].shared()
+    fn shared(&self, worker_index: usize) -> &Shared {
+        self.loops[worker_index].shared()
     }
 
     fn leave(&mut self, spawner: usize, count: usize) {
         for number in 0..count {
-            assert!(self.hands[spawner].leave_to_all(Unstarted::new(number)).is_empty());
+            assert!(self.loop_workers[spawner].leave_to_all(Unstarted::new(number)).is_empty());
         }
     }
 
     fn parts(&self) -> Vec<usize> {
-        (0..self.loops.len()).map(|seat| self.team.starts.len(WorkerIndex(seat))).collect()
+        (0..self.loops.len())
+            .map(|worker_index| self.shared.starts.len(WorkerIndex(worker_index)))
+            .collect()
     }
 
     /// What the last look before a sleep finds.
-    fn look_out(&mut self, seat: usize) -> LookOutcome {
+    fn look_out(&mut self, worker_index: usize) -> LookOutcome {
         let mut watch = None;
-        let outlook = self.hands[seat].look_out(&mut watch);
-        self.hands[seat].stand_down(watch);
+        let outlook = self.loop_workers[worker_index].look_out(&mut watch);
+        self.loop_workers[worker_index].stand_down(watch);
         outlook
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for mut hand in self.hands.drain(..) {
-            for unstarted in hand.take_unstarted() {
+        for mut loop_worker in self.loop_workers.drain(..) {
+            for unstarted in loop_worker.take_unstarted() {
                 let _ = unstarted.into_reference();
             }
         }
@@ -69,7 +72,7 @@ impl Drop for Pool {
 /// Nothing that ends from now on is forgotten before the time that is returned, however slow the machine.
 fn remember(pool: &Pool) -> u64 {
     let until_ns = clock::monotonic_ns() + 3_600_000_000_000;
-    pool.team.forget(until_ns);
+    pool.shared.forget(until_ns);
     until_ns
 }
 
@@ -82,7 +85,7 @@ fn what_has_ended_counts_for_a_while() {
     }
     pool.leave(0, 50);
     assert_eq!(pool.parts(), [50, 0]);
-    pool.team.forget(until_ns + 2_000_000_000);
+    pool.shared.forget(until_ns + 2_000_000_000);
     pool.leave(0, 40);
     assert!(pool.parts()[1] >= 35, "{:?}", pool.parts());
 }
@@ -91,12 +94,13 @@ fn what_has_ended_counts_for_a_while() {
 fn few_that_live_long_are_spread_behind_many_that_did_not() {
     let mut pool = Pool::new(8);
     remember(&pool);
-    for seat in 0..8 {
+    for worker_index in 0..8 {
         for _ in 0..500 {
-            pool.shared(seat).load.ended.add(1);
+            pool.shared(worker_index).load.ended.add(1);
         }
     }
-    let idle: Vec<_> = (1..8).map(|seat| Arc::clone(pool.loops[seat].shared())).collect();
+    let idle: Vec<_> =
+        (1..8).map(|worker_index| Arc::clone(pool.loops[worker_index].shared())).collect();
     let _parked: Vec<_> = idle.iter().map(|home| home.idle().park(|_| false)).collect();
     pool.leave(0, 100);
     let parts = pool.parts();
@@ -113,8 +117,8 @@ fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
         pool.leave(0, 1);
         assert_eq!(pool.parts(), [1, 0]);
         assert!(home.idle().is_parked());
-        let unstarted = pool.hands[0].next_unstarted().expect("left here");
-        assert!(pool.hands[0].was_alone());
+        let unstarted = pool.loop_workers[0].next_unstarted().expect("left here");
+        assert!(pool.loop_workers[0].was_alone());
         let _ = unstarted.into_reference();
         // Nobody had awaited it.
         pool.shared(0).load.ended.add(1);
@@ -122,10 +126,10 @@ fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
     pool.leave(0, 1);
     assert_eq!(pool.parts(), [0, 1], "it is no single one");
     drop(parked);
-    assert!(pool.team.starts.pop(WorkerIndex(1)).map(Unstarted::into_reference).is_some());
+    assert!(pool.shared.starts.pop(WorkerIndex(1)).map(Unstarted::into_reference).is_some());
     let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
-    pool.team.starts.push_alone(WorkerIndex(0), Unstarted::new(1));
-    pool.team.see_to_unstarted(0);
+    pool.shared.starts.push_alone(WorkerIndex(0), Unstarted::new(1));
+    pool.shared.see_to_unstarted(0);
     drop(parked);
     assert!(home.idle().take_summons().is_some());
 }
@@ -139,9 +143,9 @@ fn one_alone_goes_to_a_loop_that_sleeps_with_the_second_or_as_the_turn_ends() {
         let Park::Sleep(parked) = home.idle().park(|_| false) else { panic!("nothing to do") };
         pool.leave(0, 1);
         if passes {
-            let unstarted = pool.hands[0].next_unstarted().expect("left here");
-            assert!(pool.hands[0].was_alone());
-            assert!(pool.hands[0].pass_on(unstarted).is_none());
+            let unstarted = pool.loop_workers[0].next_unstarted().expect("left here");
+            assert!(pool.loop_workers[0].was_alone());
+            assert!(pool.loop_workers[0].pass_on(unstarted).is_none());
             assert_eq!(pool.parts(), [0, 1]);
         } else {
             pool.leave(0, 19);
@@ -169,17 +173,17 @@ fn who_makes_what_is_long_leaves_it_to_others() {
 fn what_is_taken_is_spread_over_those_that_sleep() {
     let mut pool = Pool::new(4);
     for number in 0..30 {
-        let refused = pool.team.starts.push(
+        let refused = pool.shared.starts.push(
             WorkerIndex(0),
             Unstarted::new(number),
-            &SpawnTargets(&pool.team),
+            &SpawnTargets(&pool.shared),
         );
         assert!(refused.is_empty());
     }
     let own = Arc::clone(pool.loops[1].shared());
     let other = Arc::clone(pool.loops[2].shared());
     let Park::Sleep(parked) = other.idle().park(|_| false) else { panic!("nothing to do") };
-    pool.hands[1].take_over(&own, WorkerIndex(0));
+    pool.loop_workers[1].take_over(&own, WorkerIndex(0));
     // The last one works, or is held up as well.
     assert_eq!(pool.parts(), [15, 8, 7, 0]);
     assert!(!other.idle().is_parked(), "it has been woken");
@@ -202,7 +206,7 @@ fn a_burst_is_spread_whoever_is_asleep() {
         for asleep in 0..loops {
             let mut pool = Pool::new(loops);
             let idle: Vec<_> = (1..=asleep.min(loops - 1))
-                .map(|seat| Arc::clone(pool.loops[seat as usize].shared()))
+                .map(|worker_index| Arc::clone(pool.loops[worker_index as usize].shared()))
                 .collect();
             let _parked: Vec<_> = idle.iter().map(|home| home.idle().park(|_| false)).collect();
             let each = 20;
@@ -224,11 +228,12 @@ fn who_makes_many_short_ones_gets_fewer_of_them_until_that_is_forgotten() {
         let share = made / loops as usize;
         assert!((share * 3 / 4..share - share / 8).contains(&parts[0]), "{parts:?}");
         assert!(parts.iter().all(|part| *part <= share + share / 4), "{parts:?}");
-        let ended: Vec<_> = pool.hands.iter_mut().flat_map(LoopWorker::take_unstarted).collect();
+        let ended: Vec<_> =
+            pool.loop_workers.iter_mut().flat_map(LoopWorker::take_unstarted).collect();
         for unstarted in ended {
             let _ = unstarted.into_reference();
         }
-        pool.team.forget(until_ns + 2_000_000_000);
+        pool.shared.forget(until_ns + 2_000_000_000);
         pool.shared(0).metrics.begin_ns.set(5_000_000);
         pool.leave(0, made);
         let parts = pool.parts();
@@ -245,7 +250,7 @@ fn a_new_burst_makes_up_for_nothing() {
     }
     pool.leave(0, 100);
     assert!(pool.parts()[0] >= 75, "it is one burst: {:?}", pool.parts());
-    let begun: Vec<_> = pool.hands.iter_mut().flat_map(LoopWorker::take_unstarted).collect();
+    let begun: Vec<_> = pool.loop_workers.iter_mut().flat_map(LoopWorker::take_unstarted).collect();
     for unstarted in begun {
         let _ = unstarted.into_reference();
     }
@@ -259,9 +264,9 @@ fn all_that_make_as_many_keep_their_share() {
     let mut pool = Pool::new(3);
     remember(&pool);
     for _ in 0..40 {
-        for seat in 0..3 {
-            pool.shared(seat).metrics.begin_ns.set(5_000);
-            pool.leave(seat, 5);
+        for worker_index in 0..3 {
+            pool.shared(worker_index).metrics.begin_ns.set(5_000);
+            pool.leave(worker_index, 5);
         }
     }
     let parts = pool.parts();
@@ -284,8 +289,8 @@ fn a_loop_that_sleeps_is_preferred_and_then_the_spawner_itself() {
 #[test]
 fn a_few_more_stay_while_all_loops_are_busy() {
     let mut pool = Pool::new(3);
-    for seat in [1, 2] {
-        pool.shared(seat).load.slept_ns.set(0);
+    for worker_index in [1, 2] {
+        pool.shared(worker_index).load.slept_ns.set(0);
     }
     pool.leave(0, 8);
     assert_eq!(pool.parts(), [8, 0, 0]);
@@ -308,12 +313,12 @@ fn what_has_begun_counts_until_it_ends() {
 #[test]
 fn a_loop_that_ended_or_is_not_run_gets_nothing() {
     let mut pool = Pool::new(3);
-    assert!(pool.hands[1].close_unstarted().is_empty());
+    assert!(pool.loop_workers[1].close_unstarted().is_empty());
     pool.shared(2).set_running(false);
     pool.leave(0, 10);
     assert_eq!(pool.parts(), [10, 0, 0]);
     let refused =
-        pool.team.starts.push(WorkerIndex(1), Unstarted::new(7), &SpawnTargets(&pool.team));
+        pool.shared.starts.push(WorkerIndex(1), Unstarted::new(7), &SpawnTargets(&pool.shared));
     assert_eq!(refused.into_iter().map(Unstarted::into_reference).collect::<Vec<_>>(), [7]);
 }
 
@@ -325,7 +330,7 @@ fn what_lies_on_a_loop_that_nobody_runs_is_taken_at_once() {
     pool.shared(0).set_running(false);
     assert_eq!(pool.look_out(1), LookOutcome::Due(WorkerIndex(0)));
     let own = Arc::clone(pool.loops[1].shared());
-    pool.hands[1].take_over(&own, WorkerIndex(0));
+    pool.loop_workers[1].take_over(&own, WorkerIndex(0));
     assert_eq!(pool.parts(), [0, 1]);
     assert_eq!(pool.look_out(1), LookOutcome::Own);
 }
@@ -343,7 +348,7 @@ fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
     assert_eq!(pool.look_out(1), LookOutcome::Due(WorkerIndex(0)));
     pool.shared(1).load.spawned.set(100);
     assert_eq!(
-        pool.hands[1].starter.room(&pool.team, WorkerIndex(0)),
+        pool.loop_workers[1].placer.room(&pool.shared, WorkerIndex(0)),
         0,
         "it has had more than is fair"
     );
@@ -355,10 +360,10 @@ fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
 fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
     let mut pool = Pool::new(2);
     for number in 0..20 {
-        let refused = pool.team.starts.push(
+        let refused = pool.shared.starts.push(
             WorkerIndex(0),
             Unstarted::new(number),
-            &SpawnTargets(&pool.team),
+            &SpawnTargets(&pool.shared),
         );
         assert!(refused.is_empty());
     }
@@ -380,7 +385,7 @@ fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
     // Unless this thread had to wait for a processor.
     if outlook == LookOutcome::Due(WorkerIndex(0)) {
         let own = Arc::clone(pool.loops[1].shared());
-        pool.hands[1].take_over(&own, WorkerIndex(0));
+        pool.loop_workers[1].take_over(&own, WorkerIndex(0));
         assert_eq!(pool.parts(), [15, 5], "both have as many then");
     }
 }
@@ -390,11 +395,11 @@ fn one_thread_keeps_the_watch() {
     let mut pool = Pool::new(3);
     pool.leave(0, 1);
     let (mut one, mut two) = (None, None);
-    assert_eq!(pool.hands[1].look_out(&mut one), LookOutcome::Waiting);
+    assert_eq!(pool.loop_workers[1].look_out(&mut one), LookOutcome::Waiting);
     assert!(one.is_some());
-    assert_eq!(pool.hands[2].look_out(&mut two), LookOutcome::Clear, "the other looks");
+    assert_eq!(pool.loop_workers[2].look_out(&mut two), LookOutcome::Clear, "the other looks");
     assert!(two.is_none());
-    pool.hands[1].stand_down(one);
-    assert_eq!(pool.hands[2].look_out(&mut two), LookOutcome::Waiting);
-    pool.hands[2].stand_down(two);
+    pool.loop_workers[1].stand_down(one);
+    assert_eq!(pool.loop_workers[2].look_out(&mut two), LookOutcome::Waiting);
+    pool.loop_workers[2].stand_down(two);
 }

@@ -50,9 +50,9 @@ fn counted<F: Fn() -> bool + Send + Sync>(job: F) -> Arc<Counted<F>> {
 
 type Loop = EventLoop<u32>;
 
-/// A team of two loops, one that has jobs and one that helps, and a clock that jobs move.
+/// A pool of two loops, one that has jobs and one that helps, and a clock that jobs move.
 struct Two {
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     busy: Arc<Loop>,
     own: Arc<Loop>,
     busy_hand: LoopWorker,
@@ -66,13 +66,13 @@ const TURN_NS: u64 = 250_000;
 
 impl Two {
     fn new() -> Self {
-        let team = PoolShared::new(2, true, 2);
+        let pool_shared = PoolShared::new(2, true, 2);
         let new_loop = || Arc::new(Loop::new().expect("descriptors"));
         let (busy, own) = (new_loop(), new_loop());
-        let join = |id, one: &Loop| team.join(LoopId(id), one.shared()).expect("a place");
+        let join = |id, one: &Loop| pool_shared.join(LoopId(id), one.shared()).expect("a place");
         let (busy_hand, helper) = (join(0, &busy), join(1, &own));
         let now = Arc::default();
-        Self { team: Arc::clone(&team), busy, own, busy_hand, helper, now }
+        Self { pool_shared: Arc::clone(&pool_shared), busy, own, busy_hand, helper, now }
     }
 
     /// A source whose jobs take their time.
@@ -85,7 +85,7 @@ impl Two {
     }
 
     fn inject(&self, source: &Arc<impl Source + 'static>, count: usize) {
-        self.team.inject(jobs(&self.busy, source, count));
+        self.pool_shared.inject(jobs(&self.busy, source, count));
     }
 
     /// A turn of the helper's, that may last until then.
@@ -123,7 +123,7 @@ fn sleep(one: &Loop) -> Parked<'_> {
     parked
 }
 
-/// Wakes. Returns the summons, if it was woken to search.
+/// Wakes. Returns the search permit, if it was woken to search.
 fn wake(one: &Loop, parked: Parked<'_>) -> Option<SearchPermit> {
     drop(parked);
     one.shared().idle().take_summons()
@@ -170,7 +170,7 @@ fn a_helper_turns_to_what_is_posted_to_its_own_loop_after_one_job() {
     assert_eq!(two.help(Call::Anybody, u64::MAX), 0);
     // What it has taken along is done job by job, and by whoever gets to it.
     assert_eq!(two.help(Call::Own, u64::MAX), 1);
-    assert!(two.team.crew.has_work());
+    assert!(two.pool_shared.scheduler_shared.has_work());
 }
 
 #[test]
@@ -219,10 +219,10 @@ fn an_injected_job_is_slept_through_by_nobody() {
     let source = two.source(false);
     let own = Arc::clone(&two.own);
     let parked = sleep(&own);
-    assert!(!two.team.has_sleeper(), "it has worked just now");
+    assert!(!two.pool_shared.has_sleeper(), "it has worked just now");
     two.inject(&source, 1);
-    let summons = wake(&own, parked).expect("it was woken");
-    assert_eq!(two.help(Call::Summoned(summons), u64::MAX), 1);
+    let permit = wake(&own, parked).expect("it was woken");
+    assert_eq!(two.help(Call::Summoned(permit), u64::MAX), 1);
 }
 
 /// So does what is taken along and left lying.
@@ -233,7 +233,7 @@ fn the_rest_of_a_turn_is_slept_through_by_nobody() {
     let busy = Arc::clone(&two.busy);
     let parked = sleep(&busy);
     // Whoever does it is not told of it.
-    jobs(&busy, &source, 20).for_each(|job| two.team.crew.inject(job));
+    jobs(&busy, &source, 20).for_each(|job| two.pool_shared.scheduler_shared.inject(job));
     assert_eq!(two.help(Call::Anybody, JOB_NS), 1);
     assert!(wake(&busy, parked).is_some());
 }
@@ -246,11 +246,11 @@ fn a_loop_that_has_no_time_gives_a_summons_up() {
     for spent in [0, u64::MAX] {
         let parked = sleep(&own);
         two.inject(&source, 1);
-        let summons = wake(&own, parked).expect("the search is free");
+        let permit = wake(&own, parked).expect("the search is free");
         if spent > 0 {
             own.post(Post::Call(1));
         }
-        assert_eq!(two.help(Call::Summoned(summons), spent), 0);
+        assert_eq!(two.help(Call::Summoned(permit), spent), 0);
     }
     assert_eq!(source.runs.load(Relaxed), 0);
     // Another is woken for what was given up.
@@ -267,12 +267,12 @@ fn a_thread_that_panics_gives_up_what_it_was_woken_for() {
     let (own, busy) = (Arc::clone(&two.own), Arc::clone(&two.busy));
     let parked = sleep(&own);
     two.inject(&source, 1);
-    let summons = wake(&own, parked);
+    let permit = wake(&own, parked);
     let parked = sleep(&busy);
     two.inject(&source, 1);
     assert!(busy.shared().idle().is_parked(), "it is left to the one that was woken");
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _permits = Permits { hand: &mut two.helper, summons, watch: None };
+        let _permits = Permits { loop_worker: &mut two.helper, permit, watch: None };
         panic!("between the wake and the search");
     }));
     assert!(unwound.is_err() && wake(&busy, parked).is_some());
@@ -281,17 +281,17 @@ fn a_thread_that_panics_gives_up_what_it_was_woken_for() {
 /// Likewise: the next who sees that something waits gets the watch.
 #[test]
 fn a_thread_that_panics_gives_up_the_watch() {
-    let Two { team, mut helper, .. } = Two::new();
-    let seat = helper.worker.seat();
+    let Two { pool_shared, mut helper, .. } = Two::new();
+    let worker_index = helper.worker.index();
     let keep = || {
         let mut watch = None;
-        let _ = team.starts.look_out(seat, &mut watch, || LookOutcome::Waiting);
+        let _ = pool_shared.starts.look_out(worker_index, &mut watch, || LookOutcome::Waiting);
         watch
     };
     let watch = keep();
     assert!(watch.is_some() && keep().is_none(), "one keeps it");
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _permits = Permits { hand: &mut helper, summons: None, watch };
+        let _permits = Permits { loop_worker: &mut helper, permit: None, watch };
         panic!("while it keeps the watch");
     }));
     let watch = keep();
@@ -327,7 +327,7 @@ fn compute(duration: Duration) {
 #[test]
 fn a_loop_that_helps_is_not_stuck() {
     let mut two = Two::new();
-    let monitor = Monitor::start(Arc::clone(&two.team)).expect("a thread");
+    let monitor = Monitor::start(Arc::clone(&two.pool_shared)).expect("a thread");
     let (busy, own) = (Arc::clone(two.busy.shared()), Arc::clone(two.own.shared()));
     // Both are run by this thread, whose processor time is theirs.
     busy.set_running(true);

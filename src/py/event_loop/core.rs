@@ -29,7 +29,7 @@ use crate::sys::level_trigger::Watch;
 pub(crate) struct LoopCore {
     pub(crate) event_loop: EventLoop<Callback>,
     /// What the loop does for others, and they for it; `None` outside of a pool.
-    pub(crate) hand: OwnerCell<Option<Box<LoopWorker>>>,
+    pub(crate) loop_worker: OwnerCell<Option<Box<LoopWorker>>>,
     /// More waits than the loop gets to soon, and a thread is idle: writes are left to it.
     pub(crate) behind: AtomicBool,
     pub(crate) debug: AtomicBool,
@@ -38,7 +38,7 @@ pub(crate) struct LoopCore {
     /// The loop as the owner of its tasks in the registry.
     pub(crate) owner_key: OwnerKey,
     /// Its tasks there.
-    pub(crate) roster: Mutex<WeakTasks>,
+    pub(crate) weak_tasks: Mutex<WeakTasks>,
     /// Whether the task factory is asyncio's that starts tasks at once.
     pub(crate) eager: AtomicBool,
     pub(crate) first_step: OwnerCell<FirstStep>,
@@ -46,7 +46,7 @@ pub(crate) struct LoopCore {
     /// The keywords of its futures and tasks, while it runs: they refer to the loop.
     pub(crate) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
-    pub(crate) lent: BorrowedTasks,
+    pub(crate) borrowed_tasks: BorrowedTasks,
     /// The tasks of `spawn` that were given to it.
     pub(crate) spawned: Mutex<SpawnedTasks<Ref>>,
     /// Entries whose tasks somebody was reading when they had run.
@@ -92,7 +92,8 @@ impl LoopCore {
     /// Whether it is one of a pool's loops. On its thread, in a turn.
     pub(crate) fn is_in_pool(&self) -> bool {
         // SAFETY: by our caller's word we own the loop; no Python runs.
-        self.event_loop.local.is_owner() && unsafe { self.hand.with(|hand| hand.is_some()) }
+        self.event_loop.local.is_owner()
+            && unsafe { self.loop_worker.with(|loop_worker| loop_worker.is_some()) }
     }
 
     /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.

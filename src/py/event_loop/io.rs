@@ -55,8 +55,8 @@ pub(crate) fn collect(
 
 /// Offers the other threads of the pool what the loop will get to last of what a poll has found, if
 /// one of them sleeps.
-pub(crate) fn offer(py: Python<'_>, core: &LoopCore, hand: &LoopWorker, found: &[Ready]) {
-    if !hand.team().steals() || !hand.team().has_sleeper() {
+pub(crate) fn offer(py: Python<'_>, core: &LoopCore, loop_worker: &LoopWorker, found: &[Ready]) {
+    if !loop_worker.pool_shared().steals() || !loop_worker.pool_shared().has_sleeper() {
         return;
     }
     let shared = core.event_loop.shared();
@@ -71,7 +71,7 @@ pub(crate) fn offer(py: Python<'_>, core: &LoopCore, hand: &LoopWorker, found: &
             }
         }
     }
-    hand.offer(jobs.into_iter());
+    loop_worker.offer(jobs.into_iter());
 }
 
 /// The queue entry of a transport, unless nobody keeps it any more.

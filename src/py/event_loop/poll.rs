@@ -21,22 +21,23 @@ struct Taken<'a> {
     core: &'a LoopCore,
     claim: &'a Claim<'a, Local<Callback>>,
     /// In a pool, with memory for the jobs of others.
-    hand: Option<(Box<LoopWorker>, Scratch)>,
+    loop_worker: Option<(Box<LoopWorker>, Scratch)>,
     found: Vec<Ready>,
 }
 
 impl<'a> Taken<'a> {
     fn new(core: &'a LoopCore, claim: &'a Claim<'a, Local<Callback>>) -> Self {
         // SAFETY: the claim; no Python runs.
-        let hand = unsafe { core.hand.with(Option::take) };
+        let loop_worker = unsafe { core.loop_worker.with(Option::take) };
         // SAFETY: runs no Python.
-        let (hand, found) = unsafe {
+        let (loop_worker, found) = unsafe {
             claim.local(|local| {
-                let hand = hand.map(|hand| (hand, take(&mut local.scratch)));
-                (hand, take(&mut local.found))
+                let loop_worker =
+                    loop_worker.map(|loop_worker| (loop_worker, take(&mut local.scratch)));
+                (loop_worker, take(&mut local.found))
             })
         };
-        Self { core, claim, hand, found }
+        Self { core, claim, loop_worker, found }
     }
 }
 
@@ -47,9 +48,9 @@ impl Drop for Taken<'_> {
         // SAFETY: the claim; no Python runs: events are plain numbers.
         unsafe {
             self.claim.local(|local| std::mem::swap(&mut local.found, &mut self.found));
-            if let Some((hand, scratch)) = self.hand.take() {
+            if let Some((loop_worker, scratch)) = self.loop_worker.take() {
                 self.claim.local(|local| local.scratch = scratch);
-                self.core.hand.with(|place| *place = Some(hand));
+                self.core.loop_worker.with(|place| *place = Some(loop_worker));
             }
         }
     }
@@ -69,11 +70,12 @@ pub(crate) fn poll(
     let last_ns = unsafe { claim.local(|local| local.last_poll_ns()) };
     let polled = {
         let mut taken = Taken::new(core, claim);
-        let Taken { hand, found, .. } = &mut taken;
-        let until_ns = if hand.is_some() { help_until(claim, began_ns, limit) } else { began_ns };
-        let polled = py.detach(|| match hand {
-            Some((hand, scratch)) => {
-                hand.wait(event_loop, scratch, (began_ns, until_ns), limit, found)
+        let Taken { loop_worker, found, .. } = &mut taken;
+        let until_ns =
+            if loop_worker.is_some() { help_until(claim, began_ns, limit) } else { began_ns };
+        let polled = py.detach(|| match loop_worker {
+            Some((loop_worker, scratch)) => {
+                loop_worker.wait(event_loop, scratch, (began_ns, until_ns), limit, found)
             }
             None if limit.is_zero() => event_loop.look(found).map(without_help),
             None => event_loop.wait(|| Some(limit), found).map(without_help),
@@ -89,12 +91,12 @@ pub(crate) fn poll(
                     });
                 }
             });
-            if let Some((hand, _)) = hand {
+            if let Some((loop_worker, _)) = loop_worker {
                 if !found.is_empty() || event_loop.has_posts() {
                     event_loop.metrics().worked_ns.set(turned.now_ns);
                 }
                 if found.len() > config::BEHIND {
-                    io::offer(py, core, hand, found);
+                    io::offer(py, core, loop_worker, found);
                 }
             }
             let in_vain = limit.is_zero() && found.is_empty();

@@ -77,10 +77,10 @@ pub(crate) fn add(
     let weak = Weak::new(task)?;
     let (owner, address) = (core.owner_key, task.as_ptr() as usize);
     let (replaced, swept) = {
-        let mut roster = lock_attached(task.py(), &core.roster);
-        let replaced = registry().add(owner, address, weak, created_ns, foreign, &mut roster);
+        let mut weak_tasks = lock_attached(task.py(), &core.weak_tasks);
+        let replaced = registry().add(owner, address, weak, created_ns, foreign, &mut weak_tasks);
         // Two for one, or dead ones would pile up behind the living.
-        let mut swept = || registry().sweep_one(owner, &mut roster, Weak::is_dead);
+        let mut swept = || registry().sweep_one(owner, &mut weak_tasks, Weak::is_dead);
         (replaced, [swept(), swept()])
     };
     drop((replaced, swept));
@@ -92,10 +92,10 @@ pub(crate) fn add(
 pub(crate) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
     let callbacks = core.event_loop.shared().progress.callbacks();
     let (swept, more) = {
-        let mut roster = lock_attached(py, &core.roster);
-        let count = roster.due(callbacks, config::SWEEP_PER_TURN);
-        let swept = registry().sweep(core.owner_key, &mut roster, count, Weak::is_dead);
-        (swept, roster.has_due())
+        let mut weak_tasks = lock_attached(py, &core.weak_tasks);
+        let count = weak_tasks.due(callbacks, config::SWEEP_PER_TURN);
+        let swept = registry().sweep(core.owner_key, &mut weak_tasks, count, Weak::is_dead);
+        (swept, weak_tasks.has_due())
     };
     drop(swept);
     more
@@ -103,7 +103,7 @@ pub(crate) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
 
 /// Forgets the tasks of a loop that is closed.
 pub(crate) fn forget(py: Python<'_>, core: &LoopCore) {
-    let gone = registry().forget(core.owner_key, &mut lock_attached(py, &core.roster));
+    let gone = registry().forget(core.owner_key, &mut lock_attached(py, &core.weak_tasks));
     drop(gone);
 }
 
@@ -280,7 +280,7 @@ unsafe fn taken(address: usize) -> Option<Ref> {
 fn lend<'a>(loop_: &Bound<'_, LoopCore>, tasks: impl Iterator<Item = &'a Ref>) {
     let core = loop_.get();
     if !core.event_loop.local.is_owner() && core.event_loop.shared().is_running() {
-        core.lent.add(loop_.py(), tasks);
+        core.borrowed_tasks.add(loop_.py(), tasks);
     }
 }
 

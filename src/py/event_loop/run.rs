@@ -70,9 +70,9 @@ impl<'a> Running<'a> {
         core.event_loop.shared().set_running(true);
         // SAFETY: the caller has the claim; no Python runs.
         unsafe {
-            core.hand.with(|hand| {
-                if let Some(hand) = hand {
-                    hand.team().awake();
+            core.loop_worker.with(|loop_worker| {
+                if let Some(loop_worker) = loop_worker {
+                    loop_worker.pool_shared().awake();
                 }
             });
             core.keywords.with(|kept| *kept = Some(keywords));
@@ -87,7 +87,7 @@ impl Drop for Running<'_> {
         shared.set_running(false);
         self.0.thread.store(std::ptr::null_mut(), Release);
         // SAFETY: the claim ends after this; no Python runs.
-        unsafe { self.0.hand.with(guard_unstarted) };
+        unsafe { self.0.loop_worker.with(guard_unstarted) };
         // SAFETY: likewise.
         drop(unsafe { self.0.keywords.with(Option::take) });
     }
@@ -139,7 +139,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     metrics.turns.add(1);
 
     registry::drop_aside(core);
-    core.lent.drop_some(|| core.now_ns());
+    core.borrowed_tasks.drop_some(|| core.now_ns());
     drain_posts(py, core, claim);
     // SAFETY: runs no Python.
     if unsafe { claim.local(|local| local.may_skip(|| event_loop.shared().watches_descriptors())) }
@@ -165,7 +165,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
             // SAFETY: runs no Python.
             metrics.timers.set(unsafe { claim.local(|local| local.timers.len() as u64) });
             let limit = if registry::sweep(py, core) { Duration::ZERO } else { limit };
-            let limit = core.lent.limit(limit);
+            let limit = core.borrowed_tasks.limit(limit);
             poll(py, core, claim, began_ns, limit)?
         }
     };
@@ -181,7 +181,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
     };
     if todo > 0 {
         // SAFETY: the claim; no Python runs.
-        unsafe { core.hand.with(guard_unstarted) };
+        unsafe { core.loop_worker.with(guard_unstarted) };
     }
     run_callbacks(slf, claim, todo, whereabouts)?;
     // SAFETY: runs no Python.
@@ -194,28 +194,29 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
 #[inline(always)]
 fn begin_unstarted(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
     // SAFETY: the claim; no Python runs.
-    match unsafe { slf.get().hand.with(|hand| next_unstarted(slf.py(), hand)) } {
+    match unsafe { slf.get().loop_worker.with(|loop_worker| next_unstarted(slf.py(), loop_worker)) }
+    {
         Some(unstarted) => begin_unstarted_from(slf, claim, unstarted),
         None => Ok(()),
     }
 }
 
 #[inline(always)]
-fn guard_unstarted(hand: &mut Option<Box<LoopWorker>>) {
-    if let Some(hand) = hand {
-        hand.guard_unstarted();
+fn guard_unstarted(loop_worker: &mut Option<Box<LoopWorker>>) {
+    if let Some(loop_worker) = loop_worker {
+        loop_worker.guard_unstarted();
     }
 }
 
 #[inline(always)]
-fn next_unstarted(py: Python<'_>, hand: &mut Option<Box<LoopWorker>>) -> Option<Unstarted> {
-    let hand = hand.as_mut()?;
+fn next_unstarted(py: Python<'_>, loop_worker: &mut Option<Box<LoopWorker>>) -> Option<Unstarted> {
+    let loop_worker = loop_worker.as_mut()?;
     loop {
-        let unstarted = hand.next_unstarted()?;
-        if !hand.was_alone() || (hooks().is_awaited)(py, &unstarted) {
+        let unstarted = loop_worker.next_unstarted()?;
+        if !loop_worker.was_alone() || (hooks().is_awaited)(py, &unstarted) {
             return Some(unstarted);
         }
-        let kept = hand.pass_on(unstarted);
+        let kept = loop_worker.pass_on(unstarted);
         if kept.is_some() {
             return kept;
         }
@@ -252,7 +253,8 @@ fn begin_unstarted_from(
             break;
         }
         // SAFETY: the claim; no Python runs.
-        next = unsafe { core.hand.with(|hand| next_unstarted(slf.py(), hand)) };
+        next =
+            unsafe { core.loop_worker.with(|loop_worker| next_unstarted(slf.py(), loop_worker)) };
     }
     Ok(())
 }
@@ -361,8 +363,10 @@ fn look_ahead(ready: &ReadyQueue<Callback>) {
 fn has_helper(core: &LoopCore) -> bool {
     // SAFETY: called in a turn, by the owner; no Python runs.
     unsafe {
-        core.hand.with(|hand| {
-            hand.as_ref().is_some_and(|hand| hand.team().steals() && hand.team().has_sleeper())
+        core.loop_worker.with(|loop_worker| {
+            loop_worker.as_ref().is_some_and(|loop_worker| {
+                loop_worker.pool_shared().steals() && loop_worker.pool_shared().has_sleeper()
+            })
         })
     }
 }
@@ -372,9 +376,9 @@ fn has_helper(core: &LoopCore) -> bool {
 pub(crate) fn offer_one(core: &LoopCore, job: Job) -> bool {
     // SAFETY: called by the owner, while it is behind; no Python runs here.
     unsafe {
-        core.hand.with(|hand| match hand {
-            Some(hand) => {
-                hand.offer(std::iter::once(job));
+        core.loop_worker.with(|loop_worker| match loop_worker {
+            Some(loop_worker) => {
+                loop_worker.offer(std::iter::once(job));
                 true
             }
             None => false,

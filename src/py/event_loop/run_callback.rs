@@ -86,7 +86,7 @@ impl Callback {
         if is_young {
             registry::begun(py, core, task);
         }
-        let farewell = step.leave();
+        let leave_outcome = step.leave();
         let result = result.or_else(|error| {
             let args = match future {
                 None => state().empty_tuple.clone_ref(py),
@@ -101,7 +101,7 @@ impl Callback {
             error.restore(py);
             report(loop_, None, step)
         });
-        if farewell == LeaveOutcome::PutAside {
+        if leave_outcome == LeaveOutcome::PutAside {
             registry::put_aside(core, self);
         }
         result

@@ -43,7 +43,7 @@ type Shown<'py> = (Bound<'py, PyAny>, c_int);
 
 struct Look<'a> {
     core: &'a LoopCore,
-    stint: CallbackEpoch,
+    epoch: CallbackEpoch,
     /// Innermost first; `None` while the loop has not been seen inside the callback.
     calls: Option<Vec<Call>>,
 }
@@ -72,8 +72,8 @@ pub(crate) fn stack<'py>(
 ) -> PyResult<Returned<Option<Vec<Shown<'py>>>>> {
     let py = loop_.py();
     let mut look =
-        Look { core: loop_.get(), stint: CallbackEpoch::from_number(callback), calls: None };
-    if look.core.event_loop.shared().progress.present() != Some(look.stint) {
+        Look { core: loop_.get(), epoch: CallbackEpoch::from_number(callback), calls: None };
+    if look.core.event_loop.shared().progress.present() != Some(look.epoch) {
         return Ok(Returned(None));
     }
     // SAFETY: the thread is attached; `visit` is called before this returns, with what we give it.
@@ -92,7 +92,7 @@ pub(crate) fn stack<'py>(
 unsafe extern "C" fn visit(_: *mut ffi::PyObject, look: *mut c_void) -> c_int {
     // SAFETY: `stack` gives a `Look` that nobody else uses.
     let look = unsafe { &mut *look.cast::<Look<'_>>() };
-    let inside = look.core.event_loop.shared().progress.present() == Some(look.stint);
+    let inside = look.core.event_loop.shared().progress.present() == Some(look.epoch);
     let thread = look.core.thread.load(Acquire);
     if inside && !thread.is_null() {
         // SAFETY: the loop is inside a callback, so its thread is there, and stands still.

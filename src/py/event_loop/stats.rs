@@ -18,8 +18,8 @@ pub(crate) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
         (sources.iter().count(), sources.iter().map(ahead).sum::<usize>())
     };
     let (tasks, tasks_swept) = {
-        let roster = lock_attached(py, &core.roster);
-        (roster.len() as u64, roster.swept())
+        let weak_tasks = lock_attached(py, &core.weak_tasks);
+        (weak_tasks.len() as u64, weak_tasks.swept())
     };
     let values = alloc::dict(py)?;
     for (name, value) in [

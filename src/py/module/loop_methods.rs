@@ -45,17 +45,17 @@ impl LoopCore {
         let event_loop = EventLoop::new().map_err(|error| LoopError::Io("epoll", error))?;
         Ok(Self {
             event_loop,
-            hand: OwnerCell::new(None),
+            loop_worker: OwnerCell::new(None),
             behind: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             has_task_factory: AtomicBool::new(false),
             owner_key: registry::next_owner(),
-            roster: Mutex::new(WeakTasks::default()),
+            weak_tasks: Mutex::new(WeakTasks::default()),
             eager: AtomicBool::new(false),
             first_step: OwnerCell::new(FirstStep::NONE),
             clock: AtomicU64::new(0),
             keywords: OwnerCell::new(None),
-            lent: BorrowedTasks::new(),
+            borrowed_tasks: BorrowedTasks::new(),
             spawned: Mutex::new(SpawnedTasks::default()),
             aside: OwnerCell::new(Vec::new()),
             entered: OwnerCell::new(Vec::new()),
@@ -124,13 +124,14 @@ impl LoopCore {
 
     /// Takes a place among the loops of a pool. Before the loop runs.
     fn _join(&self, pool: &Bound<'_, PoolCore>, index: u32) -> PyResult<()> {
-        let team = pool.get().team();
+        let pool_shared = pool.get().pool_shared();
         let claim = self.event_loop.claim()?;
-        let hand = team.join(LoopId(index), self.event_loop.shared()).ok_or_else(|| {
-            alloc::runtime_error(pool.py(), format!("loop {index} has joined already"))
-        })?;
+        let loop_worker =
+            pool_shared.join(LoopId(index), self.event_loop.shared()).ok_or_else(|| {
+                alloc::runtime_error(pool.py(), format!("loop {index} has joined already"))
+            })?;
         // SAFETY: we own the loop, by the claim, and run no Python.
-        unsafe { self.hand.with(|place| *place = Some(Box::new(hand))) };
+        unsafe { self.loop_worker.with(|place| *place = Some(Box::new(loop_worker))) };
         drop(claim);
         Ok(())
     }
@@ -244,8 +245,8 @@ impl LoopCore {
                 .map_err(|_| alloc::runtime_error(py, "Cannot close a running event loop"))?;
             self.event_loop.set_closed(true);
             // SAFETY: the claim; no Python runs.
-            if let Some(hand) = unsafe { self.hand.with(Option::take) } {
-                unstarted = hand.leave(self.event_loop.shared());
+            if let Some(loop_worker) = unsafe { self.loop_worker.with(Option::take) } {
+                unstarted = loop_worker.leave(self.event_loop.shared());
             }
             self.event_loop.close_reactor(&claim);
             let current = &self.event_loop.shared().current;
@@ -282,7 +283,7 @@ impl LoopCore {
         drop(shared.drain_connections()); // to close one may take long
         let sources = lock_attached(py, &shared.sources).drain();
         registry::forget(py, self);
-        self.lent.clear(py);
+        self.borrowed_tasks.clear(py);
         drop(spawned_tasks::shut(py, self));
         for entry in sources {
             // SAFETY: the table's own reference. The transport is closed by its finalizer, if
@@ -381,7 +382,7 @@ impl LoopCore {
                 unsafe { kept::visit(entry.cookie, &visit)? };
             }
         }
-        self.lent.traverse(&visit)?;
+        self.borrowed_tasks.traverse(&visit)?;
         if let Some(tasks) = self.spawned.lock_for_collector() {
             tasks.iter().try_for_each(|task| visit.call(task.as_py()))?;
         }

@@ -71,7 +71,7 @@ fn told_cores(py: Python<'_>) -> PyResult<Option<usize>> {
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct PoolCore {
     /// How the loops see each other.
-    team: Arc<PoolShared>,
+    pool_shared: Arc<PoolShared>,
     monitor: Mutex<Option<Monitor>>,
     loops: u32,
     /// The process that made the pool; its threads do not exist in a forked child.
@@ -90,7 +90,7 @@ impl PoolCore {
         let cores = core_count(py)?;
         Ok(Self {
             // With one loop there is nobody to work for it.
-            team: PoolShared::new(loops.max(1) as usize, steal && loops > 1, cores),
+            pool_shared: PoolShared::new(loops.max(1) as usize, steal && loops > 1, cores),
             monitor: Mutex::new(None),
             loops,
             process: std::process::id(),
@@ -99,7 +99,7 @@ impl PoolCore {
 
     /// Starts the monitor, if the loops work for each other.
     fn start_monitor(&self, py: Python<'_>) -> PyResult<()> {
-        if self.team.steals() { self.need_monitor(py) } else { Ok(()) }
+        if self.pool_shared.steals() { self.need_monitor(py) } else { Ok(()) }
     }
 
     /// Ends the monitor's thread and waits for it. Nothing if there is none. Then nothing is told any
@@ -112,34 +112,36 @@ impl PoolCore {
         if let Some(monitor) = monitor {
             py.detach(|| monitor.stop());
         }
-        if let Some(incidents) = self.team.incidents() {
-            incidents.end();
+        if let Some(stuck_reports) = self.pool_shared.stuck_reports() {
+            stuck_reports.end();
         }
     }
 
     /// Has the monitor, started if need be, tell of callbacks that last for longer than so many
     /// seconds, or with `None` than each loop's `slow_callback_duration`. Before the pool ends.
     fn watch(&self, py: Python<'_>, limit: Option<f64>) -> PyResult<()> {
-        self.team.make_incidents().map_err(|error| os_error(py, &error))?;
+        self.pool_shared.make_stuck_reports().map_err(|error| os_error(py, &error))?;
         self.need_monitor(py)?;
-        self.team.set_limit(limit.map_or(Limit::Own, Limit::Seconds));
+        self.pool_shared.set_limit(limit.map_or(Limit::Own, Limit::Seconds));
         Ok(())
     }
 
     /// Undoes `watch`, but for the end of what has been told. Any thread.
     fn unwatch(&self) {
         if !self.forked() {
-            self.team.set_limit(Limit::Off);
+            self.pool_shared.set_limit(Limit::Off);
         }
     }
 
     /// Waits until the monitor tells something, and returns it, oldest first; nothing: the pool has
     /// ended. One thread, after `watch`.
     fn wait_incidents(&self, py: Python<'_>) -> Returned<Vec<Told>> {
-        let Some(incidents) = self.team.incidents() else { return Returned(Vec::new()) };
-        let told = py.detach(|| incidents.wait()).unwrap_or_default();
+        let Some(stuck_reports) = self.pool_shared.stuck_reports() else {
+            return Returned(Vec::new());
+        };
+        let told = py.detach(|| stuck_reports.wait()).unwrap_or_default();
         let as_tuple = |each: StuckReport| {
-            (each.seat, each.stint.number(), each.lasted.as_secs_f64(), each.ended)
+            (each.worker_index, each.epoch.number(), each.lasted.as_secs_f64(), each.ended)
         };
         Returned(told.into_iter().map(as_tuple).collect())
     }
@@ -153,7 +155,7 @@ impl PoolCore {
             let text = format!("a pool of {} loop places nothing", self.loops);
             return Err(alloc::value_error(py, text));
         }
-        Ok(ServerCore::new(PoolAcceptor::new(Arc::clone(&self.team))))
+        Ok(ServerCore::new(PoolAcceptor::new(Arc::clone(&self.pool_shared))))
     }
 
     /// Whether this process is a fork of the one that made the pool.
@@ -163,8 +165,8 @@ impl PoolCore {
 }
 
 impl PoolCore {
-    pub(crate) fn team(&self) -> &Arc<PoolShared> {
-        &self.team
+    pub(crate) fn pool_shared(&self) -> &Arc<PoolShared> {
+        &self.pool_shared
     }
 
     /// Starts the monitor unless there is one.
@@ -172,7 +174,7 @@ impl PoolCore {
         let started = py.detach(|| {
             let mut monitor = self.monitor.lock();
             if monitor.is_none() {
-                *monitor = Some(Monitor::start(Arc::clone(&self.team))?);
+                *monitor = Some(Monitor::start(Arc::clone(&self.pool_shared))?);
             }
             Ok(())
         });

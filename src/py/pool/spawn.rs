@@ -72,8 +72,8 @@ pub(crate) fn spawn<'py>(
     let unstarted = Unstarted::new(task.clone().into_ptr() as usize);
     // SAFETY: we own the loop; no Python runs.
     let left = unsafe {
-        owner.hand.with(|hand| match hand {
-            Some(hand) => Ok(hand.leave_to_all(unstarted)),
+        owner.loop_worker.with(|loop_worker| match loop_worker {
+            Some(loop_worker) => Ok(loop_worker.leave_to_all(unstarted)),
             None => Err(unstarted),
         })
     };
@@ -139,7 +139,9 @@ pub(crate) fn cancel_errands(py: Python<'_>, core: &LoopCore) {
     }
     // SAFETY: we own the loop; no Python runs.
     let unstarted = unsafe {
-        core.hand.with(|hand| hand.as_mut().map_or_else(Vec::new, |hand| hand.take_unstarted()))
+        core.loop_worker.with(|loop_worker| {
+            loop_worker.as_mut().map_or_else(Vec::new, |loop_worker| loop_worker.take_unstarted())
+        })
     };
     cancel(py, unstarted);
 }

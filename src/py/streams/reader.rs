@@ -122,8 +122,8 @@ pub(crate) unsafe fn feed(
         if !data.is_truthy()? {
             return feed_bytes(py, reader, &[], || None);
         }
-        let lent = Borrowed::new(&data, false)?;
-        feed_bytes(py, reader, lent.bytes(), || None)
+        let borrowed_tasks = Borrowed::new(&data, false)?;
+        feed_bytes(py, reader, borrowed_tasks.bytes(), || None)
     }
 }
 

@@ -72,8 +72,8 @@ pub(crate) unsafe fn take(
         Kind::Some(count) => length.min(*count),
         Kind::All => length,
         Kind::Exactly(count) if length >= count.unsigned_abs() => count.unsigned_abs(),
-        // SAFETY: by our caller's word.
         Kind::Exactly(_) if *eof => {
+            // SAFETY: by our caller's word.
             return LookOutcome::Ended(unsafe { part(received, length, spent) });
         }
         Kind::Line | Kind::Next | Kind::Until(_) => {

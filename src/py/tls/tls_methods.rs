@@ -166,8 +166,8 @@ unsafe fn length(py: Python<'_>, data: *mut ffi::PyObject) -> usize {
         if ffi::PyBytes_CheckExact(data) != 0 {
             bytes_of(data).len()
         } else if ffi::PyByteArray_CheckExact(data) != 0 || ffi::PyMemoryView_Check(data) != 0 {
-            let lent = Borrowed::new(&Bound::from_borrowed_ptr(py, data), false);
-            lent.map_or(0, |lent| lent.bytes().len())
+            let borrowed_tasks = Borrowed::new(&Bound::from_borrowed_ptr(py, data), false);
+            borrowed_tasks.map_or(0, |borrowed_tasks| borrowed_tasks.bytes().len())
         } else {
             0
         }
@@ -266,8 +266,8 @@ fn write_rest(
     written: usize,
 ) -> PyResult<()> {
     let py = transport.py();
-    let lent = Borrowed::new(data, false)?;
-    let rest = alloc::bytes(py, lent.bytes().get(written..).unwrap_or_default())?;
-    drop(lent);
+    let borrowed_tasks = Borrowed::new(data, false)?;
+    let rest = alloc::bytes(py, borrowed_tasks.bytes().get(written..).unwrap_or_default())?;
+    drop(borrowed_tasks);
     transport.call_method1(intern!(py, "_write_otherwise"), (rest,)).map(drop)
 }

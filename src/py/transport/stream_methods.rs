@@ -115,11 +115,11 @@ fn write_other(
         ));
     }
     // A view with gaps cannot be borrowed: a copy has none.
-    let Ok(lent) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
+    let Ok(borrowed_tasks) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
     // SAFETY: `slf` and the data are alive during the call.
     unsafe {
-        write_bytes(py, slf, core, loop_, data.as_ptr(), lent.bytes(), || {
-            Payload::Copy(lent.bytes().into())
+        write_bytes(py, slf, core, loop_, data.as_ptr(), borrowed_tasks.bytes(), || {
+            Payload::Copy(borrowed_tasks.bytes().into())
         })
     }
 }

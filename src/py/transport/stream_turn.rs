@@ -250,8 +250,8 @@ impl<'a> Turn<'a, '_> {
     fn get_buffer(&self, hint: isize) -> PyResult<Option<Borrowed>> {
         let py = self.transport.py();
         let hint: Ref = alloc::int(py, hint)?.into_any().into();
-        let lent = call_protocol(self.transport, intern!(py, "get_buffer"), [&hint]);
-        let checked = lent.and_then(|buffer| {
+        let borrowed_tasks = call_protocol(self.transport, intern!(py, "get_buffer"), [&hint]);
+        let checked = borrowed_tasks.and_then(|buffer| {
             let Some(buffer) = buffer else { return Ok(None) };
             let buffer = buffer.as_py().bind(py).clone();
             if buffer.len()? == 0 {

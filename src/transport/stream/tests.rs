@@ -115,8 +115,12 @@ fn the_owner_of_a_write_end_alone_hears_that_the_reader_is_gone() {
         let gone = Ready { token, readable: true, writable: true, ended: true };
         assert_eq!(stream.ready(gone) == Schedule::Needed, hears);
         let registrar = crate::transport::tests::NoReactor;
-        let mut bench = JobContext { scratch: &mut [0; 1], registrar: &registrar };
-        assert_eq!(stream.run(&mut bench), Report::default(), "another thread does not read it");
+        let mut job_context = JobContext { scratch: &mut [0; 1], registrar: &registrar };
+        assert_eq!(
+            stream.run(&mut job_context),
+            Report::default(),
+            "another thread does not read it"
+        );
         assert_eq!(stream.state().begin_turn().claim.is_some(), hears);
     }
 }
