@@ -127,12 +127,12 @@ impl PoolShared {
         self.steals
     }
 
-    /// The loop in a worker index, once it has joined.
+    /// The loop of an index, once it has joined.
     pub(super) fn home(&self, worker_index: WorkerIndex) -> Option<&Arc<Shared>> {
         self.loops[worker_index.0].get()
     }
 
-    /// Summons the thread in a worker index for one of the schedulers, and wakes it if it sleeps.
+    /// Summons the thread of an index for one of the schedulers, and wakes it if it sleeps.
     pub(super) fn summon_for(
         &self,
         worker_index: WorkerIndex,

@@ -19,10 +19,10 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// What the homes' threads do, and how to wake them: the caller's part.
 pub trait Homes: Sleepers {
-    /// [`Idle::is_awake`](super::Idle::is_awake) of the thread in this worker index.
+    /// [`Idle::is_awake`](super::Idle::is_awake) of the thread of this index.
     fn is_awake(&self, worker_index: WorkerIndex) -> bool;
 
-    /// [`Idle::posted`](super::Idle::posted) of the thread in this worker index, which is woken through the
+    /// [`Idle::posted`](super::Idle::posted) of the thread of this index, which is woken through the
     /// kernel if that says so.
     fn post(&self, worker_index: WorkerIndex, announced: &Announced);
 }

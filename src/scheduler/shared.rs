@@ -61,7 +61,7 @@ impl<J: Send> SchedulerShared<J> {
         self.injector.steal_one()
     }
 
-    /// Takes a job from the deque of the thread in this worker index. Any thread.
+    /// Takes a job from the deque of the thread of this index. Any thread.
     #[must_use = "a job that is dropped is lost"]
     pub fn take_from(&self, worker_index: WorkerIndex) -> Option<J> {
         self.stealers[worker_index.0].steal_one()

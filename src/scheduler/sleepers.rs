@@ -6,7 +6,7 @@ pub struct WorkerIndex(pub usize);
 
 /// The sleep states of a scheduler's threads and the way to wake them: the caller's part of a wake.
 pub trait Sleepers {
-    /// [`Idle::is_parked`](super::Idle::is_parked) of the thread in this worker index; false if none is.
+    /// [`Idle::is_parked`](super::Idle::is_parked) of the thread of this index; false if none is.
     fn is_parked(&self, worker_index: WorkerIndex) -> bool;
 
     /// Whether a thread that is parked is to be woken rather than others that are. No more than a
@@ -15,8 +15,8 @@ pub trait Sleepers {
         true
     }
 
-    /// [`Idle::summon`](super::Idle::summon) of the thread in this worker index, and its verdict; if that
-    /// is true, the thread is also woken through the kernel. False if no thread is in the worker index.
+    /// [`Idle::summon`](super::Idle::summon) of the thread of this index, and its verdict; if that
+    /// is true, the thread is also woken through the kernel. False if no thread has this index.
     #[must_use = "the crew counts the one who was summoned"]
     fn summon(&self, worker_index: WorkerIndex) -> bool;
 }

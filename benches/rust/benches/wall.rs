@@ -1,4 +1,4 @@
-//! How long the workloads take, by divan: `make job_context-rust`.
+//! How long the workloads take, by divan: `make bench-rust`.
 
 use std::time::Duration;
 
@@ -21,42 +21,42 @@ mod scheduler {
     use super::{Bencher, measure};
     use micro::scheduler;
 
-    #[divan::job_context]
+    #[divan::bench]
     fn push_pop(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::push_pop());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn steal_half_of_64(bencher: Bencher<'_, '_>) {
         measure(bencher, scheduler::STOLEN as usize, scheduler::steal_half());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn inject_find(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::inject_find());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn find_nothing(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::find_nothing());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn wake_nobody(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::wake_nobody());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn park_posted(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::park_posted());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn posted_awake(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::posted_awake());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn summon_answer(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, scheduler::summon_answer());
     }
@@ -66,48 +66,48 @@ mod event_loop {
     use super::{Bencher, measure};
     use micro::event_loop;
 
-    #[divan::job_context(args = [1, 64, 1000])]
+    #[divan::bench(args = [1, 64, 1000])]
     fn inbox(bencher: Bencher<'_, '_>, values: usize) {
         measure(bencher, values, event_loop::inbox(values));
     }
 
-    #[divan::job_context(args = [1, 4], sample_count = 50)]
+    #[divan::bench(args = [1, 4], sample_count = 50)]
     fn inbox_producers(bencher: Bencher<'_, '_>, producers: usize) {
         const EACH: usize = 20_000;
         measure(bencher, producers * EACH, event_loop::inbox_producers(producers, EACH));
     }
 
-    #[divan::job_context(args = [1, 64])]
+    #[divan::bench(args = [1, 64])]
     fn post(bencher: Bencher<'_, '_>, calls: usize) {
         measure(bencher, calls, event_loop::post(calls));
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn post_to_sleeper(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, event_loop::post_to_sleeper());
     }
 
-    #[divan::job_context(args = [1, 16, 1000])]
+    #[divan::bench(args = [1, 16, 1000])]
     fn turn(bencher: Bencher<'_, '_>, callbacks: usize) {
         measure(bencher, callbacks, event_loop::turn(callbacks));
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn clock_and_ticks(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, event_loop::clock());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn enter_leave(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, event_loop::enter_leave());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn young_task(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, event_loop::young_task());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn read_current(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, event_loop::read_current());
     }
@@ -119,17 +119,17 @@ mod timers {
 
     const PENDING: [usize; 3] = [10, 10_000, 1_000_000];
 
-    #[divan::job_context(args = PENDING)]
+    #[divan::bench(args = PENDING)]
     fn insert_cancel(bencher: Bencher<'_, '_>, pending: usize) {
         measure(bencher, 1, timers::insert_cancel(pending));
     }
 
-    #[divan::job_context(args = PENDING)]
+    #[divan::bench(args = PENDING)]
     fn renew(bencher: Bencher<'_, '_>, pending: usize) {
         measure(bencher, 1, timers::renew(pending));
     }
 
-    #[divan::job_context(args = PENDING)]
+    #[divan::bench(args = PENDING)]
     fn expire(bencher: Bencher<'_, '_>, pending: usize) {
         measure(bencher, 1, timers::expire(pending));
     }
@@ -139,17 +139,17 @@ mod registry {
     use super::{Bencher, measure};
     use micro::registry;
 
-    #[divan::job_context]
+    #[divan::bench]
     fn add_sweep(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, registry::add_sweep());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn add_remove(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, registry::add_remove());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn each_1000(bencher: Bencher<'_, '_>) {
         measure(bencher, registry::ALIVE, registry::each());
     }
@@ -159,22 +159,22 @@ mod transport {
     use super::{Bencher, measure};
     use micro::transport;
 
-    #[divan::job_context(args = [1, 64, 1024])]
+    #[divan::bench(args = [1, 64, 1024])]
     fn write_64_bytes(bencher: Bencher<'_, '_>, chunks: usize) {
         measure(bencher, chunks, transport::write(chunks, 64));
     }
 
-    #[divan::job_context(args = [1, 4])]
+    #[divan::bench(args = [1, 4])]
     fn write_256_kib(bencher: Bencher<'_, '_>, chunks: usize) {
         measure(bencher, chunks, transport::write(chunks, 256 * 1024));
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn read_1_kib(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, transport::read());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn read_1_kib_system_calls_alone(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, transport::read_bare());
     }
@@ -184,17 +184,17 @@ mod reactor {
     use super::{Bencher, measure};
     use micro::reactor;
 
-    #[divan::job_context(args = [0, 1, 16, 256])]
+    #[divan::bench(args = [0, 1, 16, 256])]
     fn poll(bencher: Bencher<'_, '_>, ready: usize) {
         measure(bencher, ready.max(1), reactor::poll(ready));
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn wake(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, reactor::wake());
     }
 
-    #[divan::job_context]
+    #[divan::bench]
     fn collect_1000(bencher: Bencher<'_, '_>) {
         measure(bencher, 1, reactor::collect(1000));
     }

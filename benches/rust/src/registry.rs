@@ -17,14 +17,14 @@ const TASK: usize = 352;
 
 struct Tasks {
     registry: Registry<usize>,
-    tasks: WeakTasks,
+    known: WeakTasks,
     added: usize,
 }
 
 impl Tasks {
     fn new() -> Self {
-        let tasks = WeakTasks::default();
-        let mut tasks = Self { registry: Registry::default(), tasks, added: 0 };
+        let known = WeakTasks::default();
+        let mut tasks = Self { registry: Registry::default(), known, added: 0 };
         for _ in 0..ALIVE {
             tasks.add();
         }
@@ -35,8 +35,8 @@ impl Tasks {
     fn add(&mut self) -> usize {
         self.added += 1;
         let address = 0x7f00_0000_0000 + self.added % ADDRESSES * TASK;
-        let tasks = &mut self.tasks;
-        black_box(self.registry.add(OWNER, address, self.added, 1, false, tasks));
+        let known = &mut self.known;
+        black_box(self.registry.add(OWNER, address, self.added, 1, false, known));
         address
     }
 
@@ -44,7 +44,7 @@ impl Tasks {
     fn sweep_one(&mut self) {
         let oldest = self.added - ALIVE;
         let is_dead = |task: &usize| *task <= oldest;
-        black_box(self.registry.sweep_one(OWNER, &mut self.tasks, is_dead));
+        black_box(self.registry.sweep_one(OWNER, &mut self.known, is_dead));
     }
 }
 
@@ -61,7 +61,7 @@ pub fn add_sweep() -> impl FnMut() {
 /// A task registers and unregisters itself; its place in the roster is given up.
 pub fn add_remove() -> impl FnMut() {
     let mut tasks =
-        Tasks { registry: Registry::default(), tasks: WeakTasks::default(), added: ALIVE };
+        Tasks { registry: Registry::default(), known: WeakTasks::default(), added: ALIVE };
     move || {
         let address = tasks.add();
         black_box(tasks.registry.remove(OWNER, address));

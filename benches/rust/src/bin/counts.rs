@@ -1,10 +1,10 @@
 //! Runs one workload so many times, for callgrind to count its instructions; `tools/bench_check.py`
 //! starts it.
 //!
-//! ```tex`
+//! ```text
 //! counts            the names of all workloads
 //! counts NAME       one of them
-//! ````
+//! ```
 //!
 //! Callgrind counts what happens within `measured`, and nothing that goes before it.
 
