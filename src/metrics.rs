@@ -118,7 +118,7 @@ pub struct Metrics {
     /// Gauge: nanoseconds that it has taken of late to begin one of them.
     pub begin_ns: Counter,
     /// Coroutines of `spawn` that the owner took over from other loops.
-    pub errands_stolen: Counter,
+    pub spawned_stolen: Counter,
     /// Bytes that the owner read.
     pub bytes_in: Counter,
     /// Bytes that the owner wrote.

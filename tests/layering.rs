@@ -290,6 +290,25 @@ fn module_docs(source: &Source) -> Vec<String> {
     vec![source.at(1, missing)]
 }
 
+/// Words of our own that gave way to those of tokio, Go and asyncio (`docs/architecture.md`, *Words*).
+const GIVEN_UP: &[&str] = &["errand", "crew", "stint", "farewell", "roster"];
+
+/// A word that was given up stays out, of comments too.
+fn words(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().enumerate();
+    let found = lines.flat_map(|(at, line)| {
+        let words = line.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase);
+        let given_up = |word: &String| {
+            GIVEN_UP
+                .iter()
+                .find(|known| word.strip_suffix('s').unwrap_or(word) == **known || word == **known)
+        };
+        let says = |word: String| given_up(&word).map(|known| (at + 1, *known));
+        words.filter_map(says).collect::<Vec<_>>()
+    });
+    found.map(|(line, word)| source.at(line, &format!("`{word}` has a better name"))).collect()
+}
+
 /// A file that grows past the limit is two things.
 fn length(source: &Source) -> Vec<String> {
     let lines = source.text.lines().count();
@@ -649,6 +668,11 @@ fn each_file_says_what_it_is_for() {
 }
 
 #[test]
+fn words_that_were_given_up_stay_out() {
+    hold(words);
+}
+
+#[test]
 fn no_file_is_two_things() {
     hold(length);
 }
@@ -709,6 +733,12 @@ mod rules_can_fail {
         }
         breaks(imports, "src/lib.rs", "mod py;\nuse self::py::core;\npub use pool::x;\n", &[2]);
         breaks(imports, "src/py/io.rs", "use super::core;\nuse crate::py::run;\n", &[]);
+    }
+
+    #[test]
+    fn a_word_that_was_given_up() {
+        let text = "// Crews, an errand\nlet next_errand = 1;\nlet stint = 2;\nlet summon = 3;\n";
+        breaks(words, "src/pool/x.rs", text, &[1, 1, 2, 3]);
     }
 
     #[test]

@@ -33,8 +33,8 @@ MIRI_RUNS = {
     ),
     "-Zmiri-tree-borrows -Zmiri-ignore-leaks": (
         *("event_loop::ready", "event_loop::turn", "id::tests", "metrics::tests", "pool::builder"),
-        *("pool::detector", "pool::patience", "pool::placement", "pool::registry"),
-        *("reactor::registration", "reactor::slots", "reactor::timer_heap", "scheduler::crew"),
+        *("pool::detector", "pool::adaptive_spin", "pool::placement", "pool::registry"),
+        *("reactor::registration", "reactor::slots", "reactor::timer_heap", "scheduler::shared"),
         *("sys::address", "sys::clock", "transport::descriptor", "transport::read_buffer"),
         *("transport::source", "transport::write_queue"),
     ),

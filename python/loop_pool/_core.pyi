@@ -243,7 +243,7 @@ class LoopCore:
     def _shut_spawned(self) -> list[PoolTask[Any]]:
         """Let nobody in any more, and return the tasks of `spawn` that have not ended."""
 
-    def _cancel_errands(self) -> None:
+    def _cancel_unstarted(self) -> None:
         """Cancel what `_spawn` left to all loops and waits on this one. On its thread."""
 
     def _spawned(self) -> list[asyncio.Task[Any]]:

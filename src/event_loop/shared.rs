@@ -262,9 +262,9 @@ impl Shared {
     }
 
     /// Has the owner search for a scheduler, and wakes it, if it sleeps. Any thread.
-    #[must_use = "the crew counts the one who was summoned"]
-    pub fn summon(&self, scheduler_shared: SearchKind) -> bool {
-        let summoned = self.door.idle.summon(scheduler_shared);
+    #[must_use = "the scheduler counts the one who was summoned"]
+    pub fn summon(&self, kind: SearchKind) -> bool {
+        let summoned = self.door.idle.summon(kind);
         if summoned {
             self.rouse();
         }

@@ -94,7 +94,7 @@ pub struct Entry<T> {
     serial: u64,
 }
 
-/// One registered task in its loop's roster.
+/// One registered task in its loop's list.
 #[derive(Clone, Copy, Debug)]
 struct Listed {
     address: usize,
@@ -201,7 +201,7 @@ impl<T: Send + Sync> Registry<T> {
     }
 
     /// Takes a task out, with what dead ones have left under its address; all this is to be dropped.
-    /// Its place in the roster is given up when its turn comes.
+    /// Its place in the list is given up when its turn comes.
     #[must_use]
     pub fn remove(&self, owner: OwnerKey, address: usize) -> Vec<T> {
         let part = |part| self.tasks.remove(&TaskKey { owner, address, part });
@@ -224,7 +224,7 @@ impl<T: Send + Sync> Registry<T> {
         }
     }
 
-    /// Looks at the next task of a roster, unless it is being read. Returns what a dead one leaves, to
+    /// Looks at the next task of a list, unless it is being read. Returns what a dead one leaves, to
     /// be dropped. `is_dead` as `f` of [`each`](Self::each).
     pub fn sweep_one(
         &self,
@@ -261,7 +261,7 @@ impl<T: Send + Sync> Registry<T> {
         (0..count).filter_map(|_| self.sweep_one(owner, weak_tasks, &is_dead)).collect()
     }
 
-    /// Takes all tasks of a roster out.
+    /// Takes all tasks of a list out.
     pub fn forget(&self, owner: OwnerKey, weak_tasks: &mut WeakTasks) -> Vec<T> {
         let gone = std::mem::take(&mut weak_tasks.queue).into_iter();
         gone.flat_map(|listed| self.remove(owner, listed.address)).collect()

@@ -132,13 +132,9 @@ impl PoolShared {
         self.loops[worker_index.0].get()
     }
 
-    /// Summons the thread of an index for one of the schedulers, and wakes it if it sleeps.
-    pub(super) fn summon_for(
-        &self,
-        worker_index: WorkerIndex,
-        scheduler_shared: SearchKind,
-    ) -> bool {
-        self.home(worker_index).is_some_and(|shared| shared.summon(scheduler_shared))
+    /// Summons the thread of an index to search, and wakes it if it sleeps.
+    pub(super) fn summon_for(&self, worker_index: WorkerIndex, kind: SearchKind) -> bool {
+        self.home(worker_index).is_some_and(|shared| shared.summon(kind))
     }
 
     /// The loops that have joined.

@@ -104,7 +104,7 @@ impl LoopWorker {
     /// Takes a search permit, if there is one, after a wait; one for the watch goes there.
     pub fn hear(&mut self, own: &Shared, watch: &mut Option<Watch>) -> Option<SearchPermit> {
         let permit = own.idle().take_summons()?;
-        if permit.scheduler_shared() != STARTERS {
+        if permit.kind() != STARTERS {
             return Some(permit);
         }
         *watch = Some(Watch::from_summons(permit));
@@ -129,7 +129,7 @@ impl LoopWorker {
             &SpawnTargets(pool_shared),
             place,
         );
-        own.metrics.errands_stolen.add(taken as u64);
+        own.metrics.spawned_stolen.add(taken as u64);
     }
 
     /// Ends the watch before the loop does anything else, and sees to it that somebody keeps it if

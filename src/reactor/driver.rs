@@ -86,7 +86,7 @@ mod tests {
     use crate::sync::atomic::Ordering::Relaxed;
     use crate::sys::level_trigger::Watch;
     use std::io::{Read, Write};
-    use std::os::fd::{AsRawFd, FromRawFd};
+    use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
     use std::os::unix::net::UnixStream;
 
     const READ: Watch = Watch { read: true, write: false };
@@ -153,10 +153,10 @@ mod tests {
     fn a_descriptor_closed_and_reused_behind_our_back_is_registered_anew() {
         let (mut driver, handle) = Driver::new().unwrap();
         let (near, far) = UnixStream::pair().unwrap();
-        let fd = near.as_raw_fd();
-        handle.watch(fd, IoToken::new(0, 1), Watch::NONE, READ).unwrap();
-        drop(near);
-        // The number goes to a duplicate of the far end, whose peer is gone.
+        handle.watch(near.as_raw_fd(), IoToken::new(0, 1), Watch::NONE, READ).unwrap();
+        let fd = near.into_raw_fd();
+        // The number goes to a duplicate of the far end, whose peer is gone: at once, so that no other
+        // thread gets it in between.
         // SAFETY: both descriptors are ours; nothing else holds `fd`.
         let reused = unsafe { std::os::fd::OwnedFd::from_raw_fd(libc::dup2(far.as_raw_fd(), fd)) };
         let both = Watch { read: true, write: true };

@@ -17,7 +17,7 @@ const NOTIFIED: u32 = 2;
 /// the search permit.
 const SUMMONED: u32 = 3;
 const STATE: u32 = 3;
-const CREW: u32 = 2;
+const KIND: u32 = 2;
 
 /// Which of the schedulers that a thread is in, if there are several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,18 +46,18 @@ pub enum Wake {
 /// Proof that the owner was woken to search, and that the scheduler waits for its answer: while it
 /// does, it wakes nobody else. `Worker::answer` or `Worker::decline` takes it.
 #[derive(Debug)]
-#[must_use = "the crew wakes nobody else until it is answered or declined"]
+#[must_use = "the scheduler wakes nobody else until it is answered or declined"]
 pub struct SearchPermit(SearchKind);
 
 impl SearchPermit {
     /// Of a thread that counts itself as searching.
-    pub(super) fn new(scheduler_shared: SearchKind) -> Self {
-        Self(scheduler_shared)
+    pub(super) fn new(kind: SearchKind) -> Self {
+        Self(kind)
     }
 
     /// Of which scheduler it is.
     #[must_use]
-    pub fn scheduler_shared(&self) -> SearchKind {
+    pub fn kind(&self) -> SearchKind {
         self.0
     }
 }
@@ -131,9 +131,9 @@ impl Idle {
     /// Counts a parked owner as searching in a scheduler. If it returns true, the caller has to wake it. Only
     /// from [`Sleepers::summon`](super::Sleepers::summon). Any thread.
     #[must_use = "the owner has to be woken"]
-    pub fn summon(&self, scheduler_shared: SearchKind) -> bool {
+    pub fn summon(&self, kind: SearchKind) -> bool {
         // Release, for `take_summons`: the search then sees what was pushed before the search permit.
-        let summoned = SUMMONED | scheduler_shared.0 << CREW;
+        let summoned = SUMMONED | kind.0 << KIND;
         self.state.compare_exchange(PARKED, summoned, Release, Relaxed).is_ok()
     }
 
@@ -147,7 +147,7 @@ impl Idle {
             return None;
         }
         self.state.store(AWAKE, Relaxed);
-        Some(SearchPermit(SearchKind(state >> CREW)))
+        Some(SearchPermit(SearchKind(state >> KIND)))
     }
 }
 
@@ -155,7 +155,7 @@ impl Idle {
 mod tests {
     use super::*;
 
-    const CREW_ONE: SearchKind = SearchKind(1);
+    const KIND_ONE: SearchKind = SearchKind(1);
 
     fn sleep(idle: &Idle) -> Parked<'_> {
         let Park::Sleep(parked) = idle.park(|_| false) else { panic!("nothing was posted") };
@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn only_a_sleeper_whom_nobody_wakes_is_summoned() {
         let idle = Idle::default();
-        assert!(!idle.is_parked() && !idle.summon(CREW_ONE));
+        assert!(!idle.is_parked() && !idle.summon(KIND_ONE));
         let parked = sleep(&idle);
         assert!(idle.is_parked());
         assert_eq!(idle.post(|| ()), Wake::Needed);
-        assert!(!idle.is_parked() && !idle.summon(CREW_ONE));
+        assert!(!idle.is_parked() && !idle.summon(KIND_ONE));
         drop(parked);
         assert!(idle.take_summons().is_none());
     }
@@ -196,11 +196,11 @@ mod tests {
     fn a_summons_is_taken_once_and_spares_a_poster_the_wake() {
         let idle = Idle::default();
         let parked = sleep(&idle);
-        assert!(idle.summon(CREW_ONE));
+        assert!(idle.summon(KIND_ONE));
         assert!(!idle.summon(SearchKind(0)));
         assert_eq!(idle.post(|| ()), Wake::Unneeded);
         drop(parked);
-        assert_eq!(idle.take_summons().map(|permit| permit.scheduler_shared()), Some(CREW_ONE));
+        assert_eq!(idle.take_summons().map(|permit| permit.kind()), Some(KIND_ONE));
         assert!(idle.take_summons().is_none());
         drop(sleep(&idle));
     }
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_summons_that_comes_before_the_last_look_is_kept() {
         let idle = Idle::default();
-        let verdict = idle.park(|_| idle.summon(CREW_ONE));
+        let verdict = idle.park(|_| idle.summon(KIND_ONE));
         assert!(matches!(verdict, Park::Work));
         assert!(idle.take_summons().is_some());
     }
@@ -217,7 +217,7 @@ mod tests {
     fn nobody_sleeps_on_a_summons() {
         let idle = Idle::default();
         let parked = sleep(&idle);
-        assert!(idle.summon(CREW_ONE));
+        assert!(idle.summon(KIND_ONE));
         drop(parked);
         assert!(matches!(idle.park(|_| false), Park::Work));
         assert!(idle.take_summons().is_some());

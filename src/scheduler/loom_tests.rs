@@ -279,6 +279,10 @@ fn loom_a_post_is_not_slept_through_for_a_summons() {
             }
         }
         poster.join().unwrap();
-        assert_eq!(taken, usize::from(summoner.join().unwrap()), "a summons was lost or doubled");
+        assert_eq!(
+            taken,
+            usize::from(summoner.join().unwrap()),
+            "a search permit was lost or doubled"
+        );
     });
 }

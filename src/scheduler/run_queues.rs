@@ -66,7 +66,7 @@ pub struct RunQueues<J> {
     queues: Box<[CachePadded<Queue<J>>]>,
     /// By whom the watch is kept.
     search: Search,
-    scheduler_shared: SearchKind,
+    kind: SearchKind,
 }
 
 /// The watch is kept by whoever has this: nobody else is woken for what lies on the queues. It is given
@@ -83,11 +83,11 @@ impl Watch {
 }
 
 impl<J: Send> RunQueues<J> {
-    /// For so many threads. `scheduler_shared`: by which a thread's search permit says that it is for these.
+    /// For so many threads. `kind`: by which a thread's search permit says that it is for these.
     #[must_use]
-    pub fn new(threads: usize, scheduler_shared: SearchKind) -> Self {
+    pub fn new(threads: usize, kind: SearchKind) -> Self {
         let queues = std::iter::repeat_with(|| CachePadded::new(Queue::new())).take(threads);
-        Self { queues: queues.collect(), search: Search::new(threads), scheduler_shared }
+        Self { queues: queues.collect(), search: Search::new(threads), kind }
     }
 
     /// Places work on a queue, and sees to it that it is not slept through. Any thread. Returns what
@@ -225,7 +225,7 @@ impl<J: Send> RunQueues<J> {
             match look() {
                 LookOutcome::Waiting => {
                     if watch.is_none() {
-                        *watch = self.search.begin(self.scheduler_shared).map(Watch);
+                        *watch = self.search.begin(self.kind).map(Watch);
                     }
                     // Unless it is ours, another keeps the watch.
                     return if watch.is_some() { LookOutcome::Waiting } else { LookOutcome::Clear };

@@ -65,7 +65,7 @@ impl Search {
 
     /// Begins a search on the thread's own account, unless one is under way. By a thread that has
     /// published that it sleeps.
-    pub(super) fn begin(&self, scheduler_shared: SearchKind) -> Option<SearchPermit> {
+    pub(super) fn begin(&self, kind: SearchKind) -> Option<SearchPermit> {
         loop {
             let before = self.word.load(Relaxed);
             if before & UNDER_WAY != 0 {
@@ -73,7 +73,7 @@ impl Search {
             }
             if let Some(claim) = self.claim(before) {
                 claim.hand_over();
-                return Some(SearchPermit::new(scheduler_shared));
+                return Some(SearchPermit::new(kind));
             }
         }
     }

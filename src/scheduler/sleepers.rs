@@ -17,6 +17,6 @@ pub trait Sleepers {
 
     /// [`Idle::summon`](super::Idle::summon) of the thread of this index, and its verdict; if that
     /// is true, the thread is also woken through the kernel. False if no thread has this index.
-    #[must_use = "the crew counts the one who was summoned"]
+    #[must_use = "the scheduler counts the one who was summoned"]
     fn summon(&self, worker_index: WorkerIndex) -> bool;
 }

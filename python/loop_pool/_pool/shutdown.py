@@ -176,7 +176,7 @@ async def _wait_each(
 
 async def _cancel_tasks(member: _Member, deadline: float | None) -> None:
     """Cancel and await the tasks of the running loop, in rounds."""
-    member.loop._cancel_errands()
+    member.loop._cancel_unstarted()
     # asyncio's `all_tasks` would wait for a step of another loop's task that never ends.
     await _cancel(member, deadline, lambda: all_tasks(member.loop))
 

@@ -239,7 +239,7 @@ fn the_rest_of_a_turn_is_slept_through_by_nobody() {
 }
 
 #[test]
-fn a_loop_that_has_no_time_gives_a_summons_up() {
+fn a_loop_that_has_no_time_gives_its_permit_up() {
     let mut two = Two::new();
     let source = two.source(false);
     let own = Arc::clone(&two.own);

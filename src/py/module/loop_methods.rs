@@ -147,8 +147,8 @@ impl LoopCore {
     }
 
     /// Cancels what was left to all loops and waits on this one. On its thread.
-    fn _cancel_errands(&self, py: Python<'_>) {
-        spawn::cancel_errands(py, self);
+    fn _cancel_unstarted(&self, py: Python<'_>) {
+        spawn::cancel_unstarted(py, self);
     }
 
     /// The `asyncio` tasks that `spawn` has begun here and that have not ended. Any thread.

@@ -133,7 +133,7 @@ pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, unstarted: Unstarted) -> PyResu
 }
 
 /// Cancels what was left to all and waits on this loop. On its thread.
-pub(crate) fn cancel_errands(py: Python<'_>, core: &LoopCore) {
+pub(crate) fn cancel_unstarted(py: Python<'_>, core: &LoopCore) {
     if !core.event_loop.local.is_owner() {
         return;
     }

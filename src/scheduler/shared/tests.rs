@@ -97,7 +97,7 @@ fn own_jobs_come_out_in_the_order_they_went_in() {
 
 #[test]
 fn a_thief_takes_the_older_half() {
-    let (_crew, [mut victim, mut thief]) = scheduler_shared();
+    let (_scheduler, [mut victim, mut thief]) = scheduler_shared();
     (0..10).for_each(|job| victim.push(job));
     assert_eq!(find(&mut thief), Some(0));
     assert_eq!((victim.len(), thief.len()), (5, 4));
@@ -111,7 +111,7 @@ fn a_thief_takes_the_older_half() {
 
 #[test]
 fn a_thief_takes_the_last_job_and_never_more_than_the_limit() {
-    let (_crew, [victim, mut thief]) = scheduler_shared();
+    let (_scheduler, [victim, mut thief]) = scheduler_shared();
     victim.push(7);
     assert_eq!(find(&mut thief), Some(7));
     (0..1000).for_each(|job| victim.push(job));
@@ -121,7 +121,7 @@ fn a_thief_takes_the_last_job_and_never_more_than_the_limit() {
 
 #[test]
 fn victims_are_tried_from_a_random_one_on_and_none_is_left_out() {
-    let (_crew, [mut thief, first, second, third]) = scheduler_shared();
+    let (_scheduler, [mut thief, first, second, third]) = scheduler_shared();
     let mut seen = HashSet::new();
     for _ in 0..64 {
         for victim in [&first, &second, &third] {
@@ -284,7 +284,7 @@ fn a_summons_answered_in_vain_or_declined_leaves_the_way_free() {
 
 #[test]
 fn a_thief_on_its_own_account_wakes_another_for_what_it_leaves() {
-    let (_crew, [busy, mut thief, _sleeper]) = scheduler_shared();
+    let (_scheduler, [busy, mut thief, _sleeper]) = scheduler_shared();
     let beds = Beds::new(3);
     let parked = beds.sleep(2);
     busy.push(1);

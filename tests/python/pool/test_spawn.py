@@ -468,7 +468,7 @@ def test_tasks_of_several_loops_may_share_a_context() -> None:
         first = loop_pool.spawn(stay(), loop=one, context=context)
         await asyncio.to_thread(inside.wait, HANG)
         second = loop_pool.spawn(come(), loop=other, context=context)
-        await loop_pool.spawn(_where(), loop=other)  # By then the other loop has tried to begin it.
+        await loop_pool.spawn(where(), loop=other)  # By then the other loop has tried to begin it.
         leave.set()
         return [await first, await second]
 
