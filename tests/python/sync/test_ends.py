@@ -113,8 +113,8 @@ def test_a_cancelled_wait_for_a_condition_owns_the_lock_and_passes_the_notice_on
             if not number % 2:
                 first.cancel()
             await asyncio.gather(first, return_exceptions=True)
-            # Then it was notified before it was cancelled; which may have been in its last step, and
-            # the task ends as cancelled all the same.
+            # Then it was notified before it was cancelled; which may have been in its last step,
+            # and the task ends as cancelled all the same.
             if notified:
                 async with condition:
                     condition.notify()
