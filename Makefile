@@ -203,7 +203,7 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict python/loop_pool
 	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
-		tools/callgrind.py tools/bench_check.py tools/run_parts.py tools/sanitize.py
+		tools/callgrind.py tools/bench_check.py tools/rooms.py tools/run_parts.py tools/sanitize.py
 	$(PYTHON) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections

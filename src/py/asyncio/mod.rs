@@ -1,4 +1,7 @@
-//! asyncio's own types and constants, as facts.
+//! asyncio's own types and constants, as facts: what its handles look like, and how its C task calls back.
+//!
+//! In: asyncio, as it is at import. Out: offsets, classes, and ways to make and read its objects without
+//! running Python. Must never: know a loop of ours.
 
 pub(crate) mod arguments;
 pub(crate) mod future;

@@ -1,4 +1,7 @@
-//! What CPython's C interface needs: each unsafe trick once.
+//! What CPython's C interface needs, each unsafe trick once: references, slots, contexts, errors, C methods.
+//!
+//! In: pointers and objects of the interpreter. Out: Rust values that keep its rules. Must never: know
+//! asyncio, or wait for a lock while attached other than by `attach`.
 
 pub(crate) mod address;
 pub(crate) mod alloc;

@@ -1,4 +1,7 @@
-//! `spawn`, and the tasks that it makes.
+//! `PoolCore`, `spawn`, and the tasks that it makes.
+//!
+//! In: coroutines. Out: a `PoolTask`, a future of every loop. Must never: cancel or end an asyncio task on
+//! another thread than its loop's.
 
 pub(crate) mod pool_core;
 pub(crate) mod pool_task;

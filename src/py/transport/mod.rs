@@ -1,4 +1,7 @@
-//! Native transports and listeners.
+//! Native transports and listeners: asyncio's interface over the state machines of `src/transport`.
+//!
+//! In: calls of a program, turns of a loop. Out: calls of the protocol, on the loop's thread, in order. Must
+//! never: change a connection on a thread that does not own its loop.
 
 pub(crate) mod datagram;
 pub(crate) mod datagram_methods;
