@@ -109,6 +109,8 @@ pub struct Metrics {
     /// Gauge: microseconds for which the loop was stuck of late. The monitor writes it;
     /// a pool-wide server that begins to listen sets it to 0.
     pub stuck_us: Counter,
+    /// Number of the callback in which a pool-wide server began to listen on the loop, the last one.
+    pub listened_in: Counter,
     /// Jobs that the owner did for its own transports, or for those of other loops.
     pub jobs: Counter,
     /// Jobs of other loops that the owner did.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::{PoolShared, load_of};
-use crate::event_loop::{Completion, Shared};
+use crate::event_loop::{CallbackEpoch, Completion, Shared};
 use crate::id::{IoToken, LoopId};
 use crate::scheduler::WorkerIndex;
 use crate::sync::announce::announce;
@@ -112,6 +112,8 @@ impl PoolAcceptor {
     /// of what it serves, but would keep the first connections, which may be the longest, from it.
     pub fn open(&self, id: LoopId, token: IoToken) {
         if let Some(shared) = self.shared(id) {
+            let callback = shared.progress.present();
+            shared.metrics.listened_in.set(callback.map_or(0, CallbackEpoch::number));
             shared.metrics.stuck_us.set(0);
             shared.metrics.busy.forget();
         }

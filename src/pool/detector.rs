@@ -105,6 +105,11 @@ impl StuckDetector {
         self.is_reported = true;
     }
 
+    /// The callback that the loop was in at the last look.
+    pub(super) fn callback(&self) -> Option<CallbackEpoch> {
+        self.callback
+    }
+
     /// Whether the end of a callback is still to be reported.
     pub(super) fn is_reported(&self) -> bool {
         self.is_reported
@@ -136,15 +141,15 @@ impl StuckDetector {
 pub(super) struct RecentlyStuck(f64);
 
 impl RecentlyStuck {
-    /// Lets time pass, in which the loop was stuck or not. `published_us`: what this returned before;
-    /// 0 if that has been taken back, so that all of it is forgotten. Returns what is to be published.
-    pub(super) fn pass(&mut self, passed_ns: u64, is_stuck: bool, published_us: u64) -> u64 {
-        let seconds = clock::seconds(passed_ns);
-        let kept = (-seconds / config::STUCK_MEMORY.as_secs_f64()).exp();
+    /// Lets time pass. `stuck_ns`: so much of it counts, if the loop is stuck. `published_us`: what this
+    /// returned before; 0 if that has been taken back, so that all of it is forgotten. Returns what is to
+    /// be published.
+    pub(super) fn pass(&mut self, passed_ns: u64, stuck_ns: Option<u64>, published_us: u64) -> u64 {
+        let kept = (-clock::seconds(passed_ns) / config::STUCK_MEMORY.as_secs_f64()).exp();
         self.0 *= if published_us == 0 { 0.0 } else { kept };
         let mut least_us = 0;
-        if is_stuck {
-            self.0 += seconds;
+        if let Some(stuck_ns) = stuck_ns {
+            self.0 += clock::seconds(stuck_ns);
             // Nothing is to be placed on it now, however short it has been.
             least_us = u64::try_from(config::STUCK_STEP.as_micros()).unwrap_or(u64::MAX);
         }
@@ -356,18 +361,18 @@ mod tests {
     fn what_was_stuck_is_forgotten_by_and_by_or_at_once() {
         let mut recently = RecentlyStuck::default();
         let step = u64::try_from(config::STUCK_STEP.as_micros()).unwrap();
-        assert_eq!(recently.pass(1_000_000, false, 0), 0);
+        assert_eq!(recently.pass(1_000_000, None, 0), 0);
         // However short: nothing is to be placed on it meanwhile.
-        assert_eq!(recently.pass(1_000_000, true, 0), step);
-        assert!(recently.pass(1_000_000, false, step) < 1000);
+        assert_eq!(recently.pass(1_000_000, Some(1_000_000), 0), step);
+        assert!(recently.pass(1_000_000, None, step) < 1000);
         let mut published = 999;
         for _ in 0..100 {
-            published = recently.pass(1_000_000, true, published);
+            published = recently.pass(1_000_000, Some(1_000_000), published);
         }
         assert!((90_000..=101_000).contains(&published), "{published}");
-        published = recently.pass(1_000_000_000, false, published);
+        published = recently.pass(1_000_000_000, None, published);
         assert!((30_000..=40_000).contains(&published), "{published}");
         // Taken back by a server that begins to listen.
-        assert_eq!(recently.pass(1_000_000, false, 0), 0);
+        assert_eq!(recently.pass(1_000_000, None, 0), 0);
     }
 }

@@ -21,7 +21,7 @@ use super::detector::{RecentlyStuck, Report, Sample, StuckDetector};
 use super::helper::Helper;
 use super::stuck_reports::{Limit, StuckReport};
 use crate::config;
-use crate::event_loop::Shared;
+use crate::event_loop::{CallbackEpoch, Shared};
 use crate::scheduler::{Park, Parked};
 use crate::sync::atomic::{
     AtomicBool,
@@ -155,9 +155,13 @@ impl Watch {
                 pool_shared.see_to_unstarted(worker_index);
             }
             let is_stuck = self.look_at(worker_index, shared, runner, now_ns);
-            let (recently, published) =
-                (&mut self.watched[worker_index].recently, &shared.metrics.stuck_us);
-            let stuck_us = recently.pass(passed_ns, is_stuck, published.get());
+            let watched = &mut self.watched[worker_index];
+            let published = &shared.metrics.stuck_us;
+            // The callback in which it began to listen is of the time before.
+            let callback = watched.detector.callback().map(CallbackEpoch::number);
+            let counts = callback != Some(shared.metrics.listened_in.get());
+            let counted = is_stuck.then_some(if counts { passed_ns } else { 0 });
+            let stuck_us = watched.recently.pass(passed_ns, counted, published.get());
             if stuck_us != published.get() {
                 published.set(stuck_us);
             }

@@ -186,3 +186,23 @@ fn no_connection_goes_to_a_stuck_loop_while_one_is_free() {
         assert!(load_of(model.loops[free].shared(), 0) >= CONNECTIONS as u64);
     }
 }
+
+#[test]
+fn the_callback_in_which_a_loop_began_to_listen_does_not_count_when_it_is_over() {
+    let mut model = Model::new(2);
+    let acceptor = PoolAcceptor::new(Arc::clone(&model.pool_shared));
+    let step = u64::try_from(config::STUCK_STEP.as_micros()).expect("small");
+    let stuck_us = |model: &Model| model.loops[0].metrics().stuck_us.get();
+    let blocked = model.block(0);
+    acceptor.open(LoopId(0), IoToken::of_source(7, 1));
+    (0..100).for_each(|_| model.look());
+    assert_eq!(stuck_us(&model), step, "nothing goes there while it is stuck");
+    drop(blocked);
+    model.look();
+    assert_eq!(stuck_us(&model), 0);
+    let later = model.block(0);
+    (0..100).for_each(|_| model.look());
+    drop(later);
+    model.look();
+    assert!(stuck_us(&model) > step);
+}
