@@ -116,7 +116,7 @@ pub struct Metrics {
     /// Jobs of other loops that the owner did.
     pub stolen_by: Counter,
     /// Coroutines of `spawn` that the owner began.
-    pub unstarted: Counter,
+    pub begun: Counter,
     /// Gauge: nanoseconds that it has taken of late to begin one of them.
     pub begin_ns: Counter,
     /// Coroutines of `spawn` that the owner took over from other loops.

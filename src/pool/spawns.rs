@@ -298,8 +298,8 @@ impl SpawnPlacer {
             return true;
         }
         let Some(runner) = home.awake_runner() else { return false };
-        let activity = (pool_shared.starts.pushed(worker_index) as u64)
-            .wrapping_add(home.metrics.unstarted.get());
+        let activity =
+            (pool_shared.starts.pushed(worker_index) as u64).wrapping_add(home.metrics.begun.get());
         let seen = &mut self.seen[worker_index.0];
         let since = Duration::from_nanos(now_ns.saturating_sub(seen.since_ns));
         if seen.since_ns != 0 && since < config::BEGIN_SOON {

@@ -342,7 +342,7 @@ fn a_home_that_computes_is_held_up_and_one_that_goes_on_is_not() {
     assert_eq!(pool.look_out(1), LookOutcome::Waiting);
     compute(2 * config::BEGIN_SOON);
     // It has begun one meanwhile.
-    pool.shared(0).metrics.unstarted.add(1);
+    pool.shared(0).metrics.begun.add(1);
     assert_eq!(pool.look_out(1), LookOutcome::Waiting);
     compute(2 * config::BEGIN_SOON);
     assert_eq!(pool.look_out(1), LookOutcome::Due(WorkerIndex(0)));
@@ -372,7 +372,7 @@ fn what_takes_long_to_begin_is_shared_by_loops_that_have_less() {
     let look = |pool: &mut Pool| {
         let _ = pool.look_out(1);
         compute(2 * config::BEGIN_SOON);
-        pool.shared(0).metrics.unstarted.add(1);
+        pool.shared(0).metrics.begun.add(1);
         pool.look_out(1)
     };
     pool.shared(1).load.spawned.set(20);

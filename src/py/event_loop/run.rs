@@ -239,7 +239,7 @@ fn begin_unstarted_from(
         {
             let busy = shared.progress.busy();
             busy.begin();
-            shared.metrics.unstarted.add(1);
+            shared.metrics.begun.add(1);
             (hooks().begin)(slf, unstarted)?;
         }
         // SAFETY: runs no Python.

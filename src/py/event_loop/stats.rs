@@ -36,7 +36,7 @@ pub(crate) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
         ("stolen_by", metrics.stolen_by.get()),
         ("handoffs", metrics.handoffs.get()),
         ("wakes", metrics.wakes.get()),
-        ("spawned", metrics.unstarted.get()),
+        ("spawned", metrics.begun.get()),
         ("spawned_stolen", metrics.spawned_stolen.get()),
         ("bytes_in", metrics.bytes_in.get() + metrics.bytes_in_helped.get()),
         ("bytes_out", metrics.bytes_out.get() + metrics.bytes_out_helped.get()),
