@@ -236,11 +236,15 @@ def run_python(
 
 
 def run_script(
-    source: str, *arguments: str, options: Iterable[str] = (), env: dict[str, str] | None = None
+    source: str,
+    *arguments: str,
+    options: Iterable[str] = (),
+    env: dict[str, str] | None = None,
+    timeout: float = HANG,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program in an interpreter like this one, warnings being errors."""
     command = ["-W", "error", *_TAKING_TURNS, *options, "-c", textwrap.dedent(source)]
-    return run_python(*command, *arguments, env={**os.environ, **(env or {})})
+    return run_python(*command, *arguments, timeout=timeout, env={**os.environ, **(env or {})})
 
 
 def check_script(source: str, *arguments: str, **more: Any) -> str:
