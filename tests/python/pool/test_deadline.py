@@ -280,6 +280,7 @@ POSTING = """
 """
 
 
+@pytest.mark.timeout(5 * HANG)
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("way", ["quick", "waiting", "call"])
 @pytest.mark.parametrize("form", ["run", "runner"])
