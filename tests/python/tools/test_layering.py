@@ -26,10 +26,11 @@ ROOMS = [
     {"_inspect"},
     {"_serve", "_worker", "metrics", "pytest_plugin", "sync"},
     {"_cli"},
-    {""},
+    {"", "_cgroup", "_streams"},
 ]
 """The rooms, the lowest first. A module may import its own room and those below it, but none that
-stands beside it. `""` is what programs import and start: the package itself and `__main__`."""
+stands beside it. The last are what programs import and start: the package itself, `__main__`, and
+two old names."""
 
 MAX_LINES = 500
 

@@ -1,0 +1,13 @@
+"""The CPU time that Linux's cgroups grant this process, under the name that scripts know it by."""
+
+from __future__ import annotations
+
+from . import _core
+
+
+def cpu_quota() -> float | None:
+    """Return the least quota of this process's cgroup and those above it, in cores. Any thread.
+
+    ``None``: none of them has one, or there are no cgroups.
+    """
+    return _core._cores()[1]

@@ -1,0 +1,7 @@
+"""The native streams, under the name that scripts know them by; they are in ``_loop.streams``."""
+
+from __future__ import annotations
+
+from ._loop.streams import StreamProtocol, StreamReader, StreamWriter, listen, open_connection
+
+__all__ = ["StreamProtocol", "StreamReader", "StreamWriter", "listen", "open_connection"]
