@@ -16,6 +16,7 @@ use crate::py::cpython::object::{Ref, decref};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 impl Callback {
     /// Whether it is a handle, or a native object, that was cancelled. Runs no Python.
@@ -77,30 +78,12 @@ impl Callback {
                 }
             })
         };
-        let result = if done {
-            Ok(())
-        } else {
-            // SAFETY: as above.
-            unsafe { failure_of_step(py, context, what, future) }
-        };
+        let failed = if done { Ok(None) } else { failed_step(py, &self.what, future, context) };
         if is_young {
             registry::begun(py, core, task);
         }
         let leave_outcome = step.leave();
-        let result = result.or_else(|error| {
-            let args = match future {
-                None => state().empty_tuple.clone_ref(py),
-                Some(future) => alloc::tuple(py, [future.as_py()])?.into_any().into(),
-            };
-            let (callback, context) = (self.what.clone_ref(py), context.clone_ref(py));
-            let step = Scheduled { callback, args, context };
-            // A step raises what ends the program, and nothing else: this one has not begun.
-            if error.is_instance_of::<PyRuntimeError>(py) && core.is_in_pool() {
-                return run_when_left(loop_, &step);
-            }
-            error.restore(py);
-            report(loop_, None, step)
-        });
+        let result = failed.and_then(|failed| failed.map_or(Ok(()), |failed| failed.tell(loop_)));
         if leave_outcome == LeaveOutcome::PutAside {
             registry::put_aside(core, self);
         }
@@ -228,9 +211,7 @@ unsafe fn run_scheduled(
         drop(scheduled.context);
         return Ok(());
     }
-    let Scheduled { callback, args, context } = &scheduled;
-    // SAFETY: the references are held by `scheduled`.
-    match unsafe { through_its_run(loop_.py(), context, callback.as_ptr(), args.as_ptr()) } {
+    match through_its_run(loop_.py(), &scheduled) {
         None => {}
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => error.restore(loop_.py()),
@@ -271,61 +252,86 @@ unsafe fn in_context(context: &Ref, f: impl FnOnce() -> *mut ffi::PyObject) -> b
     }
 }
 
-/// What a task's step ended with that did not succeed: the exception that is set, or what came of it
-/// through the context's own `run`.
+/// A step of a task that did not succeed, and why.
+struct FailedStep {
+    step: Scheduled,
+    error: PyErr,
+    has_begun: bool,
+}
+
+/// Looks at the exception that a step has set. `None`: it ran after all, by its context's own `run`.
 ///
-/// # Safety
-/// An exception is set; the callback is alive; the thread is attached.
+/// # Errors
+/// `MemoryError`.
 #[cold]
-unsafe fn failure_of_step(
+fn failed_step(
     py: Python<'_>,
+    callback: &Ref,
+    future: Option<&Ref>,
     context: &Ref,
-    callback: *mut ffi::PyObject,
-    argument: Option<&Ref>,
-) -> PyResult<()> {
-    let args = match argument {
-        // SAFETY: a new tuple, or null.
-        Some(argument) => unsafe { ffi::PyTuple_Pack(1, argument.as_ptr()) },
-        None => state().empty_tuple.clone_ref(py).into_ptr(),
+) -> PyResult<Option<FailedStep>> {
+    let error = alloc::raised(py);
+    let args = match future {
+        None => state().empty_tuple.clone_ref(py),
+        Some(future) => alloc::tuple(py, [future.as_py()])?.into_any().into(),
     };
-    // SAFETY: as above; handed on to our caller.
-    unsafe {
-        let args = Ref::from_owned_or_err(py, args)?;
-        through_its_run(py, context, callback, args.as_ptr())
-            .unwrap_or_else(|| Err(alloc::raised(py)))
+    let (callback, context) = (callback.clone_ref(py), context.clone_ref(py));
+    let step = Scheduled { callback, args, context };
+    let (error, has_begun) = match through_its_run(py, &step) {
+        Some(Ok(())) => return Ok(None),
+        Some(Err(error)) => (error, true),
+        // A step raises what ends the program, and nothing else: this is of entering the context.
+        None => {
+            let has_begun = !error.is_instance_of::<PyRuntimeError>(py);
+            (error, has_begun)
+        }
+    };
+    Ok(Some(FailedStep { step, error, has_begun }))
+}
+
+impl FailedStep {
+    /// Tells the exception handler, unless the step is to run later.
+    ///
+    /// # Errors
+    /// As for [`report`].
+    fn tell(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
+        if !self.has_begun && loop_.get().is_in_pool() {
+            return run_when_left(loop_, &self.step);
+        }
+        self.error.restore(loop_.py());
+        report(loop_, None, self.step)
     }
 }
 
 /// Calls `context.run(callback, *args)`, as asyncio's handles do, if the program has given something
-/// else than a context. `None`: it is one, and the exception is still set.
-///
-/// # Safety
-/// An exception is set; the objects are alive; the thread is attached.
+/// else than a context; an exception that is set is dropped then. `None`: it is one, and nothing is done.
 #[cold]
-unsafe fn through_its_run(
-    py: Python<'_>,
-    context: &Ref,
-    callback: *mut ffi::PyObject,
-    args: *mut ffi::PyObject,
-) -> Option<PyResult<()>> {
-    // SAFETY: live objects.
+fn through_its_run(py: Python<'_>, scheduled: &Scheduled) -> Option<PyResult<()>> {
+    let context = scheduled.context.as_py().bind(py);
+    // SAFETY: a live object; the thread is attached.
     unsafe {
         if ffi::PyContext_CheckExact(context.as_ptr()) != 0 {
             return None;
         }
         ffi::PyErr_Clear();
-        let callback = Bound::from_borrowed_ptr(py, callback);
-        let args = Bound::from_borrowed_ptr(py, args);
-        let call = || {
-            let mut all = vec![callback];
-            for argument in args.try_iter()? {
-                all.push(argument?);
-            }
-            let all = alloc::tuple_of(py, &all)?;
-            context.as_py().bind(py).getattr(intern!(py, "run"))?.call1(all).map(drop)
-        };
-        Some(call())
     }
+    let call = || {
+        let all = with_args(py, vec![scheduled.callback.as_py().bind(py).clone()], scheduled)?;
+        context.getattr(intern!(py, "run"))?.call1(all).map(drop)
+    };
+    Some(call())
+}
+
+/// A tuple of what comes first, and the arguments behind it.
+fn with_args<'py>(
+    py: Python<'py>,
+    mut all: Vec<Bound<'py, PyAny>>,
+    scheduled: &Scheduled,
+) -> PyResult<Bound<'py, PyTuple>> {
+    for argument in scheduled.args.as_py().bind(py).try_iter()? {
+        all.push(argument?);
+    }
+    alloc::tuple_of(py, &all)
 }
 
 /// Runs a step again a little later: another thread is in its context, which a program has given to
@@ -336,12 +342,9 @@ fn run_when_left(loop_: &Bound<'_, LoopCore>, step: &Scheduled) -> PyResult<()> 
     let py = loop_.py();
     let keywords = alloc::dict(py)?;
     keywords.set_item(intern!(py, "context"), step.context.as_py())?;
-    let again =
-        vec![loop_.getattr(intern!(py, "call_soon"))?, step.callback.as_py().bind(py).clone()];
-    let args = step.args.as_py().bind(py).try_iter()?;
-    let again: Vec<_> = again.into_iter().map(Ok).chain(args).collect::<PyResult<_>>()?;
-    let again = alloc::tuple_of(py, &again)?;
-    let again =
-        py.import("functools")?.getattr(intern!(py, "partial"))?.call(again, Some(&keywords))?;
+    let callback = step.callback.as_py().bind(py).clone();
+    let all = with_args(py, vec![loop_.getattr(intern!(py, "call_soon"))?, callback], step)?;
+    let partial = py.import("functools")?.getattr(intern!(py, "partial"))?;
+    let again = partial.call(all, Some(&keywords))?;
     loop_.call_method1(intern!(py, "call_later"), (alloc::float(py, SOON)?, again)).map(drop)
 }

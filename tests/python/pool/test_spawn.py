@@ -473,3 +473,24 @@ def test_tasks_of_several_loops_may_share_a_context() -> None:
         return [await first, await second]
 
     assert run(main, 3) == ["calm", "calm"]
+
+
+def test_a_runtime_error_of_a_context_of_the_program_s_own_kind_is_told() -> None:
+    """It is none of the interpreter's, which says that another thread is in the context."""
+
+    class Refuses:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("not now")
+
+    async def main() -> None:
+        loop, told = asyncio.get_running_loop(), list[str]()
+        # The whole method: the program's handler would be called in the callback's context.
+        loop.call_exception_handler = lambda info: told.append(str(info["exception"]))  # type: ignore[method-assign]
+        coro, context = where(), Refuses()
+        task = loop.create_task(coro, context=context)  # type: ignore[arg-type]
+        await eventually(lambda: told, "the error is told")
+        assert told == ["not now"]
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coro.close()
+
+    run(main, 2)
