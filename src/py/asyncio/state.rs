@@ -14,6 +14,7 @@ use pyo3::types::{PyTuple, PyType};
 use super::task_callbacks::TaskCallbacks;
 use super::tracked::TrackedAttribute;
 use crate::py::cpython::alloc;
+use crate::py::cpython::dict_watcher::DictWatcher;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, make_immortal};
 use crate::py::cpython::slots::{all_slots, slot_offset};
@@ -215,19 +216,9 @@ pub(crate) fn initialise(py: Python<'_>, types: NativeTypes<'_>) -> PyResult<()>
     STATE
         .set(state)
         .map_err(|_| alloc::runtime_error(py, "loop_pool._core is being imported twice"))?;
-    watch(py, dicts)
-}
-
-type DictWatcher = unsafe extern "C" fn(
-    c_int,
-    *mut ffi::PyObject,
-    *mut ffi::PyObject,
-    *mut ffi::PyObject,
-) -> c_int;
-
-// Public C API since 3.12; pyo3 does not bind it.
-unsafe extern "C" {
-    fn PyDict_AddWatcher(callback: DictWatcher) -> c_int;
+    let watcher = DictWatcher::new(py, dict_changes)?;
+    // SAFETY: the dicts of modules, which are kept.
+    dicts.into_iter().try_for_each(|dict| unsafe { watcher.watch(py, dict) })
 }
 
 /// Called before a watched dict changes, with what will stand there.
@@ -247,15 +238,4 @@ unsafe extern "C" fn dict_changes(
         }
     }
     0
-}
-
-fn watch(py: Python<'_>, dicts: [*mut ffi::PyObject; 2]) -> PyResult<()> {
-    // SAFETY: the callback is static, the dicts are live.
-    unsafe {
-        let watcher = PyDict_AddWatcher(dict_changes);
-        if watcher < 0 || dicts.into_iter().any(|dict| ffi::PyDict_Watch(watcher, dict) < 0) {
-            return Err(alloc::raised(py));
-        }
-    }
-    Ok(())
 }

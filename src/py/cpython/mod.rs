@@ -10,6 +10,7 @@ pub(crate) mod cfunc;
 pub(crate) mod closing;
 pub(crate) mod context;
 pub(crate) mod descriptor;
+pub(crate) mod dict_watcher;
 pub(crate) mod error;
 pub(crate) mod gil;
 pub(crate) mod holder;

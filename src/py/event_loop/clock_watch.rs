@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use crate::py::cpython::alloc;
+use crate::py::cpython::dict_watcher::DictWatcher;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, is_builtin};
 
@@ -41,7 +42,7 @@ static WORD: AtomicU64 = AtomicU64::new(0);
 /// What was looked up at import. All of it is kept for ever.
 #[derive(Debug)]
 struct Watched {
-    watcher: c_int,
+    watcher: DictWatcher,
     /// The module `time`, and its dict.
     time: Ref,
     time_dict: *mut ffi::PyObject,
@@ -60,14 +61,6 @@ static WATCHED: OnceLock<Watched> = OnceLock::new();
 
 // Public C API since 3.12; pyo3 does not bind it.
 unsafe extern "C" {
-    fn PyDict_AddWatcher(
-        callback: unsafe extern "C" fn(
-            c_int,
-            *mut ffi::PyObject,
-            *mut ffi::PyObject,
-            *mut ffi::PyObject,
-        ) -> c_int,
-    ) -> c_int;
     fn PyType_GetDict(kind: *mut ffi::PyTypeObject) -> *mut ffi::PyObject;
 }
 
@@ -164,14 +157,10 @@ pub(crate) fn initialise(py: Python<'_>) -> PyResult<()> {
     // SAFETY: live objects.
     note(MONOTONIC, unsafe { !is_builtin(monotonic.as_ptr(), time.as_ptr(), c"monotonic") });
     note(MODULE, !asyncio.getattr(intern!(py, "time"))?.is(&time));
-    // SAFETY: the callback is static.
-    let watcher = unsafe { PyDict_AddWatcher(dict_changes) };
-    let dicts = [time_dict, asyncio_dict].into_iter().chain(bases.iter().map(|(dict, _)| *dict));
-    for dict in dicts {
+    let watcher = DictWatcher::new(py, dict_changes)?;
+    for dict in [time_dict, asyncio_dict].into_iter().chain(bases.map(|(dict, _)| dict)) {
         // SAFETY: live dicts.
-        if watcher < 0 || unsafe { ffi::PyDict_Watch(watcher, dict) } < 0 {
-            return Err(alloc::raised(py));
-        }
+        unsafe { watcher.watch(py, dict)? };
     }
     let all = Watched { watcher, time: time.into_any().into(), time_dict, asyncio_dict, bases };
     WATCHED.set(all).map_err(|_| alloc::runtime_error(py, "loop_pool._core is imported twice"))
@@ -190,9 +179,7 @@ pub(crate) fn watch(kind: &Bound<'_, PyType>, last: &Bound<'_, PyType>) -> PyRes
         let dict = dict_of(&class)?;
         // SAFETY: a live dict. The copy waits for whoever changes it at this moment.
         unsafe {
-            if ffi::PyDict_Watch(watched.watcher, dict.as_ptr()) < 0 {
-                return Err(alloc::raised(py));
-            }
+            watched.watcher.watch(py, dict.as_ptr())?;
             drop(Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(dict.as_ptr()))?);
         }
         if class.is(last) {
