@@ -1,7 +1,7 @@
 //! The tasks that `spawn` has given to one loop and that have not ended.
 //!
 //! In: a task as it begins, and as it ends. Out: those that are left when the loop closes. It keeps
-//! them alive, and its lock is the door: what was let in before the door shut is seen by the
+//! them alive. Its lock decides who is let in: what was let in before it closed is seen by the
 //! shutdown that follows. Must never: know what a task is.
 
 /// Which tasks are let in.

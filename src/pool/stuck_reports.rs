@@ -16,7 +16,7 @@
 //!
 //! *Nothing told is lost at the end.* The monitor has told all when E1 comes. R4 looks before R5
 //! takes: if it is over at R4, all has been pushed, and R5 finds it; it is the end only if R5 finds
-//! nothing. The other way round, an stuck report pushed between the two would be lost.
+//! nothing. The other way round, a stuck report pushed between the two would be lost.
 //!
 //! *The order is kept.* One thread tells, and the inbox keeps the order of one poster.
 //!

@@ -103,7 +103,7 @@ impl LoopWorker {
 
     /// Takes a search permit, if there is one, after a wait; one for the watch goes there.
     pub fn hear(&mut self, own: &Shared, watch: &mut Option<Watch>) -> Option<SearchPermit> {
-        let permit = own.idle().take_summons()?;
+        let permit = own.idle().take_permit()?;
         if permit.kind() != STARTERS {
             return Some(permit);
         }

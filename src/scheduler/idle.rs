@@ -63,7 +63,7 @@ impl SearchPermit {
 }
 
 /// Proof that the owner has published that it sleeps. Dropping it publishes that it is awake; a
-/// search permit that came meanwhile stays for [`Idle::take_summons`].
+/// search permit that came meanwhile stays for [`Idle::take_permit`].
 #[derive(Debug)]
 pub struct Parked<'a>(&'a Idle);
 
@@ -132,7 +132,7 @@ impl Idle {
     /// from [`Sleepers::summon`](super::Sleepers::summon). Any thread.
     #[must_use = "the owner has to be woken"]
     pub fn summon(&self, kind: SearchKind) -> bool {
-        // Release, for `take_summons`: the search then sees what was pushed before the search permit.
+        // Release, for `take_permit`: the search then sees what was pushed before the search permit.
         let summoned = SUMMONED | kind.0 << KIND;
         self.state.compare_exchange(PARKED, summoned, Release, Relaxed).is_ok()
     }
@@ -141,7 +141,7 @@ impl Idle {
     /// sleep ended, and before anything that may take long; also when the owner leaves the loop.
     /// Owner thread only.
     #[inline]
-    pub fn take_summons(&self) -> Option<SearchPermit> {
+    pub fn take_permit(&self) -> Option<SearchPermit> {
         let state = self.state.load(Acquire);
         if state & STATE != SUMMONED {
             return None;
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(idle.post(|| ()), Wake::Needed);
         assert!(!idle.is_parked() && !idle.summon(KIND_ONE));
         drop(parked);
-        assert!(idle.take_summons().is_none());
+        assert!(idle.take_permit().is_none());
     }
 
     #[test]
@@ -200,8 +200,8 @@ mod tests {
         assert!(!idle.summon(SearchKind(0)));
         assert_eq!(idle.post(|| ()), Wake::Unneeded);
         drop(parked);
-        assert_eq!(idle.take_summons().map(|permit| permit.kind()), Some(KIND_ONE));
-        assert!(idle.take_summons().is_none());
+        assert_eq!(idle.take_permit().map(|permit| permit.kind()), Some(KIND_ONE));
+        assert!(idle.take_permit().is_none());
         drop(sleep(&idle));
     }
 
@@ -210,7 +210,7 @@ mod tests {
         let idle = Idle::default();
         let verdict = idle.park(|_| idle.summon(KIND_ONE));
         assert!(matches!(verdict, Park::Work));
-        assert!(idle.take_summons().is_some());
+        assert!(idle.take_permit().is_some());
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         assert!(idle.summon(KIND_ONE));
         drop(parked);
         assert!(matches!(idle.park(|_| false), Park::Work));
-        assert!(idle.take_summons().is_some());
+        assert!(idle.take_permit().is_some());
         drop(sleep(&idle));
     }
 }

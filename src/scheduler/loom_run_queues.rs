@@ -97,7 +97,7 @@ impl Model {
             if let Park::Sleep(_parked) = idle.park(last_look) {
                 kernel.wait();
             }
-            if let Some(permit) = idle.take_summons() {
+            if let Some(permit) = idle.take_permit() {
                 watch = Some(Watch::from_summons(permit));
             }
             if watch.is_some()

@@ -1,4 +1,4 @@
-//! Models of the scheduler, its summonses and its sleepers, checked over every interleaving. Run by
+//! Models of the scheduler, its search permits and its sleepers, checked over every interleaving. Run by
 //! `make test-loom`.
 //!
 //! A thread that has found its job runs it for ever, as far as the model is concerned: it never
@@ -69,7 +69,7 @@ impl Model {
         if let Park::Sleep(_parked) = idle.park(|_| self.scheduler_shared.has_work()) {
             kernel.wait();
         }
-        let permit = idle.take_summons();
+        let permit = idle.take_permit();
         if permit.is_some() {
             self.summonses.fetch_sub(1, Relaxed);
         }
@@ -273,7 +273,7 @@ fn loom_a_post_is_not_slept_through_for_a_summons() {
             if let Park::Sleep(_parked) = idle.park(|_| is_posted()) {
                 kernel.wait();
             }
-            taken += usize::from(idle.take_summons().is_some());
+            taken += usize::from(idle.take_permit().is_some());
             if is_posted() {
                 break;
             }

@@ -118,7 +118,7 @@ pub fn summon_answer() -> impl FnMut() {
         pusher.push(black_box(7_usize));
         scheduler_shared.wake_one(&threads);
         drop(parked);
-        let permit = idle.take_summons().expect("it was woken");
+        let permit = idle.take_permit().expect("it was woken");
         let _ = black_box(sleeper.answer(permit, &threads));
     }
 }

@@ -119,7 +119,7 @@ fn only_a_sleeper_is_summoned_and_it_is_woken_for_it() {
     assert_eq!(owner.metrics.wakes.get(), 1);
     let _ = poller.poll(config::MAX_WAIT, &mut Vec::new()).unwrap();
     drop(parked);
-    assert_eq!(owner.idle().take_summons().map(|permit| permit.kind()), Some(SearchKind(1)));
+    assert_eq!(owner.idle().take_permit().map(|permit| permit.kind()), Some(SearchKind(1)));
 }
 
 #[test]

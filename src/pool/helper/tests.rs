@@ -141,7 +141,7 @@ fn many_jobs_are_offered_to_who_is_free() {
         (helper.jobs.len(), loop_worker.pool_shared.scheduler_shared.has_work()),
         (config::BEHIND / 2 - 1, true)
     );
-    assert!(free.shared().idle().take_summons().is_some());
+    assert!(free.shared().idle().take_permit().is_some());
 }
 
 /// It takes no third thread; but if the second one turns to its own loop, nothing is left lying.

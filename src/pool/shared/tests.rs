@@ -74,7 +74,7 @@ fn who_is_free_is_woken_first_but_another_one_rather_than_nobody() {
             && !pool_shared.has_sleeper()
     );
     drop(parked);
-    let permit = loops.map(|one| one.shared().idle().take_summons().map(|it| it.kind()));
+    let permit = loops.map(|one| one.shared().idle().take_permit().map(|it| it.kind()));
     assert_eq!(permit, [None, Some(HELPERS)]);
 }
 

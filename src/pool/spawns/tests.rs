@@ -131,7 +131,7 @@ fn one_alone_stays_and_wakes_nobody_until_it_lies_for_long() {
     pool.shared.starts.push_alone(WorkerIndex(0), Unstarted::new(1));
     pool.shared.see_to_unstarted(0);
     drop(parked);
-    assert!(home.idle().take_summons().is_some());
+    assert!(home.idle().take_permit().is_some());
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn sleep(one: &Loop) -> Parked<'_> {
 /// Wakes. Returns the search permit, if it was woken to search.
 fn wake(one: &Loop, parked: Parked<'_>) -> Option<SearchPermit> {
     drop(parked);
-    one.shared().idle().take_summons()
+    one.shared().idle().take_permit()
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! How C methods are defined and their arguments read, for the methods that are too hot for pyo3's
-//! own argument handling.
+//! The arguments of the methods that schedule a callback: `call_soon` and its like.
 
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;

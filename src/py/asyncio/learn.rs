@@ -1,4 +1,4 @@
-//! Teaches the loop to recognise the C task's callbacks.
+//! How `task_callbacks` come to be known: by a sample of each, at import.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,7 +1,7 @@
-//! What is looked up once, at import: asyncio's classes, the layout of its handles, interned names.
+//! What is looked up once, at import: asyncio's classes, and the layout of its handles.
 //!
-//! The private facts about asyncio that the native half relies on are all here: the slots of
-//! `Handle` and `TimerHandle`, and the two callbacks by which the C `Task` schedules itself.
+//! In: asyncio, as it is then. Out: facts that live as long as the process. The slots of `Handle` and
+//! `TimerHandle` are here, the callbacks of the C `Task` in `task_callbacks`. Must never: run Python afterwards.
 
 use std::ffi::c_int;
 use std::sync::OnceLock;

@@ -1,4 +1,4 @@
-//! A module's attribute, followed when it is replaced.
+//! A module's attribute, followed when it is replaced: asyncio's `Task` and `Future`, which programs replace.
 
 use std::sync::atomic::{
     AtomicPtr,

@@ -1,4 +1,4 @@
-//! Waiting while attached to the interpreter: never.
+//! Locks, taken by threads that are attached to the interpreter.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -9,10 +9,10 @@ use pyo3::types::PyType;
 use super::alloc;
 use super::names::intern;
 
-/// The slot at `offset` of a handle.
+/// The slot at `offset` of an object.
 ///
 /// # Safety
-/// `handle` is a live handle, and `offset` comes from its layout.
+/// `handle` is a live object, and `offset` that of a slot of its class.
 #[inline(always)]
 pub(crate) unsafe fn slot(handle: *mut ffi::PyObject, offset: usize) -> *mut *mut ffi::PyObject {
     // SAFETY: within the object, by the caller's word.

@@ -1,8 +1,7 @@
-//! `LoopCore`: the native base class of `loop_pool.EventLoop`.
+//! `LoopCore`: the native base class of `loop_pool.EventLoop`, what it consists of and who may touch it.
 //!
-//! `EventLoop` inherits it before `asyncio.SelectorEventLoop`, so what is defined here takes
-//! precedence over asyncio's own. The hot methods are in `hot`, registration in `io`, the turn in
-//! `run`; here is what is seldom called.
+//! `EventLoop` inherits it before `asyncio.SelectorEventLoop`, so its methods take precedence over asyncio's
+//! own. They are in the room `module`; the turn is in `run`.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,5 @@
-//! `_add_reader`, `_add_writer` and their removal: asyncio's rules over the reactor's table.
+//! What the kernel and other threads have for a loop: the callbacks and transports that a poll has made
+//! ready, completions, and what was posted.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! `PoolTaskCore`: a coroutine on a loop of the pool, awaited from any loop.
 //!
-//! Here is what any thread may ask of it; what happens on its own loop is in `pool_task_run`.
+//! Here is what it consists of. What any thread may ask of it is in `pool_task_methods`, what happens on its
+//! own loop in `pool_task_run`.
 //!
 //! It is a future as `asyncio` understands one, but of every loop at once: the task of whichever loop
 //! awaits it is woken on that loop, without a future in between.

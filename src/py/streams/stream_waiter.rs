@@ -1,5 +1,5 @@
-//! The other side of a `StreamRead`: while it waits it is a future to the task that awaits it, which
-//! leaves its wakeup there.
+//! Who waits for a `StreamRead`, and how the wait has ended: while it waits it is a future to the task that
+//! awaits it (`stream_future`), which leaves its wakeup here.
 //!
 //! A `Future` of its own for each wait would cost more than all the rest of a read. What a waiter
 //! consists of is touched in the critical section of the reader, so who feeds the reader takes the

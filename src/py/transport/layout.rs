@@ -1,5 +1,4 @@
-//! What all native transports share: where their Python halves keep what, and how a protocol is
-//! called.
+//! What all native transports share: where their Python halves keep what, and how a protocol is called.
 //!
 //! A transport that a program sees is an instance of a class of `python/loop_pool/_loop/transports.py` and its like,
 //! which inherits asyncio's and keeps its Python references in slots; the native half is in one of

@@ -51,7 +51,7 @@ impl Beds {
 
     fn wake(&self, parked: Parked<'_>, worker_index: usize) -> Option<SearchPermit> {
         drop(parked);
-        self.idle[worker_index].take_summons()
+        self.idle[worker_index].take_permit()
     }
 }
 
