@@ -22,12 +22,12 @@ use crate::sync::Mutex;
 pub(crate) struct BorrowedTasks {
     /// Whether there is anything; it may say so for a moment too long.
     any: AtomicBool,
-    kept: Mutex<Kept>,
+    kept: Mutex<Generations>,
 }
 
 /// Nothing is dropped, and no Python runs, under its lock.
 #[derive(Default)]
-struct Kept {
+struct Generations {
     /// Handed out since the last change of generations.
     young: Vec<Ref>,
     /// The addresses of those.
@@ -43,13 +43,13 @@ struct Kept {
 
 impl BorrowedTasks {
     pub(crate) fn new() -> Self {
-        Self { any: AtomicBool::new(false), kept: Mutex::new(Kept::default()) }
+        Self { any: AtomicBool::new(false), kept: Mutex::new(Generations::default()) }
     }
 
     /// Notes that a task of the loop was handed out. Any thread.
     pub(crate) fn add<'a>(&self, py: Python<'_>, tasks: impl Iterator<Item = &'a Ref>) {
         let mut kept = lock_attached(py, &self.kept);
-        let Kept { young, known, closed, .. } = &mut *kept;
+        let Generations { young, known, closed, .. } = &mut *kept;
         if *closed {
             return;
         }
@@ -70,7 +70,7 @@ impl BorrowedTasks {
 
     /// Drops all, as the loop closes.
     pub(crate) fn clear(&self, py: Python<'_>) {
-        let closed = Kept { closed: true, ..Kept::default() };
+        let closed = Generations { closed: true, ..Generations::default() };
         let kept = std::mem::replace(&mut *lock_attached(py, &self.kept), closed);
         drop(kept);
     }

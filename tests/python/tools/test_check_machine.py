@@ -3,7 +3,6 @@
 The script runs as a person runs it, with a PATH that holds made-up programs only.
 """
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from .support import TOOLS
+from .support import TOOLS, load
 
 SCRIPT = TOOLS / "check_machine.py"
 YOUNG = 'echo "$(basename "$0") 99.0.0 (0123456789 2099-01-01)"'
@@ -26,11 +25,7 @@ WHOLE_MACHINE = {
 
 def load_script() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("check_machine", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    (module,) = load("check_machine")
     return module
 
 

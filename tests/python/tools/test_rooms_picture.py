@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from ..support import ROOT, run_python
-
-SCRIPT = ROOT / "tools" / "rooms.py"
+from ..support import run_python
+from .support import TOOLS, load
 
 
 @pytest.fixture
 def rooms() -> ModuleType:
-    """`tools/rooms.py`, which is no module of a package."""
-    spec = importlib.util.spec_from_file_location("rooms", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    (module,) = load("rooms")
     return module
 
 
 def test_the_picture_is_current() -> None:
-    checked = run_python(SCRIPT, "--check")
+    checked = run_python(TOOLS / "rooms.py", "--check")
     assert checked.returncode == 0, checked.stderr
 
 
