@@ -82,11 +82,15 @@ class Bench:
         wait_for(lambda: text in self.log(number), f"{text!r} in the log")
 
     def journal(self, what: str) -> list[list[str]]:
-        """What tasks have written down: words, process, loop."""
+        """What tasks have written down: words, process, loop.
+
+        A line that is being written may be seen in part: one that goes over the end of a page.
+        """
         try:
-            lines = (self.folder / "journal").read_text().splitlines()
+            whole, _, _ = (self.folder / "journal").read_text().rpartition("\n")
         except FileNotFoundError:
             return []
+        lines = whole.splitlines()
         return [words for line in lines if (words := line.split())[0] == what]
 
     def begun(self, count: int, process: subprocess.Popen[str]) -> set[int]:
