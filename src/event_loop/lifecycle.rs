@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Claim, Drain, Inbox, Link, Local, Owned, Poller, Post, Shared, Turned};
+use super::{Claim, Drain, Inbox, Link, Local, OwnerCell, Poller, Post, Shared, Turned};
 use crate::config;
 use crate::error::LoopError;
 use crate::metrics::Metrics;
@@ -20,9 +20,9 @@ use crate::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 
-/// One event loop.
+/// One event loop. `E` is what the layer above keeps for the owner, beside what the loop itself needs.
 #[derive(Debug)]
-pub struct EventLoop<C> {
+pub struct EventLoop<C, E = ()> {
     /// What other threads want run. Its nodes hold callbacks, so it is not in the shared part.
     /// In a box, as Python's allocator does not align an object to a cache line.
     inbox: Box<CachePadded<Inbox<Post<C>>>>,
@@ -39,7 +39,7 @@ pub struct EventLoop<C> {
     cut_short: AtomicBool,
     closed: AtomicBool,
     /// What only the owner touches.
-    pub local: Owned<Local<C>>,
+    pub local: OwnerCell<Local<C, E>>,
 }
 
 impl<C> EventLoop<C> {
@@ -48,6 +48,16 @@ impl<C> EventLoop<C> {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> io::Result<Self> {
+        Self::with_extension(())
+    }
+}
+
+impl<C, E> EventLoop<C, E> {
+    /// As [`new`](EventLoop::new), with what the layer above keeps for the owner.
+    ///
+    /// # Errors
+    /// As [`new`](EventLoop::new).
+    pub fn with_extension(extension: E) -> io::Result<Self> {
         Ok(Self {
             inbox: Box::default(),
             urgent: Inbox::default(),
@@ -57,7 +67,7 @@ impl<C> EventLoop<C> {
             end_run_ns: AtomicU64::new(u64::MAX),
             cut_short: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            local: Owned::new(Local::new()),
+            local: OwnerCell::new(Local::new(extension)),
         })
     }
 
@@ -77,7 +87,7 @@ impl<C> EventLoop<C> {
     ///
     /// # Errors
     /// [`LoopError::Running`] if a thread, this one included, owns it already.
-    pub fn claim(&self) -> Result<Claim<'_, Local<C>>, LoopError> {
+    pub fn claim(&self) -> Result<Claim<'_, Local<C, E>>, LoopError> {
         self.local.claim().ok_or(LoopError::Running)
     }
 
@@ -246,6 +256,7 @@ impl<C> EventLoop<C> {
             self.local.inspect(|local| {
                 local.ready.iter().for_each(&mut f);
                 local.timers.iter().for_each(|(_, callback)| f(callback));
+                local.aside.iter().for_each(&mut f);
             });
         }
         // A collection visits more than once, and must be shown the same each time: what it is shown
@@ -253,6 +264,15 @@ impl<C> EventLoop<C> {
         if let Some(io) = self.io.lock_for_collector() {
             io.iter().for_each(&mut f);
         }
+    }
+
+    /// Calls `f` with what the layer above keeps for the owner.
+    ///
+    /// # Safety
+    /// As for [`for_each_local`](Self::for_each_local).
+    pub unsafe fn inspect_extension(&self, f: impl FnOnce(&E)) {
+        // SAFETY: handed on to our caller.
+        unsafe { self.local.inspect(|local| f(&local.extension)) };
     }
 
     /// Calls `f` with everything posted and not yet drained.
@@ -271,7 +291,7 @@ impl<C> EventLoop<C> {
     ///
     /// Waits for a wake, a registration or a poll under way on another thread, each a few
     /// instructions and a syscall long and free of Python, so it may be called attached.
-    pub fn close_reactor(&self, _owner: &Claim<'_, Local<C>>) {
+    pub fn close_reactor(&self, _owner: &Claim<'_, Local<C, E>>) {
         self.shared.close();
     }
 }

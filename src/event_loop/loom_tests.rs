@@ -1,7 +1,7 @@
 //! Models of inbox, park and ownership, checked over every interleaving. Run by `make test-loom`.
 
 use super::current::{Current, Step};
-use super::{Carrier, Inbox, Link, Owned};
+use super::{Carrier, Inbox, Link, OwnerCell};
 use crate::scheduler::{Idle, Park, Wake};
 use crate::sync::{Arc, Mutex, UnsafeCell, thread, yield_now};
 use loom::sync::Notify;
@@ -182,14 +182,14 @@ fn loom_a_link_that_comes_back_loses_nothing() {
 #[test]
 fn loom_owners_in_earnest_and_brief_ones_never_meet() {
     loom::model(|| {
-        let owned = Arc::new(Owned::new(0));
+        let cell = Arc::new(OwnerCell::new(0));
         let brief = {
-            let owned = Arc::clone(&owned);
+            let cell = Arc::clone(&cell);
             thread::spawn(move || {
                 // SAFETY: adding reaches nothing.
-                assert!(unsafe { owned.if_owner(|_| ()) }.is_none(), "another thread's claim");
-                let Some(claim) = owned.claim_briefly() else { return 0 };
-                assert!(!owned.is_owner(), "a brief claim is not ownership");
+                assert!(unsafe { cell.if_owner(|_| ()) }.is_none(), "another thread's claim");
+                let Some(claim) = cell.claim_briefly() else { return 0 };
+                assert!(!cell.is_owner(), "a brief claim is not ownership");
                 // SAFETY: as above.
                 unsafe { claim.local(|value| *value += 1) };
                 1
@@ -197,16 +197,16 @@ fn loom_owners_in_earnest_and_brief_ones_never_meet() {
         };
         {
             // Nobody else claims in earnest, so this waits and succeeds.
-            let claim = owned.claim().unwrap();
-            assert!(owned.is_owner());
+            let claim = cell.claim().unwrap();
+            assert!(cell.is_owner());
             // SAFETY: as above.
             unsafe {
                 claim.local(|value| *value += 1);
-                assert!(owned.if_owner(|value| *value += 1).is_some());
+                assert!(cell.if_owner(|value| *value += 1).is_some());
             }
         }
         let briefly = brief.join().unwrap();
-        let claim = owned.claim().unwrap();
+        let claim = cell.claim().unwrap();
         // SAFETY: as above.
         assert_eq!(unsafe { claim.local(|value| *value) }, 2 + briefly);
     });
@@ -215,19 +215,19 @@ fn loom_owners_in_earnest_and_brief_ones_never_meet() {
 #[test]
 fn loom_one_of_two_claims_in_earnest_is_refused_or_comes_after_the_other() {
     loom::model(|| {
-        let owned = Arc::new(Owned::new(0));
-        let claim_and_add = |owned: &Owned<i32>| match owned.claim() {
+        let cell = Arc::new(OwnerCell::new(0));
+        let claim_and_add = |cell: &OwnerCell<i32>| match cell.claim() {
             // SAFETY: adding reaches nothing.
             Some(claim) => unsafe { claim.local(|value| *value += 1) },
-            None => assert!(!owned.is_owner()),
+            None => assert!(!cell.is_owner()),
         };
         let other = {
-            let owned = Arc::clone(&owned);
-            thread::spawn(move || claim_and_add(&owned))
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || claim_and_add(&cell))
         };
-        claim_and_add(&owned);
+        claim_and_add(&cell);
         other.join().unwrap();
-        let claim = owned.claim().unwrap();
+        let claim = cell.claim().unwrap();
         // SAFETY: as above.
         assert!(matches!(unsafe { claim.local(|value| *value) }, 1 | 2));
     });

@@ -17,9 +17,11 @@
 //! Must never: call up, or hold a lock while the caller's code runs.
 
 mod current;
+mod eager_start;
+mod generations;
 mod inbox;
 mod lifecycle;
-mod owned;
+mod owner_cell;
 mod progress;
 mod ready;
 mod shared;
@@ -29,9 +31,11 @@ mod turn;
 mod loom_tests;
 
 pub use current::{Current, LeaveOutcome, Shown, Step};
+pub use eager_start::{Asker, EagerStarts, Starting};
+pub use generations::Generations;
 pub use inbox::{Carrier, Drain, Inbox, Link};
 pub use lifecycle::EventLoop;
-pub use owned::{Claim, Owned};
+pub use owner_cell::{Claim, OwnerCell};
 pub use progress::{Busy, CallbackEpoch, LoopProgress, Phase};
 pub use ready::ReadyQueue;
 pub use shared::{Completion, Job, Load, Looking, Poller, Shared};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ReadyQueue;
+use super::{EagerStarts, ReadyQueue};
 use crate::config;
 use crate::reactor::{PollEnd, Ready, TimerHeap};
 use crate::sys::clock;
@@ -61,9 +61,9 @@ pub struct Turned {
     pub now_ns: u64,
 }
 
-/// The state that only the loop's owner touches.
+/// The state that only the loop's owner touches. `E` is what the layer above keeps beside.
 #[derive(Debug)]
-pub struct Local<C> {
+pub struct Local<C, E = ()> {
     /// Callbacks to run.
     pub ready: ReadyQueue<C>,
     /// Callbacks to run later.
@@ -72,6 +72,12 @@ pub struct Local<C> {
     pub found: Vec<Ready>,
     /// Memory to read into; its content means nothing between two reads.
     pub scratch: Scratch,
+    /// Callbacks that have run, kept until nobody reads their tasks ([`Current`](super::Current)).
+    pub aside: Vec<C>,
+    /// The tasks that are being started at once.
+    pub eager_starts: EagerStarts,
+    /// What the layer above keeps.
+    pub extension: E,
     /// When the last poll ended, in nanoseconds; 0: poll at the next opportunity.
     last_poll_ns: u64,
     ticks: Ticks,
@@ -81,6 +87,12 @@ pub struct Local<C> {
     in_vain: u32,
     /// This turn asks the kernel, however young the last poll is.
     due: bool,
+}
+
+impl<C, E> AsMut<EagerStarts> for Local<C, E> {
+    fn as_mut(&mut self) -> &mut EagerStarts {
+        &mut self.eager_starts
+    }
 }
 
 /// Knows without the clock that the last poll is young.
@@ -127,13 +139,16 @@ impl Ticks {
     }
 }
 
-impl<C> Local<C> {
-    pub(super) fn new() -> Self {
+impl<C, E> Local<C, E> {
+    pub(super) fn new(extension: E) -> Self {
         Self {
             ready: ReadyQueue::default(),
             timers: TimerHeap::default(),
             found: Vec::new(),
             scratch: Scratch::default(),
+            aside: Vec::new(),
+            eager_starts: EagerStarts::default(),
+            extension,
             last_poll_ns: 0,
             ticks: Ticks::default(),
             skipped: 0,
@@ -250,7 +265,7 @@ mod tests {
     use super::*;
 
     fn local() -> Local<u32> {
-        Local::new()
+        Local::new(())
     }
 
     const SECOND: u64 = 1_000_000_000;

@@ -171,9 +171,9 @@ impl LoopWorker {
     ///
     /// # Errors
     /// Those of the kernel, and of a closed loop.
-    pub fn wait<C>(
+    pub fn wait<C, E>(
         &mut self,
-        event_loop: &EventLoop<C>,
+        event_loop: &EventLoop<C, E>,
         scratch: &mut Scratch,
         (began_ns, until_ns): (u64, u64),
         limit: Duration,

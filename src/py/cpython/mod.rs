@@ -16,7 +16,6 @@ pub(crate) mod gil;
 pub(crate) mod holder;
 pub(crate) mod names;
 pub(crate) mod object;
-pub(crate) mod owner_cell;
 pub(crate) mod payload;
 pub(crate) mod returned;
 pub(crate) mod slots;

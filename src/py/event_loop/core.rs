@@ -11,14 +11,12 @@ use pyo3::prelude::*;
 
 use super::borrowed_tasks::BorrowedTasks;
 use super::callback::Callback;
-use super::first_step::FirstStep;
 use crate::error::LoopError;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{Claim, EventLoop, Local};
 use crate::id::IoToken;
 use crate::pool::SpawnedTasks;
 use crate::pool::{LoopWorker, OwnerKey, WeakTasks};
 use crate::py::cpython::object::Ref;
-use crate::py::cpython::owner_cell::OwnerCell;
 use crate::sync::Mutex;
 use crate::sys::clock;
 use crate::sys::level_trigger::Watch;
@@ -26,9 +24,7 @@ use crate::sys::level_trigger::Watch;
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
 pub(crate) struct LoopCore {
-    pub(crate) event_loop: EventLoop<Callback>,
-    /// What the loop does for others, and they for it; `None` outside of a pool.
-    pub(crate) loop_worker: OwnerCell<Option<Box<LoopWorker>>>,
+    pub(crate) event_loop: EventLoop<Callback, OwnerExtension>,
     /// More waits than the loop gets to soon, and a thread is idle: writes are left to it.
     pub(crate) behind: AtomicBool,
     pub(crate) debug: AtomicBool,
@@ -40,21 +36,31 @@ pub(crate) struct LoopCore {
     pub(crate) weak_tasks: Mutex<WeakTasks>,
     /// Whether the task factory is asyncio's that starts tasks at once.
     pub(crate) eager: AtomicBool,
-    pub(crate) first_step: OwnerCell<FirstStep>,
     pub(crate) clock: AtomicU64, // see `program_clock`
-    /// The keywords of its futures and tasks, while it runs: they refer to the loop.
-    pub(crate) keywords: OwnerCell<Option<Ref>>,
     /// Its tasks that other threads were handed.
     pub(crate) borrowed_tasks: BorrowedTasks,
     /// The tasks of `spawn` that were given to it.
     pub(crate) spawned: Mutex<SpawnedTasks<Ref>>,
-    /// Entries whose tasks somebody was reading when they had run.
-    pub(crate) aside: OwnerCell<Vec<Callback>>,
-    /// The tasks that `_enter_task` has made current, each with what was shown before.
-    pub(crate) entered: OwnerCell<Vec<(usize, Ref)>>,
     /// The interpreter's state of the thread that runs the loop, or null. Its own to write; to be used
     /// while the loop is known to be inside a callback.
     pub(crate) thread: AtomicPtr<ffi::PyThreadState>,
+}
+
+/// What the loop's owner touches, and nobody else: through its claim, or after a look at who it is.
+pub(crate) type OwnerState = Local<Callback, OwnerExtension>;
+
+/// Proof that the calling thread owns a loop.
+pub(crate) type OwnerClaim<'a> = Claim<'a, OwnerState>;
+
+/// What is here in a loop's [`OwnerState`].
+#[derive(Default)]
+pub(crate) struct OwnerExtension {
+    /// What the loop does for others, and they for it; `None` outside of a pool, and while it polls.
+    pub(crate) loop_worker: Option<Box<LoopWorker>>,
+    /// The keywords of its futures and tasks, while it runs: they refer to the loop.
+    pub(crate) keywords: Option<Ref>,
+    /// The tasks that `_enter_task` has made current, each with what was shown before.
+    pub(crate) entered: Vec<(usize, Ref)>,
 }
 
 impl LoopCore {
@@ -90,19 +96,17 @@ impl LoopCore {
 
     /// Whether it is one of a pool's loops. On its thread, in a turn.
     pub(crate) fn is_in_pool(&self) -> bool {
-        // SAFETY: by our caller's word we own the loop; no Python runs.
-        self.event_loop.local.is_owner()
-            && unsafe { self.loop_worker.with(|loop_worker| loop_worker.is_some()) }
+        // SAFETY: runs no Python.
+        unsafe { self.event_loop.local.if_owner(|local| local.extension.loop_worker.is_some()) }
+            .unwrap_or(false)
     }
 
     /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.
     #[inline(always)]
     pub(crate) fn keywords(&self) -> Option<*mut ffi::PyObject> {
-        if !self.event_loop.local.is_owner() {
-            return None;
-        }
-        // SAFETY: just checked; no Python runs.
-        unsafe { self.keywords.with(|keywords| keywords.as_ref().map(Ref::as_ptr)) }
+        let keywords = |local: &mut OwnerState| local.extension.keywords.as_ref().map(Ref::as_ptr);
+        // SAFETY: runs no Python.
+        unsafe { self.event_loop.local.if_owner(keywords) }.flatten()
     }
 
     #[inline(always)]

@@ -12,9 +12,8 @@ use pyo3::prelude::*;
 use super::callback::Callback;
 use super::core::LoopCore;
 use super::create_task;
-use super::first_step::FirstStep;
 use super::registry;
-use crate::event_loop::LeaveOutcome;
+use crate::event_loop::{Asker, LeaveOutcome, Starting};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::Arguments;
@@ -93,18 +92,16 @@ pub(crate) unsafe fn create(
         Ref::from_owned_or_err(py, new(kind, state.empty_tuple.as_ptr(), ptr::null_mut()))?
     };
     register_outer(loop_)?;
-    let first = FirstStep { unregistered: task.as_ptr(), constructing: true };
-    // SAFETY: we own the loop; no Python runs.
-    let outer = unsafe { core.first_step.with(|place| std::mem::replace(place, first)) };
+    let local = &core.event_loop.local;
+    let Some(starting) = Starting::begin(local, task.as_ptr() as usize) else { return Ok(None) };
     let step = core.event_loop.shared().current.enter(task.as_ptr() as usize);
     // SAFETY: as above: the new object, positional arguments and keywords; -1 with an exception set.
     let made = unsafe { init(task.as_ptr(), positional.as_ptr(), keywords.as_ptr()) };
     let result = if made < 0 { Err(alloc::raised(py)) } else { Ok(()) };
-    // SAFETY: we own the loop; no Python runs. Nothing unwinds from there to here: it is C's.
-    let first = unsafe { core.first_step.with(|place| std::mem::replace(place, outer)) };
+    let is_unregistered = starting.end();
     // What has ended with its first step needs no entry. One that is registered already has one.
     if result.is_ok()
-        && !first.unregistered.is_null()
+        && is_unregistered
         // SAFETY: a live task of the class that was recognised.
         && !unsafe { state.task.is_done(task.as_ptr()) }
     {
@@ -125,18 +122,14 @@ pub(crate) unsafe fn create(
 fn register_outer(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
     let core = loop_.get();
     let Some(running) = registry::current_here(loop_)? else { return Ok(()) };
-    // SAFETY: we own the loop; no Python runs.
-    let ours = unsafe {
-        core.first_step.with(|step| {
-            let ours = ptr::eq(step.unregistered, running.as_ptr());
-            if ours {
-                step.unregistered = ptr::null_mut();
-            }
-            ours
-        })
-    };
     let shown = core.event_loop.shared().current.running();
-    if ours || shown != running.as_ptr() as usize {
+    // SAFETY: runs no Python.
+    let is_to_be_registered = unsafe {
+        core.event_loop
+            .local
+            .if_owner(|local| local.eager_starts.must_register(running.as_ptr() as usize, shown))
+    };
+    if is_to_be_registered == Some(true) {
         registry::note_now(core, &running);
     }
     Ok(())
@@ -148,9 +141,13 @@ fn register_outer(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
 /// # Errors
 /// Those of `asyncio.current_task`.
 pub(crate) fn asked_whether_running(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-    // SAFETY: our caller owns the loop; no Python runs.
-    let constructing = unsafe {
-        loop_.get().first_step.with(|step| std::mem::replace(&mut step.constructing, false))
+    // SAFETY: runs no Python.
+    let asker = unsafe {
+        let local = &loop_.get().event_loop.local;
+        local.if_owner(|local| local.eager_starts.asked_whether_running())
     };
-    if constructing { Ok(()) } else { register_outer(loop_) }
+    match asker {
+        Some(Asker::Program) => register_outer(loop_),
+        Some(Asker::Constructor) | None => Ok(()),
+    }
 }

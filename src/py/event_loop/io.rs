@@ -6,12 +6,10 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
-use super::core::LoopCore;
+use super::core::{LoopCore, OwnerClaim};
 use super::kept;
 use super::scheduling::apply_posts;
 use crate::config;
-use crate::event_loop::Claim;
-use crate::event_loop::Local;
 use crate::event_loop::{Completion, Job};
 use crate::id::IoToken;
 use crate::pool::LoopWorker;
@@ -159,7 +157,7 @@ pub(crate) fn collect_completions(
 }
 
 /// Does what other threads asked for, in their order.
-pub(crate) fn drain_posts(py: Python<'_>, core: &LoopCore, claim: &Claim<'_, Local<Callback>>) {
+pub(crate) fn drain_posts(py: Python<'_>, core: &LoopCore, claim: &OwnerClaim<'_>) {
     if core.event_loop.has_posts() {
         apply_posts(core, claim, drop);
         collect_completions(py, core, |callback| {

@@ -12,7 +12,6 @@ pub(crate) mod core;
 pub(crate) mod create_task;
 pub(crate) mod cross_loop;
 pub(crate) mod eager;
-pub(crate) mod first_step;
 pub(crate) mod handle_slots;
 pub(crate) mod handle_types;
 pub(crate) mod hooks;

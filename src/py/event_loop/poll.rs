@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use super::callback::Callback;
-use super::core::LoopCore;
+use super::core::{LoopCore, OwnerClaim};
 use super::io::{self, PollEvent, drain_posts};
 use crate::config;
-use crate::event_loop::{Claim, Local, Turned};
+use crate::event_loop::Turned;
 use crate::pool::LoopWorker;
 use crate::reactor::{PollEnd, Ready};
 use crate::transport::Scratch;
@@ -18,26 +17,24 @@ use crate::transport::Scratch;
 /// What the thread takes along when it detaches, since nobody reaches the loop's own parts meanwhile. The
 /// loop has it again when this is dropped, also by a panic of a job.
 struct Taken<'a> {
-    core: &'a LoopCore,
-    claim: &'a Claim<'a, Local<Callback>>,
+    claim: &'a OwnerClaim<'a>,
     /// In a pool, with memory for the jobs of others.
     loop_worker: Option<(Box<LoopWorker>, Scratch)>,
     found: Vec<Ready>,
 }
 
 impl<'a> Taken<'a> {
-    fn new(core: &'a LoopCore, claim: &'a Claim<'a, Local<Callback>>) -> Self {
-        // SAFETY: the claim; no Python runs.
-        let loop_worker = unsafe { core.loop_worker.with(Option::take) };
+    fn new(claim: &'a OwnerClaim<'a>) -> Self {
         // SAFETY: runs no Python.
         let (loop_worker, found) = unsafe {
             claim.local(|local| {
+                let loop_worker = local.extension.loop_worker.take();
                 let loop_worker =
                     loop_worker.map(|loop_worker| (loop_worker, take(&mut local.scratch)));
                 (loop_worker, take(&mut local.found))
             })
         };
-        Self { core, claim, loop_worker, found }
+        Self { claim, loop_worker, found }
     }
 }
 
@@ -45,13 +42,16 @@ impl Drop for Taken<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.found.clear();
-        // SAFETY: the claim; no Python runs: events are plain numbers.
+        let loop_worker = self.loop_worker.take();
+        // SAFETY: runs no Python: events are plain numbers.
         unsafe {
-            self.claim.local(|local| std::mem::swap(&mut local.found, &mut self.found));
-            if let Some((loop_worker, scratch)) = self.loop_worker.take() {
-                self.claim.local(|local| local.scratch = scratch);
-                self.core.loop_worker.with(|place| *place = Some(loop_worker));
-            }
+            self.claim.local(|local| {
+                std::mem::swap(&mut local.found, &mut self.found);
+                if let Some((loop_worker, scratch)) = loop_worker {
+                    local.scratch = scratch;
+                    local.extension.loop_worker = Some(loop_worker);
+                }
+            });
         }
     }
 }
@@ -61,7 +61,7 @@ impl Drop for Taken<'_> {
 pub(crate) fn poll(
     py: Python<'_>,
     core: &LoopCore,
-    claim: &Claim<'_, Local<Callback>>,
+    claim: &OwnerClaim<'_>,
     began_ns: u64,
     limit: Duration,
 ) -> PyResult<u64> {
@@ -69,7 +69,7 @@ pub(crate) fn poll(
     // SAFETY: runs no Python.
     let last_ns = unsafe { claim.local(|local| local.last_poll_ns()) };
     let polled = {
-        let mut taken = Taken::new(core, claim);
+        let mut taken = Taken::new(claim);
         let Taken { loop_worker, found, .. } = &mut taken;
         let until_ns =
             if loop_worker.is_some() { help_until(claim, began_ns, limit) } else { began_ns };
@@ -114,7 +114,7 @@ pub(crate) fn poll(
 }
 
 /// When the loop is to go on, whoever else has work for its thread.
-fn help_until(claim: &Claim<'_, Local<Callback>>, began_ns: u64, limit: Duration) -> u64 {
+fn help_until(claim: &OwnerClaim<'_>, began_ns: u64, limit: Duration) -> u64 {
     match u64::try_from(limit.as_nanos()) {
         // SAFETY: runs no Python.
         Ok(0) => unsafe { claim.local(|local| local.due_ns()) },

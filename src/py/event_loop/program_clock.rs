@@ -10,9 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::clock_watch;
-use super::core::LoopCore;
+use super::core::{LoopCore, OwnerState};
 use crate::config;
-use crate::event_loop::Local;
 use crate::py::asyncio::arguments::Parsed;
 use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
@@ -138,7 +137,7 @@ pub(crate) fn due(loop_: &Bound<'_, LoopCore>) -> PyResult<f64> {
 }
 
 /// Moves the timers that are due by then to the ready queue.
-pub(crate) fn collect<C>(local: &mut Local<C>, end: f64) {
+pub(crate) fn collect(local: &mut OwnerState, end: f64) {
     while let Some(callback) = local.timers.pop_due(end) {
         local.ready.push(callback);
     }

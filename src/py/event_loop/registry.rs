@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
 use super::callback::Callback;
-use super::core::LoopCore;
+use super::core::{LoopCore, OwnerClaim};
 use crate::config;
 use crate::event_loop::LeaveOutcome;
 use crate::pool::{OwnerKey, Registry};
@@ -234,10 +234,10 @@ pub(crate) fn show<R>(
 }
 
 /// Drops all that was put aside, as the run ends: there may be no further turn.
-pub(crate) fn drop_all_aside(core: &LoopCore) {
-    // SAFETY: our caller has the claim; no Python runs.
-    while unsafe { core.aside.with(|aside| !aside.is_empty()) } {
-        drop_aside(core);
+pub(crate) fn drop_all_aside(core: &LoopCore, claim: &OwnerClaim<'_>) {
+    // SAFETY: runs no Python.
+    while unsafe { claim.local(|local| !local.aside.is_empty()) } {
+        drop_aside(core, claim);
         // A reader is a few instructions long, and waits for nobody.
         yield_now();
     }
@@ -245,24 +245,28 @@ pub(crate) fn drop_all_aside(core: &LoopCore) {
 
 /// Drops what was put aside while somebody was reading.
 #[inline(always)]
-pub(crate) fn drop_aside(core: &LoopCore) {
-    // SAFETY: our caller has the claim; no Python runs.
+pub(crate) fn drop_aside(core: &LoopCore, claim: &OwnerClaim<'_>) {
+    // SAFETY: runs no Python; they are dropped outside.
     let aside = unsafe {
-        core.aside.with(|aside| {
-            if aside.is_empty() || !core.event_loop.shared().current.is_unread() {
+        claim.local(|local| {
+            if local.aside.is_empty() || !core.event_loop.shared().current.is_unread() {
                 return Vec::new();
             }
-            std::mem::take(aside)
+            std::mem::take(&mut local.aside)
         })
     };
     drop(aside);
 }
 
-/// Keeps an entry whose task somebody may be reading.
+/// Keeps an entry whose task somebody may be reading. On the loop's thread, which shows tasks.
 #[cold]
 pub(crate) fn put_aside(core: &LoopCore, entry: Callback) {
-    // SAFETY: our caller has the claim; no Python runs.
-    unsafe { core.aside.with(|aside| aside.push(entry)) };
+    // SAFETY: pushing runs no Python.
+    let refused =
+        unsafe { core.event_loop.local.give_owner(entry, |local, entry| local.aside.push(entry)) };
+    debug_assert!(refused.is_ok(), "another thread has shown a task");
+    // It is never dropped while somebody reads.
+    std::mem::forget(refused);
 }
 
 // -- what is asked for --------------------------------------------------------------------------------
@@ -364,8 +368,13 @@ pub(crate) fn enter(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyR
     check_owner(loop_)?;
     // Whoever entered it leaves it: the asyncio function that undoes this comes to `leave`.
     let before = core.event_loop.shared().current.enter(task.as_ptr() as usize).keep_on();
-    // SAFETY: just checked; no Python runs.
-    unsafe { core.entered.with(|all| all.push((before, task.clone().into()))) };
+    let entered = (before, task.clone().into());
+    // SAFETY: pushing runs no Python. We are the owner, as just checked.
+    let _ = unsafe {
+        core.event_loop.local.give_owner(entered, |local, entered| {
+            local.extension.entered.push(entered);
+        })
+    };
     Ok(())
 }
 
@@ -379,15 +388,16 @@ pub(crate) fn leave(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> PyR
     let core = loop_.get();
     check_owner(loop_)?;
     let current = &core.event_loop.shared().current;
-    // SAFETY: just checked; no Python runs.
+    // SAFETY: runs no Python.
     let entered = unsafe {
-        core.entered.with(|all| {
+        core.event_loop.local.if_owner(|local| {
+            let all = &mut local.extension.entered;
             let place =
                 all.iter().rposition(|(_, known)| ptr::eq(known.as_ptr(), task.as_ptr()))?;
             Some(all.remove(place))
         })
     };
-    let Some((before, task)) = entered else { return Ok(()) };
+    let Some((before, task)) = entered.flatten() else { return Ok(()) };
     // As long as this one is shown, the step has not ended in which it was entered, and what was
     // shown before is alive.
     let unread = if current.running() == task.as_ptr() as usize {

@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
-use super::core::LoopCore;
+use super::core::{LoopCore, OwnerClaim};
 use super::hooks::hooks;
 use super::io::drain_posts;
 use super::poll::poll;
@@ -15,7 +15,7 @@ use super::program_clock;
 use super::registry;
 use super::scheduling::put_urgent_first;
 use crate::config;
-use crate::event_loop::{Claim, Job, Local, Plan, ReadyQueue};
+use crate::event_loop::{Job, Local, Plan, ReadyQueue};
 use crate::pool::{LoopWorker, Unstarted};
 use crate::py::asyncio::future;
 use crate::py::cpython::names::intern;
@@ -32,7 +32,7 @@ pub(crate) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
     let core = slf.get();
     let claim = core.event_loop.claim()?;
     let keywords = future::keywords(slf)?;
-    let _running = Running::new(core, keywords);
+    let _running = Running::new(core, &claim, keywords);
     // SAFETY: runs no Python.
     unsafe { claim.local(Local::force_poll) };
     let result = loop {
@@ -41,7 +41,7 @@ pub(crate) fn run(slf: &Bound<'_, LoopCore>) -> PyResult<()> {
             break turned;
         }
     };
-    registry::drop_all_aside(core);
+    registry::drop_all_aside(core, &claim);
     result
 }
 
@@ -61,44 +61,42 @@ pub(crate) fn was_cut_short(loop_: &Bound<'_, LoopCore>) -> bool {
 }
 
 /// Shows the pool's monitor that the loop runs, and others its thread, until it is dropped.
-struct Running<'a>(&'a LoopCore);
+struct Running<'a> {
+    core: &'a LoopCore,
+    claim: &'a OwnerClaim<'a>,
+}
 
 impl<'a> Running<'a> {
-    fn new(core: &'a LoopCore, keywords: Ref) -> Self {
+    fn new(core: &'a LoopCore, claim: &'a OwnerClaim<'a>, keywords: Ref) -> Self {
         // SAFETY: the thread is attached.
         core.thread.store(unsafe { ffi::PyThreadState_Get() }, Release);
         core.event_loop.shared().set_running(true);
-        // SAFETY: the caller has the claim; no Python runs.
+        // SAFETY: runs no Python: there were no keywords before.
         unsafe {
-            core.loop_worker.with(|loop_worker| {
-                if let Some(loop_worker) = loop_worker {
+            claim.local(|local| {
+                if let Some(loop_worker) = &local.extension.loop_worker {
                     loop_worker.pool_shared().awake();
                 }
+                local.extension.keywords = Some(keywords);
             });
-            core.keywords.with(|kept| *kept = Some(keywords));
         }
-        Self(core)
+        Self { core, claim }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let shared = self.0.event_loop.shared();
-        shared.set_running(false);
-        self.0.thread.store(std::ptr::null_mut(), Release);
-        // SAFETY: the claim ends after this; no Python runs.
-        unsafe { self.0.loop_worker.with(guard_unstarted) };
-        // SAFETY: likewise.
-        drop(unsafe { self.0.keywords.with(Option::take) });
+        self.core.event_loop.shared().set_running(false);
+        self.core.thread.store(std::ptr::null_mut(), Release);
+        guard_unstarted(self.claim);
+        // SAFETY: runs no Python; they are dropped outside.
+        drop(unsafe { self.claim.local(|local| local.extension.keywords.take()) });
     }
 }
 
 /// A turn as asyncio's `_run_once`: by `time()`, and by the selector's `select` if that is wrapped.
 #[cold]
-fn turn_by_programs_clock(
-    slf: &Bound<'_, LoopCore>,
-    claim: &Claim<'_, Local<Callback>>,
-) -> PyResult<()> {
+fn turn_by_programs_clock(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
     let (py, core) = (slf.py(), slf.get());
     // SAFETY: runs no Python.
     let look =
@@ -131,14 +129,14 @@ fn turn_by_programs_clock(
     begin_unstarted(slf, claim)
 }
 
-fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
+fn turn(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
     let py = slf.py();
     let core = slf.get();
     let event_loop = &core.event_loop;
     let metrics = event_loop.metrics();
     metrics.turns.add(1);
 
-    registry::drop_aside(core);
+    registry::drop_aside(core, claim);
     core.borrowed_tasks.drop_some(|| core.now_ns());
     drain_posts(py, core, claim);
     // SAFETY: runs no Python.
@@ -180,8 +178,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
         })
     };
     if todo > 0 {
-        // SAFETY: the claim; no Python runs.
-        unsafe { core.loop_worker.with(guard_unstarted) };
+        guard_unstarted(claim);
     }
     run_callbacks(slf, claim, todo, whereabouts)?;
     // SAFETY: runs no Python.
@@ -192,25 +189,34 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResu
 /// Begins coroutines of `spawn` that wait here for whichever loop gets to them first: one after
 /// another, each with its first step, so that the others may be taken by idle loops meanwhile.
 #[inline(always)]
-fn begin_unstarted(slf: &Bound<'_, LoopCore>, claim: &Claim<'_, Local<Callback>>) -> PyResult<()> {
-    // SAFETY: the claim; no Python runs.
-    match unsafe { slf.get().loop_worker.with(|loop_worker| next_unstarted(slf.py(), loop_worker)) }
-    {
+fn begin_unstarted(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
+    match next_unstarted(slf.py(), claim) {
         Some(unstarted) => begin_unstarted_from(slf, claim, unstarted),
         None => Ok(()),
     }
 }
 
 #[inline(always)]
-fn guard_unstarted(loop_worker: &mut Option<Box<LoopWorker>>) {
-    if let Some(loop_worker) = loop_worker {
-        loop_worker.guard_unstarted();
+fn guard_unstarted(claim: &OwnerClaim<'_>) {
+    // SAFETY: runs no Python.
+    unsafe {
+        claim.local(|local| {
+            if let Some(loop_worker) = &mut local.extension.loop_worker {
+                loop_worker.guard_unstarted();
+            }
+        });
     }
 }
 
 #[inline(always)]
-fn next_unstarted(py: Python<'_>, loop_worker: &mut Option<Box<LoopWorker>>) -> Option<Unstarted> {
-    let loop_worker = loop_worker.as_mut()?;
+fn next_unstarted(py: Python<'_>, claim: &OwnerClaim<'_>) -> Option<Unstarted> {
+    // SAFETY: runs no Python.
+    unsafe { claim.local(|local| take_unstarted(py, local.extension.loop_worker.as_deref_mut()?)) }
+}
+
+/// Runs no Python.
+#[inline(always)]
+fn take_unstarted(py: Python<'_>, loop_worker: &mut LoopWorker) -> Option<Unstarted> {
     loop {
         let unstarted = loop_worker.next_unstarted()?;
         if !loop_worker.was_alone() || (hooks().is_awaited)(py, &unstarted) {
@@ -225,7 +231,7 @@ fn next_unstarted(py: Python<'_>, loop_worker: &mut Option<Box<LoopWorker>>) -> 
 
 fn begin_unstarted_from(
     slf: &Bound<'_, LoopCore>,
-    claim: &Claim<'_, Local<Callback>>,
+    claim: &OwnerClaim<'_>,
     first: Unstarted,
 ) -> PyResult<()> {
     let core = slf.get();
@@ -252,9 +258,7 @@ fn begin_unstarted_from(
         if left == 0 || core.event_loop.is_stopping() || now_ns > end_ns {
             break;
         }
-        // SAFETY: the claim; no Python runs.
-        next =
-            unsafe { core.loop_worker.with(|loop_worker| next_unstarted(slf.py(), loop_worker)) };
+        next = next_unstarted(slf.py(), claim);
     }
     Ok(())
 }
@@ -264,7 +268,7 @@ fn begin_unstarted_from(
 /// for longer than a batch.
 fn run_callbacks(
     slf: &Bound<'_, LoopCore>,
-    claim: &Claim<'_, Local<Callback>>,
+    claim: &OwnerClaim<'_>,
     mut todo: usize,
     whereabouts: Whereabouts,
 ) -> PyResult<()> {
@@ -274,7 +278,7 @@ fn run_callbacks(
     while todo > 0 {
         let batch = todo.min(config::CALLBACK_BATCH);
         todo -= batch;
-        behind.set(batch >= config::BEHIND && has_helper(core));
+        behind.set(batch >= config::BEHIND && has_helper(claim));
         // Each callback may take long, so the clock is asked after each once there is an end.
         let ends = core.event_loop.has_end_of_run();
         let busy = core.event_loop.shared().progress.busy();
@@ -360,11 +364,11 @@ fn look_ahead(ready: &ReadyQueue<Callback>) {
 
 /// Whether a thread of the pool sleeps that could be woken to help.
 #[cold]
-fn has_helper(core: &LoopCore) -> bool {
-    // SAFETY: called in a turn, by the owner; no Python runs.
+fn has_helper(claim: &OwnerClaim<'_>) -> bool {
+    // SAFETY: runs no Python.
     unsafe {
-        core.loop_worker.with(|loop_worker| {
-            loop_worker.as_ref().is_some_and(|loop_worker| {
+        claim.local(|local| {
+            local.extension.loop_worker.as_ref().is_some_and(|loop_worker| {
                 loop_worker.pool_shared().steals() && loop_worker.pool_shared().has_sleeper()
             })
         })
@@ -372,16 +376,17 @@ fn has_helper(core: &LoopCore) -> bool {
 }
 
 /// Offers a job to the other threads of the pool, on the loop's thread. Says whether it could: the
-/// hand is away while the loop polls, when a finalizer may run.
+/// loop's worker is away while it polls, when a finalizer may run.
 pub(crate) fn offer_one(core: &LoopCore, job: Job) -> bool {
-    // SAFETY: called by the owner, while it is behind; no Python runs here.
-    unsafe {
-        core.loop_worker.with(|loop_worker| match loop_worker {
+    // SAFETY: runs no Python.
+    let offered = unsafe {
+        core.event_loop.local.if_owner(|local| match &mut local.extension.loop_worker {
             Some(loop_worker) => {
                 loop_worker.offer(std::iter::once(job));
                 true
             }
             None => false,
         })
-    }
+    };
+    offered.unwrap_or(false)
 }

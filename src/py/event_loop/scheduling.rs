@@ -1,9 +1,9 @@
 //! How callbacks and timers get into a loop's queues, from its own thread and from any other.
 
 use super::callback::Callback;
-use super::core::LoopCore;
+use super::core::{LoopCore, OwnerClaim, OwnerState};
 use super::handle_slots;
-use crate::event_loop::{Claim, Local, Post};
+use crate::event_loop::Post;
 use crate::py::asyncio::handle;
 
 /// The calling thread does not own the loop.
@@ -37,7 +37,7 @@ impl LoopCore {
     }
 
     /// Puts a timer into the heap and notes its key in the handle.
-    pub(crate) fn put_timer(local: &mut Local<Callback>, when: f64, timer: Callback) {
+    pub(crate) fn put_timer(local: &mut OwnerState, when: f64, timer: Callback) {
         let handle = timer.handle();
         let key = local.timers.insert(when, timer);
         // SAFETY: the heap keeps the handle alive, and timers are handles of our timer type.
@@ -45,7 +45,7 @@ impl LoopCore {
     }
 
     /// Takes a timer out of the heap, if it is there, to be dropped by the caller.
-    pub(crate) fn take_timer(local: &mut Local<Callback>, timer: &Callback) -> Option<Callback> {
+    pub(crate) fn take_timer(local: &mut OwnerState, timer: &Callback) -> Option<Callback> {
         handle_slots::take_timer_key(timer).and_then(|key| local.timers.remove(key))
     }
 
@@ -63,12 +63,12 @@ impl LoopCore {
 /// Puts what another thread wants done before the next callback at the head of the ready queue. Returns
 /// how many callbacks that are. On the loop's thread, between two callbacks.
 #[inline(always)]
-pub(crate) fn put_urgent_first(core: &LoopCore, claim: &Claim<'_, Local<Callback>>) -> usize {
+pub(crate) fn put_urgent_first(core: &LoopCore, claim: &OwnerClaim<'_>) -> usize {
     if core.event_loop.has_urgent() { put_urgent_first_now(core, claim) } else { 0 }
 }
 
 #[cold]
-fn put_urgent_first_now(core: &LoopCore, claim: &Claim<'_, Local<Callback>>) -> usize {
+fn put_urgent_first_now(core: &LoopCore, claim: &OwnerClaim<'_>) -> usize {
     let urgent: Vec<_> = core.event_loop.drain_urgent().collect();
     let count = urgent.len();
     // SAFETY: runs no Python.
@@ -105,7 +105,7 @@ pub(crate) fn forget_timer_of_idle_loop(core: &LoopCore, timer: Callback) {
 /// somebody does. `look` must run no Python.
 pub(crate) fn look_at_idle_loop<R>(
     core: &LoopCore,
-    look: impl FnOnce(&mut Local<Callback>) -> R,
+    look: impl FnOnce(&mut OwnerState) -> R,
 ) -> Option<R> {
     let mut dropped = Vec::new();
     let seen = {
@@ -121,7 +121,7 @@ pub(crate) fn look_at_idle_loop<R>(
 /// Applies the posts; `dispose` gets what is not needed any more.
 pub(crate) fn apply_posts(
     core: &LoopCore,
-    claim: &Claim<'_, Local<Callback>>,
+    claim: &OwnerClaim<'_>,
     mut dispose: impl FnMut(Callback),
 ) {
     for post in core.event_loop.drain_posts() {

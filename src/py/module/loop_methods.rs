@@ -7,18 +7,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::error::LoopError;
-use crate::event_loop::{EventLoop, Local, Post};
+use crate::event_loop::{EventLoop, Post};
 use crate::id::LoopId;
 use crate::pool::SpawnedTasks;
 use crate::pool::WeakTasks;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
-use crate::py::cpython::owner_cell::OwnerCell;
 use crate::py::cpython::returned::Returned;
 use crate::py::event_loop::borrowed_tasks::BorrowedTasks;
 use crate::py::event_loop::callback::Callback;
-use crate::py::event_loop::core::LoopCore;
-use crate::py::event_loop::first_step::FirstStep;
+use crate::py::event_loop::core::{LoopCore, OwnerExtension, OwnerState};
 use crate::py::event_loop::kept;
 use crate::py::event_loop::registry;
 use crate::py::event_loop::run;
@@ -42,23 +40,19 @@ impl LoopCore {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        let event_loop = EventLoop::new().map_err(|error| LoopError::Io("epoll", error))?;
+        let event_loop = EventLoop::with_extension(OwnerExtension::default())
+            .map_err(|error| LoopError::Io("epoll", error))?;
         Ok(Self {
             event_loop,
-            loop_worker: OwnerCell::new(None),
             behind: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             has_task_factory: AtomicBool::new(false),
             owner_key: registry::next_owner(),
             weak_tasks: Mutex::new(WeakTasks::default()),
             eager: AtomicBool::new(false),
-            first_step: OwnerCell::new(FirstStep::NONE),
             clock: AtomicU64::new(0),
-            keywords: OwnerCell::new(None),
             borrowed_tasks: BorrowedTasks::new(),
             spawned: Mutex::new(SpawnedTasks::default()),
-            aside: OwnerCell::new(Vec::new()),
-            entered: OwnerCell::new(Vec::new()),
             thread: AtomicPtr::default(),
         })
     }
@@ -130,9 +124,9 @@ impl LoopCore {
             pool_shared.join(LoopId(index), self.event_loop.shared()).ok_or_else(|| {
                 alloc::runtime_error(pool.py(), format!("loop {index} has joined already"))
             })?;
-        // SAFETY: we own the loop, by the claim, and run no Python.
-        unsafe { self.loop_worker.with(|place| *place = Some(Box::new(loop_worker))) };
-        drop(claim);
+        let loop_worker = Some(Box::new(loop_worker));
+        // SAFETY: runs no Python.
+        unsafe { claim.local(|local| local.extension.loop_worker = loop_worker) };
         Ok(())
     }
 
@@ -244,23 +238,21 @@ impl LoopCore {
                 .claim()
                 .map_err(|_| alloc::runtime_error(py, "Cannot close a running event loop"))?;
             self.event_loop.set_closed(true);
-            // SAFETY: the claim; no Python runs.
-            if let Some(loop_worker) = unsafe { self.loop_worker.with(Option::take) } {
+            // SAFETY: runs no Python.
+            let loop_worker = unsafe { claim.local(|local| local.extension.loop_worker.take()) };
+            if let Some(loop_worker) = loop_worker {
                 unstarted = loop_worker.leave(self.event_loop.shared());
             }
             self.event_loop.close_reactor(&claim);
             let current = &self.event_loop.shared().current;
             current.clear_young();
-            // SAFETY: the claim; moving callbacks and references out runs no Python.
-            let (aside, entered) =
-                unsafe { (self.aside.with(std::mem::take), self.entered.with(std::mem::take)) };
-            // SAFETY: moving callbacks out runs no Python.
-            let mut held = unsafe {
+            // SAFETY: moving callbacks and references out runs no Python.
+            let (mut held, entered) = unsafe {
                 claim.local(|local| {
-                    let mut held = aside;
+                    let mut held = std::mem::take(&mut local.aside);
                     held.extend(std::iter::from_fn(|| local.ready.pop()));
                     held.extend(std::iter::from_fn(|| local.timers.pop_any()));
-                    held
+                    (held, std::mem::take(&mut local.extension.entered))
                 })
             };
             held.extend(self.event_loop.drain_posts().map(Post::into_callback));
@@ -303,7 +295,7 @@ impl LoopCore {
     fn _queues(slf: &Bound<'_, Self>) -> Returned<(Objects, Objects)> {
         let core = slf.get();
         let py = slf.py();
-        let look = |local: &mut Local<Callback>| {
+        let look = |local: &mut OwnerState| {
             let object =
                 |callback: &Callback| callback.objects().next().map(|object| object.clone_ref(py));
             (
@@ -399,9 +391,8 @@ impl LoopCore {
         unsafe {
             self.event_loop.for_each_local(&mut each);
             self.event_loop.for_each_post(&mut each);
-            self.aside.with(|aside| aside.iter().for_each(&mut each));
-            self.entered.with(|entered| {
-                for (_, task) in entered {
+            self.event_loop.inspect_extension(|extension| {
+                for (_, task) in &extension.entered {
                     if result.is_ok() {
                         result = visit.call(task.as_py());
                     }

@@ -69,25 +69,21 @@ pub(crate) fn spawn<'py>(
         give_back(&task);
         return Ok(None);
     }
-    let unstarted = Unstarted::new(task.clone().into_ptr() as usize);
-    // SAFETY: we own the loop; no Python runs.
-    let left = unsafe {
-        owner.loop_worker.with(|loop_worker| match loop_worker {
-            Some(loop_worker) => Ok(loop_worker.leave_to_all(unstarted)),
-            None => Err(unstarted),
+    let mut unstarted = Some(Unstarted::new(task.clone().into_ptr() as usize));
+    // SAFETY: runs no Python.
+    let refused = unsafe {
+        owner.event_loop.local.if_owner(|local| {
+            let loop_worker = local.extension.loop_worker.as_mut()?;
+            Some(loop_worker.leave_to_all(unstarted.take()?))
         })
     };
-    match left {
-        Ok(refused) => {
-            cancel(py, refused);
-            Ok(Some(task))
-        }
-        Err(unstarted) => {
-            drop(task_of(py, unstarted));
-            give_back(&task);
-            Ok(None)
-        }
+    if let Some(unstarted) = unstarted {
+        drop(task_of(py, unstarted));
+        give_back(&task);
+        return Ok(None);
     }
+    cancel(py, refused.flatten().unwrap_or_default());
+    Ok(Some(task))
 }
 
 /// Gives the coroutine back that a task was made of.
@@ -134,16 +130,13 @@ pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, unstarted: Unstarted) -> PyResu
 
 /// Cancels what was left to all and waits on this loop. On its thread.
 pub(crate) fn cancel_unstarted(py: Python<'_>, core: &LoopCore) {
-    if !core.event_loop.local.is_owner() {
-        return;
-    }
-    // SAFETY: we own the loop; no Python runs.
+    // SAFETY: runs no Python.
     let unstarted = unsafe {
-        core.loop_worker.with(|loop_worker| {
-            loop_worker.as_mut().map_or_else(Vec::new, |loop_worker| loop_worker.take_unstarted())
+        core.event_loop.local.if_owner(|local| {
+            local.extension.loop_worker.as_mut().map(|loop_worker| loop_worker.take_unstarted())
         })
     };
-    cancel(py, unstarted);
+    cancel(py, unstarted.flatten().unwrap_or_default());
 }
 
 /// Cancels coroutines that have not begun.

@@ -6,7 +6,7 @@
 //! Protocol: one word names the owner by its thread token, or is zero. A claim is taken by an
 //! exchange from zero (acquire) and given back by a store of zero (release), so each owner sees
 //! what the one before it wrote. A thread that finds its own token there wrote it itself, so
-//! [`Owned::is_owner`] needs no ordering. A brief claim marks its token, so that whoever claims in
+//! [`OwnerCell::is_owner`] needs no ordering. A brief claim marks its token, so that whoever claims in
 //! earnest waits for it, and `is_owner` denies it: code that runs under a brief claim cannot reach
 //! the value by any other way than the claim.
 //!
@@ -25,7 +25,7 @@ const BRIEF: usize = 1;
 
 /// A value with at most one owner thread.
 #[derive(Debug)]
-pub struct Owned<T> {
+pub struct OwnerCell<T> {
     /// The [`thread_token`] of the owner, with [`BRIEF`] added for a brief claim; or 0.
     owner: AtomicUsize,
     /// Touched by the thread that `owner` names, and by no other.
@@ -33,25 +33,25 @@ pub struct Owned<T> {
 }
 
 // SAFETY: the value is reached by one thread at a time, handed over with acquire and release.
-unsafe impl<T: Send> Sync for Owned<T> {}
-// SAFETY: a claim borrows the `Owned`, so it does not move while it is claimed.
-unsafe impl<T: Send> Send for Owned<T> {}
+unsafe impl<T: Send> Sync for OwnerCell<T> {}
+// SAFETY: a claim borrows the `OwnerCell`, so it does not move while it is claimed.
+unsafe impl<T: Send> Send for OwnerCell<T> {}
 
 /// Proof that the calling thread owns the value, until it is dropped.
 #[derive(Debug)]
 pub struct Claim<'a, T> {
-    owned: &'a Owned<T>,
+    cell: &'a OwnerCell<T>,
     /// Not `Send`: the claim names this thread.
     _thread: PhantomData<*const ()>,
 }
 
 impl<T> Drop for Claim<'_, T> {
     fn drop(&mut self) {
-        self.owned.owner.store(0, Release);
+        self.cell.owner.store(0, Release);
     }
 }
 
-impl<T> Owned<T> {
+impl<T> OwnerCell<T> {
     /// A value that nobody owns.
     pub(super) fn new(value: T) -> Self {
         Self { owner: AtomicUsize::new(0), value: UnsafeCell::new(value) }
@@ -64,7 +64,7 @@ impl<T> Owned<T> {
         debug_assert_eq!(token & BRIEF, 0);
         loop {
             match self.owner.compare_exchange(0, token, Acquire, Relaxed) {
-                Ok(_) => return Some(Claim { owned: self, _thread: PhantomData }),
+                Ok(_) => return Some(Claim { cell: self, _thread: PhantomData }),
                 Err(owner) if owner & BRIEF != 0 => yield_now(),
                 Err(_) => return None,
             }
@@ -75,7 +75,7 @@ impl<T> Owned<T> {
     /// meanwhile: whoever claims the value in earnest waits for it.
     pub fn claim_briefly(&self) -> Option<Claim<'_, T>> {
         self.owner.compare_exchange(0, thread_token() | BRIEF, Acquire, Relaxed).ok()?;
-        Some(Claim { owned: self, _thread: PhantomData })
+        Some(Claim { cell: self, _thread: PhantomData })
     }
 
     /// Whether the calling thread owns the value, other than briefly.
@@ -128,11 +128,11 @@ impl<T> Claim<'_, T> {
     /// Calls `f` with the value.
     ///
     /// # Safety
-    /// As for [`Owned::if_owner`].
+    /// As for [`OwnerCell::if_owner`].
     #[inline(always)]
     pub unsafe fn local<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: the claim proves ownership; the caller vouches for `f`.
-        self.owned.value.with_mut(|value| f(unsafe { &mut *value }))
+        self.cell.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 }
 
@@ -143,33 +143,33 @@ mod tests {
 
     #[test]
     fn a_value_has_one_owner_at_a_time() {
-        let owned = Owned::new(());
-        assert!(!owned.is_owner());
-        let claim = owned.claim().unwrap();
-        assert!(owned.is_owner() && owned.claim().is_none());
+        let cell = OwnerCell::new(());
+        assert!(!cell.is_owner());
+        let claim = cell.claim().unwrap();
+        assert!(cell.is_owner() && cell.claim().is_none());
         thread::scope(|scope| {
             scope.spawn(|| {
-                assert!(!owned.is_owner() && owned.claim().is_none());
+                assert!(!cell.is_owner() && cell.claim().is_none());
                 // SAFETY: the closure does nothing.
-                assert!(unsafe { owned.if_owner(|()| ()) }.is_none());
+                assert!(unsafe { cell.if_owner(|()| ()) }.is_none());
             });
         });
         drop(claim);
-        assert!(!owned.is_owner());
+        assert!(!cell.is_owner());
     }
 
     #[test]
     fn a_claim_waits_for_a_brief_one_and_a_brief_one_for_nobody() {
-        let owned = Owned::new(());
-        let brief = owned.claim_briefly().unwrap();
-        assert!(!owned.is_owner() && owned.claim_briefly().is_none());
+        let cell = OwnerCell::new(());
+        let brief = cell.claim_briefly().unwrap();
+        assert!(!cell.is_owner() && cell.claim_briefly().is_none());
         thread::scope(|scope| {
-            let claimed = scope.spawn(|| owned.claim().is_some());
+            let claimed = scope.spawn(|| cell.claim().is_some());
             thread::yield_now();
             drop(brief);
             assert!(claimed.join().unwrap());
         });
-        let _claim = owned.claim().unwrap();
-        assert!(owned.claim_briefly().is_none());
+        let _claim = cell.claim().unwrap();
+        assert!(cell.claim_briefly().is_none());
     }
 }
