@@ -4,46 +4,36 @@
 //! own. They are in the room `module`; the turn is in `run`.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::borrowed_tasks::BorrowedTasks;
 use super::callback::Callback;
+use super::flags::LoopFlags;
+use super::loop_tasks::LoopTasks;
+use super::owner_thread::OwnerThread;
 use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Local};
 use crate::id::IoToken;
-use crate::pool::SpawnedTasks;
-use crate::pool::{LoopWorker, OwnerKey, WeakTasks};
+use crate::pool::LoopWorker;
 use crate::py::cpython::object::Ref;
-use crate::sync::Mutex;
 use crate::sys::clock;
 use crate::sys::level_trigger::Watch;
 
 /// The native half of an event loop. Use `loop_pool.EventLoop`.
+///
+/// | who | what |
+/// |---|---|
+/// | the owner | `event_loop.local`, an [`OwnerState`] |
+/// | any thread | the rest of `event_loop`, `flags` |
+/// | any thread, each part under its lock | `tasks` |
+/// | any thread, while the loop is inside a callback | `thread` |
 #[pyclass(frozen, subclass, weakref, module = "loop_pool._core")]
 pub(crate) struct LoopCore {
     pub(crate) event_loop: EventLoop<Callback, OwnerExtension>,
-    /// More waits than the loop gets to soon, and a thread is idle: writes are left to it.
-    pub(crate) behind: AtomicBool,
-    pub(crate) debug: AtomicBool,
-    /// Whether the attribute `_task_factory` holds a factory.
-    pub(crate) has_task_factory: AtomicBool,
-    /// The loop as the owner of its tasks in the registry.
-    pub(crate) owner_key: OwnerKey,
-    /// Its tasks there.
-    pub(crate) weak_tasks: Mutex<WeakTasks>,
-    /// Whether the task factory is asyncio's that starts tasks at once.
-    pub(crate) eager: AtomicBool,
-    pub(crate) clock: AtomicU64, // see `program_clock`
-    /// Its tasks that other threads were handed.
-    pub(crate) borrowed_tasks: BorrowedTasks,
-    /// The tasks of `spawn` that were given to it.
-    pub(crate) spawned: Mutex<SpawnedTasks<Ref>>,
-    /// The interpreter's state of the thread that runs the loop, or null. Its own to write; to be used
-    /// while the loop is known to be inside a callback.
-    pub(crate) thread: AtomicPtr<ffi::PyThreadState>,
+    pub(crate) flags: LoopFlags,
+    pub(crate) tasks: LoopTasks,
+    pub(crate) thread: OwnerThread,
 }
 
 /// What the loop's owner touches, and nobody else: through its claim, or after a look at who it is.
@@ -67,7 +57,7 @@ impl LoopCore {
     /// Whether writes are left to an idle thread, as of the present batch of callbacks.
     #[inline(always)]
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind.load(Relaxed)
+        self.flags.is_behind()
     }
 
     /// When a task is made that is made now: of the loop's present turn, which saves a look at the clock.
@@ -79,19 +69,15 @@ impl LoopCore {
         }
     }
 
-    pub(crate) fn set_behind(&self, behind: bool) {
-        self.behind.store(behind, Relaxed);
-    }
-
     #[inline(always)]
     pub(crate) fn is_debug(&self) -> bool {
-        self.debug.load(Relaxed)
+        self.flags.is_debug()
     }
 
     /// Whether tasks start at once unless they are told not to.
     #[inline(always)]
     pub(crate) fn starts_eagerly(&self) -> bool {
-        self.eager.load(Relaxed)
+        self.flags.starts_eagerly()
     }
 
     /// Whether it is one of a pool's loops. On its thread, in a turn.
@@ -111,7 +97,7 @@ impl LoopCore {
 
     #[inline(always)]
     pub(crate) fn has_task_factory(&self) -> bool {
-        self.has_task_factory.load(Relaxed)
+        self.flags.has_task_factory()
     }
 
     /// # Errors

@@ -3,7 +3,6 @@
 //! as asyncio's do; so does `call_later`. Nobody else pays for it but by a look at one number: the word
 //! of [`clock_watch`], which changes when a class is patched.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pyo3::ffi;
@@ -39,7 +38,7 @@ pub(crate) fn set(
 ) {
     let flag = |is: bool, flag| if is { flag } else { 0 };
     let flags = flag(time, TIME) | flag(call_at, CALL_AT) | flag(select, SELECT);
-    loop_.get().clock.store(changes | flags, Relaxed);
+    loop_.get().flags.set_clock(changes | flags);
 }
 
 /// Whether the loop's turns go by the program's clock.
@@ -49,16 +48,16 @@ pub(crate) fn set(
 #[inline(always)]
 pub(crate) fn is_programs(loop_: &Bound<'_, LoopCore>) -> PyResult<bool> {
     let word = clock_watch::word();
-    if loop_.get().clock.load(Relaxed) == word { Ok(false) } else { look(loop_, word) }
+    if loop_.get().flags.clock() == word { Ok(false) } else { look(loop_, word) }
 }
 
 #[cold]
 fn look(loop_: &Bound<'_, LoopCore>, word: u64) -> PyResult<bool> {
-    let clock = &loop_.get().clock;
-    if clock.load(Relaxed) & !FLAGS != clock_watch::changes(word) {
+    let flags = &loop_.get().flags;
+    if flags.clock() & !FLAGS != clock_watch::changes(word) {
         loop_.call_method0(intern!(loop_.py(), "_look_at_clock"))?;
     }
-    Ok(clock.load(Relaxed) & FLAGS != 0 || clock_watch::is_replaced())
+    Ok(flags.clock() & FLAGS != 0 || clock_watch::is_replaced())
 }
 
 /// What `time()` of the loop says.
@@ -82,7 +81,7 @@ pub(crate) fn call_later<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Option<Bound<'py, PyAny>>)> {
     let py = loop_.py();
     let when = loop_.call_method0(intern!(py, "time"))?.add(delay)?;
-    if loop_.get().clock.load(Relaxed) & CALL_AT == 0 {
+    if loop_.get().flags.clock() & CALL_AT == 0 {
         return Ok((when, None));
     }
     // SAFETY: arguments are alive during the call.
@@ -124,7 +123,7 @@ pub(crate) fn limit(wait: Option<f64>) -> Duration {
 
 /// Whether the program's `select` is to be called.
 pub(crate) fn selects(core: &LoopCore) -> bool {
-    core.clock.load(Relaxed) & SELECT != 0
+    core.flags.clock() & SELECT != 0
 }
 
 /// The time until which timers are due now, a tick of the clock beyond it.

@@ -13,7 +13,7 @@ use super::callback::Callback;
 use super::core::{LoopCore, OwnerClaim};
 use crate::config;
 use crate::event_loop::LeaveOutcome;
-use crate::pool::{OwnerKey, Registry};
+use crate::pool::Registry;
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -75,9 +75,9 @@ pub(crate) fn add(
     foreign: bool,
 ) -> PyResult<()> {
     let weak = Weak::new(task)?;
-    let (owner, address) = (core.owner_key, task.as_ptr() as usize);
+    let (owner, address) = (core.tasks.owner_key, task.as_ptr() as usize);
     let (replaced, swept) = {
-        let mut weak_tasks = lock_attached(task.py(), &core.weak_tasks);
+        let mut weak_tasks = lock_attached(task.py(), &core.tasks.weak);
         let replaced = registry().add(owner, address, weak, created_ns, foreign, &mut weak_tasks);
         // Two for one, or dead ones would pile up behind the living.
         let mut swept = || registry().sweep_one(owner, &mut weak_tasks, Weak::is_dead);
@@ -92,9 +92,9 @@ pub(crate) fn add(
 pub(crate) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
     let callbacks = core.event_loop.shared().progress.callbacks();
     let (swept, more) = {
-        let mut weak_tasks = lock_attached(py, &core.weak_tasks);
+        let mut weak_tasks = lock_attached(py, &core.tasks.weak);
         let count = weak_tasks.due(callbacks, config::SWEEP_PER_TURN);
-        let swept = registry().sweep(core.owner_key, &mut weak_tasks, count, Weak::is_dead);
+        let swept = registry().sweep(core.tasks.owner_key, &mut weak_tasks, count, Weak::is_dead);
         (swept, weak_tasks.has_due())
     };
     drop(swept);
@@ -103,7 +103,7 @@ pub(crate) fn sweep(py: Python<'_>, core: &LoopCore) -> bool {
 
 /// Forgets the tasks of a loop that is closed.
 pub(crate) fn forget(py: Python<'_>, core: &LoopCore) {
-    let gone = registry().forget(core.owner_key, &mut lock_attached(py, &core.weak_tasks));
+    let gone = registry().forget(core.tasks.owner_key, &mut lock_attached(py, &core.tasks.weak));
     drop(gone);
 }
 
@@ -284,7 +284,7 @@ unsafe fn taken(address: usize) -> Option<Ref> {
 fn lend<'a>(loop_: &Bound<'_, LoopCore>, tasks: impl Iterator<Item = &'a Ref>) {
     let core = loop_.get();
     if !core.event_loop.local.is_owner() && core.event_loop.shared().is_running() {
-        core.borrowed_tasks.add(loop_.py(), tasks);
+        core.tasks.borrowed.add(loop_.py(), tasks);
     }
 }
 
@@ -320,7 +320,7 @@ pub(crate) fn tasks(loop_: &Bound<'_, LoopCore>) -> PyResult<Returned<Vec<Listed
             unsafe { taken(task) }.map(|task| (task, created_ns, false))
         }));
     });
-    registry().each(core.owner_key, |entry| {
+    registry().each(core.tasks.owner_key, |entry| {
         if let Some(task) = entry.reference.get() {
             all.push((task, entry.created_ns, entry.foreign));
         }
@@ -354,7 +354,7 @@ pub(crate) fn register(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) -> 
 #[pyfunction]
 #[pyo3(name = "_unregister", signature = (loop_, task, /))]
 pub(crate) fn unregister(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny>) {
-    drop(registry().remove(loop_.get().owner_key, task.as_ptr() as usize));
+    drop(registry().remove(loop_.get().tasks.owner_key, task.as_ptr() as usize));
 }
 
 /// Shows a task as the current one that asyncio has entered, of a loop that runs in this thread.
@@ -417,11 +417,4 @@ fn check_owner(loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
     }
     let text = format!("{} is not run by this thread", loop_.repr()?);
     Err(alloc::runtime_error(loop_.py(), text))
-}
-
-/// Numbers the loops of the process.
-pub(crate) fn next_owner() -> OwnerKey {
-    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    OwnerKey(NEXT.fetch_add(1, Relaxed))
 }

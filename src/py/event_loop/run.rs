@@ -1,9 +1,7 @@
 //! The run loop: the turn of `docs/architecture.md`, on the thread that called `run_forever`.
 
-use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
@@ -68,8 +66,7 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn new(core: &'a LoopCore, claim: &'a OwnerClaim<'a>, keywords: Ref) -> Self {
-        // SAFETY: the thread is attached.
-        core.thread.store(unsafe { ffi::PyThreadState_Get() }, Release);
+        core.thread.begin();
         core.event_loop.shared().set_running(true);
         // SAFETY: runs no Python: there were no keywords before.
         unsafe {
@@ -87,7 +84,7 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.core.event_loop.shared().set_running(false);
-        self.core.thread.store(std::ptr::null_mut(), Release);
+        self.core.thread.end();
         guard_unstarted(self.claim);
         // SAFETY: runs no Python; they are dropped outside.
         drop(unsafe { self.claim.local(|local| local.extension.keywords.take()) });
@@ -137,7 +134,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
     metrics.turns.add(1);
 
     registry::drop_aside(core, claim);
-    core.borrowed_tasks.drop_some(|| core.now_ns());
+    core.tasks.borrowed.drop_some(|| core.now_ns());
     drain_posts(py, core, claim);
     // SAFETY: runs no Python.
     if unsafe { claim.local(|local| local.may_skip(|| event_loop.shared().watches_descriptors())) }
@@ -163,7 +160,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
             // SAFETY: runs no Python.
             metrics.timers.set(unsafe { claim.local(|local| local.timers.len() as u64) });
             let limit = if registry::sweep(py, core) { Duration::ZERO } else { limit };
-            let limit = core.borrowed_tasks.limit(limit);
+            let limit = core.tasks.borrowed.limit(limit);
             poll(py, core, claim, began_ns, limit)?
         }
     };
@@ -317,7 +314,7 @@ struct Behind<'a>(&'a LoopCore);
 
 impl Behind<'_> {
     fn set(&self, behind: bool) {
-        self.0.set_behind(behind);
+        self.0.flags.set_behind(behind);
     }
 }
 

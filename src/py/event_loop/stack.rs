@@ -16,7 +16,6 @@
 //! Must never: run Python or free an object while the threads stand still.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::Ordering::Acquire;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -93,7 +92,7 @@ unsafe extern "C" fn visit(_: *mut ffi::PyObject, look: *mut c_void) -> c_int {
     // SAFETY: `stack` gives a `Look` that nobody else uses.
     let look = unsafe { &mut *look.cast::<Look<'_>>() };
     let inside = look.core.event_loop.shared().progress.present() == Some(look.epoch);
-    let thread = look.core.thread.load(Acquire);
+    let thread = look.core.thread.get();
     if inside && !thread.is_null() {
         // SAFETY: the loop is inside a callback, so its thread is there, and stands still.
         look.calls = Some(unsafe { calls_of(thread) });

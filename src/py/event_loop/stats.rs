@@ -18,7 +18,7 @@ pub(crate) fn of_loop<'py>(core: &LoopCore, py: Python<'py>) -> PyResult<Bound<'
         (sources.iter().count(), sources.iter().map(ahead).sum::<usize>())
     };
     let (tasks, tasks_swept) = {
-        let weak_tasks = lock_attached(py, &core.weak_tasks);
+        let weak_tasks = lock_attached(py, &core.tasks.weak);
         (weak_tasks.len() as u64, weak_tasks.swept())
     };
     let values = alloc::dict(py)?;

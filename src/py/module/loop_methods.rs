@@ -1,7 +1,5 @@
 //! The methods of `LoopCore` that are seldom called; those that are hot are in `hot`.
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -9,15 +7,15 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::error::LoopError;
 use crate::event_loop::{EventLoop, Post};
 use crate::id::LoopId;
-use crate::pool::SpawnedTasks;
-use crate::pool::WeakTasks;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::returned::Returned;
-use crate::py::event_loop::borrowed_tasks::BorrowedTasks;
 use crate::py::event_loop::callback::Callback;
 use crate::py::event_loop::core::{LoopCore, OwnerExtension, OwnerState};
+use crate::py::event_loop::flags::LoopFlags;
 use crate::py::event_loop::kept;
+use crate::py::event_loop::loop_tasks::LoopTasks;
+use crate::py::event_loop::owner_thread::OwnerThread;
 use crate::py::event_loop::registry;
 use crate::py::event_loop::run;
 use crate::py::event_loop::scheduling;
@@ -30,7 +28,7 @@ use crate::py::socket_ops::readers;
 use crate::py::socket_ops::sock;
 use crate::py::socket_ops::sock_work::Sendfile;
 use crate::reactor::Direction;
-use crate::sync::{Mutex, yield_now};
+use crate::sync::yield_now;
 use crate::sys::clock;
 
 type Objects = Vec<Py<PyAny>>;
@@ -44,16 +42,9 @@ impl LoopCore {
             .map_err(|error| LoopError::Io("epoll", error))?;
         Ok(Self {
             event_loop,
-            behind: AtomicBool::new(false),
-            debug: AtomicBool::new(false),
-            has_task_factory: AtomicBool::new(false),
-            owner_key: registry::next_owner(),
-            weak_tasks: Mutex::new(WeakTasks::default()),
-            eager: AtomicBool::new(false),
-            clock: AtomicU64::new(0),
-            borrowed_tasks: BorrowedTasks::new(),
-            spawned: Mutex::new(SpawnedTasks::default()),
-            thread: AtomicPtr::default(),
+            flags: LoopFlags::default(),
+            tasks: LoopTasks::new(),
+            thread: OwnerThread::default(),
         })
     }
 
@@ -275,7 +266,7 @@ impl LoopCore {
         drop(shared.drain_connections()); // to close one may take long
         let sources = lock_attached(py, &shared.sources).drain();
         registry::forget(py, self);
-        self.borrowed_tasks.clear(py);
+        self.tasks.borrowed.clear(py);
         drop(spawned_tasks::shut(py, self));
         for entry in sources {
             // SAFETY: the table's own reference. The transport is closed by its finalizer, if
@@ -317,7 +308,7 @@ impl LoopCore {
 
     #[setter(_debug)]
     fn set_debug(&self, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.debug.store(enabled.is_truthy()?, Relaxed);
+        self.flags.set_debug(enabled.is_truthy()?);
         Ok(())
     }
 
@@ -357,13 +348,13 @@ impl LoopCore {
     /// Whether `create_task` starts tasks at once.
     #[setter(_eager)]
     fn set_eager(&self, eager: bool) {
-        self.eager.store(eager, Relaxed);
+        self.flags.set_starts_eagerly(eager);
     }
 
     /// Whether `create_task` has to call the attribute `_task_factory`.
     #[setter(_has_task_factory)]
     fn set_has_task_factory(&self, has: bool) {
-        self.has_task_factory.store(has, Relaxed);
+        self.flags.set_task_factory(has);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -374,8 +365,8 @@ impl LoopCore {
                 unsafe { kept::visit(entry.cookie, &visit)? };
             }
         }
-        self.borrowed_tasks.traverse(&visit)?;
-        if let Some(tasks) = self.spawned.lock_for_collector() {
+        self.tasks.borrowed.traverse(&visit)?;
+        if let Some(tasks) = self.tasks.spawned.lock_for_collector() {
             tasks.iter().try_for_each(|task| visit.call(task.as_py()))?;
         }
         let mut result = Ok(());

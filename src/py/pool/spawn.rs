@@ -65,7 +65,7 @@ pub(crate) fn spawn<'py>(
     }
     let task = new_task(coro, name, context)?;
     // What the task's making ran may have closed the door. From here on no Python runs.
-    if lock_attached(py, &owner.spawned).admission() != Admission::Open {
+    if lock_attached(py, &owner.tasks.spawned).admission() != Admission::Open {
         give_back(&task);
         return Ok(None);
     }

@@ -20,7 +20,7 @@ pub(crate) fn enter(
     let py = loop_.py();
     let entry = Ref::from(task.clone().into_any());
     let (added, admission) = {
-        let mut tasks = lock_attached(py, &loop_.get().spawned);
+        let mut tasks = lock_attached(py, &loop_.get().tasks.spawned);
         let added = tasks.add(entry, closing);
         loop_.get().event_loop.shared().load.spawned.set(tasks.len());
         (added, tasks.admission())
@@ -52,7 +52,7 @@ pub(crate) fn leave(
     task: &Bound<'_, PoolTaskCore>,
 ) {
     let left = {
-        let mut tasks = lock_attached(py, &core.spawned);
+        let mut tasks = lock_attached(py, &core.tasks.spawned);
         let left = tasks.remove(place, |known| std::ptr::eq(known.as_ptr(), task.as_ptr()));
         let load = &core.event_loop.shared().load;
         load.spawned.set(tasks.len());
@@ -66,13 +66,13 @@ pub(crate) fn leave(
 
 /// Lets no further task in but those of the shutdown. Any thread.
 pub(crate) fn refuse(py: Python<'_>, core: &LoopCore) {
-    lock_attached(py, &core.spawned).begin_closing();
+    lock_attached(py, &core.tasks.spawned).begin_closing();
 }
 
 /// Lets nobody in any more, and returns those that have not ended.
 pub(crate) fn shut(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
     let left = {
-        let mut tasks = lock_attached(py, &core.spawned);
+        let mut tasks = lock_attached(py, &core.tasks.spawned);
         core.event_loop.shared().load.spawned.set(0);
         tasks.close()
     };
@@ -82,7 +82,7 @@ pub(crate) fn shut(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
 /// The `asyncio` tasks among a loop's tasks. Any thread.
 pub(crate) fn running(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
     let tasks: Vec<Ref> = {
-        let tasks = lock_attached(py, &core.spawned);
+        let tasks = lock_attached(py, &core.tasks.spawned);
         tasks.iter().map(|task| task.clone_ref(py)).collect()
     };
     tasks
