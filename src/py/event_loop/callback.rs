@@ -1,4 +1,8 @@
-//! What waits in a loop's queues: a handle, or a C task's step without one.
+//! What waits in a loop's queues: a handle, a C task's step without one, or a native object.
+//!
+//! In: one of the constructors. Out: its [`Kind`]. A queue holds many of these and moves each twice, so
+//! that a kind is packed into three words, and told by which of them are set: nobody but this file
+//! knows how. Must never: be taken apart by anyone else.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -7,23 +11,44 @@ use crate::py::asyncio::handle::{self};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::object::{Ref, prefetch};
 
-/// Something to run on the loop's thread. Three words.
+/// Something to run on the loop's thread: a [`Kind`], as
 ///
-/// | `context` | `arg` | `what` is |
-/// |---|---|---|
-/// | none | none | a handle |
-/// | set | none | a C task's step callback |
-/// | set | `None` | likewise, the first of its task |
-/// | set | set | a C task's wakeup callback, `arg` the future that is done |
-/// | none | set | a native object with I/O to do; `arg` is `None` |
+/// | kind | `what` | `arg` | `context` |
+/// |---|---|---|---|
+/// | `Handle` | the handle | | |
+/// | `Native` | the object | the mark | |
+/// | `Step` | the step callback | | set |
+/// | `Step`, `is_first` | likewise | the mark | set |
+/// | `Wakeup` | the wakeup callback | the future | set |
 ///
-/// The task's callbacks stand without a handle because the C code that posts them drops what `call_soon`
-/// returns: nobody could cancel or see it.
+/// The mark is `None`, which is no future.
 #[derive(Debug)]
 pub(crate) struct Callback {
-    pub(super) what: Ref,
-    pub(super) arg: Option<Ref>,
-    pub(super) context: Option<Ref>,
+    what: Ref,
+    arg: Option<Ref>,
+    context: Option<Ref>,
+}
+
+/// What a callback is.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind<'a> {
+    /// A handle of asyncio's, or a native subclass's.
+    Handle,
+    /// A native object with I/O to do, which [`Hooks`](super::hooks::Hooks) know.
+    Native,
+    /// A C task's step callback. Like a wakeup it stands without a handle, because the C code that posts
+    /// it drops what `call_soon` returns: nobody could cancel or see it.
+    Step {
+        context: &'a Ref,
+        /// It is the first of a task, which the loop shows until then.
+        is_first: bool,
+    },
+    /// A C task's wakeup callback.
+    Wakeup {
+        context: &'a Ref,
+        /// What it is woken by, and called with.
+        future: &'a Ref,
+    },
 }
 
 // SAFETY: references may be counted from any attached thread; `Ref` says who may drop one.
@@ -36,30 +61,52 @@ impl Callback {
     }
 
     #[inline(always)]
-    pub(crate) fn from_task(step: Ref, arg: Option<Ref>, context: Ref) -> Self {
+    pub(crate) fn from_step(step: Ref, context: Ref, is_first: bool) -> Self {
+        let arg = if is_first { Some(mark()) } else { None };
         Self { what: step, arg, context: Some(context) }
     }
 
-    /// An entry for the first step of a task that the loop shows until then.
+    /// `future` is not `None`, with which no C task is woken.
     #[inline(always)]
-    pub(crate) fn from_young_task(step: Ref, context: Ref) -> Self {
-        // SAFETY: `None` is immortal, and whoever makes an entry is attached.
-        let mark = unsafe { Ref::from_borrowed(ffi::Py_None()) };
-        Self { what: step, arg: Some(mark), context: Some(context) }
+    pub(crate) fn from_wakeup(wakeup: Ref, future: Ref, context: Ref) -> Self {
+        debug_assert!(!is_mark(&future));
+        Self { what: wakeup, arg: Some(future), context: Some(context) }
     }
 
-    /// An entry for a native object that [`Hooks::run_native`](super::hooks::Hooks) knows.
     #[inline(always)]
     pub(crate) fn from_native(object: Ref) -> Self {
-        // SAFETY: `None` is immortal, and whoever makes an entry is attached.
-        let mark = unsafe { Ref::from_borrowed(ffi::Py_None()) };
-        Self { what: object, arg: Some(mark), context: None }
+        Self { what: object, arg: Some(mark()), context: None }
     }
 
-    /// The handle, of a callback made by [`from_handle`](Self::from_handle).
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> Kind<'_> {
+        match (&self.context, &self.arg) {
+            (None, None) => Kind::Handle,
+            (None, Some(_)) => Kind::Native,
+            (Some(context), None) => Kind::Step { context, is_first: false },
+            (Some(context), Some(arg)) if is_mark(arg) => Kind::Step { context, is_first: true },
+            (Some(context), Some(future)) => Kind::Wakeup { context, future },
+        }
+    }
+
+    /// The handle, the native object, or the callback, as its kind says.
+    #[inline(always)]
+    pub(crate) fn what(&self) -> &Ref {
+        &self.what
+    }
+
+    /// The handle, of one that was made [`from_handle`](Self::from_handle).
     #[inline(always)]
     pub(crate) fn handle(&self) -> *mut ffi::PyObject {
         self.what.as_ptr()
+    }
+
+    /// Drops it word by word: the compiler calls the glue of the whole instead of inlining it.
+    #[inline(always)]
+    pub(crate) fn drop_inline(self) {
+        drop(self.what);
+        drop(self.arg);
+        drop(self.context);
     }
 
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {
@@ -87,7 +134,7 @@ impl Callback {
     /// Begins to fetch the context of a handle, which is at hand itself.
     #[inline(always)]
     pub(crate) fn prefetch_context(&self) {
-        if self.context.is_none() && self.arg.is_none() {
+        if matches!(self.kind(), Kind::Handle) {
             let (handle, state) = (self.handle(), state());
             // SAFETY: a live object.
             let kind = unsafe { ffi::Py_TYPE(handle) };
@@ -98,4 +145,18 @@ impl Callback {
             }
         }
     }
+}
+
+/// The mark.
+#[inline(always)]
+fn mark() -> Ref {
+    // SAFETY: `None` is immortal, and whoever makes a callback is attached.
+    unsafe { Ref::from_borrowed(ffi::Py_None()) }
+}
+
+/// Whether an argument is the mark.
+#[inline(always)]
+fn is_mark(arg: &Ref) -> bool {
+    // SAFETY: immortal.
+    std::ptr::eq(arg.as_ptr(), unsafe { ffi::Py_None() })
 }

@@ -1,6 +1,6 @@
 //! Runs an entry of the ready queue, whichever kind it is.
 
-use super::callback::Callback;
+use super::callback::{Callback, Kind};
 use super::core::LoopCore;
 use super::handle_slots;
 use super::hooks::hooks;
@@ -21,11 +21,11 @@ use pyo3::types::PyTuple;
 impl Callback {
     /// Whether it is a handle, or a native object, that was cancelled. Runs no Python.
     pub(crate) fn is_cancelled(&self, py: Python<'_>) -> bool {
-        match (&self.context, &self.arg) {
-            (Some(_), _) => false,
-            // SAFETY: what has neither argument nor context is a handle, and we keep it alive.
-            (None, None) => unsafe { handle::is_cancelled(self.handle()) },
-            (None, Some(_)) => (hooks().is_cancelled)(self.what.as_py().bind(py)),
+        match self.kind() {
+            // SAFETY: it is a handle, and we keep it alive.
+            Kind::Handle => unsafe { handle::is_cancelled(self.handle()) },
+            Kind::Native => (hooks().is_cancelled)(self.what().as_py().bind(py)),
+            Kind::Step { .. } | Kind::Wakeup { .. } => false,
         }
     }
 
@@ -35,27 +35,26 @@ impl Callback {
     /// `SystemExit`, `KeyboardInterrupt`, and what the exception handler itself lets through.
     #[inline(always)]
     pub(crate) fn run(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
-        match (&self.context, &self.arg) {
-            (Some(_), _) => self.run_task(loop_),
-            (None, None) => {
+        match self.kind() {
+            Kind::Step { .. } | Kind::Wakeup { .. } => self.run_task(loop_),
+            Kind::Handle => {
                 let result = self.run_handle(loop_);
-                // One by one, as the compiler calls the glue of the whole instead of inlining it.
-                drop(self.what);
-                drop(self.arg);
-                drop(self.context);
+                self.drop_inline();
                 result
             }
-            (None, Some(_)) => (hooks().run_native)(loop_, self.what.as_py().bind(loop_.py())),
+            Kind::Native => (hooks().run_native)(loop_, self.what().as_py().bind(loop_.py())),
         }
     }
 
     #[inline(always)]
     fn run_task(self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let (py, core) = (loop_.py(), loop_.get());
-        let Some(context) = &self.context else { return Ok(()) };
-        let what = self.what.as_ptr();
-        let is_young = self.arg.as_ref().is_some_and(is_mark);
-        let future = if is_young { None } else { self.arg.as_ref() };
+        let (context, future, is_first) = match self.kind() {
+            Kind::Step { context, is_first } => (context, None, is_first),
+            Kind::Wakeup { context, future } => (context, Some(future), false),
+            Kind::Handle | Kind::Native => return Ok(()),
+        };
+        let what = self.what().as_ptr();
         // SAFETY: the kinds were checked when the callback was made, and with them the layouts: a
         // step keeps its task in a known place, a wakeup is a method of it.
         let task = unsafe {
@@ -78,8 +77,8 @@ impl Callback {
                 }
             })
         };
-        let failed = if done { Ok(None) } else { failed_step(py, &self.what, future, context) };
-        if is_young {
+        let failed = if done { Ok(None) } else { failed_step(py, self.what(), future, context) };
+        if is_first {
             registry::begun(py, core, task);
         }
         let leave_outcome = step.leave();
@@ -142,7 +141,7 @@ impl Callback {
     #[cold]
     fn run_foreign(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = loop_.py();
-        let handle = self.what.as_py().bind(py);
+        let handle = self.what().as_py().bind(py);
         if !handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
             handle.call_method0(intern!(py, "_run"))?;
         }
@@ -153,7 +152,7 @@ impl Callback {
     #[cold]
     fn run_debug(&self, loop_: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = loop_.py();
-        let handle = self.what.as_py().bind(py);
+        let handle = self.what().as_py().bind(py);
         let run =
             || loop_.call_method1(intern!(py, "_run_handle_in_debug_mode"), (handle,)).map(drop);
         match registry::task_of(&handle.getattr(intern!(py, "_callback"))?) {
@@ -205,7 +204,7 @@ unsafe fn run_scheduled(
         })
     };
     if done {
-        // As above.
+        // One by one, as the compiler calls the glue of the whole instead of inlining it.
         drop(scheduled.callback);
         drop(scheduled.args);
         drop(scheduled.context);
@@ -221,13 +220,6 @@ unsafe fn run_scheduled(
         unsafe { handle::put_back(loop_.py(), handle, &scheduled) };
     }
     report(loop_, Some(handle), scheduled)
-}
-
-/// Whether an argument is the mark of a first step.
-#[inline(always)]
-fn is_mark(arg: &Ref) -> bool {
-    // SAFETY: immortal.
-    std::ptr::eq(arg.as_ptr(), unsafe { ffi::Py_None() })
 }
 
 /// Calls `f` in `context`; whether it succeeded. If not, a Python exception is set.

@@ -249,17 +249,14 @@ fn task_callback(
                     cross_loop::explain_step(py, callback);
                 }
                 let (step, context) = (Ref::from_borrowed(callback), Ref::from_borrowed(context));
-                Some(if registry::note_step(core, callback) {
-                    Callback::from_young_task(step, context)
-                } else {
-                    Callback::from_task(step, None, context)
-                })
+                let is_first = registry::note_step(core, callback);
+                Some(Callback::from_step(step, context, is_first))
             }
-            // `None` marks an entry of another kind, and is no future.
+            // `None` is no future.
             [future] if state.task.is_wakeup(callback) && !std::ptr::eq(future, ffi::Py_None()) => {
-                Some(Callback::from_task(
+                Some(Callback::from_wakeup(
                     Ref::from_borrowed(callback),
-                    Some(Ref::from_borrowed(future)),
+                    Ref::from_borrowed(future),
                     Ref::from_borrowed(context),
                 ))
             }

@@ -79,7 +79,7 @@ pub(crate) fn notify(slf: &Bound<'_, PoolTaskCore>, watcher: Watcher) -> PyResul
         // A closed loop has nobody left who waits.
         if !ours.get().event_loop.is_closed() {
             let future = slf.clone().into_any().into();
-            ours.get().schedule(Callback::from_task(callback, Some(future), context.clone_ref(py)));
+            ours.get().schedule(Callback::from_wakeup(callback, future, context.clone_ref(py)));
         }
         return Ok(());
     }
