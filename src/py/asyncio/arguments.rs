@@ -1,7 +1,6 @@
 //! The arguments of the methods that schedule a callback: `call_soon` and its like.
 
 use std::ptr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -18,39 +17,7 @@ use crate::py::cpython::object::{Ref, incref};
 #[inline(always)]
 fn only_context(args: &Arguments<'_>) -> Option<*mut ffi::PyObject> {
     // SAFETY: `kwnames` is a tuple of strings, its values follow the positional arguments.
-    unsafe {
-        if std::ptr::eq(args.kwnames, state().context_kwnames.load(Relaxed))
-            || is_context_by_name(args)
-        {
-            Some(*args.values)
-        } else {
-            None
-        }
-    }
-}
-
-/// # Safety
-/// `kwnames` is a tuple of strings.
-unsafe fn is_context_by_name(args: &Arguments<'_>) -> bool {
-    // SAFETY: handed on to our caller.
-    unsafe {
-        if ffi::PyTuple_GET_SIZE(args.kwnames) != 1 {
-            return false;
-        }
-        let name = ffi::PyTuple_GET_ITEM(args.kwnames, 0);
-        if std::ptr::eq(name, state().name_context.as_ptr()) {
-            return true;
-        }
-        if ffi::PyUnicode_EqualToUTF8(name, c"context".as_ptr()) == 0 {
-            return false;
-        }
-        // `_asyncio` passes one tuple for ever, whose string is not interned: know it again.
-        let known = &state().context_kwnames;
-        if known.compare_exchange(ptr::null_mut(), args.kwnames, Relaxed, Relaxed).is_ok() {
-            ffi::Py_INCREF(args.kwnames);
-        }
-        true
-    }
+    unsafe { if state().keywords.is_context(args.kwnames) { Some(*args.values) } else { None } }
 }
 
 /// `N` required arguments, the rest, and the context, of a call that schedules a callback.

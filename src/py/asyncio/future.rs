@@ -51,7 +51,7 @@ pub(crate) fn learn(class: &Bound<'_, PyType>) {
 /// `MemoryError`.
 pub(crate) fn keywords(loop_: &Bound<'_, PyAny>) -> PyResult<Ref> {
     let keywords = alloc::dict(loop_.py())?;
-    keywords.set_item(state().name_loop.as_py(), loop_)?;
+    keywords.set_item(state().keywords.name_loop.as_py(), loop_)?;
     Ok(keywords.into_any().into())
 }
 
@@ -66,7 +66,7 @@ pub(crate) unsafe fn create(
     keywords: Option<*mut ffi::PyObject>,
 ) -> *mut ffi::PyObject {
     let state = state();
-    let class = state.future_class.get();
+    let class = state.classes.future.get();
     if let Some(native) = NATIVE.get()
         && ptr::eq(native.class.cast(), class)
         && let Some(keywords) = keywords
@@ -75,7 +75,7 @@ pub(crate) unsafe fn create(
         return unsafe { native.create(state, keywords) };
     }
     // SAFETY: attached; one keyword and its value, as the convention says.
-    unsafe { ffi::PyObject_Vectorcall(class, &raw const loop_, 0, state.kwnames_loop.as_ptr()) }
+    unsafe { ffi::PyObject_Vectorcall(class, &raw const loop_, 0, state.keywords.loop_.as_ptr()) }
 }
 
 impl Native {

@@ -68,7 +68,7 @@ pub(crate) unsafe fn new_plain(
 ) -> PyResult<Ref> {
     let state = state();
     // SAFETY: handed on to our caller.
-    unsafe { new_handle(py, state, state.handle_type, loop_, scheduled) }
+    unsafe { new_handle(py, state, state.handle.class, loop_, scheduled) }
 }
 
 /// A handle for `call_soon_threadsafe`, in no queue.
@@ -82,7 +82,7 @@ pub(crate) unsafe fn new_threadsafe(
 ) -> PyResult<Ref> {
     let state = state();
     // SAFETY: handed on to our caller. The zeroed extra data is an unlocked lock and an unused link.
-    unsafe { new_handle(py, state, state.threadsafe_type, loop_, scheduled) }
+    unsafe { new_handle(py, state, state.threadsafe.class, loop_, scheduled) }
 }
 
 /// A handle for `call_at`, due at `when`, which is not yet in the heap.
@@ -98,7 +98,7 @@ pub(crate) unsafe fn new_timer(
     let state = state();
     // SAFETY: handed on to our caller; the new object is still ours alone.
     unsafe {
-        let handle = new_handle(py, state, state.timer_type, loop_, scheduled)?;
+        let handle = new_handle(py, state, state.timer.class, loop_, scheduled)?;
         *slot(handle.as_ptr(), state.timer.when) = when.into_ptr();
         *slot(handle.as_ptr(), state.timer.scheduled) = ffi::Py_True();
         Ok(handle)

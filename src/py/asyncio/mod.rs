@@ -4,8 +4,11 @@
 //! running Python. Must never: know a loop of ours.
 
 pub(crate) mod arguments;
+pub(crate) mod classes;
 pub(crate) mod future;
 pub(crate) mod handle;
+pub(crate) mod handle_layout;
+pub(crate) mod keywords;
 pub(crate) mod learn;
 pub(crate) mod state;
 pub(crate) mod stream_feed;

@@ -19,7 +19,7 @@ pub(crate) fn plain(
     coro: *mut ffi::PyObject,
 ) -> PyResult<*mut ffi::PyObject> {
     let (py, state) = (loop_.py(), state());
-    let class = state.task_class.get();
+    let class = state.classes.task.get();
     let task = if state.knows_task_class()
         && let Some(keywords) = loop_.get().keywords()
     {
@@ -36,7 +36,7 @@ pub(crate) fn plain(
     } else {
         // SAFETY: one argument, one keyword and its value, as the convention says.
         unsafe {
-            let names = state.kwnames_loop.as_ptr();
+            let names = state.keywords.loop_.as_ptr();
             ffi::PyObject_Vectorcall(class, [coro, loop_.as_ptr()].as_ptr(), 1, names)
         }
     };
@@ -57,7 +57,7 @@ pub(crate) fn new_task<'py>(
         && (own || !(loop_.get().has_task_factory() || loop_.get().starts_eagerly()))
     {
         loop_.get().check_open()?;
-        let names = if name.is_some() { &state.kwnames_named_task } else { &state.kwnames_task };
+        let names = if name.is_some() { &state.keywords.named_task } else { &state.keywords.task };
         let args = [
             coro.as_ptr(),
             loop_.as_ptr(),
@@ -66,7 +66,7 @@ pub(crate) fn new_task<'py>(
         ];
         // SAFETY: one argument, and the values of the keywords that are named.
         return unsafe {
-            let class = state.task_class.get();
+            let class = state.classes.task.get();
             let task = ffi::PyObject_Vectorcall(class, args.as_ptr(), 1, names.as_ptr());
             Bound::from_owned_ptr_or_err(py, task)
         };
@@ -94,7 +94,7 @@ pub(crate) fn with_keywords(
         let given = ffi::PyTuple_GET_SIZE(args.kwnames);
         for index in 0..given {
             let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
-            if is_named(name, state.name_loop.as_ptr()) {
+            if is_named(name, state.keywords.name_loop.as_ptr()) {
                 return Err(second_loop(py));
             }
         }
@@ -103,7 +103,7 @@ pub(crate) fn with_keywords(
         let mut values = Vec::with_capacity(given.unsigned_abs() + 2);
         values.push(coro);
         values.push(slf);
-        ffi::PyTuple_SET_ITEM(names.as_ptr(), 0, state.name_loop.clone_ref(py).into_ptr());
+        ffi::PyTuple_SET_ITEM(names.as_ptr(), 0, state.keywords.name_loop.clone_ref(py).into_ptr());
         for index in 0..given {
             let name = ffi::PyTuple_GET_ITEM(args.kwnames, index);
             incref(name);
@@ -111,7 +111,7 @@ pub(crate) fn with_keywords(
             values.push(*args.values.add(index.unsigned_abs()));
         }
         let task =
-            ffi::PyObject_Vectorcall(state.task_class.get(), values.as_ptr(), 1, names.as_ptr());
+            ffi::PyObject_Vectorcall(state.classes.task.get(), values.as_ptr(), 1, names.as_ptr());
         if task.is_null() { Err(alloc::raised(py)) } else { Ok(task) }
     }
 }
@@ -125,7 +125,7 @@ pub(crate) fn keywords<'py>(
     args: &Arguments<'_>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let kwargs = all_keywords(loop_.py(), args)?;
-    if kwargs.contains(state().name_loop.as_py())? {
+    if kwargs.contains(state().keywords.name_loop.as_py())? {
         Err(second_loop(loop_.py()))
     } else {
         Ok(kwargs)
@@ -188,7 +188,7 @@ pub(crate) fn by_dict(
     } else {
         kwargs.set_item(intern!(py, "loop"), loop_)?;
         // SAFETY: the class is never freed.
-        let class = unsafe { Bound::from_borrowed_ptr(py, state().task_class.get()) };
+        let class = unsafe { Bound::from_borrowed_ptr(py, state().classes.task.get()) };
         class.call((coro,), Some(&kwargs))?
     };
     Ok(task.into_ptr())

@@ -76,7 +76,7 @@ pub(crate) unsafe fn create(
     // SAFETY: an argument is alive during the call.
     let coroutine = unsafe { Bound::from_borrowed_ptr(py, coroutine) };
     let positional = alloc::tuple(py, [coroutine])?;
-    let class = state.task_class.get();
+    let class = state.classes.task.get();
     if !is_owner {
         // SAFETY: the class lives as long as the process.
         let class = unsafe { Bound::from_borrowed_ptr(py, class) };

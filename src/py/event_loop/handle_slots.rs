@@ -24,7 +24,7 @@ use crate::sync::thread_token;
 #[inline(always)]
 pub(crate) unsafe fn timer_word<'a>(handle: *mut ffi::PyObject) -> &'a AtomicU64 {
     // SAFETY: the type reserved the word; only the loop's owner writes it.
-    unsafe { &*handle.byte_add(state().timer_data).cast::<AtomicU64>() }
+    unsafe { &*handle.byte_add(state().timer.data).cast::<AtomicU64>() }
 }
 
 /// Notes under which key the timer is pending.
@@ -61,7 +61,7 @@ pub(crate) struct Posted {
 #[inline(always)]
 pub(crate) unsafe fn posted(handle: *mut ffi::PyObject) -> NonNull<Posted> {
     // SAFETY: the type reserved the place.
-    unsafe { NonNull::new_unchecked(handle.byte_add(state().threadsafe_data).cast()) }
+    unsafe { NonNull::new_unchecked(handle.byte_add(state().threadsafe.data).cast()) }
 }
 
 /// How the loop gets at a handle that was posted: a strong reference, which the inbox holds.
@@ -71,7 +71,7 @@ pub(crate) static CARRIER: Carrier<Post<Callback>> =
 /// # Safety
 /// `link` is that of a live handle whose reference the caller takes over; the thread is attached.
 pub(crate) unsafe fn take_post(link: NonNull<Link<Post<Callback>>>) -> Post<Callback> {
-    let offset = state().threadsafe_data + std::mem::offset_of!(Posted, link);
+    let offset = state().threadsafe.data + std::mem::offset_of!(Posted, link);
     // SAFETY: by our caller's word.
     Post::Call(Callback::from_handle(unsafe { Ref::from_owned(link.byte_sub(offset).cast()) }))
 }

@@ -9,7 +9,8 @@ use super::callback::Callback;
 use super::handle_slots::{Posted, lock_threadsafe, loop_of};
 use super::scheduling::{self, NotOwner};
 use crate::py::asyncio::handle::{has_weak, is_cancelled, keep_repr, mark_cancelled};
-use crate::py::asyncio::state::{NativeHandle, state};
+use crate::py::asyncio::handle_layout::NativeHandle;
+use crate::py::asyncio::state::state;
 use crate::py::cpython::cfunc::{method_def, raise};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, decref, make_immortal};
@@ -109,7 +110,7 @@ unsafe extern "C" fn threadsafe_run(
         unsafe {
             let _guard = lock_threadsafe(py, handle);
             if !is_cancelled(handle) {
-                let base = state().handle_type.cast::<ffi::PyObject>();
+                let base = state().handle.class.cast::<ffi::PyObject>();
                 Bound::from_borrowed_ptr(py, base)
                     .call_method1(intern!(py, "_run"), (Bound::from_borrowed_ptr(py, handle),))?;
             }
@@ -193,12 +194,12 @@ unsafe fn dealloc(handle: *mut ffi::PyObject, slots: &[usize]) {
 
 unsafe extern "C" fn timer_dealloc(handle: *mut ffi::PyObject) {
     // SAFETY: called by the interpreter for an instance of our timer type.
-    unsafe { dealloc(handle, &state().timer.all) };
+    unsafe { dealloc(handle, &state().timer.slots) };
 }
 
 unsafe extern "C" fn threadsafe_dealloc(handle: *mut ffi::PyObject) {
     // SAFETY: called by the interpreter for an instance of our thread-safe type.
-    unsafe { dealloc(handle, &state().threadsafe_slots) };
+    unsafe { dealloc(handle, &state().threadsafe.slots) };
 }
 
 /// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697).

@@ -195,7 +195,7 @@ pub(crate) fn note_suspended(loop_: &Bound<'_, LoopCore>, task: &Bound<'_, PyAny
 pub(crate) fn current_here<'py>(
     loop_: &Bound<'py, LoopCore>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let current = state().current_task.as_py().bind(loop_.py()).call1((loop_,))?;
+    let current = state().classes.current_task.as_py().bind(loop_.py()).call1((loop_,))?;
     Ok((!current.is_none()).then_some(current))
 }
 

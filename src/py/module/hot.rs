@@ -210,7 +210,7 @@ unsafe extern "C" fn call_soon(
                 cross_loop::explain_step(py, callback);
             }
             registry::note_step_in_debug_mode(core, callback);
-            let class = state.handle_type;
+            let class = state.handle.class;
             let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
             core.schedule(Callback::from_handle(handle.clone().into()));
             return Ok(handle.into_ptr());
@@ -279,7 +279,7 @@ unsafe extern "C" fn call_soon_threadsafe(
         let [callback] = parsed.required;
         if core.is_debug() {
             check_in_debug_mode(loop_, callback, "call_soon_threadsafe", false)?;
-            let class = state().threadsafe_type;
+            let class = state().threadsafe.class;
             let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
             // The last frame noted is that of the class's own `__init__`.
             let traceback = handle.getattr(intern!(py, "_source_traceback"))?;
@@ -339,7 +339,7 @@ fn schedule_timer(
     let deadline = deadline_of(when)?;
     if core.is_debug() {
         check_in_debug_mode(loop_, callback, "call_at", true)?;
-        let class = state().timer_type;
+        let class = state().timer.class;
         let timer = handle_in_debug_mode(loop_, class, Some(when), callback, parsed)?;
         timer.setattr(intern!(py, "_scheduled"), true)?;
         core.schedule_at(deadline, Callback::from_handle(timer.clone().into()));

@@ -207,6 +207,6 @@ impl PoolTaskCore {
 
 /// The loop that runs in this thread, as asyncio knows it.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    let running = state().get_running_loop.as_py().bind(py).call0()?;
+    let running = state().classes.get_running_loop.as_py().bind(py).call0()?;
     Ok((!running.is_none()).then_some(running))
 }

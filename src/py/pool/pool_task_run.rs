@@ -92,7 +92,7 @@ fn watch(
     let name = intern!(py, "add_done_callback");
     let args = [task.as_ptr(), settler.as_ptr(), context.map_or(std::ptr::null_mut(), Ref::as_ptr)];
     let keywords =
-        if context.is_some() { state().kwnames_context.as_ptr() } else { std::ptr::null_mut() };
+        if context.is_some() { state().keywords.context.as_ptr() } else { std::ptr::null_mut() };
     // SAFETY: the object, one argument, and as many keywords as are named.
     let answer =
         unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), args.as_ptr(), 2, keywords) };

@@ -399,7 +399,7 @@ fn register<'py>(
     let fd = descriptor::descriptor(&number)?;
     // SAFETY: a live object.
     let kind = unsafe { ffi::Py_TYPE(sock.as_ptr()) };
-    let plain = std::ptr::eq(kind, state().socket_type);
+    let plain = std::ptr::eq(kind, state().socket.class);
     let operation = SocketOperation {
         loop_: loop_.clone().unbind(),
         sock: sock.clone().into(),

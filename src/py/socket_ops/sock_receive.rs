@@ -42,7 +42,7 @@ impl Receive {
         let state = state();
         // SAFETY: a live object.
         let kind = unsafe { ffi::Py_TYPE(sock.as_ptr()) };
-        if !std::ptr::eq(kind, state.socket_type) {
+        if !std::ptr::eq(kind, state.socket.class) {
             return Ok(None);
         }
         let is = |name: &Bound<'_, PyString>, original: &Ref| {
@@ -51,14 +51,14 @@ impl Receive {
                     && std::ptr::eq(sock.get_type().getattr(name)?.as_ptr(), original.as_ptr()),
             )
         };
-        if is(intern!(py, "recv"), &state.socket_recv)? {
+        if is(intern!(py, "recv"), &state.socket.recv)? {
             // A call that copies more is made detached, by the method itself.
             let size = argument.cast_exact::<PyInt>().ok().and_then(|n| n.extract().ok());
             return Ok(size
                 .filter(|size| (1..=config::RECEIVE_ATTACHED).contains(size))
                 .map(|size| Self::New { size }));
         }
-        if is(intern!(py, "recv_into"), &state.socket_recv_into)? {
+        if is(intern!(py, "recv_into"), &state.socket.recv_into)? {
             return Ok(Some(Self::Into { buffer: argument.clone().into() }));
         }
         Ok(None)

@@ -122,7 +122,7 @@ impl Work {
 /// Whether it is a `socket.socket` and of no subclass, whose methods may take other arguments.
 fn is_plain(sock: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live object.
-    std::ptr::eq(unsafe { ffi::Py_TYPE(sock.as_ptr()) }, state().socket_type)
+    std::ptr::eq(unsafe { ffi::Py_TYPE(sock.as_ptr()) }, state().socket.class)
 }
 
 /// `sock.send(data)`.

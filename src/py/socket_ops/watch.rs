@@ -63,7 +63,7 @@ fn long_way(
     args: &Arguments<'_>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = loop_.py();
-    let method = state().selector_loop.as_py().bind(py).getattr(alloc::text(py, name)?)?;
+    let method = state().classes.selector_loop.as_py().bind(py).getattr(alloc::text(py, name)?)?;
     let mut values = vec![loop_.as_ptr()];
     values.extend_from_slice(args.positional);
     let given = values.len();
