@@ -1,7 +1,7 @@
-//! What the kernel and other threads have for a loop: the callbacks and transports that a poll has made
-//! ready, completions, and what was posted.
-
-use std::sync::Arc;
+//! What the kernel and other threads have for a loop.
+//!
+//! In: the events of a poll, completions, and posts. Out: the callbacks and transports that they make
+//! ready, in their order. Must never: run or drop a callback under a lock.
 
 use pyo3::prelude::*;
 
@@ -9,10 +9,8 @@ use super::callback::Callback;
 use super::core::{LoopCore, OwnerClaim};
 use super::kept;
 use super::scheduling::apply_posts;
-use crate::config;
-use crate::event_loop::{Completion, Job};
+use crate::event_loop::Completion;
 use crate::id::IoToken;
-use crate::pool::LoopWorker;
 use crate::py::cpython::attach::lock_attached;
 use crate::reactor::{Direction, IoTable, Ready};
 use crate::sync::MutexGuard;
@@ -50,27 +48,6 @@ pub(crate) fn collect(
     if transports < found.len() {
         collect_levels(py, core, found, ready);
     }
-}
-
-/// Offers the other threads of the pool what the loop will get to last of what a poll has found, if
-/// one of them sleeps.
-pub(crate) fn offer(py: Python<'_>, core: &LoopCore, loop_worker: &LoopWorker, found: &[Ready]) {
-    if !loop_worker.pool_shared().steals() || !loop_worker.pool_shared().has_sleeper() {
-        return;
-    }
-    let shared = core.event_loop.shared();
-    let mut jobs = Vec::with_capacity(found.len());
-    {
-        let sources = lock_attached(py, &shared.sources);
-        // Thieves take the oldest job first, so the last event comes first.
-        for event in found[config::BEHIND / 2..].iter().rev() {
-            if let Some(entry) = sources.get(event.token) {
-                let source = Arc::clone(&entry.source);
-                jobs.push(Job { owner: Arc::clone(shared), token: event.token, source });
-            }
-        }
-    }
-    loop_worker.offer(jobs.into_iter());
 }
 
 /// The queue entry of a transport, unless nobody keeps it any more.

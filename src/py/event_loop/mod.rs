@@ -19,6 +19,7 @@ pub(crate) mod hooks;
 pub(crate) mod io;
 pub(crate) mod kept;
 pub(crate) mod loop_tasks;
+pub(crate) mod offers;
 pub(crate) mod owner_thread;
 pub(crate) mod poll;
 pub(crate) mod program_clock;

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::core::{LoopCore, OwnerClaim};
 use super::io::{self, PollEvent, drain_posts};
+use super::offers::offer_found;
 use crate::config;
 use crate::event_loop::Turned;
 use crate::pool::LoopWorker;
@@ -96,7 +97,7 @@ pub(crate) fn poll(
                     event_loop.metrics().worked_ns.set(turned.now_ns);
                 }
                 if found.len() > config::BEHIND {
-                    io::offer(py, core, loop_worker, found);
+                    offer_found(py, core, loop_worker, found);
                 }
             }
             let in_vain = limit.is_zero() && found.is_empty();

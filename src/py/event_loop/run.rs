@@ -8,12 +8,13 @@ use super::callback::Callback;
 use super::core::{LoopCore, OwnerClaim};
 use super::hooks::hooks;
 use super::io::drain_posts;
+use super::offers::has_helper;
 use super::poll::poll;
 use super::program_clock;
 use super::registry;
 use super::scheduling::put_urgent_first;
 use crate::config;
-use crate::event_loop::{Job, Local, Plan, ReadyQueue};
+use crate::event_loop::{Local, Plan, ReadyQueue};
 use crate::pool::{LoopWorker, Unstarted};
 use crate::py::asyncio::future;
 use crate::py::cpython::names::intern;
@@ -357,33 +358,4 @@ fn look_ahead(ready: &ReadyQueue<Callback>) {
     if let Some(callback) = ready.peek(CONTEXT_AHEAD) {
         callback.prefetch_context();
     }
-}
-
-/// Whether a thread of the pool sleeps that could be woken to help.
-#[cold]
-fn has_helper(claim: &OwnerClaim<'_>) -> bool {
-    // SAFETY: runs no Python.
-    unsafe {
-        claim.local(|local| {
-            local.extension.loop_worker.as_ref().is_some_and(|loop_worker| {
-                loop_worker.pool_shared().steals() && loop_worker.pool_shared().has_sleeper()
-            })
-        })
-    }
-}
-
-/// Offers a job to the other threads of the pool, on the loop's thread. Says whether it could: the
-/// loop's worker is away while it polls, when a finalizer may run.
-pub(crate) fn offer_one(core: &LoopCore, job: Job) -> bool {
-    // SAFETY: runs no Python.
-    let offered = unsafe {
-        core.event_loop.local.if_owner(|local| match &mut local.extension.loop_worker {
-            Some(loop_worker) => {
-                loop_worker.offer(std::iter::once(job));
-                true
-            }
-            None => false,
-        })
-    };
-    offered.unwrap_or(false)
 }

@@ -213,7 +213,7 @@ pub(crate) fn leave_to_helper<P: Port + 'static>(
     let source: Arc<dyn Source> = port.clone();
     let owner = Arc::clone(loop_.get().event_loop.shared());
     lock_attached(loop_.py(), &owner.sources).note_work(token);
-    if !crate::py::event_loop::run::offer_one(loop_.get(), Job { owner, token, source }) {
+    if !crate::py::event_loop::offers::offer_one(loop_.get(), Job { owner, token, source }) {
         schedule(loop_, slf, port.link(), port.link().state().end_turn());
     }
 }
