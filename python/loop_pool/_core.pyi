@@ -508,8 +508,9 @@ class StreamCore:
     def limits(self) -> tuple[int, int]:
         """The marks of flow control as (low, high), in bytes."""
 
-    @limits.setter
-    def limits(self, value: tuple[int, int]) -> None: ...
+    def set_limits(self, low: int, high: int) -> bool:
+        """Set the marks. Return whether the protocol is to pause writing now."""
+
     def set_kind(self, buffered: bool, streams: bool) -> None:
         """Say what the protocol is: a `BufferedProtocol`, or exactly a `StreamReaderProtocol`."""
 
@@ -558,20 +559,32 @@ class StreamCore:
             OSError: the kernel refuses to watch the descriptor.
         """
 
-    def kill(self) -> None:
-        """Stop all reading and writing, now; what is queued is forgotten."""
+    def close(self) -> bool:
+        """Begin an orderly end: read no more, or of a pipe's write end, write no more.
 
-    def begin_close(self) -> bool:
-        """Begin an orderly end: read no more. Return whether it was the first call."""
+        Returns:
+            Whether `connection_lost` is to be scheduled now.
+        """
 
-    def begin_close_writes(self) -> bool:
-        """As `begin_close`, of a pipe's write end, which goes on to watch its reader."""
+    def abort(self) -> bool:
+        """End the connection at once; what is queued is forgotten.
 
-    def begin_lost(self) -> bool:
-        """Note that `connection_lost` is on its way. Return whether it was not before."""
+        Returns:
+            Whether `connection_lost` is to be scheduled now.
+        """
+
+    def drained(self) -> bool:
+        """Go on when everything queued is written.
+
+        Returns:
+            Whether `connection_lost` is to be called now.
+        """
+
+    def finish(self, loop_: LoopCore) -> None:
+        """As `retire`, when `connection_lost` is called."""
 
     def shut_write(self) -> None:
-        """Shut the write side down once everything is written.
+        """Shut the write side down once everything is written; once, and unless it is closing.
 
         Raises:
             OSError: it was shut now, and the peer is gone.
@@ -629,8 +642,9 @@ class DatagramCore:
     def limits(self) -> tuple[int, int]:
         """The marks of flow control as (low, high), in bytes."""
 
-    @limits.setter
-    def limits(self, value: tuple[int, int]) -> None: ...
+    def set_limits(self, low: int, high: int) -> bool:
+        """Set the marks. Return whether the protocol is to pause writing now."""
+
     def register(self, loop_: LoopCore, transport: object) -> bool:
         """Register the transport with its loop's reactor; it begins in the next turn.
 
@@ -645,14 +659,29 @@ class DatagramCore:
     def leave(self, loop_: LoopCore) -> None:
         """Take the transport from its loop, of which nothing is to be brought any more."""
 
-    def kill(self) -> None:
-        """Stop all work, now; what is queued is forgotten."""
+    def close(self) -> bool:
+        """Begin an orderly end: receive no more.
 
-    def begin_close(self) -> bool:
-        """Begin an orderly end: receive no more. Return whether it was the first call."""
+        Returns:
+            Whether `connection_lost` is to be scheduled now.
+        """
 
-    def begin_lost(self) -> bool:
-        """Note that `connection_lost` is on its way. Return whether it was not before."""
+    def abort(self) -> bool:
+        """End all work at once; what is queued is forgotten.
+
+        Returns:
+            Whether `connection_lost` is to be scheduled now.
+        """
+
+    def drained(self) -> bool:
+        """Go on when everything queued is sent.
+
+        Returns:
+            Whether `connection_lost` is to be called now.
+        """
+
+    def finish(self, loop_: LoopCore) -> None:
+        """As `retire`, when `connection_lost` is called."""
 
     def enqueue(self, transport: object, data: bytes, full: bool) -> None:
         """Queue a datagram that the Python half sends itself when `_send_next` is called.

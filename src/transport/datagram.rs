@@ -107,7 +107,7 @@ impl<B: Buffer> Datagrams<B> {
     #[must_use]
     pub fn new(fd: RawFd) -> Self {
         Self {
-            link: Link::new(fd),
+            link: Link::new(fd, false),
             untold: false,
             outgoing: Mutex::new(None),
             ahead: ReadAhead::new(),
@@ -124,6 +124,13 @@ impl<B: Buffer> Datagrams<B> {
     }
 
     // -- receiving -------------------------------------------------------------------------------
+
+    /// Whether what is sent is lost with the connection: as asyncio's, a transport that was made for one
+    /// address (`has_address`) counts from when its `connection_lost` is on its way, any other sends until
+    /// it has given up its socket.
+    pub fn is_lost(&self, has_address: bool) -> bool {
+        self.state().bits().is_dead() || (has_address && self.link.ending().is_losing())
+    }
 
     /// Receives one datagram into `buffer`.
     ///

@@ -1,10 +1,10 @@
 //! What every transport that is read and written has: its descriptor, its registration, its state
-//! word, and how much it has queued.
+//! word, how much it has queued, its flow control, and its end.
 
 use std::io;
 use std::os::fd::RawFd;
 
-use super::{Descriptor, Registrar, Source, State, WriteClaim};
+use super::{Close, Descriptor, Ending, Flow, Registrar, Schedule, Source, State, WriteClaim};
 use crate::id::IoToken;
 use crate::reactor::{Edges, Handle};
 use crate::sync::atomic::{
@@ -30,6 +30,23 @@ pub trait Port: Source {
 
     /// Drops what is queued and what was read ahead. Owner only, when no claim is held any more.
     fn forget(&self);
+
+    /// Begins an orderly end. Owner only.
+    fn close(&self) -> Close {
+        self.link().close()
+    }
+
+    /// Notes that the protocol was told to pause writing, or to go on. Owner only.
+    fn set_protocol_paused(&self, paused: bool) {
+        self.tell_below(self.link().flow.set_paused(paused));
+    }
+
+    /// Sets the marks of flow control, as (low, high). Owner only.
+    fn set_limits(&self, limits: (usize, usize)) {
+        if let Some(bytes) = self.link().flow.set_limits(limits) {
+            self.tell_below(bytes);
+        }
+    }
 }
 
 /// The descriptor is the owner's: it outlives every claim on the state.
@@ -39,6 +56,10 @@ pub struct Link {
     /// Set once, when it is registered.
     token: AtomicU64,
     state: State,
+    ending: Ending,
+    flow: Flow,
+    /// Whether the reactor cannot watch the descriptor: nothing is ever read from it.
+    unwatched: AtomicBool,
     /// Whether the reactor reports that there is room to write; it is asked to when first needed.
     write_armed: AtomicBool,
     /// Bytes queued. Changed under the lock of the queue, read by anybody.
@@ -48,11 +69,15 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(fd: RawFd) -> Self {
+    /// `resumes_empty`: a paused protocol goes on when nothing is queued any more.
+    pub(super) fn new(fd: RawFd, resumes_empty: bool) -> Self {
         Self {
             descriptor: Descriptor::new(fd),
             token: AtomicU64::new(0),
             state: State::new(),
+            ending: Ending::new(),
+            flow: Flow::new(resumes_empty),
+            unwatched: AtomicBool::new(false),
             write_armed: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             tell_below: AtomicUsize::new(0),
@@ -87,6 +112,18 @@ impl Link {
     #[inline]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// How far its end is.
+    #[inline(always)]
+    pub fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// Its flow control.
+    #[inline(always)]
+    pub fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     /// The token under which it is registered; `None` before.
@@ -142,10 +179,64 @@ impl Link {
         armed
     }
 
+    /// Notes whether the reactor watches the descriptor. Owner only, when it is registered.
+    pub fn set_watched(&self, watched: bool) {
+        self.unwatched.store(!watched, Release);
+    }
+
+    /// Whether the reactor could not watch the descriptor.
+    pub fn is_unwatched(&self) -> bool {
+        self.unwatched.load(Acquire)
+    }
+
+    /// Whether the program lets it read, as asyncio's `is_reading`. Any thread.
+    pub fn is_reading(&self) -> bool {
+        !self.ending.is_closing() && !self.state.bits().is_paused()
+    }
+
+    /// Whether it reads what comes. Any thread.
+    pub fn is_polling(&self) -> bool {
+        let bits = self.state.bits();
+        let is_closed = bits.is_read_closed() || self.is_unwatched();
+        !(bits.is_paused() || bits.is_unstarted() || is_closed)
+    }
+
+    /// Begins an orderly end: nothing is read any more. Owner only.
+    pub(super) fn close(&self) -> Close {
+        self.state.close_read();
+        self.ending.close(self.state.bits().is_queued())
+    }
+
+    /// As [`close`](Self::close), of a write end, which still hears when its reader is gone, and to which
+    /// nothing is written any more.
+    pub(super) fn close_writes(&self) -> Close {
+        self.ending.close_writes(self.state.bits().is_queued())
+    }
+
     /// See [`Source::after_fork`].
     pub(super) fn after_fork(&self) {
         self.state.after_fork();
+        self.ending.after_fork();
         self.set_queued(0);
+    }
+
+    /// Whether the protocol is to pause writing. Owner only.
+    #[inline(always)]
+    pub fn pauses(&self) -> bool {
+        self.flow.pauses(self.queued())
+    }
+
+    /// Whether a paused protocol is to go on. Owner only.
+    #[inline(always)]
+    pub fn resumes(&self) -> bool {
+        self.flow.resumes(self.queued())
+    }
+
+    /// Lets a turn go on with what was written, if somebody waits for what has come true: outside of
+    /// a turn, or by another thread before it knew that it was to tell. Owner only.
+    pub fn look_below(&self) -> Schedule {
+        let ends = self.queued() == 0 && self.ending.is_closing();
+        if ends || self.resumes() { self.state.note_news() } else { Schedule::Unneeded }
     }
 
     /// Bytes queued. Any thread.
@@ -182,6 +273,7 @@ mod tests {
     use super::*;
     use crate::error::LoopError;
     use crate::reactor::{Driver, Ready};
+    use crate::transport::{Drained, Refusal};
 
     /// A reactor that counts what it is asked, and may refuse it.
     struct Reactor {
@@ -223,7 +315,7 @@ mod tests {
     /// A link with something queued, so that there is a claim to write, and its two ends.
     fn link() -> (Link, IoToken, UnixStream, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
-        let link = Link::new(near.as_raw_fd());
+        let link = Link::new(near.as_raw_fd(), false);
         let token = IoToken::of_source(0, 1);
         link.state().set_queued(true);
         (link, token, near, far)
@@ -307,5 +399,58 @@ mod tests {
         link.after_fork();
         assert_eq!((link.queued(), link.state().bits().is_queued()), (0, false));
         assert!(link.state().claim_write().is_none() && !link.state().retire());
+        assert_eq!(link.ending().refusal(), Some(Refusal::Dropped), "it writes nothing");
+        assert!(!link.ending().is_closing(), "and does not know of it");
+    }
+
+    #[test]
+    fn a_close_reads_no_more_and_waits_for_what_is_queued() {
+        let (link, _token, _near, _far) = link();
+        assert!(link.is_reading() && !link.is_polling(), "the protocol does not know it yet");
+        let _ = link.state().start();
+        assert!(link.is_polling());
+        assert_eq!(link.close(), Close::WaitForQueue);
+        assert!(link.state().bits().is_read_closed() && !link.is_reading() && !link.is_polling());
+        assert_eq!(link.close(), Close::Ignore);
+        link.state().set_queued(false);
+        assert_eq!(link.ending().drained(), Drained::LoseNow);
+    }
+
+    #[test]
+    fn a_write_end_that_closes_still_hears_of_its_reader() {
+        let (link, _token, _near, _far) = link();
+        assert_eq!(link.close_writes(), Close::WaitForQueue);
+        assert!(!link.state().bits().is_read_closed() && !link.is_reading());
+        link.state().set_queued(false);
+        assert_eq!(link.close_writes(), Close::Ignore);
+    }
+
+    #[test]
+    fn what_is_not_watched_reads_nothing_and_is_not_said_to_be_paused() {
+        let link = Link::new(-1, false);
+        let _ = link.state().start();
+        link.set_watched(false);
+        assert!(link.is_reading() && !link.is_polling() && link.is_unwatched());
+        link.set_watched(true);
+        assert!(link.is_polling());
+    }
+
+    #[test]
+    fn what_the_owner_flushed_itself_it_looks_at_in_a_turn() {
+        let link = Link::new(-1, false);
+        let _ = link.state().start();
+        assert_eq!(link.look_below(), Schedule::Unneeded, "nobody waits");
+        assert_eq!(link.flow().set_paused(true), 16 * 1024);
+        link.set_queued(16 * 1024 + 1);
+        assert_eq!((link.pauses(), link.look_below()), (false, Schedule::Unneeded));
+        link.set_queued(16 * 1024);
+        assert_eq!((link.resumes(), link.look_below()), (true, Schedule::Needed));
+        assert!(link.state().begin_turn().bits.has_news());
+        assert_eq!(link.flow().set_paused(false), 0);
+        link.state().set_queued(true);
+        assert_eq!(link.close(), Close::WaitForQueue);
+        assert_eq!(link.look_below(), Schedule::Unneeded, "something is queued");
+        link.set_queued(0);
+        assert_eq!(link.look_below(), Schedule::Needed, "the end goes on");
     }
 }

@@ -12,7 +12,10 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use loom::sync::Notify;
 
 use super::tests::NoReactor;
-use super::{Datagrams, Input, JobContext, Port, Schedule, State, Stream, Target};
+use super::{
+    Abort, Close, Datagrams, Drained, Ending, Input, JobContext, Port, Schedule, State, Stream,
+    Target,
+};
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::Ready;
@@ -418,5 +421,21 @@ fn loom_few_datagrams_are_left_and_their_owner_sees_it_or_hears_of_it() {
         }
         let mark = datagrams.queued() - 1;
         little_is_left(&Arc::new(datagrams), mark);
+    });
+}
+
+#[test]
+fn loom_a_connection_is_lost_once_whoever_ends_it() {
+    loom::model(|| {
+        let ending = Arc::new(Ending::new());
+        let aborts = {
+            let ending = Arc::clone(&ending);
+            thread::spawn(move || ending.abort() == Abort::LoseSoon)
+        };
+        let closes = ending.close(true) != Close::Ignore;
+        let drains = ending.drained() == Drained::LoseNow;
+        let aborts = aborts.join().unwrap();
+        assert!(aborts != drains, "{aborts}, {closes}, {drains}");
+        assert!(closes || aborts, "who finds it closed leaves it to whoever closed it");
     });
 }

@@ -11,28 +11,36 @@
 
 mod datagram;
 mod descriptor;
+mod ending;
+mod flow;
 mod framing;
 mod link;
 mod listener;
 mod read_ahead;
 mod read_buffer;
+mod read_choice;
 mod source;
 mod state;
 mod stream;
+mod write_choice;
 mod write_queue;
 
 pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
+pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite};
+pub use flow::Flow;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
 pub use listener::Listener;
 pub use read_ahead::Ahead;
 pub use read_buffer::ReadBuffer;
+pub use read_choice::{ReadBudget, ReadChoice};
 pub use source::{
     AcceptSink, Connection, Entry, JobContext, Registrar, Report, Scratch, Source, SourceTable,
 };
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};
+pub use write_choice::{SendChoice, WriteChoice};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]

@@ -129,6 +129,13 @@ impl Bits {
         self.any(UNSTARTED)
     }
 
+    /// Whether the loop could bring the transport nothing, and has nothing to do for it: reading is
+    /// paused, and nothing is to be written.
+    #[must_use]
+    pub const fn expects_nothing(self) -> bool {
+        self.any(PAUSED) && !self.any(QUEUED | UNSTARTED)
+    }
+
     /// Whether nothing is to be read or delivered any more.
     #[must_use]
     pub const fn is_read_closed(self) -> bool {

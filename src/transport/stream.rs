@@ -10,7 +10,8 @@ use std::os::fd::RawFd;
 use super::read_ahead::{Ahead, ReadAhead};
 use super::write_queue::{Buffer, PARTS, WriteQueue};
 use super::{
-    JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, Source, State, WriteClaim,
+    Close, JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, ShutWrite, Source,
+    State, WriteClaim,
 };
 use crate::config;
 use crate::id::IoToken;
@@ -74,7 +75,7 @@ impl<B: Buffer> Stream<B> {
     #[must_use]
     pub fn new(fd: RawFd, channel: Channel, input: Input) -> Self {
         Self {
-            link: Link::new(fd),
+            link: Link::new(fd, channel.is_pipe()),
             channel,
             input,
             outgoing: Mutex::new(None),
@@ -188,11 +189,15 @@ impl<B: Buffer> Stream<B> {
         outgoing.queue.take_spent()
     }
 
-    /// Shuts the write side down as soon as nothing is queued. Owner only.
+    /// Shuts the write side down as soon as nothing is queued, unless that was asked before, or the
+    /// connection is closing. Owner only.
     ///
     /// # Errors
     /// Those of `shutdown(2)`, if it was done now.
     pub fn shut_write(&self) -> io::Result<()> {
+        if self.link.ending().shut_write() == ShutWrite::Ignore {
+            return Ok(());
+        }
         {
             let mut outgoing = self.outgoing.lock();
             if self.state().bits().is_queued() {
@@ -363,6 +368,10 @@ impl<B: Buffer + 'static> Port for Stream<B> {
         drop(self.take_queue());
         drop(self.take_ahead());
     }
+
+    fn close(&self) -> Close {
+        if self.input == Input::Data { self.link.close() } else { self.link.close_writes() }
+    }
 }
 
 impl<B: Buffer> Source for Stream<B> {
@@ -404,6 +413,8 @@ impl<B: Buffer> Source for Stream<B> {
 
 #[cfg(all(test, not(loom)))]
 mod test_ahead;
+#[cfg(all(test, not(loom)))]
+mod test_end;
 #[cfg(all(test, not(loom)))]
 mod test_owner;
 #[cfg(all(test, not(loom)))]

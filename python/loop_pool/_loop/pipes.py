@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from . import asyncio_private
 from .descriptors import evict
-from .thread_affinity import on_loop_thread
 from .transport_base import SLOTS, Base, Writing, logger
 
 if TYPE_CHECKING:
@@ -132,9 +131,10 @@ class ReadPipeTransport(_Pipe, _ReadTransport):
         logger.info("%r was closed by peer", self)
 
     def _read_end(self) -> None:
-        self._core.begin_close()
+        loses_soon = self._core.close()
         self._loop.call_soon(self._protocol.eof_received, context=self._context)
-        self._schedule_lost(None)
+        if loses_soon:
+            self._lose_soon(None)
 
     def _fatal_error(
         self, exc: BaseException, message: str = "Fatal error on pipe transport"
@@ -179,19 +179,13 @@ class WritePipeTransport(_Pipe, Writing, asyncio_private.FlowControlMixin):
         watches = is_socket or (is_pipe and _tells_of_its_reader(status))
         self._open(loop, pipe, protocol, waiter, extra, False, watches)
 
-    @on_loop_thread
     def write_eof(self) -> None:
         """Close when everything queued is written. As ``asyncio.WriteTransport.write_eof``."""
-        if self._core.begin_close_writes() and not self._core.queued:
-            self._schedule_lost(None)
+        self.close()
 
     def can_write_eof(self) -> bool:
         """Return ``True``."""
         return True
-
-    def close(self) -> None:
-        """Close when everything queued is written. As ``asyncio.BaseTransport.close``."""
-        self.write_eof()
 
     def _peer_gone(self) -> None:
         """Close because nobody reads any more."""

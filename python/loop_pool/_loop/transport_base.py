@@ -133,11 +133,10 @@ class Base(_Parent):
     @on_loop_thread
     def close(self) -> None:
         """Close when everything queued is written. As ``asyncio.BaseTransport.close``."""
-        core = self._core
-        if core.begin_close() and not core.queued:
-            self._schedule_lost(None)
+        if self._core.close():
+            self._lose_soon(None)
 
-    # -- errors and the end ----------------------------------------------------------------------
+    # -- errors and the end: the native half says what comes next (`src/transport/ending.rs`) ------
 
     def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
         try:
@@ -161,12 +160,7 @@ class Base(_Parent):
 
     @on_loop_thread
     def _force_close(self, exc: BaseException | None) -> None:
-        if not self._core.lost:
-            self._core.kill()
-            self._lose_soon(exc)
-
-    def _schedule_lost(self, exc: BaseException | None) -> None:
-        if self._core.begin_lost():
+        if self._core.abort():
             self._lose_soon(exc)
 
     def _lose_soon(self, exc: BaseException | None) -> None:
@@ -176,7 +170,7 @@ class Base(_Parent):
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         self._remember_names()
-        self._core.retire(self._loop)
+        self._core.finish(self._loop)
         try:
             if self._protocol is not None:
                 self._protocol.connection_lost(exc)
@@ -296,7 +290,7 @@ class Writing(Base):
         waiter = self._empty_waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        if self._core.closing and self._core.begin_lost():
+        if self._core.drained():
             self._context.run(self._call_connection_lost, None)
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
@@ -342,8 +336,7 @@ class Writing(Base):
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._core.limits = (int(min(low, sys.maxsize)), int(min(high, sys.maxsize)))
-        if self.get_write_buffer_size() > high and not self._core.protocol_paused:
+        if self._core.set_limits(int(min(low, sys.maxsize)), int(min(high, sys.maxsize))):
             self._pause_protocol()
 
     def _pause_protocol(self) -> None:

@@ -104,8 +104,7 @@ class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowCont
 
         As ``asyncio.WriteTransport.write_eof``.
         """
-        if not (self._core.closing or self._core.write_eof):
-            self._core.shut_write()
+        self._core.shut_write()
 
     def can_write_eof(self) -> bool:
         """Return ``True``."""

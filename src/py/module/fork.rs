@@ -4,12 +4,8 @@
 use pyo3::prelude::*;
 
 use crate::py::cpython::error::os_error;
-use crate::py::cpython::names::intern;
 use crate::py::event_loop::callback::Callback;
 use crate::py::event_loop::core::LoopCore;
-use crate::py::event_loop::kept;
-use crate::py::transport::stream::StreamCore;
-use crate::py::transport::transport_core::{DROPS_WRITES, NativeTransport};
 
 /// Leaves a loop's reactor, its transports and listeners to the parent process. With `renew` the loop
 /// gets a reactor of its own and may run. Called in the child's only thread, before anything else.
@@ -24,20 +20,9 @@ pub(crate) fn after_fork(loop_: &Bound<'_, LoopCore>, renew: bool) -> PyResult<(
     let renewed = shared.after_fork(renew);
     // A lock that is held is held by a thread that is not here.
     let callbacks = event_loop.io.try_lock().map(|mut io| std::mem::take(&mut *io));
-    let mut objects = Vec::new();
     if let Some(sources) = shared.sources.try_lock() {
         for entry in sources.iter() {
             entry.source.after_fork();
-            // SAFETY: the table holds the reference, and we hold the table.
-            objects.extend(unsafe { kept::object(py, entry.cookie) });
-        }
-    }
-    for object in objects {
-        // A listener is its own native half, and has nothing to write.
-        if let Ok(core) = object.as_py().bind(py).getattr(intern!(py, "_core"))
-            && let Ok(core) = core.cast::<StreamCore>()
-        {
-            core.get().common().set(DROPS_WRITES);
         }
     }
     drop(shared.drain_completions());

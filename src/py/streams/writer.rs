@@ -20,7 +20,7 @@ use crate::py::event_loop::affinity::is_owner_of_slot;
 use crate::py::transport::layout;
 use crate::py::transport::stream::StreamCore;
 use crate::py::transport::stream_methods;
-use crate::py::transport::transport_core::{CLOSING, NativeTransport};
+use crate::py::transport::transport_core::NativeTransport;
 use crate::py::transport::transport_methods::none;
 
 /// Where writers and protocols keep what, in bytes from the start of the object.
@@ -228,7 +228,7 @@ unsafe fn is_drained(py: Python<'_>, writer: *mut ffi::PyObject) -> PyResult<boo
         }
         if is_native(transport.as_ptr()) {
             let core: &StreamCore = layout::cast(layout::core_of(transport.as_ptr())?);
-            return Ok(!core.common().has(CLOSING));
+            return Ok(!core.link().ending().is_closing());
         }
         let closing = transport.as_py().call_method0(py, intern!(py, "is_closing"))?;
         Ok(std::ptr::eq(closing.as_ptr(), ffi::Py_False()))

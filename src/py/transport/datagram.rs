@@ -1,6 +1,7 @@
 //! The native half of a datagram transport, and what its Python half asks of it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -8,9 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::layout::loop_of;
-use super::transport_core::{
-    self, CLOSING, LOST, NativeTransport, PROTOCOL_PAUSED, TransportFlags, schedule,
-};
+use super::transport_core::{self, NativeTransport, schedule};
 use super::transport_methods::{leave_to_helper, pause_if_above};
 use crate::py::cpython::address;
 use crate::py::cpython::alloc;
@@ -22,14 +21,13 @@ use crate::py::cpython::payload::Payload;
 use crate::py::cpython::returned::Returned;
 use crate::py::event_loop::core::LoopCore;
 use crate::sys::address::Family;
-use crate::transport::Source;
-use crate::transport::{Datagrams, Link, Port, Target};
+use crate::transport::{Abort, Close, Datagrams, Drained, Link, Port, Source, Target};
 
 /// The native half of a datagram transport. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct DatagramCore {
     pub(crate) datagrams: Arc<Datagrams<Payload>>,
-    common: TransportFlags,
+    kept_weakly: AtomicBool,
     family: Family,
     /// Whether the transport was made for one address, which `default_target` stands for.
     has_address: bool,
@@ -66,7 +64,7 @@ impl DatagramCore {
         let is_untold = family == Family::Unix && !connected;
         let core = Self {
             datagrams: Arc::new(if is_untold { datagrams.untold() } else { datagrams }),
-            common: TransportFlags::new(0),
+            kept_weakly: AtomicBool::new(false),
             family,
             has_address: address.is_some(),
             default_target,
@@ -107,37 +105,43 @@ impl DatagramCore {
         let _ = transport_core::leave(&self.datagrams, loop_);
     }
 
-    /// Stops all work, now. What is queued is forgotten.
-    fn kill(&self, py: Python<'_>) {
-        self.common.set(CLOSING | LOST);
-        transport_core::give_up(py, &self.datagrams);
+    /// Begins an orderly end. Nothing is received any more. Says whether `connection_lost` is to be
+    /// scheduled now.
+    fn close(&self) -> bool {
+        self.datagrams.close() == Close::LoseSoon
     }
 
-    /// Begins an orderly end; says whether it was the first call. Nothing is received any more.
-    fn begin_close(&self) -> bool {
-        self.link().state().close_read();
-        self.common.set(CLOSING) & CLOSING == 0
+    /// Ends all work at once: what is queued is forgotten. Says whether `connection_lost` is to be
+    /// scheduled now.
+    fn abort(&self, py: Python<'_>) -> bool {
+        transport_core::abort(py, &self.datagrams) == Abort::LoseSoon
     }
 
-    /// Notes that `connection_lost` is on its way; says whether it was not before.
-    fn begin_lost(&self) -> bool {
-        self.common.set(LOST) & LOST == 0
+    /// Everything queued is sent. Says whether `connection_lost` is to be called now.
+    fn drained(&self) -> bool {
+        self.link().ending().drained() == Drained::LoseNow
+    }
+
+    /// As `retire`, when `connection_lost` is called.
+    fn finish(&self, loop_: &Bound<'_, LoopCore>) {
+        self.link().ending().finish();
+        self.retire(loop_);
     }
 
     #[getter]
     fn closing(&self) -> bool {
-        self.common.has(CLOSING)
+        self.link().ending().is_closing()
     }
 
     #[getter]
     fn lost(&self) -> bool {
-        self.common.has(LOST)
+        self.link().ending().is_losing()
     }
 
     /// Whether the transport receives what comes.
     #[getter]
     fn reading(&self) -> bool {
-        transport_core::is_reading(self)
+        self.link().is_polling()
     }
 
     #[getter]
@@ -147,23 +151,24 @@ impl DatagramCore {
 
     #[getter]
     fn protocol_paused(&self) -> bool {
-        self.common.has(PROTOCOL_PAUSED)
+        self.link().flow().is_paused()
     }
 
     #[setter]
     fn set_protocol_paused(&self, paused: bool) {
-        self.common.set_protocol_paused(&*self.datagrams, paused);
+        self.datagrams.set_protocol_paused(paused);
     }
 
     /// The marks as (low, high), in bytes.
     #[getter]
     fn limits(&self) -> Returned<(usize, usize)> {
-        Returned(self.common.limits())
+        Returned(self.link().flow().limits())
     }
 
-    #[setter]
-    fn set_limits(&self, limits: (usize, usize)) {
-        self.common.set_limits(&*self.datagrams, limits);
+    /// Sets the marks. Says whether the protocol is to pause writing now.
+    fn set_limits(&self, low: usize, high: usize) -> bool {
+        self.datagrams.set_limits((low, high));
+        self.link().pauses()
     }
 
     // There is no `__clear__`: a cycle through the holder also goes through its own attributes.
@@ -244,13 +249,13 @@ impl Drop for DatagramCore {
 
 impl NativeTransport for DatagramCore {
     #[inline(always)]
-    fn common(&self) -> &TransportFlags {
-        &self.common
+    fn link(&self) -> &Link {
+        self.datagrams.link()
     }
 
     #[inline(always)]
-    fn link(&self) -> &Link {
-        self.datagrams.link()
+    fn kept_weakly(&self) -> &AtomicBool {
+        &self.kept_weakly
     }
 }
 
@@ -337,6 +342,6 @@ pub(crate) fn queued(
     loop_: &Bound<'_, LoopCore>,
 ) -> PyResult<()> {
     let paused = pause_if_above(loop_, transport, core);
-    schedule(loop_, transport.as_ptr(), core.link(), core.common().look_below(core.link()));
+    schedule(loop_, transport.as_ptr(), core.link(), core.link().look_below());
     paused
 }

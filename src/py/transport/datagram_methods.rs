@@ -6,7 +6,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 
 use super::datagram::{DatagramCore, failed, queue, queue_for_helper};
 use super::layout::{learn, loop_of};
-use super::transport_core::{LOST, NativeTransport};
+use super::transport_core::NativeTransport;
 use super::transport_methods::{self, copy_of, elsewhere, enter, none};
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
@@ -15,7 +15,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::Payload;
 use crate::py::event_loop::affinity::is_here;
 use crate::py::event_loop::core::LoopCore;
-use crate::transport::{Buffer, Target};
+use crate::transport::{Buffer, SendChoice, Target};
 
 /// Adds the methods to the datagram transport class.
 ///
@@ -106,8 +106,7 @@ fn send(
     {
         transport.call_method1(intern!(py, "_check_address"), (address,))?;
     }
-    let state = core.link().state();
-    if state.bits().is_dead() || (core.common().has(LOST) && core.has_address()) {
+    if core.datagrams.is_lost(core.has_address()) {
         transport.call_method0(intern!(py, "_lost_write"))?;
         return Ok(());
     }
@@ -117,11 +116,12 @@ fn send(
         return Ok(());
     }
     let payload = Payload::Bytes(Ref::from(data));
-    if loop_.get().is_behind() {
-        return queue_for_helper(transport, core, loop_, payload, target);
-    }
-    if state.bits().is_queued() {
-        return queue(transport, core, loop_, payload, target, false);
+    match core.link().choose_send(loop_.get().is_behind()) {
+        SendChoice::Now => {}
+        SendChoice::Queue => return queue(transport, core, loop_, payload, target, false),
+        SendChoice::QueueForHelper => {
+            return queue_for_helper(transport, core, loop_, payload, target);
+        }
     }
     match core.datagrams.send(payload.bytes(), &target) {
         Ok(()) => {

@@ -6,7 +6,7 @@ use pyo3::types::PyString;
 
 use super::datagram::{DatagramCore, bytes_from};
 use super::layout::tell_protocol;
-use super::transport_core::{CLOSING, NativeTransport, take_turn};
+use super::transport_core::{NativeTransport, take_turn};
 use crate::py::cpython::address;
 use crate::py::cpython::error::{both, os_error};
 use crate::py::cpython::names::intern;
@@ -170,15 +170,15 @@ impl Turn<'_, '_> {
     /// Goes on when less is queued, or nothing any more.
     fn settle(&self) -> PyResult<()> {
         let py = self.transport.py();
-        let (common, link) = (self.core.common(), self.core.link());
+        let link = self.core.link();
         if link.state().bits().is_dead() {
             return Ok(());
         }
         let mut result = Ok(());
-        if common.resumes(link) {
+        if link.resumes() {
             result = self.call(intern!(py, "_resume_protocol"));
         }
-        if !link.state().bits().is_queued() && common.has(CLOSING) {
+        if !link.state().bits().is_queued() && link.ending().awaits_empty() {
             result = both(py, result, self.call(intern!(py, "_drained")));
         }
         result

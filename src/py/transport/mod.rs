@@ -8,6 +8,7 @@ pub(crate) mod datagram_methods;
 pub(crate) mod datagram_turn;
 pub(crate) mod layout;
 pub(crate) mod listener;
+pub(crate) mod protocol_kind;
 pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod stream_methods;

@@ -2,14 +2,13 @@
 
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::transport_core::{
-    self, BUFFERED, CLOSING, DROPS_WRITES, EMPTY_WAITER, LOST, NativeTransport, PLACED,
-    PROTOCOL_PAUSED, RESUMES_EMPTY, STREAMS, TransportFlags, UNWATCHED, WRITE_EOF,
-};
+use super::protocol_kind::ProtocolKind;
+use super::transport_core::{self, NativeTransport};
 use crate::py::cpython::address;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -22,13 +21,16 @@ use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
 use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
-use crate::transport::{Connection, Input, Link, Port, Source, Stream};
+use crate::transport::{Abort, Close, Connection, Drained, Input, Link, Port, Source, Stream};
 
 /// The native half of a stream transport. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct StreamCore {
     pub(crate) stream: Arc<Stream<Payload>>,
-    common: TransportFlags,
+    pub(super) protocol: ProtocolKind,
+    kept_weakly: AtomicBool,
+    /// Whether a pool-wide server placed it on its loop.
+    placed: bool,
     /// Of an accepted connection.
     accepted: Mutex<Option<Box<Accepted>>>,
     /// What else may close the descriptor.
@@ -69,7 +71,7 @@ impl StreamCore {
             (false, true) => Input::PeerGone,
             (false, false) => Input::Nothing,
         };
-        let core = Self::with_stream(Stream::new(fd, channel, input), 0, None);
+        let core = Self::with_stream(Stream::new(fd, channel, input), false, None);
         if let Some(holder) = holder {
             // SAFETY: `drop` waits for whoever uses the descriptor.
             unsafe { core.holder.hold(core.link().descriptor(), holder) };
@@ -139,11 +141,10 @@ impl StreamCore {
     fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
         let unwatched = self.stream.channel().is_pipe();
         let is_watched = transport_core::register(&self.stream, loop_, transport, unwatched)?;
-        if self.common.has(PLACED) {
+        if self.placed {
             // Until it is `left`.
             loop_.get().event_loop.metrics().placed.add_shared(1);
         }
-        self.common.put(UNWATCHED, !is_watched);
         Ok(is_watched)
     }
 
@@ -178,43 +179,43 @@ impl StreamCore {
         }
     }
 
-    /// Stops all reading and writing, now. What is queued is forgotten.
-    fn kill(&self, py: Python<'_>) {
-        self.common.set(CLOSING | LOST);
-        transport_core::give_up(py, &self.stream);
+    /// Begins an orderly end. Nothing is read any more; of a pipe's write end, nothing is written any
+    /// more. Says whether `connection_lost` is to be scheduled now.
+    fn close(&self) -> bool {
+        self.stream.close() == Close::LoseSoon
     }
 
-    /// Begins an orderly end; says whether it was the first call. Nothing is read any more.
-    fn begin_close(&self) -> bool {
-        self.stream.state().close_read();
-        self.common.set(CLOSING) & CLOSING == 0
+    /// Ends the connection at once: what is queued is forgotten. Says whether `connection_lost` is to
+    /// be scheduled now.
+    fn abort(&self, py: Python<'_>) -> bool {
+        transport_core::abort(py, &self.stream) == Abort::LoseSoon
     }
 
-    /// As `begin_close`, of a pipe's write end: nothing is written any more, and it still hears when
-    /// its reader goes.
-    fn begin_close_writes(&self) -> bool {
-        self.common.set(CLOSING | DROPS_WRITES) & CLOSING == 0
+    /// Everything queued is written. Says whether `connection_lost` is to be called now.
+    fn drained(&self) -> bool {
+        self.link().ending().drained() == Drained::LoseNow
     }
 
-    /// Notes that `connection_lost` is on its way; says whether it was not before.
-    fn begin_lost(&self) -> bool {
-        self.common.set(LOST) & LOST == 0
+    /// As `retire`, when `connection_lost` is called.
+    fn finish(&self, loop_: &Bound<'_, LoopCore>) {
+        self.link().ending().finish();
+        self.retire(loop_);
     }
 
     #[getter]
     fn closing(&self) -> bool {
-        self.common.has(CLOSING)
+        self.link().ending().is_closing()
     }
 
     #[getter]
     fn lost(&self) -> bool {
-        self.common.has(LOST)
+        self.link().ending().is_losing()
     }
 
     /// Whether the transport reads what comes.
     #[getter]
     fn reading(&self) -> bool {
-        transport_core::is_reading(self)
+        self.link().is_polling()
     }
 
     #[getter]
@@ -224,46 +225,45 @@ impl StreamCore {
 
     #[getter]
     fn write_eof(&self) -> bool {
-        self.common.has(WRITE_EOF)
+        self.link().ending().is_write_shut()
     }
 
-    /// Shuts the write side down once everything is written.
+    /// Shuts the write side down once everything is written; once, and unless it is closing.
     fn shut_write(&self, py: Python<'_>) -> PyResult<()> {
-        self.common.set(WRITE_EOF);
         py.detach(|| self.stream.shut_write()).map_err(|error| os_error(py, &error))
     }
 
     /// Says whether the protocol is a `BufferedProtocol`, or exactly asyncio's
     /// `StreamReaderProtocol`.
     fn set_kind(&self, buffered: bool, streams: bool) {
-        self.common.put(BUFFERED, buffered);
-        self.common.put(STREAMS, streams);
+        self.protocol.set(buffered, streams);
     }
 
     /// Says whether somebody waits for the queue to be empty, so that nobody may write.
     fn set_empty_waiter(&self, waits: bool) {
-        self.common.put(EMPTY_WAITER, waits);
+        self.link().ending().set_empty_waiter(waits);
     }
 
     #[getter]
     fn protocol_paused(&self) -> bool {
-        self.common.has(PROTOCOL_PAUSED)
+        self.link().flow().is_paused()
     }
 
     #[setter]
     fn set_protocol_paused(&self, paused: bool) {
-        self.common.set_protocol_paused(&*self.stream, paused);
+        self.stream.set_protocol_paused(paused);
     }
 
     /// The marks as (low, high), in bytes.
     #[getter]
     fn limits(&self) -> Returned<(usize, usize)> {
-        Returned(self.common.limits())
+        Returned(self.link().flow().limits())
     }
 
-    #[setter]
-    fn set_limits(&self, limits: (usize, usize)) {
-        self.common.set_limits(&*self.stream, limits);
+    /// Sets the marks. Says whether the protocol is to pause writing now.
+    fn set_limits(&self, low: usize, high: usize) -> bool {
+        self.stream.set_limits((low, high));
+        self.link().pauses()
     }
 
     // There is no `__clear__`: a cycle through the holder also goes through its own attributes.
@@ -273,11 +273,12 @@ impl StreamCore {
 }
 
 impl StreamCore {
-    fn with_stream(stream: Stream<Payload>, flags: u32, accepted: Option<Box<Accepted>>) -> Self {
-        let more = if stream.channel().is_pipe() { RESUMES_EMPTY } else { 0 };
+    fn with_stream(stream: Stream<Payload>, placed: bool, accepted: Option<Box<Accepted>>) -> Self {
         Self {
             stream: Arc::new(stream),
-            common: TransportFlags::new(flags | more),
+            protocol: ProtocolKind::new(),
+            kept_weakly: AtomicBool::new(false),
+            placed,
             accepted: Mutex::new(accepted),
             holder: Holder::default(),
         }
@@ -289,12 +290,11 @@ impl StreamCore {
         let channel = Channel::of_socket(&peer);
         let stream = Stream::new(descriptor.as_raw_fd(), channel, Input::Data);
         let accepted = Accepted { descriptor: Some(descriptor), own: None, peer };
-        let flags = if placed { PLACED } else { 0 };
-        Self::with_stream(stream, flags, Some(Box::new(accepted)))
+        Self::with_stream(stream, placed, Some(Box::new(accepted)))
     }
 
     fn left(&self, loop_: &Bound<'_, LoopCore>, left: bool) {
-        if left && self.common.has(PLACED) {
+        if left && self.placed {
             loop_.get().event_loop.metrics().placed.sub_shared(1);
         }
     }
@@ -326,12 +326,12 @@ impl Drop for StreamCore {
 
 impl NativeTransport for StreamCore {
     #[inline(always)]
-    fn common(&self) -> &TransportFlags {
-        &self.common
+    fn link(&self) -> &Link {
+        self.stream.link()
     }
 
     #[inline(always)]
-    fn link(&self) -> &Link {
-        self.stream.link()
+    fn kept_weakly(&self) -> &AtomicBool {
+        &self.kept_weakly
     }
 }

@@ -8,9 +8,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 use super::layout::{learn, loop_of};
 use super::stream::StreamCore;
 use super::stream_turn::write_failed;
-use super::transport_core::{
-    DROPS_WRITES, EMPTY_WAITER, LOST, NativeTransport, WRITE_EOF, schedule,
-};
+use super::transport_core::{NativeTransport, schedule};
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
@@ -20,7 +18,7 @@ use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, Payload, bytes_of};
 use crate::py::event_loop::core::LoopCore;
-use crate::transport::Source;
+use crate::transport::{Refusal, SendChoice, Source, WriteChoice};
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
 ///
@@ -158,35 +156,30 @@ unsafe fn write_bytes(
         let copy = copy_of(py, &object)?;
         return elsewhere(py, slf, "write", &[&copy]);
     }
-    if core.common().flags() & (WRITE_EOF | EMPTY_WAITER | LOST | DROPS_WRITES) != 0 {
-        return refuse(py, slf, core, data.is_empty());
-    }
-    if data.is_empty() {
-        return Ok(none());
-    }
-    if loop_.get().is_behind() {
-        return queue_for_helper(py, slf, core, loop_, keep());
-    }
-    let stream = &core.stream;
-    let mut offset = 0;
-    if !stream.state().bits().is_queued() {
-        match stream.send(data) {
+    let offset = match core.link().choose_write(data.is_empty(), || loop_.get().is_behind()) {
+        WriteChoice::Send(SendChoice::Now) => match core.stream.send(data) {
             Ok(count) => {
                 event_loop.metrics().bytes_out.add(count as u64);
                 if count == data.len() {
                     return Ok(none());
                 }
-                offset = count;
+                count
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
             Err(error) => {
                 // SAFETY: by our caller's word.
                 let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
                 write_failed(&transport, &error)?;
                 return Ok(none());
             }
+        },
+        WriteChoice::Send(SendChoice::Queue) => 0,
+        WriteChoice::Send(SendChoice::QueueForHelper) => {
+            return queue_for_helper(py, slf, core, loop_, keep());
         }
-    }
+        WriteChoice::Nothing => return Ok(none()),
+        WriteChoice::Refuse(refusal) => return refuse(py, slf, refusal),
+    };
     queue(py, slf, core, loop_, keep(), offset)
 }
 
@@ -215,7 +208,7 @@ fn queue(
         schedule(loop_, slf, core.link(), stream.state().end_turn());
     }
     let paused = pause_if_above(loop_, &transport, core);
-    schedule(loop_, slf, core.link(), core.common().look_below(core.link()));
+    schedule(loop_, slf, core.link(), core.link().look_below());
     paused.map(|()| none())
 }
 
@@ -240,27 +233,27 @@ fn queue_for_helper(
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     let paused = pause_if_above(loop_, &transport, core);
-    schedule(loop_, slf, core.link(), core.common().look_below(core.link()));
+    schedule(loop_, slf, core.link(), core.link().look_below());
     paused.map(|()| none())
 }
 
-/// Why nothing may be written now.
+/// Refuses to write: by an error, or in silence.
 #[cold]
 fn refuse(
     py: Python<'_>,
     slf: *mut ffi::PyObject,
-    core: &StreamCore,
-    empty: bool,
+    refusal: Refusal,
 ) -> PyResult<*mut ffi::PyObject> {
-    if core.common().has(WRITE_EOF) {
-        return Err(alloc::runtime_error(py, "Cannot call write() after write_eof()"));
+    match refusal {
+        Refusal::AfterEof => Err(alloc::runtime_error(py, "Cannot call write() after write_eof()")),
+        Refusal::DuringSendfile => {
+            Err(alloc::runtime_error(py, "unable to write; sendfile is in progress"))
+        }
+        Refusal::Dropped => {
+            // SAFETY: `slf` is alive during the call.
+            let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
+            transport.call_method0(intern!(py, "_lost_write"))?;
+            Ok(none())
+        }
     }
-    if core.common().has(EMPTY_WAITER) {
-        return Err(alloc::runtime_error(py, "unable to write; sendfile is in progress"));
-    }
-    if !empty {
-        // SAFETY: `slf` is alive during the call.
-        unsafe { Bound::from_borrowed_ptr(py, slf) }.call_method0(intern!(py, "_lost_write"))?;
-    }
-    Ok(none())
 }

@@ -9,7 +9,7 @@ use pyo3::types::PyString;
 use super::datagram::bytes_from;
 use super::layout::{call_protocol, fatal_error, in_its_context, protocol_of, tell_protocol};
 use super::stream::StreamCore;
-use super::transport_core::{BUFFERED, CLOSING, EMPTY_WAITER, NativeTransport, STREAMS, take_turn};
+use super::transport_core::{NativeTransport, take_turn};
 use crate::config;
 use crate::py::asyncio::stream_feed::{self, Feed, Waiter};
 use crate::py::cpython::alloc;
@@ -19,8 +19,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, Payload};
 use crate::py::cpython::slots::in_critical_section;
 use crate::py::event_loop::core::LoopCore;
-use crate::sys::socket::Channel;
-use crate::transport::{Ahead, Flushed, Input, ReadClaim, Source};
+use crate::transport::{Ahead, Flushed, ReadBudget, ReadChoice, ReadClaim, Source};
 
 /// As much as a terminal has at once.
 const DEVICE_READ_SIZE: usize = 4096;
@@ -57,36 +56,35 @@ pub(crate) fn run(
 }
 
 impl<'a> Turn<'a, '_> {
-    /// Reads, and hands what came to the protocol: again while a read brings as much as it may, so that
-    /// what came together is answered together. The protocol may pause or end the connection each time,
-    /// and then there is no claim to be had.
     #[inline]
-    fn read(&self, mut claim: ReadClaim<'a>) -> PyResult<()> {
-        if self.core.common().has(BUFFERED) {
-            return self.read_into_buffer(claim);
+    fn read(&self, claim: ReadClaim<'a>) -> PyResult<()> {
+        match self.core.stream.choose_read(self.core.protocol.is_buffered()) {
+            ReadChoice::Data => self.read_data(claim),
+            ReadChoice::IntoBuffer => self.read_into_buffer(claim),
+            ReadChoice::PeerGone => self.peer_gone(claim),
+            ReadChoice::Device => self.read_device(claim),
         }
-        if self.core.stream.input() != Input::Data {
-            return self.peer_gone(claim);
-        }
-        if self.core.stream.channel() == Channel::Device {
-            return self.read_device(claim);
-        }
-        let mut left = config::READS_PER_TURN;
-        while self.read_once(claim)? {
-            left -= 1;
-            // The protocol may also have set another one, with a buffer of its own.
-            if left == 0 || self.core.common().has(BUFFERED) {
-                break;
-            }
-            let Some(again) = self.core.stream.state().claim_read_in_turn() else { break };
-            claim = again;
-        }
-        Ok(())
     }
 
-    /// Reads once; says whether it brought as much as it may.
+    /// Reads, and hands what came to the protocol, as often as a turn may. The protocol may pause or end
+    /// the connection each time, and then there is no claim to be had.
+    #[inline(always)]
+    fn read_data(&self, mut claim: ReadClaim<'a>) -> PyResult<()> {
+        let mut budget = ReadBudget::of_turn();
+        loop {
+            let (count, more) = self.read_once(claim)?;
+            // The protocol may also have set another one, with a buffer of its own.
+            if !budget.goes_on_after(count, more) || self.core.protocol.is_buffered() {
+                return Ok(());
+            }
+            let Some(again) = self.core.stream.state().claim_read_in_turn() else { return Ok(()) };
+            claim = again;
+        }
+    }
+
+    /// Reads once; returns how much came, and whether there may be more.
     #[inline]
-    fn read_once(&self, claim: ReadClaim<'_>) -> PyResult<bool> {
+    fn read_once(&self, claim: ReadClaim<'_>) -> PyResult<(usize, bool)> {
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
         let feed = self.feed();
@@ -112,7 +110,7 @@ impl<'a> Turn<'a, '_> {
                 claim.release_in_turn(false);
                 // SAFETY: a new reference, or null with an exception.
                 drop(unsafe { Ref::from_owned_or_err(py, data)? });
-                self.end().map(|()| false)
+                self.end().map(|()| (0, false))
             }
             Ok((data, count, more)) => {
                 claim.release_in_turn(more);
@@ -122,12 +120,11 @@ impl<'a> Turn<'a, '_> {
                     Some(data) => self.received(&unsafe { Ref::from_owned_or_err(py, data)? })?,
                     None => self.fed(feed.as_ref())?,
                 }
-                // An end that was reported with the data is for another turn, after what the data began.
-                Ok(more && count == config::STREAM_READ_SIZE)
+                Ok((count, more))
             }
             Err(error) => {
                 claim.release_in_turn(false);
-                self.read_failed(&error).map(|()| false)
+                self.read_failed(&error).map(|()| (0, false))
             }
         }
     }
@@ -153,7 +150,7 @@ impl<'a> Turn<'a, '_> {
     /// The reader of asyncio's own streams, if data can be given to it natively.
     #[inline(always)]
     fn feed(&self) -> Option<Feed> {
-        if self.core.common().has(STREAMS) { self.reader_to_feed() } else { None }
+        if self.core.protocol.is_streams() { self.reader_to_feed() } else { None }
     }
 
     #[inline(never)]
@@ -187,7 +184,7 @@ impl<'a> Turn<'a, '_> {
         }
         let call = || call_protocol(self.transport, method, [data]).map(drop);
         let called = match protocol_of(self.transport) {
-            Some(protocol) if self.core.common().has(STREAMS) => {
+            Some(protocol) if self.core.protocol.is_streams() => {
                 with_attributes_held(&protocol, call)
             }
             _ => call(),
@@ -229,7 +226,7 @@ impl<'a> Turn<'a, '_> {
         let state = self.core.stream.state();
         state.close_read();
         let told = self.call(intern!(py, "_read_end"));
-        if told.is_err() && !self.core.common().has(CLOSING) {
+        if told.is_err() && !self.core.link().ending().is_closing() {
             // What ends the program came between, and the program may go on: the protocol hears of the
             // end again, as in asyncio.
             state.reopen_read();
@@ -357,7 +354,7 @@ impl<'a> Turn<'a, '_> {
         }
         let mut rest = data;
         while !rest.is_empty() {
-            if !self.core.common().has(BUFFERED) {
+            if !self.core.protocol.is_buffered() {
                 return match bytes(self.transport.py(), rest) {
                     Ok(data) => (&[], self.received(&data)),
                     Err(error) => (rest, Err(error)),
@@ -419,10 +416,10 @@ impl<'a> Turn<'a, '_> {
             return write_failed(self.transport, &error);
         }
         let mut result = Ok(());
-        if core.common().resumes(core.link()) {
+        if core.link().resumes() {
             result = self.call(intern!(py, "_resume_protocol"));
         }
-        if !core.stream.state().bits().is_queued() && core.common().has(CLOSING | EMPTY_WAITER) {
+        if !core.stream.state().bits().is_queued() && core.link().ending().awaits_empty() {
             result = both(py, result, self.call(intern!(py, "_drained")));
         }
         result

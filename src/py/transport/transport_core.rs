@@ -1,11 +1,11 @@
-//! What the native halves of all transports have besides their state machines: their flags, the
-//! marks of flow control, and how they come to a loop and leave it.
+//! What the native halves of all transports have besides their state machines: how they come to a loop,
+//! are kept by it and leave it, and what a turn begins and ends with.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicU32, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    AtomicBool,
+    Ordering::{Acquire, Release},
 };
 
 use pyo3::ffi;
@@ -22,127 +22,15 @@ use crate::py::cpython::returned::Returned;
 use crate::py::event_loop::callback::Callback;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::kept;
-use crate::transport::{Descriptor, Link, Port, Schedule, Source, State, Turn};
-
-/// `close` was called, or the connection is being torn down.
-pub(crate) const CLOSING: u32 = 1 << 0;
-/// `write_eof` was called.
-pub(crate) const WRITE_EOF: u32 = 1 << 1;
-/// The protocol was told to pause writing.
-pub(crate) const PROTOCOL_PAUSED: u32 = 1 << 2;
-/// The protocol is a `BufferedProtocol`.
-pub(crate) const BUFFERED: u32 = 1 << 3;
-/// Somebody waits for the queue to be empty (`sendfile`), and nobody may write meanwhile.
-pub(crate) const EMPTY_WAITER: u32 = 1 << 4;
-/// `connection_lost` is on its way, or was called.
-pub(crate) const LOST: u32 = 1 << 5;
-/// What is written is dropped: of a pipe that is closing.
-pub(crate) const DROPS_WRITES: u32 = 1 << 6;
-/// The loop keeps the transport weakly.
-pub(crate) const LOOSE: u32 = 1 << 7;
-/// A paused protocol goes on when nothing is queued any more, whatever the low-water mark: of a pipe.
-pub(crate) const RESUMES_EMPTY: u32 = 1 << 8;
-/// The reactor cannot watch the descriptor: nothing is ever read from it.
-pub(crate) const UNWATCHED: u32 = 1 << 9;
-/// The protocol is asyncio's own `StreamReaderProtocol`.
-pub(crate) const STREAMS: u32 = 1 << 10;
-/// A pool-wide server placed it on its loop.
-pub(crate) const PLACED: u32 = 1 << 11;
-
-/// Flags and marks. Changed by the loop's thread, or by any while nobody runs the loop.
-#[derive(Debug)]
-pub(crate) struct TransportFlags {
-    flags: AtomicU32,
-    high_water: AtomicUsize,
-    low_water: AtomicUsize,
-}
+use crate::transport::{Abort, Descriptor, Link, Port, Schedule, Source, State, Turn};
 
 /// The native half of a transport, of whichever kind.
 pub(crate) trait NativeTransport {
-    fn common(&self) -> &TransportFlags;
+    /// What it has whatever it is made of: its state, its flow control, its end.
     fn link(&self) -> &Link;
-}
 
-impl TransportFlags {
-    pub(crate) fn new(flags: u32) -> Self {
-        Self {
-            flags: AtomicU32::new(flags),
-            high_water: AtomicUsize::new(64 * 1024),
-            low_water: AtomicUsize::new(16 * 1024),
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn flags(&self) -> u32 {
-        self.flags.load(Acquire)
-    }
-
-    #[inline(always)]
-    pub(crate) fn has(&self, flag: u32) -> bool {
-        self.flags() & flag != 0
-    }
-
-    /// Sets flags; returns what was set before.
-    pub(crate) fn set(&self, flags: u32) -> u32 {
-        self.flags.fetch_or(flags, AcqRel)
-    }
-
-    pub(crate) fn put(&self, flag: u32, on: bool) {
-        if on {
-            self.set(flag);
-        } else {
-            self.flags.fetch_and(!flag, AcqRel);
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_above_high_water(&self, link: &Link) -> bool {
-        link.queued() > self.high_water.load(Relaxed)
-    }
-
-    /// With no more queued than this a paused protocol goes on.
-    #[inline(always)]
-    fn resume_mark(&self) -> usize {
-        if self.has(RESUMES_EMPTY) { 0 } else { self.low_water.load(Relaxed) }
-    }
-
-    /// Whether a paused protocol is to go on.
-    #[inline(always)]
-    pub(crate) fn resumes(&self, link: &Link) -> bool {
-        self.has(PROTOCOL_PAUSED) && link.queued() <= self.resume_mark()
-    }
-
-    pub(crate) fn set_protocol_paused(&self, port: &impl Port, paused: bool) {
-        self.put(PROTOCOL_PAUSED, paused);
-        port.tell_below(if paused { self.resume_mark() } else { 0 });
-    }
-
-    /// The marks as (low, high).
-    pub(crate) fn limits(&self) -> (usize, usize) {
-        (self.low_water.load(Relaxed), self.high_water.load(Relaxed))
-    }
-
-    pub(crate) fn set_limits(&self, port: &impl Port, (low, high): (usize, usize)) {
-        self.low_water.store(low, Relaxed);
-        self.high_water.store(high, Relaxed);
-        if self.has(PROTOCOL_PAUSED) {
-            port.tell_below(self.resume_mark());
-        }
-    }
-
-    /// Lets a turn go on with what was written, if somebody waits for what has come true: outside of
-    /// a turn, or by another thread before it knew that it was to tell.
-    pub(crate) fn look_below(&self, link: &Link) -> Schedule {
-        let ends = self.has(CLOSING) && link.queued() == 0;
-        if ends || self.resumes(link) { link.state().note_news() } else { Schedule::Unneeded }
-    }
-}
-
-/// Whether the transport reads what comes.
-pub(crate) fn is_reading(core: &impl NativeTransport) -> bool {
-    let bits = core.link().state().bits();
-    let is_closed = bits.is_read_closed() || core.common().has(UNWATCHED);
-    !(bits.is_paused() || bits.is_unstarted() || is_closed)
+    /// Whether the loop keeps the transport weakly: see [`keep_as_needed`].
+    fn kept_weakly(&self) -> &AtomicBool;
 }
 
 /// Registers a transport with its loop's reactor, and lets it begin in the next turn. Returns whether
@@ -180,6 +68,7 @@ pub(crate) fn register<P: Port + 'static>(
         give_back();
         return Err(os_error(py, &error));
     }
+    port.link().set_watched(is_watched);
     core.event_loop.metrics().transports.add_shared(1);
     core.schedule(Callback::from_native(transport.into()));
     Ok(is_watched)
@@ -195,10 +84,12 @@ pub(crate) fn keep_as_needed<H: NativeTransport>(
     loop_: &Bound<'_, LoopCore>,
     transport: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let bits = core.link().state().bits();
-    let is_loose = core.common().has(LOOSE);
-    let may_be = bits.is_paused() && !bits.is_queued() && !bits.is_unstarted();
-    if is_loose == may_be { Ok(()) } else { keep(core, loop_, transport, may_be) }
+    let weakly = core.link().state().bits().expects_nothing();
+    if core.kept_weakly().load(Acquire) == weakly {
+        Ok(())
+    } else {
+        keep(core, loop_, transport, weakly)
+    }
 }
 
 #[cold]
@@ -206,18 +97,18 @@ fn keep<H: NativeTransport>(
     core: &H,
     loop_: &Bound<'_, LoopCore>,
     transport: &Bound<'_, PyAny>,
-    loose: bool,
+    weakly: bool,
 ) -> PyResult<()> {
     let py = loop_.py();
     let Some(token) = core.link().token() else { return Ok(()) };
-    let cookie = if loose { kept::weakly(transport)? } else { kept::strongly(transport.clone()) };
+    let cookie = if weakly { kept::weakly(transport)? } else { kept::strongly(transport.clone()) };
     let shared = loop_.get().event_loop.shared();
     let before = lock_attached(py, &shared.sources).replace(token, cookie);
     // SAFETY: the table took the one and gave the other away, or took none.
     unsafe { kept::give_up(py, before.unwrap_or(cookie)) };
     if before.is_some() {
-        core.common().put(LOOSE, loose);
-        transport.call_method1(intern!(py, "_kept"), (!loose,))?;
+        core.kept_weakly().store(weakly, Release);
+        transport.call_method1(intern!(py, "_kept"), (!weakly,))?;
     }
     Ok(())
 }
@@ -257,7 +148,7 @@ pub(crate) fn take_turn<'a, H: NativeTransport>(
     let begun = state.begin_turn();
     let unstarted = begun.bits.is_unstarted();
     // Of a connection aborted this early the protocol hears as of any other: it was made, and lost.
-    if begun.bits.is_dead() && !(unstarted && core.common().has(LOST)) {
+    if begun.bits.is_dead() && !(unstarted && link.ending().is_losing()) {
         return Ok(());
     }
     let in_turn = InTurn { loop_, object: transport.as_ptr(), state, token: || link.token() };
@@ -298,6 +189,15 @@ pub(crate) fn make_entry(
     core.schedule(Callback::from_native(unsafe { Ref::from_borrowed(slf) }));
 }
 
+/// Ends the connection at once, unless that has begun: what is queued is forgotten.
+pub(crate) fn abort<P: Port>(py: Python<'_>, port: &Arc<P>) -> Abort {
+    let aborted = port.link().ending().abort();
+    if aborted == Abort::LoseSoon {
+        give_up(py, port);
+    }
+    aborted
+}
+
 /// Ends all work on the descriptor, and takes the transport from its loop. Afterwards the descriptor
 /// may be closed. Says whether it was with its loop.
 pub(crate) fn retire<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool {
@@ -323,7 +223,7 @@ pub(crate) fn leave<P: Port>(port: &Arc<P>, loop_: &Bound<'_, LoopCore>) -> bool
 
 /// Forbids further work and waits, detached, for a job under way on another thread: at most a few
 /// system calls that do not wait. Then drops what was queued.
-pub(crate) fn give_up<P: Port>(py: Python<'_>, port: &Arc<P>) {
+fn give_up<P: Port>(py: Python<'_>, port: &Arc<P>) {
     let state = port.link().state();
     if state.retire() {
         py.detach(|| wait_until_unclaimed(state));

@@ -10,7 +10,7 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::PyBytes;
 
 use super::layout::{cast, core_of, loop_of};
-use super::transport_core::{self, CLOSING, NativeTransport, PROTOCOL_PAUSED, UNWATCHED, schedule};
+use super::transport_core::{self, NativeTransport, schedule};
 use crate::event_loop::Job;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -109,7 +109,7 @@ unsafe extern "C" fn is_closing<C: NativeTransport + PyClass<Frozen = True> + Sy
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type.
-    unsafe { enter(slf, |_, core: &C| Ok(boolean(core.common().has(CLOSING)))) }
+    unsafe { enter(slf, |_, core: &C| Ok(boolean(core.link().ending().is_closing()))) }
 }
 
 unsafe extern "C" fn is_reading<C: NativeTransport + PyClass<Frozen = True> + Sync>(
@@ -117,12 +117,7 @@ unsafe extern "C" fn is_reading<C: NativeTransport + PyClass<Frozen = True> + Sy
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type.
-    unsafe {
-        enter(slf, |_, core: &C| {
-            let paused = core.link().state().bits().is_paused();
-            Ok(boolean(!core.common().has(CLOSING) && !paused))
-        })
-    }
+    unsafe { enter(slf, |_, core: &C| Ok(boolean(core.link().is_reading()))) }
 }
 
 unsafe extern "C" fn get_write_buffer_size<C: NativeTransport + PyClass<Frozen = True> + Sync>(
@@ -144,9 +139,8 @@ unsafe extern "C" fn pause_reading<C: NativeTransport + PyClass<Frozen = True> +
             if !is_here(loop_.get()) {
                 return elsewhere(py, slf, "pause_reading", &[]);
             }
-            let state = core.link().state();
-            if !core.common().has(CLOSING) && !state.bits().is_paused() {
-                state.pause();
+            if core.link().is_reading() {
+                core.link().state().pause();
                 transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
                 if loop_.get().is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
@@ -169,11 +163,11 @@ unsafe extern "C" fn resume_reading<C: NativeTransport + PyClass<Frozen = True> 
             if !is_here(loop_.get()) {
                 return elsewhere(py, slf, "resume_reading", &[]);
             }
-            let state = core.link().state();
-            if !core.common().has(CLOSING) && state.bits().is_paused() {
-                schedule(loop_, slf, core.link(), state.resume());
+            let (link, state) = (core.link(), core.link().state());
+            if !link.ending().is_closing() && state.bits().is_paused() {
+                schedule(loop_, slf, link, state.resume());
                 transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
-                if core.common().has(UNWATCHED) {
+                if link.is_unwatched() {
                     return Err(os_error(py, &std::io::Error::from_raw_os_error(libc::EPERM)));
                 }
                 if loop_.get().is_debug() {
@@ -194,8 +188,7 @@ pub(crate) fn pause_if_above(
 ) -> PyResult<()> {
     let py = transport.py();
     let kept = transport_core::keep_as_needed(core, loop_, transport);
-    let common = core.common();
-    if common.is_above_high_water(core.link()) && !common.has(PROTOCOL_PAUSED) {
+    if core.link().pauses() {
         let paused = transport.call_method0(intern!(py, "_pause_protocol"));
         return both(py, kept, paused.map(drop));
     }

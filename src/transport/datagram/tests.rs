@@ -274,3 +274,15 @@ fn a_retired_socket_sends_and_receives_no_more() {
     datagrams.forget();
     assert_eq!((datagrams.queued(), drain(&far).len()), (0, 0));
 }
+
+#[test]
+fn what_is_sent_is_lost_from_an_abort_on_or_with_the_socket() {
+    use crate::transport::{Abort, Close};
+    let (datagrams, _near, _far) = pair();
+    assert_eq!(datagrams.close(), Close::LoseSoon);
+    assert!(datagrams.state().bits().is_read_closed());
+    assert!(datagrams.is_lost(true) && !datagrams.is_lost(false), "as asyncio's");
+    assert_eq!(datagrams.link().ending().abort(), Abort::Ignore);
+    assert!(!datagrams.state().retire());
+    assert!(datagrams.is_lost(true) && datagrams.is_lost(false));
+}

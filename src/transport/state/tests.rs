@@ -139,3 +139,17 @@ fn a_claim_whose_holder_panics_is_given_back_and_nothing_is_forgotten() {
     assert_eq!(state.end_turn(), Schedule::Needed, "neither was done");
     assert!(state.claim_read().is_some() && state.claim_write().is_some());
 }
+
+#[test]
+fn a_paused_transport_with_nothing_to_write_expects_nothing() {
+    let state = State::new();
+    state.pause();
+    assert!(!state.bits().expects_nothing(), "its protocol does not know it yet");
+    let _ = state.start();
+    assert!(state.bits().expects_nothing());
+    state.set_queued(true);
+    assert!(!state.bits().expects_nothing());
+    state.set_queued(false);
+    let _ = state.resume();
+    assert!(!state.bits().expects_nothing());
+}
