@@ -19,6 +19,8 @@ mod listener;
 mod read_ahead;
 mod read_buffer;
 mod read_choice;
+mod read_steps;
+mod reader;
 mod source;
 mod state;
 mod stream;
@@ -35,6 +37,11 @@ pub use listener::Listener;
 pub use read_ahead::Ahead;
 pub use read_buffer::ReadBuffer;
 pub use read_choice::{ReadBudget, ReadChoice};
+pub use read_steps::{ReadPhase, ReadSteps, Step, StepRefusal};
+pub use reader::{
+    Answer, BeforeWait, FeedOutcome, FirstStep, Found, LookOutcome, Overrun, ReadProgress,
+    ReaderState, WaitOutcome, Wanted,
+};
 pub use source::{
     AcceptSink, Connection, Entry, JobContext, Registrar, Report, Scratch, Source, SourceTable,
 };
@@ -43,6 +50,8 @@ pub use stream::{Flushed, Input, Stream};
 pub use write_choice::{SendChoice, WriteChoice};
 pub use write_queue::Buffer;
 
+#[cfg(all(test, loom))]
+mod loom_reads;
 #[cfg(all(test, loom))]
 mod loom_tests;
 

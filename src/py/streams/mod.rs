@@ -7,8 +7,6 @@ pub(crate) mod reader;
 pub(crate) mod reader_methods;
 pub(crate) mod reader_state;
 pub(crate) mod stream_future;
-pub(crate) mod stream_look;
-pub(crate) mod stream_phase;
 pub(crate) mod stream_read;
 pub(crate) mod stream_waiter;
 pub(crate) mod writer;

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::reader_methods;
-use super::reader_state::{self, Chunk, StreamReaderCore, take_waiter, transport, with};
+use super::reader_state::{self, Chunk, Held, StreamReaderCore, with};
 use super::stream_future;
 use super::stream_read::StreamRead;
 use super::stream_waiter::{Callbacks, Outcome};
@@ -16,6 +16,7 @@ use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, bytes_of};
 use crate::py::transport::transport_methods::none;
+use crate::transport::FeedOutcome;
 
 /// Adds the methods to the class of readers.
 ///
@@ -56,15 +57,19 @@ struct Waiting {
     callbacks: Option<Callbacks>,
 }
 
-/// Takes who waits, and ends the wait of a `StreamRead`. In the reader's critical section.
+/// Takes who waits, and ends the wait of a `StreamRead`.
 ///
 /// # Safety
-/// `reader` is a live reader, and the thread attached.
+/// `reader` is the one that is held.
 #[inline(always)]
-unsafe fn take_waiting(py: Python<'_>, reader: *mut ffi::PyObject) -> Option<Waiting> {
+unsafe fn take_waiting(
+    py: Python<'_>,
+    held: &mut Held<'_>,
+    reader: *mut ffi::PyObject,
+) -> Option<Waiting> {
     // SAFETY: by our caller's word. What is settled has no reference in it.
     unsafe {
-        let waiter = take_waiter(reader, None)?;
+        let waiter = held.take_waiter(None)?;
         let callbacks = match waiter.as_py().bind(py).cast_exact::<StreamRead>() {
             // One that does not wait any more has nobody to tell.
             Ok(read) if std::ptr::eq(read.get().reader(), reader) => {
@@ -88,14 +93,6 @@ fn wake(py: Python<'_>, waiting: Waiting) -> PyResult<()> {
         waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
     }
     Ok(())
-}
-
-/// What came of bytes that were fed.
-struct Fed {
-    spent: Option<Chunk>,
-    waiting: Option<Waiting>,
-    /// The transport, if it is to pause.
-    pause: Option<Ref>,
 }
 
 /// Appends what has come to a reader, wakes who waits for it, and pauses the transport if it is too
@@ -137,29 +134,25 @@ unsafe fn feed_bytes(
     keep: impl FnOnce() -> Option<Chunk>,
 ) -> PyResult<()> {
     // SAFETY: by our caller's word; what is to be dropped is returned.
-    let fed = unsafe {
-        with(reader, |received| {
-            if received.eof {
-                return None;
-            }
-            if data.is_empty() {
-                return Some(Fed { spent: None, waiting: None, pause: None });
-            }
-            let spent = received.buffer.feed(data, keep);
-            let length = received.buffer.bytes().len();
-            let is_too_much = !received.paused && length > received.limit.saturating_mul(2);
-            let pause = if is_too_much { transport(reader) } else { None };
-            Some(Fed { spent, waiting: take_waiting(py, reader), pause })
+    let (fed, waiting, too_fast) = unsafe {
+        with(reader, |held| {
+            let fed = held.state.feed(data, keep);
+            let FeedOutcome::Fed { pauses, .. } = fed else { return (fed, None, None) };
+            let transport = if pauses { held.transport() } else { None };
+            (fed, take_waiting(py, held, reader), transport)
         })
     };
-    let Some(fed) = fed else {
-        return Err(alloc::error::<PyAssertionError>(py, "feed_data after feed_eof"));
-    };
-    drop(fed.spent);
-    if let Some(waiting) = fed.waiting {
+    match fed {
+        FeedOutcome::Fed { spent, .. } => drop(spent),
+        FeedOutcome::Nothing => return Ok(()),
+        FeedOutcome::AfterEof => {
+            return Err(alloc::error::<PyAssertionError>(py, "feed_data after feed_eof"));
+        }
+    }
+    if let Some(waiting) = waiting {
         wake(py, waiting)?;
     }
-    match fed.pause {
+    match too_fast {
         // SAFETY: by our caller's word.
         Some(transport) => unsafe { pause(py, reader, &transport) },
         None => Ok(()),
@@ -175,7 +168,7 @@ unsafe fn pause(py: Python<'_>, reader: *mut ffi::PyObject, transport: &Ref) -> 
     match transport.as_py().call_method0(py, intern!(py, "pause_reading")) {
         Ok(_) => {
             // SAFETY: by our caller's word.
-            unsafe { with(reader, |received| received.paused = true) };
+            unsafe { with(reader, |held| held.state.set_paused(true)) };
             Ok(())
         }
         Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
@@ -210,7 +203,7 @@ unsafe extern "C" fn feed_data(
 unsafe extern "C" fn at_eof(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type; a bool is not counted.
     unsafe {
-        let ended = with(slf, |received| received.eof && received.buffer.bytes().is_empty());
+        let ended = with(slf, |held| held.state.at_eof());
         if ended { ffi::Py_True() } else { ffi::Py_False() }
     }
 }

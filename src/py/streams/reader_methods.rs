@@ -5,11 +5,11 @@ use std::ptr;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::stream_look::Kind;
 use super::stream_read::StreamRead;
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{Arguments, fast_def, method_def, raise};
 use crate::py::cpython::object::Ref;
+use crate::transport::Wanted;
 
 /// The methods of readers that make a [`StreamRead`].
 pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
@@ -56,7 +56,7 @@ unsafe fn enter(
     slf: *mut ffi::PyObject,
     (args, count, kwnames): (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject),
     (method, name, required): (&str, &str, usize),
-    kind: impl FnOnce(Python<'_>, Option<*mut ffi::PyObject>) -> PyResult<Kind>,
+    wanted: impl FnOnce(Python<'_>, Option<*mut ffi::PyObject>) -> PyResult<(Wanted, Option<Ref>)>,
 ) -> *mut ffi::PyObject {
     // SAFETY: by our caller's word.
     raise(|py| unsafe {
@@ -68,7 +68,8 @@ unsafe fn enter(
             let [given] = arguments.named(&reader, method, [name], required)?;
             given
         };
-        StreamRead::create(py, slf, kind(py, (!given.is_null()).then_some(given))?)
+        let (wanted, given) = wanted(py, (!given.is_null()).then_some(given))?;
+        StreamRead::create(py, slf, wanted, given)
     })
 }
 
@@ -95,7 +96,7 @@ unsafe extern "C" fn read(
     unsafe {
         enter(slf, (args, count, kwnames), ("read", "n", 0), |py, n| {
             let n = n.map_or(Ok(-1), |n| size(py, n))?;
-            Ok(usize::try_from(n).map_or(Kind::All, Kind::Some))
+            Ok((usize::try_from(n).map_or(Wanted::All, Wanted::AtMost), None))
         })
     }
 }
@@ -109,7 +110,7 @@ unsafe extern "C" fn readexactly(
     // SAFETY: as above.
     unsafe {
         enter(slf, (args, count, kwnames), ("readexactly", "n", 1), |py, n| {
-            Ok(Kind::Exactly(n.map_or(Ok(0), |n| size(py, n))?))
+            Ok((Wanted::Exactly(n.map_or(Ok(0), |n| size(py, n))?), None))
         })
     }
 }
@@ -123,10 +124,11 @@ unsafe extern "C" fn readuntil(
     // SAFETY: as above.
     unsafe {
         enter(slf, (args, count, kwnames), ("readuntil", "separator", 0), |py, separator| {
-            Ok(Kind::Until(match separator {
+            let separator = match separator {
                 Some(separator) => Ref::from_borrowed(separator),
                 None => alloc::bytes(py, b"\n")?.into_any().into(),
-            }))
+            };
+            Ok((Wanted::Until, Some(separator)))
         })
     }
 }
@@ -140,10 +142,11 @@ unsafe extern "C" fn wait_for_data(
     // SAFETY: as above.
     unsafe {
         enter(slf, (args, count, kwnames), ("_wait_for_data", "func_name", 1), |py, name| {
-            Ok(Kind::Wait(match name {
+            let name = match name {
                 Some(name) => Ref::from_borrowed(name),
                 None => py.None().into_bound(py).into(),
-            }))
+            };
+            Ok((Wanted::Arrival, Some(name)))
         })
     }
 }
@@ -152,9 +155,9 @@ unsafe extern "C" fn readline(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    raise(|py| StreamRead::create(py, slf, Kind::Line))
+    raise(|py| StreamRead::create(py, slf, Wanted::Line, None))
 }
 
 unsafe extern "C" fn anext(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    raise(|py| StreamRead::create(py, slf, Kind::Next))
+    raise(|py| StreamRead::create(py, slf, Wanted::Next, None))
 }

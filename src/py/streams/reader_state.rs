@@ -17,7 +17,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::bytes_of;
 use crate::py::cpython::returned::Returned;
 use crate::py::cpython::slots::{in_critical_section, slot, slot_offset};
-use crate::transport::{Buffer, ReadBuffer};
+use crate::transport::{Buffer, ReaderState};
 
 /// A `bytes` object that came whole. Dropped by attached threads, outside of critical sections.
 #[derive(Debug)]
@@ -32,21 +32,10 @@ unsafe impl Buffer for Chunk {
     }
 }
 
-/// What a reader knows of its stream.
-#[derive(Debug, Default)]
-pub(crate) struct Received {
-    pub(crate) buffer: ReadBuffer<Chunk>,
-    /// Bytes; the transport is paused above twice as many.
-    pub(crate) limit: usize,
-    pub(crate) eof: bool,
-    /// The transport was paused by the reader.
-    pub(crate) paused: bool,
-}
-
 /// The native half of a stream reader. Use `loop_pool.start_server`.
 #[pyclass(frozen, subclass, module = "loop_pool._core")]
 pub(crate) struct StreamReaderCore {
-    received: UnsafeCell<Received>,
+    state: UnsafeCell<ReaderState<Chunk>>,
 }
 
 // SAFETY: `with` alone touches the cell, in the critical section of the object.
@@ -78,17 +67,73 @@ pub(crate) fn layout() -> &'static Layout {
     unsafe { LAYOUT.get().unwrap_unchecked() }
 }
 
-/// Calls `f` with what a reader has received, in its critical section.
+/// A reader in whose critical section this thread is: what it has received, and the slots that change.
+pub(crate) struct Held<'s> {
+    pub(crate) state: &'s mut ReaderState<Chunk>,
+    reader: *mut ffi::PyObject,
+}
+
+/// Calls `f` with a reader, in its critical section.
 ///
 /// # Safety
 /// `reader` is a live reader, the thread attached, and `f` runs no Python and drops no reference.
 #[inline(always)]
-pub(crate) unsafe fn with<R>(reader: *mut ffi::PyObject, f: impl FnOnce(&mut Received) -> R) -> R {
+pub(crate) unsafe fn with<R>(reader: *mut ffi::PyObject, f: impl FnOnce(&mut Held<'_>) -> R) -> R {
     // SAFETY: a reader inherits `StreamReaderCore`; `Bound` is laid out as its pointer. One thread at a
     // time is in the section, and by the caller's word `f` does not come here again.
     unsafe {
         let core = (*(&raw const reader).cast::<Bound<'_, StreamReaderCore>>()).get();
-        in_critical_section(reader, || f(&mut *core.received.get()))
+        in_critical_section(reader, || f(&mut Held { state: &mut *core.state.get(), reader }))
+    }
+}
+
+impl Held<'_> {
+    /// What stands in a slot: borrowed, null or `None` where it holds nothing.
+    #[inline(always)]
+    fn slot(&self, offset: usize) -> *mut *mut ffi::PyObject {
+        // SAFETY: the reader is alive, by the word of who called `with`, and the offset one of its slots.
+        unsafe { slot(self.reader, offset) }
+    }
+
+    /// The transport.
+    pub(crate) fn transport(&self) -> Option<Ref> {
+        // SAFETY: as above; the thread is attached, and in the section.
+        unsafe { held(self.reader, layout().transport) }
+    }
+
+    /// Whether somebody waits.
+    #[inline(always)]
+    pub(crate) fn is_awaited(&self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let waiter = *self.slot(layout().waiter);
+            !waiter.is_null() && !std::ptr::eq(waiter, ffi::Py_None())
+        }
+    }
+
+    /// Notes who waits, where nobody does.
+    #[inline(always)]
+    pub(crate) fn set_waiter(&mut self, waiter: Ref) {
+        // SAFETY: as above. What was there is null or `None`, which is not counted.
+        unsafe { *self.slot(layout().waiter) = waiter.into_ptr() };
+    }
+
+    /// Takes who waits: whoever it is, or only this one.
+    #[inline(always)]
+    pub(crate) fn take_waiter(&mut self, only: Option<*mut ffi::PyObject>) -> Option<Ref> {
+        // SAFETY: as above; the reference passes from the slot to the caller.
+        unsafe {
+            let place = self.slot(layout().waiter);
+            let waiter = *place;
+            if waiter.is_null()
+                || std::ptr::eq(waiter, ffi::Py_None())
+                || only.is_some_and(|only| !std::ptr::eq(only, waiter))
+            {
+                return None;
+            }
+            *place = ffi::Py_None();
+            std::ptr::NonNull::new(waiter).map(|waiter| Ref::from_owned(waiter))
+        }
     }
 }
 
@@ -152,120 +197,62 @@ pub(crate) unsafe fn woken(reader: *mut ffi::PyObject) -> Option<Ref> {
     unsafe { in_critical_section(reader, || held(reader, layout().woken)) }
 }
 
-/// The transport. In the reader's critical section.
-///
-/// # Safety
-/// `reader` is a live reader.
-pub(crate) unsafe fn transport(reader: *mut ffi::PyObject) -> Option<Ref> {
-    // SAFETY: by our caller's word.
-    unsafe { held(reader, layout().transport) }
-}
-
-/// Whether somebody waits. In the reader's critical section.
-///
-/// # Safety
-/// `reader` is a live reader.
-#[inline(always)]
-pub(crate) unsafe fn is_awaited(reader: *mut ffi::PyObject) -> bool {
-    // SAFETY: by our caller's word.
-    unsafe {
-        let waiter = *slot(reader, layout().waiter);
-        !waiter.is_null() && !std::ptr::eq(waiter, ffi::Py_None())
-    }
-}
-
-/// Notes who waits, where nobody does. In the reader's critical section.
-///
-/// # Safety
-/// `reader` is a live reader.
-#[inline(always)]
-pub(crate) unsafe fn set_waiter(reader: *mut ffi::PyObject, waiter: Ref) {
-    // SAFETY: by our caller's word. What was there is null or `None`, which is not counted.
-    unsafe { *slot(reader, layout().waiter) = waiter.into_ptr() };
-}
-
-/// Takes who waits: whoever it is, or only this one. In the reader's critical section.
-///
-/// # Safety
-/// `reader` is a live reader.
-#[inline(always)]
-pub(crate) unsafe fn take_waiter(
-    reader: *mut ffi::PyObject,
-    only: Option<*mut ffi::PyObject>,
-) -> Option<Ref> {
-    // SAFETY: by our caller's word; the reference passes from the slot to the caller.
-    unsafe {
-        let place = slot(reader, layout().waiter);
-        let waiter = *place;
-        if waiter.is_null()
-            || std::ptr::eq(waiter, ffi::Py_None())
-            || only.is_some_and(|only| !std::ptr::eq(only, waiter))
-        {
-            return None;
-        }
-        *place = ffi::Py_None();
-        std::ptr::NonNull::new(waiter).map(|waiter| Ref::from_owned(waiter))
-    }
-}
-
 #[pymethods]
 impl StreamReaderCore {
     /// The arguments are those of the subclass's `__init__`.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { received: UnsafeCell::default() }
+        Self { state: UnsafeCell::default() }
     }
 
     #[getter(_limit)]
     fn limit(slf: &Bound<'_, Self>) -> Returned<usize> {
         // SAFETY: it is alive, and nothing is dropped.
-        Returned(unsafe { with(slf.as_ptr(), |received| received.limit) })
+        Returned(unsafe { with(slf.as_ptr(), |held| held.state.limit()) })
     }
 
     #[setter(_limit)]
     fn set_limit(slf: &Bound<'_, Self>, limit: usize) {
         // SAFETY: as above.
-        unsafe { with(slf.as_ptr(), |received| received.limit = limit) };
+        unsafe { with(slf.as_ptr(), |held| held.state.set_limit(limit)) };
     }
 
     #[getter(_eof)]
     fn eof(slf: &Bound<'_, Self>) -> bool {
         // SAFETY: as above.
-        unsafe { with(slf.as_ptr(), |received| received.eof) }
+        unsafe { with(slf.as_ptr(), |held| held.state.eof()) }
     }
 
     #[setter(_eof)]
     fn set_eof(slf: &Bound<'_, Self>, eof: bool) {
         // SAFETY: as above.
-        unsafe { with(slf.as_ptr(), |received| received.eof = eof) };
+        unsafe { with(slf.as_ptr(), |held| held.state.set_eof(eof)) };
     }
 
     #[getter(_paused)]
     fn paused(slf: &Bound<'_, Self>) -> bool {
         // SAFETY: as above.
-        unsafe { with(slf.as_ptr(), |received| received.paused) }
+        unsafe { with(slf.as_ptr(), |held| held.state.is_paused()) }
     }
 
     #[setter(_paused)]
     fn set_paused(slf: &Bound<'_, Self>, paused: bool) {
         // SAFETY: as above.
-        unsafe { with(slf.as_ptr(), |received| received.paused = paused) };
+        unsafe { with(slf.as_ptr(), |held| held.state.set_paused(paused)) };
     }
 
     /// A copy of what has been received and not been read.
     fn _copy_buffer<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         // SAFETY: as above; making bytes runs no Python.
-        let copy = unsafe { with(slf.as_ptr(), |received| received.buffer.bytes().to_vec()) };
+        let copy = unsafe { with(slf.as_ptr(), |held| held.state.bytes().to_vec()) };
         alloc::bytes(slf.py(), &copy)
     }
 
     /// Forgets what has been received and not been read.
     fn _clear_buffer(slf: &Bound<'_, Self>) {
         // SAFETY: as above; what is to be dropped is returned.
-        let spent = unsafe {
-            with(slf.as_ptr(), |received| received.buffer.advance(received.buffer.bytes().len()))
-        };
+        let spent = unsafe { with(slf.as_ptr(), |held| held.state.clear()) };
         drop(spent);
     }
 }

@@ -6,7 +6,7 @@
 //! reader wakes it and hands nothing over: the bytes are taken when the task runs again. So a task that
 //! is cancelled in between has taken none.
 
-use std::cell::UnsafeCell;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{
@@ -17,28 +17,28 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use super::reader_state;
-use super::stream_look::{self, Kind, LookOutcome, ReadProgress};
-use super::stream_phase::{Phase, Refusal, Turn};
+use super::reader_state::{self, Chunk};
 use super::stream_waiter::{Outcome, Parts, Waiter, cancelled_error};
 use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
+use crate::py::cpython::payload::Borrowed;
 use crate::py::cpython::returned::Returned;
+use crate::transport::{
+    Answer, BeforeWait, FirstStep, Found, LookOutcome, NoSeparator, Overrun, ReadPhase,
+    ReadProgress, ReadSteps, Separators, Step as ReadStep, StepRefusal, WaitOutcome, Wanted,
+};
 
 /// A `read` or its like, to be awaited once.
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct StreamRead {
     reader: Ref,
-    kind: Kind,
-    phase: Phase,
+    wanted: Wanted,
+    /// The separators of [`Wanted::Until`]; for [`Wanted::Arrival`] the method of that name.
+    given: Option<Ref>,
+    steps: ReadSteps<ReadProgress>,
     pub(crate) waiter: Waiter,
-    /// Touched by who has the [`Turn`].
-    progress: UnsafeCell<ReadProgress>,
 }
-
-// SAFETY: one thread at a time touches `progress`, as `phase` says.
-unsafe impl Sync for StreamRead {}
 
 /// What it comes to.
 enum Step {
@@ -60,47 +60,30 @@ impl StreamRead {
     pub(crate) fn create(
         py: Python<'_>,
         reader: *mut ffi::PyObject,
-        kind: Kind,
+        wanted: Wanted,
+        given: Option<Ref>,
     ) -> PyResult<*mut ffi::PyObject> {
         // SAFETY: the reader is alive: a method of it is being called.
         let reader = unsafe { Ref::from_borrowed(reader) };
-        let read = Self {
-            reader,
-            kind,
-            phase: Phase::default(),
-            waiter: Waiter::default(),
-            progress: UnsafeCell::default(),
-        };
+        let read =
+            Self { reader, wanted, given, steps: ReadSteps::default(), waiter: Waiter::default() };
         Ok(Bound::new(py, read)?.into_ptr())
     }
 
-    fn method(&self) -> &'static str {
-        match self.kind {
-            Kind::Some(_) | Kind::All => "read",
-            Kind::Exactly(_) => "readexactly",
-            Kind::Line => "readline",
-            Kind::Next => "__anext__",
-            Kind::Until(_) => "readuntil",
-            Kind::Wait(_) => "_wait_for_data",
-        }
-    }
-
     /// Lets this thread go on with it.
-    fn claim(&self, py: Python<'_>) -> PyResult<Turn<'_>> {
-        self.phase.claim().map_err(|refusal| match refusal {
-            Refusal::Running => alloc::value_error(py, "coroutine already executing"),
-            Refusal::Over => alloc::runtime_error(py, "cannot reuse already awaited coroutine"),
+    fn claim(&self, py: Python<'_>) -> PyResult<ReadStep<'_, ReadProgress>> {
+        self.steps.begin().map_err(|refusal| match refusal {
+            StepRefusal::Running => alloc::value_error(py, "coroutine already executing"),
+            StepRefusal::Over => alloc::runtime_error(py, "cannot reuse already awaited coroutine"),
         })
     }
 
     fn go_on(slf: &Bound<'_, Self>) -> PyResult<Step> {
-        let this = slf.get();
-        let mut turn = this.claim(slf.py())?;
-        // SAFETY: the turn is ours.
-        let progress = unsafe { &mut *this.progress.get() };
-        let result = Self::advance(slf, turn.is_first, progress);
+        let mut step = slf.get().claim(slf.py())?;
+        let is_first = step.is_first();
+        let result = step.with(|progress| Self::advance(slf, is_first, progress));
         if matches!(result, Ok(Step::Waits)) {
-            turn.waits();
+            step.wait();
         }
         result
     }
@@ -111,7 +94,7 @@ impl StreamRead {
             this.begin(py, progress)?;
         } else {
             Self::end_wait(slf)?;
-            progress.woken = true;
+            progress.wake();
         }
         loop {
             match this.look(py, progress)? {
@@ -128,16 +111,17 @@ impl StreamRead {
 
     /// The checks that asyncio's coroutines begin with.
     fn begin(&self, py: Python<'_>, progress: &mut ReadProgress) -> PyResult<()> {
-        match &self.kind {
-            Kind::Exactly(count) if *count < 0 => {
+        match self.wanted.first_step() {
+            FirstStep::NegativeSize => {
                 return Err(alloc::value_error(py, "readexactly size can not be less than zero"));
             }
-            Kind::Until(separator) => {
-                progress.separators =
-                    Some(Box::new(stream_look::separators(separator.as_py().bind(py))?));
+            FirstStep::Separators => {
+                if let Some(given) = &self.given {
+                    progress.ends_by(separators(given.as_py().bind(py))?);
+                }
             }
-            Kind::Wait(_) => return Ok(()),
-            _ => {}
+            FirstStep::Look => return Ok(()),
+            FirstStep::Check => {}
         }
         self.check(py)
     }
@@ -156,81 +140,47 @@ impl StreamRead {
     /// Takes what is wanted, if it is there.
     #[inline]
     fn look(&self, py: Python<'_>, progress: &mut ReadProgress) -> PyResult<Round> {
-        let mut spent = None;
-        let mut resume = None;
         let reader = self.reader.as_ptr();
-        // SAFETY: we hold the reader; no Python runs, and what is to be dropped is kept.
-        let look = unsafe {
-            reader_state::with(reader, |received| {
-                let look = stream_look::take(&self.kind, received, progress, &mut spent);
-                let length = received.buffer.bytes().len();
-                progress.seen = length;
-                let took = match look {
-                    LookOutcome::Short | LookOutcome::Ended(_) => false,
-                    LookOutcome::Overrun(..) => matches!(self.kind, Kind::Line | Kind::Next),
-                    _ => !matches!(self.kind, Kind::Some(0) | Kind::Exactly(0) | Kind::Wait(_)),
-                };
-                if took && received.paused && length <= received.limit {
-                    received.paused = false;
-                    resume = reader_state::transport(reader);
-                }
-                look
+        // SAFETY: we hold the reader; no Python runs, and what is to be dropped is returned.
+        let (LookOutcome { found, spent, .. }, resume) = unsafe {
+            reader_state::with(reader, |held| {
+                let looked = held.state.look(self.wanted, progress, |bytes| made(bytes));
+                let resume = if looked.resumes { held.transport() } else { None };
+                (looked, resume)
             })
         };
         drop(spent);
         if let Some(transport) = resume {
             transport.as_py().call_method0(py, intern!(py, "resume_reading"))?;
         }
-        let value = match look {
-            LookOutcome::Short => return Ok(Round::Short),
-            LookOutcome::Whole(chunk) => chunk.0,
-            // SAFETY: a new reference, or null with an exception.
-            LookOutcome::Part(object) => unsafe { Ref::from_owned_or_err(py, object)? },
-            LookOutcome::Ended(object) => {
-                // SAFETY: as above.
-                let partial = unsafe { Ref::from_owned_or_err(py, object)? };
-                return self.ended(py, partial).map(Round::Returns);
+        let (value, ended) = match found {
+            Found::Wait => return Ok(Round::Short),
+            Found::Whole(Chunk(whole)) => (whole, false),
+            // SAFETY: a new reference.
+            Found::Part(object) => (unsafe { Ref::from_owned(object) }, false),
+            // SAFETY: as above.
+            Found::Ended(object) => (unsafe { Ref::from_owned(object) }, true),
+            Found::Overrun(overrun) => return Err(self.overrun(py, overrun)),
+            Found::Failed => return Err(alloc::raised(py)),
+        };
+        match self.wanted.answer(ended) {
+            Answer::Bytes => Ok(Round::Returns(value)),
+            Answer::Line => some_line(value).map(Round::Returns),
+            Answer::Nothing => Ok(Round::Returns(py.None().into_bound(py).into())),
+            Answer::Incomplete(expected) => Err(incomplete(py, &value, expected)),
+            Answer::Collect => {
+                // A round of `read` with each chunk, as asyncio has it.
+                self.check(py)?;
+                let block = value.as_py().bind(py).cast::<PyBytes>()?.as_bytes();
+                let Some(all) = progress.collect(block) else { return Ok(Round::Again) };
+                Ok(Round::Returns(alloc::bytes(py, &all)?.into_any().into()))
             }
-            LookOutcome::Overrun(consumed, found) => return Err(self.overrun(py, consumed, found)),
-        };
-        match self.kind {
-            // A round of `read` with each chunk, as asyncio has it.
-            Kind::All => self.check(py).and_then(|()| Self::collect(py, progress, &value)),
-            Kind::Next => some_line(value).map(Round::Returns),
-            Kind::Wait(_) => Ok(Round::Returns(py.None().into_bound(py).into())),
-            _ => Ok(Round::Returns(value)),
         }
-    }
-
-    /// Adds what one round of `read()` has taken; returns all of it at the end.
-    fn collect(py: Python<'_>, progress: &mut ReadProgress, value: &Ref) -> PyResult<Round> {
-        let block = value.as_py().bind(py).cast::<PyBytes>()?.as_bytes();
-        if block.is_empty() {
-            let all = alloc::bytes(py, &progress.collected)?.into_any().into();
-            progress.collected = Vec::new();
-            return Ok(Round::Returns(all));
-        }
-        progress.collected.extend_from_slice(block);
-        Ok(Round::Again)
-    }
-
-    /// The end came before what was wanted.
-    #[cold]
-    fn ended(&self, py: Python<'_>, partial: Ref) -> PyResult<Ref> {
-        let expected = match self.kind {
-            Kind::Line => return Ok(partial),
-            Kind::Next => return some_line(partial),
-            Kind::Exactly(count) => alloc::int(py, count)?.into_any().unbind(),
-            _ => py.None(),
-        };
-        let class =
-            py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "IncompleteReadError"))?;
-        Err(PyErr::from_value(class.call1((partial.as_py(), expected))?))
     }
 
     /// More than the limit came before the separator.
     #[cold]
-    fn overrun(&self, py: Python<'_>, consumed: usize, found: bool) -> PyErr {
+    fn overrun(&self, py: Python<'_>, Overrun { consumed, found }: Overrun) -> PyErr {
         let text = if found {
             "Separator is found, but chunk is longer than limit"
         } else {
@@ -242,7 +192,7 @@ impl StreamRead {
             Ok(PyErr::from_value(class.call1((alloc::text(py, text)?, alloc::int(py, consumed)?))?))
         };
         let overrun = make().unwrap_or_else(|error| error);
-        if matches!(self.kind, Kind::Until(_)) {
+        if self.wanted == Wanted::Until {
             return overrun;
         }
         let error = alloc::value_error(py, text);
@@ -252,11 +202,13 @@ impl StreamRead {
 
     #[cold]
     fn already_awaited(&self, py: Python<'_>) -> PyErr {
-        let name = match &self.kind {
-            Kind::Wait(name) => name.as_py().bind(py).str().map(|name| name.to_string()),
+        let name = match (self.wanted, &self.given) {
+            (Wanted::Arrival, Some(name)) => {
+                name.as_py().bind(py).str().map(|name| name.to_string())
+            }
             // `async for` calls `readline`, which calls `readuntil`.
-            Kind::Line | Kind::Next => Ok("readuntil".to_owned()),
-            _ => Ok(self.method().to_owned()),
+            (Wanted::Line | Wanted::Next, _) => Ok(Wanted::Until.method().to_owned()),
+            (wanted, _) => Ok(wanted.method().to_owned()),
         };
         name.map_or_else(
             |error| error,
@@ -272,17 +224,15 @@ impl StreamRead {
     fn wait(slf: &Bound<'_, Self>, progress: &ReadProgress) -> PyResult<bool> {
         let (this, py) = (slf.get(), slf.py());
         let reader = this.reader.as_ptr();
-        // Whoever waits while the transport is paused would wait for ever.
         // SAFETY: we hold the reader; no Python runs, and nothing is dropped.
-        let (ended, resume) = unsafe {
-            reader_state::with(reader, |received| {
-                let resumes = received.paused && !received.eof && !reader_state::is_awaited(reader);
-                received.paused &= !resumes;
-                let resume = if resumes { reader_state::transport(reader) } else { None };
-                (received.eof, resume)
+        let (before, resume) = unsafe {
+            reader_state::with(reader, |held| {
+                let before = held.state.before_wait(held.is_awaited());
+                let resumes = before == BeforeWait::Resume;
+                (before, if resumes { held.transport() } else { None })
             })
         };
-        if ended && matches!(this.kind, Kind::Wait(_)) {
+        if before == BeforeWait::Ended && this.wanted == Wanted::Arrival {
             return Err(alloc::error::<PyAssertionError>(py, "_wait_for_data after EOF"));
         }
         if let Some(transport) = resume {
@@ -290,21 +240,21 @@ impl StreamRead {
         }
         this.check(py)?;
         // SAFETY: we hold the reader; counting runs no Python, and nothing is dropped.
-        let (awaited, changed) = unsafe {
-            reader_state::with(reader, |received| {
-                let awaited = reader_state::is_awaited(reader);
-                let changed = received.eof || received.buffer.bytes().len() != progress.seen;
-                if !awaited && !changed {
+        let outcome = unsafe {
+            reader_state::with(reader, |held| {
+                let outcome = held.state.begin_wait(progress, held.is_awaited());
+                if outcome == WaitOutcome::Begins {
                     this.waiter.begin();
-                    reader_state::set_waiter(reader, Ref::from_borrowed(slf.as_ptr()));
+                    held.set_waiter(Ref::from_borrowed(slf.as_ptr()));
                 }
-                (awaited, changed)
+                outcome
             })
         };
-        if awaited {
-            return Err(this.already_awaited(py));
+        match outcome {
+            WaitOutcome::Begins => Ok(true),
+            WaitOutcome::LookAgain => Ok(false),
+            WaitOutcome::Awaited => Err(this.already_awaited(py)),
         }
-        Ok(!changed)
     }
 
     /// Leaves the reader, and takes what the wait has come to.
@@ -313,8 +263,8 @@ impl StreamRead {
         let reader = this.reader.as_ptr();
         // SAFETY: we hold the reader; what is to be dropped is returned.
         let (left, parts) = unsafe {
-            reader_state::with(reader, |_| {
-                (reader_state::take_waiter(reader, Some(slf.as_ptr())), this.waiter.end())
+            reader_state::with(reader, |held| {
+                (held.take_waiter(Some(slf.as_ptr())), this.waiter.end())
             })
         };
         drop(left);
@@ -349,6 +299,53 @@ impl StreamRead {
     }
 }
 
+/// A bytes object of what a read takes of the buffer; `None` with an exception.
+#[inline(always)]
+fn made(bytes: &[u8]) -> Option<NonNull<ffi::PyObject>> {
+    // SAFETY: the memory is valid for its length, and objects are made attached. It runs no Python code.
+    NonNull::new(unsafe {
+        ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len().cast_signed())
+    })
+}
+
+/// The separators that `readuntil` was given.
+///
+/// # Errors
+/// `TypeError` for what is no bytes; `ValueError` without any, or with an empty one.
+fn separators(given: &Bound<'_, PyAny>) -> PyResult<Separators> {
+    let copy = |one: &Bound<'_, PyAny>| -> PyResult<Box<[u8]>> {
+        Ok(Borrowed::new(one, false)?.bytes().into())
+    };
+    let all = match given.cast::<PyTuple>() {
+        Ok(several) => several.iter().map(|one| copy(&one)).collect::<PyResult<_>>()?,
+        Err(_) => vec![copy(given)?],
+    };
+    Separators::new(all).map_err(|none| {
+        alloc::value_error(
+            given.py(),
+            match none {
+                NoSeparator::Missing => "Separator should contain at least one element",
+                NoSeparator::Empty => "Separator should be at least one-byte string",
+            },
+        )
+    })
+}
+
+/// `asyncio.IncompleteReadError`: the end came before what was wanted.
+#[cold]
+fn incomplete(py: Python<'_>, partial: &Ref, expected: Option<isize>) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let expected = match expected {
+            Some(count) => alloc::int(py, count)?.into_any().unbind(),
+            None => py.None(),
+        };
+        let class =
+            py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "IncompleteReadError"))?;
+        Ok(PyErr::from_value(class.call1((partial.as_py(), expected))?))
+    };
+    make().unwrap_or_else(|error| error)
+}
+
 fn some_line(line: Ref) -> PyResult<Ref> {
     // SAFETY: it is a bytes object.
     if unsafe { ffi::Py_SIZE(line.as_ptr()) } == 0 {
@@ -373,12 +370,12 @@ fn stop(py: Python<'_>, value: &Ref) -> PyErr {
 impl StreamRead {
     #[getter]
     fn __name__(&self) -> Returned<&'static str> {
-        Returned(self.method())
+        Returned(self.wanted.method())
     }
 
     #[getter]
     fn __qualname__(&self) -> Returned<String> {
-        Returned(format!("StreamReader.{}", self.method()))
+        Returned(format!("StreamReader.{}", self.wanted.method()))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> Returned<String> {
@@ -386,7 +383,7 @@ impl StreamRead {
     }
 
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        if slf.get().phase.is_waiting() {
+        if slf.get().steps.phase() == ReadPhase::Waiting {
             return Err(alloc::runtime_error(slf.py(), "coroutine is being awaited already"));
         }
         Ok(slf)
@@ -400,7 +397,7 @@ impl StreamRead {
     }
 
     fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
-        if !value.is_none() && slf.get().phase.is_fresh() {
+        if !value.is_none() && slf.get().steps.phase() == ReadPhase::Fresh {
             let text = "can't send non-None value to a just-started coroutine";
             return Err(alloc::type_error(slf.py(), text));
         }
@@ -421,15 +418,15 @@ impl StreamRead {
                 return Err(alloc::type_error(slf.py(), text));
             }
         };
-        let _turn = slf.get().claim(slf.py())?;
+        let _step = slf.get().claim(slf.py())?;
         drop(Self::leave(slf));
         Err(thrown)
     }
 
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
-        if !this.phase.is_over() {
-            let _turn = this.claim(slf.py())?;
+        if this.steps.phase() != ReadPhase::Over {
+            let _step = this.claim(slf.py())?;
             drop(Self::leave(slf));
         }
         Ok(())
@@ -438,7 +435,7 @@ impl StreamRead {
     /// As a future's. `None` while it does not wait: then it is a coroutine, and no future.
     #[getter(_asyncio_future_blocking)]
     fn is_blocking(&self) -> Option<bool> {
-        self.phase.is_waiting().then(|| self.waiter.blocking.load(Relaxed))
+        (self.steps.phase() == ReadPhase::Waiting).then(|| self.waiter.blocking.load(Relaxed))
     }
 
     #[setter(_asyncio_future_blocking)]
@@ -450,8 +447,8 @@ impl StreamRead {
     // these can be cleared.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(self.reader.as_py())?;
-        if let Kind::Until(object) | Kind::Wait(object) = &self.kind {
-            visit.call(object.as_py())?;
+        if let Some(given) = &self.given {
+            visit.call(given.as_py())?;
         }
         self.waiter.traverse(&visit)
     }
@@ -459,7 +456,7 @@ impl StreamRead {
 
 impl Drop for StreamRead {
     fn drop(&mut self) {
-        if self.phase.is_fresh() {
+        if self.steps.phase() == ReadPhase::Fresh {
             self.warn();
         }
     }
@@ -469,7 +466,7 @@ impl StreamRead {
     /// As the interpreter warns of a coroutine that nobody awaited.
     #[cold]
     fn warn(&self) {
-        let text = format!("coroutine 'StreamReader.{}' was never awaited", self.method());
+        let text = format!("coroutine 'StreamReader.{}' was never awaited", self.wanted.method());
         let Ok(text) = std::ffi::CString::new(text) else { return };
         // SAFETY: objects are freed attached. An exception that is on its way stays so.
         unsafe {
