@@ -12,5 +12,6 @@ pub(crate) mod keywords;
 pub(crate) mod learn;
 pub(crate) mod state;
 pub(crate) mod stream_feed;
+pub(crate) mod stream_layout;
 pub(crate) mod task_callbacks;
 pub(crate) mod tracked;

@@ -53,6 +53,40 @@ pub(crate) unsafe fn in_critical_section<R>(
     }
 }
 
+/// Runs `f` in the critical sections of two objects at once.
+///
+/// # Safety
+/// As for [`in_critical_section`], of both.
+#[inline(always)]
+pub(crate) unsafe fn in_critical_sections<R>(
+    one: *mut ffi::PyObject,
+    other: *mut ffi::PyObject,
+    f: impl FnOnce() -> R,
+) -> R {
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        struct Sections(std::mem::MaybeUninit<ffi::PyCriticalSection2>);
+
+        impl Drop for Sections {
+            #[inline(always)]
+            fn drop(&mut self) {
+                // SAFETY: they were begun at this place, by this thread.
+                unsafe { ffi::PyCriticalSection2_End(self.0.as_mut_ptr()) };
+            }
+        }
+
+        let mut sections = Sections(std::mem::MaybeUninit::uninit());
+        // SAFETY: the sections are a local of this frame, and end with it.
+        unsafe { ffi::PyCriticalSection2_Begin(sections.0.as_mut_ptr(), one, other) };
+        f()
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = (one, other);
+        f()
+    }
+}
+
 /// The offsets of all slots of a Python class that hold references, its bases' among them.
 pub(crate) fn all_slots(class: &Bound<'_, PyType>) -> PyResult<Box<[usize]>> {
     let py = class.py();

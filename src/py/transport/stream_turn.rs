@@ -11,7 +11,7 @@ use super::layout::{call_protocol, fatal_error, in_its_context, protocol_of, tel
 use super::stream::StreamCore;
 use super::transport_core::{NativeTransport, take_turn};
 use crate::config;
-use crate::py::asyncio::stream_feed::{self, Feed, Waiter};
+use crate::py::asyncio::stream_feed::{self, Fed, Feed};
 use crate::py::cpython::alloc;
 use crate::py::cpython::error::{both, os_error};
 use crate::py::cpython::names::intern;
@@ -23,6 +23,14 @@ use crate::transport::{Ahead, Flushed, ReadBudget, ReadChoice, ReadClaim, Source
 
 /// As much as a terminal has at once.
 const DEVICE_READ_SIZE: usize = 4096;
+
+/// Where data are that a read has brought.
+enum Came {
+    /// In a new bytes object; null with an exception.
+    Bytes(*mut ffi::PyObject),
+    /// In the buffer of the protocol's reader.
+    InReader(Fed),
+}
 
 /// A transport whose turn it is.
 struct Turn<'a, 'py> {
@@ -96,17 +104,17 @@ impl<'a> Turn<'a, '_> {
                 let (count, more) = stream.read(&claim, scratch)?;
                 if let Some(feed) = &feed
                     && count > 0
-                    && feed.take(&scratch[..count])
+                    && let Some(fed) = feed.take(&scratch[..count])
                 {
-                    return Ok((None, count, more));
+                    return Ok((Came::InReader(fed), count, more));
                 }
                 let data =
                     ffi::PyBytes_FromStringAndSize(scratch.as_ptr().cast(), count.cast_signed());
-                Ok((Some(data), count, more))
+                Ok((Came::Bytes(data), count, more))
             })
         };
         match read.unwrap_or_else(|| Err(std::io::ErrorKind::WouldBlock.into())) {
-            Ok((Some(data), 0, _)) => {
+            Ok((Came::Bytes(data), 0, _)) => {
                 claim.release_in_turn(false);
                 // SAFETY: a new reference, or null with an exception.
                 drop(unsafe { Ref::from_owned_or_err(py, data)? });
@@ -116,9 +124,11 @@ impl<'a> Turn<'a, '_> {
                 claim.release_in_turn(more);
                 event_loop.metrics().bytes_in.add(count as u64);
                 match data {
-                    // SAFETY: a new reference, or null with an exception.
-                    Some(data) => self.received(&unsafe { Ref::from_owned_or_err(py, data)? })?,
-                    None => self.fed(feed.as_ref())?,
+                    Came::Bytes(data) => {
+                        // SAFETY: a new reference, or null with an exception.
+                        self.received(&unsafe { Ref::from_owned_or_err(py, data)? })?;
+                    }
+                    Came::InReader(taken) => self.fed(taken)?,
                 }
                 Ok((count, more))
             }
@@ -163,15 +173,9 @@ impl<'a> Turn<'a, '_> {
 
     /// Goes on after data were given to a reader.
     #[inline(never)]
-    fn fed(&self, feed: Option<&Feed>) -> PyResult<()> {
-        let (Some(feed), py) = (feed, self.transport.py()) else { return Ok(()) };
-        let woken = match feed.take_waiter() {
-            Waiter::Nobody => return Ok(()),
-            Waiter::Future(waiter) => {
-                in_its_context(self.transport, || stream_feed::wake(py, &waiter))
-            }
-            Waiter::Otherwise => in_its_context(self.transport, || feed.wake_otherwise(py)),
-        };
+    fn fed(&self, fed: Fed) -> PyResult<()> {
+        let (Some(waiter), py) = (fed.waiter, self.transport.py()) else { return Ok(()) };
+        let woken = in_its_context(self.transport, || stream_feed::wake(py, &waiter));
         self.delivered(woken.map(drop))
     }
 
@@ -348,9 +352,9 @@ impl<'a> Turn<'a, '_> {
     /// Hands the protocol what was read ahead; returns what it did not want, or take, yet.
     fn deliver<'d>(&self, data: &'d [u8]) -> (&'d [u8], PyResult<()>) {
         if let Some(feed) = self.feed()
-            && feed.take(data)
+            && let Some(fed) = feed.take(data)
         {
-            return (&[], self.fed(Some(&feed)));
+            return (&[], self.fed(fed));
         }
         let mut rest = data;
         while !rest.is_empty() {
