@@ -24,12 +24,15 @@ mod shared;
 mod spawned_tasks;
 mod spawns;
 mod stuck_reports;
+mod task_phase;
 mod unstarted;
 mod worker;
 mod worker_spawns;
 
 #[cfg(all(test, not(loom)))]
 mod load_tests;
+#[cfg(all(test, loom))]
+mod loom_tasks;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
@@ -42,5 +45,8 @@ pub use registry::{OwnerKey, Registry, WeakTasks};
 pub use shared::PoolShared;
 pub use spawned_tasks::{Admission, SpawnedTasks};
 pub use stuck_reports::{Limit, StuckReport, StuckReports};
+pub use task_phase::{
+    BeginOutcome, CancelFrom, CancelOutcome, EndOutcome, TaskPhase, TaskState, TaskWord,
+};
 pub use unstarted::Unstarted;
 pub use worker::{Budget, Call, LoopWorker};

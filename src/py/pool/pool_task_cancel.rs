@@ -1,8 +1,8 @@
 //! How a `PoolTask` is cancelled, from any thread.
 //!
 //! A C task may be cancelled on its own thread only, between two of its steps. The request of another
-//! thread is a message in `Parts::cancels`, put there under the lock under which the task ends; so one
-//! of them is first:
+//! thread is a message in the task's [`TaskState`](crate::pool::TaskState), put there under the lock under which the
+//! task ends; so one of them is first:
 //!
 //! - *The end was first*: `cancel()` says False, as asyncio's.
 //! - *The request was first*: it says True, and the request is not lost:
@@ -22,11 +22,12 @@
 
 use pyo3::prelude::*;
 
-use super::pool_task::{Phase, PoolTaskCore};
+use super::pool_task::PoolTaskCore;
 use super::pool_task_end::{cancelled_args, end};
+use crate::pool::{CancelFrom, CancelOutcome, TaskPhase};
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::names::intern;
-use crate::py::cpython::object::{Ref, copied};
+use crate::py::cpython::object::Ref;
 use crate::py::event_loop::callback::Callback;
 
 /// Asks the coroutine to stop; whether it will hear of it. Any thread; see the module.
@@ -35,41 +36,36 @@ use crate::py::event_loop::callback::Callback;
 /// What `cancel` of a task of a foreign class raises.
 pub(crate) fn cancel(slf: &Bound<'_, PoolTaskCore>, message: Ref) -> PyResult<bool> {
     let (py, this) = (slf.py(), slf.get());
-    let mut message = Some(message);
-    let (unbegun, has_begun, loop_, task) = {
+    let (outcome, loop_) = {
         let mut parts = lock_attached(py, &this.parts);
-        if this.is_done() {
-            return Ok(false);
-        }
         let loop_ = parts.loop_.as_ref().map(|loop_| loop_.clone_ref(py));
-        let is_here = loop_.as_ref().is_some_and(|loop_| loop_.get().event_loop.local.is_owner());
-        let unbegun = if loop_.is_some() && !is_here { parts.coro.take() } else { None };
-        // What others have asked for before comes first.
-        let task = if is_here && parts.cancels.is_empty() {
-            copied(py, parts.task.as_ref())
-        } else {
-            None
+        let from = match &loop_ {
+            None => CancelFrom::NoLoop,
+            Some(loop_) if loop_.get().event_loop.local.is_owner() => CancelFrom::OwnThread,
+            Some(_) => CancelFrom::OtherThread,
         };
-        if task.is_none() && unbegun.is_none() {
-            parts.cancels.extend(message.take());
-        }
-        (unbegun, parts.coro.is_none(), loop_, task)
+        (parts.state.cancel(&this.word, message, from, |task| task.clone_ref(py)), loop_)
     };
-    if let (Some(coro), Some(message)) = (&unbegun, &message) {
-        if let Err(error) = end_unbegun(slf, coro, message) {
-            error.write_unraisable(py, Some(slf.as_any()));
+    match outcome {
+        CancelOutcome::TooLate(_) => return Ok(false),
+        CancelOutcome::Unbegun { coro, message } => {
+            if let Err(error) = end_unbegun(slf, &coro, &message) {
+                error.write_unraisable(py, Some(slf.as_any()));
+            }
         }
-        return Ok(true);
-    }
-    if let (Some(task), Some(message)) = (task, message) {
-        return task
-            .as_py()
-            .call_method1(py, intern!(py, "cancel"), (message.as_py(),))?
-            .is_truthy(py);
-    }
-    if let (true, Some(loop_)) = (has_begun, loop_) {
-        let callback = Callback::from_native(slf.clone().into_any().into());
-        loop_.get().event_loop.post_urgent(callback);
+        CancelOutcome::Direct { task, message } => {
+            return task
+                .as_py()
+                .call_method1(py, intern!(py, "cancel"), (message.as_py(),))?
+                .is_truthy(py);
+        }
+        CancelOutcome::CallLoop => {
+            if let Some(loop_) = loop_ {
+                let callback = Callback::from_native(slf.clone().into_any().into());
+                loop_.get().event_loop.post_urgent(callback);
+            }
+        }
+        CancelOutcome::Left => {}
     }
     Ok(true)
 }
@@ -80,14 +76,16 @@ pub(crate) fn deliver(slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
     let py = slf.py();
     let (task, messages) = {
         let mut parts = lock_attached(py, &slf.get().parts);
-        let Some(task) = copied(py, parts.task.as_ref()) else { return Ok(()) };
-        (task, std::mem::take(&mut parts.cancels))
+        let Some(taken) = parts.state.take_cancels(|task| task.clone_ref(py)) else {
+            return Ok(());
+        };
+        taken
     };
     for message in messages {
         let answer = task.as_py().call_method1(py, intern!(py, "cancel"), (message.as_py(),))?;
         if !answer.is_truthy(py)? {
             // It has ended, and its end will find the message.
-            lock_attached(py, &slf.get().parts).cancels.push(message);
+            lock_attached(py, &slf.get().parts).state.put_back(message);
         }
     }
     Ok(())
@@ -101,6 +99,6 @@ pub(crate) fn end_unbegun(
 ) -> PyResult<()> {
     let py = slf.py();
     let closed = coro.as_py().call_method0(py, intern!(py, "close"));
-    end(slf, Phase::Cancelled, cancelled_args(py, message), None);
+    end(slf, TaskPhase::Cancelled, cancelled_args(py, message), None);
     closed.map(drop)
 }

@@ -101,7 +101,7 @@ pub(crate) fn make<'py>(
     let task = unsafe { Bound::from_owned_ptr_or_err(py, made)?.cast_into_unchecked() };
     let made: &PoolTaskCore = Bound::<'py, PoolTaskCore>::get(&task);
     let mut parts = lock_attached(py, &made.parts);
-    parts.coro = Some(coro);
+    parts.state.set_coro(coro);
     parts.name = name;
     parts.context = Some(context);
     drop(parts);

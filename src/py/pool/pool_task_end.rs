@@ -1,8 +1,9 @@
 //! The end of a `PoolTask`: what it ended with is noted, and whoever awaits it is told, each on his own
 //! loop.
 
-use super::pool_task::{Phase, PoolTaskCore, Watcher, running_loop};
+use super::pool_task::{PoolTaskCore, Watcher, running_loop};
 use super::spawned_tasks;
+use crate::pool::{EndOutcome, TaskPhase};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -16,42 +17,47 @@ use pyo3::prelude::*;
 
 /// Notes how it ended, and tells whoever wants to know. Nothing if it had ended before. A result that
 /// comes after a cancellation was asked for is none. The outcome of one that was raised is an exception.
-pub(super) fn end(slf: &Bound<'_, PoolTaskCore>, phase: Phase, outcome: Ref, name: Option<Ref>) {
+pub(super) fn end(
+    slf: &Bound<'_, PoolTaskCore>,
+    phase: TaskPhase,
+    outcome: Ref,
+    mut name: Option<Ref>,
+) {
     let py = slf.py();
     let this = slf.get();
-    let traceback = (phase == Phase::Raised)
+    let traceback = (phase == TaskPhase::Raised)
         // SAFETY: an exception; the result is a new reference or null.
         .then(|| unsafe {
             let traceback = ffi::PyException_GetTraceback(outcome.as_ptr());
             std::ptr::NonNull::new(traceback).map(|traceback| Ref::from_owned(traceback))
         })
         .flatten();
-    let mut dropped = (None, None, Vec::new());
-    let (watchers, home) = {
+    let (ended, home, before) = {
         let mut parts = lock_attached(py, &this.parts);
-        if this.is_done() {
-            drop(parts);
-            return;
+        let ended = parts.state.end(&this.word, phase, outcome, |message| message.clone_ref(py));
+        let (mut home, mut before) = (None, None);
+        if matches!(ended, EndOutcome::Ended { .. }) {
+            parts.traceback = traceback;
+            if let Some(name) = name.take() {
+                before = parts.name.replace(name);
+            }
+            let place = (parts.place, parts.lingers);
+            home = parts.loop_.as_ref().map(|loop_| (loop_.clone_ref(py), place));
         }
-        if let (Phase::Returned, Some(message)) = (phase, parts.cancels.last()) {
-            let message = message.clone_ref(py);
-            drop(parts);
-            return end(slf, Phase::Cancelled, cancelled_args(py, &message), name);
-        }
-        parts.outcome = Some(outcome);
-        parts.traceback = traceback;
-        if name.is_some() {
-            dropped.0 = std::mem::replace(&mut parts.name, name);
-        }
-        dropped.1 = parts.task.take();
-        dropped.2 = std::mem::take(&mut parts.cancels);
-        this.set_phase(phase);
-        let home =
-            parts.loop_.as_ref().map(|loop_| (loop_.clone_ref(py), parts.place, parts.lingers));
-        (std::mem::take(&mut parts.watchers), home)
+        (ended, home, before)
     };
-    drop(dropped);
-    if let Some((loop_, place, lingers)) = home {
+    drop(before);
+    let watchers = match ended {
+        EndOutcome::Ended { task, cancels, watchers } => {
+            drop((task, cancels));
+            watchers
+        }
+        EndOutcome::TooLate(_) => return,
+        EndOutcome::AskedToStop { message, .. } => {
+            return end(slf, TaskPhase::Cancelled, cancelled_args(py, &message), name);
+        }
+    };
+    if let Some((loop_, (place, lingers))) = home {
         spawned_tasks::leave(py, loop_.get(), place, lingers, slf);
     }
     for watcher in watchers {

@@ -1,11 +1,12 @@
 //! What any thread may ask of a `PoolTask`: the methods of a future.
 
-use super::pool_task::{Phase, PoolTaskCore, Watcher, running_loop};
+use super::pool_task::{PoolTaskCore, Watcher, running_loop};
 use super::pool_task_cancel;
 use super::pool_task_class::MAKING;
 use super::pool_task_end::{self};
 use super::pool_task_run as run;
 use super::pool_task_wait::PoolTaskWait;
+use crate::pool::TaskPhase;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::context::copy_context;
@@ -33,12 +34,12 @@ impl PoolTaskCore {
 
     /// Whether it has a result, an exception, or was cancelled.
     fn done(&self) -> bool {
-        self.is_done()
+        self.word.is_done()
     }
 
     /// Whether it ended by cancellation.
     fn cancelled(&self) -> bool {
-        self.phase() == Phase::Cancelled
+        self.word.phase() == TaskPhase::Cancelled
     }
 
     /// The loop that the coroutine runs on; `None` until it has begun, if none was asked for.
@@ -61,7 +62,7 @@ impl PoolTaskCore {
     fn get_coro(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (coro, task) = {
             let parts = lock_attached(py, &self.parts);
-            (copied(py, parts.coro.as_ref()), copied(py, parts.task.as_ref()))
+            (copied(py, parts.state.coro()), copied(py, parts.state.task()))
         };
         match (coro, task) {
             (Some(coro), _) => Ok(coro.as_py().clone_ref(py)),
@@ -80,7 +81,7 @@ impl PoolTaskCore {
     fn get_name(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (name, task) = {
             let parts = lock_attached(py, &self.parts);
-            (copied(py, parts.name.as_ref()), copied(py, parts.task.as_ref()))
+            (copied(py, parts.name.as_ref()), copied(py, parts.state.task()))
         };
         if let Some(name) = name {
             return Ok(name.as_py().clone_ref(py));
@@ -109,7 +110,7 @@ impl PoolTaskCore {
         let (task, before) = {
             let mut parts = lock_attached(py, &self.parts);
             let before = parts.name.replace(name.clone().into_any().into());
-            (copied(py, parts.task.as_ref()), before)
+            (copied(py, parts.state.task()), before)
         };
         drop(before);
         if let Some(task) = task {
@@ -130,7 +131,7 @@ impl PoolTaskCore {
     fn result(slf: &Bound<'_, Self>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        if !this.is_done() {
+        if !this.word.is_done() {
             slf.call_method1(intern!(py, "_wait"), (timeout,))?;
         }
         this.taken_result(py)
@@ -144,13 +145,13 @@ impl PoolTaskCore {
     ) -> PyResult<Option<Py<PyAny>>> {
         let py = slf.py();
         let this = slf.get();
-        if !this.is_done() {
+        if !this.word.is_done() {
             slf.call_method1(intern!(py, "_wait"), (timeout,))?;
         }
         match this.outcome(py) {
-            (Phase::Cancelled, _) => Err(this.cancelled_error(py)?),
-            (Phase::Raised, Some(exception)) => {
-                this.unfetched.store(false, Relaxed);
+            (TaskPhase::Cancelled, _) => Err(this.cancelled_error(py)?),
+            (TaskPhase::Raised, Some(exception)) => {
+                this.word.fetched();
                 Ok(Some(exception.as_py().clone_ref(py)))
             }
             _ => Ok(None),
@@ -173,16 +174,8 @@ impl PoolTaskCore {
         };
         let loop_ = running_loop(py)?.map(Ref::from);
         let watcher = Watcher { loop_, callback: r#fn.into(), context: Some(context) };
-        let late = {
-            let mut parts = lock_attached(py, &this.parts);
-            if this.is_done() {
-                Some(watcher)
-            } else {
-                parts.watchers.push(watcher);
-                None
-            }
-        };
-        late.map_or(Ok(()), |watcher| pool_task_end::notify(slf, watcher))
+        let noted = lock_attached(py, &this.parts).state.watch(&this.word, watcher);
+        noted.or_else(|late| pool_task_end::notify(slf, late))
     }
 
     /// Takes back what `add_done_callback` was given; returns how often that was.
@@ -193,7 +186,7 @@ impl PoolTaskCore {
     ) -> PyResult<Returned<usize>> {
         let callbacks: Vec<Ref> = {
             let parts = lock_attached(py, &self.parts);
-            parts.watchers.iter().map(|watcher| watcher.callback.clone_ref(py)).collect()
+            parts.state.watchers().map(|watcher| watcher.callback.clone_ref(py)).collect()
         };
         let mut equal = Vec::new();
         for callback in callbacks {
@@ -203,10 +196,9 @@ impl PoolTaskCore {
         }
         let removed: Vec<Watcher> = {
             let mut parts = lock_attached(py, &self.parts);
-            let is_one = |watcher: &mut Watcher| {
+            parts.state.unwatch(|watcher| {
                 equal.iter().any(|one| std::ptr::eq(one.as_ptr(), watcher.callback.as_ptr()))
-            };
-            parts.watchers.extract_if(.., is_one).collect()
+            })
         };
         Ok(Returned(removed.len()))
     }
@@ -236,7 +228,7 @@ impl PoolTaskCore {
     /// Its message, as `asyncio.gather` asks for it.
     #[getter]
     fn _cancel_message(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (Phase::Cancelled, Some(args)) = self.outcome(py) else { return Ok(py.None()) };
+        let (TaskPhase::Cancelled, Some(args)) = self.outcome(py) else { return Ok(py.None()) };
         let mut args = args.as_py().bind(py).try_iter()?;
         Ok(args.next().transpose()?.map_or_else(|| py.None(), Bound::unbind))
     }

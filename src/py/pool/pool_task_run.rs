@@ -11,9 +11,10 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::pool_task::{Phase, PoolTaskCore};
+use super::pool_task::PoolTaskCore;
 use super::pool_task_cancel::{deliver, end_unbegun};
 use super::pool_task_end::end;
+use crate::pool::{BeginOutcome, TaskPhase};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -32,25 +33,24 @@ use crate::py::event_loop::create_task;
 pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) -> PyResult<()> {
     let py = loop_.py();
     let this = slf.get();
-    let (coro, name, context, own, mut cancels) = {
+    let (outcome, name, context, own) = {
         let mut parts = lock_attached(py, &this.parts);
-        let Some(coro) = parts.coro.take() else {
-            drop(parts);
-            return deliver(slf);
-        };
+        let outcome = parts.state.begin();
         let (name, context) = (copied(py, parts.name.as_ref()), copied(py, parts.context.as_ref()));
-        (coro, name, context, parts.own, std::mem::take(&mut parts.cancels))
+        (outcome, name, context, parts.own)
     };
-    if let Some(message) = cancels.pop() {
-        return end_unbegun(slf, &coro, &message);
-    }
+    let coro = match outcome {
+        BeginOutcome::Begins(coro) => coro,
+        BeginOutcome::Cancelled { coro, message, .. } => return end_unbegun(slf, &coro, &message),
+        BeginOutcome::HasBegun => return deliver(slf),
+    };
     let begun = create_task::new_task(loop_, &coro, name.as_ref(), context.as_ref(), own).and_then(
         |task| {
             let done = task.call_method0(intern!(py, "done"))?.is_truthy()?;
             if !done {
                 {
                     let mut parts = lock_attached(py, &this.parts);
-                    parts.task = Some(task.clone().into());
+                    parts.state.started(task.clone().into());
                 }
                 watch(slf, &task, context.as_ref())?;
             }
@@ -68,7 +68,7 @@ pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, slf: &Bound<'_, PoolTaskCore>) 
             let closed = coro.as_py().call_method0(py, intern!(py, "close"));
             let ends = ends_the_program(py, &error);
             let value = error.clone_ref(py).into_value(py).into_any();
-            end(slf, Phase::Raised, value.into_bound(py).into(), None);
+            end(slf, TaskPhase::Raised, value.into_bound(py).into(), None);
             closed?;
             if ends { Err(error) } else { Ok(()) }
         }
@@ -160,7 +160,7 @@ pub(crate) fn settle_returned(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, Py
     let (Ok(result), Ok(name)) = (task.call_method0(intern!(py, "result")), name_of(task)) else {
         return false;
     };
-    end(slf, Phase::Returned, result.into(), Some(name));
+    end(slf, TaskPhase::Returned, result.into(), Some(name));
     true
 }
 
@@ -175,9 +175,9 @@ pub(crate) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) {
     let py = slf.py();
     let (phase, outcome) = outcome_of(task).unwrap_or_else(|error| {
         let error = error.into_value(py).into_bound(py).into_any();
-        (Phase::Raised, error.into())
+        (TaskPhase::Raised, error.into())
     });
-    let outcome = if phase == Phase::Cancelled {
+    let outcome = if phase == TaskPhase::Cancelled {
         let args = outcome.as_py().bind(py).getattr(intern!(py, "args"));
         let args = args.map_or_else(|_| state().empty_tuple.clone_ref(py), Ref::from);
         let before = lock_attached(py, &slf.get().parts).cancelled.replace(outcome);
@@ -191,19 +191,17 @@ pub(crate) fn settle(slf: &Bound<'_, PoolTaskCore>, task: &Bound<'_, PyAny>) {
 
 /// The result or the exception, the `CancelledError` of one that was cancelled too.
 ///
-/// The result or the exception, the `CancelledError` of one that was cancelled too.
-///
 /// # Errors
 /// Those of asking; `TypeError` for an exception that is none.
-fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(Phase, Ref)> {
+fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(TaskPhase, Ref)> {
     let py = task.py();
     match task.call_method0(intern!(py, "exception")) {
         Ok(exception) if exception.is_none() => {
             let result = task.call_method0(intern!(py, "result"))?;
-            Ok((Phase::Returned, result.into()))
+            Ok((TaskPhase::Returned, result.into()))
         }
         Ok(exception) if exception.is_instance_of::<PyBaseException>() => {
-            Ok((Phase::Raised, exception.into()))
+            Ok((TaskPhase::Raised, exception.into()))
         }
         Ok(other) => Err(alloc::type_error(
             py,
@@ -219,7 +217,7 @@ fn outcome_of(task: &Bound<'_, PyAny>) -> PyResult<(Phase, Ref)> {
             if !error.matches(py, cancelled)? {
                 return Err(error);
             }
-            Ok((Phase::Cancelled, error.into_value(py).into_bound(py).into_any().into()))
+            Ok((TaskPhase::Cancelled, error.into_value(py).into_bound(py).into_any().into()))
         }
     }
 }
@@ -230,9 +228,9 @@ pub(crate) fn abandon(
     exception: Bound<'_, PyBaseException>,
 ) -> PyResult<()> {
     let py = slf.py();
-    let coro = lock_attached(py, &slf.get().parts).coro.take();
+    let coro = lock_attached(py, &slf.get().parts).state.take_unbegun();
     let closed = coro.map(|coro| coro.as_py().call_method0(py, intern!(py, "close")));
-    end(slf, Phase::Raised, exception.into_any().into(), None);
+    end(slf, TaskPhase::Raised, exception.into_any().into(), None);
     // It says why the pool ended, not what the program did.
     slf.get().take_unfetched(py);
     closed.transpose().map(drop)

@@ -34,7 +34,7 @@ impl PoolTaskWait {
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         // SAFETY: made with one.
         let task = unsafe { self.task.as_py().bind(py).cast_unchecked::<PoolTaskCore>() };
-        if task.get().is_done() {
+        if task.get().word.is_done() {
             let result = task.get().taken_result(py)?;
             // None is what an iterator ends with by itself.
             return if result.is_none(py) {
@@ -46,7 +46,7 @@ impl PoolTaskWait {
         if self.waits.swap(true, Relaxed) {
             return Err(alloc::runtime_error(py, "await wasn't used with a PoolTask"));
         }
-        task.get().set_awaited();
+        task.get().word.set_awaited();
         Ok(Some(self.task.as_py().clone_ref(py)))
     }
 

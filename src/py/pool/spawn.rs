@@ -88,7 +88,7 @@ pub(crate) fn spawn<'py>(
 
 /// Gives the coroutine back that a task was made of.
 fn give_back(task: &Bound<'_, PoolTaskCore>) {
-    let coro = lock_attached(task.py(), &task.get().parts).coro.take();
+    let coro = lock_attached(task.py(), &task.get().parts).state.take_unbegun();
     drop(coro);
 }
 
@@ -108,6 +108,7 @@ pub(crate) fn is_awaited(py: Python<'_>, unstarted: &Unstarted) -> bool {
         Borrowed::from_ptr(py, unstarted.reference() as *mut ffi::PyObject)
             .cast_unchecked::<PoolTaskCore>()
             .get()
+            .word
             .is_awaited()
     }
 }
@@ -120,7 +121,7 @@ pub(crate) fn is_awaited(py: Python<'_>, unstarted: &Unstarted) -> bool {
 pub(crate) fn begin(loop_: &Bound<'_, LoopCore>, unstarted: Unstarted) -> PyResult<()> {
     let task = task_of(loop_.py(), unstarted);
     // One that is awaited already was not made for others to begin meanwhile.
-    let lingers = !task.get().is_awaited();
+    let lingers = !task.get().word.is_awaited();
     if enter(loop_, &task, false, lingers).is_err() {
         cancel_unbegun(&task);
         return Ok(());
@@ -148,7 +149,7 @@ pub(crate) fn cancel(py: Python<'_>, unstarted: Vec<Unstarted>) {
 
 fn cancel_unbegun(task: &Bound<'_, PoolTaskCore>) {
     let py = task.py();
-    let coro = lock_attached(py, &task.get().parts).coro.take();
+    let coro = lock_attached(py, &task.get().parts).state.take_unbegun();
     if let Some(coro) = coro
         && let Err(error) =
             pool_task_cancel::end_unbegun(task, &coro, &py.None().into_bound(py).into())

@@ -91,7 +91,7 @@ pub(crate) fn running(py: Python<'_>, core: &LoopCore) -> Vec<Py<PyAny>> {
             // SAFETY: nothing else was added.
             let task = unsafe { task.as_py().bind(py).cast_unchecked::<PoolTaskCore>() };
             let parts = lock_attached(py, &task.get().parts);
-            parts.task.as_ref().map(|task| task.as_py().clone_ref(py))
+            parts.state.task().map(|task| task.as_py().clone_ref(py))
         })
         .collect()
 }
