@@ -20,6 +20,7 @@ mod read_ahead;
 mod read_buffer;
 mod read_choice;
 mod read_steps;
+mod read_wait;
 mod reader;
 mod source;
 mod state;
@@ -38,6 +39,7 @@ pub use read_ahead::Ahead;
 pub use read_buffer::ReadBuffer;
 pub use read_choice::{ReadBudget, ReadChoice};
 pub use read_steps::{ReadPhase, ReadSteps, Step, StepRefusal};
+pub use read_wait::{Callbacks, ReadWait, WaitPhase};
 pub use reader::{
     Answer, BeforeWait, FeedOutcome, FirstStep, Found, LookOutcome, Overrun, ReadProgress,
     ReaderState, WaitOutcome, Wanted,

@@ -64,6 +64,7 @@ impl<T> fmt::Debug for ReadSteps<T> {
 impl<T> ReadSteps<T> {
     /// Where the read stands; if a thread is in a step of it, that may have changed since.
     #[inline]
+    #[must_use]
     pub fn phase(&self) -> ReadPhase {
         match self.phase.load(Relaxed) {
             0 => ReadPhase::Fresh,
@@ -105,6 +106,7 @@ pub struct Step<'a, T> {
 
 impl<T> Step<'_, T> {
     /// Whether the read begins with it.
+    #[must_use]
     pub const fn is_first(&self) -> bool {
         self.is_first
     }

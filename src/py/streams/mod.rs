@@ -8,5 +8,6 @@ pub(crate) mod reader_methods;
 pub(crate) mod reader_state;
 pub(crate) mod stream_future;
 pub(crate) mod stream_read;
+mod stream_read_methods;
 pub(crate) mod stream_waiter;
 pub(crate) mod writer;

@@ -73,7 +73,7 @@ unsafe fn take_waiting(
         let callbacks = match waiter.as_py().bind(py).cast_exact::<StreamRead>() {
             // One that does not wait any more has nobody to tell.
             Ok(read) if std::ptr::eq(read.get().reader(), reader) => {
-                Some(read.get().waiter.settle(Outcome::Woken).unwrap_or_default())
+                Some(read.get().waiter.wait(held).settle(Outcome::Woken).unwrap_or_default())
             }
             _ => None,
         };

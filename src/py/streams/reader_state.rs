@@ -8,6 +8,7 @@
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
+use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
@@ -79,11 +80,12 @@ pub(crate) struct Held<'s> {
 /// `reader` is a live reader, the thread attached, and `f` runs no Python and drops no reference.
 #[inline(always)]
 pub(crate) unsafe fn with<R>(reader: *mut ffi::PyObject, f: impl FnOnce(&mut Held<'_>) -> R) -> R {
-    // SAFETY: a reader inherits `StreamReaderCore`; `Bound` is laid out as its pointer. One thread at a
-    // time is in the section, and by the caller's word `f` does not come here again.
+    // SAFETY: a reader inherits `StreamReaderCore`. One thread at a time is in the section, and by the
+    // caller's word `f` does not come here again.
     unsafe {
-        let core = (*(&raw const reader).cast::<Bound<'_, StreamReaderCore>>()).get();
-        in_critical_section(reader, || f(&mut Held { state: &mut *core.state.get(), reader }))
+        let object = Borrowed::from_ptr(Python::assume_attached(), reader);
+        let state = object.cast_unchecked::<StreamReaderCore>().get().state.get();
+        in_critical_section(reader, || f(&mut Held { state: &mut *state, reader }))
     }
 }
 

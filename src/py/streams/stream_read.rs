@@ -7,41 +7,39 @@
 //! is cancelled in between has taken none.
 
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{
     PyAssertionError, PyAttributeError, PyRuntimeWarning, PyStopAsyncIteration,
 };
 use pyo3::ffi;
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::reader_state::{self, Chunk};
-use super::stream_waiter::{Outcome, Parts, Waiter, cancelled_error};
+use super::stream_waiter::{Outcome, Wait, Waiter, cancelled_error};
 use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::Borrowed;
-use crate::py::cpython::returned::Returned;
 use crate::transport::{
     Answer, BeforeWait, FirstStep, Found, LookOutcome, NoSeparator, Overrun, ReadPhase,
-    ReadProgress, ReadSteps, Separators, Step as ReadStep, StepRefusal, WaitOutcome, Wanted,
+    ReadProgress, ReadSteps, Separators, Step as ReadStep, StepRefusal, WaitOutcome, WaitPhase,
+    Wanted,
 };
 
 /// A `read` or its like, to be awaited once.
 #[pyclass(frozen, module = "loop_pool._core")]
 pub(crate) struct StreamRead {
-    reader: Ref,
-    wanted: Wanted,
+    pub(super) reader: Ref,
+    pub(super) wanted: Wanted,
     /// The separators of [`Wanted::Until`]; for [`Wanted::Arrival`] the method of that name.
-    given: Option<Ref>,
-    steps: ReadSteps<ReadProgress>,
+    pub(super) given: Option<Ref>,
+    pub(super) steps: ReadSteps<ReadProgress>,
     pub(crate) waiter: Waiter,
 }
 
 /// What it comes to.
-enum Step {
+pub(super) enum Step {
     Returns(Ref),
     /// To be woken: it yields itself.
     Waits,
@@ -71,14 +69,14 @@ impl StreamRead {
     }
 
     /// Lets this thread go on with it.
-    fn claim(&self, py: Python<'_>) -> PyResult<ReadStep<'_, ReadProgress>> {
+    pub(super) fn claim(&self, py: Python<'_>) -> PyResult<ReadStep<'_, ReadProgress>> {
         self.steps.begin().map_err(|refusal| match refusal {
             StepRefusal::Running => alloc::value_error(py, "coroutine already executing"),
             StepRefusal::Over => alloc::runtime_error(py, "cannot reuse already awaited coroutine"),
         })
     }
 
-    fn go_on(slf: &Bound<'_, Self>) -> PyResult<Step> {
+    pub(super) fn go_on(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let mut step = slf.get().claim(slf.py())?;
         let is_first = step.is_first();
         let result = step.with(|progress| Self::advance(slf, is_first, progress));
@@ -144,7 +142,7 @@ impl StreamRead {
         // SAFETY: we hold the reader; no Python runs, and what is to be dropped is returned.
         let (LookOutcome { found, spent, .. }, resume) = unsafe {
             reader_state::with(reader, |held| {
-                let looked = held.state.look(self.wanted, progress, |bytes| made(bytes));
+                let looked = held.state.look(self.wanted, progress, made);
                 let resume = if looked.resumes { held.transport() } else { None };
                 (looked, resume)
             })
@@ -244,7 +242,7 @@ impl StreamRead {
             reader_state::with(reader, |held| {
                 let outcome = held.state.begin_wait(progress, held.is_awaited());
                 if outcome == WaitOutcome::Begins {
-                    this.waiter.begin();
+                    this.waiter.begin(held);
                     held.set_waiter(Ref::from_borrowed(slf.as_ptr()));
                 }
                 outcome
@@ -258,28 +256,32 @@ impl StreamRead {
     }
 
     /// Leaves the reader, and takes what the wait has come to.
-    fn leave(slf: &Bound<'_, Self>) -> Parts {
+    pub(super) fn leave(slf: &Bound<'_, Self>) -> Wait {
         let this = slf.get();
         let reader = this.reader.as_ptr();
         // SAFETY: we hold the reader; what is to be dropped is returned.
-        let (left, parts) = unsafe {
+        let (left, wait) = unsafe {
             reader_state::with(reader, |held| {
-                (held.take_waiter(Some(slf.as_ptr())), this.waiter.end())
+                (held.take_waiter(Some(slf.as_ptr())), this.waiter.wait(held).end())
             })
         };
         drop(left);
-        parts
+        wait
     }
 
     /// # Errors
     /// What the wait was ended with, as by `set_exception`; `RuntimeError` if it was not.
     fn end_wait(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        match Self::leave(slf).outcome {
-            Outcome::Woken | Outcome::Idle => Ok(()),
-            Outcome::Pending => Err(alloc::runtime_error(py, "await wasn't used with future")),
-            Outcome::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
-            Outcome::Failed(error) => Err(PyErr::from_value(error.as_py().bind(py).clone())),
+        match Self::leave(slf).into_phase() {
+            WaitPhase::Idle | WaitPhase::Settled(Outcome::Woken) => Ok(()),
+            WaitPhase::Pending => Err(alloc::runtime_error(py, "await wasn't used with future")),
+            WaitPhase::Settled(Outcome::Cancelled(message)) => {
+                Err(cancelled_error(py, message.as_ref()))
+            }
+            WaitPhase::Settled(Outcome::Failed(error)) => {
+                Err(PyErr::from_value(error.as_py().bind(py).clone()))
+            }
         }
     }
 
@@ -355,7 +357,7 @@ fn some_line(line: Ref) -> PyResult<Ref> {
 }
 
 /// The exception that ends a coroutine with `value`, made without asking what is being handled.
-fn stop(py: Python<'_>, value: &Ref) -> PyErr {
+pub(super) fn stop(py: Python<'_>, value: &Ref) -> PyErr {
     // SAFETY: a live class and a live argument; the result is a new reference, or null with an error.
     unsafe {
         let made = ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, value.as_ptr());
@@ -363,94 +365,6 @@ fn stop(py: Python<'_>, value: &Ref) -> PyErr {
             Ok(made) => PyErr::from_value(made.as_py().bind(py).clone()),
             Err(error) => error,
         }
-    }
-}
-
-#[pymethods]
-impl StreamRead {
-    #[getter]
-    fn __name__(&self) -> Returned<&'static str> {
-        Returned(self.wanted.method())
-    }
-
-    #[getter]
-    fn __qualname__(&self) -> Returned<String> {
-        Returned(format!("StreamReader.{}", self.wanted.method()))
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> Returned<String> {
-        Returned(format!("<coroutine object {} at {:p}>", slf.get().__qualname__().0, slf.as_ptr()))
-    }
-
-    fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        if slf.get().steps.phase() == ReadPhase::Waiting {
-            return Err(alloc::runtime_error(slf.py(), "coroutine is being awaited already"));
-        }
-        Ok(slf)
-    }
-
-    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
-        match Self::go_on(slf)? {
-            Step::Waits => Ok(slf.clone()),
-            Step::Returns(value) => Err(stop(slf.py(), &value)),
-        }
-    }
-
-    fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
-        if !value.is_none() && slf.get().steps.phase() == ReadPhase::Fresh {
-            let text = "can't send non-None value to a just-started coroutine";
-            return Err(alloc::type_error(slf.py(), text));
-        }
-        Self::__next__(slf)
-    }
-
-    #[pyo3(signature = (*exception))]
-    fn throw(slf: &Bound<'_, Self>, exception: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        let thrown = match exception.iter().collect::<Vec<_>>().as_slice() {
-            [class, value, ..]
-                if class.is_instance_of::<pyo3::types::PyType>() && !value.is_none() =>
-            {
-                PyErr::from_value(class.call1((value,))?)
-            }
-            [thrown, ..] => PyErr::from_value(thrown.clone()),
-            [] => {
-                let text = "throw expected at least 1 argument, got 0";
-                return Err(alloc::type_error(slf.py(), text));
-            }
-        };
-        let _step = slf.get().claim(slf.py())?;
-        drop(Self::leave(slf));
-        Err(thrown)
-    }
-
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        if this.steps.phase() != ReadPhase::Over {
-            let _step = this.claim(slf.py())?;
-            drop(Self::leave(slf));
-        }
-        Ok(())
-    }
-
-    /// As a future's. `None` while it does not wait: then it is a coroutine, and no future.
-    #[getter(_asyncio_future_blocking)]
-    fn is_blocking(&self) -> Option<bool> {
-        (self.steps.phase() == ReadPhase::Waiting).then(|| self.waiter.blocking.load(Relaxed))
-    }
-
-    #[setter(_asyncio_future_blocking)]
-    fn set_blocking(&self, blocking: bool) {
-        self.waiter.blocking.store(blocking, Relaxed);
-    }
-
-    // There is no `__clear__`: a cycle through the fields also goes through the reader or a task, and
-    // these can be cleared.
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(self.reader.as_py())?;
-        if let Some(given) = &self.given {
-            visit.call(given.as_py())?;
-        }
-        self.waiter.traverse(&visit)
     }
 }
 

@@ -1,9 +1,8 @@
-//! Who waits for a `StreamRead`, and how the wait has ended: while it waits it is a future to the task that
-//! awaits it (`stream_future`), which leaves its wakeup here.
+//! The wait of a `StreamRead`: while it waits it is a future to the task that awaits it (`stream_future`), which
+//! leaves its wakeup here.
 //!
-//! A `Future` of its own for each wait would cost more than all the rest of a read. What a waiter
-//! consists of is touched in the critical section of the reader, so who feeds the reader takes the
-//! wakeup along with the same lock.
+//! A `Future` of its own for each wait would cost more than all the rest of a read. The wait is reached in the critical
+//! section of the reader alone, so who feeds the reader takes the wakeup along with the same lock.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,112 +10,73 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::reader_state::Held;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
+use crate::transport::{ReadWait, WaitPhase};
 
 /// How a wait has ended.
-#[derive(Default)]
 pub(crate) enum Outcome {
-    /// There is none.
-    #[default]
-    Idle,
-    Pending,
     Woken,
     /// With a message, if one was given.
     Cancelled(Option<Ref>),
     Failed(Ref),
 }
 
-/// Who is to be told, each with the context to run in.
-#[derive(Default)]
-pub(crate) struct Callbacks {
-    /// The task.
-    pub(super) first: Option<(Ref, Ref)>,
-    pub(super) more: Vec<(Ref, Ref)>,
-}
+/// Who is to be called, with the context to run in.
+pub(crate) type Callback = (Ref, Ref);
 
-impl Callbacks {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(Ref, Ref)> {
-        self.first.iter().chain(&self.more)
-    }
+/// Those of one wait.
+pub(crate) type Callbacks = crate::transport::Callbacks<Callback>;
 
-    pub(super) fn into_iter(self) -> impl Iterator<Item = (Ref, Ref)> {
-        self.first.into_iter().chain(self.more)
-    }
-}
+/// What becomes of it is decided by [`ReadWait`].
+pub(crate) type Wait = ReadWait<Outcome, Callback>;
 
-#[derive(Default)]
-pub(crate) struct Parts {
-    pub(crate) outcome: Outcome,
-    pub(super) callbacks: Callbacks,
-}
-
-/// The future half of an operation.
+/// The future half of a `StreamRead`.
 #[derive(Default)]
 pub(crate) struct Waiter {
-    parts: UnsafeCell<Parts>,
+    wait: UnsafeCell<Wait>,
     /// What a task sets and clears to see that it was awaited.
     pub(crate) blocking: AtomicBool,
 }
 
-// SAFETY: `parts` is touched in the critical section of the reader, by the word of who calls `parts`.
+// SAFETY: `wait` alone reaches the cell, in the critical section of the reader.
 unsafe impl Sync for Waiter {}
 
 impl Waiter {
+    /// The wait, as long as the reader is held. What it returns is dropped afterwards.
+    ///
     /// # Safety
-    /// In the critical section of the operation's reader, and not twice at a time.
+    /// `held` is the reader of the read that this is of.
     #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "the section is the lock")]
-    pub(super) unsafe fn parts(&self) -> &mut Parts {
-        // SAFETY: by our caller's word.
-        unsafe { &mut *self.parts.get() }
+    pub(crate) unsafe fn wait<'a>(&self, _held: &'a mut Held<'_>) -> &'a mut Wait {
+        // SAFETY: by our caller's word the section is that which protects the cell, and the borrow of `held`
+        // keeps others out of it that this thread might call.
+        unsafe { &mut *self.wait.get() }
     }
 
     /// Begins a wait.
     ///
     /// # Safety
-    /// In the critical section of the operation's reader.
+    /// As for [`Self::wait`].
     #[inline(always)]
-    pub(crate) unsafe fn begin(&self) {
-        // SAFETY: by our caller's word. There was no wait, so nothing is dropped.
-        unsafe { self.parts().outcome = Outcome::Pending };
+    pub(crate) unsafe fn begin(&self, held: &mut Held<'_>) {
+        // SAFETY: by our caller's word.
+        unsafe { self.wait(held).begin() };
         self.blocking.store(true, Relaxed);
-    }
-
-    /// Ends a wait that has an outcome, or gives it up.
-    ///
-    /// # Safety
-    /// In the critical section of the operation's reader; what is returned is dropped outside.
-    #[inline(always)]
-    pub(crate) unsafe fn end(&self) -> Parts {
-        // SAFETY: by our caller's word.
-        unsafe { std::mem::take(self.parts()) }
-    }
-
-    /// Gives a pending wait its outcome. `Err`: it is not pending, here is the outcome back.
-    ///
-    /// # Safety
-    /// In the critical section of the operation's reader; what is returned is dropped outside.
-    #[inline(always)]
-    pub(crate) unsafe fn settle(&self, outcome: Outcome) -> Result<Callbacks, Outcome> {
-        // SAFETY: by our caller's word.
-        let parts = unsafe { self.parts() };
-        if !matches!(parts.outcome, Outcome::Pending) {
-            return Err(outcome);
-        }
-        parts.outcome = outcome;
-        Ok(std::mem::take(&mut parts.callbacks))
     }
 
     /// Shows the collector what it holds. The collector has stopped all threads, none of which is in a
     /// critical section that runs no Python.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         // SAFETY: nobody else runs.
-        let parts = unsafe { &*self.parts.get() };
-        if let Outcome::Cancelled(Some(object)) | Outcome::Failed(object) = &parts.outcome {
+        let wait = unsafe { &*self.wait.get() };
+        if let WaitPhase::Settled(Outcome::Cancelled(Some(object)) | Outcome::Failed(object)) =
+            wait.phase()
+        {
             visit.call(object.as_py())?;
         }
-        for (callback, context) in parts.callbacks.iter() {
+        for (callback, context) in wait.callbacks() {
             visit.call(callback.as_py())?;
             visit.call(context.as_py())?;
         }
