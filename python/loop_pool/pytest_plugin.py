@@ -42,14 +42,14 @@ _MOST_LOOPS = 4
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options. As pytest's hook of that name."""
-    what = "run the tests of pytest-asyncio on loops of loop_pool"
+    what = "run pytest-asyncio tests on loops of loop_pool"
     parser.getgroup("loop_pool").addoption(
         "--loop-pool", action="store_true", default=False, dest="loop_pool", help=what
     )
     parser.addini("loop_pool", what, type="bool", default=False)
     parser.addini(
         "loop_pool_loops",
-        "loops of a test's pool; default: one for each core, but at least 2 and at most "
+        "number of loops of a test's pool; default: one per core, at least 2 and at most "
         f"{_MOST_LOOPS}",
         default="",
     )
@@ -140,8 +140,8 @@ class PoolFixture:
                 self._found = current_pool()
             except RuntimeError as error:
                 raise RuntimeError(
-                    "this test does not run in a pool: an asynchronous one needs the mark "
-                    "loop_pool and, with pytest-asyncio, --loop-pool or `loop_pool = true`; with "
+                    "this test does not run in a pool: an asynchronous test needs the loop_pool "
+                    "mark and, with pytest-asyncio, --loop-pool or `loop_pool = true`; with "
                     "anyio, a PoolFactory as the loop factory of its anyio_backend"
                 ) from error
         return self._found
@@ -302,7 +302,7 @@ def _ending_well() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
     if handler.messages:
-        pytest.fail("\n".join(["the pool did not end well:", *handler.messages]), pytrace=False)
+        pytest.fail("\n".join(["the pool did not shut down cleanly:", *handler.messages]), pytrace=False)
 
 
 def _options(config: pytest.Config, mark: pytest.Mark | None, test: str) -> dict[str, Any]:
@@ -336,6 +336,6 @@ def _default_loops(config: pytest.Config) -> int:
         loops = 0
     if loops < 1:
         raise pytest.UsageError(
-            f"loop_pool_loops in the ini-file must be a number above zero, got {given!r}"
+            f"the ini option loop_pool_loops must be an integer above zero, got {given!r}"
         )
     return loops

@@ -145,17 +145,17 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``doctor`` to the command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="say whether Python can run on several cores at once here",
-        description="Say whether Python can run on several cores at once here, and if not, why.",
+        help="check whether Python can run on several cores at once",
+        description="Check whether Python can run on several cores at once, and if not, why.",
         epilog="Exit code: 0 if it can, 1 if it cannot, 2 if the module cannot be imported.",
     )
     parser.add_argument(
         "module",
         nargs="?",
         type=_module_name,
-        help="imported in a process of its own, to see whether that switches the GIL on",
+        help="module to import in a separate process, to check whether it enables the GIL",
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=run)
 
 
@@ -219,7 +219,7 @@ def describe(report: Report) -> Iterator[tuple[str, str]]:
     yield "", f"hard limit: {_describe_limit(report.descriptors.hard)}"
     yield "loop_pool", report.loop_pool.version
     yield "", str(report.loop_pool.extension)
-    yield "", f"loops unless told otherwise: {report.loop_pool.default_loops}"
+    yield "", f"loops by default: {report.loop_pool.default_loops}"
     obstacles = report.obstacles()
     if not obstacles:
         yield "parallel", f"yes: Python can run on {_number(cores.usable)} cores at once"
@@ -230,17 +230,17 @@ def describe(report: Report) -> Iterator[tuple[str, str]]:
 def _describe_import(report: Report) -> Iterator[tuple[str, str]]:
     imported = report.imported
     if imported is None:
-        yield "import", "no module given: what a program's imports do to the GIL was not looked at"
+        yield "import", "no module given: the effect of a program's imports on the GIL was not checked"
         return
     after = "on" if imported.gil_enabled else "off"
     yield "import", f"{imported.module}: the GIL is {after} afterwards"
     if imported.switched_on_by is not None:
         yield "", f"switched on by the extension module {imported.switched_on_by}"
     elif imported.gil_enabled and report.python.free_threaded and not report.gil.enabled:
-        yield "", "which extension module switched it on CPython did not say"
+        yield "", "CPython did not report which extension module switched it on"
     if imported.undeclared:
         names = ", ".join(imported.undeclared)
-        yield "", f"not declared to do without the GIL: {names}"
+        yield "", f"do not declare support for running without the GIL: {names}"
 
 
 # -- the import ------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def _with_parents(module: str) -> list[str]:
 
 def _module_name(text: str) -> str:
     if not all(part.isidentifier() for part in text.split(".")):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a module")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a module name")
     return text
 
 

@@ -88,65 +88,65 @@ def _command() -> click.Command:
         click.Option(
             ["--loops"],
             type=click.IntRange(min=1),
-            help="Number of loops. [default: one for each core that the process may use]",
+            help="Number of loops. [default: one per core that the process may use]",
         ),
         click.Option(
             ["--reuse-port"],
             is_flag=True,
-            help="Let other processes listen on the port too, to take over without a gap.",
+            help="Allow other processes to listen on the port, for restarts without downtime.",
         ),
         click.Option(
             ["--readiness-path"],
             metavar="PATH",
-            help="Answer this path: 200, or 503 once the server is about to end.",
+            help="Path of the readiness check: 200, or 503 once shutdown has begun.",
         ),
         click.Option(
             ["--liveness-path"],
             metavar="PATH",
-            help="Answer this path: 200, or 503 if a loop does not answer.",
+            help="Path of the liveness check: 200, or 503 if a loop does not respond.",
         ),
         click.Option(
             ["--liveness-timeout"],
             type=seconds,
             default=5.0,
             show_default=True,
-            help="Seconds that a loop has for that answer.",
+            help="Seconds in which a loop has to respond to the liveness check.",
         ),
         click.Option(
             ["--shutdown-delay"],
             type=seconds,
             default=0.0,
             show_default=True,
-            help="Seconds from the signal in which connections are still taken, "
-            "for load balancers to notice that the server is not ready.",
+            help="Seconds after the signal in which connections are still accepted, "
+            "so that load balancers notice that the server is not ready.",
         ),
         click.Option(
             ["--timeout-drain"],
             type=seconds,
-            help="Seconds for which an idle connection may send one more request when the server "
-            "ends. [default: --timeout-keep-alive; after Ctrl-C: 0]",
+            help="Seconds in which an idle connection may send one more request during "
+            "shutdown. [default: --timeout-keep-alive; after Ctrl-C: 0]",
         ),
         click.Option(
             ["--timeout-graceful-shutdown"],
             type=seconds,
-            help="Seconds from the signal until what is left is reported and cancelled. "
-            f"[default: {GRACEFUL:g}, and --shutdown-delay]",
+            help="Seconds after the signal until unfinished requests are logged and cancelled. "
+            f"[default: {GRACEFUL:g} plus --shutdown-delay]",
         ),
         click.Option(
             ["--steal/--no-steal"],
             default=True,
-            help="Whether idle loops do the socket work of busy ones.",
+            help="Let idle loops do socket work of busy ones.",
         ),
         click.Option(
             ["--stuck-after"],
             type=click.FloatRange(min=0, min_open=True),
-            help="Report a loop that is inside one callback for this many seconds.",
+            help="Log a loop that stays inside one callback for this many seconds.",
         ),
         click.Option(
             ["--inspect"],
             is_flag=True,
             default=None,
-            help="Let loop-pool ps and top look at the pool.",
+            help="Allow loop-pool ps and top to inspect the pool.",
         ),
     ]
     return click.Command(
@@ -155,7 +155,7 @@ def _command() -> click.Command:
         callback=_serve,
         context_settings={"auto_envvar_prefix": "UVICORN"},
         help="Serve APP, an ASGI application, on every loop of one process: 'module:attribute'. "
-        "The options are uvicorn's, but for those of the pool, which come last.",
+        "Takes uvicorn's options, followed by those of the pool.",
     )
 
 
@@ -165,7 +165,7 @@ def _refused(context: click.Context, option: click.Parameter, value: str | None)
 
     if value is not None:
         reason = OTHERWISE[str(option.name)]
-        raise click.UsageError(f"{option.opts[0]} is none of serve's: {reason} (--loops N)")
+        raise click.UsageError(f"{option.opts[0]} is not supported: {reason} (--loops N)")
 
 
 def _check_place(context: click.Context) -> None:
@@ -178,7 +178,7 @@ def _check_place(context: click.Context) -> None:
     for name in ("uds", "fd"):
         for other in ("host", "port"):
             if stands(name) and stands(other):
-                raise OptionError(f"`{other}` has no meaning with `{name}`: give one of them")
+                raise OptionError(f"`{other}` cannot be combined with `{name}`: give one of them")
 
 
 def _serve(app: str, headers: Sequence[str], log_config: str | None, **options: Any) -> int:
@@ -202,5 +202,5 @@ def _serve(app: str, headers: Sequence[str], log_config: str | None, **options: 
 def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not colon:
-        raise OptionError(f"`header` takes Name:Value, not {line!r}")
+        raise OptionError(f"`header` must be Name:Value, got {line!r}")
     return name, value

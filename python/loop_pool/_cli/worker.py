@@ -51,48 +51,48 @@ def add_parser(subparsers: Subparsers) -> None:
     add(
         "target",
         metavar="module:broker",
-        help="a taskiq broker, of which each loop gets a copy, or a function that makes one",
+        help="a taskiq broker, copied for each loop, or a function that returns one",
     )
-    add("modules", nargs="*", metavar="module", help="modules of tasks to import")
+    add("modules", nargs="*", metavar="module", help="modules with tasks to import")
     add(
         "--loops",
         metavar="N",
         type=_whole(1, MOST_LOOPS),
-        help="loops, each in a thread of its own (default: one for each core)",
+        help="number of loops, each in its own thread (default: one per core)",
     )
-    add("--app-dir", "-d", metavar="DIR", default=".", help="where modules are looked for first")
+    add("--app-dir", "-d", metavar="DIR", default=".", help="directory to import modules from")
     add(
         "--fs-discover",
         "-fsd",
         action="store_true",
-        help="import each module below this folder whose file --tasks-pattern matches",
+        help="import every module below the current directory that --tasks-pattern matches",
     )
     add(
         "--tasks-pattern",
         "-tp",
         metavar="GLOB",
         action="append",
-        help="files of tasks for --fs-discover; may be given again (default: **/tasks.py)",
+        help="file pattern for --fs-discover; may be repeated (default: **/tasks.py)",
     )
     add(
         "--max-async-tasks",
         metavar="N",
         type=_whole(1),
         default=100,
-        help="tasks at the same time on each loop (default: %(default)s)",
+        help="concurrent tasks on each loop (default: %(default)s)",
     )
     add(
         "--max-prefetch",
         metavar="N",
         type=_whole(0),
         default=0,
-        help="tasks that each loop receives beyond those (default: %(default)s)",
+        help="tasks that each loop prefetches beyond those (default: %(default)s)",
     )
     add(
         "--max-threadpool-threads",
         metavar="N",
         type=_whole(1),
-        help="threads for synchronous tasks, of all loops together (default: Python's)",
+        help="threads for synchronous tasks, shared by all loops (default: Python's)",
     )
     add(
         "--ack-type",
@@ -111,7 +111,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="S",
         type=_seconds,
         default=WAIT_TASKS_TIMEOUT,
-        help="seconds that tasks under way get after SIGTERM or Ctrl-C "
+        help="seconds to wait for running tasks after SIGTERM or Ctrl-C "
         "(default: %(default)g; inf: no limit)",
     )
     add(
@@ -119,7 +119,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="S",
         type=_seconds,
         default=SHUTDOWN_TIMEOUT,
-        help="seconds that each broker gets to close in (default: %(default)g)",
+        help="seconds to wait for each broker to close (default: %(default)g)",
     )
     add(
         "--log-level",
@@ -128,23 +128,23 @@ def add_parser(subparsers: Subparsers) -> None:
         default="INFO",
         help=f"one of {', '.join(LOG_LEVELS)} (default: %(default)s)",
     )
-    add("--log-format", metavar="FORMAT", default=LOG_FORMAT, help="as logging.Formatter's")
+    add("--log-format", metavar="FORMAT", default=LOG_FORMAT, help="format of log lines, as for logging.Formatter")
     add(
         "--no-configure-logging",
         action="store_true",
-        help="leave the set-up of logging to the modules",
+        help="do not configure logging",
     )
     parser.set_defaults(func=run)
 
 
 def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    limits = f"from {least} to {most}" if most is not None else f"from {least} on"
+    limits = f"from {least} to {most}" if most is not None else f"of at least {least}"
 
     def number(text: str) -> int:
         with contextlib.suppress(ValueError):
             if least <= (value := int(text)) and (most is None or value <= most):
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer {limits}")
 
     return number
 

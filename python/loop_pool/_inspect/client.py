@@ -79,7 +79,7 @@ def ask(
         raise InspectError(_not_inspected(pid)) from None
     except OSError as error:
         _check_exists(pid)
-        raise InspectError(f"process {pid} broke off: {error.strerror or error}") from None
+        raise InspectError(f"process {pid} closed the connection: {error.strerror or error}") from None
     return _understand(pid, line)
 
 
@@ -104,13 +104,13 @@ def _read_line(sock: socket.socket, pid: int, deadline: float) -> bytes:
         chunk = sock.recv(1024 * 1024)
         if not chunk:
             _check_exists(pid)
-            raise InspectError(f"process {pid} broke off: it ended the connection unanswered")
+            raise InspectError(f"process {pid} closed the connection without an answer")
         chunks.append(chunk)
         size += len(chunk)
         if chunk.endswith(b"\n"):
             return b"".join(chunks)
         if size > MAX_ANSWER:
-            raise InspectError(f"process {pid} sent garbage: more than {MAX_ANSWER} bytes")
+            raise InspectError(f"process {pid} sent an invalid answer: more than {MAX_ANSWER} bytes")
 
 
 def _refuse_constant(name: str) -> Any:
@@ -123,11 +123,11 @@ def _understand(pid: int, line: bytes) -> dict[str, Any]:
         answer = json.loads(line, parse_constant=_refuse_constant)
         version = answer["version"]
     except ValueError, RecursionError, KeyError, TypeError:
-        raise InspectError(f"process {pid} sent garbage instead of an answer") from None
+        raise InspectError(f"process {pid} sent an invalid answer") from None
     if version != VERSION:
         raise InspectError(
-            f"process {pid} runs another loop_pool, which speaks version {printable(str(version))} "
-            f"of the protocol; this one speaks {VERSION}"
+            f"process {pid} runs a different loop_pool: it speaks protocol version "
+            f"{printable(str(version))}, this one speaks {VERSION}"
         )
     if "error" in answer:
         raise InspectError(f"process {pid} refused: {printable(str(answer['error']))}")
@@ -160,7 +160,7 @@ def _find_socket(pid: int, pool: int | None) -> Path:
     if not found:
         raise InspectError(_not_inspected(pid))
     numbers = ", ".join(map(str, sorted(found)))
-    raise InspectError(f"process {pid} has no pool {pool} that can be looked at; it has {numbers}")
+    raise InspectError(f"process {pid} has no pool {pool} to inspect; it has {numbers}")
 
 
 def _find_sockets(pid: int) -> dict[int, Path]:
@@ -228,12 +228,12 @@ def _not_ours(pid: int) -> str:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = str(owner)
-    return f"process {pid} is user {name}'s: only they and root may look at its pool"
+    return f"process {pid} belongs to user {name}: only that user and root may inspect its pool"
 
 
 def _not_inspected(pid: int) -> str:
     return (
-        f"process {pid} has no pool that can be looked at: start it with {SWITCH}=1 in its "
+        f"process {pid} has no pool to inspect: start it with {SWITCH}=1 in its "
         "environment, or by loop_pool.run(..., inspect=True)"
     )
 
@@ -362,7 +362,7 @@ def read(pid: int, request: str = "snapshot", **arguments: Any) -> Reading:
             raw=answer,
         )
     except KeyError, TypeError, ValueError, AttributeError:
-        raise InspectError(f"process {pid} sent garbage instead of an answer") from None
+        raise InspectError(f"process {pid} sent an invalid answer") from None
 
 
 def _text(value: Any) -> str:

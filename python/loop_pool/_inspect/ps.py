@@ -26,21 +26,21 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "ps",
         help="show the loops and tasks of a running pool",
-        description="Show what each loop of a running pool does, and its tasks: under each those "
-        "that it awaits. The pool must have been started with LOOP_POOL_INSPECT=1 in the "
-        "environment, or by loop_pool.run(..., inspect=True).",
+        description="Show what each loop of a running pool is doing, and its tasks as a tree: "
+        "below each task, the tasks that it awaits. The pool must have been started with "
+        "LOOP_POOL_INSPECT=1 in the environment, or by loop_pool.run(..., inspect=True).",
     )
     add_target(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
-    parser.add_argument("--stacks", action="store_true", help="where each task stands")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--stacks", action="store_true", help="show the stack of each task")
     parser.set_defaults(func=run)
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which pool a command is about."""
-    parser.add_argument("pid", metavar="PID", type=process_number, help="the pool's process")
+    parser.add_argument("pid", metavar="PID", type=process_number, help="process ID of the pool")
     parser.add_argument(
-        "--pool", metavar="N", type=int, help="which pool of a process that has several (from 1)"
+        "--pool", metavar="N", type=int, help="number of the pool in a process with several (from 1)"
     )
 
 
@@ -53,7 +53,7 @@ def process_number(text: str) -> int:
     with contextlib.suppress(ValueError):
         if (pid := int(text)) > 0:
             return pid
-    raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a process ID")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if args.pool is None and len(numbers) > 1:
             others = " and ".join(f"--pool {number}" for number in numbers[1:])
             print(
-                f"loop-pool: this is pool {pool} of the process, which has more: {others}",
+                f"loop-pool: showing pool {pool}; for the others of this process use {others}",
                 file=sys.stderr,
             )
     except BrokenPipeError:  # `| head` has seen enough

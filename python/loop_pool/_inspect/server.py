@@ -132,7 +132,7 @@ class Inspector:
             self._waker.send(b"\0")
         self._thread.join(_LINGER)
         if self._thread.is_alive():
-            logger.error("the thread that answers loop-pool ps and top did not end in time")
+            logger.error("the inspection thread did not end in time")
 
     def _forget(self) -> None:
         """In a forked child: keep nothing of the parent's open. There is no thread."""
@@ -157,7 +157,7 @@ class Inspector:
                         self._advance(client)
                 self._look_at_the_clock(now)
         except Exception:
-            logger.exception("loop-pool ps and top get no more answers from this process")
+            logger.exception("the inspection thread failed: loop-pool ps and top cannot inspect this process")
         finally:
             for client in list(self._clients.values()):
                 self._drop(client)
@@ -256,7 +256,7 @@ class Inspector:
             client.request = rest
             try:
                 if len(line) > MAX_REQUEST:
-                    raise _BadRequestError(f"a request has at most {MAX_REQUEST} bytes")
+                    raise _BadRequestError(f"a request must not exceed {MAX_REQUEST} bytes")
                 answer = self._reply(bytes(line))
             except _BadRequestError as error:
                 answer = _line({"error": str(error)})
@@ -268,17 +268,17 @@ class Inspector:
         try:
             request = json.loads(line)
         except ValueError, RecursionError:
-            raise _BadRequestError("a request is a line of JSON") from None
+            raise _BadRequestError("a request must be a line of JSON") from None
         if not isinstance(request, dict) or request.get("version") != VERSION:
-            raise _BadRequestError(f"a request is an object with version {VERSION}")
+            raise _BadRequestError(f"a request must be an object with version {VERSION}")
         loop, limit = request.get("loop"), request.get("limit", LIMIT)
         if loop is not None and (type(loop) is not int or loop < 0):
-            raise _BadRequestError("loop is the index of one")
+            raise _BadRequestError("loop must be the index of a loop")
         if type(limit) is not int or not 0 <= limit <= LIMIT:
-            raise _BadRequestError(f"limit is a number from 0 to {LIMIT}")
+            raise _BadRequestError(f"limit must be an integer from 0 to {LIMIT}")
         kind = request.get("request")
         if not isinstance(kind, str) or kind not in {"stats", "snapshot"}:
-            raise _BadRequestError("a request is stats or snapshot")
+            raise _BadRequestError("request must be stats or snapshot")
         wish = (kind, loop, limit) if kind == "snapshot" else (kind,)
         fresh_until, answer = self._made.get(wish, (0.0, b""))
         if time.monotonic() < fresh_until:
@@ -291,8 +291,8 @@ class Inspector:
         except IndexError:
             raise _BadRequestError(f"there is no loop {loop}") from None
         except Exception as error:
-            logger.exception("loop-pool ps or top got no answer")
-            raise _BadRequestError(f"the pool could not tell: {error!r}") from error
+            logger.exception("a request of loop-pool ps or top failed")
+            raise _BadRequestError(f"the pool cannot be inspected: {error!r}") from error
         self._made = {wish: made for wish, made in self._made.items() if made[0] > time.monotonic()}
         self._made[wish] = time.monotonic() + _FRESH, answer
         return answer

@@ -57,8 +57,8 @@ def folder() -> Path:
         path.mkdir(mode=0o700)
     if not _is_our_folder(path, others=0o077):
         raise PermissionError(
-            f"{path} is not a folder of this user's that is closed to others (mode 0700): "
-            "the pool does not put its socket there"
+            f"{path} must be a directory of this user with mode 0700: "
+            "the pool does not create its socket there"
         )
     return path
 
@@ -166,7 +166,7 @@ def _listen(place: Path) -> tuple[socket.socket, Path]:
                     break
         if path is None:
             raise OSError(
-                errno.EADDRINUSE, f"{MAX_POOLS} pools of this process can be looked at already"
+                errno.EADDRINUSE, f"{MAX_POOLS} pools of this process can be inspected already"
             )
         path.chmod(0o600)
         listener.listen(MAX_CLIENTS)

@@ -48,7 +48,7 @@ def start(pool: Pool, choice: bool | None) -> Inspector | None:
     except (OSError, RuntimeError) as error:  # RuntimeError: out of threads
         if choice:
             raise
-        logger.error("loop-pool ps and top cannot look at this pool: %s", error)
+        logger.error("loop-pool ps and top cannot inspect this pool: %s", error)
         return None
 
 

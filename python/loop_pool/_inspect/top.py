@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "top",
         help="watch the loops and tasks of a running pool",
-        description="Watch what each loop of a running pool does, and the tasks of one of them. "
+        description="Watch what each loop of a running pool is doing, and the tasks of one of them. "
         "The pool must have been started with LOOP_POOL_INSPECT=1 in the environment, or by "
         "loop_pool.run(..., inspect=True). Needs the extra: pip install 'loop_pool[cli]'.",
     )
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="S",
         type=_interval,
         default=INTERVAL,
-        help=f"seconds between two readings (default: {INTERVAL:g})",
+        help=f"refresh interval in seconds (default: {INTERVAL:g})",
     )
     parser.set_defaults(func=run)
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return _fail(f"top needs textual: pip install 'loop_pool[cli]' ({error})")
     # textual writes to standard error.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        return _fail("top needs a terminal; loop-pool ps prints it once")
+        return _fail("top needs a terminal; use loop-pool ps to print the state once")
     try:
         numbers = pools(args.pid)
         pool = args.pool if args.pool is not None or not numbers else numbers[0]

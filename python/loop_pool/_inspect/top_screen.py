@@ -205,12 +205,12 @@ class Top(App[int]):
             try:
                 await self._look()
             except ProcessGoneError:
-                self._fail(f"process {self._pid} has ended", "this was its last state. q leaves.")
+                self._fail(f"process {self._pid} has ended", "showing its last state. Press q to quit.")
                 return
             except InspectError as error:
                 closed = self._looked is not None and str(error) == _not_inspected(self._pid)
                 trouble = f"the pool of process {self._pid} has closed" if closed else str(error)
-                self._fail(trouble, "this is what was read last. Trying again.")
+                self._fail(trouble, "showing the last reading. Retrying.")
             # Of a pool that is new there are no tasks and no rates yet.
             patience = min(BETWEEN, self._interval) if new and self._reading else self._interval
             with contextlib.suppress(TimeoutError):

@@ -81,7 +81,7 @@ _TESTED = (3, 15)
 if sys.version_info[:2] > _TESTED:
     warnings.warn(
         f"loop_pool {_core.__version__} has not been tested on Python "
-        f"{sys.version_info[0]}.{sys.version_info[1]}: it builds on private parts of asyncio",
+        f"{sys.version_info[0]}.{sys.version_info[1]}: it relies on private parts of asyncio",
         RuntimeWarning,
         stacklevel=3,
     )

@@ -186,7 +186,7 @@ async def broadcast(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> lis
             errors.append(error)
     try:
         if errors:
-            raise BaseExceptionGroup("a call of broadcast failed", errors)
+            raise BaseExceptionGroup("unhandled errors in broadcast()", errors)
         return [task.result() for task in tasks]
     finally:
         del errors, tasks

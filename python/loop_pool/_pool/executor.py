@@ -48,7 +48,7 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
 
     def __init__(self, loops: int | None = None, *, pool: Pool | None = None) -> None:
         if pool is not None and loops is not None:
-            raise ValueError("loops are those of the pool: give one or the other")
+            raise ValueError("give either `loops` or `pool`, not both")
         if pool is None and loops is None:
             here = asyncio._get_running_loop()
             pool = current_pool() if isinstance(here, EventLoop) and here._pool else None
@@ -108,7 +108,7 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
             return
         if self._work.runs_here() and not self._work.ended.done():
             raise RuntimeError(
-                f"shutdown(wait=True) of {self!r} would stop a loop that is to make its calls: "
+                f"shutdown(wait=True) of {self!r} would block a loop that has to run its calls: "
                 "use `async with`, or wait=False"
             )
         self._work.ended.result()

@@ -146,7 +146,7 @@ class Work:
             calls = list(self._running)
             self._running.clear()
         for call in calls:
-            call.fail(RuntimeError("the pool ended before this call did"))
+            call.fail(RuntimeError("the pool was closed before this call finished"))
         self._end_if_done()
 
     def _wake(self) -> None:

@@ -98,10 +98,10 @@ def _explanation() -> str:
 def why_it_is_on() -> str:
     """Return why the GIL of a free-threaded Python is on, as far as it can be known. Any thread."""
     if sys.flags.gil:
-        return "it was asked for by -X gil=1 or PYTHON_GIL=1"
+        return "it was requested by -X gil=1 or PYTHON_GIL=1"
     if culprits := modules_that_need_the_gil():
         return "it was switched on by the import of " + ", ".join(culprits)
-    return "which module switched it on cannot be known"
+    return "the module that switched it on is unknown"
 
 
 def modules_that_need_the_gil() -> list[str]:

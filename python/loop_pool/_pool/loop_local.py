@@ -100,7 +100,7 @@ class LoopLocal[T]:
         enter: bool | None = None,
     ) -> None:
         if not callable(factory):
-            raise TypeError(f"a callable factory is required, not {factory!r}")
+            raise TypeError(f"factory must be callable, got {factory!r}")
         if close is not None and not callable(close):
             raise TypeError(f"close must be callable, got {close!r}")
         if enter is not None and not isinstance(enter, bool):
@@ -126,7 +126,7 @@ class LoopLocal[T]:
         if found is None:
             if place.making.get(self) is not None or inspect.iscoroutinefunction(self._factory):
                 _check_open(self, member)
-                raise RuntimeError(f"the value of {self!r} is not there yet: await it")
+                raise RuntimeError(f"the value of {self!r} has not been created yet: await it")
             made = self._make(member, may_wait=False)
             assert isinstance(made, Value)
             found = made
@@ -142,7 +142,7 @@ class LoopLocal[T]:
         if found is None:
             made = member.locals.making.get(self) or self._make(member, may_wait=True)
             if made is asyncio.current_task():
-                raise RuntimeError(f"the factory of {self!r} awaits what it is to make")
+                raise RuntimeError(f"the factory of {self!r} awaits its own value")
             if isinstance(made, Value):
                 found = made
             else:
@@ -158,7 +158,7 @@ class LoopLocal[T]:
         _check_open(self, member)
         place = member.locals
         if self in place.making:
-            raise RuntimeError(f"the factory of {self!r} asks for what it is to make")
+            raise RuntimeError(f"the factory of {self!r} asks for its own value")
         context = contextvars.copy_context()
         value = Value(self._close, self._enter, context)
         place.making[self] = None
@@ -171,7 +171,7 @@ class LoopLocal[T]:
                 if asyncio.iscoroutine(made):
                     made.close()
                 raise RuntimeError(
-                    f"what the factory of {self!r} returns has to be awaited or entered: "
+                    f"the value from the factory of {self!r} must be awaited or entered: "
                     "await the LoopLocal"
                 )
             task = asyncio.create_task(self._finish(member, value, made), context=context)
@@ -193,7 +193,7 @@ class LoopLocal[T]:
 
 def _check_open(local: LoopLocal[Any], member: _Member) -> None:
     if member.locals.closed:
-        raise RuntimeError(f"{member.name} has closed its values, and makes none for {local!r}")
+        raise RuntimeError(f"{member.name} has closed its values and creates none for {local!r}")
 
 
 def _member() -> _Member:

@@ -58,7 +58,7 @@ def _way(made: object, enter: bool | None, *, guess: bool) -> _Way:
     if inspect.isawaitable(made):
         return _Way.AWAIT
     if enter:
-        raise TypeError(f"{made!r} is no context manager, and cannot be entered")
+        raise TypeError(f"{made!r} is not a context manager and cannot be entered")
     if enter is None and guess and enters_async and not _has_any(made, _ENDS + _SYNCHRONIZES):
         return _Way.ENTER_ASYNC
     return _Way.AS_IT_IS
@@ -99,7 +99,7 @@ class Value:
             # A coroutine that returns a client may have begun what entering it would begin.
             way = _way(made, self._enter, guess=False)
             if way is _Way.AWAIT and self._enter:
-                raise TypeError(f"{made!r} is no context manager, and cannot be entered")
+                raise TypeError(f"{made!r} is not a context manager and cannot be entered")
         if way is _Way.ENTER_ASYNC:
             self.value = await type(made).__aenter__(made)
             self._leave = functools.partial(type(made).__aexit__, made)

@@ -305,8 +305,8 @@ def current_pool() -> Pool:
             raise RuntimeError(_FORKED)
         where = threading.current_thread().name
         raise RuntimeError(
-            f"no loop_pool runs in this thread ({where}): call this from a coroutine or callback "
-            "on one of the pool's loops"
+            f"no running loop_pool in this thread ({where}): call this from a coroutine or "
+            "callback on one of the pool's loops"
         )
     pool._check_open()
     return pool

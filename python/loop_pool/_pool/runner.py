@@ -101,7 +101,7 @@ class Runner:
         if shutdown_timeout is not None and not shutdown_timeout >= 0:
             raise ValueError(f"shutdown_timeout must not be negative, got {shutdown_timeout}")
         if stuck_after is not None and not stuck_after > 0:
-            raise ValueError(f"stuck_after must be above zero, got {stuck_after}")
+            raise ValueError(f"stuck_after must be greater than zero, got {stuck_after}")
         self._loops = _core._loop_count(loops)
         self._debug = debug
         self._steal = steal
@@ -209,7 +209,7 @@ class Runner:
         for member in self._pool._members:
             loop = member.loop
             if loop._unrun:
-                logger.error("%s: %d callbacks have not run", member.name, loop._unrun)
+                logger.error("%s: %d callbacks were not run", member.name, loop._unrun)
             if loop._dropped is not None and deadline is not None:
                 loop._dropped.wait(max(0.0, enough - time.monotonic()))
 

@@ -85,7 +85,7 @@ def run_to_its_end(
                 raise
             if late is not None and time.monotonic() >= late:
                 pause.begin()
-                logger.error("loop-pool-0 has more to run than it gets to, and was stopped")
+                logger.error("loop-pool-0 still had callbacks to run at the deadline and was stopped")
                 _name_some(pool._members[0])
                 if inspect.getcoroutinestate(ours) == inspect.CORO_CREATED:
                     ours.close()
@@ -112,10 +112,10 @@ async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) ->
                     deadline is not None and time.monotonic() > deadline + grace.LATE * grace.GRACE
                 )
                 logger.error(
-                    "%s: %s of its executor did not end in time: %s",
+                    "%s: executor thread %s did not end in time: %s",
                     member.name,
                     thread.name,
-                    "it is inside a job, too" if enough else where(thread),
+                    "it is still inside a job" if enough else where(thread),
                 )
 
 
@@ -210,7 +210,7 @@ async def _cancel(
         member.named.update(pending)
         late += remaining == 0
         if not pending and late == LATE_ROUNDS:
-            logger.error("%s: tasks are still being started, by another thread", member.name)
+            logger.error("%s: another thread keeps starting tasks", member.name)
         if pending or late == LATE_ROUNDS:
             return
 
@@ -222,7 +222,7 @@ def _report(member: _Member, done: Collection[asyncio.Task[Any]], deadline: floa
     for n, task in enumerate(failed):
         # What a program's handler does may take a while.
         if time.monotonic() > enough:
-            logger.error("%s: exceptions of %d tasks are not told", member.name, len(failed) - n)
+            logger.error("%s: exceptions of %d more tasks are not reported", member.name, len(failed) - n)
             break
         member.loop.call_exception_handler(
             {
@@ -260,7 +260,7 @@ def _name_some(member: _Member) -> None:
     shown = list(itertools.islice(theirs, SHOWN))
     _name(member, shown)
     if len(shown) == SHOWN:
-        logger.error("%s: nor did up to %d others", member.name, len(known) - SHOWN)
+        logger.error("%s: up to %d other tasks did not end in time", member.name, len(known) - SHOWN)
 
 
 async def _quietly(part: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:

@@ -87,7 +87,7 @@ class PoolTask[T](_core.PoolTaskCore[T]):
         loop.call_exception_handler(context)
 
     def _report_callback(self, callback: object, exception: BaseException) -> None:
-        logger.error("%r, called at the end of %r, failed", callback, self, exc_info=exception)
+        logger.error("Exception in done callback %r of %r", callback, self, exc_info=exception)
 
 
 _core._set_pool_task_class(PoolTask)

@@ -160,7 +160,7 @@ class Watch:
         if member.loop.is_closed():
             return "it is still closing"
         if incident.task is None and not incident.stack:
-            return "its stack could not be seen"
+            return "its stack could not be read"
         return f"it is still inside a callback of {_describe(incident)}\n{_stack_of(incident)}"
 
     # -- the reporting thread --------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Watch:
                 try:
                     self._report(index, callback, seconds, ended)
                 except Exception:
-                    logger.exception("a stuck loop could not be reported")
+                    logger.exception("cannot report a stuck loop")
 
     def _report(self, index: int, callback: int, seconds: float, ended: bool) -> None:
         member = self._pool._members[index]
@@ -193,7 +193,7 @@ class Watch:
             try:
                 each(incident)
             except BaseException:
-                logger.exception("%r, called for a stuck loop, failed", each)
+                logger.exception("Exception in on_stuck callback %r", each)
 
     def _look(self, member: _Member, callback: int, seconds: float) -> StuckLoop:
         loop = member.loop
@@ -286,14 +286,14 @@ def _stack_of(incident: StuckLoop) -> str:
     )
     if incident.task_stack:
         lines += ["The coroutine of its task:\n", *traceback.format_list(incident.task_stack)]
-    return "".join(lines).rstrip() if lines else "Its stack could not be seen."
+    return "".join(lines).rstrip() if lines else "Its stack could not be read."
 
 
 def where(thread: threading.Thread) -> str:
     """Return what a thread is in that belongs to no loop, as its stack. Any other thread."""
     stack = () if thread.native_id is None else seen_from_outside(thread.native_id)
     lines = ["it is in (most recent call last):\n", *traceback.format_list(stack)]
-    return "".join(lines).rstrip() if stack else "its stack could not be seen"
+    return "".join(lines).rstrip() if stack else "its stack could not be read"
 
 
 def _describe(incident: StuckLoop) -> str:

@@ -114,7 +114,7 @@ def seen_from_outside(native_id: int) -> Stack:
     try:
         found = reader()(os.getpid(), all_threads=True).get_stack_trace()
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        logger.warning("the stack of a thread that runs native code cannot be read: %r", error)
+        logger.warning("cannot read the stack of a thread that runs native code: %r", error)
         return ()
     # Python 3.15 groups the threads by interpreter, and tells columns.
     threads = [thread for group in found for thread in getattr(group, "threads", (group,))]

@@ -73,7 +73,7 @@ class Health:
         if not silent:
             return 200, "alive\n"
         names = ", ".join(sorted(asked[task] for task in silent))
-        return 503, f"no answer in {self._patience:g} s from {names}\n"
+        return 503, f"no response within {self._patience:g} s from {names}\n"
 
 
 def _path_of(scope: Any) -> str:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .sockets import Place
 
 OTHERWISE = {
-    "callback_notify": "it is for processes that manage workers",
-    "timeout_notify": "it is for processes that manage workers",
+    "callback_notify": "it applies to processes that manage workers",
+    "timeout_notify": "it applies to processes that manage workers",
     "timeout_worker_healthcheck": "there are no workers",
-    "loop": "the loops are the pool's own, and loops says how many",
-    "workers": "one process serves on all cores, and loops says on how many",
+    "loop": "the pool creates its own loops; set their number with loops",
+    "workers": "one process uses all cores; set the number of loops with loops",
 }
 """The options of uvicorn that have no meaning here, and why."""
 
@@ -85,9 +85,9 @@ def check(plan: Plan) -> None:
     """
     place, options = plan.place, plan.options
     if place.uds is not None and place.fd is not None:
-        raise OptionError("`uds` and `fd` are both places to listen: give one")
+        raise OptionError("`uds` and `fd` exclude each other: give one of them")
     if place.reuse_port and not (place.uds is None and place.fd is None):
-        raise OptionError("`reuse_port` shares a port: it cannot be combined with `uds` or `fd`")
+        raise OptionError("`reuse_port` applies to a port only: do not combine it with `uds` or `fd`")
     if not 0 <= place.port <= MOST_PORTS:
         raise OptionError(f"`port` must be from 0 to {MOST_PORTS}, got {place.port}")
     _check_times(plan)
@@ -96,17 +96,17 @@ def check(plan: Plan) -> None:
         if path is not None and not path.startswith("/"):
             raise OptionError(f"`{name}` must begin with a slash, got {path!r}")
         if path is not None and (not path.isprintable() or {*"?# "} & {*path}):
-            raise OptionError(f"`{name}` is a path and no more, got {path!r}")
+            raise OptionError(f"`{name}` must be a plain path without `?`, `#` or spaces, got {path!r}")
     if readiness is not None and readiness == liveness:
-        raise OptionError(f"`readiness_path` and `liveness_path` are both {readiness!r}")
+        raise OptionError(f"`readiness_path` and `liveness_path` must differ, both are {readiness!r}")
     _check_counts(options)
     with_certificate = [name for name in WITH_CERTIFICATE if options.get(name)]
     certificate = [name for name in CERTIFICATE if options.get(name)]
     if plan.ssl is not None:
         for name in certificate + with_certificate:
-            raise OptionError(f"`ssl` is the whole of TLS: it cannot be combined with `{name}`")
+            raise OptionError(f"`ssl` configures TLS completely: do not combine it with `{name}`")
     elif with_certificate and not certificate:
-        raise OptionError(f"`{with_certificate[0]}` needs `ssl_certfile`")
+        raise OptionError(f"`{with_certificate[0]}` requires `ssl_certfile`")
 
 
 def _check_counts(options: dict[str, Any]) -> None:
@@ -136,13 +136,13 @@ def _check_times(plan: Plan) -> None:
     delay, drain, whole = plan.shutdown_delay, plan.timeout_drain, plan.timeout_graceful_shutdown
     if delay > whole:
         raise OptionError(
-            f"`shutdown_delay` ({delay:g} s) is longer than `timeout_graceful_shutdown` "
-            f"({whole:g} s), which it is a part of: what came last would be cancelled"
+            f"`shutdown_delay` ({delay:g} s) must not exceed `timeout_graceful_shutdown` "
+            f"({whole:g} s), which includes it: the last requests would be cancelled"
         )
     if drain is not None and delay + drain > whole:
         raise OptionError(
-            f"`shutdown_delay` and `timeout_drain` ({delay:g} and {drain:g} s) are longer than "
-            f"`timeout_graceful_shutdown` ({whole:g} s), which they are parts of"
+            f"`shutdown_delay` plus `timeout_drain` ({delay:g} and {drain:g} s) must not exceed "
+            f"`timeout_graceful_shutdown` ({whole:g} s), which includes both"
         )
 
 
@@ -166,9 +166,9 @@ def imported(app: Any) -> Any:
 def checked(app: Any, name: str) -> Any:
     if inspect.iscoroutine(app):
         app.close()  # nobody will await it, and nobody has to be warned of that
-        raise TypeError(f"{name} is a coroutine: a factory is a plain function")
+        raise TypeError(f"{name} is a coroutine: the factory must be a plain function")
     if not callable(app):
-        raise TypeError(f"{name} is no ASGI application: {app!r}")
+        raise TypeError(f"{name} is not an ASGI application: {app!r}")
     return app
 
 
@@ -191,7 +191,7 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
     for name in plan.options:
         if name not in known:
             hint = OTHERWISE.get(name, "uvicorn.Config has no such option")
-            raise TypeError(f"serve() takes no {name!r}: {hint}")
+            raise TypeError(f"serve() got an unexpected option {name!r}: {hint}")
     options = {"log_config": log_config(), **plan.options}
     _check_names(options)
     place = plan.place
@@ -223,7 +223,7 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
         given = plan.options.get("log_config")
         if given is None:
             raise
-        raise OptionError(f"`log_config` {given!r} cannot be used: {error!r}") from error
+        raise OptionError(f"`log_config` {given!r} is invalid: {error!r}") from error
 
 
 def _check_names(options: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ def _check_names(options: dict[str, Any]) -> None:
     ):
         value = options.get(name)
         if isinstance(value, str) and value.lower() not in table:
-            raise OptionError(f"`{name}` is one of {', '.join(table)}, not {value!r}")
+            raise OptionError(f"`{name}` must be one of {', '.join(table)}, got {value!r}")
     for name, classes in (("http", config.HTTP_PROTOCOLS), ("ws", config.WS_PROTOCOLS)):
         value = options.get(name)
         if not isinstance(value, str):
@@ -246,9 +246,9 @@ def _check_names(options: dict[str, Any]) -> None:
             importer.import_from_string(classes.get(value, value))
         except importer.ImportFromStringError as error:
             choices = ", ".join(classes)
-            raise OptionError(f"`{name}` is one of {choices}, not {value!r} ({error})") from error
+            raise OptionError(f"`{name}` must be one of {choices}, got {value!r} ({error})") from error
         except ImportError as error:
-            raise ImportError(f"{name} {value!r} cannot be had: {error}") from error
+            raise ImportError(f"{name} {value!r} is not available: {error}") from error
 
 
 def load(config: uvicorn.Config) -> None:
@@ -262,4 +262,4 @@ def load(config: uvicorn.Config) -> None:
     except ssl.SSLError as error:
         files = [f"{config.ssl_certfile!r}", f"{config.ssl_keyfile!r}", f"{config.ssl_ca_certs!r}"]
         named = ", ".join(file for file in files if file != "None")
-        raise OSError(f"TLS cannot use {named}: {error}") from error
+        raise OSError(f"cannot load {named} for TLS: {error}") from error

@@ -33,7 +33,7 @@ def report(error: Exception) -> int:
         return fail(error.on_command_line(), WRONG_OPTION)
     if _in_application(error.__traceback__) is not None:
         traceback.print_exception(_shortened(error))
-        return fail(f"the application cannot be served: {_in_words(error)}")
+        return fail(f"cannot serve the application: {_in_words(error)}")
     if isinstance(error, SyntaxError):
         return fail(_in_words(error))
     if not isinstance(error, (ImportError, OSError, StartupError, TypeError, ValueError)):

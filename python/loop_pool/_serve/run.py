@@ -109,8 +109,8 @@ class Serving:
         for name in VARIABLES:
             if value := os.environ.get(name):
                 logger.warning(
-                    "%s=%s is ignored: one process serves on all cores, and --loops or "
-                    "UVICORN_LOOPS says on how many",
+                    "%s=%s is ignored: one process uses all cores; set the number of loops with "
+                    "--loops or UVICORN_LOOPS",
                     name,
                     value,
                 )
@@ -234,7 +234,7 @@ class Serving:
 
         for left in await self._on_each(drain):
             for what in left or ():
-                logger.error("Cancelled, as it did not end in time: %s", what)
+                logger.error("Cancelled, timeout graceful shutdown exceeded: %s", what)
         server.abort_clients()
 
     async def _close(self, server: Server) -> None:
@@ -293,12 +293,12 @@ class Serving:
         for task, site in asked.items():
             result = None
             if not task.done():
-                logger.error("%s did not end in time", site.name)
+                logger.error("%s did not shut down in time", site.name)
                 task.cancel()
                 # It would not answer what comes next either.
                 del self._sites[site.loop]
             elif (error := error_of(task)) is not None:
-                logger.error("%s did not end well", site.name, exc_info=error)
+                logger.error("%s failed to shut down", site.name, exc_info=error)
             else:
                 result = task.result()
             results.append(result)
@@ -313,7 +313,7 @@ class Serving:
             self._signalled_at = now
             self._signalled.set()
         elif now - self._signalled_at >= ECHO and not self._hurried.is_set():
-            logger.info("Second signal: what is under way is cancelled")
+            logger.info("Second signal: cancelling requests in progress")
             self._hurry()
 
     def _hurry(self) -> None:

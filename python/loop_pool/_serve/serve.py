@@ -144,10 +144,10 @@ def serve(
 
 def _check_reload(plan: Plan) -> None:
     if not isinstance(plan.app, str):
-        raise OptionError("`reload` needs app as a string, 'module:attribute', to import it anew")
+        raise OptionError("`reload` needs `app` as an import string, 'module:attribute'")
     if plan.ssl is not None:
         raise OptionError(
-            "`reload` cannot hand on an `ssl` context: give ssl_keyfile, ssl_certfile"
+            "`reload` cannot pass an `ssl` context on: use ssl_keyfile and ssl_certfile"
         )
 
 

@@ -105,9 +105,9 @@ def _socket_of(fd: int) -> socket.socket:
             os.close(copy)
             raise
     except OverflowError:  # beyond what the kernel counts to
-        raise OSError(errno.EBADF, f"fd {fd} is no socket: {os.strerror(errno.EBADF)}") from None
+        raise OSError(errno.EBADF, f"fd {fd} is not a socket: {os.strerror(errno.EBADF)}") from None
     except OSError as error:
-        raise OSError(error.errno, f"fd {fd} is no socket: {error.strerror}") from None
+        raise OSError(error.errno, f"fd {fd} is not a socket: {error.strerror}") from None
 
 
 async def check_that_nobody_listens(place: Place) -> None:
@@ -145,7 +145,7 @@ def kept_open(sockets: Iterable[Any]) -> list[socket.socket]:
         for sock in sockets:
             kept.append(sock.dup())
     except OSError as error:
-        logger.error("What waits in the queue may be lost while shutting down: %s", error)
+        logger.error("Connections in the accept queue may be lost while shutting down: %s", error)
     return kept
 
 
@@ -230,4 +230,4 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(state.encode(), path)
     except OSError as error:
-        logger.warning("cannot tell %s to %s: %s", state, where, error)
+        logger.warning("cannot send %s to %s: %s", state, where, error)

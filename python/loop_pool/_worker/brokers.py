@@ -154,10 +154,10 @@ def load(
         _import_tasks(modules, patterns)
         return _copies(found, target, loops)
     if not callable(found):
-        raise TargetError(f"{target} is {found!r}: no taskiq broker, and no function for one")
+        raise TargetError(f"{target} is {found!r}: neither a taskiq broker nor a broker factory")
     each = [_make(found, target) for _ in range(loops)]
     if len({id(broker) for broker in each}) < loops:
-        raise TargetError(f"{target} gives the same broker again: each loop needs one of its own")
+        raise TargetError(f"{target} returned the same broker twice: each loop needs its own")
     for broker in each:
         _check(broker, target, loops)
         broker.is_worker_process = True
@@ -178,9 +178,9 @@ def _make(factory: Any, target: str) -> AsyncBroker:
         raise FactoryError(f"{target} failed: {_say(error)}") from error
     if asyncio.iscoroutine(broker):
         broker.close()
-        raise TargetError(f"{target} is a coroutine function: a plain function makes a broker")
+        raise TargetError(f"{target} is a coroutine function: a broker factory must be a plain function")
     if not isinstance(broker, AsyncBroker):
-        raise TargetError(f"{target} gives {broker!r}, which is no taskiq broker")
+        raise TargetError(f"{target} returned {broker!r}, which is not a taskiq broker")
     return broker
 
 
@@ -213,9 +213,9 @@ def _copy(template: AsyncBroker, target: str) -> AsyncBroker:
     ):
         if not known:
             raise TargetError(
-                f"{target}: each loop needs a {type(what).__name__} of its own, and only those of "
-                "taskiq-nats can be copied: write a function that makes such a broker and give its "
-                "name in place of this one, or use --loops 1"
+                f"{target}: each loop needs its own {type(what).__name__}, and only those of "
+                "taskiq-nats can be copied: pass the name of a function that returns a new broker, "
+                "or use --loops 1"
             )
     broker: Any = copy.copy(template)
     broker.client = type(broker.client)()
@@ -237,7 +237,7 @@ def _stand_in(brokers: Brokers, broker: AsyncBroker, target: str) -> None:
     try:
         brokers.stand_in(broker)
     except TypeError as error:
-        raise TargetError(f"{target} serves one loop only ({error}): use --loops 1") from error
+        raise TargetError(f"{target} works on one loop only ({error}): use --loops 1") from error
 
 
 def _classes_of(nats: Any) -> tuple[type, ...]:
@@ -288,8 +288,8 @@ def _check_tasks(each: Sequence[AsyncBroker], target: str) -> None:
     differing = sorted(names[0].union(*names) - names[0].intersection(*names))
     if differing:
         raise TargetError(
-            f"{target} does not give each broker the same tasks: {', '.join(differing)} "
-            "(a function that is registered again needs its task_name= said)"
+            f"{target} registers different tasks on each broker: {', '.join(differing)} "
+            "(a function that is registered more than once needs a task_name=)"
         )
 
 

@@ -289,7 +289,7 @@ class Worker:
             )
             self._threads.shutdown(wait=False, cancel_futures=True)
             if self._threads.busy():
-                logger.error("a synchronous task still runs: the process ends without it")
+                logger.error("a synchronous task is still running: the process exits without waiting for it")
                 logging.shutdown()
                 sys.stdout.flush()
                 os._exit(1)
@@ -346,7 +346,7 @@ class Worker:
                 if error is not None:
                     self._failed = True
                     name = starting[task].name
-                    logger.error("%s: the broker did not start", name, exc_info=error)
+                    logger.error("%s: the broker failed to start", name, exc_info=error)
                     self._stopping.set()
         for task in waiting:
             task.cancel()
@@ -360,12 +360,12 @@ class Worker:
             spawn(seat.serve(self._stop), loop=seat.loop, name="worker"): seat for seat in seats
         }
         tasks = len(self._brokers.each[0].get_all_tasks())
-        logger.info("%s: %d loops receive tasks (%d are known)", self._target, len(seats), tasks)
+        logger.info("%s: receiving tasks on %d loops (%d tasks registered)", self._target, len(seats), tasks)
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         stopping.cancel()
         why = "" if self._signal is None else f"{signal.Signals(self._signal).name}: "
-        logger.info("%sno more tasks are taken; those under way may end", why)
+        logger.info("%sreceiving no more tasks; waiting for running ones", why)
         for seat in seats:
             seat.stop()
         wait, close = self._settings.wait_tasks_timeout, self._settings.shutdown_timeout
@@ -380,7 +380,7 @@ class Worker:
         done, pending = await asyncio.wait(tasks, timeout=limit)  # type: ignore[type-var]
         for task in pending:
             self._failed = True
-            logger.error("%s: it does not answer; it may be stuck", tasks[task].name)
+            logger.error("%s: the loop does not respond and may be stuck", tasks[task].name)
         for task in done:
             error = error_of(task)
             if error is not None:

@@ -183,5 +183,5 @@ def read(pool: weakref.ref[Pool]) -> list[LoopStats]:
 def missing(distribution: str) -> ImportError:
     """Return the exception that says how to get a package that is not installed."""
     return ImportError(
-        f"{distribution} is not installed; the extra brings it: pip install 'loop_pool[metrics]'"
+        f"{distribution} is not installed: pip install 'loop_pool[metrics]'"
     )

@@ -36,7 +36,7 @@ try:
     import culsans
 except ImportError as error:
     raise ImportError(
-        f"{error.name} is not installed; the extra brings it: pip install 'loop_pool[sync]'",
+        f"{error.name} is not installed: pip install 'loop_pool[sync]'",
         name=error.name,
     ) from error
 

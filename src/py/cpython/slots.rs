@@ -127,7 +127,7 @@ pub(crate) fn slot_offset(class: &Bound<'_, PyType>, name: &str) -> PyResult<usi
         _ => Err(alloc::error::<PyImportError>(
             py,
             format!(
-                "loop_pool does not know this version of asyncio: {}.{name} is not a slot",
+                "loop_pool does not support this version of asyncio: {}.{name} is not a slot",
                 class.name()?
             ),
         )),

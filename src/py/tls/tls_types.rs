@@ -164,7 +164,7 @@ pub(crate) fn length_of(py: Python<'_>, data: &Ref) -> PyResult<usize> {
         }
     }
     let class = data.as_py().bind(py).get_type().name()?;
-    Err(alloc::type_error(py, format!("the TLS connection returned no bytes, but {class}")))
+    Err(alloc::type_error(py, format!("the TLS connection returned {class} instead of bytes")))
 }
 
 /// Whether nothing waits to be encrypted, and nobody was told not to write.

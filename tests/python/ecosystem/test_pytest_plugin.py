@@ -160,7 +160,7 @@ def test_what_does_not_end_is_an_error_of_the_test(folder: Folder) -> None:
     # The interpreter complains of the tasks that are left, too.
     out = folder.run(*ASYNCIO, "--loop-pool", "-W", "default", code=1, warnings="default")
     assert re.search(r"\b3 passed\b.*\b2 errors\b", out), out
-    said = re.findall(r"E?.*the pool did not end well:\n.*loop-pool-1: this task did not end", out)
+    said = re.findall(r"E?.*the pool did not shut down cleanly:\n.*loop-pool-1: this task did not end", out)
     assert len(said) >= 2, out
     assert "ERROR test_it.py::test_synchronous" in out
     assert "ERROR test_it.py::test_asynchronous" in out
@@ -189,7 +189,7 @@ def test_bad_arguments_are_named(folder: Folder) -> None:
 def test_a_bad_number_in_the_ini_file_is_named(folder: Folder) -> None:
     folder.write("test_it.py", "def test_it(pool): pass")
     out = folder.run(*NEITHER, "-o", "loop_pool_loops=many", code=1)
-    assert "loop_pool_loops in the ini-file must be a number above zero, got 'many'" in out
+    assert "the ini option loop_pool_loops must be an integer above zero, got 'many'" in out
 
 
 # pytest-asyncio
@@ -218,7 +218,7 @@ def test_tests_of_pytest_asyncio_run_on_the_loop(folder: Folder) -> None:
         async def test_single(resource):
             assert type(resource) is loop_pool.EventLoop
             assert asyncio.get_running_loop() is resource
-            with pytest.raises(RuntimeError, match="no loop_pool runs"):
+            with pytest.raises(RuntimeError, match="no running loop_pool"):
                 loop_pool.current_pool()
 
         async def generate():
@@ -250,7 +250,7 @@ def test_tests_of_pytest_asyncio_run_on_the_loop(folder: Folder) -> None:
                 pool.run(asyncio.sleep(0))
 
         async def test_no_pool(pool):
-            with pytest.raises(RuntimeError, match="needs the mark"):
+            with pytest.raises(RuntimeError, match="needs the loop_pool mark"):
                 pool.loops
 
         @pytest.mark.loop_pool(loops=2)

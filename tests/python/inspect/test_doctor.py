@@ -126,7 +126,7 @@ def test_each_fact_stands_in_the_text() -> None:
         "GIL off",
         "PYTHON_GIL 0",
         "-X gil 0",
-        "import no module given: what a program's imports do to the GIL was not looked at",
+        "import no module given: the effect of a program's imports on the GIL was not checked",
         "cores 2.5 usable",
         " in the machine: 16",
         " by affinity: 12",
@@ -136,7 +136,7 @@ def test_each_fact_stands_in_the_text() -> None:
         " hard limit: 1,048,576",
         "loop_pool 1.2.3",
         " /_core.so",
-        " loops unless told otherwise: 8",
+        " loops by default: 8",
         "parallel yes: Python can run on 2.5 cores at once",
     ]
 
@@ -238,7 +238,7 @@ def test_a_gil_that_was_asked_for_is_found(
     (folder / "innocent.py").touch()
     for module in ([], ["innocent"]):
         told = facts(*module, **how)
-        why = "it was asked for by -X gil=1 or PYTHON_GIL=1"
+        why = "it was requested by -X gil=1 or PYTHON_GIL=1"
         assert told["gil"] == {
             "enabled": True,
             "environment": environment,
@@ -301,7 +301,7 @@ def test_modules_that_do_not_say_that_they_need_no_gil_are_listed(folder: Path) 
     source = "import loop_pool._cli.doctor as d; d.modules_that_need_the_gil = lambda: ['a', 'b.c']"
     (folder / "app.py").write_text(source)
     assert facts("app")["imported"]["undeclared"] == ["a", "b.c"]
-    assert "not declared to do without the GIL: a, b.c\n" in doctor("app").stdout
+    assert "do not declare support for running without the GIL: a, b.c\n" in doctor("app").stdout
 
 
 @pytest.mark.smoke
@@ -390,7 +390,7 @@ def test_a_module_that_ends_the_process_is_told_of(folder: Path, source: str, ho
 
 @pytest.mark.parametrize("name", ["", "a-b", "app:main", "../app", "app.", ".app", "a; b", "1"])
 def test_what_is_no_module_s_name_is_refused(name: str) -> None:
-    assert f"argument module: {name!r} is not the name of a module" in fails(name)
+    assert f"argument module: {name!r} is not a module name" in fails(name)
 
 
 def test_ctrl_c_ends_an_import_that_takes_too_long(folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_folder_that_is_not_the_user_s_alone_is_refused(place: Path, wrong: st
             os.chown(folder, 12345, -1)
         else:
             pytest.skip("only root can give a folder away")
-    with pytest.raises(PermissionError, match="closed to others"):
+    with pytest.raises(PermissionError, match="must be a directory"):
         runs_here(place, inspect=True)
 
 
@@ -127,7 +127,7 @@ def test_a_pool_that_only_the_environment_wants_to_answer_runs_without(
     (place / f"loop_pool-{os.geteuid()}").touch()
     monkeypatch.setenv("LOOP_POOL_INSPECT", "1")
     assert runs_here(place) == []
-    assert [message for message in logged_errors if "cannot look at this pool" in message]
+    assert [message for message in logged_errors if "cannot inspect this pool" in message]
     logged_errors.clear()
 
 
@@ -282,16 +282,16 @@ def impatient(place: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 REFUSED = [
-    (b"\x00\xff garbage\n", "a request is a line of JSON"),
-    (b"[" * 4000 + b"\n", "a request is a line of JSON"),
+    (b"\x00\xff garbage\n", "a request must be a line of JSON"),
+    (b"[" * 4000 + b"\n", "a request must be a line of JSON"),
     (b"[]\n", "an object with version 1"),
     (b'{"version": 2, "request": "stats"}\n', "an object with version 1"),
-    (b'{"version": 1, "request": "rm"}\n', "a request is stats or snapshot"),
-    (b'{"version": 1, "request": ["stats"]}\n', "a request is stats or snapshot"),
+    (b'{"version": 1, "request": "rm"}\n', "request must be stats or snapshot"),
+    (b'{"version": 1, "request": ["stats"]}\n', "request must be stats or snapshot"),
     (b'{"version": 1, "request": "snapshot", "loop": 2}\n', "there is no loop 2"),
-    (b'{"version": 1, "request": "snapshot", "loop": true}\n', "loop is the index"),
-    (b'{"version": 1, "request": "snapshot", "limit": -1}\n', "limit is a number"),
-    (b"x" * 10_000, "at most 4096 bytes"),
+    (b'{"version": 1, "request": "snapshot", "loop": true}\n', "loop must be the index"),
+    (b'{"version": 1, "request": "snapshot", "limit": -1}\n', "limit must be an integer"),
+    (b"x" * 10_000, "must not exceed 4096 bytes"),
 ]
 """Requests, and what is said of each."""
 

@@ -158,7 +158,7 @@ def fails(done: subprocess.CompletedProcess[str], said: str) -> None:
 def test_what_is_no_process_number_is_named(tmp_path: Path, typed: str) -> None:
     done = ps(tmp_path, "--", typed)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{typed!r} is not the number of a process" in done.stderr
+    assert f"{typed!r} is not a process ID" in done.stderr
 
 
 @pytest.mark.parametrize("typed", [2**22 + 1, 2**31, 10**30])
@@ -175,7 +175,7 @@ def test_a_process_that_is_dead(tmp_path: Path) -> None:
 def test_a_process_that_is_not_python(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
         try:
-            fails(ps(tmp_path, str(process.pid)), "has no pool that can be looked at")
+            fails(ps(tmp_path, str(process.pid)), "has no pool to inspect")
         finally:
             process.kill()
 
@@ -206,7 +206,7 @@ sys.exit(_cli.main(["ps", sys.argv[1]]))
             folder.chmod(folder.stat().st_mode | 0o055)
     with program(IDLE, tmp_path) as process:
         done = run_python("-c", code, process.pid, env=environment(tmp_path))
-        fails(done, "is user root's: only they and root may look at its pool")
+        fails(done, "belongs to user root: only that user and root may inspect its pool")
         assert ps_json(tmp_path, process.pid)["pid"] == process.pid
 
 
@@ -231,16 +231,16 @@ sys.stdin.read()
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
-        (r"peer.sendall(b'\x00\xff\n')", "sent garbage instead of an answer"),
-        (r"peer.sendall(b'{}\n')", "sent garbage instead of an answer"),
-        (r"""peer.sendall(b'{"version": 1, "loops": 3}\n')""", "sent garbage"),
+        (r"peer.sendall(b'\x00\xff\n')", "sent an invalid answer"),
+        (r"peer.sendall(b'{}\n')", "sent an invalid answer"),
+        (r"""peer.sendall(b'{"version": 1, "loops": 3}\n')""", "sent an invalid answer"),
         (
             r"""peer.sendall(b'{"version": 1, "uptime": NaN}\n')""",
-            "sent garbage instead of an answer",
+            "sent an invalid answer",
         ),
-        (r"""peer.sendall(b'{"version": 9}\n')""", "speaks version 9"),
+        (r"""peer.sendall(b'{"version": 9}\n')""", "speaks protocol version 9"),
         (r"""peer.sendall(b'{"version": 1, "error": "no\\u001b"}\n')""", r"refused: no\x1b"),
-        ("peer.close()", "broke off"),
+        ("peer.close()", "closed the connection"),
     ],
 )
 def test_a_process_that_answers_nonsense(tmp_path: Path, behaviour: str, said: str) -> None:

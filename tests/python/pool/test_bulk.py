@@ -304,9 +304,9 @@ def test_outside_of_a_pool_each_says_so() -> None:
             lambda: loop_pool.map(answer, [1]),
             lambda: loop_pool.map(answer, [1], limit=1),
         ):
-            with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
+            with pytest.raises(RuntimeError, match="no running loop_pool in this thread"):
                 use()
-        with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
+        with pytest.raises(RuntimeError, match="no running loop_pool in this thread"):
             await loop_pool.broadcast(answer, 1)
 
     asyncio.run(main())

@@ -89,5 +89,5 @@ def test_a_handler_of_exceptions_that_is_slow_is_called_while_there_is_time(
     kept: list[asyncio.Task[None]] = []
     loop_pool.run(main(), loops=1, shutdown_timeout=timeout)
     assert len(told) == 1
-    assert "loop-pool-0: exceptions of 9 tasks are not told" in logged_errors
+    assert "loop-pool-0: exceptions of 9 more tasks are not reported" in logged_errors
     logged_errors.clear()

@@ -268,7 +268,7 @@ def test_bad_arguments_are_refused() -> None:
         loop_pool.PoolExecutor("2")  # type: ignore[arg-type]
 
     async def main() -> None:
-        with pytest.raises(ValueError, match="one or the other"):
+        with pytest.raises(ValueError, match="either `loops` or `pool`"):
             loop_pool.PoolExecutor(2, pool=loop_pool.current_pool())
 
     run(main, 1)
@@ -354,7 +354,7 @@ def test_submit_finds_the_pool_from_any_thread(count: int) -> None:
         assert await asyncio.wrap_future(loop_pool.submit(answer, 1)) == 1
 
     run(main, count)
-    with pytest.raises(RuntimeError, match="no loop_pool runs"):
+    with pytest.raises(RuntimeError, match="no running loop_pool"):
         loop_pool.submit(int)
 
 

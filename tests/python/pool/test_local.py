@@ -161,7 +161,7 @@ def test_a_context_manager_is_entered_and_left_in_one_context(count: int) -> Non
 
     async def ask() -> None:
         MOOD.set("asked")
-        with pytest.raises(RuntimeError, match="has to be awaited"):
+        with pytest.raises(RuntimeError, match="must be awaited"):
             local.get()
         assert await local == "value"
         assert local.get() == "value"
@@ -233,7 +233,7 @@ def test_what_has_to_be_awaited_cannot_be_got_before() -> None:
                 local.get()
             task = asyncio.create_task(_await(local))
             await asyncio.sleep(0)
-            with pytest.raises(RuntimeError, match="is not there yet: await it"):
+            with pytest.raises(RuntimeError, match="has not been created yet: await it"):
                 local.get()
             assert await task == "value"
             assert local.get() == "value"
@@ -303,9 +303,9 @@ def test_a_factory_that_asks_for_itself_is_told() -> None:
 
         now = loop_pool.LoopLocal[Any](make_now)
         later = loop_pool.LoopLocal[Any](make)
-        with pytest.raises(RuntimeError, match="asks for what it is to make"):
+        with pytest.raises(RuntimeError, match="asks for its own value"):
             now.get()
-        with pytest.raises(RuntimeError, match="awaits what it is to make"):
+        with pytest.raises(RuntimeError, match="awaits its own value"):
             await later
 
     run(main, 1)
@@ -371,7 +371,7 @@ def test_nothing_is_made_when_the_values_are_closed() -> None:
         local.get()
 
     run(main, 1)
-    assert messages == ["loop-pool-0 has closed its values, and makes none for <LoopLocal object>"]
+    assert messages == ["loop-pool-0 has closed its values and creates none for <LoopLocal object>"]
 
 
 def test_one_that_is_still_being_made_at_the_end_is_given_up(count: int) -> None:
@@ -400,16 +400,16 @@ def test_outside_of_a_pool_it_says_so() -> None:
     local = loop_pool.LoopLocal(object)
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
+        with pytest.raises(RuntimeError, match="no running loop_pool in this thread"):
             await local
 
     asyncio.run(main())
-    with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
+    with pytest.raises(RuntimeError, match="no running loop_pool in this thread"):
         local.get()
 
 
 def test_what_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="callable factory"):
+    with pytest.raises(TypeError, match="factory must be callable"):
         loop_pool.LoopLocal(7)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="close must be callable"):
         loop_pool.LoopLocal(object, close=7)  # type: ignore[arg-type]

@@ -237,7 +237,7 @@ def test_what_takes_an_await_says_so(factory: Any) -> None:
     local = loop_pool.LoopLocal[Any](factory)
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="has to be awaited or entered: await the LoopLocal"):
+        with pytest.raises(RuntimeError, match="must be awaited or entered: await the LoopLocal"):
             local.get()
         assert await local is local.get()
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_entered_is_refused(factory: Any) -> None:
     local = loop_pool.LoopLocal[Any](factory, enter=True)
 
     async def main() -> None:
-        with pytest.raises(TypeError, match="is no context manager, and cannot be entered"):
+        with pytest.raises(TypeError, match="is not a context manager and cannot be entered"):
             await local
 
     run(main)

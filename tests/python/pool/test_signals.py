@@ -147,7 +147,7 @@ async def test_what_cannot_be_handled_is_refused_as_in_the_main_thread() -> None
 def test_a_pool_outside_of_the_main_thread_says_that_it_catches_none() -> None:
     async def add() -> None:
         loop = asyncio.get_running_loop()
-        with pytest.raises(RuntimeError, match="signals are caught in the main thread"):
+        with pytest.raises(RuntimeError, match="loop 0 of the pool to run in the main thread"):
             loop.add_signal_handler(signal.SIGUSR1, print)
 
     async def main() -> None:

@@ -314,7 +314,7 @@ def test_a_loop_s_slow_callback_duration_is_a_number() -> None:
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan")])
 def test_a_limit_that_is_not_above_zero_is_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match="stuck_after must be above zero"):
+    with pytest.raises(ValueError, match="stuck_after must be greater than zero"):
         loop_pool.Runner(stuck_after=wrong)
 
 

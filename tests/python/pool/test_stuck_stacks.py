@@ -133,7 +133,7 @@ def test_a_stuck_loop_is_told_of_while_another_cannot_be_interrupted(log: Record
     """To see the stack of the one, the reporter would have to wait for the other."""
     done: set[int] = set()
 
-    unseen = "Its stack could not be seen."
+    unseen = "Its stack could not be read."
 
     async def get_stuck_in_native_code() -> bool:
         return any(map(done.__contains__, itertools.repeat(1, 200_000_000)))

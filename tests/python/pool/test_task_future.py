@@ -212,7 +212,7 @@ def test_a_callback_that_raises_goes_to_the_handler_of_its_loop(logged_errors: l
 
     run(main, 3)
     assert "Exception in callback" in logged_errors[0]
-    assert "called at the end of <PoolTask done" in logged_errors[1]
+    assert "Exception in done callback" in logged_errors[1]
     logged_errors.clear()
 
 

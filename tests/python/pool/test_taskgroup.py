@@ -369,7 +369,7 @@ def test_what_is_no_coroutine_leaves_the_group_open(count: int) -> None:
 
 def test_outside_of_a_pool_it_says_so() -> None:
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="no loop_pool runs in this thread"):
+        with pytest.raises(RuntimeError, match="no running loop_pool in this thread"):
             async with loop_pool.TaskGroup():
                 pass
 

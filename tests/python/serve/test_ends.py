@@ -267,8 +267,8 @@ def test_only_what_is_under_way_in_tls_is_named(tmp_path: Path, http: str, close
         assert server.ended() == 0
         for client in [*answered, late]:
             client.close()
-    assert server.log.count("did not end in time") == 1, server.log
-    assert "did not end in time: loop-pool-" in server.log
+    assert server.log.count("timeout graceful shutdown exceeded") == 1, server.log
+    assert "timeout graceful shutdown exceeded: loop-pool-" in server.log
     assert "GET /wait from" in server.log
 
 

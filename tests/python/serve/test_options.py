@@ -123,17 +123,17 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--shutdown-delay 4 --timeout-graceful-shutdown 2", "--shutdown-delay (4 s) is longer"),
-        ("--timeout-drain 30", "--shutdown-delay and --timeout-drain (0 and 30 s) are longer"),
+        ("--shutdown-delay 4 --timeout-graceful-shutdown 2", "--shutdown-delay (4 s) must not exceed"),
+        ("--timeout-drain 30", "--shutdown-delay plus --timeout-drain (0 and 30 s) must not exceed"),
         ("--timeout-drain 3 --shutdown-delay 3 --timeout-graceful-shutdown 5", "(5 s)"),
         ("--readiness-path ready", "--readiness-path must begin with a slash, got 'ready'"),
         ("--liveness-path live", "--liveness-path must begin with a slash, got 'live'"),
-        ("--liveness-path /live?now", "--liveness-path is a path and no more"),
-        ("--liveness-path /x --readiness-path /x", "are both '/x'"),
-        ("--uds x --fd 0", "--uds and --fd are both places to listen"),
-        ("--uds x --port 80", "--port has no meaning with --uds"),
-        ("--fd 0 --host ::", "--host has no meaning with --fd"),
-        ("--uds x --reuse-port", "--reuse-port shares a port"),
+        ("--liveness-path /live?now", "--liveness-path must be a plain path"),
+        ("--liveness-path /x --readiness-path /x", "must differ, both are '/x'"),
+        ("--uds x --fd 0", "--uds and --fd exclude each other"),
+        ("--uds x --port 80", "--port cannot be combined with --uds"),
+        ("--fd 0 --host ::", "--host cannot be combined with --fd"),
+        ("--uds x --reuse-port", "--reuse-port applies to a port only"),
         ("--port 70000", "--port must be from 0 to 65535, got 70000"),
         ("--limit-concurrency 0", "--limit-concurrency must be at least 1"),
         ("--limit-max-requests 0", "--limit-max-requests must be at least 1"),
@@ -144,12 +144,12 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         ),
         ("--backlog 2147483648", "--backlog must be at most 2147483647"),
         ("--timeout-keep-alive=-1", "--timeout-keep-alive must not be negative"),
-        ("--ssl-keyfile x", "--ssl-keyfile needs --ssl-certfile"),
-        ("--ssl-ca-certs x", "--ssl-ca-certs needs --ssl-certfile"),
-        ("--http nope", "--http is one of auto, h11, httptools"),
-        ("--ws nope", "--ws is one of auto, none, websockets"),
-        ("--http json:nothing", "not 'json:nothing'"),
-        ("--header nonsense", "--header takes Name:Value"),
+        ("--ssl-keyfile x", "--ssl-keyfile requires --ssl-certfile"),
+        ("--ssl-ca-certs x", "--ssl-ca-certs requires --ssl-certfile"),
+        ("--http nope", "--http must be one of auto, h11, httptools"),
+        ("--ws nope", "--ws must be one of auto, none, websockets"),
+        ("--http json:nothing", "got 'json:nothing'"),
+        ("--header nonsense", "--header must be Name:Value"),
         ("--workers 4", "--loops N"),
         ("--workers=4", "--loops N"),
         ("--loop uvloop", "--loops N"),
@@ -189,7 +189,7 @@ def test_from_python_it_is_a_value_error_that_names_the_argument(options: dict[s
 
 
 def test_workers_from_python_are_told_what_to_use() -> None:
-    with pytest.raises(TypeError, match=r"takes no 'workers': .*loops"):
+    with pytest.raises(TypeError, match=r"unexpected option 'workers': .*loops"):
         loop_pool.serve("no_such_module:app", workers=4)
 
 
@@ -198,7 +198,7 @@ def test_a_configuration_of_logging_that_is_none(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with Serve(tmp_path, "--log-config", str(tmp_path / name), wait=None) as server:
             assert server.ended() == 2
-        assert f"loop-pool: --log-config '{tmp_path / name}' cannot be used: " in server.log
+        assert f"loop-pool: --log-config '{tmp_path / name}' is invalid: " in server.log
         assert "Traceback" not in server.log
 
 
@@ -245,7 +245,7 @@ def test_an_error_at_import_is_told_from_where_the_application_begins(
     with Serve(tmp_path, source=source, wait=None) as server:
         assert server.ended() == 3
     assert f'File "{tmp_path}/served.py", line ' in server.log
-    assert f"\nloop-pool: the application cannot be served: {error}" in server.log
+    assert f"\nloop-pool: cannot serve the application: {error}" in server.log
     for ours in ("loop_pool/_serv", "uvicorn/", "importlib"):
         assert ours not in server.log
 
@@ -263,7 +263,7 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     options = ["--port", "0", "--ssl-certfile", str(tmp_path / "cert.pem")]
     with Serve(tmp_path, "--loops", "1", *options, wait=None) as server:
         assert server.ended() == 3
-    assert f"loop-pool: TLS cannot use '{tmp_path}/cert.pem': " in server.log
+    assert f"loop-pool: cannot load '{tmp_path}/cert.pem' for TLS: " in server.log
     assert "Traceback" not in server.log
 
 

@@ -119,9 +119,9 @@ def test_half_a_request_behind_one_that_does_not_end_in_time(tmp_path: Path) -> 
             client.sock.sendall(b"GET /second HTTP/1.1\r\nho")
             server.tell()
             assert server.ended() == 0
-    assert "did not end in time: loop-pool-" in server.log
+    assert "timeout graceful shutdown exceeded: loop-pool-" in server.log
     assert "GET /wait from" in server.log
-    assert "did not end well" not in server.log
+    assert "failed to shut down" not in server.log
 
 
 def test_a_web_socket_whose_client_does_not_read(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_web_socket_whose_client_does_not_read(tmp_path: Path) -> None:
             server.tell()
             assert server.ended() == 0
     assert "WebSocket /ws from" in server.log
-    assert "did not end well" not in server.log
+    assert "failed to shut down" not in server.log
 
 
 def test_a_client_that_is_silent_in_its_tls_handshake_is_not_waited_for(
@@ -180,7 +180,7 @@ def test_an_application_that_cancels_all_tasks_of_a_loop_harms_no_other(tmp_path
     with Serve(tmp_path, "--port", "0", "--loops", "2", source=source) as server:
         server.tell()
         assert server.ended() == 0
-    assert "loop-pool-1 did not end well" in server.log
+    assert "loop-pool-1 failed to shut down" in server.log
     assert "Finished server process" in server.log
 
 
@@ -338,7 +338,7 @@ def test_a_descriptor_that_is_no_socket_is_not_kept(tmp_path: Path) -> None:
 
     with (tmp_path / "file").open("w") as file:
         before = os.listdir("/proc/self/fd")
-        with pytest.raises(OSError, match=f"fd {file.fileno()} is no socket"):
+        with pytest.raises(OSError, match=f"fd {file.fileno()} is not a socket"):
             bound(Place("", 0, None, file.fileno(), False), 1)
         assert os.listdir("/proc/self/fd") == before
 

@@ -210,7 +210,7 @@ def test_what_does_not_end_in_time_is_named_and_cancelled(tmp_path: Path) -> Non
             server.said("waiting")
             server.tell()
             assert server.ended() == 0
-    named = r"Cancelled, as it did not end in time: loop-pool-\d: GET /wait from \('127.0.0.1', \d+"
+    named = r"Cancelled, timeout graceful shutdown exceeded: loop-pool-\d: GET /wait from \('127.0.0.1', \d+"
     server.said(named)
     for name in names(2):
         assert f"lifespan.shutdown {name}" in server.log
@@ -230,7 +230,7 @@ def test_a_loop_that_is_stuck_is_named_and_holds_nobody_up(tmp_path: Path) -> No
                         server.tell()
                         server.ended()
             client.close()
-    assert f"{name} did not end in time" in server.log
+    assert f"{name} did not shut down in time" in server.log
     for other in names(3) - {name}:
         assert f"lifespan.shutdown {other}" in server.log
 
@@ -299,7 +299,7 @@ def test_liveness_names_the_loop_that_does_not_answer(tmp_path: Path) -> None:
             name = stuck.answer()[2]
             stuck.ask("/block?1.5")
             server.said("blocking")
-            assert get(server.port, "/live") == (503, f"no answer in 0.3 s from {name}\n")
+            assert get(server.port, "/live") == (503, f"no response within 0.3 s from {name}\n")
             stuck.answer()
             assert get(server.port, "/live") == (200, "alive\n")
         server.stop()
@@ -379,8 +379,8 @@ def test_a_taken_address_is_an_error_unless_it_is_shared(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--fd", "1000"], "fd 1000 is no socket"),
-        (["--fd", str(2**31)], f"fd {2**31} is no socket"),
+        (["--fd", "1000"], "fd 1000 is not a socket"),
+        (["--fd", str(2**31)], f"fd {2**31} is not a socket"),
         (["--uds", "/nonexistent/socket"], "cannot bind '/nonexistent/socket'"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
     ],
@@ -451,7 +451,7 @@ def test_a_signal_while_the_application_starts_ends_it(tmp_path: Path) -> None:
         ("no_such_module:app", "cannot import 'no_such_module:app'"),
         ("served:nothing", "cannot import 'served:nothing'"),
         ("served", "cannot import 'served'"),
-        ("served:PLAIN", "served:PLAIN is no ASGI application: 5"),
+        ("served:PLAIN", "served:PLAIN is not an ASGI application: 5"),
     ],
 )
 def test_a_target_that_is_no_application(tmp_path: Path, target: str, said: str) -> None:
@@ -474,7 +474,7 @@ def test_a_factory_that_is_a_coroutine_function_is_told_so(tmp_path: Path) -> No
     [
         (["--workers", "2"], "--workers"),
         (["--loops", "0"], "0 is not in the range x>=1"),
-        (["--header", "nonsense"], "--header takes Name:Value, not 'nonsense'"),
+        (["--header", "nonsense"], "--header must be Name:Value, got 'nonsense'"),
         (["--reload", "--uds", "x", "--fd", "0"], "give one"),
     ],
 )

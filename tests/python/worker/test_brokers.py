@@ -87,12 +87,12 @@ def test_the_options_are_taskiq_s() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--loops", "0", "'0' is not a whole number from 1 to 4096"),
-        ("--loops", "4097", "'4097' is not a whole number from 1 to 4096"),
-        ("--loops", "two", "'two' is not a whole number from 1 to 4096"),
-        ("--max-async-tasks", "0", "'0' is not a whole number from 1 on"),
-        ("--max-prefetch", "-1", "'-1' is not a whole number from 0 on"),
-        ("--max-threadpool-threads", "0", "'0' is not a whole number from 1 on"),
+        ("--loops", "0", "'0' is not an integer from 1 to 4096"),
+        ("--loops", "4097", "'4097' is not an integer from 1 to 4096"),
+        ("--loops", "two", "'two' is not an integer from 1 to 4096"),
+        ("--max-async-tasks", "0", "'0' is not an integer of at least 1"),
+        ("--max-prefetch", "-1", "'-1' is not an integer of at least 0"),
+        ("--max-threadpool-threads", "0", "'0' is not an integer of at least 1"),
         ("--wait-tasks-timeout", "-1", "'-1' is not a number of seconds, 0 or more"),
         ("--shutdown-timeout", "nan", "'nan' is not a number of seconds, 0 or more"),
         ("--ack-type", "never", "invalid choice: 'never'"),
@@ -137,7 +137,7 @@ def test_the_extra_is_named_if_the_program_misses_it(
         ("", "", 2, "'{m}:' does not have the form module:broker"),
         ("", "a:b", 2, "'{m}:a:b' does not have the form module:broker"),
         ("", "broker", 2, "{m}:broker: {m} has no attribute 'broker'"),
-        ("broker = 3", "broker", 2, "{m}:broker is 3: no taskiq broker, and no function for one"),
+        ("broker = 3", "broker", 2, "{m}:broker is 3: neither a taskiq broker nor a broker factory"),
         ("import not_there", "b", 2, "cannot import {m}: ModuleNotFoundError: No module named "),
         ("x = 1\n1 / 0", "b", 2, "ZeroDivisionError: division by zero ({m}.py, line 2)"),
         ("def (", "b", 2, "cannot import {m}: SyntaxError: invalid syntax ({m}.py, line 1)"),
@@ -147,7 +147,7 @@ def test_the_extra_is_named_if_the_program_misses_it(
             1,
             "{m}:make failed: OSError: no luck ({m}.py, line 1)",
         ),
-        ("def make(): return 3", "make", 2, "{m}:make gives 3, which is no taskiq broker"),
+        ("def make(): return 3", "make", 2, "{m}:make returned 3, which is not a taskiq broker"),
         ("async def make(): ...", "make", 2, "{m}:make is a coroutine function"),
         (
             "from taskiq import InMemoryBroker\nbroker = InMemoryBroker()",
@@ -159,7 +159,7 @@ def test_the_extra_is_named_if_the_program_misses_it(
             "from taskiq import async_shared_broker as broker",
             "broker",
             2,
-            "{m}:broker: each loop needs a AsyncSharedBroker of its own",
+            "{m}:broker: each loop needs its own AsyncSharedBroker",
         ),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_result_backend_of_another_make_is_not_copied(program: Program) -> Non
             return broker.with_result_backend(InmemoryResultBackend())
         broker = make()
     """)
-    with pytest.raises(worker_brokers.TargetError, match="needs a InmemoryResultBackend of its"):
+    with pytest.raises(worker_brokers.TargetError, match="needs its own InmemoryResultBackend"):
         worker_brokers.load(f"{name}:broker", 2)
     assert len(worker_brokers.load(f"{name}:make", 2).each) == 2
 
@@ -223,7 +223,7 @@ def test_a_function_has_to_make_a_broker_for_each_loop(program: Program) -> None
         broker = PullBasedJetStreamBroker({URL!r})
         def make(): return broker
     """)
-    with pytest.raises(worker_brokers.TargetError, match="gives the same broker again"):
+    with pytest.raises(worker_brokers.TargetError, match="returned the same broker twice"):
         worker_brokers.load(f"{name}:make", 2)
 
 
@@ -237,7 +237,7 @@ def test_a_function_has_to_make_the_same_tasks_for_each_loop(program: Program) -
             broker.register_task(task)
             return broker
     """)
-    with pytest.raises(worker_brokers.TargetError, match=r"the same tasks: .*needs its task_name"):
+    with pytest.raises(worker_brokers.TargetError, match=r"different tasks on each broker: .*needs a task_name"):
         worker_brokers.load(f"{name}:make", 2)
 
 

@@ -194,7 +194,7 @@ def test_tasks_are_divided_over_the_loops(bench: Bench, loops: int, target: str)
 
 def test_the_broker_of_each_loop_is_started_and_shut_down_once(bench: Bench) -> None:
     worker = bench.worker("--loops", 3)
-    bench.logs("3 loops receive tasks (8 are known)")
+    bench.logs("receiving tasks on 3 loops (8 tasks registered)")
     assert stop(worker) == 0
     expected = [[str(worker.pid), f"loop-pool-{number}"] for number in range(3)]
     for event in ("startup", "shutdown"):
@@ -261,7 +261,7 @@ def test_sigterm_lets_tasks_end(bench: Bench) -> None:
     ids = bench.send(*(("wait", number) for number in range(6)))
     begun = bench.begun(4, worker)
     worker.send_signal(signal.SIGTERM)
-    bench.logs("SIGTERM: no more tasks are taken")
+    bench.logs("SIGTERM: receiving no more tasks")
     bench.open_gate()
     assert worker.wait(HANG) == 0, bench.log()
     assert {int(row[1]) for row in bench.journal("end")} == begun
@@ -304,7 +304,7 @@ def test_a_synchronous_task_does_not_hold_up_the_end(bench: Bench) -> None:
     bench.send(("block",))
     bench.begun(1, worker)
     assert stop(worker) == 1
-    assert "a synchronous task still runs: the process ends without it" in bench.log()
+    assert "a synchronous task is still running: the process exits without waiting for it" in bench.log()
     assert sum(bench.counts()[1:]) == 1
 
 
@@ -314,7 +314,7 @@ def test_a_second_signal_ends_at_once(bench: Bench, number: int, code: int) -> N
     bench.send(("wait", 1))
     bench.begun(1, worker)
     worker.send_signal(number)
-    bench.logs("no more tasks are taken")
+    bench.logs("receiving no more tasks")
     assert stop(worker, number) == code
     assert "a second signal: the process ends at once" in bench.log()
     assert len(bench.journal("shutdown")) < 2  # not that of the loop with the task
@@ -322,7 +322,7 @@ def test_a_second_signal_ends_at_once(bench: Bench, number: int, code: int) -> N
 
 def test_ctrl_c(bench: Bench) -> None:
     worker = bench.worker("--loops", 2)
-    bench.logs("loops receive tasks")
+    bench.logs("receiving tasks on ")
     assert stop(worker, signal.SIGINT) == 130
     assert len(bench.journal("shutdown")) == 2
     assert "Traceback" not in bench.log()
@@ -340,7 +340,7 @@ def no_server(tmp_path: Path) -> Iterator[Bench]:
 def test_a_server_that_is_not_there(no_server: Bench) -> None:
     worker = no_server.worker("--loops", 2, target="no_retry")
     assert worker.wait(HANG) == 1
-    assert "loop-pool-0: the broker did not start" in no_server.log()
+    assert "loop-pool-0: the broker failed to start" in no_server.log()
     assert "loop-pool-1" not in no_server.log()
 
 
@@ -355,14 +355,14 @@ def test_a_receiver_that_fails_ends_the_worker(tmp_path: Path) -> None:
         with services.nats() as url:
             bench = stack.enter_context(Bench(url, tmp_path))
             worker = bench.worker("--loops", 2, target="no_retry")
-            bench.logs("2 loops receive tasks")
+            bench.logs("receiving tasks on 2 loops")
         assert worker.wait(HANG) == 1
     assert "the receiver ended" in bench.log()
 
 
 def test_a_broker_that_does_not_shut_down_is_named(bench: Bench) -> None:
     worker = bench.worker("--loops", 2, "--shutdown-timeout", 0.1, target="sticky")
-    bench.logs("2 loops receive tasks")
+    bench.logs("receiving tasks on 2 loops")
     assert stop(worker) == 1
     for number in range(2):
         assert f"loop-pool-{number}: the broker did not shut down in 0.1 s" in bench.log()
