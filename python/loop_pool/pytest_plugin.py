@@ -302,7 +302,9 @@ def _ending_well() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
     if handler.messages:
-        pytest.fail("\n".join(["the pool did not shut down cleanly:", *handler.messages]), pytrace=False)
+        pytest.fail(
+            "\n".join(["the pool did not shut down cleanly:", *handler.messages]), pytrace=False
+        )
 
 
 def _options(config: pytest.Config, mark: pytest.Mark | None, test: str) -> dict[str, Any]:

@@ -230,7 +230,10 @@ def describe(report: Report) -> Iterator[tuple[str, str]]:
 def _describe_import(report: Report) -> Iterator[tuple[str, str]]:
     imported = report.imported
     if imported is None:
-        yield "import", "no module given: the effect of a program's imports on the GIL was not checked"
+        yield (
+            "import",
+            "no module given: the effect of a program's imports on the GIL was not checked",
+        )
         return
     after = "on" if imported.gil_enabled else "off"
     yield "import", f"{imported.module}: the GIL is {after} afterwards"

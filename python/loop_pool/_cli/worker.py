@@ -128,7 +128,12 @@ def add_parser(subparsers: Subparsers) -> None:
         default="INFO",
         help=f"one of {', '.join(LOG_LEVELS)} (default: %(default)s)",
     )
-    add("--log-format", metavar="FORMAT", default=LOG_FORMAT, help="format of log lines, as for logging.Formatter")
+    add(
+        "--log-format",
+        metavar="FORMAT",
+        default=LOG_FORMAT,
+        help="format of log lines, as for logging.Formatter",
+    )
     add(
         "--no-configure-logging",
         action="store_true",

@@ -79,7 +79,9 @@ def ask(
         raise InspectError(_not_inspected(pid)) from None
     except OSError as error:
         _check_exists(pid)
-        raise InspectError(f"process {pid} closed the connection: {error.strerror or error}") from None
+        raise InspectError(
+            f"process {pid} closed the connection: {error.strerror or error}"
+        ) from None
     return _understand(pid, line)
 
 
@@ -110,7 +112,9 @@ def _read_line(sock: socket.socket, pid: int, deadline: float) -> bytes:
         if chunk.endswith(b"\n"):
             return b"".join(chunks)
         if size > MAX_ANSWER:
-            raise InspectError(f"process {pid} sent an invalid answer: more than {MAX_ANSWER} bytes")
+            raise InspectError(
+                f"process {pid} sent an invalid answer: more than {MAX_ANSWER} bytes"
+            )
 
 
 def _refuse_constant(name: str) -> Any:

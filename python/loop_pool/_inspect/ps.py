@@ -40,7 +40,10 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which pool a command is about."""
     parser.add_argument("pid", metavar="PID", type=process_number, help="process ID of the pool")
     parser.add_argument(
-        "--pool", metavar="N", type=int, help="number of the pool in a process with several (from 1)"
+        "--pool",
+        metavar="N",
+        type=int,
+        help="number of the pool in a process with several (from 1)",
     )
 
 

@@ -157,7 +157,9 @@ class Inspector:
                         self._advance(client)
                 self._look_at_the_clock(now)
         except Exception:
-            logger.exception("the inspection thread failed: loop-pool ps and top cannot inspect this process")
+            logger.exception(
+                "the inspection thread failed: loop-pool ps and top cannot inspect this process"
+            )
         finally:
             for client in list(self._clients.values()):
                 self._drop(client)

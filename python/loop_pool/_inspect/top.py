@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "top",
         help="watch the loops and tasks of a running pool",
-        description="Watch what each loop of a running pool is doing, and the tasks of one of them. "
+        description="Watch what each loop of a running pool is doing, and the tasks of one. "
         "The pool must have been started with LOOP_POOL_INSPECT=1 in the environment, or by "
         "loop_pool.run(..., inspect=True). Needs the extra: pip install 'loop_pool[cli]'.",
     )

@@ -205,7 +205,9 @@ class Top(App[int]):
             try:
                 await self._look()
             except ProcessGoneError:
-                self._fail(f"process {self._pid} has ended", "showing its last state. Press q to quit.")
+                self._fail(
+                    f"process {self._pid} has ended", "showing its last state. Press q to quit."
+                )
                 return
             except InspectError as error:
                 closed = self._looked is not None and str(error) == _not_inspected(self._pid)

@@ -187,7 +187,9 @@ def watch() -> None:
                 break
         else:
             _tool = -1
-            logger.info("sys.monitoring has no free tool ID: some errors are logged instead of raised")
+            logger.info(
+                "sys.monitoring has no free tool ID: some errors are logged instead of raised"
+            )
             return
         events = sys.monitoring.events
         sys.monitoring.use_tool_id(tool, "loop_pool")

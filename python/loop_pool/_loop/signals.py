@@ -76,8 +76,8 @@ class PoolSignals:
             raise RuntimeError(f"sig {sig} cannot be caught")
         if not self._in_main_thread:
             raise RuntimeError(
-                f"{loop!r} cannot have signal handlers: they require loop 0 of the pool to run in the "
-                "main thread"
+                f"{loop!r} cannot have signal handlers: they require loop 0 of the pool to run in "
+                "the main thread"
             )
         handle = events.Handle(callback, args, loop, None)
         with self._lock:

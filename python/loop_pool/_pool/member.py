@@ -118,7 +118,9 @@ class _Member:
             except (SystemExit, KeyboardInterrupt) as error:
                 self.pool._interrupt(error)
             except Exception:
-                logger.critical("%s: an exception ended a turn of the loop", self.name, exc_info=True)
+                logger.critical(
+                    "%s: an exception ended a turn of the loop", self.name, exc_info=True
+                )
                 in_vain = in_vain + 1 if loop._stats()["turns"] <= turns + 1 else 0
                 if in_vain == _TURNS_IN_VAIN:
                     raise

@@ -85,7 +85,9 @@ def run_to_its_end(
                 raise
             if late is not None and time.monotonic() >= late:
                 pause.begin()
-                logger.error("loop-pool-0 still had callbacks to run at the deadline and was stopped")
+                logger.error(
+                    "loop-pool-0 still had callbacks to run at the deadline and was stopped"
+                )
                 _name_some(pool._members[0])
                 if inspect.getcoroutinestate(ours) == inspect.CORO_CREATED:
                     ours.close()
@@ -222,7 +224,9 @@ def _report(member: _Member, done: Collection[asyncio.Task[Any]], deadline: floa
     for n, task in enumerate(failed):
         # What a program's handler does may take a while.
         if time.monotonic() > enough:
-            logger.error("%s: exceptions of %d more tasks are not reported", member.name, len(failed) - n)
+            logger.error(
+                "%s: exceptions of %d more tasks are not reported", member.name, len(failed) - n
+            )
             break
         member.loop.call_exception_handler(
             {
@@ -260,7 +264,9 @@ def _name_some(member: _Member) -> None:
     shown = list(itertools.islice(theirs, SHOWN))
     _name(member, shown)
     if len(shown) == SHOWN:
-        logger.error("%s: up to %d other tasks did not end in time", member.name, len(known) - SHOWN)
+        logger.error(
+            "%s: up to %d other tasks did not end in time", member.name, len(known) - SHOWN
+        )
 
 
 async def _quietly(part: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:

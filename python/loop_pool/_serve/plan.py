@@ -87,7 +87,9 @@ def check(plan: Plan) -> None:
     if place.uds is not None and place.fd is not None:
         raise OptionError("`uds` and `fd` exclude each other: give one of them")
     if place.reuse_port and not (place.uds is None and place.fd is None):
-        raise OptionError("`reuse_port` applies to a port only: do not combine it with `uds` or `fd`")
+        raise OptionError(
+            "`reuse_port` applies to a port only: do not combine it with `uds` or `fd`"
+        )
     if not 0 <= place.port <= MOST_PORTS:
         raise OptionError(f"`port` must be from 0 to {MOST_PORTS}, got {place.port}")
     _check_times(plan)
@@ -96,9 +98,13 @@ def check(plan: Plan) -> None:
         if path is not None and not path.startswith("/"):
             raise OptionError(f"`{name}` must begin with a slash, got {path!r}")
         if path is not None and (not path.isprintable() or {*"?# "} & {*path}):
-            raise OptionError(f"`{name}` must be a plain path without `?`, `#` or spaces, got {path!r}")
+            raise OptionError(
+                f"`{name}` must be a plain path without `?`, `#` or spaces, got {path!r}"
+            )
     if readiness is not None and readiness == liveness:
-        raise OptionError(f"`readiness_path` and `liveness_path` must differ, both are {readiness!r}")
+        raise OptionError(
+            f"`readiness_path` and `liveness_path` must differ, both are {readiness!r}"
+        )
     _check_counts(options)
     with_certificate = [name for name in WITH_CERTIFICATE if options.get(name)]
     certificate = [name for name in CERTIFICATE if options.get(name)]
@@ -246,7 +252,9 @@ def _check_names(options: dict[str, Any]) -> None:
             importer.import_from_string(classes.get(value, value))
         except importer.ImportFromStringError as error:
             choices = ", ".join(classes)
-            raise OptionError(f"`{name}` must be one of {choices}, got {value!r} ({error})") from error
+            raise OptionError(
+                f"`{name}` must be one of {choices}, got {value!r} ({error})"
+            ) from error
         except ImportError as error:
             raise ImportError(f"{name} {value!r} is not available: {error}") from error
 

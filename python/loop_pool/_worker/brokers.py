@@ -178,7 +178,9 @@ def _make(factory: Any, target: str) -> AsyncBroker:
         raise FactoryError(f"{target} failed: {_say(error)}") from error
     if asyncio.iscoroutine(broker):
         broker.close()
-        raise TargetError(f"{target} is a coroutine function: a broker factory must be a plain function")
+        raise TargetError(
+            f"{target} is a coroutine function: a broker factory must be a plain function"
+        )
     if not isinstance(broker, AsyncBroker):
         raise TargetError(f"{target} returned {broker!r}, which is not a taskiq broker")
     return broker

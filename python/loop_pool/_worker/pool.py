@@ -289,7 +289,9 @@ class Worker:
             )
             self._threads.shutdown(wait=False, cancel_futures=True)
             if self._threads.busy():
-                logger.error("a synchronous task is still running: the process exits without waiting for it")
+                logger.error(
+                    "a synchronous task is still running: the process exits without waiting for it"
+                )
                 logging.shutdown()
                 sys.stdout.flush()
                 os._exit(1)
@@ -360,7 +362,9 @@ class Worker:
             spawn(seat.serve(self._stop), loop=seat.loop, name="worker"): seat for seat in seats
         }
         tasks = len(self._brokers.each[0].get_all_tasks())
-        logger.info("%s: receiving tasks on %d loops (%d tasks registered)", self._target, len(seats), tasks)
+        logger.info(
+            "%s: receiving tasks on %d loops (%d tasks registered)", self._target, len(seats), tasks
+        )
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         stopping.cancel()

@@ -182,6 +182,4 @@ def read(pool: weakref.ref[Pool]) -> list[LoopStats]:
 
 def missing(distribution: str) -> ImportError:
     """Return the exception that says how to get a package that is not installed."""
-    return ImportError(
-        f"{distribution} is not installed: pip install 'loop_pool[metrics]'"
-    )
+    return ImportError(f"{distribution} is not installed: pip install 'loop_pool[metrics]'")

@@ -28,7 +28,7 @@ EXAMPLES = {found["name"]: found for found in EXAMPLE.finditer(PAGE.read_text())
 
 def test_each_public_name_has_an_example() -> None:
     heads = set(re.findall(r"\w+", " ".join(EXAMPLES)))
-    makers = EXAMPLES["For makers of tasks"]["code"]
+    makers = EXAMPLES["Custom task classes"]["code"]
     names = {name for name in loop_pool.__all__ if name != "__version__"}
     assert names <= heads | set(re.findall(r"\w+", makers))
 

@@ -160,7 +160,9 @@ def test_what_does_not_end_is_an_error_of_the_test(folder: Folder) -> None:
     # The interpreter complains of the tasks that are left, too.
     out = folder.run(*ASYNCIO, "--loop-pool", "-W", "default", code=1, warnings="default")
     assert re.search(r"\b3 passed\b.*\b2 errors\b", out), out
-    said = re.findall(r"E?.*the pool did not shut down cleanly:\n.*loop-pool-1: this task did not end", out)
+    said = re.findall(
+        r"E?.*the pool did not shut down cleanly:\n.*loop-pool-1: this task did not end", out
+    )
     assert len(said) >= 2, out
     assert "ERROR test_it.py::test_synchronous" in out
     assert "ERROR test_it.py::test_asynchronous" in out

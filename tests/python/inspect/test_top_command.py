@@ -45,7 +45,9 @@ def test_without_a_terminal_it_says_so(capsys: pytest.CaptureFixture[str]) -> No
     command = ["-W", "error", "-m", "loop_pool", "top", os.getpid()]
     done = run_python(*command, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "loop-pool: top needs a terminal; use loop-pool ps to print the state once\n"
+    assert (
+        done.stderr == "loop-pool: top needs a terminal; use loop-pool ps to print the state once\n"
+    )
 
 
 def test_a_process_without_a_pool_is_told(

@@ -123,8 +123,14 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--shutdown-delay 4 --timeout-graceful-shutdown 2", "--shutdown-delay (4 s) must not exceed"),
-        ("--timeout-drain 30", "--shutdown-delay plus --timeout-drain (0 and 30 s) must not exceed"),
+        (
+            "--shutdown-delay 4 --timeout-graceful-shutdown 2",
+            "--shutdown-delay (4 s) must not exceed",
+        ),
+        (
+            "--timeout-drain 30",
+            "--shutdown-delay plus --timeout-drain (0 and 30 s) must not exceed",
+        ),
         ("--timeout-drain 3 --shutdown-delay 3 --timeout-graceful-shutdown 5", "(5 s)"),
         ("--readiness-path ready", "--readiness-path must begin with a slash, got 'ready'"),
         ("--liveness-path live", "--liveness-path must begin with a slash, got 'live'"),

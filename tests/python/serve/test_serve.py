@@ -210,7 +210,10 @@ def test_what_does_not_end_in_time_is_named_and_cancelled(tmp_path: Path) -> Non
             server.said("waiting")
             server.tell()
             assert server.ended() == 0
-    named = r"Cancelled, timeout graceful shutdown exceeded: loop-pool-\d: GET /wait from \('127.0.0.1', \d+"
+    named = (
+        r"Cancelled, timeout graceful shutdown exceeded: loop-pool-\d: "
+        r"GET /wait from \('127.0.0.1', \d+"
+    )
     server.said(named)
     for name in names(2):
         assert f"lifespan.shutdown {name}" in server.log

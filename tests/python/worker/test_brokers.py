@@ -137,7 +137,12 @@ def test_the_extra_is_named_if_the_program_misses_it(
         ("", "", 2, "'{m}:' does not have the form module:broker"),
         ("", "a:b", 2, "'{m}:a:b' does not have the form module:broker"),
         ("", "broker", 2, "{m}:broker: {m} has no attribute 'broker'"),
-        ("broker = 3", "broker", 2, "{m}:broker is 3: neither a taskiq broker nor a broker factory"),
+        (
+            "broker = 3",
+            "broker",
+            2,
+            "{m}:broker is 3: neither a taskiq broker nor a broker factory",
+        ),
         ("import not_there", "b", 2, "cannot import {m}: ModuleNotFoundError: No module named "),
         ("x = 1\n1 / 0", "b", 2, "ZeroDivisionError: division by zero ({m}.py, line 2)"),
         ("def (", "b", 2, "cannot import {m}: SyntaxError: invalid syntax ({m}.py, line 1)"),
@@ -237,7 +242,9 @@ def test_a_function_has_to_make_the_same_tasks_for_each_loop(program: Program) -
             broker.register_task(task)
             return broker
     """)
-    with pytest.raises(worker_brokers.TargetError, match=r"different tasks on each broker: .*needs a task_name"):
+    with pytest.raises(
+        worker_brokers.TargetError, match=r"different tasks on each broker: .*needs a task_name"
+    ):
         worker_brokers.load(f"{name}:make", 2)
 
 

@@ -304,7 +304,10 @@ def test_a_synchronous_task_does_not_hold_up_the_end(bench: Bench) -> None:
     bench.send(("block",))
     bench.begun(1, worker)
     assert stop(worker) == 1
-    assert "a synchronous task is still running: the process exits without waiting for it" in bench.log()
+    assert (
+        "a synchronous task is still running: the process exits without waiting for it"
+        in bench.log()
+    )
     assert sum(bench.counts()[1:]) == 1
 
 
