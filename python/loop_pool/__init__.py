@@ -1,7 +1,7 @@
-"""All cores for an unmodified asyncio program on free-threaded Python.
+"""asyncio on all cores of a free-threaded CPython.
 
-``loop_pool.run(main())`` is ``asyncio.run(main())`` with one event loop per core beside it.
-``loop_pool.new_event_loop`` is a single loop, for anything that takes a ``loop_factory``.
+``loop_pool.run(main())`` replaces ``asyncio.run(main())`` and starts one event loop per core.
+``loop_pool.new_event_loop`` creates a single loop, for any API that accepts a ``loop_factory``.
 """
 
 from ._loop import fork as _fork  # noqa: F401 - it sets hooks

@@ -1,4 +1,4 @@
-"""The CPU time that Linux's cgroups grant this process, under the name that scripts know it by."""
+"""The CPU quota of this process's cgroups, under the name that existing scripts import."""
 
 from __future__ import annotations
 

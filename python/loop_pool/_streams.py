@@ -1,4 +1,4 @@
-"""The native streams, under the name that scripts know them by; they are in ``_loop.streams``."""
+"""The native streams, under the name that existing scripts import; see ``_loop.streams``."""
 
 from __future__ import annotations
 

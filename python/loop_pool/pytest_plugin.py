@@ -1,17 +1,17 @@
-"""A plugin of pytest: tests on loops of this package, and in pools of them.
+"""A pytest plugin: tests on loops of this package, and in pools.
 
-pytest finds it by the entry point ``loop_pool``. Until a test or an option asks for it, it only
-adds the option, the mark and the fixtures below. It needs neither pytest-asyncio nor anyio.
+pytest finds it through the entry point ``loop_pool``. It adds an option, a mark and the fixtures
+below, and requires neither pytest-asyncio nor anyio.
 
-- The fixture :func:`pool`: a synchronous test runs coroutines in a pool of its own.
+- The fixture :func:`pool`: a synchronous test runs coroutines in its own pool.
 - The mark ``loop_pool(loops=4)``: the arguments of :class:`loop_pool.Runner` for the test's pool.
-- ``--loop-pool``, or ``loop_pool = true`` in the ini-file: tests of pytest-asyncio run on a loop of
-  this package, and those with the mark on loop 0 of a pool.
-- :class:`PoolFactory`: the same for whatever else takes a loop factory.
-- The fixture :func:`loop_pool_backend`: what anyio's ``anyio_backend`` may return.
+- ``--loop-pool``, or the ini option ``loop_pool = true``: pytest-asyncio tests run on a loop of
+  this package, and tests with the mark on loop 0 of a pool.
+- :class:`PoolFactory`: the same for any other API that accepts a loop factory.
+- The fixture :func:`loop_pool_backend`: a value for anyio's ``anyio_backend``.
 
-A pool that lives as long as somebody else's runner has to end with it. So its loop 0 is a
-:class:`_PoolLoop`, which ends the pool when ``asyncio.Runner`` shuts the loop down.
+A pool that lives as long as another plugin's runner must end with it. So its loop 0 is a
+:class:`_PoolLoop`, which shuts the pool down when ``asyncio.Runner`` shuts the loop down.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Only then: pytest-asyncio takes no "none of mine" for an answer of its hook.
     if not hasattr(config.hook, "pytest_asyncio_loop_factories"):
         raise pytest.UsageError(
-            "--loop-pool (or loop_pool in the ini-file) needs a pytest-asyncio that has the hook "
+            "--loop-pool (or the ini option loop_pool) needs a pytest-asyncio that has the hook "
             "pytest_asyncio_loop_factories; for anyio use the fixture loop_pool_backend"
         )
     config.pluginmanager.register(_ForPytestAsyncio(config), "loop_pool_for_asyncio")
@@ -311,7 +311,7 @@ def _options(config: pytest.Config, mark: pytest.Mark | None, test: str) -> dict
     """The arguments of ``Runner`` for a test's pool.
 
     Raises:
-        pytest.UsageError: the ini-file's number of loops is none.
+        pytest.UsageError: the ini option ``loop_pool_loops`` is not a positive integer.
         pytest.fail.Exception: the mark's arguments are not those of ``Runner``.
     """
     options: dict[str, Any] = {"shutdown_timeout": SHUTDOWN_TIMEOUT}

@@ -1,6 +1,6 @@
-"""The command ``loop-pool``: parses what was typed and calls the subcommand.
+"""The command ``loop-pool``: parses the command line and calls the subcommand.
 
-Each subcommand is a module with the function ``add_parser``, as ``subcommand`` says.
+Each subcommand is a module with an ``add_parser`` function; see ``subcommand``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``loop-pool doctor``: can Python run on several cores at once here, and if not, why not.
+"""``loop-pool doctor``: checks whether Python can run on several cores, and if not, why.
 
-In: the name of a module, or none. Out: facts about interpreter, process and machine, as text or as
-JSON, and an exit code. It changes nothing. The module is imported in a child process: what an
-import does to the GIL cannot be undone.
+In: the name of a module, or none. Out: facts about interpreter, process and machine, as text or
+JSON, and an exit code. It changes nothing: the module is imported in a child process, because the
+effect of an import on the GIL cannot be undone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``loop-pool serve module:app``: uvicorn's command line, with the pool's options beside its own.
+"""``loop-pool serve module:app``: uvicorn's command line plus the options of the pool.
 
-uvicorn's options are read from the uvicorn that is installed, so each has the name, the meaning and
-the environment variable (``UVICORN_PORT``) that it has there.
+uvicorn's options are read from the installed uvicorn, so each keeps its name, meaning and
+environment variable (``UVICORN_PORT``).
 """
 
 from __future__ import annotations

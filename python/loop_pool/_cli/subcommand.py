@@ -1,8 +1,8 @@
-"""What a subcommand of ``loop-pool`` is: a module with ``add_parser(subparsers)``.
+"""The interface of a subcommand of ``loop-pool``: a module with ``add_parser(subparsers)``.
 
-The function adds the subcommand's parser and sets its ``func`` default: a function that takes the
-parsed options and returns the exit code. What a subcommand needs beyond the standard library it
-imports in that function.
+The function adds the subcommand's parser and sets its ``func`` default, a function that takes the
+parsed options and returns the exit code. Imports beyond the standard library belong in that
+function.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``loop-pool worker module:broker``: a taskiq worker with a receiver on each loop of a pool.
 
-Options have the names and meanings that ``taskiq worker`` gives them, where it has them; what it
-counts for a worker process (``--max-async-tasks``) is counted here for a loop. taskiq is needed for
-the run only: the brokers are made in ``_worker.brokers``, the pool is run in ``_worker.pool``.
+Options have the names and meanings of ``taskiq worker``; limits per worker process
+(``--max-async-tasks``) apply per loop here. taskiq is imported only to run: ``_worker.brokers``
+creates the brokers, ``_worker.pool`` runs the pool.
 """
 
 from __future__ import annotations

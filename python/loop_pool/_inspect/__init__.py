@@ -1,1 +1,1 @@
-"""Looking at a pool that runs: what it tells, to whom, and ``loop-pool ps`` and ``top``."""
+"""Inspection of a running pool: its socket, and the clients ``loop-pool ps`` and ``top``."""

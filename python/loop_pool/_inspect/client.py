@@ -1,8 +1,8 @@
-"""The other side of ``server``: asks a running pool, and makes sense of its answers.
+"""The client of ``server``: queries a running pool and parses its answers.
 
-In: a process number. Out: :class:`Loop` and :class:`Task` records, the tree of who awaits whom,
-rates from two readings. Whatever goes wrong is one :class:`InspectError` with one line for the
-user. What the other process says is not trusted: it is checked, and made printable.
+In: a process ID. Out: :class:`Loop` and :class:`Task` records, the tree of awaiting tasks, and
+rates from two readings. Every failure is one :class:`InspectError` with a single line for the user.
+Answers are not trusted: they are validated and made printable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``loop-pool ps PID``: what a running pool does, once: its loops, its tasks, who awaits whom."""
+"""``loop-pool ps PID``: prints the loops and tasks of a running pool once."""
 
 from __future__ import annotations
 

@@ -1,21 +1,19 @@
-"""A running pool answers questions about itself on a private unix socket.
+"""The inspection server: answers requests about a running pool on a private unix socket.
 
-Where: ``<pid>.sock`` in a folder that is the user's alone (``sockets``); ``<pid>-2.sock``
-and so on for further pools of the process that run meanwhile. Who: processes of the same user, and
-root. What: a line of JSON for each request, a line of JSON for each answer.
+The socket is ``<pid>.sock`` in a directory of the user (``sockets``), ``<pid>-2.sock`` and so on
+for further pools of the process. Processes of the same user and of root are answered. Each request
+and each answer is a line of JSON:
 
     -> {"version": 1, "request": "stats"}
     <- {"version": 1, "loops": [...], ...}
     -> {"version": 1, "request": "snapshot", "loop": 0, "limit": 100}
     <- {"version": 1, "loops": [...], "tasks": [...], ...}
-    <- {"version": 1, "error": "..."}           for what cannot be answered
+    <- {"version": 1, "error": "..."}           for an invalid request
 
-``loop`` and ``limit`` may be left out. ``snapshot`` says what is in an answer.
-
-One thread serves all clients, without the loops, so that a stuck loop does not stop it. A client is
-worth a connection and no more: it is dropped if it says nothing for :data:`SILENCE` seconds, sends
-more than :data:`MAX_REQUEST` bytes for a request, or does not take its answer. When there are
-:data:`MAX_CLIENTS`, others wait; those make room that have asked nothing for a second.
+``loop`` and ``limit`` are optional. ``snapshot`` documents the answer. One thread serves all
+clients, independent of the loops, so a stuck loop does not block it. A client is dropped if it is
+silent for :data:`SILENCE` seconds, sends more than :data:`MAX_REQUEST` bytes for a request, or does
+not read its answer. With :data:`MAX_CLIENTS` clients, those idle for a second make room for others.
 """
 
 from __future__ import annotations
@@ -148,7 +146,7 @@ class Inspector:
         self._selector.register(self._listener, selectors.EVENT_READ)
         try:
             while not self._stopping:
-                ready = self._selector.select(self._patience())
+                ready = self._selector.select(self._select_timeout())
                 now = time.monotonic()  # who was late by then is, not who had to wait for others
                 for key, _ in ready:
                     if key.fileobj is self._listener:
@@ -167,7 +165,7 @@ class Inspector:
             for sock in (self._listener, self._waker, self._woken):
                 sock.close()
 
-    def _patience(self) -> float | None:
+    def _select_timeout(self) -> float | None:
         moments = [client.deadline for client in self._clients.values()]
         if self._rests_until is not None:
             moments.append(self._rests_until)
@@ -281,8 +279,8 @@ class Inspector:
         kind = request.get("request")
         if not isinstance(kind, str) or kind not in {"stats", "snapshot"}:
             raise _BadRequestError("request must be stats or snapshot")
-        wish = (kind, loop, limit) if kind == "snapshot" else (kind,)
-        fresh_until, answer = self._made.get(wish, (0.0, b""))
+        key = (kind, loop, limit) if kind == "snapshot" else (kind,)
+        fresh_until, answer = self._made.get(key, (0.0, b""))
         if time.monotonic() < fresh_until:
             return answer
         try:
@@ -295,8 +293,8 @@ class Inspector:
         except Exception as error:
             logger.exception("a request of loop-pool ps or top failed")
             raise _BadRequestError(f"the pool cannot be inspected: {error!r}") from error
-        self._made = {wish: made for wish, made in self._made.items() if made[0] > time.monotonic()}
-        self._made[wish] = time.monotonic() + _FRESH, answer
+        self._made = {key: made for key, made in self._made.items() if made[0] > time.monotonic()}
+        self._made[key] = time.monotonic() + _FRESH, answer
         return answer
 
 

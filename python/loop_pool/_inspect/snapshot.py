@@ -1,12 +1,10 @@
-"""What the loops of a pool are doing: numbers, tasks, stacks.
+"""Takes a snapshot of a pool: figures, tasks, stacks.
 
-- Each loop tells about its own tasks, on its own thread, where none of them runs meanwhile
-  (``task_view``). It does so in slices, between which its callbacks go on.
-- Of a loop that does not get to it in time the tasks are told without stacks, and what it is in is
-  seen from outside (``_pool.stuck_stacks``).
+Each loop reports its own tasks, in its thread, where none of them is running (``task_view``), in
+slices between which other callbacks run. If a loop does not respond in time, its tasks are reported
+without stacks, and its thread is sampled from outside (``_pool.stuck_stacks``).
 
-In: the pool. Out: plain dictionaries, ready for JSON. Nothing here waits for a loop without a
-limit.
+In: the pool. Out: plain dictionaries for JSON. Must never wait for a loop without a time limit.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from typing import TYPE_CHECKING, Any, final
 from .. import _core
 from .._loop import task_registry
 from .._pool.pool import _stats_of
-from .._pool.stuck_stacks import Sight, Watcher, look_at
+from .._pool.stuck_stacks import StackSample, Watcher, look_at
 from . import task_view
-from .task_view import Seen, Told
+from .task_view import Seen, TaskReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +39,7 @@ LIMIT = 10_000
 PROMPT = 0.05
 """Seconds within which a loop that is not held up runs a callback."""
 
-PATIENCE = 0.25
+ANSWER_TIMEOUT = 0.25
 """Seconds that a snapshot waits for what the loops tell about their tasks."""
 
 SLICE = 0.001
@@ -66,7 +64,7 @@ class Observer:
         """
         _Probe.ask(self._probes)
         stuck = [probe for probe in self._probes if probe.stuck()]
-        sights = _look_at(stuck)
+        samples = _look_at(stuck)
         return {
             "pid": os.getpid(),
             "loop_pool": _core.__version__,
@@ -74,15 +72,15 @@ class Observer:
             "gil": sys._is_gil_enabled(),
             "time": time.monotonic(),
             "uptime": time.monotonic() - self._began,
-            "loops": [probe.numbers(sights.get(probe)) for probe in self._probes],
+            "loops": [probe.numbers(samples.get(probe)) for probe in self._probes],
         }
 
     def snapshot(self, loop: int | None = None, limit: int = LIMIT) -> dict[str, Any]:
         """Return the numbers, and the tasks with what they wait for.
 
         Args:
-            loop: the index of the loop whose tasks are told; None: all loops.
-            limit: how many tasks of each loop are told, the oldest first.
+            loop: the index of the loop whose tasks are reported; None: all loops.
+            limit: how many tasks of each loop are reported, the oldest first.
 
         Raises:
             IndexError: there is no such loop.
@@ -94,24 +92,24 @@ class Observer:
         late = {
             probe: visit for probe, visit in zip(chosen, visits, strict=True) if visit.take_over()
         }
-        sights = _look_at([probe for probe in late if probe.member.loop.is_running()])
+        samples = _look_at([probe for probe in late if probe.member.loop.is_running()])
         for probe, visit in late.items():
-            sight = sights.get(probe)
+            sample = samples.get(probe)
             numbers = answer["loops"][probe.member.index]
-            numbers["stack"] = [] if sight is None else sight.stack
+            numbers["stack"] = [] if sample is None else sample.stack
             numbers["stuck"] = probe.stuck()
-            if sight is not None:
-                numbers["task"] = sight.name
-            visit.tell_from_outside(sight)
+            if sample is not None:
+                numbers["task"] = sample.name
+            visit.report_from_outside(sample)
         for numbers in answer["loops"]:
             numbers.setdefault("stack", None)
-        told: list[Told] = []
+        reports: list[TaskReport] = []
         for visit in visits:
-            own = visit.told.copy()
+            own = visit.reports.copy()
             answer["loops"][visit.member.index]["omitted"] = max(0, visit.count - len(own))
-            told += own
-        _tie(told, _identify(told))
-        answer["tasks"] = [each.outline for each in told]
+            reports += own
+        _tie(reports, _identify(reports))
+        answer["tasks"] = [each.outline for each in reports]
         # What the look has cost: processor seconds, of the loops and of this thread.
         answer["cost"] = sum(visit.cost for visit in visits) + time.thread_time() - before
         return answer
@@ -190,8 +188,8 @@ class _Probe:
         begun = posted if self._origin is None else self._origin + self._accounted()
         return max(now - posted, now - begun)
 
-    def numbers(self, sight: Sight | None) -> dict[str, Any]:
-        """Return what is known of the loop; ``sight``: what it is stuck in."""
+    def numbers(self, sample: StackSample | None) -> dict[str, Any]:
+        """Return what is known of the loop; ``sample``: what it is stuck in."""
         member = self.member
         posted = self._posted
         running = member.loop.is_running()
@@ -205,7 +203,7 @@ class _Probe:
             "running": running,
             "lag": lag if running else None,
             "stuck": stuck,
-            "task": task if sight is None else sight.name,
+            "task": task if sample is None else sample.name,
         }
 
 
@@ -232,13 +230,13 @@ class _Visit:
 
     def __init__(self, member: _Member, limit: int, answers: queue.SimpleQueue[None]) -> None:
         self.member = member
-        self.told: list[Told] = []
+        self.reports: list[TaskReport] = []
         self.count = 0
         """Tasks that the loop has."""
         self.cost = 0.0
         """Processor seconds that the loop spent on it."""
         self.abandoned = False
-        """Nobody waits any more for what has not been told."""
+        """Nobody waits any more for what has not been reported."""
         self._claim = threading.Lock()
         """Taken once, never waited for: by the loop when it begins, or by who gives up on it."""
         self._limit = limit
@@ -260,9 +258,9 @@ class _Visit:
             self._rest.clear()
             return
         before, end = time.thread_time(), time.monotonic() + SLICE
-        while self._rest and len(self.told) < self._limit and time.monotonic() < end:
-            self._tell(task_view.look(self._rest.pop()))
-        more = self._rest and len(self.told) < self._limit
+        while self._rest and len(self.reports) < self._limit and time.monotonic() < end:
+            self._add(task_view.look(self._rest.pop()))
+        more = self._rest and len(self.reports) < self._limit
         self.cost += time.thread_time() - before
         if more:
             self.member.loop.call_soon(self._go_on)
@@ -270,11 +268,11 @@ class _Visit:
             self._rest.clear()
             self._answers.put(None)
 
-    def _tell(self, told: Told | None) -> None:
-        if told is None:
+    def _add(self, report: TaskReport | None) -> None:
+        if report is None:
             self.count -= 1
         else:
-            self.told.append(told)
+            self.reports.append(report)
 
     # -- on the observer's ------------------------------------------------------------------------
 
@@ -282,25 +280,25 @@ class _Visit:
         """Return whether the loop has not begun, and will not."""
         return self._claim.acquire(blocking=False)
 
-    def tell_from_outside(self, sight: Sight | None) -> None:
+    def report_from_outside(self, sample: StackSample | None) -> None:
         """Tell about the tasks of a loop that does not get to it.
 
         Args:
-            sight: what it is in, if that is known.
+            sample: what it is in, if that is known.
         """
         loop = self.member.loop
-        while self._rest and len(self.told) < self._limit:
+        while self._rest and len(self.reports) < self._limit:
             seen = self._rest.pop()
-            if sight is not None and id(seen.task) == sight.task:
-                told = task_view.outline(
-                    seen, "running", name=sight.name, coro=sight.coro_name, stack=sight.stack
+            if sample is not None and id(seen.task) == sample.task:
+                report = task_view.outline(
+                    seen, "running", name=sample.name, coro=sample.coro_name, stack=sample.stack
                 )
-                self._tell(Told(told, sight.coro))
+                self._add(TaskReport(report, sample.coro))
             elif task_registry.current_task(loop) is seen.task:
                 # What it is called could be had only once its step has ended.
-                self._tell(Told(task_view.outline(seen, "running", name=None, coro=None)))
+                self._add(TaskReport(task_view.outline(seen, "running", name=None, coro=None)))
             else:
-                self._tell(task_view.glance(seen))
+                self._add(task_view.glance(seen))
         self._rest.clear()
 
 
@@ -317,7 +315,7 @@ def _tasks_of(member: _Member) -> list[Seen]:
 
 
 def _visit_all(members: list[_Member], limit: int) -> list[_Visit]:
-    """Let each loop tell about its tasks, as far as it gets within :data:`PATIENCE`."""
+    """Let each loop tell about its tasks, as far as it gets within :data:`ANSWER_TIMEOUT`."""
     answers: queue.SimpleQueue[None] = queue.SimpleQueue()
     visits = [_Visit(member, limit, answers) for member in members]
     posted = 0
@@ -328,26 +326,26 @@ def _visit_all(members: list[_Member], limit: int) -> list[_Visit]:
                 posted += 1
         except RuntimeError:  # it has closed meanwhile
             continue
-    _wait_for(answers, posted, PATIENCE)
+    _wait_for(answers, posted, ANSWER_TIMEOUT)
     for visit in visits:
         visit.abandoned = True
     return visits
 
 
-def _look_at(probes: list[_Probe]) -> dict[_Probe, Sight | None]:
+def _look_at(probes: list[_Probe]) -> dict[_Probe, StackSample | None]:
     """Return what some loops are in that are held up."""
     if not probes:
         return {}
     return dict(zip(probes, look_at([probe.watcher for probe in probes]), strict=True))
 
 
-def _identify(told: Iterable[Told]) -> dict[PoolTask[Any], tuple[int | None, str]]:
+def _identify(reports: Iterable[TaskReport]) -> dict[PoolTask[Any], tuple[int | None, str]]:
     """Return the coroutine and the name of each task of ``spawn`` that somebody waits for.
 
     Those of loops that do not answer in time are left out.
     """
     by_loop: dict[EventLoop, list[PoolTask[Any]]] = {}
-    for pool_task in {each: None for one in told for each in one.remote}:
+    for pool_task in {each: None for one in reports for each in one.remote}:
         if (loop := pool_task.loop) is not None:
             by_loop.setdefault(loop, []).append(pool_task)
     found: dict[PoolTask[Any], tuple[int | None, str]] = {}
@@ -367,14 +365,14 @@ def _identify(told: Iterable[Told]) -> dict[PoolTask[Any], tuple[int | None, str
     return found.copy()
 
 
-def _tie(told: Iterable[Told], known: dict[PoolTask[Any], tuple[int | None, str]]) -> None:
+def _tie(reports: Iterable[TaskReport], known: dict[PoolTask[Any], tuple[int | None, str]]) -> None:
     """Note in each task by which of the others it is awaited, and name those of other loops.
 
     Args:
-        told: the tasks.
+        reports: the tasks.
         known: the coroutines and names of tasks of ``spawn``.
     """
-    by_id = {each.outline["id"]: each for each in told}
+    by_id = {each.outline["id"]: each for each in reports}
     by_coro = {each.coro: task for task, each in by_id.items() if each.coro is not None}
     pairs: set[tuple[int, int]] = set()
     for task, each in by_id.items():

@@ -1,7 +1,7 @@
-"""Where the sockets are on which pools answer, and who may use them.
+"""The paths of inspection sockets, and who may use them.
 
-In: this process and its user. Out: a socket that listens in a folder that is closed to others. Used
-by both sides: ``server`` makes them, ``client`` finds them. Nothing here waits.
+In: this process and its user. Out: a listening socket in a directory that only this user can
+access. ``server`` creates the sockets, ``client`` finds them. Must never wait.
 """
 
 from __future__ import annotations

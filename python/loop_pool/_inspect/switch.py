@@ -1,4 +1,4 @@
-"""Whether a pool is inspected. What answers then is imported when the first one is."""
+"""Decides whether a pool is inspected. The server is imported when the first one is."""
 
 from __future__ import annotations
 

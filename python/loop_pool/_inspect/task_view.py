@@ -1,10 +1,9 @@
-"""What one task is and waits for, told on the thread of its own loop.
+"""Describes one task and what it awaits, in the thread of its loop.
 
-There it is suspended while a callback looks at it, so its coroutine can be read: a coroutine that
-runs must not be looked into from another thread, which before CPython 3.15 crashes
-(python/cpython#120321).
+While a callback runs there, the task is suspended and its coroutine can be read. Reading a running
+coroutine from another thread crashes CPython before 3.15 (python/cpython#120321).
 
-In: a task. Out: plain dictionaries, ready for JSON, and who waits for whom.
+In: a task. Out: plain dictionaries for JSON, and which tasks await which.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Seen(NamedTuple):
     origin: str
 
 
-class Told(NamedTuple):
+class TaskReport(NamedTuple):
     """What there is to tell of a task. Tasks and coroutines are known by their identities."""
 
     outline: dict[str, Any]
@@ -72,7 +71,7 @@ def outline(
     }
 
 
-def glance(seen: Seen) -> Told | None:
+def glance(seen: Seen) -> TaskReport | None:
     """Tell of a task what does not change while it runs; None if it is done.
 
     Any thread, but of a C task only while it is suspended: otherwise this waits for its step to
@@ -84,38 +83,38 @@ def glance(seen: Seen) -> Told | None:
             return None
         coro, name = task.get_coro(), str(task.get_name())
     except Exception:  # a task of another make
-        return Told(outline(seen, "pending", name=None, coro=None))
-    told = outline(seen, "pending", name=name, coro=name_of_coro(coro))
-    return Told(told, None if coro is None else id(coro))
+        return TaskReport(outline(seen, "pending", name=None, coro=None))
+    report = outline(seen, "pending", name=name, coro=name_of_coro(coro))
+    return TaskReport(report, None if coro is None else id(coro))
 
 
-def look(seen: Seen) -> Told | None:
+def look(seen: Seen) -> TaskReport | None:
     """Tell all about a task; None if it is done. On the thread of its loop, in a callback."""
-    told = glance(seen)
-    if told is None:
+    report = glance(seen)
+    if report is None:
         return None
     try:
-        return _look_closely(seen, told)
+        return _look_closely(seen, report)
     except Exception as error:  # a task of another make, whose methods are anybody's
-        told.outline["state"] = f"pending ({error!r})"
-        return told
+        report.outline["state"] = f"pending ({error!r})"
+        return report
 
 
-def _look_closely(seen: Seen, told: Told) -> Told:
+def _look_closely(seen: Seen, report: TaskReport) -> TaskReport:
     task = seen.task
     stack = walk(task.get_coro())
-    told.outline["stack"] = stack
+    report.outline["stack"] = stack
     try:
         waiter = asyncio_private.awaited(task)
     except AttributeError:  # a task of another make, which waits in its own way
-        return told
+        return report
     if waiter is None or waiter.done():
         # No task runs while a callback does: the next step of this one is in the ready queue.
-        told.outline["state"] = "ready"
+        report.outline["state"] = "ready"
     else:
-        told.outline["state"] = f"waiting on {_describe(waiter, stack)}"
+        report.outline["state"] = f"waiting on {_describe(waiter, stack)}"
     futures = [] if waiter is None else [waiter, *(asyncio_private.gathered(waiter) or ())]
-    return told._replace(
+    return report._replace(
         awaits=tuple(id(each) for each in futures if _is_task(each)),
         remote=tuple(each for each in futures if isinstance(each, PoolTask)),
         waits_for_remote=isinstance(waiter, PoolTask),

@@ -1,4 +1,4 @@
-"""``loop-pool top PID``: what a running pool does, live. The screen is in ``top_screen``."""
+"""``loop-pool top PID``: shows a running pool live. The screen is in ``top_screen``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``loop-pool top`` explains of its screen, and the intervals that it takes, in seconds."""
+"""The help screen of ``loop-pool top``, and the limits of its interval, in seconds."""
 
 LEAST = 0.1
 MOST = 3600.0

@@ -1,10 +1,8 @@
-"""The screen of ``loop-pool top``: a textual application.
+"""The screen of ``loop-pool top``: a textual application, imported only when it is shown.
 
-Imported only when it is shown: textual is not needed otherwise.
-
-It asks for the numbers at every interval, and for the tasks of one loop, the selected one. Looking
-at tasks takes time of the loop that has them: after a look that was dear, it waits longer for the
-next, so that all looks together take :data:`SHARE` of the time at most.
+At every interval it requests the figures of all loops and the tasks of the selected loop. Reporting
+tasks takes time of that loop, so after an expensive reading it waits longer before the next one:
+all readings together take at most :data:`SHARE` of the time.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ SHARE = 0.005
 TASKS = 200
 """Tasks that are shown, the oldest of the loop."""
 
-PATIENCE = 5.0
+REQUEST_TIMEOUT = 5.0
 """Seconds that the pool has for an answer."""
 
 ROOM = (50, 16)
@@ -154,7 +152,7 @@ class Top(App[int]):
         self._paused = False
         self._tasks_due = 0.0
         """When the tasks may be looked at again."""
-        self._hurry = asyncio.Event()
+        self._read_now = asyncio.Event()
         # Kept, as what is read at the end may be shown when they are on the screen no more.
         self._title, self._settings, self._message, self._heading, self._frames, self._narrow = (
             Static(id=name, markup=False)
@@ -200,7 +198,7 @@ class Top(App[int]):
 
     async def _watch(self) -> None:
         while True:
-            self._hurry.clear()
+            self._read_now.clear()
             new = self._reading is None
             try:
                 await self._look()
@@ -214,9 +212,9 @@ class Top(App[int]):
                 trouble = f"the pool of process {self._pid} has closed" if closed else str(error)
                 self._fail(trouble, "showing the last reading. Retrying.")
             # Of a pool that is new there are no tasks and no rates yet.
-            patience = min(BETWEEN, self._interval) if new and self._reading else self._interval
+            pause = min(BETWEEN, self._interval) if new and self._reading else self._interval
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), patience)
+                await asyncio.wait_for(self._read_now.wait(), pause)
 
     def _fail(self, trouble: str, sequel: str) -> None:
         self.trouble = trouble
@@ -263,7 +261,7 @@ class Top(App[int]):
         def work() -> None:
             outcome: tuple[Reading | None, BaseException | None]
             try:
-                outcome = self._ask(self._pid, request, timeout=PATIENCE, **arguments), None
+                outcome = self._ask(self._pid, request, timeout=REQUEST_TIMEOUT, **arguments), None
             except BaseException as error:  # raised where it is awaited
                 outcome = None, error
             with contextlib.suppress(RuntimeError):  # the user has left: the loop is closed
@@ -411,7 +409,7 @@ class Top(App[int]):
         self._looked = self._chosen = None
         self._tasks_due = 0.0
         self._show_tasks()
-        self._hurry.set()
+        self._read_now.set()
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Show the tasks of another loop, or the stack of another task."""
@@ -450,13 +448,13 @@ class Top(App[int]):
         """Keep what is shown, or go on."""
         self._paused = not self._paused
         self._show_settings()
-        self._hurry.set()
+        self._read_now.set()
 
     def action_hasten(self, factor: float) -> None:
         """Read more often, or less."""
         self._interval = min(MOST, max(LEAST, self._interval * factor))
         self._show_settings()
-        self._hurry.set()
+        self._read_now.set()
 
     def action_help(self) -> None:
         """Say what is shown, and the keys."""

@@ -1,1 +1,1 @@
-"""One event loop: the native core under asyncio's own classes, its transports, streams and TLS."""
+"""One event loop: the native core with asyncio's classes, its transports, streams and TLS."""

@@ -1,7 +1,7 @@
-"""The private parts of asyncio that our transports, listeners and streams borrow.
+"""The private parts of asyncio that transports, listeners and streams use.
 
-The event loop itself overrides and calls others: ``event_loop`` lists those. A new Python version
-is compared with both lists first.
+``event_loop`` lists those that the event loop overrides and calls. Compare both lists first for a
+new Python version.
 
 ==========================================  ======================================================
 private name                                use here

@@ -1,20 +1,11 @@
-"""What happens where an object of asyncio is used on a loop that is not its own.
+"""Errors for asyncio objects that are used on another loop than their own.
 
-asyncio's primitives, futures and tasks serve one loop. Used on another one they raise an error that
-names one object and no loop. On a loop of a pool the error gets a note that names the object, both
-loops and the ways out; on a loop in debug mode, its message says so. A call that succeeds pays
-nothing for it. The errors, and where each is seen before the program sees it:
-
-- "is bound to a different event loop" and "The future belongs to a different loop than the one
-  specified": each is made by one Python function of asyncio's, which looks the class up among the
-  names of its module. A function of ours stands there, and makes the same error. On any other loop
-  that is all it does.
-- "attached to a different loop", which the C task is about to throw into its coroutine: the step
-  that will do so comes to ``call_soon`` with the exception.
-- "Non-thread-safe operation invoked on an event loop other than the current one", raised by our own
-  loops in debug mode.
-
-What is done where the last one comes too late to refuse: ``cross_loop_wakeups``.
+asyncio's error names neither loop. On a loop of a pool it gets a note that names the object, both
+loops and the alternatives; on a loop in debug mode its message does. Successful calls have no
+overhead. Two of the errors are created by asyncio functions that look the class up in their module,
+where a function of ours replaces it; "attached to a different loop" reaches ``call_soon`` with the
+step that will raise it; the loop itself raises "Non-thread-safe operation invoked" in debug mode.
+If that comes too late to prevent a wakeup, see ``cross_loop_wakeups``.
 """
 
 from __future__ import annotations

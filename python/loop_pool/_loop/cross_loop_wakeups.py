@@ -1,9 +1,9 @@
-"""Wake-ups of another loop's tasks, which debug mode notices when it is too late to refuse them.
+"""Wakeups of another loop's tasks that debug mode detects too late to prevent.
 
-A primitive or a future wakes a task of another loop, and is set already. Then the wake-ups are
-delivered all the same, and the error is raised afterwards: a method of asyncio's that wakes several
-tasks goes on to its end, where ``sys.monitoring`` raises the error. The watch begins with the first
-loop in debug mode and stays.
+When a primitive or future wakes a task of another loop, it has already been set. So the wakeups are
+delivered, and the error is raised afterwards: an asyncio method that wakes several tasks runs to
+its end, where ``sys.monitoring`` raises the error. Monitoring starts with the first loop in debug
+mode and stays on.
 """
 
 from __future__ import annotations

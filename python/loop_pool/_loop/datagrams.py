@@ -1,7 +1,7 @@
-"""Datagrams as transports: UDP and unix sockets, as ``create_datagram_endpoint`` makes them.
+"""Datagram transports: UDP and unix sockets, for ``create_datagram_endpoint``.
 
-``sendto`` is native. An address that is not written in numbers goes to the socket's own ``sendto``,
-which resolves it, or says what is wrong with it.
+``sendto`` is native. An address that is not numeric goes to the socket's own ``sendto``, which
+resolves it or raises.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Who closes a descriptor, and what becomes of a transport whose descriptor the program has closed.
+"""Who closes a descriptor, and what happens to a transport whose descriptor the program closes.
 
-The native half of an accepted connection keeps its descriptor until somebody asks for the socket.
-Any other is closed by an object that the program may hold as well. If the program closes it, or
-detaches the number, the transport's calls fail (``EBADF``), as asyncio's do; and once the number is
-another's, the transport ends.
+The native half of an accepted connection owns its descriptor until the socket object is requested.
+Any other descriptor is closed by an object that the program may hold as well. If the program closes
+or detaches it, the transport's calls fail with ``EBADF``, as in asyncio; when its number is reused,
+the transport ends.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""One event loop: the native core under asyncio's own ``SelectorEventLoop``.
+"""One event loop: the native core with asyncio's ``SelectorEventLoop``.
 
-This module overrides asyncio's private interface, with ``signals``, ``socket_ops`` and
-``sendfile``; ``asyncio_private`` borrows the little that transports need besides. What it uses, and
-where a new Python version has to be compared first:
+This module, ``signals``, ``socket_ops`` and ``sendfile`` override asyncio's private interface;
+``asyncio_private`` has the parts that transports need. Compare these names first for a new Python
+version:
 
 ==========================================  ======================================================
 private name                                use here
 ==========================================  ======================================================
-``events.Handle`` and its slots             ``call_soon`` makes real ones; the native half finds
-                                            the slots by trial (``src/py/asyncio/state.rs``)
+``events.Handle`` and its slots             ``call_soon`` creates real ones; the native half locates
+                                            the slots at import (``src/py/asyncio/state.rs``)
 ``events.TimerHandle``,                     bases of the native handles
 ``events._ThreadSafeHandle``
 ``_add_reader``, ``_add_writer``,           overridden: they register with our reactor
 ``_remove_reader``, ``_remove_writer``
-``_selector``                               a stand-in that answers ``get_key``; a program may wrap
-                                            its ``select``
+``_selector``                               an object with ``get_key`` only; a program may wrap its
+                                            ``select``
 ``_add_callback``, ``_call_soon``,          overridden: they feed our ready queue
 ``_write_to_self``
 ``_ready``, ``_scheduled``                  overridden: snapshots, for tools that read them

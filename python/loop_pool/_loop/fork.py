@@ -1,9 +1,9 @@
-"""A forked child and the loops of its parent.
+"""Loops of the parent in a forked child.
 
-Parent and child share every socket and, for each loop, the epoll instance: what the child did with
-its copies, or its finalizers, the parent would notice. So the child leaves all of it alone, and its
-copies are closed and no more. A loop that no other thread ran gets a new reactor: the child may run
-it, its tasks and timers go on, and it hears of those descriptors that are registered anew.
+Parent and child share every socket and the epoll instance of each loop, so changes in the child
+would affect the parent. The child therefore leaves them alone and only closes its copies. A loop
+that no other thread was running gets a new reactor: the child may run it, with its tasks and
+timers, and receives events for descriptors that it registers again.
 """
 
 from __future__ import annotations

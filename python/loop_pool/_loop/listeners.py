@@ -1,4 +1,4 @@
-"""Listening sockets, and what becomes of the connections that they accept."""
+"""Listening sockets, and the creation of transports for accepted connections."""
 
 from __future__ import annotations
 

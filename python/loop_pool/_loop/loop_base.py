@@ -1,7 +1,7 @@
-"""What the parts of a loop may ask of it: the type under :class:`EventLoop`.
+"""The interface that parts of a loop may use: the base class of :class:`EventLoop`.
 
-Transports, listeners and streams belong to a loop that makes them. So that they can be below it,
-its native half and the attributes that they share with it stand here.
+Transports, listeners and streams belong to a loop that creates them. This module declares the
+native half and the shared attributes, so that they need not import the loop.
 """
 
 from __future__ import annotations

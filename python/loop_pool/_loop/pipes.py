@@ -1,6 +1,6 @@
-"""Pipes as transports: one end each, as ``connect_read_pipe`` and ``connect_write_pipe`` make them.
+"""Pipe transports: one end each, for ``connect_read_pipe`` and ``connect_write_pipe``.
 
-Subprocesses talk through them. The native half is that of a stream, over ``read`` and ``write``.
+Subprocesses use them. The native half is that of a stream, with ``read`` and ``write``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which sockets get native transports: those that are the kernel's and no more."""
+"""Decides which sockets get native transports: plain kernel sockets only."""
 
 from __future__ import annotations
 

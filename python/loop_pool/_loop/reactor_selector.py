@@ -1,4 +1,4 @@
-"""What a loop shows for a selector."""
+"""The object that a loop exposes as its selector."""
 
 from __future__ import annotations
 

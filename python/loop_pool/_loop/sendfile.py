@@ -1,7 +1,7 @@
-"""``loop.sendfile`` over a native transport, which lends its descriptor for the time.
+"""``loop.sendfile`` on a native transport, which lends its descriptor meanwhile.
 
-``sock_sendfile`` waits for the descriptor as for any socket's. It ends with the transport: a closed
-descriptor would never become ready, and its number may be another's at once.
+``sock_sendfile`` waits for the descriptor like for any socket's. It ends with the transport: a
+closed descriptor never becomes ready, and its number may be reused immediately.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Signal handlers: those of a loop in the main thread, and those of a pool's other loops.
+"""Signal handlers of a loop in the main thread, and of the other loops of a pool.
 
-The interpreter runs signal handlers in the main thread alone, and lets nobody else set them. A loop
-of a pool that lives in another thread has loop 0 catch the signal, if that lives in the main
-thread, and each loop that has a handler for it calls its own, on its own thread.
+The interpreter runs and sets signal handlers in the main thread only. For a loop of a pool in
+another thread, loop 0 catches the signal, if it runs in the main thread, and each loop that has a
+handler calls it in its own thread.
 
-What it uses of asyncio, and where a new Python version has to be compared first:
+Compare these names of asyncio first for a new Python version:
 ``_handle_signal``, which it overrides, and ``_signal_handlers`` and ``_csock``, which it reads.
 """
 

@@ -1,11 +1,10 @@
-"""``loop.sock_*``: the operations of asyncio on a socket of the program's own.
+"""``loop.sock_*``: asyncio's operations on a socket of the program.
 
-Each tries at once. What would block, the core puts among the readers or writers of the loop, and
-the coroutine awaits that. It forgets it in the end: an exception's traceback would keep the
-operation, its buffer, and in a cycle the exception itself. In debug mode, which checks more,
-asyncio's own code runs.
+Each tries immediately. If it would block, the core adds it to the readers or writers of the loop,
+and the coroutine awaits it. The coroutine drops it at the end, because a traceback would keep the
+operation, its buffer and the exception alive. In debug mode asyncio's own code runs.
 
-What it uses of asyncio, and where a new Python version has to be compared first:
+Compare these names of asyncio first for a new Python version:
 ``_ensure_resolved``, ``base_events._check_ssl_socket`` and ``base_events._HAS_IPv6``, called by
 ``sock_connect`` and its like, as asyncio's do.
 """

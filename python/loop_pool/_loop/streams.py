@@ -1,14 +1,10 @@
-"""asyncio's streams with native parts where each message passes.
+"""asyncio's streams with native code for each message.
 
-The classes inherit asyncio's, which is what programs see and what happens once in a connection's
-life. Native are ``read``, ``readexactly``, ``readuntil``, ``readline`` and ``async for``,
-``feed_data``, the protocol's ``data_received``, and the writer's ``write`` and ``drain``: ``_core``
-adds them to the classes below. Slots hold what these need of the Python side, where they find it by
-its place; ``asyncio_private`` lists asyncio's attributes that the classes share with it.
-
-Threads: a stream belongs to its loop's thread. A writer that is used on another loop works: what it
-does goes to its own loop, and what is awaited is awaited there (``thread_affinity``). A reader
-does no harm to memory then, and is as right or wrong as with asyncio's streams.
+The classes inherit from asyncio's, which run once per connection. ``_core`` adds native methods for
+each message: the reader's ``read`` family and ``feed_data``, the protocol's ``data_received``, the
+writer's ``write`` and ``drain``. A stream belongs to its loop's thread. A writer used on another
+loop passes its calls to its own loop (``thread_affinity``); a reader used there is memory-safe, but
+otherwise undefined, as in asyncio.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What asyncio's C ``Task`` passes to ``call_soon``, so that the core knows it when it comes.
+"""Samples of what asyncio's C ``Task`` passes to ``call_soon``, so that the core recognises it.
 
 ``TaskStepMethWrapper`` and ``task_wakeup`` of ``_asyncio`` have no names in Python.
 """

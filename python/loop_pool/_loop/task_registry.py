@@ -1,8 +1,8 @@
-"""The tasks of every loop, from any thread, without stopping one.
+"""The tasks of every loop, readable from any thread without pausing one.
 
-The C task never calls ``asyncio``'s functions for tasks, so the run loop itself keeps each loop's
-current task, and its tasks are found as they ask for their steps. A task of another make keeps
-itself visible by the four functions here, which go on to asyncio's own.
+The C task never calls asyncio's registration functions, so the run loop itself records the current
+task of each loop, and finds tasks when they schedule their steps. Custom task classes register
+through the four functions here, which also call asyncio's.
 """
 
 from __future__ import annotations

@@ -1,18 +1,10 @@
-"""Methods of a loop's objects that are called from another thread than the loop's.
+"""Calls of a loop's objects from another thread than the loop's.
 
-A transport belongs to its loop's thread. Each method that changes it asks first whether the
-calling thread owns the loop: natively where a message passes, by :func:`on_loop_thread` where it is
-Python. If it does not, :func:`hand_on` decides:
-
-- in debug mode, while the loop runs, the call is refused as by asyncio, and nothing happens;
-- while the loop runs, the call is posted to it, behind earlier ones for the same object;
-- while nobody runs it, the call is made here, as in asyncio. The thread borrows the loop for it, so
-  that no other does the same meanwhile, and a thread that begins to run the loop waits.
-
-So an object is touched by one thread at a time, whatever its loop does, and the calls of one thread
-take effect in their order, though the loop stop and go on in between.
-
-Coroutines, which have something to tell in the end, go to the loop by :func:`await_on_loop`.
+Each method that changes a transport first checks whether the calling thread owns the loop. If not,
+:func:`hand_on` rejects the call in debug mode, posts it to a running loop behind earlier calls for
+the same object, or, while the loop is not running, executes it here with the loop borrowed.
+Coroutines use :func:`await_on_loop`. So one thread at a time accesses an object, and the calls of
+each thread take effect in order, even if the loop stops and continues in between.
 """
 
 from __future__ import annotations

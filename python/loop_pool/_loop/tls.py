@@ -1,12 +1,11 @@
-"""TLS over the native transports: asyncio's protocol, with a short way for what is ordinary.
+"""TLS on the native transports: asyncio's protocol, with a native fast path for each message.
 
-``sslproto.SSLProtocol`` decides everything; here is what happens for each message. Encrypted bytes
-that come are handed to OpenSSL and what they say to the program's protocol, and what a program
-writes is encrypted and sent, by native code (``src/py/tls/tls_methods.rs``) and without a Python
-frame, as long as nothing is unusual: the handshake is over, nobody paused, nothing waits to be
-encrypted. In all other cases asyncio's own methods run, on the same attributes.
+``sslproto.SSLProtocol`` makes all decisions. While the connection is in its ordinary state (the
+handshake is finished, neither side is paused, nothing waits to be encrypted), native code decrypts
+received data for the protocol and encrypts written data (``src/py/tls/tls_methods.rs``). Otherwise
+asyncio's own methods run, on the same attributes.
 
-What it uses of asyncio and ``ssl``, and where a new Python version has to be compared first:
+Compare these names of asyncio and ``ssl`` first for a new Python version:
 
 ==========================================  ======================================================
 private name                                use here
@@ -57,9 +56,9 @@ its ``_ssl_protocol``, ``_closed``
 ``_protocol_paused`` of transports
 ==========================================  ======================================================
 
-Threads: as asyncio's, a connection belongs to the thread of its loop. OpenSSL's memory does not
-bear two at a time, so every method that reaches it asks first who calls, as those of the transports
-do (``thread_affinity``).
+Threads: a connection belongs to the thread of its loop, as in asyncio. OpenSSL's objects are not
+thread-safe, so every method that uses them first checks the calling thread, as the methods of the
+transports do (``thread_affinity``).
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
-"""What all transports share that a program sees: asyncio's classes over the native halves.
+"""The base classes of all transports: asyncio's classes on native halves.
 
-Streams, pipes and datagrams are in modules of their own.
+What happens once per connection is here; per-message methods (``write``, ``pause_reading``, ...)
+are native and added to the classes in their modules. Slots hold every Python reference, so that the
+garbage collector sees them.
 
-What a program calls for each message (``write``, ``pause_reading``, ...) is native and added to the
-classes at the end of their modules; here is what happens once in the life of a connection. Slots
-hold every Python reference, so that the garbage collector sees them; the native half is in
-``_core``.
-
-Threads: a transport belongs to its loop's thread. ``thread_affinity`` says what becomes of calls
-from another.
+Threads: a transport belongs to its loop's thread; see ``thread_affinity`` for calls from others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Streams as transports: TCP and unix connections."""
+"""Stream transports: TCP and unix connections."""
 
 from __future__ import annotations
 

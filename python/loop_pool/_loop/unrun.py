@@ -1,4 +1,4 @@
-"""What a loop has not run when its pool's time was up, which may be very much."""
+"""The callbacks that a loop has not run when its pool's time is up, which may be very many."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Several loops as one pool: its life, and what runs on whichever loop is free."""
+"""Several loops as one pool: its lifecycle, and work that runs on any loop."""

@@ -1,7 +1,7 @@
-"""Automatic collections, put off while a pool that is late ends.
+"""Suspends automatic garbage collections while a late pool shuts down.
 
-A collection stops every thread and looks at every object. Where other threads post without a pause
-there are millions, and one collection takes longer than a pool may take beyond its deadline.
+A collection pauses every thread and examines every object. If other threads post continuously there
+are millions, and one collection takes longer than the shutdown may.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self, final, overload
 
 from .._loop.event_loop import EventLoop
-from .executor_queue import Work
+from .executor_queue import CallQueue
 from .pool import Pool, _open_pools, current_pool
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
         super().__init__(max_workers=len(shared.loops))
         self._pool = shared
         self._key = object()
-        self._work = shared._add_work(self._key, lambda: Work(shared.loops))
-        self._work.ended.add_done_callback(_Dropper(shared, self._key))
-        self._collected = weakref.finalize(self, self._work.shut, "its executor was collected")
+        self._calls = shared._add_call_queue(self._key, lambda: CallQueue(shared.loops))
+        self._calls.ended.add_done_callback(_Dropper(shared, self._key))
+        self._collected = weakref.finalize(self, self._calls.shut, "its executor was collected")
         self._collected.atexit = False
         if self._owned is not None:
-            self._owned.end_after(self._work)
+            self._owned.end_after(self._calls)
 
     @overload
     def submit[**P, T](
@@ -87,7 +87,7 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
                 fork of the pool's.
         """
         self._pool._check_process()
-        return self._work.submit(fn, args, kwargs)
+        return self._calls.submit(fn, args, kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no further call. As ``concurrent.futures.Executor.shutdown``. Any thread.
@@ -103,15 +103,15 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
         """
         if self._pool._core.forked():
             return
-        self._work.shut("shutdown", cancel=cancel_futures)
+        self._calls.shut("shutdown", cancel=cancel_futures)
         if not wait:
             return
-        if self._work.runs_here() and not self._work.ended.done():
+        if self._calls.runs_here() and not self._calls.ended.done():
             raise RuntimeError(
                 f"shutdown(wait=True) of {self!r} would block a loop that has to run its calls: "
                 "use `async with`, or wait=False"
             )
-        self._work.ended.result()
+        self._calls.ended.result()
         if self._owned is not None:
             self._owned.join()
 
@@ -125,7 +125,7 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
         traceback: TracebackType | None,
     ) -> None:
         self.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(self._work.ended))
+        await asyncio.shield(asyncio.wrap_future(self._calls.ended))
         if self._owned is not None:
             await asyncio.shield(asyncio.wrap_future(self._owned.ended))
 
@@ -137,7 +137,7 @@ class _Dropper:
         self._pool, self._key = pool, key
 
     def __call__(self, _: object) -> None:
-        self._pool._drop_work(self._key)
+        self._pool._drop_call_queue(self._key)
 
 
 class _OwnPool:
@@ -151,16 +151,16 @@ class _OwnPool:
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.ended.set_running_or_notify_cancel()
         self._begun: concurrent.futures.Future[Pool] = concurrent.futures.Future()
-        self._work: concurrent.futures.Future[Work] = concurrent.futures.Future()
+        self._calls: concurrent.futures.Future[CallQueue] = concurrent.futures.Future()
         # A daemon, as the interpreter waits for others before it lets us end this one.
         self._thread = threading.Thread(target=self._main, name="loop-pool-executor", daemon=True)
         self._thread.start()
         self.pool = self._begun.result()
 
-    def end_after(self, work: Work) -> None:
+    def end_after(self, call_queue: CallQueue) -> None:
         """Let the pool end when the work has, and at the exit of the interpreter at the latest."""
         atexit.register(self._exit)
-        self._work.set_result(work)
+        self._calls.set_result(call_queue)
 
     def join(self) -> None:
         """Wait for the end of the pool."""
@@ -170,7 +170,7 @@ class _OwnPool:
     def _exit(self) -> None:
         if self.pool._core.forked():
             return  # the thread is the parent's
-        self._work.result().shut("the exit of the interpreter")
+        self._calls.result().shut("the exit of the interpreter")
         self.join()
 
     def _main(self) -> None:
@@ -187,8 +187,8 @@ class _OwnPool:
             self.ended.set_result(None)
 
     async def _wait(self) -> None:
-        work = await asyncio.wrap_future(self._work)
-        await asyncio.shield(asyncio.wrap_future(work.ended))
+        call_queue = await asyncio.wrap_future(self._calls)
+        await asyncio.shield(asyncio.wrap_future(call_queue.ended))
 
 
 _SHARED = object()
@@ -217,7 +217,7 @@ def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.f
         RuntimeError: there is no such pool, or more than one, or it has ended.
     """
     pool = _the_pool()
-    return pool._add_work(_SHARED, lambda: Work(pool.loops)).submit(fn, args, kwargs)
+    return pool._add_call_queue(_SHARED, lambda: CallQueue(pool.loops)).submit(fn, args, kwargs)
 
 
 def _the_pool() -> Pool:

@@ -1,8 +1,8 @@
-"""Calls that wait for a loop of a pool to make them: what is behind an executor.
+"""The queue of an executor: calls that wait for a loop of the pool.
 
-The calls wait in one queue. Each loop has a lane: awake while a callback of ours is posted to it or
-runs, which takes one call at a time, and asleep when that found none. A call wakes two lanes that
-sleep, where there are two, so that one loop that is stuck in something else holds up nothing.
+Each loop has a worker, which is awake while its callback is posted or runs. The callback takes one
+call at a time and goes to sleep when the queue is empty. A call wakes two sleeping workers, if
+there are two, so that a loop that is stuck does not delay it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._loop.event_loop import EventLoop
 
 _WAKE = 2
-"""Lanes that one call wakes."""
+"""Workers that one call wakes."""
 
 
 class _Call:
@@ -82,14 +82,14 @@ class _Call:
             self.future.set_result(task.result())
 
 
-class _Lane:
+class _Worker:
     def __init__(self, loop: EventLoop) -> None:
         self.loop = loop
         self.awake = False
         self.context = contextvars.Context()  # nobody's
 
 
-class Work:
+class CallQueue:
     """The calls of one executor. Any thread."""
 
     def __init__(self, loops: tuple[EventLoop, ...]) -> None:
@@ -97,7 +97,7 @@ class Work:
         """Done when no call is accepted any more and all have ended."""
         self._lock = threading.RLock()  # re-entrant, as a finalizer may submit meanwhile
         # Under the lock.
-        self._lanes = collections.deque(_Lane(loop) for loop in loops)
+        self._workers = collections.deque(_Worker(loop) for loop in loops)
         self._queue: collections.deque[_Call] = collections.deque()
         self._running: set[_Call] = set()
         self._why_shut: str | None = None
@@ -121,7 +121,7 @@ class Work:
     def runs_here(self) -> bool:
         """Whether the loop that runs in this thread is one of those that make the calls."""
         here = asyncio._get_running_loop()
-        return here is not None and any(lane.loop is here for lane in list(self._lanes))
+        return here is not None and any(worker.loop is here for worker in list(self._workers))
 
     def shut(self, why: str, *, cancel: bool = False) -> None:
         """Accept no further call; ``cancel``: those that have not begun."""
@@ -151,30 +151,30 @@ class Work:
 
     def _wake(self) -> None:
         woken = 0
-        for _ in range(len(self._lanes)):
-            lane = self._lanes[0]
-            self._lanes.rotate(-1)
-            if lane.awake:
+        for _ in range(len(self._workers)):
+            worker = self._workers[0]
+            self._workers.rotate(-1)
+            if worker.awake:
                 continue
-            # A loop whose thread was given up is closed: its lane stays as it is.
-            lane.awake = True
+            # A loop whose thread was given up is closed: its worker stays as it is.
+            worker.awake = True
             try:
-                lane.loop.call_soon_threadsafe(self._serve, lane, context=lane.context)
+                worker.loop.call_soon_threadsafe(self._serve, worker, context=worker.context)
             except RuntimeError:
                 continue
             woken += 1
             if woken == _WAKE:
                 return
 
-    def _serve(self, lane: _Lane) -> None:
+    def _serve(self, worker: _Worker) -> None:
         """On a loop: make one call, and come back for the next when others have had their turn."""
         with self._lock:
             if not self._queue:
-                lane.awake = False
+                worker.awake = False
                 return
             call = self._queue.popleft()
             self._running.add(call)
-        lane.loop.call_soon(self._serve, lane, context=lane.context)
+        worker.loop.call_soon(self._serve, worker, context=worker.context)
         if call.begin():
             self._forget(call)
         elif call.task is not None:

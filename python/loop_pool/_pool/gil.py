@@ -1,4 +1,4 @@
-"""Whether Python callbacks of several loops really run at the same time, and if not, why."""
+"""Detects whether callbacks of several loops run in parallel, and if not, why."""
 
 from __future__ import annotations
 

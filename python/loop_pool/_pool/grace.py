@@ -1,6 +1,6 @@
-"""How long a pool that ends waits beyond its deadline.
+"""How long shutdown may continue after its deadline.
 
-Read each time they are needed, so that a test may change them.
+The values are read at each use, so that a test may change them.
 """
 
 GRACE = 1.0

@@ -1,4 +1,4 @@
-"""``LoopLocal``: one value for each loop, made where it is first asked for and closed there."""
+"""``LoopLocal``: one value per loop, created on first use and closed on its loop."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The values of :class:`LoopLocal` on one loop: who has one, who makes one, how they close.
+"""The values of :class:`LoopLocal` on one loop: existing ones, pending ones, and their closing.
 
-Everything here happens in the thread of the loop whose values they are; nothing is locked.
+Everything here runs in the thread of the loop that owns the values, without locks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One loop of a pool, and its thread: how it begins, runs and ends.
+"""One loop of a pool and its thread: start, run, end.
 
-The pool is above this module, which names what it asks of it: :class:`PoolParts`.
+The pool imports this module. :class:`PoolParts` declares what a member needs from the pool.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Member:
         # Held while something is posted to the loop, and to refuse posts from then on: what was
         # posted before is seen by the shutdown that follows. Re-entrant, as a signal handler or a
         # finalizer may post while this thread does.
-        self.door = threading.RLock()
+        self.admission_lock = threading.RLock()
         self.accepting = False
         self.ended = False
         # Tasks that did not end in time, which have been named or counted in the log.
@@ -68,7 +68,7 @@ class _Member:
         loop._pool_signals = self.pool._signals
         loop._join(self.pool._core, self.index)
         self.probes = Probes()
-        with self.door:
+        with self.admission_lock:
             self.loop = loop
             self.accepting = not self._stopping
 
@@ -130,7 +130,7 @@ class _Member:
 
         On the loop's thread; any other may do so for one that is ``stuck`` in a callback.
         """
-        with self.door:
+        with self.admission_lock:
             self.accepting = False
             self.ended = True
         loop = getattr(self, "loop", None)
@@ -141,7 +141,7 @@ class _Member:
 
     def stop(self) -> None:
         """End the thread, from any other, however far it has come."""
-        with self.door:
+        with self.admission_lock:
             self._stopping = True
             loop = getattr(self, "loop", None)
         if loop is not None:

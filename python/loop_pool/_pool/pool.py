@@ -1,8 +1,8 @@
 """The pool: N threads, each with its own loop.
 
-Loop 0 runs in the thread that called ``run``; the others in threads of their own, named
-``loop-pool-1`` and so on, started one after another (many threads that start at once can deadlock
-in the interpreter: python/cpython#157666).
+Loop 0 runs in the thread that called ``run``, the others in threads named ``loop-pool-1`` and so
+on. They start one after another, because many threads that start at once can deadlock in the
+interpreter (python/cpython#157666).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .stuck import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from .executor_queue import Work
+    from .executor_queue import CallQueue
     from .stuck import StuckLoop
 
 _forked_from_pool = False
@@ -97,8 +97,8 @@ class Pool:
         self._shutdown: asyncio.Task[None] | None = None  # the task that ends the pool
         # Under the lock: what executors have the loops do; None when the pool has refused them.
         # Re-entrant, as a finalizer may end an executor meanwhile.
-        self._works_lock = threading.RLock()
-        self._works: dict[object, Work] | None = {}
+        self._call_queues_lock = threading.RLock()
+        self._call_queues: dict[object, CallQueue] | None = {}
 
     def __repr__(self) -> str:
         state = "open" if self._members[0].accepting else "closed"
@@ -189,39 +189,39 @@ class Pool:
         self._interrupted = True
         self._members[0].loop.call_soon_threadsafe(propagate)
 
-    def _add_work(self, key: object, make: Callable[[], Work]) -> Work:
-        """Return the work of an executor, which the end of the pool ends. Any thread.
+    def _add_call_queue(self, key: object, make: Callable[[], CallQueue]) -> CallQueue:
+        """Return the call queue of an executor, which the shutdown of the pool ends. Any thread.
 
         Raises:
             RuntimeError: the pool is closing.
         """
-        with self._works_lock:
-            if self._works is not None:
-                work = self._works.get(key)
-                if work is None:
-                    work = self._works[key] = make()
-                return work
+        with self._call_queues_lock:
+            if self._call_queues is not None:
+                call_queue = self._call_queues.get(key)
+                if call_queue is None:
+                    call_queue = self._call_queues[key] = make()
+                return call_queue
         raise RuntimeError(f"{self!r} is closed")
 
-    def _drop_work(self, key: object) -> None:
-        with self._works_lock:
-            if self._works is not None:
-                self._works.pop(key, None)
+    def _drop_call_queue(self, key: object) -> None:
+        with self._call_queues_lock:
+            if self._call_queues is not None:
+                self._call_queues.pop(key, None)
 
-    def _take_works(self) -> list[Work]:
-        """Refuse the work of executors from then on, and return what there is."""
-        with self._works_lock:
-            works, self._works = self._works, None
-        return list((works or {}).values())
+    def _take_call_queues(self) -> list[CallQueue]:
+        """Refuse new call queues from then on, and return the existing ones."""
+        with self._call_queues_lock:
+            call_queues, self._call_queues = self._call_queues, None
+        return list((call_queues or {}).values())
 
     def _begin_run(self) -> None:
         """Let an error on another loop end the ``run`` that begins, as it did an earlier one."""
         self._interrupted = False
 
     def _refuse(self) -> None:
-        """Accept no further work. What was accepted is seen by the shutdown that follows."""
+        """Admit no further work. Work admitted before is seen by the shutdown that follows."""
         for member in self._members:
-            with member.door:
+            with member.admission_lock:
                 member.accepting = False
                 loop = getattr(member, "loop", None)
             if loop is not None:

@@ -1,6 +1,6 @@
-"""``run`` and ``Runner``: asyncio's, with a pool around them.
+"""``run`` and ``Runner``: asyncio's, with a pool.
 
-``shutdown`` says how a pool ends.
+For the order of shutdown see ``shutdown``.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ class Runner:
             timeout = None
         deadline = None if timeout is None else time.monotonic() + timeout
         pool._refuse()
-        works = pool._take_works()
-        for work in works:
-            work.end()
+        call_queues = pool._take_call_queues()
+        for call_queue in call_queues:
+            call_queue.end()
         stuck: set[_Member] = set()
         late = None if deadline is None else deadline + grace.LATE * grace.GRACE
         pause = Pause()
@@ -188,8 +188,8 @@ class Runner:
                 try:
                     self._leave(pool._join(deadline, stuck), deadline)
                 finally:
-                    for work in works:
-                        work.abandon()
+                    for call_queue in call_queues:
+                        call_queue.abandon()
                     _open_pools.discard(pool)
                     if self._inspector is not None:
                         self._inspector.stop()

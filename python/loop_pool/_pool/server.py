@@ -1,4 +1,4 @@
-"""A TCP server on every loop of the pool."""
+"""A TCP server with a listener on every loop of the pool."""
 
 from __future__ import annotations
 

@@ -1,25 +1,10 @@
-"""How a pool ends, in phases that each finish on every loop before the next begins.
+"""Shuts a pool down, in phases that end on every loop before the next begins.
 
-1. refuse new work;
-2. cancel the tasks of every loop, wait for them, report their exceptions;
-3. close what :class:`LoopLocal` made on every loop;
-4. shut down the asynchronous generators of every loop;
-5. shut down the default executor of every loop;
-6. stop the other threads, and close loop 0;
-7. join the threads, each having closed its own loop.
-
-With the first, calls of :func:`submit` and :class:`PoolExecutor` that no loop has begun are
-cancelled.
-
-Phases 2 to 7 share one deadline. What has not ended by then is named in the log, with its loop and
-the stack of a thread that is stuck (an executor by asyncio's ``RuntimeWarning`` as well). A second
-later at most all is over: what is left runs on in threads that nobody waits for.
-
-Other threads may post for ever. Until a loop ends they are served as ever, in their order; its run
-ends in the middle of a turn when the time is up, and from then on they get ``RuntimeError``. What
-they had posted and the loop did not get to is counted in the log, and dropped in a thread of its
-own, as there may be more of it than can be dropped in time. Nor is it looked at by an automatic
-collection from the deadline until the pool has ended.
+The phases: refuse new work and cancel unstarted executor calls; cancel and await tasks; close
+``LoopLocal`` values; close asynchronous generators; shut down default executors; stop the threads
+and close loop 0; join the threads. From the second on they share one deadline. Whatever has not
+ended by then is logged and abandoned, at most a second later. Until its loop ends, other threads
+may post; callbacks that did not run are counted in the log and dropped in a separate thread.
 """
 
 from __future__ import annotations

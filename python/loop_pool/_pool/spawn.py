@@ -1,7 +1,7 @@
-"""Coroutines on any loop of the pool, awaited from any loop.
+"""Coroutines on any loop of the pool, awaitable from any loop.
 
-The task itself is an ordinary ``asyncio.Task``, made by the loop it runs on, in that loop's own
-thread (a C task that ended in another thread than the one that made it would stop the world).
+The loop that runs a coroutine creates an ordinary ``asyncio.Task`` for it, in its own thread,
+because a C task that ends in another thread than its creator pauses all threads.
 """
 
 from __future__ import annotations

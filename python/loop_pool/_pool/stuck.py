@@ -1,10 +1,9 @@
-"""Which loop is stuck inside a callback, told while it is stuck.
+"""Reports loops that are stuck in a callback, while they are stuck.
 
-The pool's monitor, a native thread without Python, notices (``src/pool/suspect.rs``). The thread
-``loop-pool-watch`` waits for its word, detached from the interpreter, and then looks at what the
-loop is in: its task and the Python stack of its thread (``src/py/event_loop/stack.rs``). It logs
-that, and calls what was registered by ``Pool.on_stuck``. While no loop is stuck it sleeps; a pool
-that nobody watches has no such thread.
+The monitor, a native thread without Python, detects them (``src/pool/detector.rs``). The thread
+``loop-pool-watch`` waits for its reports, detached from the interpreter. It then reads the task and
+the Python stack (``src/py/event_loop/stack.rs``), logs them, and calls the callbacks of
+``Pool.on_stuck``. A pool without reports enabled has no such thread.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""What a loop that does not get to its callbacks is doing, seen from another thread.
+"""Samples what an unresponsive loop is doing, from another thread, by means of ``thread_stacks``.
 
-The means, and what must not be done, are in ``thread_stacks``.
-
-In: a loop. Out: a :class:`Sight`. Nothing here waits for
-a loop for more than a quarter of a second.
+In: a loop. Out: a :class:`StackSample`. Must never wait for a loop for more than a quarter of a
+second.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ _FRESH = 1.0
 """Seconds for which a look at a callback is good: each may make all threads stand still."""
 
 
-class Sight(NamedTuple):
+class StackSample(NamedTuple):
     """What a loop is in. The stack is empty where it cannot be seen."""
 
     callback: int
@@ -53,7 +51,7 @@ class Watcher:
 
     def __init__(self, member: _Member) -> None:
         self._member = member
-        self._seen: tuple[float, Sight] | None = None
+        self._seen: tuple[float, StackSample] | None = None
         with contextlib.suppress(ImportError):  # the first import makes all threads stand still
             reader()
 
@@ -65,12 +63,12 @@ class Watcher:
         """Return the number of the callback that the loop is in, or was in last."""
         return self._member.loop._stats()["callbacks"]
 
-    def fresh(self) -> Sight | None:
+    def fresh(self) -> StackSample | None:
         """Return what an earlier look has seen, if the loop is still in it and it is not old."""
         if self._seen is not None:
-            since, sight = self._seen
-            if sight.callback == self.callback() and time.monotonic() < since + _FRESH:
-                return sight
+            since, sample = self._seen
+            if sample.callback == self.callback() and time.monotonic() < since + _FRESH:
+                return sample
         return None
 
     def try_out(self) -> tuple[int, bool]:
@@ -82,7 +80,7 @@ class Watcher:
         answered = self._member.probes.ask()
         return number, stands_still(self._member.loop, number, answered, AT_LAST)
 
-    def look(self, number: int, *, may_stop: bool) -> Sight | None:
+    def look(self, number: int, *, may_stop: bool) -> StackSample | None:
         """Return what the loop is in; None if it has got on meanwhile, or to nothing.
 
         Args:
@@ -94,7 +92,7 @@ class Watcher:
         self._seen = None if found is None else (time.monotonic(), found)
         return found
 
-    def _from_outside(self, number: int) -> Sight | None:
+    def _from_outside(self, number: int) -> StackSample | None:
         loop = self._member.loop
         task = task_registry.current_task(loop)
         frames = seen_from_outside(self._member.probes.native_id)
@@ -103,12 +101,12 @@ class Watcher:
         stack = [f"{each.filename}:{each.lineno} {each.name}" for each in frames]
         stack = _inside(stack)
         if task is None:
-            return Sight(number, None, None, None, None, stack)
+            return StackSample(number, None, None, None, None, stack)
         outermost = stack[0].rpartition(" ")[2] if stack else None
-        return Sight(number, id(task), None, None, outermost, stack)
+        return StackSample(number, id(task), None, None, outermost, stack)
 
 
-def _stopped(loop: EventLoop, number: int) -> Sight | None:
+def _stopped(loop: EventLoop, number: int) -> StackSample | None:
     """Look while every thread of the interpreter stands still."""
     task = task_registry.current_task(loop)
     coro, name = None, None
@@ -119,7 +117,7 @@ def _stopped(loop: EventLoop, number: int) -> Sight | None:
     if calls is None:
         return None
     stack = [f"{code.co_filename}:{line} {code.co_qualname}" for code, line in calls]
-    return Sight(
+    return StackSample(
         number,
         None if task is None else id(task),
         name,
@@ -129,25 +127,25 @@ def _stopped(loop: EventLoop, number: int) -> Sight | None:
     )
 
 
-def look_at(watchers: Sequence[Watcher]) -> list[Sight | None]:
+def look_at(watchers: Sequence[Watcher]) -> list[StackSample | None]:
     """Return what each of some loops is in that are held up. One thread at a time.
 
     If one of them runs native code, which cannot be stopped, no thread is: who waited for that one
     would stand still, and the whole pool with it. All of them are then read from outside. Of a
     thread that runs Python such a reading may be torn, so that is not told.
     """
-    sights = [watcher.fresh() for watcher in watchers]
-    if all(sight is not None for sight in sights):
-        return sights
+    samples = [watcher.fresh() for watcher in watchers]
+    if all(sample is not None for sample in samples):
+        return samples
     tried = [watcher.try_out() for watcher in watchers]
     may_stop = all(stops for _, stops in tried)
     return [
-        sight
-        if sight is not None
+        sample
+        if sample is not None
         else watcher.look(number, may_stop=may_stop)
         if may_stop or not stops or _core._is_blocked(watcher._member.loop, number)
         else None
-        for sight, watcher, (number, stops) in zip(sights, watchers, tried, strict=True)
+        for sample, watcher, (number, stops) in zip(samples, watchers, tried, strict=True)
     ]
 
 

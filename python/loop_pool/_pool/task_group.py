@@ -1,7 +1,7 @@
 """``TaskGroup``: asyncio's, with tasks on every loop of the pool.
 
-The group belongs to the loop of the task that enters it. There its tasks are counted out, its
-parent is cancelled and its errors are kept; other loops only add tasks and are told to cancel them.
+The group belongs to the loop of the task that enters it. That loop counts finished tasks, cancels
+the parent and collects errors; other loops only add tasks and cancel them on request.
 """
 
 from __future__ import annotations

@@ -1,14 +1,11 @@
-"""How one thread looks at what another is in, without holding up a third.
+"""Reads the stack of another thread without delaying a third one.
 
-Stacks and the parts of a running task can be read only while every thread of the interpreter stands
-still (``src/py/event_loop/stack.rs``), and who stops them waits for each: for one that runs native
-code, attached, until that code ends, and all the others with it. So a thread first shows that it
-can be stopped at once (:class:`Probes`); where one does not, nothing is stopped. The interpreter's
-own reader from outside (:func:`seen_from_outside`) tells where such a thread is.
-
-Three things must not be done to a loop that does not get to its callbacks: read the frames of its
-thread while that runs, call a method of the C task that it is in (even ``done`` waits for the step
-to end), stop the threads before each has shown that it can be stopped.
+Stacks and running tasks can only be read while all threads are paused
+(``src/py/event_loop/stack.rs``), and pausing waits for threads that run native code attached. So a
+thread first proves that it can be paused (:class:`Probes`); otherwise its stack is read from
+outside (:func:`seen_from_outside`). Must never, for an unresponsive loop: read the frames of its
+running thread, call a method of its C task (even ``done`` waits for the step), or pause threads
+before each has proved that it can be paused.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""``loop_pool.serve``: an ASGI application on every loop of a pool, by uvicorn."""
+"""``loop_pool.serve``: an ASGI application on every loop of a pool, with uvicorn."""

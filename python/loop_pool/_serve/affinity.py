@@ -1,9 +1,9 @@
 """``receive`` and ``send`` of an ASGI connection, for applications that use them on any loop.
 
-A connection's ``receive`` and ``send`` belong to the loop that serves it: what they touch (a
-parser, a queue, a WebSocket's state) bears one thread. An application on several loops hands them
-about as soon as one handler sends to the connections of others: a broadcast, for instance. Here
-each call that is awaited on another loop is made on the connection's own.
+They belong to the loop that serves the connection: its parser, queue and WebSocket state are not
+thread-safe. An application on several loops passes them around as soon as one handler sends to
+other handlers' connections, as in a broadcast. A call awaited on another loop is therefore run on
+the connection's loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two paths that ``loop_pool.serve`` answers itself: is it ready, and is every loop alive?"""
+"""The two paths that ``loop_pool.serve`` answers itself: readiness and liveness."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Health:
     Args:
         readiness: the path that says 200 while the server takes requests, 503 otherwise.
         liveness: the path that says 200 if every loop answers, and otherwise 503 and which do not.
-        patience: seconds that a loop has for its answer.
+        timeout: seconds that a loop has for its answer.
     """
 
-    def __init__(self, readiness: str | None, liveness: str | None, patience: float) -> None:
+    def __init__(self, readiness: str | None, liveness: str | None, timeout: float) -> None:
         # A client may escape what it sends; what is compared is not escaped.
         self._answers = {
             unquote(path): answer
             for path, answer in ((readiness, self._is_ready), (liveness, self._is_alive))
             if path is not None
         }
-        self._patience = patience
+        self._timeout = timeout
         self.ready = False
 
     def around(self, app: App) -> App:
@@ -67,13 +67,13 @@ class Health:
         asked = {
             spawn_in(pool, _answer(), loop=member.loop): member.name for member in pool._members
         }
-        _, silent = await asyncio.wait(asked, timeout=self._patience)  # type: ignore[type-var]
+        _, silent = await asyncio.wait(asked, timeout=self._timeout)  # type: ignore[type-var]
         for task in silent:
             task.cancel()
         if not silent:
             return 200, "alive\n"
         names = ", ".join(sorted(asked[task] for task in silent))
-        return 503, f"no response within {self._patience:g} s from {names}\n"
+        return 503, f"no response within {self._timeout:g} s from {names}\n"
 
 
 def _path_of(scope: Any) -> str:

@@ -1,8 +1,8 @@
-"""The limit of concurrency of ``loop_pool.serve``: one number for all loops.
+"""The concurrency limit of ``loop_pool.serve``: one number for all loops.
 
-uvicorn's protocols would each compare it with what their own loop has, and refuse before anybody
-can look at the path. So they are told of no limit, and it is kept here, in front of the application
-and behind what the server answers itself.
+uvicorn's protocols would compare it with the connections of their own loop, and reject requests
+before their path is known. So their limit is turned off and enforced here, in front of the
+application and behind the health paths.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("uvicorn.error")
 TURNS = 8
 """Turns in which a loop has seen, and handled, that a client has gone."""
 
-PATIENCE = 0.05
+TURNS_TIMEOUT = 0.05
 """Seconds after which a loop that has not had its turns is stuck; what it has counts."""
 
 
@@ -87,7 +87,7 @@ class ConcurrencyLimit:
             with contextlib.suppress(RuntimeError):
                 looking.append(spawn(_have_turns(), loop=loop))
         if looking:
-            await asyncio.wait(looking, timeout=PATIENCE)
+            await asyncio.wait(looking, timeout=TURNS_TIMEOUT)
 
     def _is_reached(self) -> bool:
         """Whether a request is one too many, which is among those that are counted."""

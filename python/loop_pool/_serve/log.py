@@ -1,4 +1,4 @@
-"""The log of ``loop_pool.serve``: uvicorn's, with the name of the loop in each line of access."""
+"""The log configuration of ``loop_pool.serve``: uvicorn's, with the loop's name in access lines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One loop's share of ``loop_pool.serve``: the application's lifespan there, and its connections.
+"""The part of ``loop_pool.serve`` on one loop: the application's lifespan and its connections.
 
-A site is made, used and ended on its loop. Nothing of it is shared with the others but what the
-application itself shares: each has uvicorn's configuration as a copy, its own protocols' state, and
+A :class:`LoopServer` is created, used and stopped on its loop. It shares nothing with the others
+except the application: it has its own copy of uvicorn's configuration, its own protocol state and
 its own lifespan.
 """
 
@@ -36,7 +36,7 @@ LOOK = 0.02
 ARRIVED = 0.25
 """Seconds that a new connection has, at least, to show the request that it was opened for."""
 
-PATIENCE = 1.0
+TLS_TIMEOUT = 1.0
 """Seconds that a client has, at least, to end its TLS handshake, or to say goodbye in TLS."""
 
 CANCELLED_IN = 1.0
@@ -52,11 +52,11 @@ def only_news(record: logging.LogRecord) -> bool:
 
 
 @final
-class Site:
+class LoopServer:
     """What one loop serves.
 
     Args:
-        config: loaded; the site takes a copy.
+        config: loaded; it takes a copy.
         quiet: whether the lifespan keeps its usual messages to itself.
     """
 
@@ -76,7 +76,7 @@ class Site:
         self._leaving: list[tuple[bytes, bytes]] = []
         self._quiet = quiet
         self._stopped = False
-        self._hurried = False
+        self._forced = False
         self._taking: set[asyncio.Task[Any]] = set()
 
     @property
@@ -134,25 +134,25 @@ class Site:
         # A connection in its TLS handshake is none of uvicorn's yet, but the listener's.
         closed = None if listening is None else self.loop.create_task(listening.wait_closed())
         seen: dict[Any, float] = {}
-        told: set[Any] = set()
+        ending: set[Any] = set()
         begun = served = time.monotonic()
         # uvicorn's sets tell nobody when they are empty.
-        while not self._hurried:
+        while not self._forced:
             now = time.monotonic()
             late = now >= deadline
             for connection in self._connections():
                 waited = now - seen.setdefault(connection, now)
-                if connection in told or connection.transport.is_closing():
+                if connection in ending or connection.transport.is_closing():
                     continue
                 if late or _may_end(connection, waited, idle):
-                    told.add(connection)
+                    ending.add(connection)
                     connection.shutdown()
             there = self.state.connections or self.state.tasks or self._taking
             if not there and (closed is None or closed.done()):
                 break
             if not all(_has_all(connection) for connection in self._connections()):
                 served = now
-            elif now - served >= PATIENCE and now - begun >= idle:
+            elif now - served >= TLS_TIMEOUT and now - begun >= idle:
                 # Only clients that owe their part of TLS are left.
                 if listening is not None:
                     listening.close_clients()
@@ -167,9 +167,9 @@ class Site:
             closed.cancel()
         return left
 
-    def hurry(self) -> None:
+    def force(self) -> None:
         """Wait for nothing any more."""
-        self._hurried = True
+        self._forced = True
 
     async def stop(self) -> None:
         """End the application's lifespan."""
@@ -240,7 +240,7 @@ class Site:
 
 
 def _may_end(connection: Any, waited: float, idle: float) -> bool:
-    """Whether a connection is to be told to end, which was first seen ``waited`` seconds ago."""
+    """Whether a connection should be shut down, which was first seen ``waited`` seconds ago."""
     if not _is_idle(connection):
         return True
     return waited >= (idle if connection.cycle is not None else max(idle, ARRIVED))

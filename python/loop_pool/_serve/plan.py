@@ -1,4 +1,4 @@
-"""What ``loop_pool.serve`` was asked for, and what that is in uvicorn's words."""
+"""The options of ``loop_pool.serve``, and their translation to uvicorn's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why ``loop_pool.serve`` did not begin, on standard error, and the exit code for it."""
+"""Writes why ``loop_pool.serve`` could not start to standard error, and selects the exit code."""
 
 from __future__ import annotations
 

@@ -1,16 +1,10 @@
-"""One run of ``loop_pool.serve``.
+"""One run of ``loop_pool.serve``: start, serve, shut down.
 
-uvicorn speaks the protocols, the pool accepts: a connection goes to the less loaded of two loops,
-and stays there. Each loop has a lifespan of its own (``loop_server``).
-
-The end, which a signal begins, or ``limit_max_requests``:
-
-1. the readiness path says 503; connections are still taken for ``shutdown_delay`` seconds;
-2. every listener is closed; what the kernel had accepted by then is served;
-3. every loop drains: each answer closes its connection, WebSockets are closed (1012), and a
-   connection that waits for a request may send one more for ``timeout_drain`` seconds;
-4. what is still there at the deadline is named in the log, and cancelled;
-5. every loop ends its lifespan; then the pool ends.
+uvicorn provides the protocols; the pool accepts connections and places each on the less loaded of
+two loops. Each loop has its own lifespan (``loop_server``). Shutdown begins with a signal or
+``limit_max_requests``: readiness answers 503 for ``shutdown_delay`` seconds; the listeners close;
+every loop drains for ``timeout_drain`` seconds; at the deadline unfinished requests are logged and
+cancelled; the lifespans end, then the pool.
 """
 
 from __future__ import annotations
@@ -36,7 +30,7 @@ from . import sockets
 from .affinity import usable_on_every_loop
 from .health import Health
 from .limit import ConcurrencyLimit
-from .loop_server import Site, only_news
+from .loop_server import LoopServer, only_news
 from .plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
 from .signals import UvicornServer
 
@@ -69,11 +63,11 @@ class Serving:
         self._target = self._config.app = imported(plan.app)
         self._health = Health(*plan.health)
         self._limit = ConcurrencyLimit(self._config.limit_concurrency)
-        self._sites: dict[EventLoop, Site] = {}
+        self._loop_servers: dict[EventLoop, LoopServer] = {}
         self._signal: signal.Signals | None = None
         self._signalled_at = 0.0
         self._signalled = asyncio.Event()
-        self._hurried = asyncio.Event()
+        self._forced = asyncio.Event()
         self._path_is: tuple[int, int, int] | None = None
         self.deadline = time.monotonic()
         """When the end should be over, on the clock ``time.monotonic``."""
@@ -85,7 +79,7 @@ class Serving:
         logger.addFilter(only_news)
         try:
             self._uvicorn = UvicornServer(
-                self._config, self._on_signal, self._signalled.set, self._hurry
+                self._config, self._on_signal, self._signalled.set, self._force
             )
             with self._uvicorn.taking_signals():
                 server = await self._start()
@@ -120,7 +114,7 @@ class Serving:
             if not starting.done():
                 starting.cancel()
                 # A loop that is stuck in its start does not see that it is cancelled.
-                await _either(asyncio.wait([starting]), self._hurried)
+                await _either(asyncio.wait([starting]), self._forced)
             if not starting.done() or starting.cancelled():
                 return None
             starting.result()
@@ -155,26 +149,26 @@ class Serving:
             load(config)
             app = self._health.around(self._limit.around(config.loaded_app))
             config.loaded_app = usable_on_every_loop(app)
-        site = Site(config, quiet=again)
-        self._limit.count(site.loop, site.state)
-        started = await site.start()
-        first = next(iter(self._sites.values()), site)
-        if started and site.error is not None and first.error is None:
+        loop_server = LoopServer(config, quiet=again)
+        self._limit.count(loop_server.loop, loop_server.state)
+        started = await loop_server.start()
+        first = next(iter(self._loop_servers.values()), loop_server)
+        if started and loop_server.error is not None and first.error is None:
             # uvicorn takes it for an application without a lifespan, which it is not.
-            logger.error("Exception in 'lifespan' protocol", exc_info=site.error)
+            logger.error("Exception in 'lifespan' protocol", exc_info=loop_server.error)
             started = False
         if not started:
-            raise StartupError(f"the application did not start on {site.name}")
-        self._sites[site.loop] = site
+            raise StartupError(f"the application did not start on {loop_server.name}")
+        self._loop_servers[loop_server.loop] = loop_server
 
     async def _listen(self) -> Server:
-        plan, sites = self._plan, self._sites
-        config = next(iter(sites.values())).config
+        plan, loop_servers = self._plan, self._loop_servers
+        config = next(iter(loop_servers.values())).config
         context = plan.ssl or config.ssl
 
         def make_protocol() -> asyncio.Protocol:
             loop: Any = asyncio.get_running_loop()
-            return sites[loop].make_protocol()
+            return loop_servers[loop].make_protocol()
 
         listen = functools.partial(
             create_server, make_protocol, ssl=context, backlog=config.backlog
@@ -191,7 +185,7 @@ class Serving:
         if self._given is None:  # otherwise the path is the giver's as well
             self._path_is = sockets.identity(place)
         where = sockets.address(place, server, "http" if context is None else "https")
-        loops = "1 loop" if len(sites) == 1 else f"{len(sites)} loops"
+        loops = "1 loop" if len(loop_servers) == 1 else f"{len(loop_servers)} loops"
         logger.info("Uvicorn running on %s on %s (Press CTRL+C to quit)", where, loops)
         return server
 
@@ -203,7 +197,7 @@ class Serving:
             await asyncio.Event().wait()
             return
         limit += random.randint(0, config.limit_max_requests_jitter)
-        while sum(site.requests for site in self._sites.values()) < limit:  # noqa: ASYNC110
+        while sum(loop_server.requests for loop_server in self._loop_servers.values()) < limit:  # noqa: ASYNC110
             await asyncio.sleep(TICK)
         logger.info("Maximum request limit of %d exceeded. Terminating process.", limit)
 
@@ -219,18 +213,18 @@ class Serving:
         """Take no more connections, and end those that are there."""
         plan = self._plan
         if plan.shutdown_delay:
-            await _either(asyncio.sleep(plan.shutdown_delay), self._hurried)
+            await _either(asyncio.sleep(plan.shutdown_delay), self._forced)
         # Not before: until then all goes on.
         self._uvicorn.end(self._signal)
         await self._close(server)
-        patience = plan.timeout_drain
-        if patience is None:
+        drain_timeout = plan.timeout_drain
+        if drain_timeout is None:
             interactive = self._signal is signal.SIGINT
-            patience = 0.0 if interactive else self._config.timeout_keep_alive
+            drain_timeout = 0.0 if interactive else self._config.timeout_keep_alive
         listening = {member.loop: listener for member, listener in server._servers}
 
-        def drain(site: Site) -> Coroutine[Any, Any, list[str]]:
-            return site.drain(listening.get(site.loop), patience, self.deadline)
+        def drain(loop_server: LoopServer) -> Coroutine[Any, Any, list[str]]:
+            return loop_server.drain(listening.get(loop_server.loop), drain_timeout, self.deadline)
 
         for left in await self._on_each(drain):
             for what in left or ():
@@ -249,20 +243,20 @@ class Serving:
         kept = [] if given else sockets.kept_open(server.sockets)
         server.close()
         # A loop that is stuck closes its own later; it must not hold up the others.
-        asked = {asyncio.ensure_future(call(loop, _nothing)): loop for loop in self._sites}
+        asked = {asyncio.ensure_future(call(loop, _nothing)): loop for loop in self._loop_servers}
         done, _ = await asyncio.wait(asked, timeout=GRACE)
         closed = {asked[task] for task in done if error_of(task) is None}
-        for loop in self._sites.keys() - closed:
+        for loop in self._loop_servers.keys() - closed:
             server._retire(loop)
         sockets.remove_path(self._plan.place, self._path_is)
-        sites = [self._sites[loop] for loop in closed or self._sites]
-        context = self._plan.ssl or next(iter(self._sites.values())).config.ssl
-        turn = itertools.cycle(sites)
+        loop_servers = [self._loop_servers[loop] for loop in closed or self._loop_servers]
+        context = self._plan.ssl or next(iter(self._loop_servers.values())).config.ssl
+        turn = itertools.cycle(loop_servers)
 
         def take_in() -> None:
             for conn in (conn for listener in kept for conn in sockets.emptied(listener)):
-                site = next(turn)
-                site.loop.call_soon_threadsafe(site.take, conn, context)
+                loop_server = next(turn)
+                loop_server.loop.call_soon_threadsafe(loop_server.take, conn, context)
 
         take_in()  # what came before stands in nobody's way
         for listener in kept:
@@ -273,32 +267,34 @@ class Serving:
         for listener in kept:
             sockets.close(listener)
 
-    async def _on_each[T](self, method: Callable[[Site], Coroutine[Any, Any, T]]) -> list[T | None]:
-        """Await it for each site, on its loop; name the loops that do not answer in time."""
+    async def _on_each[T](
+        self, method: Callable[[LoopServer], Coroutine[Any, Any, T]]
+    ) -> list[T | None]:
+        """Await ``method`` on each loop; log the loops that do not respond in time."""
         asked = {
-            asyncio.ensure_future(call(site.loop, method, site)): site
-            for site in self._sites.values()
+            asyncio.ensure_future(call(loop_server.loop, method, loop_server)): loop_server
+            for loop_server in self._loop_servers.values()
         }
         if not asked:
             return []
         remaining = max(0.0, self.deadline - time.monotonic()) + 2 * GRACE
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(remaining):
-                await _either(asyncio.wait(asked), self._hurried)
+                await _either(asyncio.wait(asked), self._forced)
         if not all(task.done() for task in asked):
-            for site in self._sites.values():
-                site.loop.call_soon_threadsafe(site.hurry)
+            for loop_server in self._loop_servers.values():
+                loop_server.loop.call_soon_threadsafe(loop_server.force)
             await asyncio.wait(asked, timeout=2 * GRACE)
         results: list[T | None] = []
-        for task, site in asked.items():
+        for task, loop_server in asked.items():
             result = None
             if not task.done():
-                logger.error("%s did not shut down in time", site.name)
+                logger.error("%s did not shut down in time", loop_server.name)
                 task.cancel()
                 # It would not answer what comes next either.
-                del self._sites[site.loop]
+                del self._loop_servers[loop_server.loop]
             elif (error := error_of(task)) is not None:
-                logger.error("%s failed to shut down", site.name, exc_info=error)
+                logger.error("%s failed to shut down", loop_server.name, exc_info=error)
             else:
                 result = task.result()
             results.append(result)
@@ -312,18 +308,18 @@ class Serving:
             self._signal = number
             self._signalled_at = now
             self._signalled.set()
-        elif now - self._signalled_at >= ECHO and not self._hurried.is_set():
+        elif now - self._signalled_at >= ECHO and not self._forced.is_set():
             logger.info("Second signal: cancelling requests in progress")
-            self._hurry()
+            self._force()
 
-    def _hurry(self) -> None:
+    def _force(self) -> None:
         self.deadline = min(self.deadline, time.monotonic())
         self._signalled.set()
-        self._hurried.set()
+        self._forced.set()
 
 
-async def _stop(site: Site) -> None:
-    await site.stop()
+async def _stop(loop_server: LoopServer) -> None:
+    await loop_server.stop()
 
 
 async def _nothing() -> None:

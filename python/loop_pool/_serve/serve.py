@@ -1,4 +1,4 @@
-"""``loop_pool.serve``: one ASGI application on every loop of one process, over uvicorn."""
+"""``loop_pool.serve``: one ASGI application on every loop of one process, with uvicorn."""
 
 from __future__ import annotations
 

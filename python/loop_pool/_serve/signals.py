@@ -1,8 +1,8 @@
-"""What ends ``loop_pool.serve``: signals, and whoever asks uvicorn's server to end.
+"""What ends ``loop_pool.serve``: signals, and requests to uvicorn's server to exit.
 
-Libraries that must know of the end (event streams, which never end by themselves) look for it
-at uvicorn: they replace ``uvicorn.Server.handle_exit``, or take the ``Server`` out of the handler
-of a signal, and read its ``should_exit``. So there is one, and its method is the handler.
+Libraries that must detect shutdown (for endless event streams) use uvicorn: they replace
+``uvicorn.Server.handle_exit``, or take the ``Server`` from a signal handler and read
+``should_exit``. So there is such a server, and its method is the handler.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class UvicornServer(uvicorn.Server):
         config: as uvicorn has it.
         signalled: called when a signal has come.
         asked: called when ``should_exit`` was set.
-        hurried: called when ``force_exit`` was set.
+        forced: called when ``force_exit`` was set.
 
     All are called on the loop that it is made on.
     """
@@ -44,12 +44,12 @@ class UvicornServer(uvicorn.Server):
         config: uvicorn.Config,
         signalled: Callable[[signal.Signals], None],
         asked: Callable[[], None],
-        hurried: Callable[[], None],
+        forced: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._signalled = signalled
         self._asked = asked
-        self._hurried = hurried
+        self._forced = forced
         super().__init__(config)
 
     @property
@@ -72,7 +72,7 @@ class UvicornServer(uvicorn.Server):
     def force_exit(self, value: bool) -> None:
         self._force_exit = value
         if value:
-            self._post(self._hurried)
+            self._post(self._forced)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal: in the main thread, between any two instructions."""

@@ -1,4 +1,4 @@
-"""Where ``loop_pool.serve`` listens: sockets, paths, and what a service manager is told."""
+"""Where ``loop_pool.serve`` listens: sockets, paths, and notifications to systemd."""
 
 from __future__ import annotations
 

@@ -1,17 +1,10 @@
-"""The brokers of ``loop-pool worker``: one for each loop, from one broker or from a function.
+"""The brokers of ``loop-pool worker``: one per loop, from one broker or a factory.
 
-A broker belongs to one loop: its connections, its result backend, its state. In: ``module:name``,
-and the modules of tasks. Out: a :class:`Brokers`, whose brokers nobody has started.
-
-- A function is called once for each loop.
-- A broker of taskiq-nats is a template that is never started. Each loop gets a copy of it with a
-  client, a state, a result backend and middlewares of its own; the copies share the tasks, the
-  event handlers and the serializer. Of other brokers it is not known what a loop changes.
-
-Programs know brokers by the names of their modules: ``task.kiq()`` and ``broker.state`` reach the
-template, or the one broker that happens to have a name. So that each loop finds its own by them,
-such a broker stands in for that of the loop that runs (:meth:`Brokers.stand_in`). Without a running
-loop of the worker it is itself.
+In: ``module:name`` and the task modules. Out: a :class:`Brokers`, none of them started. A function
+is called once per loop. A taskiq-nats broker is a template: each loop gets a copy with its own
+client, state, result backend and middlewares. Programs refer to brokers by module-level names, so
+such a broker stands in for that of the running loop (:meth:`Brokers.stand_in`); outside the
+worker's loops it is itself. Must never use a broker on another loop than its own.
 """
 
 from __future__ import annotations

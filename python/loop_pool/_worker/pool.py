@@ -1,17 +1,10 @@
-"""The pool of ``loop-pool worker``: a receiver of taskiq's on each loop, from the start to the end.
+"""The pool of ``loop-pool worker``: a taskiq receiver on each loop, from start to shutdown.
 
-In: a broker for each loop. Each is started, used and shut down on its loop only. The broker of loop
-0 is started before the others, so that one of them makes what they share: the stream, the consumer.
-
-How it ends, after SIGTERM, Ctrl-C, or a failure of any receiver:
-
-1. the receivers take no more tasks;
-2. tasks under way get ``wait_tasks_timeout`` to end in;
-3. those left are named in the log and cancelled. They are not acknowledged, nor are their results
-   saved: a broker that waits for acknowledgements delivers them again;
-4. the brokers are shut down, then the pool ends.
-
-A second signal ends the process at once.
+In: one broker per loop, which is started, used and shut down on that loop only. Loop 0's broker
+starts first and creates what they share: the stream, the consumer. Shutdown, after SIGTERM, Ctrl-C
+or a failed receiver: stop receiving; wait ``wait_tasks_timeout`` for running tasks; log and cancel
+the rest, which are not acknowledged and so delivered again; shut down the brokers and the pool. A
+second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -141,7 +134,7 @@ class TrackingReceiver(Receiver):
             self.broker.middlewares = middlewares
 
 
-class Seat:
+class LoopReceiver:
     """The broker of one loop, and its receiver. Used on that loop, but for :meth:`stop`."""
 
     def __init__(
@@ -195,21 +188,21 @@ class Seat:
             ack_type=AcknowledgeType(settings.ack_type),
         )
         listening = asyncio.create_task(receiver.listen(self._finish), name="receiver")
-        told = asyncio.create_task(self._finish.wait(), name="told to stop")
+        stopping = asyncio.create_task(self._finish.wait(), name="stop requested")
         try:
-            await asyncio.wait({listening, told}, return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
+            await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
                 self._fail("the receiver ended", exc_info=listening.exception())
                 ended()
             await self._drain(receiver, listening)
         finally:
-            told.cancel()
+            stopping.cancel()
 
     async def _drain(self, receiver: TrackingReceiver, listening: asyncio.Task[None]) -> None:
         """Wait for what is under way, and give up what does not end in time."""
         timeout = self._settings.wait_tasks_timeout
         deadline = None if timeout is None else time.monotonic() + timeout
-        told = self._finish.is_set()
+        stopping = self._finish.is_set()
         await asyncio.wait({listening}, timeout=timeout)
         if receiver.under_way:  # a receiver that failed does not wait for its tasks
             rest = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -220,7 +213,7 @@ class Seat:
             listening.cancel()
             await asyncio.wait({listening}, timeout=self._settings.shutdown_timeout)
         await receiver.give_up(self._settings.shutdown_timeout)
-        if told and listening.done() and not listening.cancelled():
+        if stopping and listening.done() and not listening.cancelled():
             error = listening.exception()
             if error is not None:
                 self._fail("the receiver did not end well", exc_info=error)
@@ -324,20 +317,22 @@ class Worker:
         if self._signal is not None:
             self._stopping.set()
         pool = current_pool()
-        seats = []
+        receivers = []
         for stats, loop, broker in zip(pool.stats(), pool.loops, self._brokers.each, strict=True):
             self._brokers.give(loop, broker)
-            seats.append(Seat(stats.name, loop, broker, self._settings, self._threads))
-        if await self._start(seats[:1]) and await self._start(seats[1:]):
-            await self._serve(seats)
+            receivers.append(LoopReceiver(stats.name, loop, broker, self._settings, self._threads))
+        if await self._start(receivers[:1]) and await self._start(receivers[1:]):
+            await self._serve(receivers)
         else:
-            closing = {spawn(seat.close(), loop=seat.loop): seat for seat in seats if seat.started}
+            closing = {
+                spawn(each.close(), loop=each.loop): each for each in receivers if each.started
+            }
             await self._wait(closing, self._settings.shutdown_timeout)
-        self._failed = self._failed or any(seat.failed for seat in seats)
+        self._failed = self._failed or any(each.failed for each in receivers)
 
-    async def _start(self, seats: list[Seat]) -> bool:
+    async def _start(self, receivers: list[LoopReceiver]) -> bool:
         """Start brokers; return whether all have and nobody said stop."""
-        starting = {spawn(seat.start(), loop=seat.loop): seat for seat in seats}
+        starting = {spawn(each.start(), loop=each.loop): each for each in receivers}
         stopping = asyncio.create_task(self._stopping.wait())
         waiting: set[Any] = set(starting)
         while waiting and not stopping.done():
@@ -357,26 +352,29 @@ class Worker:
         stopping.cancel()
         return not self._stopping.is_set()
 
-    async def _serve(self, seats: list[Seat]) -> None:
+    async def _serve(self, receivers: list[LoopReceiver]) -> None:
         serving = {
-            spawn(seat.serve(self._stop), loop=seat.loop, name="worker"): seat for seat in seats
+            spawn(each.serve(self._stop), loop=each.loop, name="worker"): each for each in receivers
         }
         tasks = len(self._brokers.each[0].get_all_tasks())
         logger.info(
-            "%s: receiving tasks on %d loops (%d tasks registered)", self._target, len(seats), tasks
+            "%s: receiving tasks on %d loops (%d tasks registered)",
+            self._target,
+            len(receivers),
+            tasks,
         )
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         stopping.cancel()
         why = "" if self._signal is None else f"{signal.Signals(self._signal).name}: "
         logger.info("%sreceiving no more tasks; waiting for running ones", why)
-        for seat in seats:
-            seat.stop()
+        for each in receivers:
+            each.stop()
         wait, close = self._settings.wait_tasks_timeout, self._settings.shutdown_timeout
         limit = None if wait is None or close is None else wait + 3 * close
         await self._wait(serving, limit)
 
-    async def _wait(self, tasks: dict[PoolTask[None], Seat], timeout: float | None) -> None:
+    async def _wait(self, tasks: dict[PoolTask[None], LoopReceiver], timeout: float | None) -> None:
         """Wait for tasks on other loops, which keep their own deadlines unless they are stuck."""
         if not tasks:
             return

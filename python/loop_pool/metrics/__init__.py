@@ -1,10 +1,10 @@
-"""What ``Pool.stats()`` shows, for monitoring systems.
+"""``Pool.stats()`` for monitoring systems.
 
 :mod:`loop_pool.metrics.prometheus` and :mod:`loop_pool.metrics.opentelemetry` read a pool when they
-are asked, on whatever thread asks, and stop no loop for it. Neither is imported here, as each needs
-a package that loop_pool itself does without: ``pip install 'loop_pool[metrics]'``.
+are collected, in the collecting thread, without pausing a loop. Neither is imported here, because
+each requires a package that loop_pool does not: ``pip install 'loop_pool[metrics]'``.
 
-Both follow :data:`METRICS`, so names, units and descriptions are the same in both.
+Both use :data:`METRICS`, so names, units and descriptions are the same.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["METRICS", "Metric"]
 
 
 class Metric(NamedTuple):
-    """How a field of :class:`loop_pool.LoopStats` is described to a monitoring system."""
+    """How a field of :class:`loop_pool.LoopStats` appears in a monitoring system."""
 
     field: str
     """The field of ``LoopStats``."""
     name: str
-    """What it is called, without the prefix, the unit and the ``_total`` of Prometheus."""
+    """The name, without the prefix, the unit and the ``_total`` of Prometheus."""
     kind: Literal["counter", "gauge"]
-    """A counter only grows, from 0 when the loop is made; a gauge is what holds now."""
+    """A counter only increases, from 0 when the loop is created; a gauge is a current value."""
     unit: str
-    """As UCUM writes it, which is as OpenTelemetry wants it; what is counted is in braces."""
+    """In UCUM notation, as OpenTelemetry requires; counted objects are in braces."""
     description: str
 
 
@@ -39,99 +39,97 @@ METRICS = (
         "callbacks",
         "counter",
         "{callback}",
-        "Callbacks, task steps and turns of transports that the loop has run.",
+        "Callbacks, task steps and transport turns run by the loop.",
     ),
-    Metric("turns", "turns", "counter", "{turn}", "Turns that the loop has begun."),
-    Metric("polls", "polls", "counter", "{poll}", "Times that the loop has asked the kernel."),
+    Metric("turns", "turns", "counter", "{turn}", "Turns begun by the loop."),
+    Metric("polls", "polls", "counter", "{poll}", "Polls of the kernel by the loop."),
     Metric(
         "ready",
         "ready",
         "gauge",
         "{callback}",
-        "Callbacks that were ready when the loop's last turn began.",
+        "Ready callbacks at the start of the loop's last turn.",
     ),
     Metric(
         "timers",
         "timers",
         "gauge",
         "{timer}",
-        "Timers that were pending when the loop's last turn began.",
+        "Pending timers at the start of the loop's last turn.",
     ),
     Metric(
         "descriptors",
         "descriptors",
         "gauge",
         "{descriptor}",
-        "Descriptors that the loop watches, one of its own included.",
+        "Descriptors watched by the loop, including one of its own.",
     ),
     Metric(
         "busy",
         "busy",
         "counter",
         "s",
-        "Time that the loop has spent outside the kernel's wait, up to its last turn.",
+        "Time spent by the loop outside the kernel's wait, up to its last turn.",
     ),
     Metric(
         "idle",
         "idle",
         "counter",
         "s",
-        "Time that the loop has spent in the kernel's wait, up to its last turn.",
+        "Time spent by the loop in the kernel's wait, up to its last turn.",
     ),
     Metric(
-        "transports", "transports", "gauge", "{transport}", "Native transports of the loop open."
+        "transports", "transports", "gauge", "{transport}", "Open native transports of the loop."
     ),
-    Metric(
-        "bytes_in", "read", "counter", "By", "Bytes that the loop's native transports have read."
-    ),
+    Metric("bytes_in", "read", "counter", "By", "Bytes read by the loop's native transports."),
     Metric(
         "bytes_out",
         "written",
         "counter",
         "By",
-        "Bytes that the loop's native transports have written.",
+        "Bytes written by the loop's native transports.",
     ),
     Metric(
         "read_ahead",
         "read_ahead",
         "gauge",
         "By",
-        "Bytes that other threads have read for the loop and that are not delivered yet.",
+        "Bytes that other threads have read for the loop and that are not yet delivered.",
     ),
     Metric(
         "jobs",
         "jobs",
         "counter",
         "{job}",
-        "Pieces of socket work, the loop's own or others', that its thread took from a deque.",
+        "Socket jobs, the loop's own or of other loops, that its thread took from a deque.",
     ),
     Metric(
         "stolen_by",
         "stolen_by",
         "counter",
         "{job}",
-        "Pieces of other loops' socket work that the loop's thread has done.",
+        "Socket jobs of other loops run by the loop's thread.",
     ),
     Metric(
         "stolen_from",
         "stolen_from",
         "counter",
         "{job}",
-        "Pieces of the loop's socket work that other threads have done.",
+        "Socket jobs of the loop run by other threads.",
     ),
     Metric(
         "spawned",
         "spawned",
         "counter",
         "{task}",
-        "Coroutines of spawn that were left to any loop and begun here.",
+        "Coroutines spawned without a loop and started by this loop.",
     ),
     Metric(
         "spawned_stolen",
         "spawned_stolen",
         "counter",
         "{task}",
-        "Coroutines of spawn taken over from other loops.",
+        "Spawned coroutines taken over from other loops.",
     ),
     Metric(
         "handoffs",
@@ -145,32 +143,31 @@ METRICS = (
         "wakes",
         "counter",
         "{wake}",
-        "Times that another thread has woken the loop's thread through the kernel.",
+        "Times that another thread woke the loop's thread through the kernel.",
     ),
     Metric(
         "tasks",
         "tasks",
         "gauge",
         "{task}",
-        "Tasks that the registry holds: suspended ones, and dead ones that it has not yet found.",
+        "Suspended tasks in the registry, including dead ones not yet swept.",
     ),
     Metric(
         "tasks_swept",
         "tasks_swept",
         "counter",
         "{task}",
-        "Dead tasks that the registry has found and dropped.",
+        "Dead tasks removed from the registry.",
     ),
 )
-"""A metric for each field of ``LoopStats`` but the name, which is what tells the loops apart."""
+"""A metric for each field of ``LoopStats`` except the name, which is the label."""
 
 
 def read(pool: weakref.ref[Pool]) -> list[LoopStats]:
     """Return a record for each loop. Any thread.
 
-    There are none if the pool is closed, or belongs to the parent of this process. The pool is
-    referred to weakly, as registries live as long as the process: a closed pool is not to live as
-    long.
+    The list is empty if the pool is closed, or belongs to the parent of this process. The reference
+    is weak because registries live as long as the process, and must not keep a closed pool alive.
     """
     if (alive := pool()) is None:
         return []

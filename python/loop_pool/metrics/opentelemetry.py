@@ -1,15 +1,15 @@
-"""The metrics of a pool for OpenTelemetry, by its API alone.
+"""The metrics of a pool for OpenTelemetry, using only its API.
 
 ::
 
     loop_pool.metrics.opentelemetry.instrument(loop_pool.current_pool())
 
-Names are ``loop_pool.`` and the name in :data:`loop_pool.metrics.METRICS`, with its unit:
+Names are ``loop_pool.`` plus the name in :data:`loop_pool.metrics.METRICS`, with its unit:
 ``loop_pool.callbacks``, ``loop_pool.busy`` in ``s``, ``loop_pool.read`` in ``By``. Each observation
-has the attribute ``loop``, ``loop-pool-0`` and so on.
+has the attribute ``loop``: ``loop-pool-0`` and so on.
 
-Counters are observable counters. Gauges are observable up-down counters: unlike OpenTelemetry's
-gauges, they are quantities whose sum over the loops means something.
+Counters become observable counters. Gauges become observable up-down counters, because unlike
+OpenTelemetry's gauges their sum over the loops is meaningful.
 """
 
 from __future__ import annotations

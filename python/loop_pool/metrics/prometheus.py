@@ -1,4 +1,4 @@
-"""The metrics of a pool for Prometheus, by ``prometheus_client``.
+"""The metrics of a pool for Prometheus, with ``prometheus_client``.
 
 ::
 

@@ -1,28 +1,28 @@
 """Locks, events and queues that all loops and threads of a process share.
 
-asyncio's own serve one loop. These have the same names, methods and ways of use, so a program is
-moved by its imports: ``sync.Lock()`` in place of ``asyncio.Lock()``. They wait in coroutines of any
-loop and, by the ``green_`` methods or a plain ``with``, in threads.
+asyncio's primitives work on one loop. These have the same names, methods and usage, so it is enough
+to change the imports: ``sync.Lock()`` instead of ``asyncio.Lock()``. They wait in coroutines of any
+loop and, through the ``green_`` methods or a plain ``with``, in threads.
 
-The work is done by `aiologic <https://aiologic.readthedocs.io>`_ and
-`culsans <https://culsans.readthedocs.io>`_ (``pip install 'loop_pool[sync]'``). What is given here
-are asyncio's names, arguments and exceptions.
+They are built on `aiologic <https://aiologic.readthedocs.io>`_ and
+`culsans <https://culsans.readthedocs.io>`_ (``pip install 'loop_pool[sync]'``). This module adds
+asyncio's names, arguments and exceptions.
 
 For every class:
 
-- Methods may be called from any thread, whether or not a loop runs in it. Coroutine methods are
-  awaited in a task of an asyncio loop, of a pool or not.
-- Those whose names begin with ``green_``, and a plain ``with``, are for threads: they block the
-  thread, so on a loop's thread they hold up the loop. What waits there for a task of the same loop
-  waits for ever.
-- Those who wait are served in the order in which they came, wherever they wait.
-- A coroutine that is cancelled while it waits gets nothing, and nothing is lost by it: what it was
-  just about to be given goes to the next.
-- Times are seconds; ``timeout=None`` is no limit. Coroutines have no ``timeout`` here, but for the
-  inherited ``async_acquire``: use ``asyncio.timeout``.
-- A loop may end while others use the object: its tasks are cancelled then, by ``loop_pool.run`` and
-  by ``asyncio.run``, and so give up their places and what they hold. A loop that is closed over
-  suspended tasks without that leaves them in their places, and what such a task is given is lost.
+- Methods may be called from any thread, with or without a running loop. Coroutine methods are
+  awaited in a task of an asyncio loop, in a pool or not.
+- Methods whose names begin with ``green_``, and a plain ``with``, are for threads: they block the
+  thread. In a loop's thread they block the loop, and waiting there for a task of the same loop is a
+  deadlock.
+- Waiters are served in FIFO order, whether they wait in coroutines or threads.
+- A coroutine that is cancelled while it waits loses nothing for the others: what it was about to
+  receive goes to the next waiter.
+- Times are in seconds; ``timeout=None`` means no limit. Coroutine methods have no ``timeout``,
+  except the inherited ``async_acquire``: use ``asyncio.timeout``.
+- A loop may shut down while others use the object: ``loop_pool.run`` and ``asyncio.run`` cancel its
+  tasks, which release what they hold and give up their places. If a loop is closed with suspended
+  tasks instead, these keep their places, and whatever they receive is lost.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def test_e1_a_custom_loop_class_runs_a_program(loop_factory: LoopFactory) -> Non
 def test_e1_the_class_can_be_extended_further(loop_factory: LoopFactory) -> None:
     base: Any = class_of(loop_factory)
 
-    class Mine(base):
+    class CustomLoop(base):
         def __init__(self) -> None:
             super().__init__()
             self.tasks_made = 0
@@ -69,11 +69,11 @@ def test_e1_the_class_can_be_extended_further(loop_factory: LoopFactory) -> None
 
     async def main() -> int:
         loop: Any = asyncio.get_running_loop()
-        assert type(loop) is Mine
+        assert type(loop) is CustomLoop
         await asyncio.create_task(asyncio.sleep(0))
         return int(loop.tasks_made)
 
-    assert asyncio.run(main(), loop_factory=Mine) == 2
+    assert asyncio.run(main(), loop_factory=CustomLoop) == 2
 
 
 @pytest.mark.parametrize("name", PUBLIC)

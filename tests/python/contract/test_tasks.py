@@ -41,7 +41,7 @@ def test_e6_a_subclass_may_replace_the_factories(loop_factory: LoopFactory) -> N
     class MyFuture(asyncio.Future[Any]):
         pass
 
-    class Mine(base):
+    class CustomLoop(base):
         def create_future(self) -> MyFuture:
             return MyFuture(loop=self)
 
@@ -51,7 +51,7 @@ def test_e6_a_subclass_may_replace_the_factories(loop_factory: LoopFactory) -> N
         asyncio.get_running_loop().call_soon(future.set_result, 1)
         assert await future == 1
 
-    asyncio.run(main(), loop_factory=Mine)
+    asyncio.run(main(), loop_factory=CustomLoop)
 
 
 def test_e7_futures_and_tasks_are_the_built_in_ones(loop: asyncio.AbstractEventLoop) -> None:
@@ -108,7 +108,7 @@ def test_e7_futures_ask_a_subclass_for_debug_mode(loop_factory: LoopFactory, deb
     base: Any = class_of(loop_factory)
     asked: list[bool] = []
 
-    class Mine(base):
+    class CustomLoop(base):
         def get_debug(self) -> bool:
             asked.append(debug)
             return debug
@@ -119,7 +119,7 @@ def test_e7_futures_ask_a_subclass_for_debug_mode(loop_factory: LoopFactory, deb
         assert asked == [debug]
         assert bool(future._source_traceback) is debug
 
-    asyncio.run(main(), loop_factory=Mine)
+    asyncio.run(main(), loop_factory=CustomLoop)
 
 
 def test_e8_a_future_made_directly_works_on_the_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -9,6 +9,7 @@ import importlib
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,27 @@ def test_each_file_that_is_named_exists(name: str) -> None:
             if not any(list(folder.glob(bare)) for folder in (ROOT, (ROOT / name).parent)):
                 missing.append(path)
     assert not missing
+
+
+LAYERS = ("src/sys", "src/reactor", "src/scheduler", "src/transport", "src/event_loop", "src/pool")
+LAYERS += ("src/py", "python/loop_pool")
+"""The layers from below, as `docs/architecture.md` names them."""
+
+WALKS = ("A byte from socket to protocol and back", "A spawned coroutine", "A stuck loop")
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_walk_goes_through_the_layers_in_order(walk: str) -> None:
+    """Up or down, with one turn at most; each step names one file that exists."""
+    section = text("docs/architecture.md").partition(f"\n## {walk}\n")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\| \d+ \|.*\| `([^`]+)` \|$", section, re.MULTILINE)
+    assert len(steps) >= 7
+    assert all((ROOT / step).is_file() for step in steps)
+    heights = [
+        next(n for n, layer in enumerate(LAYERS) if step.startswith(layer)) for step in steps
+    ]
+    moves = [after > before for before, after in pairwise(heights) if after != before]
+    assert sum(after != before for before, after in pairwise(moves)) <= 1
 
 
 def targets() -> set[str]:

@@ -336,11 +336,11 @@ def test_a_handle_made_directly_can_be_queued(loop: Any) -> None:
 def test_a_subclass_s_handle_s_own_run_is_called(loop: Any) -> None:
     ran: list[str] = []
 
-    class Mine(asyncio.Handle):
+    class CustomHandle(asyncio.Handle):
         def _run(self) -> None:
             ran.append("mine")
 
-    loop._add_callback(Mine(a_callback, (), loop))
+    loop._add_callback(CustomHandle(a_callback, (), loop))
     run_turn(loop)
     assert ran == ["mine"]
 

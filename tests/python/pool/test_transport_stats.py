@@ -391,13 +391,13 @@ class Greeter(asyncio.Protocol):
         transport.close()
 
 
-def _greetings(address: Any, count: int, patience: float) -> list[bytes | None]:
+def _greetings(address: Any, count: int, timeout: float) -> list[bytes | None]:
     """What each of so many connections is told within so many seconds; None: nothing."""
     clients = [socket.create_connection(address, HANG) for _ in range(count)]
     answers: dict[socket.socket, bytes | None] = dict.fromkeys(clients)
     waiting = set(clients)
     while waiting:
-        ready, _, _ = select.select(list(waiting), [], [], patience)
+        ready, _, _ = select.select(list(waiting), [], [], timeout)
         if not ready:
             break
         for client in ready:

@@ -73,7 +73,7 @@ def test_it_ends_in_good_order_when_it_is_out_of_descriptors(tmp_path: Path) -> 
 def test_a_request_that_has_arrived_is_answered_although_nothing_idle_is_waited_for() -> None:
     import uvicorn
 
-    from loop_pool._serve.loop_server import Site
+    from loop_pool._serve.loop_server import LoopServer
 
     async def serves(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -82,17 +82,17 @@ def test_a_request_that_has_arrived_is_answered_although_nothing_idle_is_waited_
     async def main() -> bytes:
         config = uvicorn.Config(serves, lifespan="off", log_config=None)
         config.load()
-        site = Site(config, quiet=True)
-        assert await site.start()
+        loop_server = LoopServer(config, quiet=True)
+        assert await loop_server.start()
         ours, client = socket.socketpair()
         with client:
             client.settimeout(HANG)
-            site.take(ours, None)
-            while not site._connections():  # noqa: ASYNC110
+            loop_server.take(ours, None)
+            while not loop_server._connections():  # noqa: ASYNC110
                 await asyncio.sleep(0)
             client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert await site.drain(None, 0.0, time.monotonic() + HANG) == []
-            await site.stop()
+            assert await loop_server.drain(None, 0.0, time.monotonic() + HANG) == []
+            await loop_server.stop()
             return client.recv(10_000)
 
     answer = loop_pool.run(main(), loops=1)

@@ -177,7 +177,7 @@ def test_a_line_beyond_the_limit_leaves_what_comes_after_it(run: Any) -> None:
             await reader.readline()
         assert isinstance(error.value.__context__, asyncio.LimitOverrunError)
         assert await reader.readline() == b"ok\n"
-        reader.feed_data(b"no end in sight")
+        reader.feed_data(b"no separator here")
         with pytest.raises(ValueError, match="chunk exceed the limit"):
             await reader.readline()
         reader.feed_data(b"ok\n")

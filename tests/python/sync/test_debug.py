@@ -111,11 +111,11 @@ def test_of_what_is_made_of_others_the_program_s_own_object_is_named(
 
 
 def test_a_class_of_one_s_own_is_told_what_its_base_is_replaced_by() -> None:
-    class Mine(asyncio.Event):
+    class CustomEvent(asyncio.Event):
         pass
 
     async def main() -> None:
-        mine = Mine()
+        mine = CustomEvent()
         first = loop_pool.spawn(mine.wait(), loop=loop_pool.current_pool().loops[1])
         await eventually(lambda: mine._loop is not None, "the primitive is bound")
         assert "loop_pool.sync.Event serves" in await error_on(2, mine.wait())

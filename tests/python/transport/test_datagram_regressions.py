@@ -22,7 +22,7 @@ NAMES = ["far", "fär"]
 """Of sockets: to the first one loop_pool sends by itself, to the second by the socket's method."""
 
 
-class Told(asyncio.DatagramProtocol):
+class RecordingProtocol(asyncio.DatagramProtocol):
     """Notes what it is told. `hooks`: what to do then, by the method's name."""
 
     def __init__(self, **hooks: Callable[[], None]) -> None:
@@ -60,7 +60,7 @@ class Far:
 
     async def connect(self, **hooks: Callable[[], None]) -> None:
         self.transport, self.protocol = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: Told(**hooks),
+            lambda: RecordingProtocol(**hooks),
             local_addr=f"{os.path.dirname(self.address)}/near",
             family=socket.AF_UNIX,
         )
@@ -251,7 +251,7 @@ def test_the_number_of_a_closed_transport_is_free_at_once(loop: Loop) -> None:
             closed.close()
             pipe.close()
             sock = socket.socket(fileno=os.dup2(other.fileno(), read))
-        transport, protocol = await loop.create_datagram_endpoint(Told, sock=sock)
+        transport, protocol = await loop.create_datagram_endpoint(RecordingProtocol, sock=sock)
         came = loop.create_future()
         protocol.datagram_received = lambda data, _: came.set_result(data)  # type: ignore[method-assign]
         transport.sendto(b"x", transport.get_extra_info("sockname"))
@@ -288,7 +288,9 @@ def test_the_end_of_a_transport_leaves_a_reader_of_its_number_alone(loop: Loop) 
 
 def test_the_representation_of_a_closed_transport_ends_with_its_number(loop: Loop) -> None:
     async def main() -> None:
-        transport, protocol = await loop.create_datagram_endpoint(Told, local_addr=("127.0.0.1", 0))
+        transport, protocol = await loop.create_datagram_endpoint(
+            RecordingProtocol, local_addr=("127.0.0.1", 0)
+        )
         transport.close()
         assert re.search(r" closing fd=\d+ read=idle write=<idle, bufsize=0>>$", repr(transport))
         await protocol.lost
@@ -315,7 +317,9 @@ def test_wrong_arguments_are_refused_in_python_s_words(
     loop: Loop, args: tuple[Any, ...], kwargs: dict[str, Any], text: str
 ) -> None:
     async def main() -> None:
-        transport, protocol = await loop.create_datagram_endpoint(Told, local_addr=("127.0.0.1", 0))
+        transport, protocol = await loop.create_datagram_endpoint(
+            RecordingProtocol, local_addr=("127.0.0.1", 0)
+        )
         with pytest.raises(TypeError, match=rf"^\w+Transport\.sendto\(\) {re.escape(text)}$"):
             transport.sendto(*args, **kwargs)
         transport.close()
