@@ -56,10 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark, and take up pytest-asyncio if an option says so. As pytest's hook.
+    """Declare the mark, and hook into pytest-asyncio if requested. As pytest's hook.
 
     Raises:
-        pytest.UsageError: the option is on and there is no pytest-asyncio that asks for loops.
+        pytest.UsageError: the option is on and pytest-asyncio is missing or lacks the hook.
     """
     config.addinivalue_line(
         "markers",
@@ -101,10 +101,10 @@ class _ForPytestAsyncio:
 
 @final
 class PoolFixture:
-    """What the fixture :func:`pool` gives to a test.
+    """The value of the fixture :func:`pool`.
 
-    Threads: in a synchronous test, ``run`` is for the thread of the test and all else for any. In
-    an asynchronous one its first use is on a loop of the pool.
+    Threads: in a synchronous test, call ``run`` in the thread of the test; any thread may use the
+    rest. In an asynchronous test, use it first on a loop of the pool.
     """
 
     def __init__(self, runner: Runner | None) -> None:
@@ -114,7 +114,7 @@ class PoolFixture:
     def run[T](
         self, coro: Coroutine[Any, Any, T], *, context: contextvars.Context | None = None
     ) -> T:
-        """Run a coroutine on loop 0 and return its result, as often as needed. As ``Runner.run``.
+        """Run a coroutine on loop 0 and return its result; may be repeated. As ``Runner.run``.
 
         Raises:
             RuntimeError: the test is asynchronous: it runs on loop 0 already.
@@ -128,7 +128,7 @@ class PoolFixture:
 
     @property
     def pool(self) -> Pool:
-        """The pool itself.
+        """The ``Pool`` object.
 
         Raises:
             RuntimeError: the test is asynchronous and does not run in a pool.
@@ -156,7 +156,7 @@ class PoolFixture:
         return self.pool.loops
 
     def stats(self) -> list[LoopStats]:
-        """What each loop has done and has to do. As ``Pool.stats``.
+        """Return the figures of each loop. As ``Pool.stats``.
 
         Raises:
             RuntimeError: as of :attr:`pool`.
@@ -166,10 +166,10 @@ class PoolFixture:
 
 @pytest.fixture
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolFixture]:
-    """The pool of a test: its own in a synchronous one, in others the one that it runs in.
+    """The pool of a test: its own in a synchronous test, otherwise the one that it runs in.
 
-    The arguments are those of the mark ``loop_pool``. At its end the pool cancels the tasks that it
-    still has; if one does not end in time, that is an error of the test.
+    The mark ``loop_pool`` sets its arguments. At the end of the test the pool cancels its remaining
+    tasks; the test fails if one does not end in time.
     """
     if inspect.iscoroutinefunction(request.function):
         yield PoolFixture(None)
@@ -186,22 +186,22 @@ def pool(request: pytest.FixtureRequest) -> Iterator[PoolFixture]:
 
 @pytest.fixture(scope="session")
 def loop_pool_backend() -> tuple[str, dict[str, Any]]:
-    """What anyio's ``anyio_backend`` may return: tests on a single loop of this package."""
+    """A value for anyio's ``anyio_backend``: tests run on a single loop of this package."""
     return "asyncio", {"loop_factory": new_event_loop}
 
 
 @final
 class PoolFactory:
-    """A loop factory whose loops are loop 0 of a pool each; the pool ends when that is closed.
+    """A loop factory: each loop is loop 0 of a new pool, which ends when the loop is closed.
 
-    For whatever takes a loop factory and closes the loop by ``asyncio.Runner``: anyio's
-    ``backend_options``, ``unittest.IsolatedAsyncioTestCase.loop_factory``, a hook
-    ``pytest_asyncio_loop_factories`` of your own. What a pool logs as an error at its end fails the
-    test by ``pytest.fail``.
+    For APIs that accept a loop factory and close the loop with ``asyncio.Runner``: anyio's
+    ``backend_options``, ``unittest.IsolatedAsyncioTestCase.loop_factory``, your own
+    ``pytest_asyncio_loop_factories`` hook. If the pool logs an error at its end, the test fails
+    with ``pytest.fail``.
 
     Args:
-        options: those of :class:`loop_pool.Runner`. ``loops`` is a core each by default, and
-            ``shutdown_timeout`` :data:`SHUTDOWN_TIMEOUT`. Debug mode follows that of loop 0.
+        options: those of :class:`loop_pool.Runner`. The default of ``loops`` is one per core, that
+            of ``shutdown_timeout`` is :data:`SHUTDOWN_TIMEOUT`. Debug mode follows loop 0.
 
     Raises:
         ValueError, TypeError: as ``Runner``.
@@ -235,7 +235,7 @@ class _PoolLoop(EventLoop):
     """Whether the pool is ending, which would close this loop, its owner's, too."""
 
     def run_forever(self) -> None:
-        """Run until ``stop()`` is called; an error on another loop ends each run, not the first."""
+        """Run until ``stop()`` is called; an error on another loop ends every run, not only one."""
         if isinstance(self._pool, Pool):
             self._pool._begin_run()
         super().run_forever()
@@ -247,16 +247,16 @@ class _PoolLoop(EventLoop):
             loop.set_debug(enabled)
 
     def shutdown_asyncgens(self) -> Coroutine[Any, Any, None]:
-        """End the pool first: what it closes may need this loop's generators and executor.
+        """Shut the pool down first: it may need this loop's generators and executor.
 
-        ``asyncio.Runner`` calls this when the loop does not run, and then runs what it returns.
+        ``asyncio.Runner`` calls this while the loop is not running, then runs the result.
         """
         if not self.is_running():
             self._end_pool()
         return super().shutdown_asyncgens()
 
     def close(self) -> None:
-        """Close the loop, and before it the pool.
+        """Close the pool, then the loop.
 
         Raises:
             RuntimeError: the loop is running.

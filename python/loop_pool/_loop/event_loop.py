@@ -90,18 +90,18 @@ if sys.version_info[:2] > _TESTED:
 class EventLoop(LoopBase, HandlesSignals, SocketOps, SendsFiles, asyncio.SelectorEventLoop):
     """An asyncio event loop on a native reactor.
 
-    It *is* an ``asyncio.BaseEventLoop``: whatever is not mentioned here is CPython's own code.
+    It *is* an ``asyncio.BaseEventLoop``: everything not listed here is CPython's own code.
     ``call_soon``, ``call_soon_threadsafe``, ``call_later``, ``call_at``, ``time``,
     ``create_future`` and ``create_task`` are native.
 
     Args:
-        selector: accepted so that the class can stand in for ``asyncio.SelectorEventLoop``; it is
-            closed at once and never asked: the loop waits on its own reactor.
+        selector: accepted for compatibility with ``asyncio.SelectorEventLoop``; it is closed and
+            ignored, because the loop waits on its own reactor.
 
-    Threads: as asyncio's loops, it belongs to the thread that runs it. ``call_soon_threadsafe``
-    may be called from any thread; ``call_soon``, ``call_later``, ``call_at``, ``add_reader`` and
-    ``add_writer`` from a foreign thread raise ``RuntimeError`` in debug mode where asyncio's do,
-    and otherwise work and wake the loop.
+    Threads: like asyncio's loops, it belongs to the thread that runs it. ``call_soon_threadsafe``
+    may be called from any thread. ``call_soon``, ``call_later``, ``call_at``, ``add_reader`` and
+    ``add_writer`` from a foreign thread raise ``RuntimeError`` in debug mode where asyncio's do;
+    otherwise they work and wake the loop.
     """
 
     if TYPE_CHECKING:

@@ -239,12 +239,12 @@ async def open_connection(
     Args:
         host: as for ``asyncio.open_connection``.
         port: likewise.
-        limit: bytes that the reader keeps before it may pause the transport, and the most that
+        limit: bytes that the reader buffers before it pauses the transport, and the most that
             ``readline`` and ``readuntil`` return without the separator.
         kwds: as for ``loop.create_connection`` (``ssl``, ``sock``, ``local_addr``, ...).
 
     Raises:
-        OSError: the connection cannot be made.
+        OSError: the connection cannot be established.
     """
     loop = asyncio.get_running_loop()
     reader = StreamReader(limit, loop)

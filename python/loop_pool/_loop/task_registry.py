@@ -30,9 +30,9 @@ class TaskRecord(NamedTuple):
 
 
 def tasks(loop: EventLoop | None = None) -> list[TaskRecord]:
-    """Return what there is to know of the tasks of one loop, or of all, oldest first.
+    """Return the records of the tasks of one loop, or of all, oldest first.
 
-    Any thread; no loop is stopped for it.
+    Any thread; no loop is paused.
     """
     records = {}
     for each in open_loops() if loop is None else (loop,):
@@ -55,15 +55,15 @@ def _spawned(loop: EventLoop) -> set[int]:
 
 
 def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
-    """Return the tasks that are not done: of one loop, or of every open loop of this package.
+    """Return the unfinished tasks of one loop, or of every open loop of this package.
 
-    As ``asyncio.all_tasks``, which it is for a loop of another kind; but from any thread, and for
-    no loop in particular. No loop is stopped for it, or waits. A task that is made or ends
-    meanwhile may be among them or not. A task that the program starts at once by calling a task
-    class with ``eager_start=True`` itself may be missing while it is suspended.
+    Like ``asyncio.all_tasks``, which it calls for other kinds of loop, but it works in any thread
+    and without a loop. No loop is paused. A task that is created or ends meanwhile may or may not
+    be included. A task that the program creates by calling a task class with ``eager_start=True``
+    may be missing while it is suspended.
 
     Args:
-        loop: whose tasks; None: those of all loops, of every pool in the process and of none.
+        loop: the loop; None: all loops, of every pool in the process and without a pool.
     """
     if loop is not None and not isinstance(loop, EventLoop):
         return asyncio.all_tasks(loop)
@@ -72,13 +72,13 @@ def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task
 
 
 def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None:
-    """Return the task that a loop is running, or None while it runs none.
+    """Return the task that a loop is running, or None.
 
-    As ``asyncio.current_task``, which it is for a loop of another kind; but from any thread. It was
-    the current one at a moment between call and return.
+    Like ``asyncio.current_task``, which it calls for other kinds of loop, but it works in any
+    thread. The task was the current one at some moment between call and return.
 
     Args:
-        loop: which loop; None: the one that runs in this thread.
+        loop: the loop; None: the one that runs in this thread.
 
     Raises:
         RuntimeError: ``loop`` is None and no loop runs in this thread.

@@ -54,19 +54,19 @@ def gather[T](
 def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
     """Run coroutines on all loops and collect their results in order. As ``asyncio.gather``.
 
-    Call it from a thread of the pool, and await what it returns there.
+    Call it from a thread of the pool, and await the returned future there.
 
     Args:
-        aws: coroutines, each of which is spawned, and other awaitables, which are taken as asyncio
-            takes them. One that is given twice runs once.
-        return_exceptions: whether exceptions are results; otherwise the first one is raised, and
-            the others go on.
+        aws: coroutines, which are spawned, and other awaitables, which are handled as in asyncio.
+            A duplicate runs once.
+        return_exceptions: whether to return exceptions as results; otherwise the first one is
+            raised, and the other coroutines continue.
 
     Returns:
-        A future of the running loop; cancelling it cancels all that it gathers.
+        A future of the running loop; cancelling it cancels all of ``aws``.
 
     Raises:
-        TypeError: one of them is no awaitable; nothing has been spawned.
+        TypeError: one of ``aws`` is not awaitable; nothing has been spawned.
         RuntimeError: as :func:`spawn`.
     """
     tasks = _spawn_each(aws)
@@ -78,15 +78,16 @@ def as_completed[T](
 ) -> _Completions[T]:
     """Run coroutines on all loops and yield them as they end. As ``asyncio.as_completed``.
 
-    Call it from a thread of the pool. ``async for`` gives the futures themselves, tasks of the pool
-    for coroutines; ``for`` gives coroutines that return the next result or raise its exception.
+    Call it from a thread of the pool. ``async for`` yields the futures themselves, which are tasks
+    of the pool for coroutines; ``for`` yields coroutines that return the next result or raise its
+    exception.
 
     Args:
-        aws: coroutines, each of which is spawned, and other awaitables, as for :func:`gather`.
-        timeout: seconds after which ``TimeoutError`` is raised by the iteration.
+        aws: coroutines, which are spawned, and other awaitables, as for :func:`gather`.
+        timeout: seconds after which the iteration raises ``TimeoutError``.
 
     Raises:
-        TypeError: ``aws`` is not iterable, or has something that is no awaitable in it.
+        TypeError: ``aws`` is not iterable, or contains an object that is not awaitable.
         RuntimeError: as :func:`spawn`.
     """
     if inspect.isawaitable(aws):
@@ -123,16 +124,16 @@ async def call[**P, T](
     loop: EventLoop, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T: ...
 async def call(loop: EventLoop, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a function on one loop of the pool, and return what it returns there.
+    """Call a function on one loop of the pool and return its result.
 
-    Await it in a thread of the same pool. When the awaiter is cancelled, so is the call.
+    Await it in a thread of the same pool. Cancelling the awaiter cancels the call.
 
     Args:
         loop: the loop to call it on.
-        fn: a function, called in that loop's thread, which it holds up until it returns, in a copy
-            of the current context. An awaitable that it returns is awaited there.
-        args: for ``fn``.
-        kwargs: likewise.
+        fn: a function, called in the thread of that loop in a copy of the current context. It
+            blocks the loop until it returns. An awaitable that it returns is awaited there.
+        args: positional arguments for ``fn``.
+        kwargs: keyword arguments for ``fn``.
 
     Raises:
         RuntimeError: as :func:`spawn`.
@@ -150,22 +151,22 @@ async def broadcast[**P, T](
     fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> list[T]: ...
 async def broadcast(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
-    """Call a function on every loop of the pool, at the same time.
+    """Call a function on every loop of the pool concurrently.
 
-    Await it in a thread of the pool. A call that fails leaves the others alone. When the awaiter
-    is cancelled, so are the calls.
+    Await it in a thread of the pool. A failed call does not affect the others. Cancelling the
+    awaiter cancels the calls.
 
     Args:
         fn: see :func:`call`.
-        args: for ``fn``.
-        kwargs: likewise.
+        args: positional arguments for ``fn``.
+        kwargs: keyword arguments for ``fn``.
 
     Returns:
-        What it returned, in the order of ``pool.loops``.
+        The results, in the order of ``pool.loops``.
 
     Raises:
-        BaseExceptionGroup: what the calls raised, when all have ended, each with a note that names
-            its loop.
+        BaseExceptionGroup: the exceptions of the calls, raised when all calls have ended. Each has
+            a note that names its loop.
         asyncio.CancelledError: a call was cancelled, and none failed.
         RuntimeError: as :func:`spawn`.
     """
@@ -231,24 +232,25 @@ def map(  # noqa: A001
 ) -> AsyncGenerator[Any]:
     """Call a function for each item, on all loops, and yield the results in the items' order.
 
-    Call it from a thread of the pool. Nothing begins before the first result is asked for::
+    Call it from a thread of the pool. No call starts before the first result is requested::
 
         async for page in loop_pool.map(fetch, urls, limit=20):
             ...
 
-    Closing the iterator (``aclose()``; a loop does it for one that was left early) cancels the
-    calls under way, waits for them, and closes the generators among the iterables. The first
-    exception, of a call or of an iterable, is raised in its place among the results, and closes it;
-    exceptions of other calls are dropped then, as by ``gather``.
+    Closing the iterator (``aclose()``; the loop does this if the iteration ends early) cancels the
+    running calls, waits for them, and closes the generators among the iterables. The first
+    exception of a call or an iterable is raised at its position among the results and closes the
+    iterator; exceptions of other calls are then dropped, as in ``gather``.
 
     Args:
-        fn: see :func:`call`; it runs on whichever loop gets to it.
-        iterables: what gives its arguments, until the shortest one is exhausted. They are read on
-            the loop that iterates, at most two times ``limit`` items ahead.
-        limit: how many calls may be under way at a time; ``None``: eight for each loop.
+        fn: see :func:`call`; it runs on any loop.
+        iterables: the arguments, until the shortest iterable is exhausted. They are read on the
+            iterating loop, at most two times ``limit`` items ahead.
+        limit: the maximum number of concurrent calls; ``None``: eight per loop.
 
     Raises:
-        TypeError: there is no iterable, something else is given as one, or ``limit`` is no integer.
+        TypeError: no iterable was given, an argument is not iterable, or ``limit`` is not an
+            integer.
         ValueError: ``limit`` is below 1.
         RuntimeError: no pool runs in this thread.
     """

@@ -22,23 +22,22 @@ if TYPE_CHECKING:
 class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
     """A ``concurrent.futures`` executor whose workers are the loops of a pool.
 
-    A plain function runs in a loop's thread, and holds up that loop until it returns, with all its
-    tasks and connections. A coroutine function is called there, and its coroutine runs as a task
-    beside others; its future has the result of that. Either runs in a copy of the context of
-    whoever submitted it. Which loop it is, is decided when one is free.
+    A plain function runs in the thread of a loop and blocks that loop, with all its tasks and
+    connections, until it returns. A coroutine function runs as a task; the future receives its
+    result. Both run in a copy of the submitter's context, on the first loop that is free.
 
-    All else is as of ``ThreadPoolExecutor``, which it is to those who ask: ``map``, the ``with``
-    block, ``loop.run_in_executor``, ``loop.set_default_executor``.
+    Otherwise it behaves like ``ThreadPoolExecutor``, of which it is an instance: ``map``, ``with``,
+    ``loop.run_in_executor``, ``loop.set_default_executor``.
 
     Args:
-        loops: how many loops a pool of its own has; ``None``: one for each core.
-        pool: the pool to use; it goes on after the executor, and at its end cancels what has not
-            begun. ``None``, and ``loops`` too: the pool that runs in this thread, if one does.
-            Otherwise the executor has a pool of its own, in threads of its own, until it is shut
+        loops: the number of loops of its own pool; ``None``: one per core.
+        pool: the pool to use. It outlives the executor, and cancels unstarted calls when it shuts
+            down. If ``pool`` and ``loops`` are ``None``: the pool that runs in this thread, if
+            any. Otherwise the executor has its own pool, in its own threads, until it is shut
             down.
 
-    Threads: all may use it. ``with`` and ``shutdown(wait=True)`` block the calling thread, so on a
-    loop of its pool use ``async with``.
+    Threads: any thread may use it. ``with`` and ``shutdown(wait=True)`` block the calling thread:
+    use ``async with`` on a loop of its pool.
 
     Raises:
         ValueError: ``loops`` is below 1 or above 4096, or given with ``pool``.
@@ -76,30 +75,30 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[Any]:
-        """Let a loop call ``fn``. Any thread.
+        """Call ``fn`` on a loop of the pool. Any thread.
 
         Returns:
-            A future of its result, or of that of the coroutine it returns. As soon as the call has
-            begun, it cannot be cancelled.
+            A future for its result, or for the result of the coroutine that it returns. A call that
+            has started cannot be cancelled.
 
         Raises:
-            RuntimeError: the executor was shut down, or the pool has ended, or this process is a
-                fork of the pool's.
+            RuntimeError: the executor was shut down, the pool has ended, or this process is a fork
+                of the pool's process.
         """
         self._pool._check_process()
         return self._calls.submit(fn, args, kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no further call. As ``concurrent.futures.Executor.shutdown``. Any thread.
+        """Accept no further calls. As ``concurrent.futures.Executor.shutdown``. Any thread.
 
-        In a forked child it does nothing: the calls are the parent's.
+        In a forked child it has no effect: the calls belong to the parent.
 
         Args:
-            wait: whether to return only when all calls have ended, and a pool of its own too.
-            cancel_futures: whether calls that have not begun are cancelled.
+            wait: whether to return only when all calls, and the executor's own pool, have ended.
+            cancel_futures: whether to cancel calls that have not started.
 
         Raises:
-            RuntimeError: it would wait, in the thread of a loop that is to make the calls.
+            RuntimeError: it would wait in the thread of a loop that has to run the calls.
         """
         if self._pool._core.forked():
             return
@@ -204,17 +203,17 @@ def submit[**P, T](
     fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> concurrent.futures.Future[T]: ...
 def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-    """Let a loop of the pool call ``fn``, as ``PoolExecutor(pool=...).submit`` does.
+    """Call ``fn`` on a loop of the pool, like ``PoolExecutor(pool=...).submit``.
 
-    Any thread may call it: on a loop, its pool is meant, and elsewhere (in ``asyncio.to_thread``,
-    in a thread of the program's own) the only pool of the process. Calls that no loop has begun
-    when the pool ends are cancelled.
+    Any thread may call it. On a loop it uses the loop's pool; in any other thread, such as one of
+    ``asyncio.to_thread``, the only pool of the process. Unstarted calls are cancelled when the pool
+    shuts down.
 
     Returns:
-        A future that threads may wait for; on a loop, await ``asyncio.wrap_future`` of it.
+        A future for threads to wait on; on a loop, await ``asyncio.wrap_future`` of it.
 
     Raises:
-        RuntimeError: there is no such pool, or more than one, or it has ended.
+        RuntimeError: there is no such pool, there are several, or it has ended.
     """
     pool = _the_pool()
     return pool._add_call_queue(_SHARED, lambda: CallQueue(pool.loops)).submit(fn, args, kwargs)

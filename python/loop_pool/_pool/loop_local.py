@@ -30,12 +30,13 @@ logger = logging.getLogger("loop_pool")
 
 @final
 class LoopLocal[T]:
-    """One value for each loop of a pool: a database pool, an HTTP client, a lock.
+    """One value per loop of a pool: a database pool, an HTTP client, a lock.
 
-    It is made on first use on each loop, by one call of the factory however many tasks ask, and
-    closed on its loop when the pool ends: after the loop's tasks, before its asynchronous
-    generators and its executor, the last one made first. What cannot be closed is logged with the
-    name of its loop. The object itself may be a module's variable, for one pool after another::
+    The value is created on first use on each loop, by a single call of the factory even if several
+    tasks ask for it. It is closed on its loop when the pool shuts down: after the loop's tasks,
+    before its asynchronous generators and its executor, in reverse order of creation. Errors while
+    closing are logged with the name of the loop. A ``LoopLocal`` may be a module variable and used
+    by several pools in succession::
 
         database = loop_pool.LoopLocal(lambda: asyncpg.create_pool(dsn))
 
@@ -43,21 +44,20 @@ class LoopLocal[T]:
             pool = await database
 
     Args:
-        factory: called without arguments, in a copy of the context of whoever asks first. What it
-            returns is the value; but an awaitable (it may be a coroutine function) is awaited, and
-            a context manager entered and left at the end if it is made by ``contextlib``, or is an
-            asynchronous one that cannot be ended in another way and is no lock.
-        close: called with the value at the end, in the same context; an awaitable that it returns
-            is awaited. ``None``: leaves the context manager that was entered, or calls the first
-            of ``aclose()``, ``close()`` and ``dispose()`` that the value has.
-        enter: whether what the factory returns, or what that is when awaited, is a context manager
-            to be entered, where the above does not tell: ``True`` for a client that has ``close``
-            and works only when it has been entered, ``False`` for one that is meant as it is.
+        factory: called without arguments, in a copy of the context of the first caller. Its result
+            is the value, with two exceptions: an awaitable is awaited (so it may be a coroutine
+            function), and a context manager is entered, and exited at shutdown, if ``contextlib``
+            made it, or if it is asynchronous, is not a lock and has no closing method.
+        close: called with the value at shutdown, in the same context; an awaitable result is
+            awaited. ``None``: exit the context manager that was entered, or call the first of
+            ``aclose()``, ``close()`` and ``dispose()`` that the value has.
+        enter: overrides whether the result of the factory is entered as a context manager: ``True``
+            for a client that has ``close`` but must be entered, ``False`` to use the object itself.
 
-    Threads: made in any; used on the loops of a pool, each of which sees its own value.
+    Threads: created in any thread; used on the loops of a pool, each of which sees its own value.
 
     Raises:
-        TypeError: ``factory`` or ``close`` cannot be called, or ``enter`` is no bool.
+        TypeError: ``factory`` or ``close`` is not callable, or ``enter`` is not a bool.
     """
 
     @overload
@@ -113,11 +113,11 @@ class LoopLocal[T]:
         return f"<LoopLocal {getattr(self._factory, '__qualname__', repr(self._factory))}>"
 
     def get(self) -> T:
-        """Return the value of the loop that runs in this thread, making it if need be.
+        """Return the value of the loop that runs in this thread; create it if necessary.
 
         Raises:
-            RuntimeError: it is not there yet and has to be awaited; or no pool runs in this thread;
-                or the loop has closed its values; or the factory asks for what it is to make.
+            RuntimeError: the value must be created by awaiting; or no pool runs in this thread; or
+                the loop has closed its values; or the factory asks for its own value.
             BaseException: whatever the factory raises. The next call tries again.
         """
         member = _member()

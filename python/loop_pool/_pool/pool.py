@@ -32,57 +32,57 @@ _forked_from_pool = False
 
 
 class LoopStats(NamedTuple):
-    """What one loop has done and has to do. Counts since the loop was made."""
+    """Figures of one loop. Counts begin when the loop is created."""
 
     name: str
-    """``loop-pool-0`` and so on; its thread is named so too, but for loop 0's."""
+    """``loop-pool-0`` and so on; also the name of its thread, except for loop 0."""
     ready: int
-    """Callbacks that were ready when its last turn began."""
+    """Ready callbacks at the start of the last turn."""
     timers: int
-    """Timers pending when its last turn began."""
+    """Pending timers at the start of the last turn."""
     descriptors: int
-    """Descriptors watched, the loop's own signal pipe included."""
+    """Watched descriptors, including the loop's own self-pipe."""
     callbacks: int
     """Callbacks and task steps run."""
     turns: int
     """Turns begun."""
     polls: int
-    """Times that it asked the kernel."""
+    """Polls of the kernel."""
     busy: float
     """Seconds spent outside the kernel's wait."""
     idle: float
     """Seconds spent in the kernel's wait."""
     jobs: int
-    """Jobs of socket work, its own or others', that its thread took from a deque and did."""
+    """Socket jobs, its own or of other loops, that its thread took from a deque and ran."""
     stolen_from: int
-    """Jobs of its transports that other threads did, while it was busy or stuck."""
+    """Jobs of its transports that other threads ran, while it was busy or stuck."""
     stolen_by: int
-    """Jobs of other loops' transports that its thread did."""
+    """Jobs of other loops' transports that its thread ran."""
     handoffs: int
-    """Times that it was stuck inside a callback and its reactor was handed over."""
+    """Times that it was stuck in a callback and the monitor took over its sockets."""
     wakes: int
     """Times that another thread woke its thread through the kernel."""
     spawned: int
-    """Coroutines of ``spawn`` that were left to any loop and begun here."""
+    """Coroutines spawned without a loop and started here."""
     spawned_stolen: int
-    """Coroutines of ``spawn`` taken over from other loops."""
+    """Spawned coroutines taken over from other loops."""
     bytes_in: int
     """Bytes read by its native transports."""
     bytes_out: int
     """Bytes written by its native transports."""
     transports: int
-    """Native transports open."""
+    """Open native transports."""
     read_ahead: int
-    """Bytes that other threads have read for it and that are not delivered yet."""
+    """Bytes that other threads have read for it and that are not yet delivered."""
     tasks: int
-    """Tasks in the registry: those that were suspended, the dead ones not yet found included."""
+    """Suspended tasks in the registry, including dead ones not yet swept."""
     tasks_swept: int
-    """Dead tasks found in the registry."""
+    """Dead tasks removed from the registry."""
 
 
 @final
 class Pool:
-    """The loops of one ``run``. Made by :class:`Runner`; found by :func:`current_pool`."""
+    """The loops of one ``run``. Created by :class:`Runner`; returned by :func:`current_pool`."""
 
     def __init__(
         self, loops: int, debug: bool | None, steal: bool, stuck_after: float | None
@@ -115,7 +115,7 @@ class Pool:
         return self._loops
 
     def stats(self) -> list[LoopStats]:
-        """What each loop has done and has to do. Any thread; no loop is stopped for it.
+        """Return the figures of each loop. Any thread; no loop is paused.
 
         Raises:
             RuntimeError: the pool is closed, or belongs to the parent of this process.
@@ -124,27 +124,27 @@ class Pool:
         return [_stats_of(member) for member in self._members]
 
     def on_stuck(self, callback: Callable[[StuckLoop], object]) -> Callable[[], None]:
-        """Have ``callback`` called when a loop gets stuck inside a callback, and when it gets out.
+        """Call ``callback`` when a loop gets stuck in a callback, and when the loop leaves it.
 
-        Stuck is a loop that has been inside one callback for longer than ``stuck_after`` of
-        :func:`run`, or without it than the loop's own ``slow_callback_duration``. A thread that
-        only waits for a processor is not; neither is a loop that sleeps, or runs many short
+        A loop is stuck if it has been in one callback for longer than ``stuck_after`` of
+        :func:`run`, or without it for longer than its own ``slow_callback_duration``. A thread that
+        only waits for a CPU is not stuck; neither is a loop that sleeps or runs many short
         callbacks.
 
         Args:
-            callback: called with one :class:`StuckLoop` as soon as that is noticed, and with
-                another, whose ``ended`` is true, when the loop has left its callback. A loop that
-                is still stuck when the pool ends has no end. It is called in the thread
-                ``loop-pool-watch``, for one incident after another, so it should be short: what
-                happens meanwhile is told later. It may post to a loop by
-                ``call_soon_threadsafe``. An exception in it is logged.
+            callback: called with a :class:`StuckLoop` as soon as the loop is found stuck, and with
+                another one, whose ``ended`` is true, when the loop has left its callback. There is
+                no second call for a loop that is still stuck when the pool shuts down. It is called
+                in the thread ``loop-pool-watch``, for one incident at a time, so it should be
+                short: later incidents wait. It may post to a loop with
+                ``call_soon_threadsafe``. Its exceptions are logged.
 
         Returns:
-            A function that ends this, from any thread, once and for all; a call under way goes on.
+            A function that unregisters it, from any thread; a call in progress is completed.
 
         Raises:
             RuntimeError: the pool is closed, or belongs to the parent of this process.
-            TypeError: ``callback`` cannot be called.
+            TypeError: ``callback`` is not callable.
             OSError: the process is out of descriptors.
 
         Any thread may register.
@@ -295,8 +295,8 @@ def current_pool() -> Pool:
     """Return the pool whose loop runs in this thread.
 
     Raises:
-        RuntimeError: none does: the thread belongs to no pool (an executor's thread, say), or the
-            pool is closed, or this process is a fork of the pool's.
+        RuntimeError: there is none: the thread belongs to no pool (such as an executor's thread),
+            the pool is closed, or this process is a fork of the pool's process.
     """
     loop = asyncio._get_running_loop()
     pool = loop._pool if isinstance(loop, EventLoop) else None

@@ -39,10 +39,10 @@ SHUTDOWN_TIMEOUT = 30.0
 
 
 class Inspector(Protocol):
-    """What answers ``loop-pool ps`` and ``top`` for one pool."""
+    """The inspection server of one pool, for ``loop-pool ps`` and ``top``."""
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
 
 
 def inspect_by(start: Callable[[Pool, bool | None], Inspector | None]) -> None:
@@ -61,31 +61,30 @@ _start_inspector: Callable[[Pool, bool | None], Inspector | None]
 
 @final
 class Runner:
-    """As ``asyncio.Runner``, with a pool of loops that lives from first use to :meth:`close`.
+    """Like ``asyncio.Runner``, with a pool of loops that exists from first use to :meth:`close`.
 
     Args:
-        loops: how many loops in all; ``None``: one for each core that this process may use.
+        loops: the total number of loops; ``None``: one per core that this process may use.
         debug: asyncio's debug mode for every loop; ``None``: as the environment says.
-        shutdown_timeout: seconds that the end of the pool may take before it says which task on
-            which loop did not end, and leaves it; ``None``: wait for ever.
-        steal: whether idle loops do the socket work that a busy or stuck loop does not get to; off,
-            each loop does its own alone.
-        stuck_after: seconds after which a loop that is still inside one callback is called stuck:
-            it is logged at once, by ``loop_pool``, with its task and stack, and once more when it
-            is over. Not below two milliseconds in effect. ``None``: in debug mode the
-            ``slow_callback_duration`` of each loop, and otherwise never. See also
+        shutdown_timeout: seconds for the shutdown of the pool. Tasks that have not ended by then
+            are logged with their loop and abandoned. ``None``: no limit.
+        steal: whether idle loops do socket work of busy and stuck loops.
+        stuck_after: seconds after which a loop that is still in one callback counts as stuck. It is
+            logged to ``loop_pool`` at once, with its task and stack, and again when the callback
+            ends. The effective minimum is two milliseconds. ``None``: the
+            ``slow_callback_duration`` of each loop in debug mode, otherwise never. See also
             :meth:`Pool.on_stuck`.
-        inspect: whether ``loop-pool ps`` and ``top`` may look at this pool, which are processes of
-            the same user or of root: it answers them on a unix socket in a folder that is closed to
-            others. ``None``: if the environment variable ``LOOP_POOL_INSPECT`` is 1; if the socket
-            cannot be made then, the pool goes on without, and its log says why.
+        inspect: whether ``loop-pool ps`` and ``top`` of the same user or root may inspect the pool,
+            through a unix socket in a private directory. ``None``: if the environment variable
+            ``LOOP_POOL_INSPECT`` is 1; if the socket cannot be created then, this is logged and
+            the pool runs without it.
 
     Raises:
         ValueError: ``loops`` is below 1 or above 4096, ``shutdown_timeout`` is negative, or
-            ``stuck_after`` is not above zero.
+            ``stuck_after`` is not greater than zero.
         TypeError: ``loops`` is not an integer.
 
-    Threads: made, used and closed in one thread, which runs loop 0.
+    Threads: created, used and closed in one thread, which runs loop 0.
     """
 
     def __init__(
@@ -126,11 +125,11 @@ class Runner:
         self.close()
 
     def get_loop(self) -> EventLoop:
-        """Return loop 0, starting the pool if need be."""
+        """Return loop 0; start the pool if necessary."""
         return self._start()._members[0].loop
 
     def get_pool(self) -> Pool:
-        """Return the pool, starting it if need be."""
+        """Return the pool; start it if necessary."""
         return self._start()
 
     def run[T](
@@ -150,7 +149,7 @@ class Runner:
         return self._runner.run(coro, context=context)
 
     def close(self) -> None:
-        """End the pool, in the phases that ``shutdown`` describes. A second call does nothing."""
+        """Shut the pool down, in the phases of ``shutdown``. A second call has no effect."""
         if self._closed:
             return
         self._closed = True
@@ -250,13 +249,13 @@ def run[T](
 ) -> T:
     """Run ``main`` with a pool of loops, and return its result. As ``asyncio.run``.
 
-    ``main`` runs on loop 0, in the calling thread. At the end every loop's tasks are cancelled and
-    awaited, its values of :class:`LoopLocal` closed, and its asynchronous generators and executor
-    shut down.
+    ``main`` runs on loop 0, in the calling thread. At the end the tasks of every loop are cancelled
+    and awaited, its :class:`LoopLocal` values are closed, and its asynchronous generators and
+    executor are shut down.
 
     Args:
         main: a coroutine.
-        loops: how many loops in all; ``None``: one for each core that this process may use.
+        loops: the total number of loops; ``None``: one per core that this process may use.
         debug: asyncio's debug mode for every loop; ``None``: as the environment says.
         shutdown_timeout: see :class:`Runner`.
         steal: see :class:`Runner`.
@@ -266,8 +265,8 @@ def run[T](
     Raises:
         RuntimeError: called in a running loop.
         TypeError: ``main`` is not awaitable, or ``loops`` not an integer.
-        ValueError: ``loops`` is below 1 or above 4096, or ``stuck_after`` not above zero.
-        OSError: ``inspect`` is true and the socket for it cannot be made.
+        ValueError: ``loops`` is below 1 or above 4096, or ``stuck_after`` not greater than zero.
+        OSError: ``inspect`` is true and its socket cannot be created.
     """
     _check_not_running("loop_pool.run()")
     _check_awaitable(main)

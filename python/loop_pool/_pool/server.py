@@ -56,9 +56,9 @@ class Server:
         return any(server.is_serving() for _, server in self._servers)
 
     def close(self) -> None:
-        """Stop listening on every loop; open connections go on. Returns before it is done.
+        """Stop listening on every loop; open connections continue. Returns before this is done.
 
-        Every connection that was accepted is served, although another loop may have accepted it.
+        Every accepted connection is served, even if another loop accepted it.
         """
         self._closed = True
         self._everywhere(_leave)
@@ -71,15 +71,15 @@ class Server:
                 loop.call_soon_threadsafe(forever.cancel)
 
     def close_clients(self) -> None:
-        """Close the open connections of every loop. Returns before it is done."""
+        """Close the open connections of every loop. Returns before this is done."""
         self._everywhere(asyncio.Server.close_clients)
 
     def abort_clients(self) -> None:
-        """Abort the open connections of every loop. Returns before it is done."""
+        """Abort the open connections of every loop. Returns before this is done."""
         self._everywhere(asyncio.Server.abort_clients)
 
     async def start_serving(self) -> None:
-        """Begin to accept on every loop, if ``start_serving=False`` was given before."""
+        """Start to accept on every loop, after ``start_serving=False``."""
         with _sharing(self._shared):
             await self._on_each(_start_unless_closed)
         self._resume()
@@ -88,9 +88,9 @@ class Server:
         """Serve until cancelled or closed. As ``asyncio.Server.serve_forever``.
 
         Raises:
-            asyncio.CancelledError: in the end, always: the caller was cancelled, or ``close``
-                called. The connections of every loop are closed before.
-            RuntimeError: it is served by another call, or closed.
+            asyncio.CancelledError: always, at the end: the caller was cancelled or ``close`` was
+                called. The connections of every loop have been closed.
+            RuntimeError: another call is serving it, or it is closed.
         """
         if self._forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
@@ -190,28 +190,27 @@ async def start_server(
 ) -> Server:
     """Listen for TCP connections on every loop of the current pool. As ``asyncio.start_server``.
 
-    Each connection goes to the less loaded of two loops (open connections, callbacks that wait, and
-    whether it was stuck of late), whichever loop accepted it;
+    Each connection goes to the less loaded of two loops (by open connections, ready callbacks and
+    recent stuck time), whichever loop accepted it;
     ``client_connected_cb(reader, writer)`` runs there. Reader and writer are instances of asyncio's
-    classes with native parts, and belong to that loop's thread; ``docs/compatibility.md`` has what
-    differs. Each loop has listening sockets of its own on the same addresses (``SO_REUSEPORT``);
+    classes with native parts, and belong to that loop's thread; ``docs/compatibility.md`` lists the
+    differences. Each loop has its own listening sockets on the same addresses (``SO_REUSEPORT``);
     while it is stuck, others accept for it. Call it from a coroutine on a loop of the pool.
 
     Args:
         client_connected_cb: a function or coroutine function, called for each connection.
         host: as for ``asyncio.start_server``.
-        port: likewise; 0 picks a free port, the same for every loop.
-        sock: a bound socket, which the server owns from then on; the other loops listen on
-            duplicates of it.
+        port: likewise; 0 selects a free port, the same for every loop.
+        sock: a bound socket, which the server then owns; the other loops listen on duplicates.
         kwargs: as for ``asyncio.start_server`` (``limit``, ``ssl``, ``backlog``, ...). With
-            ``reuse_port=False`` the loops share one socket, so that nobody else can have the
-            address; by default another program of the same user can, if it sets ``SO_REUSEPORT``.
+            ``reuse_port=False`` the loops share one socket, so that the address is exclusive; by
+            default another program of the same user may share it by setting ``SO_REUSEPORT``.
 
     Raises:
         RuntimeError: no pool runs in this thread.
         ValueError: both an address and ``sock`` were given, or neither.
-        OSError: the address cannot be bound; ``EADDRINUSE``: somebody has it, unless both sides
-            set ``reuse_port=True``. Listeners already made are closed.
+        OSError: the address cannot be bound; ``EADDRINUSE``: it is in use, unless both sides set
+            ``reuse_port=True``. Listeners that were already created are closed.
     """
 
     def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:
@@ -237,17 +236,16 @@ async def create_server(
     Args:
         protocol_factory: called without arguments for each connection, on any loop.
         host: as for ``asyncio.loop.create_server``.
-        port: likewise; 0 picks a free port, the same for every loop.
-        sock: a bound socket, which the server owns from then on; the other loops listen on
-            duplicates of it.
+        port: likewise; 0 selects a free port, the same for every loop.
+        sock: a bound socket, which the server then owns; the other loops listen on duplicates.
         kwargs: as for ``asyncio.loop.create_server`` (``ssl``, ``backlog``, ...); ``reuse_port`` as
             for :func:`start_server`.
 
     Raises:
         RuntimeError: no pool runs in this thread.
         ValueError: both an address and ``sock`` were given, or neither.
-        OSError: the address cannot be bound; ``EADDRINUSE``: somebody has it, unless both sides
-            set ``reuse_port=True``. Listeners already made are closed.
+        OSError: the address cannot be bound; ``EADDRINUSE``: it is in use, unless both sides set
+            ``reuse_port=True``. Listeners that were already created are closed.
     """
 
     def make(**where: Any) -> Coroutine[Any, Any, asyncio.Server]:

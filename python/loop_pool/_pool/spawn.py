@@ -27,13 +27,13 @@ logger = logging.getLogger("loop_pool")
 
 @final
 class PoolTask[T](_core.PoolTaskCore[T]):
-    """A coroutine that runs on a loop of the pool. Made by :func:`spawn`.
+    """A coroutine that runs on a loop of the pool. Created by :func:`spawn`.
 
-    Any number of coroutines on any loops may await it; threads that run no loop may wait in
-    :meth:`result`. To ``asyncio`` it is a future of whichever loop asks, so ``asyncio.wait``,
-    ``asyncio.gather``, ``asyncio.shield`` and their like take it as it is. As with
-    ``asyncio.Task``, cancelling a coroutine that awaits it cancels it, and an exception that nobody
-    fetched is reported to its loop's exception handler.
+    Any number of coroutines on any loops may await it. A thread without a running loop waits with
+    :meth:`result`. To ``asyncio`` it is a future of the calling loop, so ``asyncio.wait``,
+    ``asyncio.gather``, ``asyncio.shield`` and similar functions accept it. As with
+    ``asyncio.Task``, cancelling a coroutine that awaits it cancels it, and an exception that is
+    never retrieved is reported to its loop's exception handler.
 
     Every method may be called from any thread.
     """
@@ -115,7 +115,7 @@ def spawn_in[T](
 
 
 def error_of(task: asyncio.Future[Any] | PoolTask[Any]) -> BaseException | None:
-    """Return what a task that is done has failed with; a ``CancelledError`` if it was cancelled."""
+    """Return the exception of a finished task; a ``CancelledError`` if it was cancelled."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
@@ -135,15 +135,15 @@ def spawn[T](
 
     Args:
         coro: a coroutine object, not yet started.
-        loop: the loop to run it on; ``None``: the one that has the fewest of them to do, or
-            another if that is held up. Once it has begun, it stays there.
+        loop: the loop to run it on; ``None``: the loop with the fewest coroutines, or another one
+            if that loop is blocked. Once started, the coroutine stays on its loop.
         name: the task's name, as for ``asyncio.create_task``.
         context: the context to run in; ``None``: a copy of the current one.
 
     Raises:
         TypeError: ``coro`` is not a coroutine.
-        RuntimeError: no pool runs in this thread, ``loop`` is not of this pool, or the pool is
-            closing. The coroutine is closed, not lost.
+        RuntimeError: no pool runs in this thread, ``loop`` does not belong to this pool, or the
+            pool is shutting down. The coroutine is closed.
     """
     try:
         if loop is None:

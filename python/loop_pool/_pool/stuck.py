@@ -42,7 +42,7 @@ logger = logging.getLogger("loop_pool")
 
 
 class StuckLoop(NamedTuple):
-    """A loop that has been inside one callback for too long, or was: see ``Pool.on_stuck``.
+    """A loop that is or was in one callback for too long: see ``Pool.on_stuck``.
 
     A plain record; any thread may read it.
     """
@@ -52,23 +52,23 @@ class StuckLoop(NamedTuple):
     name: str
     """``loop-pool-0`` and so on, as in ``LoopStats``."""
     task: asyncio.Task[Any] | None
-    """The task whose step it is in; ``None``: a callback without a task, or it ended just now."""
+    """The task whose step it is in; ``None``: a callback without a task, or it has just ended."""
     task_name: str | None
-    """Its name; ``None`` if the callback is inside native code that cannot be interrupted. The
-    task's own methods wait for that code, and so may others: do not call them from ``on_stuck``."""
+    """Its name; ``None`` if the callback is in native code that cannot be interrupted. The task's
+    methods wait for that code, so do not call them from ``on_stuck``."""
     seconds: float
-    """For how long it has been inside; at the end, in all. Exact to a look of the
-    monitor's, which looks once in a millisecond."""
+    """How long it has been in the callback; at the end, the total. Accurate to one sample of the
+    monitor, which samples once per millisecond."""
     stack: Stack
-    """What its thread was doing when this was noticed, the outermost call first, as
-    ``traceback.format_list`` takes it. Empty if the callback ended before that could be seen, or
-    if it is inside native code and this Python lacks the means to look from outside; such a look
-    may leave outer calls out. Empty, too, while another loop of the pool is inside native code that
-    cannot be interrupted: a look would have to wait for that one."""
+    """The stack of its thread when it was found stuck, outermost call first, in the format of
+    ``traceback.format_list``. Empty if the callback ended before the stack could be read, or if it
+    is in native code and this Python cannot read stacks from outside (such a stack may lack outer
+    calls). Also empty while another loop of the pool is in native code that cannot be interrupted,
+    because reading the stack would have to wait for it."""
     task_stack: Stack
-    """The part of ``stack`` from the task's coroutine on; empty without a task."""
+    """The part of ``stack`` from the task's coroutine inwards; empty without a task."""
     ended: bool
-    """Whether the callback has ended. All but ``seconds`` is then as it was at the beginning."""
+    """Whether the callback has ended. All fields except ``seconds`` are those of the beginning."""
 
 
 class Watch:

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 @final
 class TaskGroup:
-    """As ``asyncio.TaskGroup``: its tasks run on all loops, and have ended when the block ends.
+    """Like ``asyncio.TaskGroup``, but its tasks run on all loops of the pool.
 
-    The first task that fails, by anything but ``CancelledError``, has all others cancelled,
-    wherever they run, and the block too; what failed is raised as one ``ExceptionGroup``.
-    ``KeyboardInterrupt`` and ``SystemExit`` of a task are raised as they are; so is a
-    ``GeneratorExit`` of the block, if nothing else failed.
+    All tasks have ended when the block ends. The first task that fails with anything except
+    ``CancelledError`` cancels all others, on all loops, and the block; the errors are raised as one
+    ``ExceptionGroup``. ``KeyboardInterrupt`` and ``SystemExit`` of a task are raised unchanged, and
+    so is a ``GeneratorExit`` of the block if nothing else failed.
 
-    Threads: entered and left by one task on a loop of the pool. :meth:`create_task` may be called
-    on any loop of the same pool, by the group's own tasks for example; :meth:`cancel` in any
+    Threads: one task on a loop of the pool enters and leaves the group. :meth:`create_task` may be
+    called on any loop of the same pool, also by the group's own tasks; :meth:`cancel` in any
     thread.
 
     Raises:
-        RuntimeError: entered twice, outside of a task, or in a thread that runs no pool.
+        RuntimeError: entered twice, outside a task, or in a thread without a running pool.
         BaseExceptionGroup: a task or the block failed.
     """
 
@@ -156,9 +156,9 @@ class TaskGroup:
     def cancel(self) -> None:
         """Cancel the block and all tasks of the group. As ``asyncio.TaskGroup.cancel`` of 3.15.
 
-        The block then ends without an exception, unless something failed. Before the group is
-        entered, it has it cancelled as soon as it is; after its end, and a second time, it does
-        nothing. Any thread.
+        The block then ends without an exception, unless a task or the block failed. Called before
+        the group is entered, it cancels the group on entry. Called again, or after the end of the
+        group, it has no effect. Any thread.
         """
         with self._lock:
             group = self._loop

@@ -51,63 +51,62 @@ def serve(
     inspect: bool | None = None,
     **options: Any,
 ) -> None:
-    """Serve an ASGI application on every loop of a new pool, until a signal ends it.
+    """Serve an ASGI application on every loop of a new pool, until a signal arrives.
 
-    As ``uvicorn.run``, with all cores in one process. Needs the extra ``asgi``. ``SIGTERM``,
-    ``SIGHUP`` and ``SIGINT`` end it: what is under way is answered first. A second one ends it
-    without waiting.
+    Like ``uvicorn.run``, but it uses all cores in one process. Requires the extra ``asgi``.
+    ``SIGTERM``, ``SIGHUP`` and ``SIGINT`` shut it down after requests in progress are answered. A
+    second signal ends it without waiting.
 
-    The application's lifespan runs once on each loop, on loop 0 first: ``request.state`` is the
-    loop's own, ``app.state`` is everybody's. With ``factory=True`` each loop has an application of
-    its own.
+    The application's lifespan runs once on each loop, on loop 0 first. ``request.state`` belongs to
+    the loop, ``app.state`` is shared. With ``factory=True`` each loop has its own application.
 
     Args:
-        app: an ASGI application; or where one is to be imported from: ``"module:attribute"``.
+        app: an ASGI application, or an import string: ``"module:attribute"``.
         host: the address to listen on.
-        port: the port; 0 picks a free one, which the log tells.
+        port: the port; 0 selects a free one, which is logged.
         uds: listen on a unix socket at this path instead.
-        fd: listen on the socket that this descriptor stands for instead, as systemd gives one. It
-            stays open.
-        loops: how many; ``None``: one for each core that this process may use.
+        fd: listen on the socket of this descriptor instead, such as one from systemd. It is not
+            closed.
+        loops: the number of loops; ``None``: one per core that this process may use.
         factory: ``app`` is a function that returns an application; it is called on each loop.
-        ssl: the context for TLS; or give uvicorn's ``ssl_keyfile``, ``ssl_certfile`` and so on.
-        reuse_port: other processes may listen on the port at the same time, as they do while one
-            takes over from another.
-        readiness_path: answered with 200 while requests are welcome, and with 503 from the signal
-            on; for load balancers.
-        liveness_path: answered with 200 if every loop answers within ``liveness_timeout``, and
+        ssl: the context for TLS; or pass uvicorn's ``ssl_keyfile``, ``ssl_certfile`` and so on.
+        reuse_port: allow other processes to listen on the port at the same time, for restarts
+            without downtime.
+        readiness_path: answered with 200, and with 503 after the shutdown signal; for load
+            balancers.
+        liveness_path: answered with 200 if every loop responds within ``liveness_timeout``,
             otherwise with 503 and the names of those that do not.
         liveness_timeout: seconds.
-        shutdown_delay: seconds from the signal in which connections are still taken, so that a load
-            balancer may see that the server is not ready any more.
-        timeout_drain: seconds for which a connection that waits for a request may send one more,
-            once nothing new is accepted. ``None``: uvicorn's ``timeout_keep_alive``, after which it
-            would be closed in any case; and after ``SIGINT`` none. A connection that is new has a
-            quarter of a second for its first one at least.
-        timeout_graceful_shutdown: seconds from the signal until what is left is named and
-            cancelled; ``None``: 25, and ``shutdown_delay`` on top of that.
-        app_dir: a folder to import ``app`` from.
-        reload: start anew when a file changes; for development. As uvicorn's, with its
+        shutdown_delay: seconds after the signal in which connections are still accepted, so that a
+            load balancer notices that the server is not ready.
+        timeout_drain: seconds in which an idle connection may send one more request, once the
+            listeners are closed. ``None``: uvicorn's ``timeout_keep_alive``, which would close it
+            anyway; 0 after ``SIGINT``. A new connection has at least a quarter of a second for its
+            first request.
+        timeout_graceful_shutdown: seconds after the signal until unfinished requests are logged and
+            cancelled; ``None``: 25 plus ``shutdown_delay``.
+        app_dir: a directory to import ``app`` from.
+        reload: restart when a file changes; for development. As in uvicorn, with its
             ``reload_dirs`` and so on.
         debug: as for :func:`run`.
         steal: likewise.
         stuck_after: likewise.
         inspect: likewise.
         options: any other option of ``uvicorn.Config``: ``log_level``, ``access_log``,
-            ``root_path``, ``proxy_headers``, ``ws``, ``lifespan``, ... Its limits are meant for
+            ``root_path``, ``proxy_headers``, ``ws``, ``lifespan``, ... Its limits apply to
             the whole server.
 
     Raises:
-        ModuleNotFoundError: uvicorn is not there.
+        ModuleNotFoundError: uvicorn is not installed.
         ImportError: ``app`` cannot be imported.
-        TypeError: ``app`` is no application, or there is no such option.
-        ValueError: options contradict each other, a time is negative, or there is no such port.
-        OSError: the address cannot be bound, or a file not be read.
-        StartupError: the application refused to start; all that had been started is ended again.
+        TypeError: ``app`` is not an application, or an option does not exist.
+        ValueError: options conflict, a time is negative, or the port is out of range.
+        OSError: the address cannot be bound, or a file cannot be read.
+        StartupError: the application's startup failed; loops that had started are shut down.
         RuntimeError: called in a running loop.
 
-    Threads: called in a thread without a running loop, which becomes loop 0's. In another one than
-    the main thread no signal ends it.
+    Threads: called in a thread without a running loop, which becomes loop 0's. Outside the main
+    thread signals do not end it.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("loop_pool.serve() cannot be called from a running event loop")

@@ -37,19 +37,19 @@ _next_number = itertools.count()
 
 
 def instrument(pool: Pool, meter_provider: MeterProvider | None = None) -> None:
-    """Let each collection of a provider's readers observe a pool. Any thread.
+    """Add the metrics of a pool to a meter provider. Any thread.
 
-    The pool is read when a reader collects, on the reader's thread, once for each instrument; in
-    between, and where no provider is set, nothing is computed. It is referred to weakly: a pool
-    that is closed has no observations any more. A second call for the same pool changes nothing.
+    The pool is read when a reader collects, in the reader's thread, once per instrument. Nothing is
+    computed in between, or without a provider. The reference to the pool is weak: a closed pool has
+    no observations. A second call for the same pool has no effect.
 
-    The instrumentation scope is ``loop_pool``, with the version of the package, and with the
-    attribute ``pool`` that numbers the pools of the process from 0: the SDK drops an instrument
-    that is in a scope already, and so would drop those of a second pool.
+    The instrumentation scope is ``loop_pool``, with the version of the package and an attribute
+    ``pool`` that numbers the pools of the process from 0. Without it the SDK would drop the
+    instruments of a second pool as duplicates.
 
     Args:
         pool: the pool, from :func:`loop_pool.current_pool` or ``Runner.get_pool()``.
-        meter_provider: ``None``: the global one, also if it is set later.
+        meter_provider: ``None``: the global one, even if it is set later.
 
     Raises:
         ImportError: ``opentelemetry-api`` is not installed.

@@ -34,12 +34,12 @@ _UNITS = {"s": "seconds", "By": "bytes"}
 class Collector:
     """Reads a pool at each scrape. Register it: ``registry.register(Collector(pool))``.
 
-    It does nothing between scrapes, and refers to the pool weakly. A pool that is closed has no
-    samples any more; to register one for the next pool, unregister this one first. Two pools at the
-    same time need a registry each, as their metrics have the same names and labels.
+    It does nothing between scrapes, and holds a weak reference to the pool. A closed pool has no
+    samples. Unregister its collector before you register one for the next pool. Two pools at the
+    same time need a registry each, because their metrics have the same names and labels.
 
-    A second one for the same pool in the same registry has nothing to add: a lifespan that runs on
-    each loop may register one each time.
+    A second collector for the same pool in the same registry has no samples, so a lifespan that
+    runs on each loop may register one each time.
 
     Args:
         pool: the pool, from :func:`loop_pool.current_pool` or ``Runner.get_pool()``.
@@ -47,7 +47,7 @@ class Collector:
     Raises:
         ImportError: ``prometheus_client`` is not installed.
 
-    Threads: made and used in any.
+    Threads: created and used in any thread.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -60,7 +60,7 @@ class Collector:
         self._has_nothing_to_add = False
 
     def describe(self) -> list[_Family]:
-        """Return the metrics without samples, for the registry to see names that clash."""
+        """Return the metrics without samples, so that the registry detects duplicate names."""
         # The registry does not say who it is, and asks nothing else when it is given a collector.
         registry = sys._getframe(1).f_locals.get("self")
         others = getattr(registry, "_collector_to_names", ())
@@ -74,9 +74,9 @@ class Collector:
         return [self._family(metric) for metric in METRICS]
 
     def collect(self) -> list[_Family]:
-        """Return the metrics, with a sample for each loop; none if the pool is closed.
+        """Return the metrics with a sample per loop, or none if the pool is closed.
 
-        All are from one reading of the pool. Any thread.
+        All samples are from one reading of the pool. Any thread.
         """
         records = [] if self._has_nothing_to_add else read(self._pool)
         if not records:

@@ -70,10 +70,10 @@ QueueShutDown = culsans.QueueShutDown
 
 
 class Lock(aiologic.Lock):
-    """A mutual exclusion lock. As ``asyncio.Lock``, and ``threading.Lock`` by ``with``.
+    """A mutual exclusion lock. Like ``asyncio.Lock``; with a plain ``with``, ``threading.Lock``.
 
-    It differs from asyncio's in that it has an owner, a task or a thread: nobody else may release
-    it, and the owner that acquires it again gets a ``RuntimeError`` in place of a deadlock.
+    Unlike asyncio's it has an owner, a task or a thread: only the owner may release it, and
+    acquiring it again raises ``RuntimeError`` instead of causing a deadlock.
 
     For threads: ``with lock``, ``green_acquire(*, blocking=True, timeout=None)``, which returns
     whether it was acquired, and ``green_release()``. Any thread.
@@ -91,7 +91,7 @@ class Lock(aiologic.Lock):
         return True
 
     def release(self) -> None:
-        """Give it to whoever has waited longest. As ``asyncio.Lock.release``; for tasks.
+        """Pass it to the longest waiter. As ``asyncio.Lock.release``; for tasks.
 
         Raises:
             RuntimeError: the current task does not own it.
@@ -100,9 +100,9 @@ class Lock(aiologic.Lock):
 
 
 class RLock(aiologic.RLock):
-    """A lock that its owner may acquire again. asyncio has none; as ``threading.RLock``.
+    """A lock that its owner may acquire again. Not in asyncio; like ``threading.RLock``.
 
-    The owner is a task or a thread. It releases the lock as many times as it acquired it.
+    The owner is a task or a thread. It must release the lock as often as it acquired it.
 
     For threads: ``with lock``, ``green_acquire(count=1, *, blocking=True, timeout=None)``, which
     returns whether it was acquired, and ``green_release(count=1)``. Any thread.
@@ -111,12 +111,12 @@ class RLock(aiologic.RLock):
     __slots__ = ()
 
     async def acquire(self) -> Literal[True]:
-        """Wait until the lock is free or the current task's own, and own it once more."""
+        """Wait until the lock is free or owned by the current task, and acquire it once more."""
         await self.async_acquire()
         return True
 
     def release(self) -> None:
-        """Give it up once; the last time, to whoever has waited longest. For tasks.
+        """Release it once; the last release passes it to the longest waiter. For tasks.
 
         Raises:
             RuntimeError: the current task does not own it.
@@ -129,10 +129,10 @@ class Semaphore(aiologic.Semaphore):
 
     For threads: ``with semaphore``, and ``green_acquire(*, blocking=True, timeout=None)``, which
     returns whether it was acquired. ``release(count=1)`` is the same for tasks and threads, and
-    need not come from whoever acquired. Any thread.
+    may be called by any of them. Any thread.
 
     Args:
-        value: how many permits there are at first.
+        value: the initial number of permits.
 
     Raises:
         ValueError: ``value`` is negative.
@@ -149,12 +149,12 @@ class Semaphore(aiologic.Semaphore):
         return True
 
     def locked(self) -> bool:
-        """Whether there is no permit at this moment."""
+        """Whether no permit is available now."""
         return self.value == 0
 
 
 class BoundedSemaphore(aiologic.BoundedSemaphore):
-    """A semaphore with a limit to its permits. As ``asyncio.BoundedSemaphore``.
+    """A semaphore with a maximum number of permits. As ``asyncio.BoundedSemaphore``.
 
     Otherwise as :class:`Semaphore`; ``value`` is also the limit. Any thread.
     """
@@ -176,14 +176,14 @@ class BoundedSemaphore(aiologic.BoundedSemaphore):
         return True
 
     def locked(self) -> bool:
-        """Whether there is no permit at this moment."""
+        """Whether no permit is available now."""
         return self.value == 0
 
     def release(self, count: int = 1) -> None:
-        """Give back permits. As ``asyncio.BoundedSemaphore.release``.
+        """Return permits. As ``asyncio.BoundedSemaphore.release``.
 
         Raises:
-            ValueError: there would be more than at first.
+            ValueError: there would be more than the initial number.
         """
         try:
             super().release(count)
@@ -192,16 +192,16 @@ class BoundedSemaphore(aiologic.BoundedSemaphore):
 
 
 class CapacityLimiter(aiologic.CapacityLimiter):
-    """A semaphore that knows its borrowers. asyncio has none; as ``anyio.CapacityLimiter``.
+    """A semaphore that tracks its borrowers. Not in asyncio; like ``anyio.CapacityLimiter``.
 
-    A task or thread borrows one token at most, and gives back its own only. ``total_tokens``,
-    ``borrowed_tokens``, ``available_tokens`` and ``borrowers`` say how things stand.
+    A task or thread borrows at most one token, and returns only its own. ``total_tokens``,
+    ``borrowed_tokens``, ``available_tokens`` and ``borrowers`` show the current state.
 
     For threads: ``with limiter``, ``green_acquire(*, blocking=True, timeout=None)``, which returns
     whether it was acquired, and ``green_release()``. Any thread.
 
     Args:
-        total_tokens: how many may hold a token at once.
+        total_tokens: the number of tokens.
 
     Raises:
         ValueError: ``total_tokens`` is negative.
@@ -221,7 +221,7 @@ class CapacityLimiter(aiologic.CapacityLimiter):
         await self.async_acquire()
 
     def release(self) -> None:
-        """Give the current task's token back. For tasks.
+        """Return the current task's token. For tasks.
 
         Raises:
             RuntimeError: the current task has none.
@@ -232,7 +232,7 @@ class CapacityLimiter(aiologic.CapacityLimiter):
 class Event:
     """A flag that others wait for. As ``asyncio.Event``, and for threads ``threading.Event``.
 
-    ``set()`` wakes all that wait at that moment, also if ``clear()`` follows at once. Built on
+    ``set()`` wakes all current waiters, even if ``clear()`` follows immediately. Built on
     ``aiologic.REvent``. Any thread.
     """
 
@@ -247,7 +247,7 @@ class Event:
 
     @property
     def waiting(self) -> int:
-        """How many tasks and threads wait."""
+        """The number of waiting tasks and threads."""
         return self._event.waiting
 
     def is_set(self) -> bool:
@@ -255,7 +255,7 @@ class Event:
         return self._event.is_set()
 
     def set(self) -> None:
-        """Set it, and wake all that wait, on their own loops and threads."""
+        """Set it, and wake all waiters, on their own loops and threads."""
         self._event.set()
 
     def clear(self) -> None:
@@ -273,7 +273,7 @@ class Event:
 
 
 class Condition:
-    """A lock, and a queue of those who wait for a change. As ``asyncio.Condition``.
+    """A lock with a queue of waiters for a change. As ``asyncio.Condition``.
 
     For threads: ``with condition``, :meth:`green_wait` and :meth:`green_wait_for`; ``notify`` and
     ``notify_all`` are the same for both. Built on ``aiologic.Condition``. Any thread.
@@ -324,11 +324,11 @@ class Condition:
 
     @property
     def waiting(self) -> int:
-        """How many tasks and threads wait to be notified."""
+        """The number of tasks and threads that wait to be notified."""
         return self._condition.waiting
 
     def locked(self) -> bool:
-        """Whether somebody owns the lock."""
+        """Whether the lock is held."""
         return self._lock.locked()
 
     async def acquire(self) -> Literal[True]:
@@ -371,7 +371,7 @@ class Condition:
         return self._condition.wait(timeout)
 
     def green_wait_for[T](self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        """As :meth:`wait_for`, blocking a thread; at the end of its time, a false value.
+        """As :meth:`wait_for`, blocking a thread; returns a false value after the timeout.
 
         Raises:
             RuntimeError: the current thread does not own the lock.
@@ -379,20 +379,20 @@ class Condition:
         return self._condition.wait_for(predicate, timeout, delegate=False)
 
     def notify(self, n: int = 1) -> None:
-        """Wake ``n`` of those who wait, longest first. As ``asyncio.Condition.notify``.
+        """Wake ``n`` waiters, longest waiting first. As ``asyncio.Condition.notify``.
 
         Raises:
-            RuntimeError: nobody owns the lock.
+            RuntimeError: the lock is not held.
         """
         self._check_locked()
         if n > 0:
             self._condition.notify(n)
 
     def notify_all(self) -> None:
-        """Wake all who wait. As ``asyncio.Condition.notify_all``.
+        """Wake all waiters. As ``asyncio.Condition.notify_all``.
 
         Raises:
-            RuntimeError: nobody owns the lock.
+            RuntimeError: the lock is not held.
         """
         self._check_locked()
         self._condition.notify_all()
@@ -405,18 +405,18 @@ class Condition:
 class BrokenBarrierError(
     aiologic.BrokenBarrierError, asyncio.BrokenBarrierError, threading.BrokenBarrierError
 ):
-    """A barrier is broken, or was reset while somebody waited, on a loop or in a thread."""
+    """A barrier is broken, or was reset while a task or thread waited."""
 
 
 class Barrier:
-    """A place where a number of tasks and threads wait for each other. As ``asyncio.Barrier``.
+    """A point where a number of tasks and threads wait for each other. As ``asyncio.Barrier``.
 
-    It differs from asyncio's in that it breaks, as ``threading.Barrier`` does, when one who waits
-    is cancelled or runs out of time: the others get :exc:`BrokenBarrierError`. It can be used
-    again after :meth:`reset`. Built on ``aiologic.RBarrier``. Any thread.
+    Unlike asyncio's it breaks, like ``threading.Barrier``, when a waiter is cancelled or times
+    out: the other waiters get :exc:`BrokenBarrierError`. It can be used again after
+    :meth:`reset`. Built on ``aiologic.RBarrier``. Any thread.
 
     Args:
-        parties: how many have to come.
+        parties: the number of tasks and threads to wait for.
 
     Raises:
         ValueError: ``parties`` is less than one.
@@ -446,21 +446,21 @@ class Barrier:
 
     @property
     def parties(self) -> int:
-        """How many have to come."""
+        """The number of tasks and threads to wait for."""
         return self._barrier.parties
 
     @property
     def n_waiting(self) -> int:
-        """How many wait."""
+        """The number of waiting tasks and threads."""
         return self._barrier.waiting
 
     @property
     def broken(self) -> bool:
-        """Whether nobody can wait here until it is reset."""
+        """Whether the barrier is broken, until it is reset."""
         return self._barrier.broken
 
     async def wait(self) -> int:
-        """Wait until all have come; return a number from 0 to ``parties - 1``, each to one.
+        """Wait until all have arrived; return a number from 0 to ``parties - 1``, unique to each.
 
         Raises:
             BrokenBarrierError: the barrier is broken, or was broken or reset meanwhile.
@@ -471,18 +471,18 @@ class Barrier:
             raise _broken(self) from None
 
     def green_wait(self, timeout: float | None = None) -> int:
-        """As :meth:`wait`, blocking a thread. At the end of its time it breaks the barrier."""
+        """As :meth:`wait`, blocking a thread. A timeout breaks the barrier."""
         try:
             return self._barrier.wait(timeout)
         except aiologic.BrokenBarrierError:
             raise _broken(self) from None
 
     async def reset(self) -> None:
-        """Make the barrier whole and empty; those who wait get :exc:`BrokenBarrierError`."""
+        """Reset the barrier to its empty state; waiters get :exc:`BrokenBarrierError`."""
         self._barrier.reset()
 
     async def abort(self) -> None:
-        """Break the barrier; those who wait, and who come, get :exc:`BrokenBarrierError`."""
+        """Break the barrier; present and future waiters get :exc:`BrokenBarrierError`."""
         self._barrier.abort()
 
     def green_reset(self) -> None:
