@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="serve an ASGI application on every loop of one process",
-        # What follows is parsed by click, which uvicorn's options are made for.
+        # click parses the rest, because uvicorn's options are click options.
         add_help=False,
         prefix_chars="\0",
     )
@@ -76,7 +76,7 @@ def _command() -> click.Command:
             parameter.opts,
             hidden=True,
             expose_value=False,
-            # What the environment says of it is told in the log.
+            # Its environment variable is reported in the log instead.
             allow_from_autoenv=False,
             callback=_refused,
         )

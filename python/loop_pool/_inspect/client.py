@@ -458,7 +458,7 @@ def tree(tasks: tuple[Task, ...]) -> Iterator[Node]:
     for root in (*roots, *by_id.values()):
         if root.id in shown:
             continue
-        # Not by recursion: a chain of tasks may be as long as it likes.
+        # Iterative: a chain of tasks may be longer than the recursion limit.
         pending: list[tuple[Task, tuple[bool, ...]]] = [(root, ())]
         while pending:
             task, last = pending.pop()

@@ -110,7 +110,7 @@ class Observer:
             reports += own
         _tie(reports, _identify(reports))
         answer["tasks"] = [each.outline for each in reports]
-        # What the look has cost: processor seconds, of the loops and of this thread.
+        # CPU seconds of this reading, in the loops and in this thread.
         answer["cost"] = sum(visit.cost for visit in visits) + time.thread_time() - before
         return answer
 
@@ -241,7 +241,7 @@ class _Visit:
         """Taken once, never waited for: by the loop when it begins, or by who gives up on it."""
         self._limit = limit
         self._answers = answers
-        # The oldest comes last. Belongs to who has the claim.
+        # The oldest comes last. Owned by the holder of the claim.
         self._rest = _tasks_of(member)
         self.count = len(self._rest)
 
@@ -295,7 +295,7 @@ class _Visit:
                 )
                 self._add(TaskReport(report, sample.coro))
             elif task_registry.current_task(loop) is seen.task:
-                # What it is called could be had only once its step has ended.
+                # Its name is available only after its step has ended.
                 self._add(TaskReport(task_view.outline(seen, "running", name=None, coro=None)))
             else:
                 self._add(task_view.glance(seen))

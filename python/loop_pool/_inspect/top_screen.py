@@ -153,7 +153,7 @@ class Top(App[int]):
         self._tasks_due = 0.0
         """When the tasks may be looked at again."""
         self._read_now = asyncio.Event()
-        # Kept, as what is read at the end may be shown when they are on the screen no more.
+        # Kept, because the last reading may be shown after they have left the screen.
         self._title, self._settings, self._message, self._heading, self._frames, self._narrow = (
             Static(id=name, markup=False)
             for name in ("title", "settings", "message", "heading", "frames", "narrow")
@@ -211,7 +211,7 @@ class Top(App[int]):
                 closed = self._looked is not None and str(error) == _not_inspected(self._pid)
                 trouble = f"the pool of process {self._pid} has closed" if closed else str(error)
                 self._fail(trouble, "showing the last reading. Retrying.")
-            # Of a pool that is new there are no tasks and no rates yet.
+            # A new pool has no tasks and no rates yet.
             pause = min(BETWEEN, self._interval) if new and self._reading else self._interval
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._read_now.wait(), pause)

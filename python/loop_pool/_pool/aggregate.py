@@ -288,7 +288,7 @@ class _Each:
             raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
-        # Whatever else can be closed, a file say, is the program's.
+        # Anything else that can be closed, such as a file, belongs to the program.
         if isinstance(self._items, Generator):
             self._items.close()
 

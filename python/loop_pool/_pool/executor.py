@@ -151,7 +151,7 @@ class _OwnPool:
         self.ended.set_running_or_notify_cancel()
         self._begun: concurrent.futures.Future[Pool] = concurrent.futures.Future()
         self._calls: concurrent.futures.Future[CallQueue] = concurrent.futures.Future()
-        # A daemon, as the interpreter waits for others before it lets us end this one.
+        # A daemon thread: the interpreter joins others before the exit hook that ends this one.
         self._thread = threading.Thread(target=self._main, name="loop-pool-executor", daemon=True)
         self._thread.start()
         self.pool = self._begun.result()

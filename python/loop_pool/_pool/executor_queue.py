@@ -156,7 +156,7 @@ class CallQueue:
             self._workers.rotate(-1)
             if worker.awake:
                 continue
-            # A loop whose thread was given up is closed: its worker stays as it is.
+            # The loop of an abandoned thread is closed: its worker stays awake.
             worker.awake = True
             try:
                 worker.loop.call_soon_threadsafe(self._serve, worker, context=worker.context)

@@ -48,7 +48,7 @@ def _way(made: object, enter: bool | None, *, guess: bool) -> _Way:
     enters_async = hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")
     enters = hasattr(kind, "__enter__") and hasattr(kind, "__exit__")
     if enter is None:
-        # What contextlib makes of a generator function is of no use unless it is entered.
+        # A context manager made by contextlib is useless unless it is entered.
         enters_async_by_itself = isinstance(made, contextlib.AsyncContextDecorator)
         enters = enters and isinstance(made, contextlib.ContextDecorator)
     if enter is not False and enters_async and (enter or enters_async_by_itself):
@@ -96,7 +96,7 @@ class Value:
         way = _way(made, self._enter, guess=self._close is None)
         if way is _Way.AWAIT:
             made = await made
-            # A coroutine that returns a client may have begun what entering it would begin.
+            # A coroutine that returns a client may already have done what entering it would do.
             way = _way(made, self._enter, guess=False)
             if way is _Way.AWAIT and self._enter:
                 raise TypeError(f"{made!r} is not a context manager and cannot be entered")

@@ -110,7 +110,7 @@ class _Member:
         does after an error out of an exception handler, unless it never gets further.
         """
         in_vain = 0
-        # A turn may both stop the loop and fail. When the pool's time is up nobody has to say so.
+        # A turn may both stop the loop and fail. When the pool's time is up the run ends by itself.
         while not (self._stopping or _core._was_cut_short(loop)):
             turns = loop._stats()["turns"]
             try:
@@ -135,7 +135,7 @@ class _Member:
             self.ended = True
         loop = getattr(self, "loop", None)
         for task in [] if loop is None else loop._shut_spawned():
-            # To show one that is inside its step would be to wait for that.
+            # Formatting a task inside its step would wait for the step.
             what = "the task" if stuck else repr(task)
             task._abandon(RuntimeError(f"{self.name} ended before {what} was done"))
 

@@ -95,8 +95,8 @@ class Pool:
         self._signals = PoolSignals(lambda index: self._members[index].loop)
         self._interrupted = False
         self._shutdown: asyncio.Task[None] | None = None  # the task that ends the pool
-        # Under the lock: what executors have the loops do; None when the pool has refused them.
-        # Re-entrant, as a finalizer may end an executor meanwhile.
+        # Under the lock: the call queues of executors; None when the pool refuses them.
+        # Re-entrant, because a finalizer may end an executor meanwhile.
         self._call_queues_lock = threading.RLock()
         self._call_queues: dict[object, CallQueue] | None = {}
 
@@ -158,8 +158,8 @@ class Pool:
         """Adopt loop 0 and start the other threads, one after another."""
         self._members[0].adopt(loop)
         if len(self._members) > 1:
-            # `asyncio.sleep` and its like, looked up by every loop: the module has a `__getattr__`,
-            # so the interpreter cannot avoid counting what it finds there.
+            # Every loop looks up `asyncio.sleep` and others. The module has a `__getattr__`, so
+            # the interpreter cannot avoid counting references to what it finds there.
             shared = (getattr(asyncio, name) for name in asyncio.__all__)
             _core._stop_counting(
                 *(thing for thing in shared if isinstance(thing, type) or inspect.isroutine(thing))
@@ -231,7 +231,7 @@ class Pool:
         """Have the threads end, without waiting for them."""
         self._refuse()
         for member in self._members:
-            # Also one whose thread is only about to begin: it ends by itself.
+            # A thread that is about to start is included: it ends without running the loop.
             if member.thread is not None:
                 with contextlib.suppress(RuntimeError):  # its loop has closed meanwhile
                     member.stop()
@@ -244,7 +244,7 @@ class Pool:
         threads = [(member, member.thread) for member in self._members if member.thread is not None]
         soon = deadline
         if deadline is not None:
-            # A deadline that others have used up leaves a healthy thread the time to end.
+            # If others have used up the deadline, a healthy thread still has time to end.
             enough = deadline + grace.ENOUGH * grace.GRACE
             deadline = max(deadline, min(time.monotonic() + grace.GRACE / 2, enough))
             soon = min(time.monotonic() + grace.GRACE / 20, enough)

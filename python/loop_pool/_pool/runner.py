@@ -169,10 +169,10 @@ class Runner:
         late = None if deadline is None else deadline + grace.LATE * grace.GRACE
         pause = Pause()
         if late is not None and timeout is not None:
-            # Other threads may post faster than a loop gets on, and its turns take ever longer.
+            # Other threads may post faster than a loop runs callbacks, so its turns become longer.
             for member in pool._members:
                 _core._end_run_at(member.loop, min(int(late * 1e9), 1 << 63))
-                # By whichever loop gets to it.
+                # The first loop that runs it wins.
                 with contextlib.suppress(RuntimeError):
                     member.loop.call_soon_threadsafe(member.loop.call_later, timeout, pause.begin)
         try:

@@ -267,7 +267,7 @@ async def _listen_on_every_loop(
     pool = current_pool()
     members = pool._members
     shared = pool._core.new_server() if len(members) > 1 else None
-    # The program's own word: several may have the address, nobody else may, or nothing said.
+    # The program's choice: share the address, keep it exclusive, or the default.
     reuse_port = options.get("reuse_port")
     again = _bind_again if reuse_port or reuse_port is None else _share
     servers: list[tuple[_Member, asyncio.Server]] = []
@@ -278,7 +278,7 @@ async def _listen_on_every_loop(
             server = await make(host=host, port=port, **options)
             servers.append((member, server))
             return server
-        # Bound for itself alone, which fails if anybody has the address, whatever that one allows.
+        # Bound exclusively first, which fails if the address is in use, even by a sharing socket.
         # The other loops' sockets may join it afterwards.
         starts = options.get("start_serving", True)
         server = await make(host=host, port=port, **{**options, "start_serving": False})

@@ -53,7 +53,7 @@ def run_to_its_end(
             ``KeyboardInterrupt`` is the user's wish not to wait.
     """
     loop = pool._members[0].loop
-    # Past the program's task factory, which could make anything of it.
+    # Bypass the program's task factory, which could return anything.
     ours = _quietly(_shut_down, pool, deadline, stuck)
     task = asyncio.Task(ours, loop=loop)
     first: BaseException | None = None
@@ -65,7 +65,7 @@ def run_to_its_end(
                 raise
             first = first or error
         except RuntimeError:
-            # The loop was stopped, perhaps by what the run before has left: a callback of its end.
+            # The loop was stopped, perhaps by a done callback left over from the run before.
             if task.done() or loop.is_closed() or loop.is_running():
                 raise
             if late is not None and time.monotonic() >= late:
@@ -86,7 +86,7 @@ async def _shut_down(pool: Pool, deadline: float | None, stuck: set[_Member]) ->
     """Phases 2 to 5, on loop 0; ``stuck`` gets the loops that are inside a callback."""
     pool._shutdown = asyncio.current_task()
     executors = {member: member.loop._threads_of_executor() for member in pool._members}
-    # It keeps the deadline, so who is silent is inside a callback.
+    # It keeps the deadline, so a loop that does not respond is inside a callback.
     stuck |= await _on_every_loop(pool, _cancel_tasks, deadline, stuck, stuck)
     late: set[_Member] = set()
     close = close_locals if stuck else _close_all
@@ -207,7 +207,7 @@ def _report(member: _Member, done: Collection[asyncio.Task[Any]], deadline: floa
     failed = [task for task in done if not task.cancelled() and task.exception() is not None]
     enough = math.inf if deadline is None else deadline + grace.REPORTING
     for n, task in enumerate(failed):
-        # What a program's handler does may take a while.
+        # The program's exception handler may take long.
         if time.monotonic() > enough:
             logger.error(
                 "%s: exceptions of %d more tasks are not reported", member.name, len(failed) - n
@@ -227,7 +227,7 @@ def _name(member: _Member, pending: Collection[asyncio.Task[Any]]) -> None:
     enough = time.monotonic() + grace.REPORTING
     shown = 0
     for task in itertools.islice(pending, SHOWN):
-        # So may what its coroutine's `repr`, or a handler of the log, does.
+        # The `repr` of a coroutine or a log handler may take long.
         if shown and time.monotonic() > enough:
             break
         logger.error("%s: this task did not end in time: %r", member.name, task)

@@ -154,6 +154,6 @@ def spawn[T](
     except BaseException:
         _close(coro)
         raise
-    # The loop that runs here takes it itself where it cannot leave it to all.
+    # Without a run queue the running loop starts the coroutine itself.
     here = asyncio.get_running_loop() if loop is None else loop
     return spawn_in(pool, coro, loop=here, name=name, context=context)

@@ -203,7 +203,7 @@ class Watch:
         answered = member.probes.ask()
         stands = stands_still(loop, callback, answered, SOON)
         if not stands:
-            # Its thread may run native code, attached: who waited for it would make others wait.
+            # Its thread may run native code attached: waiting for it would delay other threads.
             seen = seen_from_outside(member.probes.native_id)
             if _core._is_blocked(loop, callback) is None:
                 seen = ()  # It may be another callback's.
@@ -301,7 +301,7 @@ def _describe(incident: StuckLoop) -> str:
     name = "a task" if incident.task_name is None else f"task {incident.task_name!r}"
     if not incident.task_stack:
         return name
-    # Where the program's own code begins: before it there may be the coroutine of `call`, say.
+    # Where the program's own code begins: internal coroutines, such as that of `call`, precede it.
     program = (each for each in incident.task_stack if _PACKAGE not in Path(each.filename).parents)
     first = next(program, incident.task_stack[0])
     return f"{name}, coroutine {first.name}() in {first.filename}"

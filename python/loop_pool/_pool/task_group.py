@@ -47,7 +47,7 @@ class TaskGroup:
         self._lock = threading.RLock()
         # Under the lock.
         self._tasks: set[PoolTask[Any]] = set()
-        self._joining = 0  # calls of `create_task` that have passed the door
+        self._joining = 0  # calls of `create_task` that were admitted
         self._exiting = False
         self._aborting = False
         self._cancelled_early = False  # before it was entered
@@ -92,7 +92,7 @@ class TaskGroup:
         del traceback
         try:
             await self._leave(exc)
-            # What is left is the cancellation that `cancel` has asked for.
+            # The remaining cancellation is the one that `cancel` requested.
             return True
         finally:
             # Exceptions refer to frames, and these to the group.
@@ -145,7 +145,7 @@ class TaskGroup:
             if group is asyncio.get_running_loop():
                 task.add_done_callback(self._ended)
             else:
-                # The group's own loop is to be told, not this one.
+                # Notify the group's own loop, not this one.
                 group.call_soon_threadsafe(task.add_done_callback, self._ended)
             if aborting:
                 task.cancel()
@@ -206,7 +206,7 @@ class TaskGroup:
             if self._base_error is not None:
                 raise self._base_error
             if self._parent_cancelled:
-                # A cancellation of ours ends here, unless somebody else asked for one besides.
+                # Our cancellation ends here, unless another one was requested as well.
                 if parent.uncancel() == 0:
                     cancelled = None
                 elif cancelled is None:

@@ -49,8 +49,8 @@ class _Connection:
             try:
                 await await_on_loop(self._loop, self._take_in)
             except CancelledError:
-                # Perhaps before the call was begun: who asks again and again without waiting, as
-                # Starlette's `is_disconnected` does, would never be told.
+                # Perhaps before the call started: a caller that polls without waiting, such as
+                # Starlette's `is_disconnected`, would never see the message otherwise.
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(self._look)
                 raise

@@ -83,7 +83,7 @@ class ConcurrencyLimit:
     async def _let_all_look(self) -> None:
         looking: list[Any] = []
         for loop in self._states:
-            # One that has ended has no connections any more.
+            # A loop that has ended has no connections.
             with contextlib.suppress(RuntimeError):
                 looking.append(spawn(_have_turns(), loop=loop))
         if looking:
@@ -92,7 +92,7 @@ class ConcurrencyLimit:
     def _is_reached(self) -> bool:
         """Whether a request is one too many, which is among those that are counted."""
         limit = self._limit or 0
-        # Loops that are asked at the same time see each other's: none lets one more in.
+        # Loops that check at the same time see each other's requests, so none admits one too many.
         return (
             sum(len(state.connections) for state in self._states.values()) >= limit
             or sum(len(state.tasks) for state in self._states.values()) > limit

@@ -28,7 +28,7 @@ def log_config() -> dict[str, Any]:
     config["handlers"]["access"]["filters"] = ["loop"]
     access = config["formatters"]["access"]
     access["fmt"] = access["fmt"].replace("%(levelprefix)s ", "%(levelprefix)s %(loop)s ")
-    # What the pool itself has to say goes where uvicorn's words go.
+    # The pool's own messages use the same handler as uvicorn's.
     config["loggers"]["loop_pool"] = {
         "handlers": ["default"],
         "level": "WARNING",

@@ -131,12 +131,12 @@ class LoopServer:
         """
         self._leaving = [(b"connection", b"close")]
         self._set_headers()
-        # A connection in its TLS handshake is none of uvicorn's yet, but the listener's.
+        # During its TLS handshake a connection belongs to the listener, not yet to uvicorn.
         closed = None if listening is None else self.loop.create_task(listening.wait_closed())
         seen: dict[Any, float] = {}
         ending: set[Any] = set()
         begun = served = time.monotonic()
-        # uvicorn's sets tell nobody when they are empty.
+        # uvicorn's sets have no notification for becoming empty, so they are polled.
         while not self._forced:
             now = time.monotonic()
             late = now >= deadline
@@ -153,7 +153,7 @@ class LoopServer:
             if not all(_has_all(connection) for connection in self._connections()):
                 served = now
             elif now - served >= TLS_TIMEOUT and now - begun >= idle:
-                # Only clients that owe their part of TLS are left.
+                # Only clients that have not completed their part of TLS remain.
                 if listening is not None:
                     listening.close_clients()
                 for task in self._taking:

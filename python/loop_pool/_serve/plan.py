@@ -206,7 +206,7 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
         files += ["ssl_certfile", "ssl_keyfile", "ssl_ca_certs"]
     for name in files:
         if path := options.get(name):
-            # ssl would not say which file it cannot read. A number is no path.
+            # ssl does not say which file it cannot read. A number is not a path.
             open(os.fspath(path), "rb").close()
     if options.get("env_file") and importlib.util.find_spec("dotenv") is None:
         raise ImportError("env_file needs python-dotenv: pip install python-dotenv")
@@ -225,7 +225,7 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
     except OSError, ImportError:
         raise
     except Exception as error:
-        # Whatever a configuration of logging may contain.
+        # A logging configuration may raise anything.
         given = plan.options.get("log_config")
         if given is None:
             raise

@@ -214,7 +214,7 @@ class Serving:
         plan = self._plan
         if plan.shutdown_delay:
             await _either(asyncio.sleep(plan.shutdown_delay), self._forced)
-        # Not before: until then all goes on.
+        # Not earlier: until then everything continues.
         self._uvicorn.end(self._signal)
         await self._close(server)
         drain_timeout = plan.timeout_drain
@@ -291,7 +291,7 @@ class Serving:
             if not task.done():
                 logger.error("%s did not shut down in time", loop_server.name)
                 task.cancel()
-                # It would not answer what comes next either.
+                # It would not respond to the next request either.
                 del self._loop_servers[loop_server.loop]
             elif (error := error_of(task)) is not None:
                 logger.error("%s failed to shut down", loop_server.name, exc_info=error)

@@ -157,7 +157,7 @@ def _reload(plan: Plan, pool_options: dict[str, Any]) -> None:
     config = config_of(plan, reload=True)
     options = {name: value for name, value in plan.options.items() if "reload" not in name}
     plan = plan._replace(options=options, timeout_drain=0.0)
-    # The socket stays open here, so that nobody is refused while the process is replaced.
+    # The socket stays open here, so that no connection is refused while the process restarts.
     with sockets.bound(plan.place, config.backlog) as sock:
         ours = sockets.identity(plan.place)
         reloader = ChangeReload(
@@ -188,7 +188,7 @@ def _serve(plan: Plan, pool_options: dict[str, Any], sockets: Sequence[socket.so
     with Runner(**pool_options) as runner:
         with contextlib.suppress(KeyboardInterrupt):  # before the signals are ours
             runner.run(serving.run())
-        # The end of the pool has what is left of the one deadline.
+        # The shutdown of the pool gets the rest of the deadline.
         runner._shutdown_timeout = max(GRACE, serving.deadline - time.monotonic())
     if serving.failure is not None:
         raise serving.failure

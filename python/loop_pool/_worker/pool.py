@@ -122,7 +122,7 @@ class TrackingReceiver(Receiver):
     async def give_up(self, timeout: float | None) -> None:
         """Cancel the tasks under way and wait for them, for so many seconds at most."""
         self._given_up = True
-        # They have not failed: a middleware that retries what failed would run them twice.
+        # They have not failed: a middleware that retries failed tasks would run them twice.
         middlewares, self.broker.middlewares = self.broker.middlewares, []
         try:
             tasks = list(self.under_way)
