@@ -267,7 +267,7 @@ def test_only_what_is_under_way_in_tls_is_named(tmp_path: Path, http: str, close
         assert server.ended() == 0
         for client in [*answered, late]:
             client.close()
-    assert server.log.count("timeout graceful shutdown exceeded") == 1, server.log
+    assert server.log.count("Cancelled, timeout graceful shutdown exceeded") == 1, server.log
     assert "timeout graceful shutdown exceeded: loop-pool-" in server.log
     assert "GET /wait from" in server.log
 
