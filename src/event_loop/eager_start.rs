@@ -15,17 +15,28 @@ use super::OwnerCell;
 /// The eager starts that are under way. Owner only.
 #[derive(Debug, Default)]
 pub struct EagerStarts {
-    innermost: Option<EagerStart>,
+    innermost: EagerStart,
 }
 
-/// A task that starts. The ones around it are kept by their guards ([`Starting`]).
-#[derive(Debug)]
-struct EagerStart {
-    task: usize,
-    /// Its constructor has not asked yet whether the loop runs, after which it runs the step.
-    is_constructing: bool,
-    /// The table of tasks knows it.
-    is_registered: bool,
+/// A task that starts: its address, and the two bits below; or none. The ones around it are kept by
+/// their guards ([`Starting`]).
+#[derive(Clone, Copy, Debug, Default)]
+struct EagerStart(usize);
+
+/// Its constructor has not asked yet whether the loop runs, after which it runs the step.
+const CONSTRUCTING: usize = 1 << 0;
+/// The table of tasks knows it.
+const REGISTERED: usize = 1 << 1;
+
+impl EagerStart {
+    /// Whether this is the start of a task that the table of tasks does not know.
+    fn is_unregistered(self) -> bool {
+        self.0 != 0 && self.0 & REGISTERED == 0
+    }
+
+    fn is_of(self, task: usize) -> bool {
+        self.0 & !(CONSTRUCTING | REGISTERED) == task
+    }
 }
 
 /// Who asks whether the loop runs.
@@ -47,25 +58,21 @@ impl AsMut<Self> for EagerStarts {
 
 impl EagerStarts {
     /// Begins a start inside the present one, which is returned.
-    fn begin(&mut self, task: usize) -> Option<EagerStart> {
-        let start = EagerStart { task, is_constructing: true, is_registered: false };
-        self.innermost.replace(start)
+    fn begin(&mut self, task: usize) -> EagerStart {
+        debug_assert_eq!(task & (CONSTRUCTING | REGISTERED), 0, "objects are aligned");
+        std::mem::replace(&mut self.innermost, EagerStart(task | CONSTRUCTING))
     }
 
     /// Ends the present start, and goes on with the one around it.
-    fn end(&mut self, outer: Option<EagerStart>) -> Option<EagerStart> {
+    fn end(&mut self, outer: EagerStart) -> EagerStart {
         std::mem::replace(&mut self.innermost, outer)
     }
 
     /// Somebody asks whether the loop runs. A constructor asks once.
     pub fn asked_whether_running(&mut self) -> Asker {
-        match &mut self.innermost {
-            Some(start) if start.is_constructing => {
-                start.is_constructing = false;
-                Asker::Constructor
-            }
-            _ => Asker::Program,
-        }
+        let is_constructing = self.innermost.0 & CONSTRUCTING != 0;
+        self.innermost.0 &= !CONSTRUCTING;
+        if is_constructing { Asker::Constructor } else { Asker::Program }
     }
 
     /// Another task is about to start inside `running`, which is asyncio's current task, while `shown` is
@@ -73,12 +80,11 @@ impl EagerStarts {
     /// start's own task is registered once; any other is one that the loop was not told of, unless it is
     /// the one shown.
     pub fn must_register(&mut self, running: usize, shown: usize) -> bool {
-        match &mut self.innermost {
-            Some(start) if start.task == running && !start.is_registered => {
-                start.is_registered = true;
-                true
-            }
-            _ => shown != running,
+        if self.innermost.is_unregistered() && self.innermost.is_of(running) {
+            self.innermost.0 |= REGISTERED;
+            true
+        } else {
+            shown != running
         }
     }
 }
@@ -89,7 +95,7 @@ impl EagerStarts {
 pub struct Starting<'a, T: AsMut<EagerStarts>> {
     /// What the loop's owner touches.
     local: &'a OwnerCell<T>,
-    outer: Option<EagerStart>,
+    outer: EagerStart,
     /// Not `Send`: it ends on the thread where it began.
     _thread: PhantomData<*const ()>,
 }
@@ -105,13 +111,12 @@ impl<'a, T: AsMut<EagerStarts>> Starting<'a, T> {
     /// Ends the start. Whether the table of tasks has still to learn of the task, unless it is done.
     #[must_use]
     pub fn end(self) -> bool {
-        ManuallyDrop::new(self).restore().is_some_and(|start| !start.is_registered)
+        ManuallyDrop::new(self).restore().is_unregistered()
     }
 
-    fn restore(&mut self) -> Option<EagerStart> {
-        let outer = self.outer.take();
+    fn restore(&self) -> EagerStart {
         // SAFETY: reaches nothing else.
-        unsafe { self.local.if_owner(|local| local.as_mut().end(outer)) }.flatten()
+        unsafe { self.local.if_owner(|local| local.as_mut().end(self.outer)) }.unwrap_or_default()
     }
 }
 
@@ -126,6 +131,12 @@ impl<T: AsMut<EagerStarts>> Drop for Starting<'_, T> {
 mod tests {
     use super::*;
     use crate::sync::thread;
+
+    /// Addresses of tasks.
+    const OUTER: usize = 16;
+    const INNER: usize = 32;
+    const OTHER: usize = 48;
+    const STEPPING: usize = 64;
 
     type Local = OwnerCell<EagerStarts>;
 
@@ -148,7 +159,7 @@ mod tests {
         let local = local();
         let _claim = local.claim().unwrap();
         assert_eq!(asker(&local), Asker::Program);
-        let starting = Starting::begin(&local, 1).unwrap();
+        let starting = Starting::begin(&local, OUTER).unwrap();
         assert_eq!(asker(&local), Asker::Constructor);
         assert_eq!(asker(&local), Asker::Program);
         assert!(starting.end());
@@ -159,9 +170,9 @@ mod tests {
     fn a_start_inside_another_asks_for_itself() {
         let local = local();
         let _claim = local.claim().unwrap();
-        let outer = Starting::begin(&local, 1).unwrap();
+        let outer = Starting::begin(&local, OUTER).unwrap();
         // The outer one's constructor has not asked yet: what it was given starts another task.
-        let inner = Starting::begin(&local, 2).unwrap();
+        let inner = Starting::begin(&local, INNER).unwrap();
         assert_eq!(asker(&local), Asker::Constructor);
         assert_eq!(asker(&local), Asker::Program);
         assert!(inner.end());
@@ -174,11 +185,11 @@ mod tests {
     fn a_starting_task_is_registered_once_when_another_starts_inside_of_it() {
         let local = local();
         let _claim = local.claim().unwrap();
-        let outer = Starting::begin(&local, 1).unwrap();
-        assert!(must_register(&local, 1, 1));
-        assert!(!must_register(&local, 1, 1));
-        let inner = Starting::begin(&local, 2).unwrap();
-        assert!(must_register(&local, 2, 2));
+        let outer = Starting::begin(&local, OUTER).unwrap();
+        assert!(must_register(&local, OUTER, OUTER));
+        assert!(!must_register(&local, OUTER, OUTER));
+        let inner = Starting::begin(&local, INNER).unwrap();
+        assert!(must_register(&local, INNER, INNER));
         assert!(!inner.end(), "it is registered already");
         assert!(!outer.end(), "so is this one");
     }
@@ -187,10 +198,10 @@ mod tests {
     fn a_task_that_the_loop_was_not_told_of_is_registered_and_the_one_shown_is_not() {
         let local = local();
         let _claim = local.claim().unwrap();
-        assert!(!must_register(&local, 9, 9), "an ordinary task's step");
-        assert!(must_register(&local, 8, 9), "the program has started one inside of it");
-        let starting = Starting::begin(&local, 1).unwrap();
-        assert!(must_register(&local, 8, 1));
+        assert!(!must_register(&local, STEPPING, STEPPING), "an ordinary task's step");
+        assert!(must_register(&local, OTHER, STEPPING), "the program has started one inside of it");
+        let starting = Starting::begin(&local, OUTER).unwrap();
+        assert!(must_register(&local, OTHER, OUTER));
         assert!(starting.end(), "that was another one");
     }
 
@@ -198,25 +209,25 @@ mod tests {
     fn a_start_that_panics_ends_and_the_one_around_it_goes_on() {
         let local = local();
         let _claim = local.claim().unwrap();
-        let outer = Starting::begin(&local, 1).unwrap();
+        let outer = Starting::begin(&local, OUTER).unwrap();
         assert_eq!(asker(&local), Asker::Constructor);
         let inner = std::panic::AssertUnwindSafe(|| {
-            let _inner = Starting::begin(&local, 2).unwrap();
+            let _inner = Starting::begin(&local, INNER).unwrap();
             panic!("in a first step");
         });
         assert!(std::panic::catch_unwind(inner).is_err());
         assert_eq!(asker(&local), Asker::Program, "the inner one's question is gone with it");
-        assert!(must_register(&local, 1, 1));
+        assert!(must_register(&local, OUTER, OUTER));
         assert!(!outer.end());
     }
 
     #[test]
     fn only_the_owner_starts_tasks() {
         let local = local();
-        assert!(Starting::begin(&local, 1).is_none());
+        assert!(Starting::begin(&local, OUTER).is_none());
         let _claim = local.claim().unwrap();
         thread::scope(|scope| {
-            scope.spawn(|| assert!(Starting::begin(&local, 1).is_none()));
+            scope.spawn(|| assert!(Starting::begin(&local, OUTER).is_none()));
         });
     }
 }

@@ -188,6 +188,10 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
 /// another, each with its first step, so that the others may be taken by idle loops meanwhile.
 #[inline(always)]
 fn begin_unstarted(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
+    // SAFETY: runs no Python.
+    if unsafe { claim.local(|local| local.extension.loop_worker.is_none()) } {
+        return Ok(());
+    }
     match next_unstarted(slf.py(), claim) {
         Some(unstarted) => begin_unstarted_from(slf, claim, unstarted),
         None => Ok(()),
