@@ -1,4 +1,4 @@
-//! What can go wrong below Python. `py` turns each variant into the exception asyncio would raise.
+//! Errors of the layers below Python. `py` maps each variant to the exception that asyncio would raise.
 //!
 //! Must never: mention Python.
 

@@ -1,8 +1,8 @@
-//! What each loop has done, for `pool.stats()`.
+//! Counters of each loop, for `pool.stats()`.
 //!
-//! In: the owner adds to its own counters (one relaxed store each, no read-modify-write, as nobody
-//! else writes). Out: any thread reads them, one by one. Each loop's counters stand on cache lines
-//! of their own.
+//! In: the owner adds to its own counters (one relaxed store each, no read-modify-write, because nobody
+//! else writes them). Out: any thread reads them, one by one. Each loop's counters have their own cache
+//! lines.
 //!
 //! Must never: be written by two threads.
 

@@ -1,10 +1,10 @@
-//! The only door to atomics, cells, locks and thread spawning.
+//! The only source of atomics, cells, locks and threads.
 //!
-//! Everything comes from `std`, or from loom when the crate is built with `--cfg loom`, so that
-//! each protocol is model-checked in the very code that runs. No other module may name
-//! `std::sync::atomic`, `std::sync::Mutex`, `std::sync::RwLock` or `std::thread::spawn`.
+//! Everything comes from `std`, or from loom if the crate is built with `--cfg loom`, so that each protocol
+//! is model-checked in the code that ships. No other module may name `std::sync::atomic`,
+//! `std::sync::Mutex`, `std::sync::RwLock` or `std::thread::spawn`.
 //!
-//! Must never: hold policy. What a lock protects is said where the lock is declared.
+//! Must never: contain policy. What a lock protects is documented where the lock is declared.
 
 #![allow(clippy::disallowed_types, reason = "this module is the door")]
 

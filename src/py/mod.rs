@@ -1,10 +1,9 @@
 //! All of pyo3: thin frozen classes over the layers below.
 //!
-//! In: calls from Python, on any thread. Out: callbacks run on their loop's own thread, attached.
-//!
-//! Free-threading rules that hold here (`CONTRIBUTING.md`): no lock is waited for while attached; no
-//! Python code runs and no Python object is dropped under a lock or while a loop's owner state is
-//! borrowed; every class that holds Python objects is traversed without a lock.
+//! In: calls from Python, in any thread. Out: callbacks, run in their loop's own thread, attached. Rules of
+//! free threading (`CONTRIBUTING.md`): no lock is waited for while attached; no Python code runs and no
+//! Python object is dropped under a lock or while a loop's owner state is borrowed; every class that holds
+//! Python objects is traversed without a lock.
 //!
 //! Must never: hold state that the layers below could hold.
 

@@ -1,4 +1,4 @@
-//! The half of a reactor that waits.
+//! The half of a reactor that waits for events: polled by one thread at a time.
 
 use std::io;
 use std::time::Duration;

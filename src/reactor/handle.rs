@@ -1,4 +1,4 @@
-//! The half of a reactor that any thread may use.
+//! The half of a reactor that any thread may use: registers descriptors and wakes the driver.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

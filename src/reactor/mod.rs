@@ -1,8 +1,8 @@
 //! All of mio: waiting for descriptors, and the timers that bound the wait.
 //!
-//! In: registrations and deadlines. Out: [`Ready`] values from [`Driver::poll`], and due timers
-//! from [`TimerHeap::pop_due`]. As in tokio, the part that waits and the part that registers are
-//! two types: one thread at a time polls the [`Driver`] by `&mut`, any thread uses the [`Handle`].
+//! In: registrations and deadlines. Out: [`Ready`] values from [`Driver::poll`], and due timers from
+//! [`TimerHeap::pop_due`]. As in tokio, waiting and registering are two types: one thread at a time polls
+//! the [`Driver`] by `&mut`, any thread uses the [`Handle`].
 //!
 //! Must never: run a callback, or know what a callback is.
 

@@ -1,8 +1,8 @@
-//! Which callback waits for which descriptor: the table behind `add_reader` and `add_writer`.
+//! The table behind `add_reader` and `add_writer`: which callback waits for which descriptor.
 //!
-//! In: a callback of the caller's type for one direction of a descriptor. Out: the callbacks of a
-//! [`Ready`] event, by reference; and every callback that was displaced, by value, so that the
-//! caller drops it after it has released the table's lock.
+//! In: a callback of the caller's type for one direction of a descriptor. Out: the callbacks of a [`Ready`]
+//! event, by reference; and every replaced callback, by value, so that the caller drops it after it has
+//! released the table's lock.
 //!
 //! Must never: drop a callback (that could run arbitrary code under the caller's lock).
 
@@ -152,12 +152,12 @@ impl<C> IoTable<C> {
         let old = entry.watch();
         let callback = Some(entry.side(direction).take()?);
         let new = entry.watch();
-        let told = arm(token, old, new);
+        let armed = arm(token, old, new);
         let mut source = None;
         if new.is_none() {
             source = self.0.remove(token).and_then(|entry| entry.source);
         }
-        Some((Displaced { callback, _source: source }, told))
+        Some((Displaced { callback, _source: source }, armed))
     }
 
     /// The descriptor whose source object satisfies `is_source`, for a removal by an object that
@@ -244,9 +244,9 @@ mod tests {
     #[test]
     fn the_kernel_is_told_of_changes_and_of_what_may_be_another_descriptor() {
         let mut table = Table::default();
-        let mut told = Vec::new();
+        let mut changes = Vec::new();
         let mut arm = |_, old, new| {
-            told.push((old, new));
+            changes.push((old, new));
             Ok(())
         };
         assert!(table.set(5, Direction::Read, "r1", None, &mut arm).is_ok());
@@ -259,7 +259,7 @@ mod tests {
         assert!(table.remove(5, Direction::Write, &mut arm).is_none());
         assert!(table.remove(5, Direction::Read, &mut arm).is_some());
         assert_eq!(
-            told,
+            changes,
             [(Watch::NONE, READ), (READ, READ), (READ, BOTH), (BOTH, READ), (READ, Watch::NONE),]
         );
         assert!(table.is_empty() && table.get(5).is_none());

@@ -1,15 +1,13 @@
-//! Values by descriptor, in memory for as many as there are, however high the descriptors' numbers.
+//! A generational slab of values keyed by descriptor; its size follows the number of values.
 //!
-//! In: a value for a descriptor. Out: its token, by which the value is found in one step: the slot of
-//! a slab, and a generation that tells it apart from what the slot held before. By its descriptor a
-//! value is found through a hash table.
-//!
-//! ```text
-//!  descriptor -> by_fd -> slot ----v
-//!  event's token: (slot, generation) -> slab[slot]: (descriptor, generation, value)
-//! ```
+//! In: a value for a descriptor. Out: its token (slot and generation), which finds the value in one step.
+//! The generation distinguishes it from earlier values of the slot. A hash table finds values by
+//! descriptor.
 //!
 //! Must never: drop a value that it holds (that could run arbitrary code under the caller's lock).
+
+//  descriptor -> by_fd -> slot ----v
+//  event's token: (slot, generation) -> slab[slot]: (descriptor, generation, value)
 
 use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,17 +1,14 @@
-//! Timers ordered by deadline, each of which can be cancelled at once.
+//! Timers ordered by deadline, with immediate removal of cancelled ones.
 //!
-//! In: a deadline in seconds of the monotonic clock, and a value. Out: the values that are due, in
-//! the order of their deadlines, those of one deadline in the order of insertion; or a cancelled
-//! value, at once, so that nothing is kept alive until a deadline that no longer matters.
+//! In: a deadline in seconds of the monotonic clock, and a value. Out: the due values, ordered by deadline
+//! and then by insertion; or a cancelled value, at once, so that nothing is kept alive until its deadline.
 //!
-//! A four-ary heap over a slab: for each slab slot its place in the heap is known, so a removal costs
-//! O(log n). Keys carry a generation, so a key that has outlived its timer removes nothing.
-//!
-//! Which of two timers comes first is a coin's toss to the processor, so the order is computed and
-//! not branched on; and as every step down the heap moves a timer, the places are kept apart from the
-//! values, in a table that is small enough to stay near the processor.
-//!
-//! Must never: drop a value (that could run arbitrary code under the caller's borrow).
+//! A four-ary heap over a slab: each slab slot knows its position in the heap, so removal costs O(log n).
+//! Keys carry a generation, so a key whose timer is gone removes nothing.
+
+// The processor cannot predict which of two timers comes first, so the order is computed without branches. Each
+// step down the heap moves a timer, so the positions are kept apart from the values, in a table that is small
+// enough to stay in the cache.
 
 use crate::id::TimerKey;
 

@@ -1,9 +1,9 @@
-//! The queues that jobs lie in: one deque per thread, which its owner fills and empties and others
-//! steal from; and one injector, for threads that have no deque.
+//! Job queues: one deque per thread, which its owner fills and empties and others steal from; and one
+//! injector for threads without a deque.
 //!
-//! In: jobs. Out: each of them once, oldest first. Built on crossbeam-deque; as that does not run
-//! under loom, a model with the same interface takes its place there. The model's emptiness is a
-//! relaxed load, which promises less than crossbeam's own, so no proof leans on crossbeam's fences.
+//! In: jobs. Out: each job once, oldest first. Built on crossbeam-deque. That does not run under loom,
+//! where a model with the same interface replaces it. The model's `is_empty` is a relaxed load, which
+//! guarantees less than crossbeam's, so no proof depends on crossbeam's fences.
 
 #[cfg(not(loom))]
 mod imp {

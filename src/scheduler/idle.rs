@@ -1,4 +1,4 @@
-//! The sleep state of one loop: see `README.md` beside this file for the protocol.
+//! The sleep state of one loop. `README.md` beside this file has the protocol.
 
 use crate::sync::announce::{Announced, announce};
 use crate::sync::atomic::{
@@ -208,8 +208,8 @@ mod tests {
     #[test]
     fn a_summons_that_comes_before_the_last_look_is_kept() {
         let idle = Idle::default();
-        let verdict = idle.park(|_| idle.summon(KIND_ONE));
-        assert!(matches!(verdict, Park::Work));
+        let parked = idle.park(|_| idle.summon(KIND_ONE));
+        assert!(matches!(parked, Park::Work));
         assert!(idle.take_permit().is_some());
     }
 

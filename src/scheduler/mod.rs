@@ -1,13 +1,11 @@
-//! Who sleeps, who is woken, and who works for whom.
+//! Sleeping, waking and stealing between the threads of a pool.
 //!
-//! In: "I have nothing to do" from an owner, "I have posted something" from anybody, jobs from a
-//! thread that has more than it will get to soon. Out: verdicts as values (whether to go to sleep,
-//! whether to wake, whether one was woken to search) and jobs, to the thread that found them. The
-//! two protocols, and the arguments that they lose no wakeup and sleep through no job, stand in
-//! `README.md` beside this file; their models are tested under loom.
+//! In: an owner without work; posts from any thread; jobs that a thread cannot run soon. Out: decisions as
+//! values (whether to sleep, whether to wake, whether a thread was woken to search), and jobs, to the
+//! thread that found them. `README.md` beside this file has the protocols and the argument that no wakeup
+//! and no job is lost; their models run under loom.
 //!
-//! Must never: do the sleeping or the waking (the reactor does), or know what was posted or what a
-//! job is.
+//! Must never: sleep or wake (the reactor does), or know what was posted or what a job is.
 
 mod deque;
 mod idle;

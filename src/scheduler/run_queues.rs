@@ -1,11 +1,9 @@
-//! One run queue for each thread of a pool: work is placed on one of them by whoever makes it, done by
-//! the queue's own thread, its home, and can be taken by others until it has begun.
+//! One run queue per thread: work is pushed to a queue by any thread, and run by the queue's own thread,
+//! its home, or by a thread that takes it before it has started.
 //!
-//! In: work, pushed by any thread on any queue. Out: each piece once, oldest first, to its home or to
-//! a thread that takes it; and whom to wake, by the caller's [`Homes`]. A home that sleeps is woken for
-//! what is pushed. For what lies on the queue of one that is awake, and may be long in coming to it,
-//! one thread that would sleep is kept on the watch. The protocol and its argument stand in
-//! `README.md` beside this file, under *Run queues*.
+//! In: work. Out: each piece once, oldest first; and whom to wake, through the caller's [`Homes`]. A
+//! sleeping home is woken for a push. If the home is awake, one idle thread is kept watching instead of
+//! sleeping. The protocol is in `README.md` beside this file, under *Run queues*.
 //!
 //! Must never: decide where work is placed, or when it is taken.
 

@@ -1,5 +1,5 @@
-//! Whose turn it is to look for work: at most one thread at a time is woken to search, or searches for
-//! having been woken. Steps S2 to S7, F3 and F4 of `README.md` beside this file.
+//! The search permit: at most one thread at a time is woken to search for jobs, or searches because it was
+//! woken. Steps S2 to S7, F3 and F4 of `README.md` beside this file.
 
 use std::mem::ManuallyDrop;
 

@@ -1,8 +1,8 @@
-//! The threads of a pool that work for each other: who finds whose jobs, and who is woken for it.
+//! The state that the threads of a pool share to steal jobs and to wake each other.
 //!
-//! In: jobs, pushed by a thread on its own deque or injected by anybody; summonses. Out: jobs, to
-//! the thread that found them; and whom to wake, by the caller's [`Sleepers`]. The protocol and
-//! its argument stand in `README.md` beside this file.
+//! In: jobs, pushed by a thread on its own deque or injected by any thread; search permits. Out: jobs, to
+//! the thread that found them; and whom to wake, through the caller's [`Sleepers`]. `README.md` beside this
+//! file has the protocol and its argument.
 
 use std::iter;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a scheduler knows of its threads: their places, and how to wake one.
+//! What a scheduler knows of its threads: their indexes, and how to wake one.
 
 /// The place of one thread in its scheduler, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

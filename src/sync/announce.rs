@@ -1,36 +1,33 @@
-//! Announce and look: each of two threads announces something and then looks for what the other has
-//! announced, and at least one of them sees it.
+//! Announce, then look: each of two threads announces something and then looks for the announcement of the other;
+//! at least one of them sees it. This is the flag principle of Dekker's and Peterson's algorithms.
 //!
-//! ```text
-//! one side                                the other side
-//!   write a                                 write b
-//!   ---- order ----                         ---- order ----
-//!   look at b                               look at a
-//! ```
+//! In: a thread that has written its announcement. Out: [`Announced`], the proof that it may look; functions that
+//! must not be called without it take it as an argument.
 //!
-//! This is the flag principle of Dekker's and Peterson's algorithms. A sleeper writes "parked" and
-//! looks for work; a poster writes work and looks for a sleeper. Whoever takes something away writes
-//! "gone" and looks for users; a user writes "I use it" and looks whether it is gone. Release and
-//! acquire alone do not do it: a processor keeps a write in its store buffer while it goes on to read,
-//! so both sides may read the old value. There are two ways to order them, and the argument for both
-//! is that one side comes second.
-//!
-//! - *A fence* ([`announce`]), for any words. Sequentially consistent fences are totally ordered. What
-//!   is read behind the second one is as new as what was written before the first.
-//! - *A common word* ([`SharedFence`], [`ExchangeWord`]) that both sides change between writing and
-//!   looking, and that nothing changes but exchanges which acquire and release. The exchanges of one
-//!   word are totally ordered, and each reads what the one before it wrote. So each happens before all
-//!   later ones, and what was written before the first is seen behind the second. On most processors
-//!   this costs no more than the exchange, which an inbox makes in any case. A fence costs more, but
-//!   no cache line: it is for sides that would fight for the word.
-//!
-//! An exchange that fails is only a load, so it orders nothing. Nor does a plain store to the word: a
-//! later exchange would read that store, and no exchange before it. Hence the words are types of their
-//! own.
-//!
-//! [`Announced`] is the proof that a thread stands between its write and its look. Functions that
-//! must not be called without it take it. loom, Miri and the processor run the same code: it uses
-//! nothing that loom does not model, in particular no sequentially consistent load or store.
+//! Must never: use a sequentially consistent load or store, which loom does not model.
+
+// one side                                the other side
+//   write a                                 write b
+//   ---- order ----                         ---- order ----
+//   look at b                               look at a
+//
+// A sleeper writes "parked" and looks for work; a poster writes work and looks for a sleeper. A thread that
+// removes something writes "gone" and looks for users; a user writes "in use" and looks whether it is gone.
+// Release and acquire are not enough: a processor keeps a write in its store buffer while it continues to read, so
+// both sides may read the old value. There are two ways to order them. The argument for both is that one side
+// comes second.
+//
+// - A fence (`announce`), for any words. Sequentially consistent fences are totally ordered. Reads after the
+//   second one see everything written before the first.
+// - A common word (`SharedFence`, `ExchangeWord`) that both sides change between writing and looking, and that
+//   is only changed by exchanges which acquire and release. The exchanges of one word are totally ordered, and each
+//   reads what the previous one wrote. So each happens before all later ones, and what was written before the first
+//   is seen after the second. On most processors this costs no more than the exchange, which an inbox makes anyway.
+//   A fence costs more, but no cache line: it is for sides that would contend for the word.
+//
+// A failed exchange is only a load, so it orders nothing. Neither does a plain store to the word: a later exchange
+// would read that store, and no earlier exchange. Hence the words are separate types. loom, Miri and the processor
+// run the same code.
 
 use std::ptr;
 

@@ -1,4 +1,4 @@
-//! Socket addresses as values, to and from the kernel's form.
+//! Socket addresses as values, converted to and from the kernel's format.
 
 use std::io;
 use std::mem::{MaybeUninit, offset_of};

@@ -1,4 +1,4 @@
-//! The processor time that Linux's cgroups grant this process, as containers and services are limited.
+//! The CPU quota that Linux cgroups grant this process, as containers and services set it.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};

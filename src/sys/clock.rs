@@ -1,4 +1,4 @@
-//! The monotonic clock, in the same units and from the same source as Python's `time.monotonic()`.
+//! The monotonic clock, with the units and the source of Python's `time.monotonic()`.
 
 #[cfg(target_vendor = "apple")]
 const CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW;

@@ -1,5 +1,5 @@
-//! Calls on descriptors that others may share: a child that inherited one, a duplicate. They belong to
-//! one open file, whose `O_NONBLOCK` any holder may clear, so it is not relied upon.
+//! Calls on descriptors that others may share: a child that inherited one, or a duplicate. They refer to
+//! one open file, whose `O_NONBLOCK` any holder may clear, so these calls do not rely on it.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -1,9 +1,9 @@
-//! Level-triggered registration of a descriptor with a selector that mio made.
+//! Level-triggered registration of a descriptor with a selector that mio created.
 //!
-//! mio registers edge-triggered only, and that is what our own transports want. `add_reader` and
-//! `add_writer` promise level triggering: a callback that reads only a part is called again. To
-//! re-arm an edge costs a syscall an event; asking the kernel for levels costs none, and mio hands
-//! the events on like any other. That is why this goes past mio to the selector's descriptor.
+//! mio only registers edge-triggered, which suits our transports. `add_reader` and `add_writer` promise
+//! level triggering: a callback that reads only a part is called again. Re-arming an edge would cost a
+//! system call per event; level-triggered registration costs none, and mio returns these events like any
+//! others. That is why this module bypasses mio and uses the selector's descriptor.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -1,7 +1,7 @@
-//! Everything that calls the operating system directly, and nothing else.
+//! All direct calls of the operating system, and nothing else.
 //!
-//! In: descriptors and numbers. Out: values and `io::Error`. No policy, and no state but how a socket
-//! is closed (`owned_socket`).
+//! In: descriptors and numbers. Out: values and `io::Error`. No policy, and no state except how a socket is
+//! closed (`owned_socket`).
 //!
 //! Must never: block, or know what a loop is.
 

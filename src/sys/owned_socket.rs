@@ -1,12 +1,10 @@
-//! A socket that is ours, and the only way in which one is closed.
+//! A native socket, and the only way to close one.
 //!
-//! `close(2)` may wait: for as long as `SO_LINGER` says, if the peer does not take what is left. Whoever
-//! waits must hold nothing that others need. The layers below see to their locks and claims: what may
-//! be a socket's last owner is given back to the caller. What they cannot see is whether the thread is
-//! attached to the interpreter, which a collection of garbage in any other thread would wait for. So
-//! the layer that knows gives a function that closes ([`close_by`]), once.
-//!
-//! `shutdown(2)` of the write side does not wait: the kernel sends what is left, and the end, by itself.
+//! `close(2)` may wait, as long as `SO_LINGER` says, if the peer does not accept the remaining data;
+//! meanwhile the thread must hold nothing that others need. The layers below return a socket to their
+//! caller where a lock or claim is held. Whether the thread is attached to the interpreter is known only to
+//! `py`, which sets the function that closes ([`close_by`]) once. `shutdown(2)` of the write side does not
+//! wait.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -1,4 +1,4 @@
-//! Finding bytes in bytes, by the C library's routines.
+//! Searching bytes in bytes, with the C library's functions.
 
 use std::ptr::NonNull;
 

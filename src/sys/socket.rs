@@ -1,5 +1,5 @@
-//! Calls on sockets that do not wait, whatever mode another holder of the socket has put it in: one
-//! system call each, repeated only when a signal cut it short. None raises `SIGPIPE`.
+//! System calls on sockets that never wait, whatever mode another holder of the socket has set: one call
+//! each, repeated only if a signal interrupted it. None raises `SIGPIPE`.
 
 use std::io;
 use std::mem::MaybeUninit;

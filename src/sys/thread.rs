@@ -1,4 +1,4 @@
-//! What the kernel knows of one of our threads, asked by another.
+//! The state of one of our threads in the kernel, queried by another thread.
 
 use std::time::Duration;
 

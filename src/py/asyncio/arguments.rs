@@ -1,4 +1,4 @@
-//! The arguments of the methods that schedule a callback: `call_soon` and its like.
+//! The arguments of the methods that schedule a callback: `call_soon` and similar.
 
 use std::ptr;
 

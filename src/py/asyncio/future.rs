@@ -1,8 +1,8 @@
-//! How `create_future` makes a future of asyncio's native class: as a call of the class does, but with
-//! a dict of keywords, `{"loop": loop}`, that is made once for all futures and tasks of a running loop.
-//! The call itself would make a dict for each.
+//! How `create_future` creates a future of asyncio's native class: like a call of the class, but with one
+//! keyword dict, `{"loop": loop}`, that is shared by all futures and tasks of a running loop. A call would
+//! create a dict each time.
 //!
-//! Must never: hand that dict to Python code, which could keep or change it.
+//! Must never: pass that dict to Python code, which could keep or change it.
 
 use std::ptr;
 use std::sync::OnceLock;

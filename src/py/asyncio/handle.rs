@@ -1,10 +1,10 @@
-//! asyncio's handles, made without running Python.
+//! asyncio's handles, created without running Python.
 //!
-//! A `call_soon` handle is a real `asyncio.Handle` whose slots are filled here; the handles of
-//! `call_later` and `call_soon_threadsafe` are of native subclasses: see `handle_types`.
+//! A `call_soon` handle is a real `asyncio.Handle` whose slots are filled here. The handles of `call_later`
+//! and `call_soon_threadsafe` are instances of native subclasses: see `handle_types`.
 //!
-//! Slots are read and written as CPython does it on the free-threaded build: under the object's
-//! critical section, or before the object is shared.
+//! Slots are read and written as in CPython's free-threaded build: in the object's critical section, or
+//! before the object is shared.
 
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! How `task_callbacks` come to be known: by a sample of each, at import.
+//! Registers the two callbacks of `task_callbacks` from a sample of each, at import.
 
 use std::sync::atomic::Ordering::Relaxed;
 

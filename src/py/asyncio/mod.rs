@@ -1,7 +1,7 @@
-//! asyncio's own types and constants, as facts: what its handles look like, and how its C task calls back.
+//! asyncio's own types and constants: the layout of its handles, and the callbacks of its C task.
 //!
-//! In: asyncio, as it is at import. Out: offsets, classes, and ways to make and read its objects without
-//! running Python. Must never: know a loop of ours.
+//! In: asyncio, as it is at import. Out: offsets, classes, and functions that create and read its objects
+//! without running Python. Must never: know a loop of ours.
 
 pub(crate) mod arguments;
 pub(crate) mod classes;

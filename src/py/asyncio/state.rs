@@ -1,7 +1,7 @@
-//! What is looked up once, at import: facts that live as long as the process. Each group of them is in
-//! the file that knows it.
+//! Everything that is looked up once, at import. Each group of facts is in the file that knows it.
 //!
-//! In: asyncio, as it is then. Out: [`state()`]. Must never: run Python afterwards.
+//! In: asyncio, as it is then. Out: [`state()`], which lives as long as the process. Must never: run
+//! Python afterwards.
 
 use std::ffi::c_int;
 use std::sync::OnceLock;

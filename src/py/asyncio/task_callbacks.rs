@@ -1,4 +1,4 @@
-//! The two callbacks by which the C `Task` schedules itself, recognised by a sample of each.
+//! The two callbacks with which the C `Task` schedules itself, recognised from a sample of each.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 

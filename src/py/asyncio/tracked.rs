@@ -1,4 +1,5 @@
-//! A module's attribute, followed when it is replaced: asyncio's `Task` and `Future`, which programs replace.
+//! A module attribute that is tracked when it is replaced: asyncio's `Task` and `Future`, which programs
+//! replace.
 
 use std::sync::atomic::{
     AtomicPtr,

@@ -1,4 +1,4 @@
-//! Socket addresses as Python's `socket` module writes and reads them.
+//! Socket addresses in the format of Python's `socket` module.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 

@@ -1,8 +1,8 @@
-//! New Python objects, each made so that memory that is not to be had is a `MemoryError`.
+//! New Python objects, created so that a failed allocation raises `MemoryError`.
 //!
-//! pyo3's own constructors panic then (`PyDict::new`, `PyTuple::new`, `PyBytes::new`, the conversions of
-//! numbers and text, an exception's text when it is raised at last), and a panic that reaches the run
-//! loop would end it. `clippy.toml` names those that are not to be used.
+//! pyo3's own constructors panic in that case (`PyDict::new`, `PyTuple::new`, `PyBytes::new`, conversions
+//! of numbers and text, the text of an exception when it is raised), and a panic in the run loop would end
+//! it. `clippy.toml` lists the functions that must not be used.
 
 use std::ptr::NonNull;
 

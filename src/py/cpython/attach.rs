@@ -1,4 +1,4 @@
-//! Locks, taken by threads that are attached to the interpreter.
+//! Taking locks in threads that are attached to the interpreter.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,5 +1,5 @@
-//! How C methods are defined and their arguments read, for the methods that are too hot for pyo3's
-//! own argument handling.
+//! Definition of C methods and parsing of their arguments, for methods that are too hot for pyo3's argument
+//! handling.
 
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! How a socket of ours is closed by a thread that may be attached to the interpreter.
+//! Closes native sockets in threads that may be attached to the interpreter.
 
 use std::os::fd::OwnedFd;
 

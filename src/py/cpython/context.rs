@@ -1,4 +1,4 @@
-//! Contexts: a copy of the current one, and entering one.
+//! Contexts: copying the current one, and entering one.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! The descriptor of an object.
+//! The file descriptor of a Python object.
 
 use std::os::fd::RawFd;
 

@@ -1,4 +1,4 @@
-//! Errors as Python raises them.
+//! Conversion of errors to Python exceptions.
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! Which extension modules have not declared that they can do without the GIL.
+//! Lists the extension modules that do not declare support for running without the GIL.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,9 +1,9 @@
-//! The object that closes a descriptor: a socket or a file of the program's, which may close it behind a
-//! transport's back.
+//! The object that owns a descriptor: a socket or file of the program, which may close it while a transport
+//! uses it.
 //!
-//! CPython keeps the number at the beginning of the object, and overwrites it before it closes the
-//! descriptor, or gives it away by `detach`. Where that is, is found out by trial; objects of which it
-//! is not known are trusted, as asyncio trusts them.
+//! CPython stores the number at the beginning of the object, and overwrites it before it closes or detaches
+//! the descriptor. Its offset is determined at import. Objects whose offset is unknown are trusted, as in
+//! asyncio.
 
 use std::os::fd::RawFd;
 use std::sync::OnceLock;

@@ -1,7 +1,8 @@
-//! What CPython's C interface needs, each unsafe trick once: references, slots, contexts, errors, C methods.
+//! What CPython's C API requires, each unsafe technique once: references, slots, contexts, errors, C
+//! methods.
 //!
 //! In: pointers and objects of the interpreter. Out: Rust values that keep its rules. Must never: know
-//! asyncio, or wait for a lock while attached other than by `attach`.
+//! asyncio, or wait for a lock while attached, except through `attach`.
 
 pub(crate) mod address;
 pub(crate) mod alloc;

@@ -1,6 +1,6 @@
-//! The names of Python's that are looked up here: strings made once, at import.
+//! The Python names that are looked up here: strings created once, at import.
 //!
-//! pyo3's own `intern!` makes each at its first use, and panics if there is no memory for it then.
+//! pyo3's own `intern!` creates each at its first use, and panics if the allocation fails then.
 
 use pyo3::ffi;
 use std::sync::OnceLock;

@@ -1,7 +1,7 @@
 //! Strong references that cost nothing but their count.
 //!
-//! pyo3's `Py` asks at each drop whether this thread is attached through pyo3; the hot path enters
-//! through raw C functions, which pyo3 does not see. A [`Ref`] leaves that question to its owner.
+//! pyo3's `Py` checks at each drop whether pyo3 has attached this thread. The hot path enters through raw C
+//! functions, which pyo3 does not see. [`Ref`] leaves this check to its user.
 
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;

@@ -1,5 +1,5 @@
-//! What a transport has still to write, kept for the kernel: a bytes object by reference, anything
-//! else as a copy, since the program may change it.
+//! Data that a transport has to write: a bytes object by reference, anything else as a copy, because the
+//! program may change it.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,5 +1,5 @@
-//! What a method of a native class returns, made into objects such that memory that is not to be had is
-//! a `MemoryError`: pyo3's own conversions of numbers, text, tuples and vectors panic.
+//! Return values of native methods, converted so that a failed allocation raises `MemoryError`: pyo3's own
+//! conversions of numbers, text, tuples and vectors panic.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! The slots of Python classes: where they are, and how they are read and written on the free-threaded
+//! The slots of Python classes: their offsets, and how they are read and written on the free-threaded
 //! build.
 
 use pyo3::exceptions::PyImportError;

@@ -1,5 +1,5 @@
-//! What a forked child does with the loops that it has from its parent: nothing that the parent could
-//! notice. Both have the same sockets, and one epoll instance for each loop.
+//! Disconnects a forked child from the loops of its parent, without any effect on the parent. Both share
+//! the sockets, and one epoll instance per loop.
 
 use pyo3::prelude::*;
 

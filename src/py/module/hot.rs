@@ -1,10 +1,10 @@
-//! The methods that a program calls millions of times: `call_soon`, `call_soon_threadsafe`,
-//! `call_at`, `call_later`, `time`, `create_future`, `create_task`, and `get_debug`, which each new
-//! future and task calls; and those of `watch`.
+//! The methods that a program calls millions of times: `call_soon`, `call_soon_threadsafe`, `call_at`,
+//! `call_later`, `time`, `create_future`, `create_task`, and `get_debug`, which each new future and task
+//! calls; and those of `watch`.
 //!
-//! They are plain C methods with the vectorcall convention, added to `LoopCore` beside pyo3's: a
-//! switch between tasks enters here twice, and pyo3's own argument handling would cost more than
-//! the work. Each behaves as asyncio's method of the same name, debug mode included.
+//! They are plain C methods with the vectorcall convention, added to `LoopCore` next to pyo3's: a task
+//! switch calls two of them, and pyo3's argument handling would cost more than the work. Each behaves like
+//! asyncio's method of the same name, including debug mode.
 
 use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;

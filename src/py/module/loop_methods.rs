@@ -1,4 +1,4 @@
-//! The methods of `LoopCore` that are seldom called; those that are hot are in `hot`.
+//! The methods of `LoopCore` that are called rarely; the hot ones are in `hot`.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;

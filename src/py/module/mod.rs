@@ -1,6 +1,6 @@
-//! What the extension module exports: the methods of `LoopCore`, and what ties the rooms together.
+//! The exports of the extension module: the methods of `LoopCore`, and the wiring between the rooms.
 //!
-//! In: calls from Python. Out: calls of the rooms below. Must never: be named by them.
+//! In: calls from Python. Out: calls of the rooms below. Must never: be imported by them.
 
 pub(crate) mod fork;
 pub(crate) mod hot;

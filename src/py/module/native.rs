@@ -1,5 +1,4 @@
-//! Native objects that stand in a loop's queues themselves, without a handle: what runs when their
-//! turn comes.
+//! Native objects that are entries of a loop's queues without a handle, and what runs for each.
 
 use pyo3::PyTypeInfo;
 use pyo3::ffi;
@@ -72,11 +71,11 @@ fn run_timed(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult
     let began_ns = clock::monotonic_ns();
     let result = dispatch(loop_, object);
     let took = clock::seconds(clock::monotonic_ns() - began_ns);
-    let told = loop_.call_method1(
+    let reported = loop_.call_method1(
         intern!(loop_.py(), "_report_slow"),
         (object, alloc::float(loop_.py(), took)?),
     );
-    result.and(told.map(drop))
+    result.and(reported.map(drop))
 }
 
 /// Whether the entry of a native object was cancelled. Runs no Python.

@@ -1,7 +1,7 @@
 //! `loop.sock_*`, and readers and writers of descriptors.
 //!
-//! In: a socket and what is to be done with it. Out: the result, or an operation to await. Must never: use a
-//! descriptor's number after its socket has been closed.
+//! In: a socket and an operation. Out: the result, or an object to await. Must never: use a descriptor's
+//! number after its socket has been closed.
 
 pub(crate) mod readers;
 pub(crate) mod sock;

@@ -1,4 +1,4 @@
-//! `_add_reader`, `_add_writer` and their removal: asyncio's rules over the reactor's table.
+//! `_add_reader`, `_add_writer` and their removal: asyncio's rules on the reactor's table.
 
 use std::os::fd::RawFd;
 

@@ -1,12 +1,12 @@
-//! `loop.sock_recv` and its like: operations that wait for a socket without a closure or a handle.
+//! `loop.sock_recv` and similar: operations that wait for a socket without a closure or a handle.
 //!
-//! A method tries at once; only what would block becomes a [`SocketOperation`]. It stands in the
-//! reactor's table as a reader or a writer, tries again each time the descriptor is ready, takes
-//! itself out when it is done, and settles its future.
+//! A method tries at once. Only an operation that would block becomes a [`SocketOperation`]. It is an entry
+//! of the reactor's table, retries when the descriptor is ready, removes itself when it is done, and
+//! completes its future.
 //!
-//! asyncio deregisters by a callback of the future. Here the operation itself is what the coroutine
-//! awaits, so it hears of a cancellation at the moment when the coroutine does, and of a coroutine
-//! that is closed as well; a successful operation needs no callback at all.
+//! asyncio deregisters in a callback of the future. Here the coroutine awaits the operation itself, which
+//! therefore receives a cancellation, or the closing of the coroutine, directly. A successful operation
+//! needs no callback.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -19,7 +19,9 @@ use pyo3::types::{PyMemoryView, PyString, PyTuple};
 
 use super::readers;
 use super::sock_receive::Receive;
-use super::sock_work::{self, OperationOutcome, Sendfile, Work, ends_the_run, would_block};
+use super::sock_work::{
+    self, OperationKind, OperationOutcome, Sendfile, ends_the_run, would_block,
+};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach;
@@ -40,7 +42,7 @@ use crate::reactor::Direction;
 pub(crate) struct SocketOperation {
     loop_: Py<LoopCore>,
     sock: Ref,
-    work: Work,
+    kind: OperationKind,
     direction: Direction,
     fd: RawFd,
     future: Ref,
@@ -125,7 +127,7 @@ impl SocketOperation {
         for object in [&self.sock, &self.future].into_iter().chain(optional) {
             visit.call(object.as_py())?;
         }
-        self.work.objects().try_for_each(|object| visit.call(object))
+        self.kind.objects().try_for_each(|object| visit.call(object))
     }
 }
 
@@ -148,11 +150,11 @@ impl SocketOperation {
     /// Tries again, in the context of whoever waits.
     fn attempt<'py>(&self, py: Python<'py>) -> PyResult<OperationOutcome<'py>> {
         let sock = self.sock.as_py().bind(py);
-        let Some(context) = &self.context else { return Ok(self.work.attempt(sock, true)) };
+        let Some(context) = &self.context else { return Ok(self.kind.attempt(sock, true)) };
         // SAFETY: attached (`py`), and the context is alive.
         let entered = unsafe { Entered::new(context.as_ptr()) };
         let Some(entered) = entered else { return Err(alloc::raised(py)) };
-        let attempt = self.work.attempt(sock, true);
+        let attempt = self.kind.attempt(sock, true);
         if entered.leave() { Ok(attempt) } else { Err(alloc::raised(py)) }
     }
 }
@@ -203,7 +205,7 @@ fn is_done(operation: &Bound<'_, SocketOperation>) -> PyResult<bool> {
     let py = operation.py();
     let this = operation.get();
     let future = this.future.as_py().bind(py);
-    if let Work::Sendfile(sendfile) = &this.work {
+    if let OperationKind::Sendfile(sendfile) = &this.kind {
         let cancelled = future.call_method0(intern!(py, "cancelled"))?.is_truthy()?;
         if cancelled {
             sendfile.end(&py.import(intern!(py, "os"))?, 0)?;
@@ -268,16 +270,16 @@ pub(crate) fn start_call<'py>(
     argument: Bound<'py, PyAny>,
     second: Option<Bound<'py, PyAny>>,
 ) -> Started<'py> {
-    let work = match Receive::of(sock, method, &argument)? {
-        Some(receive) => Work::Receive(receive),
-        None => Work::Call {
+    let kind = match Receive::of(sock, method, &argument)? {
+        Some(receive) => OperationKind::Receive(receive),
+        None => OperationKind::Call {
             method: method.clone().into_any().into(),
             argument: argument.into(),
             second: second.map(Ref::from),
         },
     };
-    match work.attempt(sock, false) {
-        OperationOutcome::Again => wait(loop_, direction, sock, work),
+    match kind.attempt(sock, false) {
+        OperationOutcome::Again => wait(loop_, direction, sock, kind),
         OperationOutcome::Done(outcome) => outcome,
         OperationOutcome::Raise(error) => Err(error),
     }
@@ -299,8 +301,8 @@ pub(crate) fn start_send_all<'py>(
         return Ok(py.None().into_bound(py));
     }
     let view = PyMemoryView::from(data)?.into_any().into();
-    let work = Work::SendAll { view, sent: AtomicUsize::new(sent) };
-    wait(loop_, Direction::Write, sock, work)
+    let kind = OperationKind::SendAll { view, sent: AtomicUsize::new(sent) };
+    wait(loop_, Direction::Write, sock, kind)
 }
 
 /// `sock_connect`, to an address that is resolved. Returns `None` if it succeeded at once.
@@ -314,7 +316,7 @@ pub(crate) fn start_connect<'py>(
         Ok(_) => Ok(py.None().into_bound(py)),
         // Interrupted, the attempt goes on in the background.
         Err(error) if would_block(py, &error) => {
-            wait(loop_, Direction::Write, sock, Work::Connect { address: address.into() })
+            wait(loop_, Direction::Write, sock, OperationKind::Connect { address: address.into() })
         }
         Err(error) => Err(error),
     }
@@ -325,8 +327,8 @@ pub(crate) fn start_accept<'py>(
     loop_: &Bound<'py, LoopCore>,
     sock: &Bound<'py, PyAny>,
 ) -> Started<'py> {
-    match Work::Accept.attempt(sock, false) {
-        OperationOutcome::Again => wait(loop_, Direction::Read, sock, Work::Accept),
+    match OperationKind::Accept.attempt(sock, false) {
+        OperationOutcome::Again => wait(loop_, Direction::Read, sock, OperationKind::Accept),
         OperationOutcome::Done(outcome) => outcome,
         OperationOutcome::Raise(error) => Err(error),
     }
@@ -340,10 +342,10 @@ pub(crate) fn start_sendfile<'py>(
     sendfile: Sendfile,
 ) -> PyResult<()> {
     let py = loop_.py();
-    let work = Work::Sendfile(sendfile);
-    match work.attempt(sock, false) {
+    let kind = OperationKind::Sendfile(sendfile);
+    match kind.attempt(sock, false) {
         OperationOutcome::Again => {
-            let operation = register(loop_, Direction::Write, sock, work, future.clone(), None)?;
+            let operation = register(loop_, Direction::Write, sock, kind, future.clone(), None)?;
             future.call_method1(intern!(py, "add_done_callback"), (operation,))?;
         }
         OperationOutcome::Done(outcome) => set(future, outcome)?,
@@ -357,12 +359,12 @@ fn wait<'py>(
     loop_: &Bound<'py, LoopCore>,
     direction: Direction,
     sock: &Bound<'py, PyAny>,
-    work: Work,
+    kind: OperationKind,
 ) -> Started<'py> {
     let py = loop_.py();
     let future = loop_.call_method0(intern!(py, "create_future"))?;
     let waiter = iterator_of(&future)?;
-    let operation = register(loop_, direction, sock, work, future, Some(waiter))?;
+    let operation = register(loop_, direction, sock, kind, future, Some(waiter))?;
     Ok(operation.into_any())
 }
 
@@ -389,7 +391,7 @@ fn register<'py>(
     loop_: &Bound<'py, LoopCore>,
     direction: Direction,
     sock: &Bound<'py, PyAny>,
-    work: Work,
+    kind: OperationKind,
     future: Bound<'py, PyAny>,
     waiter: Option<Ref>,
 ) -> PyResult<Bound<'py, SocketOperation>> {
@@ -398,12 +400,12 @@ fn register<'py>(
     ensure_no_transport(loop_, &number)?;
     let fd = descriptor::descriptor(&number)?;
     // SAFETY: a live object.
-    let kind = unsafe { ffi::Py_TYPE(sock.as_ptr()) };
-    let plain = std::ptr::eq(kind, state().socket.class);
+    let class = unsafe { ffi::Py_TYPE(sock.as_ptr()) };
+    let plain = std::ptr::eq(class, state().socket.class);
     let operation = SocketOperation {
         loop_: loop_.clone().unbind(),
         sock: sock.clone().into(),
-        work,
+        kind,
         direction,
         fd,
         future: future.into(),

@@ -1,8 +1,8 @@
-//! `recv` and `recv_into` of a plain `socket.socket`, without an exception when nothing is there.
+//! `recv` and `recv_into` of a plain `socket.socket`, without an exception if there are no data.
 //!
-//! A program that waits for an answer asks before there is one, nearly always. `BlockingIOError` costs
-//! more than the system call that it reports, so the call is made here. Sockets of a subclass, and
-//! methods that were replaced, are called as they are.
+//! A program nearly always asks for an answer before it has arrived. `BlockingIOError` costs more than the
+//! system call that it reports, so the call is made here. Sockets of a subclass, and replaced methods, are
+//! called as they are.
 
 use std::ffi::c_int;
 use std::io;

@@ -1,8 +1,8 @@
-//! What an operation on a socket does each time its descriptor is ready: asyncio's `_sock_recv`,
+//! What an operation on a socket does when its descriptor is ready: asyncio's `_sock_recv`,
 //! `_sock_sendall`, `_sock_connect_cb`, `_sock_accept` and `_sock_sendfile_native_impl`.
 //!
-//! The system calls are made by the socket object's own methods, so a subclass of `socket.socket` and
-//! any address family work.
+//! The socket object's own methods make the system calls, so subclasses of `socket.socket` and all address
+//! families work.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -22,8 +22,8 @@ use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::sys::descriptor::{self, NO_WAIT};
 
-/// What is to be done. Only the loop's thread changes the counters.
-pub(crate) enum Work {
+/// The operation to perform. Only the loop's thread changes the counters.
+pub(crate) enum OperationKind {
     /// Call a method until it does not block: `recvfrom`, `recvfrom_into`, `sendto`, and of other
     /// classes than `socket.socket` also `recv` and `recv_into`.
     Call { method: Ref, argument: Ref, second: Option<Ref> },
@@ -82,7 +82,7 @@ pub(crate) fn ends_the_run(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
-impl Work {
+impl OperationKind {
     /// Tries once. `registered`: whether the descriptor has been reported ready.
     pub(crate) fn attempt<'py>(
         &self,

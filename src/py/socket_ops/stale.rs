@@ -1,4 +1,4 @@
-//! Readers and writers of a socket that the program has closed: its number may be a stranger's by now.
+//! Readers and writers of a socket that the program has closed: its number may have been reused.
 
 use std::os::fd::RawFd;
 

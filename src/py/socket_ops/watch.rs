@@ -1,9 +1,9 @@
-//! `add_reader`, `add_writer` and their removal, as a program calls them: asyncio's methods, and a
-//! short way for the usual form, a descriptor by its number.
+//! `add_reader`, `add_writer` and their removal, as a program calls them: asyncio's methods, and a fast
+//! path for the usual form, a descriptor passed as an integer.
 //!
-//! The short way does what asyncio's own two calls do, `_ensure_fd_no_transport` and `_add_reader`,
-//! without a frame of Python. Whatever is unusual goes the long way: keywords, objects with a
-//! `fileno()`, debug mode, too few arguments.
+//! The fast path does what asyncio's `_ensure_fd_no_transport` and `_add_reader` do, without a Python
+//! frame. All other forms go through asyncio: keywords, objects with a `fileno()`, debug mode, missing
+//! arguments.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,7 +1,7 @@
-//! The hot half of asyncio's `sslproto`: what each message needs while nothing is unusual.
+//! The hot half of asyncio's `sslproto`: encryption and decryption of messages in the ordinary state.
 //!
-//! In: encrypted bytes, content to send. Out: content for the protocol, bytes for the transport. Must never:
-//! take part in a handshake or a shutdown: those are asyncio's.
+//! In: encrypted bytes, data to send. Out: data for the protocol, bytes for the transport. Must never: take
+//! part in a handshake or a shutdown, which are asyncio's.
 
 pub(crate) mod tls_methods;
 pub(crate) mod tls_receive;

@@ -1,18 +1,19 @@
-//! The short way of TLS: what happens for each message when nothing is unusual, without a Python
-//! frame of asyncio's between the transport, OpenSSL and the program.
+//! The TLS fast path: passes messages between transport, OpenSSL and program without a Python frame of
+//! asyncio.
 //!
-//! In: encrypted bytes of a native transport (`data_received`), content of a program (`write`). Out:
-//! content to the program's protocol, encrypted bytes to the transport below, by Python's own `_ssl`.
-//! The classes are those of `python/loop_pool/_loop/tls.py`, which inherit asyncio's. Whatever is unusual
-//! is left to methods of theirs: this module decides nothing that asyncio's protocol decides.
+//! In: encrypted bytes of a native transport (`data_received`), data of a program (`write`). Out: data for
+//! the program's protocol, encrypted bytes for the transport below, through Python's own `_ssl`. The
+//! classes are those of `python/loop_pool/_loop/tls.py`, which inherit from asyncio's.
 //!
-//! What is usual is read off slots, by the identity of their values: the state that means "the
-//! handshake is over", `False`, and the number zero, each of which is one object for the whole
-//! process. So looking needs no reference and cannot fail.
-//!
-//! Threads: OpenSSL's memory is one thread's at a time, and its locks are Python's, which do not cover
-//! what two objects share. So each function asks first whether the calling thread owns the loop, and
-//! leaves what it may not do to `_elsewhere` of `python/loop_pool/_loop/thread_affinity.py`.
+//! Must never: decide anything that asyncio's protocol decides; unusual cases are left to its methods.
+
+// The ordinary state is read from slots by the identity of their values: the state after the handshake, `False`,
+// and the number zero, each of which is a single object in the process. So the check needs no reference and cannot
+// fail.
+//
+// Threads: OpenSSL's objects may be used by one thread at a time, and their locks are Python's, which do not cover
+// what two objects share. So each function first checks whether the calling thread owns the loop, and otherwise
+// passes the call to `_elsewhere` of `python/loop_pool/_loop/thread_affinity.py`.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! The short way of TLS from the transport to the program's protocol: see `tls_methods`.
+//! The TLS fast path from the transport to the program's protocol: see `tls_methods`.
 
 use super::tls_types::{
     TlsTypes, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,

@@ -1,4 +1,4 @@
-//! What is known of asyncio's `sslproto`: the slots of its classes, and what both directions ask of them.
+//! Facts about asyncio's `sslproto`: the slots of its classes, and the checks that both directions share.
 
 use std::sync::OnceLock;
 
