@@ -1,5 +1,5 @@
-//! The numbers that tune a loop, each with its reason. They are constants, not options, until a
-//! measurement shows that one value does not serve everybody.
+//! The constants that tune a loop, each with its reason. They are not options, until a measurement shows
+//! that one value does not suit everybody.
 //!
 //! Must never: hold state.
 

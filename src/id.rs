@@ -1,5 +1,5 @@
-//! Newtype identities. A bare `usize` or descriptor is never an identity: descriptors and slots
-//! are reused, so each token carries the generation of what it named.
+//! Newtype identities. A bare `usize` or descriptor is never an identity: descriptors and slots are reused,
+//! so each token carries the generation of what it identifies.
 //!
 //! Must never: depend on another module.
 

@@ -1,25 +1,21 @@
-//! Which task a loop is running, and which it has yet to begin, for any thread to see.
+//! Publishes which task a loop is running and which tasks it has not started, for any thread.
 //!
-//! The owner shows a task that it keeps alive itself: by the queue's entry until its first step has
-//! run, and by the step during each step. A reader takes a reference of its own while the task is
-//! shown. Nobody waits for anybody:
-//!
-//! ```text
-//!   owner                                  reader, any thread
-//!   show the task                          announce: readers += 1
-//!   ... run the step ...                   look: is one shown? take a reference
-//!   announce: show it no more              readers -= 1
-//!   look: readers == 0?  drop the task
-//!         else           put it aside, drop it later
-//! ```
-//!
-//! One of the two sees what the other has announced ([`SharedFence`]). Either the reader no longer
-//! finds the task, or the owner finds a reader counted, or one that has its reference already. So no
-//! reader takes a reference to a task that the owner has dropped.
-//!
-//! What is shown is a number here: this layer neither counts references nor follows pointers.
+//! In: a task, as a number, that the owner keeps alive while it is published: in its queue entry until the
+//! first step has run, and during each step. Out: a reference that a reader takes for itself while the task
+//! is published. This layer neither counts references nor follows pointers.
 //!
 //! Must never: make the owner wait.
+
+//   owner                                  reader, any thread
+//   publish the task                       announce: readers += 1
+//   ... run the step ...                   look: is one published? take a reference
+//   announce: withdraw it                  readers -= 1
+//   look: readers == 0?  drop the task
+//         else           put it aside, drop it later
+//
+// One of the two sees the announcement of the other (`SharedFence`). Either the reader does not find
+// the task, or the owner sees the reader in the count, or the reader already has its reference. So no
+// reader takes a reference to a task that the owner has dropped. Neither waits for the other.
 
 use std::mem::ManuallyDrop;
 

@@ -1,24 +1,23 @@
-//! What other threads hand to a loop: an unbounded queue of many producers and one consumer.
+//! The inbox of a loop: an unbounded queue with many producers and one consumer.
 //!
-//! In: values, from any thread, without waiting. Out: all of them at once, in the order in which
-//! they were pushed.
-//!
-//! Protocol: a Treiber stack of [`Link`]s. A push writes where its link leads and puts it before the
-//! head by compare-exchange. A drain takes the whole stack by one swap and reverses it. As links
-//! leave only by the swap of the entire stack, nobody but the drainer follows one: a pusher compares
-//! the head as a number. So a link that was drained may be freed, or pushed again, while a pusher
-//! still has its address: if the exchange succeeds, the link at that address is the head at this
-//! moment, whether it was so all the time or has come back, and it is what the new link is to lead
-//! to. There is no ABA.
-//!
-//! A link is part of a box that the queue makes for a value ([`Inbox::push`]), or of an object that
-//! stands for the value ([`Inbox::push_link`]) and needs no memory of the queue's. Memory that one
-//! thread takes and another gives back is most of what a push costs otherwise.
-//!
-//! The head is an [`ExchangeWord`]: whoever has pushed may look at once whether the consumer sleeps,
-//! without a fence, as the consumer makes its [last look](Inbox::has_come) by an exchange as well.
+//! In: values, from any thread, without waiting. Out: all of them at once, in the order in which they were
+//! pushed.
 //!
 //! Must never: drop a value by itself while it is shared.
+
+// Protocol: a Treiber stack of `Link`s. A push stores the current head in its link and replaces the
+// head by compare-exchange. A drain takes the whole stack with one swap and reverses it. Links leave
+// only with the entire stack, so only the drainer follows them; a pusher compares the head as a
+// number. So a drained link may be freed, or pushed again, while a pusher still has its address: if
+// the exchange succeeds, the link at that address is the head at this moment, whether it stayed there
+// or came back, and it is the right successor. There is no ABA problem.
+//
+// A link is part of a box that the queue allocates for a value (`Inbox::push`), or of an object that
+// represents the value (`Inbox::push_link`) and needs no allocation. Memory that one thread allocates
+// and another frees would be most of the cost of a push.
+//
+// The head is an `ExchangeWord`: after a push a thread may check whether the consumer sleeps without a
+// fence, because the consumer makes its last look (`Inbox::has_come`) with an exchange too.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};

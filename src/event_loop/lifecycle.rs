@@ -1,4 +1,4 @@
-//! Who owns a loop, and how it opens, is woken and closes.
+//! Ownership of a loop, and how it is opened, woken and closed.
 
 use std::io;
 use std::ptr::NonNull;

@@ -1,16 +1,15 @@
-//! A value that belongs to one thread at a time, and the proof of belonging.
+//! A value that belongs to one thread at a time, and the proof of ownership.
 //!
-//! In: a thread that wants to own the value. Out: a [`Claim`], while which is held no other thread
-//! reaches the value.
-//!
-//! Protocol: one word names the owner by its thread token, or is zero. A claim is taken by an
-//! exchange from zero (acquire) and given back by a store of zero (release), so each owner sees
-//! what the one before it wrote. A thread that finds its own token there wrote it itself, so
-//! [`OwnerCell::is_owner`] needs no ordering. A brief claim marks its token, so that whoever claims in
-//! earnest waits for it, and `is_owner` denies it: code that runs under a brief claim cannot reach
-//! the value by any other way than the claim.
+//! In: a thread that wants to own the value. Out: a [`Claim`]; while it is held, no other thread accesses
+//! the value.
 //!
 //! Must never: run the caller's code while it waits.
+
+// Protocol: one word holds the thread token of the owner, or zero. A claim is taken by an exchange
+// from zero (acquire) and released by a store of zero (release), so each owner sees the writes of the
+// previous one. A thread that finds its own token wrote it itself, so `OwnerCell::is_owner` needs no
+// ordering. A brief claim marks its token, so that other claimants wait for it, and `is_owner` is
+// false: code under a brief claim can reach the value only through the claim.
 
 use std::marker::PhantomData;
 

@@ -1,12 +1,16 @@
-//! What a loop's thread is at: one word that it writes and anybody reads.
+//! The progress word of a loop: what its thread is doing, written by the thread and read by any other.
 //!
-//! The word has a phase; above it the loop whose job the thread does, while it helps; and above that
-//! a count of the callbacks begun. [`Busy::begin`] counts and sets `INSIDE`, in one store;
-//! [`Busy::help`] sets `HELPING` and names the loop; the end of [`Busy`] clears both, before the loop
-//! looks for posts or asks the kernel. So `INSIDE` is never set without a count that the word has not
-//! had before, and whoever reads the same [`CallbackEpoch`] twice knows that the loop was inside that one
-//! callback all the while: it did not sleep, it helped nobody, and it began no other. One word has one
-//! order of its values for all threads, so relaxed loads and stores are enough.
+//! In: the beginning and end of each callback and each job. Out: a [`CallbackEpoch`]; a reader that sees
+//! the same one twice knows that the loop was in that one callback all the time.
+//!
+//! Must never: be written by another thread.
+
+// The word contains a phase; above it the loop whose job the thread runs, while it helps; above that
+// the count of callbacks begun. `Busy::begin` counts and sets `INSIDE` in one store; `Busy::help` sets
+// `HELPING` and names the loop; the end of `Busy` clears both, before the loop checks for posts or
+// polls. So `INSIDE` is never set with a count that the word had before: a thread that reads the same
+// `CallbackEpoch` twice knows that the loop neither slept, nor helped, nor began another callback. All
+// threads see the values of one word in one order, so relaxed accesses are enough.
 
 use crate::id::LoopId;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};

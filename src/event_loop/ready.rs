@@ -1,4 +1,4 @@
-//! The callbacks that are to run, in the order in which they became ready. Owner only.
+//! The ready queue: callbacks to run, in the order in which they became ready. Owner only.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! The part of a loop that other threads work on: its reactor, its transports, and what they have to
-//! tell it. It knows no callback, so it may outlive the loop's owner and be dropped by any thread.
+//! The part of a loop that other threads access: its reactor, its transports, and the results of work done
+//! for it. It contains no callback, so any thread may hold it, outlive the loop's owner, and drop it.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

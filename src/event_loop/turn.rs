@@ -1,4 +1,4 @@
-//! What the owner of a loop does in a turn: plan the wait, wait, collect what became ready.
+//! A turn of the owner: plan the wait, wait, collect what became ready.
 
 use std::time::Duration;
 

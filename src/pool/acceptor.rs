@@ -1,22 +1,24 @@
-//! Where the connections of one pool-wide server go, and how a loop leaves the server.
+//! Where the connections of a pool-wide server go, and how a loop leaves the server.
 //!
-//! A connection that was accepted is in one place at any time: with the thread that accepted it, in
-//! the inbox of the loop that it was placed on, or with that loop's listener. A loop that leaves has
-//! to find all that were placed on it, whoever accepts at that moment:
+//! In: accepted connections, from any thread. Out: each one in the inbox of a loop, for its listener. At
+//! any time a connection is in one place only: with the accepting thread, in an inbox, or with a listener.
 //!
-//! 1. its own listener accepts no more, and no thread is about to (`State::retire`);
-//! 2. it shuts its [`LoopIntake`], after which nobody places anything on it, nor is about to;
-//! 3. it takes what is in its inbox, and hands over what its listener has.
-//!
-//! # Why nothing is placed behind a shut door
-//!
-//! Who places a connection announces that it is inside, then looks at the token; who shuts the door
-//! announces that there is no token, then looks at `inside`. One of the two sees the other
-//! ([`announce`]): either the placer finds no token and goes elsewhere, or the one who shuts the door
-//! finds it inside, and waits until it left.
-//!
-//! It leaves after a push to the inbox, without waiting for anybody. Each loop of a server leaves
-//! after it has accepted for the last time, so the last one that accepts finds its own door open.
+//! Must never: place a connection on a loop that has left the server.
+
+// A loop leaves a server in three steps:
+//
+// 1. its own listener stops accepting, and no thread is about to accept for it (`State::retire`);
+// 2. it closes its `LoopIntake`: afterwards no thread places a connection on it, or is about to;
+// 3. it takes the connections in its inbox, and passes on those of its listener.
+//
+// # Why no connection is placed on a closed intake
+//
+// A placer announces that it is inside, then reads the token. A closing loop announces that there is
+// no token, then reads `inside`. One of the two sees the other (`announce`): either the placer finds
+// no token and selects another loop, or the closing loop finds it inside and waits until it has left.
+//
+// A placer leaves after a push to the inbox, which never waits. Each loop of a server leaves after its
+// last accept, so the last loop that accepts finds its own intake open.
 
 use std::sync::Arc;
 

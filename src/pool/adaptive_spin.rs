@@ -1,14 +1,15 @@
-//! Whether a loop of a pool looks for an answer once more before it sleeps.
+//! Decides whether a loop of a pool spins before it sleeps.
 //!
-//! A coroutine that is spawned on another loop is often back within microseconds, and to sleep in
-//! between costs two wakes of the kernel, each of them longer than many a coroutine. So a loop whose
-//! last sleep was ended by another thread's post within [`config::SHORT_SLEEP`] expects the next
-//! one as soon, and looks for it for [`config::LOOK_FOR`] before it sleeps. If nothing comes it has
-//! lost that much processor time, so it does the same only after a growing number of further short
-//! sleeps: a loop that waits in vain soon does not look at all.
+//! In: how the last sleeps and spins ended. Out: how long to spin on the inbox. A coroutine spawned on
+//! another loop often returns within microseconds, and sleeping in between costs two kernel wakeups.
 //!
-//! Nothing depends on it: a loop that looks has not published that it sleeps, so nobody wakes it,
-//! and it goes on to the last look and the sleep of [`Idle`](crate::scheduler::Idle) as any other.
+//! Must never: be relied upon: a spinning loop has not published that it sleeps, so nobody wakes it.
+
+// If another thread's post ended the last sleep within `config::SHORT_SLEEP`, the loop expects the
+// next post as soon, and spins for `config::LOOK_FOR` before it sleeps. If nothing arrives, it has
+// wasted that CPU time, and spins again only after a growing number of further short sleeps: a loop
+// that spins in vain soon stops spinning. After a spin it continues with the last look and the sleep
+// of `Idle`, as any other loop.
 
 use std::time::Duration;
 

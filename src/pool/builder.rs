@@ -1,4 +1,4 @@
-//! How many loops a pool has.
+//! The number of loops of a pool.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How many cores this process may use: what every default of the package follows.
+//! The number of cores that this process may use, the default of the whole package.
 
 use std::path::Path;
 

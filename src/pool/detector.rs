@@ -1,14 +1,16 @@
-//! Detects, on whatever clock its samples bear, that one loop stays inside a callback.
+//! Detects that one loop stays in a callback, from samples that carry their own time.
 //!
-//! A callback makes its loop *stuck* when it has been under way for [`config::STUCK_AFTER`], and is
-//! to be *reported* when it has been for longer than a limit. What counts is the time in which its
-//! thread ran, or waited for something other than a processor: that is estimated from a few closer
-//! looks. A thread that such a look finds blocked is taken to have been blocked, or to have run, since
-//! the look before; any other has had the processor time that the kernel says. So a callback that
-//! burns its processor, or sleeps, reaches a limit when the clock does, and a thread that only stands
-//! in line for a processor does not: to work for it would take one more from it.
+//! In: samples of a loop. Out: whether it is *stuck* (in one callback for [`config::STUCK_AFTER`]), and
+//! whether to *report* it (for longer than a limit). Only time counts in which the thread ran, or was
+//! blocked on something other than a CPU.
 //!
 //! Must never: read a clock, or know a loop.
+
+// The time that counts is estimated from a few closer looks. A thread that is blocked at such a look
+// is assumed to have been blocked, or running, since the look before. Any other thread has used the
+// CPU time that the kernel reports. So a callback that computes or sleeps reaches a limit when the
+// clock does, and a thread that only waits for a CPU does not: working for it would take another CPU
+// away from it.
 
 use std::time::Duration;
 

@@ -1,14 +1,16 @@
-//! The helper of last resort: the monitor does the socket work of a loop that is stuck, whoever else
-//! has time or not.
+//! The helper of last resort: the monitor does the socket work of a stuck loop, whether other threads are
+//! free or not.
 //!
-//! In: which loops are stuck, look by look. The helper takes up what such a loop has left lying, has
-//! its epoll watched by the monitor's own, so that nothing waits for the next look, and polls it
-//! whenever the right to poll is free. Out: jobs, which it leaves to a thread that helps already, if
-//! there is one; else it offers those that are more than a few to the idle threads and does the rest
-//! itself. It lets go of a loop's epoll when the loop moves on, which then polls for itself again; a
-//! job that it has, it does all the same, as nobody else knows of it.
+//! In: which loops are stuck, per sample. Out: jobs, left to a thread that already helps, offered to idle
+//! threads, or run here. It watches the epoll instance of a stuck loop with the monitor's own, and polls it
+//! whenever the right to poll is free.
 //!
 //! Must never: wait for a loop.
+
+// The helper takes over the pending work of a stuck loop. It leaves the jobs to a thread that already
+// helps, if there is one; otherwise it offers all but a few to the idle threads and runs the rest.
+// When the loop continues, the helper releases its epoll instance, and the loop polls for itself
+// again. Jobs that the helper already has are finished, because no other thread knows of them.
 
 use std::collections::VecDeque;
 use std::io;

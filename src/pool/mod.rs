@@ -1,11 +1,9 @@
-//! What the loops of one pool share: how many there are, where new work goes, and who does whose
-//! socket work.
+//! What the loops of one pool share: their number, placement of new work, and work sharing.
 //!
-//! In: the number of loops asked for, each loop's load, jobs that a loop does not get to. Out: a
-//! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; jobs done; which loop is
-//! inside one callback for too long ([`StuckReports`]). The loops' threads
-//! are Python's (`python/loop_pool/_pool/member.py`): they are named, joined and seen by `threading` like
-//! any others. Only the [`Monitor`]'s is our own, and knows no Python.
+//! In: the requested number of loops, the load of each, jobs that a loop cannot run soon. Out: a
+//! [`LoopId`](crate::id::LoopId) for the next coroutine or connection; completed jobs; stuck loops
+//! ([`StuckReports`]). The threads of the loops are Python's (`python/loop_pool/_pool/member.py`); only the
+//! [`Monitor`]'s is native, without Python.
 //!
 //! Must never: own a loop, or know Python.
 

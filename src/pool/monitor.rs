@@ -1,16 +1,15 @@
-//! The monitor: one thread of a pool, without Python, that looks whether loops are stuck inside a
-//! callback.
+//! The monitor: a native thread of a pool that detects loops stuck in a callback.
 //!
-//! While any loop of the pool is awake it looks at each every [`config::MONITOR_TICK`]. What a loop's
-//! samples come to, its [detector](super::detector) says. Of a loop that is stuck the
-//! [helper](super::helper) does the socket work, if the pool's loops work for each other; and a
-//! callback that lasts for longer than the pool's limit, if there is one, is reported
-//! ([`StuckReports`](super::StuckReports)).
+//! In: the progress words of all loops, sampled every [`config::MONITOR_TICK`] while any loop is awake and
+//! evaluated by the [detector](super::detector). Out: socket work of stuck loops, done by the
+//! [helper](super::helper), and reports ([`StuckReports`](super::StuckReports)).
 //!
-//! When all loops sleep, so does the monitor: it parks as a loop does (`src/scheduler/README.md`), and
-//! what is posted to it is that a loop is awake ([`PoolShared::awake`]). It also sleeps while there is
-//! nothing for it to do, until [`PoolShared::set_limit`] wakes it through the kernel, which remembers a wake
-//! that comes first.
+//! Must never: run Python, or sample while all loops sleep.
+
+// When all loops sleep, so does the monitor. It parks like a loop (`src/scheduler/README.md`); the
+// post that wakes it is that a loop is awake (`PoolShared::awake`). It also sleeps while there is
+// nothing to do, until `PoolShared::set_limit` wakes it through the kernel, which remembers a wakeup
+// that comes first.
 
 use std::io;
 use std::sync::Arc;

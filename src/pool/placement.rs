@@ -1,4 +1,4 @@
-//! Which loop gets the next connection.
+//! Decides which loop gets the next connection.
 
 use crate::config;
 use crate::event_loop::Shared;

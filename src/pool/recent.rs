@@ -1,9 +1,8 @@
-//! How many coroutines of `spawn` each loop has had of late, by which the next are placed.
+//! Counts how many spawned coroutines each loop had recently, to place the next ones.
 //!
-//! In: what each loop counts ([`Load`]), and the time. Out: what it has to do,
-//! and what is fair to have. What has ended counts for a while, so that a burst is spread evenly,
-//! however quickly some of it runs. Must never: count in other loops' words; what is forgotten is
-//! counted here.
+//! In: what each loop counts ([`Load`]), and the time. Out: what each loop has to do, and its fair share.
+//! Ended coroutines count for a while, so that a burst is distributed evenly however quickly some of it
+//! runs. Must never: write to the counters of other loops; what is forgotten is counted here.
 
 use crate::config;
 use crate::event_loop::Load;

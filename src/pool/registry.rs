@@ -1,21 +1,20 @@
-//! Every task that has been suspended, of every loop of the process, held weakly.
+//! All suspended tasks of every loop of the process, as weak references.
 //!
-//! In: a task when it has not ended with its first step, or registers itself. Out: the tasks of a
-//! loop, to any thread. A task that waits for its first step is shown by its loop
-//! ([`Current`](crate::event_loop::Current)): most short tasks never come here.
-//!
-//! The table is sharded, and a loop keeps its tasks in shards of its own, so that loops do not fight
-//! over locks and cache lines. Whoever holds a shard's lock waits for nothing, attached to Python or
-//! not, so that a thread may wait for it attached; it drops nothing either.
-//!
-//! But the operating system may take the processor from a reader that holds a lock. So a loop has
-//! several shards, and puts a task where nobody is reading; it waits only if each is being read.
-//!
-//! A dead task leaves its entry behind until it is looked at: two entries for each task that is added,
-//! so that the dead never outnumber the living by much, and all of them once the loop has done as
-//! many callbacks as it has entries ([`WeakTasks`]).
+//! In: a task that has not ended in its first step, or registers itself. Out: the tasks of a loop, to any
+//! thread. A task that has not started is published by its loop ([`Current`](crate::event_loop::Current)),
+//! so most short tasks are never added here.
 //!
 //! Must never: drop what it holds, or know what it is.
+
+// The table is sharded, and the tasks of a loop are in shards of its own, so that loops do not contend
+// for locks and cache lines. The holder of a shard's lock waits for nothing, so a thread may wait for
+// it while attached; it drops nothing either. But the system may preempt a reader that holds a lock.
+// So a loop has several shards, and adds a task to one that nobody is reading; it waits only if all
+// are being read.
+//
+// A dead task leaves its entry behind until it is checked: two entries for each added task, so that
+// dead entries never outnumber live ones by much, and all entries once the loop has run as many
+// callbacks as it has entries (`WeakTasks`).
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hash, Hasher};

@@ -1,4 +1,4 @@
-//! The loops of a pool as their threads see each other: whose socket work may be done by whom.
+//! The loops of a pool as their threads see each other, and who may do whose socket work.
 
 use std::io;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The tasks that `spawn` has given to one loop and that have not ended.
+//! The spawned tasks of one loop that have not ended.
 //!
-//! In: a task as it begins, and as it ends. Out: those that are left when the loop closes. It keeps
-//! them alive. Its lock decides who is let in: what was let in before it closed is seen by the
-//! shutdown that follows. Must never: know what a task is.
+//! In: a task when it is admitted and when it ends. Out: the remaining ones when the loop closes. It keeps
+//! them alive. Its lock decides admission: tasks admitted before it closed are seen by the shutdown. Must
+//! never: know what a task is.
 
 /// Which tasks are let in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,25 +1,28 @@
-//! Coroutines that have not begun: on which loop's run queue each is placed, and when another loop
-//! takes it from there.
+//! Unstarted coroutines: on which loop's run queue each is placed, and when another loop takes it over.
 //!
-//! A coroutine is placed on the loop that has the fewest: each that waits there counts, each that has
-//! begun, and for a while each that has ended. So a burst is spread at once, whoever gets a processor
-//! first, and what lives long as evenly as what is short. To make them is work as well: whoever makes many
-//! short ones gets fewer of them. One that is awaited before it begins counts
-//! no more once it has ended, and if it was made while nothing waited here it begins here: who spawns and
-//! awaits one after another, each of them short, wakes nobody.
+//! In: spawned coroutines, and the load of each loop. Out: the loop with the fewest coroutines; for an idle
+//! loop, coroutines of a loop that is held up.
 //!
-//! Until it begins, a coroutine can be taken by a loop that has nothing to do; which it is only
-//!
-//! - if its home works without a pause, has more than it will begin soon, and more than the taker, and
-//!   not every processor has a loop at work already; or
-//! - if its home is held up: it runs, or is blocked, and has begun nothing for a while; or
-//! - if nobody runs its home.
-//!
-//! In the first two cases it takes no more than is fair, unless the home is held up for long.
-//!
-//! What is taken is spread over the loops that sleep, and the taker. A home whose thread merely waits
-//! for a processor is left alone: the taker, by going to sleep, gives it one. How one thread keeps the
-//! watch for all is in `src/scheduler/README.md`, *Run queues*.
+//! Must never: move a coroutine that has started.
+
+// A coroutine is placed on the loop with the fewest: waiting ones count, started ones, and for a while
+// ended ones. So a burst is distributed at once, whichever thread gets a CPU first, and long-lived
+// coroutines as evenly as short ones. Creating them is work too: a loop that creates many short ones
+// gets fewer. A coroutine that is awaited before it starts does not count once it has ended; if
+// nothing was waiting here when it was created, it starts here. So a loop that spawns and awaits one
+// short coroutine after another wakes nobody.
+//
+// Until it starts, an idle loop can take a coroutine over
+//
+// - if its home is continuously busy, has more than it will start soon and more than the taker, and
+//   not every CPU is used by a loop; or
+// - if its home is held up: it runs, or is blocked, and has started nothing for a while; or
+// - if its home is not running.
+//
+// In the first two cases it takes no more than its share, unless the home is held up for long. The
+// coroutines taken are distributed over the sleeping loops and the taker. A home whose thread only
+// waits for a CPU keeps its coroutines: the taker, by going to sleep, gives it one.
+// `src/scheduler/README.md`, *Run queues*, describes how one thread watches for all.
 
 use std::time::Duration;
 

@@ -1,28 +1,31 @@
-//! From the monitor to the reporter: which loop is inside one callback for too long, and when it is
-//! out again. Only the reporter, a thread of Python's, knows what to do with it.
+//! The queue from the monitor to the reporter: which loop has been in one callback for too long, and when
+//! it left.
 //!
-//! ```text
-//! monitor                                 reporter
-//! M1  announce: push the report           R1  announce: state = PARKED
-//! M2  if the reporter sleeps: wake it     R2  look: told, over
-//!                                         R3  if nothing: sleep in the kernel
-//! end of the pool                         R4  over = look whether it is over
-//! E1  announce: over = true               R5  take out what was told
-//! E2  as M2                               R6  nothing, and over at R4: the end
-//! ```
+//! In: stuck reports of the monitor. Out: the same, in order, to one waiting reporter, a thread of
+//! Python's.
 //!
-//! *Nothing told is slept through.* M1, M2 and R1 to R3 are parking, word for word
-//! (`src/scheduler/README.md`), and so are E1 and E2.
-//!
-//! *Nothing told is lost at the end.* The monitor has told all when E1 comes. R4 looks before R5
-//! takes: if it is over at R4, all has been pushed, and R5 finds it; it is the end only if R5 finds
-//! nothing. The other way round, a stuck report pushed between the two would be lost.
-//!
-//! *The order is kept.* One thread tells, and the inbox keeps the order of one poster.
-//!
-//! *It is bounded.* A reporter that does not get on leaves the monitor no room for further begins. A
-//! callback that finds none stays due and is told of later, if it lasts. An end always has room, so
-//! every begin that was told gets its end; there is one callback for each loop at most.
+//! Must never: lose a report, or grow without bound.
+
+// monitor                                 reporter
+// M1  announce: push the report           R1  announce: state = PARKED
+// M2  if the reporter sleeps: wake it     R2  look: reports, over
+//                                         R3  if nothing: sleep in the kernel
+// end of the pool                         R4  over = look whether it is over
+// E1  announce: over = true               R5  take out the reports
+// E2  as M2                               R6  none, and over at R4: the end
+//
+// *No report is slept through.* M1, M2 and R1 to R3 are exactly the protocol of parking
+// (`src/scheduler/README.md`), and so are E1 and E2.
+//
+// *No report is lost at the end.* The monitor has pushed all reports before E1. R4 comes before R5: if
+// it is over at R4, everything has been pushed, and R5 finds it; it is the end only if R5 finds
+// nothing. In the other order, a report pushed between the two would be lost.
+//
+// *The order is kept.* One thread pushes, and the inbox keeps the order of one poster.
+//
+// *It is bounded.* If the reporter does not keep up, there is no room for further begins. Such a
+// callback stays due and is reported later, if it lasts. An end always has room, so every reported
+// begin gets its end; there is at most one callback per loop.
 
 use std::io;
 use std::time::Duration;

@@ -1,13 +1,11 @@
-//! One loop's part in its pool: what its thread does, detached, while it has nothing of its own to
-//! run, and when it sleeps.
+//! What a loop's thread does, detached, while it has no work of its own, and how it sleeps.
 //!
-//! In: how long there is nothing to do; jobs on its own deque, and anybody's; summonses. Out: jobs
-//! done, and what the kernel has for the loop. Whatever a loop's thread does for anybody, itself
-//! included, it does in [`LoopWorker::help`]: a turn that a [`Budget`] bounds, so that helping costs the
-//! own loop little, and that shows in the loop's [`LoopProgress`](crate::event_loop::LoopProgress), so that
-//! nobody takes it for stuck in a callback.
+//! In: how long there is nothing to do; jobs on its own deque and on others; search permits. Out: completed
+//! jobs, and the kernel's events for the loop. A thread runs jobs only in [`LoopWorker::help`], bounded by
+//! a [`Budget`] and marked in its [`LoopProgress`](crate::event_loop::LoopProgress), so that it does not
+//! count as stuck.
 //!
-//! Must never: run Python, or wait while a job lies anywhere.
+//! Must never: run Python, or wait while a job is available.
 
 use std::sync::Arc;
 use std::time::Duration;

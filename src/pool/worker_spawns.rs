@@ -1,5 +1,5 @@
-//! What a loop's thread does about coroutines that have not begun: it leaves them to others, begins those
-//! that lie on its own queue, and keeps an eye on the others' queues before it sleeps.
+//! How a loop's thread handles unstarted coroutines: it offers them to other loops, starts those in its own
+//! queue, and watches the other queues before it sleeps.
 
 use super::LoopWorker;
 use super::shared::STARTERS;

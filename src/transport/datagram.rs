@@ -1,8 +1,8 @@
-//! Datagrams: UDP, or a unix datagram socket.
+//! Datagram sockets: UDP and unix.
 //!
-//! As with a [`Stream`](super::Stream) the owner receives and sends directly as long as it keeps up,
-//! and any thread may do what it does not get to. Unlike there, no error is the end: each is told in
-//! its order, and the work goes on.
+//! As with a [`Stream`](super::Stream) the owner receives and sends directly while it keeps up, and any
+//! thread may do the rest. Unlike with a stream, no error ends the transport: errors are reported in order,
+//! and the work continues.
 
 use std::collections::VecDeque;
 use std::io;

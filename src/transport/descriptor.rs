@@ -1,4 +1,4 @@
-//! The number of a descriptor, and whether it still is the descriptor that it was.
+//! The number of a descriptor, and whether it still refers to the same file.
 
 use std::os::fd::RawFd;
 

@@ -1,4 +1,4 @@
-//! Where a message ends, by a separator: as `asyncio.StreamReader.readuntil` decides it.
+//! Finds the end of a message by a separator, like `asyncio.StreamReader.readuntil`.
 
 use crate::sys::search::find;
 

@@ -1,5 +1,5 @@
-//! A listening socket. Its connections stay on its loop, or go where an [`AcceptSink`] places them;
-//! with a sink any thread may accept.
+//! A listening socket. Its connections stay on its loop, or go where an [`AcceptSink`] places them; with a
+//! sink any thread may accept.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,13 +1,11 @@
-//! Sockets and pipes as state machines, without Python: what is read and written, by whom, and what
-//! the loop has to be told.
+//! Sockets and pipes as state machines, without Python.
 //!
-//! In: readiness from the reactor, bytes to write. Out: bytes read, and how a write ended. At each
-//! moment at most one thread reads a transport and at most one writes it: its loop's own thread
-//! directly, or any other through [`Source::run`], whose results wait for the owner. `README.md`
-//! beside this file has the argument that no edge, byte or end is lost on the way.
+//! In: readiness from the reactor, bytes to write. Out: bytes read, and how a write ended. At each moment
+//! at most one thread reads a transport and at most one writes it: the loop's own thread, or any other
+//! through [`Source::run`], whose results wait for the owner. `README.md` beside this file shows that no
+//! edge, byte or end is lost.
 //!
-//! Must never: run a callback, drop a buffer that it was given on a thread other than the owner's, or
-//! wait.
+//! Must never: run a callback, drop a buffer in another thread than the owner's, or wait.
 
 mod datagram;
 mod descriptor;

@@ -1,8 +1,7 @@
-//! What was read of a transport before its owner asked for it, bounded in memory.
+//! Data read before the owner asked for them, bounded in memory.
 //!
-//! It comes in pieces. Those of a stream are joined if they are short, and each counts for more than its
-//! bytes, so that the bound is one of memory whatever the peer sends; behind the end, or a failure,
-//! there is no room.
+//! Data arrive in chunks. Short chunks of a stream are joined, and each counts for more than its bytes, so
+//! that the bound applies to memory whatever the peer sends. Nothing is stored after the end or an error.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,7 +1,7 @@
-//! What has been received and not been asked for yet.
+//! Data received and not yet read by the program.
 //!
-//! A chunk that finds the buffer empty is kept as it came, and is given out as it came if all of it is
-//! wanted at once: no byte is copied. What comes while some is there is joined to it.
+//! A chunk that arrives while the buffer is empty is kept unchanged, and returned unchanged if all of it is
+//! read at once: no byte is copied. Otherwise chunks are joined.
 
 use super::write_queue::Buffer;
 

@@ -1,4 +1,4 @@
-//! What a reactor's events lead to: the transports of one loop.
+//! The objects behind a reactor's events: the transports of one loop.
 
 use std::fmt;
 use std::os::fd::RawFd;

@@ -1,18 +1,23 @@
-//! Who may read, who may write, and what the owner has still to be told: one word per transport.
+//! The state word of a transport: who may read, who may write, and what the owner has not yet processed.
 //!
-//! Rules:
-//! 1. `READING` and `WRITING` are claims: each stands for one [`ReadClaim`] or [`WriteClaim`], whose
-//!    holder alone reads or writes the descriptor. What needs the claim takes the value, and the value
-//!    gives the claim back when it is dropped, also by a panic.
-//! 2. A claim clears the readiness that it acts on *before* the system call. An edge that the
-//!    kernel reports during the call sets it again, and giving the claim back sees it: no edge is
-//!    lost between "would block" and the end of the claim.
-//! 3. The owner alone sets and clears `UNSTARTED`, `PAUSED`, `READ_CLOSED` and `DEAD`.
-//! 4. `QUEUED` says that the write queue is not empty; it changes under the queue's lock. While it is
-//!    clear, only the owner may write, since only the owner can make the queue non-empty.
-//! 5. `SCHEDULED` stands for one entry in the owner's ready queue or inbox. Whoever sets it makes
-//!    the entry; the owner clears it when it takes the entry out, before it looks at the rest. So
-//!    what is set before is seen by that turn, and what is set later makes a new entry.
+//! In: edges, claims, and the owner's decisions. Out: named transitions; those that leave work for the
+//! owner return [`Schedule::Needed`].
+//!
+//! Must never: lose an edge.
+
+// Rules:
+// 1. `READING` and `WRITING` are claims: each stands for one `ReadClaim` or `WriteClaim`, whose
+//    holder alone reads or writes the descriptor. What needs the claim takes the value, and the value
+//    gives the claim back when it is dropped, also by a panic.
+// 2. A claim clears the readiness that it acts on *before* the system call. An edge that the
+//    kernel reports during the call sets it again, and giving the claim back sees it: no edge is
+//    lost between "would block" and the end of the claim.
+// 3. The owner alone sets and clears `UNSTARTED`, `PAUSED`, `READ_CLOSED` and `DEAD`.
+// 4. `QUEUED` says that the write queue is not empty; it changes under the queue's lock. While it is
+//    clear, only the owner may write, since only the owner can make the queue non-empty.
+// 5. `SCHEDULED` stands for one entry in the owner's ready queue or inbox. Whoever sets it makes
+//    the entry; the owner clears it when it takes the entry out, before it looks at the rest. So
+//    what is set before is seen by that turn, and what is set later makes a new entry.
 
 use std::fmt;
 use std::mem::ManuallyDrop;

@@ -1,7 +1,7 @@
 //! A byte stream: TCP, a unix stream, or one end of a pipe.
 //!
-//! The owner reads and writes directly as long as it keeps up; whatever it does not get to, any
-//! thread may do by [`Source::run`]: read ahead up to a bound, and write what is queued.
+//! The owner reads and writes directly while it keeps up. Any other thread may do the rest with
+//! [`Source::run`]: read ahead up to a bound, and write what is queued.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

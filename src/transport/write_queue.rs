@@ -1,5 +1,5 @@
-//! What a transport has still to write: whole buffers, kept by reference, and how much of the first
-//! has gone.
+//! The write queue of a transport: whole buffers, kept by reference, and how much of the first has been
+//! written.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

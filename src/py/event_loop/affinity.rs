@@ -1,8 +1,8 @@
-//! Which thread may use what belongs to a loop: the one question that every method of a transport
-//! asks first, and a loan of a loop that nobody runs.
+//! Which thread may use the objects of a loop: the check at the beginning of every transport method, and
+//! borrowing a loop that is not running.
 //!
-//! In: a loop, and the call of a method on one of its objects. Out: whether the calling thread may go
-//! on; if not, `python/loop_pool/_loop/thread_affinity.py` posts the call, or borrows the loop for it.
+//! In: a loop, and a method call on one of its objects. Out: whether the calling thread may continue; if
+//! not, `python/loop_pool/_loop/thread_affinity.py` posts the call, or borrows the loop for it.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

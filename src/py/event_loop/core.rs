@@ -1,7 +1,7 @@
-//! `LoopCore`: the native base class of `loop_pool.EventLoop`, what it consists of and who may touch it.
+//! `LoopCore`: the native base class of `loop_pool.EventLoop`, its fields and who may access them.
 //!
-//! `EventLoop` inherits it before `asyncio.SelectorEventLoop`, so its methods take precedence over asyncio's
-//! own. They are in the room `module`; the turn is in `run`.
+//! `EventLoop` inherits from it before `asyncio.SelectorEventLoop`, so its methods override asyncio's. They
+//! are in the room `module`; the turn is in `run`.
 
 use std::os::fd::RawFd;
 

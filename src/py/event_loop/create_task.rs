@@ -1,4 +1,4 @@
-//! The ways in which a loop makes an `asyncio.Task`.
+//! The ways in which a loop creates an `asyncio.Task`.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

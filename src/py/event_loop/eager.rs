@@ -1,8 +1,8 @@
-//! Tasks that start at once: `eager_start=True`, and asyncio's `eager_task_factory`.
+//! Eager tasks: `eager_start=True`, and asyncio's `eager_task_factory`.
 //!
-//! asyncio's constructor runs the first step itself. So the object is made first, shown as the loop's
-//! current task, and then initialised. Tasks that a program starts at once by other means (it calls a
-//! task class, or has a factory of its own) are noted when the next task starts inside of them.
+//! asyncio's constructor runs the first step. So the object is allocated first, published as the loop's
+//! current task, and then initialised. Eager tasks that a program creates by other means (it calls a task
+//! class, or has its own factory) are recorded when the next task starts inside of them.
 
 use std::ptr;
 

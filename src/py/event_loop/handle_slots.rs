@@ -1,5 +1,5 @@
-//! What our handles keep beside asyncio's slots: a timer's key; a lock, which is held while the
-//! callback runs, as asyncio promises since 3.14; and a place in the inbox of its loop.
+//! What our handles store in addition to asyncio's slots: a timer's key; a lock, held while the callback
+//! runs, as asyncio guarantees since 3.14; and a link for the inbox of the loop.
 
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;

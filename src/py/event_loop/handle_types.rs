@@ -1,5 +1,5 @@
-//! The native subclasses of asyncio's handles: they add a timer's key, or a lock, beside asyncio's
-//! slots (PEP 697), and a `cancel` that runs no Python.
+//! The native subclasses of asyncio's handles. They add a timer's key or a lock to asyncio's slots (PEP
+//! 697), and a `cancel` that runs no Python.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{self};

@@ -1,4 +1,4 @@
-//! What the rooms above do in a loop's turn. The module sets it once, at import.
+//! Functions of higher rooms that a loop's turn calls. The module sets them once, at import.
 
 use std::sync::OnceLock;
 

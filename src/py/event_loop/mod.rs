@@ -1,8 +1,8 @@
-//! `LoopCore`: its callbacks, its turn, and the tasks that it shows to other threads.
+//! `LoopCore`: its callbacks, its turn, and the tasks that it publishes to other threads.
 //!
-//! In: callbacks, timers and events. Out: each of them run, attached, on the loop's own thread. What a turn
-//! does for the rooms above is set at import (`hooks`). Must never: drop an object or run Python while
-//! the owner's state is borrowed.
+//! In: callbacks, timers and events. Out: each of them run, attached, in the loop's own thread. Functions
+//! of higher rooms are set at import (`hooks`). Must never: drop an object or run Python while the owner's
+//! state is borrowed.
 
 pub(crate) mod affinity;
 pub(crate) mod borrowed_tasks;

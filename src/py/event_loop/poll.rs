@@ -1,5 +1,5 @@
-//! How a turn asks the kernel, detached from the interpreter, and makes ready what it found. In a pool
-//! the thread works for other loops meanwhile ([`LoopWorker::wait`](crate::pool::LoopWorker::wait)).
+//! Polls the kernel, detached from the interpreter, and makes the events ready. In a pool the thread does
+//! work for other loops meanwhile ([`LoopWorker::wait`](crate::pool::LoopWorker::wait)).
 
 use std::mem::take;
 use std::time::Duration;

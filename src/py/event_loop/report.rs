@@ -1,4 +1,4 @@
-//! Errors of callbacks, and of the turns of native objects, as the exception handler gets them.
+//! Reports errors of callbacks and of native objects to the exception handler.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! Runs an entry of the ready queue, whichever kind it is.
+//! Runs an entry of the ready queue, of any kind.
 
 use super::callback::{Callback, Kind};
 use super::core::LoopCore;

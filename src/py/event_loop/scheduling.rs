@@ -1,4 +1,4 @@
-//! How callbacks and timers get into a loop's queues, from its own thread and from any other.
+//! Adds callbacks and timers to a loop's queues, from its own thread and from others.
 
 use super::callback::Callback;
 use super::core::{LoopCore, OwnerClaim, OwnerState};

@@ -1,19 +1,20 @@
-//! What a loop's thread is doing inside a callback, for another thread to see.
+//! Reads the calls of a loop's thread inside a callback, from another thread.
 //!
-//! In: a loop, and the number of a callback. Out: the calls that it is in at one instant.
+//! In: a loop, and the number of a callback. Out: its calls at one instant, read while all threads are
+//! paused.
 //!
-//! The frames of a thread that runs are not another one's to read: in a free-threaded interpreter their
-//! memory may be gone by then, which is why what `sys._current_frames` returns is no help
-//! (python/cpython#152355). So they are read while every thread of the interpreter stands still. Of the
-//! public C API `PyUnstable_GC_VisitObjects` alone calls somebody back then; the objects do not matter
-//! here. It also makes the answer exact: a loop that is inside the callback at that instant stays
-//! there until all has been read, as it cannot leave unattached.
-//!
-//! A thread that runs native code attached stands still only when that returns, and with it all that
-//! have stopped for its sake. So nobody asks for the stack of a thread that runs before that thread
-//! has shown that it can be interrupted (`python/loop_pool/_pool/stuck.py`).
-//!
-//! Must never: run Python or free an object while the threads stand still.
+//! Must never: run Python or free an object while the threads are paused.
+
+// The frames of a running thread must not be read by another: in a free-threaded interpreter their
+// memory may be freed meanwhile, so `sys._current_frames` does not help (python/cpython#152355). So
+// they are read while every thread of the interpreter is paused. In the public C API only
+// `PyUnstable_GC_VisitObjects` calls back in that state; the objects themselves do not matter. This
+// also makes the result exact: a loop that is in the callback at that instant stays there until
+// everything has been read, because it cannot leave it unattached.
+//
+// A thread that runs native code attached is paused only when that code returns, and delays all
+// threads that have paused for it. So the stack of a running thread is only requested after that
+// thread has proved that it can be interrupted (`python/loop_pool/_pool/stuck.py`).
 
 use std::ffi::{c_int, c_void};
 

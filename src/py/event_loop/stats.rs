@@ -1,4 +1,4 @@
-//! What a loop counts and measures, by name.
+//! The figures of a loop, by name.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

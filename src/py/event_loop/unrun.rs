@@ -1,5 +1,5 @@
-//! What a loop has not got to when its time was up: dropped by a thread that nobody waits for, as
-//! others may have posted more than can be dropped in time.
+//! Callbacks that a loop has not run when its time was up: dropped in a separate thread, because there may
+//! be more than can be dropped in time.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;

@@ -1,6 +1,6 @@
-//! `PoolCore`, `spawn`, and the tasks that it makes.
+//! `PoolCore`, `spawn`, and the tasks that it creates.
 //!
-//! In: coroutines. Out: a `PoolTask`, a future of every loop. Must never: cancel or end an asyncio task on
+//! In: coroutines. Out: a `PoolTask`, a future of every loop. Must never: cancel or end an asyncio task in
 //! another thread than its loop's.
 
 pub(crate) mod pool_core;

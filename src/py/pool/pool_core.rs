@@ -1,4 +1,4 @@
-//! What a pool of loops shares, for `python/loop_pool/_pool/pool.py`.
+//! The shared state of a pool, for `python/loop_pool/_pool/pool.py`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The end of a `PoolTask`: what it ended with is noted, and whoever awaits it is told, each on his own
-//! loop.
+//! The end of a `PoolTask`: its outcome is stored, and every waiter is notified on the waiter's own loop.
 
 use super::pool_task::{PoolTaskCore, Watcher, running_loop};
 use super::spawned_tasks;

@@ -1,4 +1,4 @@
-//! What any thread may ask of a `PoolTask`: the methods of a future.
+//! The methods of a `PoolTask` that any thread may call: those of a future.
 
 use super::pool_task::{PoolTaskCore, Watcher, running_loop};
 use super::pool_task_cancel;

@@ -1,5 +1,5 @@
-//! What `await` of a `PoolTask` drives: it yields the task itself once, which is a future of the
-//! loop that asks.
+//! The iterator behind `await` of a `PoolTask`: it yields the task itself once, which is a future of the
+//! awaiting loop.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

@@ -1,7 +1,6 @@
-//! `spawn`: coroutines that begin on a loop of the pool.
+//! `spawn`: starts coroutines on a loop of the pool.
 //!
-//! Each loop has [`SpawnedTasks`](crate::pool::SpawnedTasks): those that were given to it and have not
-//! ended.
+//! Each loop has [`SpawnedTasks`](crate::pool::SpawnedTasks): the tasks admitted to it that have not ended.
 
 use pyo3::Borrowed;
 use pyo3::ffi;

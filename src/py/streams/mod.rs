@@ -1,7 +1,7 @@
 //! `StreamReader` and `StreamWriter` without Python frames.
 //!
-//! In: bytes that have come, and who waits for them. Out: what a read asked for. Must never: run Python in a
-//! reader's critical section.
+//! In: received bytes, and the waiter. Out: what a read requested. Must never: run Python in a reader's
+//! critical section.
 
 pub(crate) mod reader;
 pub(crate) mod reader_methods;

@@ -1,4 +1,4 @@
-//! Feeding a stream reader, and telling who waits for what has come.
+//! Feeds a stream reader, and wakes the waiter.
 
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError};
 use pyo3::ffi;

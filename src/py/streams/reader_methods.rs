@@ -1,4 +1,4 @@
-//! The methods of our stream readers that return a coroutine: they read their arguments, and no more.
+//! The methods of our stream readers that return a coroutine: they only parse their arguments.
 
 use std::ptr;
 

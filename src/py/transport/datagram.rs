@@ -1,4 +1,4 @@
-//! The native half of a datagram transport, and what its Python half asks of it.
+//! The native half of a datagram transport, and the functions for its Python half.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

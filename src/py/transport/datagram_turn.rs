@@ -1,5 +1,5 @@
-//! What happens when a datagram transport's turn comes, on its loop's thread: it is introduced to its
-//! protocol, what has come is delivered, what is queued is sent.
+//! The turn of a datagram transport, in its loop's thread: the first one calls `connection_made`, others
+//! deliver received datagrams and send queued ones.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;

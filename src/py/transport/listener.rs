@@ -1,4 +1,4 @@
-//! Listening sockets: what happens when connections have come.
+//! Listening sockets: what happens when connections arrive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,7 +1,7 @@
-//! Native transports and listeners: asyncio's interface over the state machines of `src/transport`.
+//! Native transports and listeners: asyncio's interface on the state machines of `src/transport`.
 //!
-//! In: calls of a program, turns of a loop. Out: calls of the protocol, on the loop's thread, in order. Must
-//! never: change a connection on a thread that does not own its loop.
+//! In: calls of a program, turns of a loop. Out: calls of the protocol, in the loop's thread, in order.
+//! Must never: change a connection in a thread that does not own its loop.
 
 pub(crate) mod datagram;
 pub(crate) mod datagram_methods;

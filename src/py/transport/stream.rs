@@ -1,4 +1,4 @@
-//! The native half of a stream transport, and what its Python half asks of it.
+//! The native half of a stream transport, and the functions for its Python half.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;

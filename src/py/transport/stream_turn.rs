@@ -1,5 +1,5 @@
-//! What happens when a stream transport's turn comes, on its loop's thread: it is introduced to its
-//! protocol, what has come is delivered, what is queued is written.
+//! The turn of a stream transport, in its loop's thread: the first one calls `connection_made`, others
+//! deliver received data and write queued data.
 
 use pyo3::exceptions::PyOSError;
 use pyo3::ffi;
