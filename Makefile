@@ -3,7 +3,7 @@
 # `make build` leads to everything else:
 #
 #     tools/interpreter.py -> the free-threaded CPython (in the user's cache folder, made once)
-#     .venv/bin/python     -> an environment of it
+#     .venv/bin/python     -> an environment of it (`.venv-3.15t-dev` with PYTHON=3.15t)
 #     .venv/.dependencies  -> stamp: extras and development tools are installed
 #     .venv/.built         -> stamp: the release build of the package is installed, editable
 #
@@ -11,9 +11,19 @@
 # `.venv-bench` has the peers of the benchmarks, and a wheel of this checkout.
 
 PYTHON3 ?= python3
-VENV := .venv
-PYTHON := $(VENV)/bin/python
+# The Python that is built for and tested, as in `make test PYTHON=3.15t`.
+PYTHON := 3.14t
+# Those that `make test` runs a smoke test on besides, and CPython's own tests of each of these.
 OTHER_VERSIONS := 3.15t 3.14
+OTHER_CPYTHON := 3.15t
+ifeq ($(PYTHON),3.14t)
+VENV := .venv
+else
+VENV := .venv-$(PYTHON)-dev
+OTHER_VERSIONS :=
+OTHER_CPYTHON :=
+endif
+python := $(VENV)/bin/python
 BENCH_ENV := .venv-bench
 
 # uv takes the interpreters that it is given and fetches none on its own.
@@ -23,7 +33,7 @@ export UV_SYSTEM_CERTS ?= 1
 # The tests start hundreds of interpreters, each of which would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 # The interpreter by which pyo3 is checked where maturin does not choose it (clippy, cargo doc).
-export PYO3_PYTHON := $(CURDIR)/$(PYTHON)
+export PYO3_PYTHON := $(CURDIR)/$(python)
 
 IN_PARALLEL := --dist worksteal -n
 
@@ -43,8 +53,8 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test services services-if-possible test-rust test-rust-build test-loom \
-	test-python test-cpython test-cpython-plain test-cpython-debug test-cpython-streams \
+.PHONY: help build run test test-all wheels services services-if-possible test-rust \
+	test-rust-build test-loom test-python test-cpython test-cpython-plain test-cpython-debug test-cpython-streams \
 	test-versions test-versions-build models model-loom model-tsan model-asan model-miri stress \
 	lint format bench bench-report bench-rust bench-check docs clean extension-is-gone
 
@@ -83,7 +93,7 @@ $(1)/.built: $(1)/.dependencies $(VENV)/.dependencies $$(SOURCES) \
 	mv $$@.begun $$@
 endef
 
-$(eval $(call environment,$(VENV),3.14t,target/python-3.14t,release,\
+$(eval $(call environment,$(VENV),$(PYTHON),target/python-$(PYTHON),release,\
 	--requirement pyproject.toml --all-extras --group dev))
 $(foreach version,$(OTHER_VERSIONS),$(eval \
 	$(call environment,.venv-$(version),$(version),target/python-smoke,smoke,--group test)))
@@ -91,7 +101,7 @@ $(foreach version,$(OTHER_VERSIONS),$(eval \
 # --- the two commands ---------------------------------------------------------------------------
 
 run: build ## Run the load test on real connections; options in ARGS="--loops 2 --seconds 5"
-	$(PYTHON) examples/load_test.py $(ARGS)
+	$(python) examples/load_test.py $(ARGS)
 
 # Each with what must have ended before it. What only computes runs side by side, and so does what
 # mostly waits; tests that measure time have the machine for themselves.
@@ -110,11 +120,16 @@ TEST_PARTS := \
 	test-cpython-plain:test-python \
 	test-cpython-debug:test-python \
 	test-cpython-streams:test-cpython-plain,test-cpython-debug \
-	$(OTHER_VERSIONS:%=smoke-%:test-cpython-plain,test-cpython-debug)
+	$(OTHER_VERSIONS:%=smoke-%:test-cpython-plain,test-cpython-debug) \
+	$(foreach version,$(OTHER_CPYTHON),test-cpython-$(version):smoke-$(version))
 endif
 
 test: ## Run every test, or with ROOM=serve the Python tests of one room, and say what took how long
 	$(PYTHON3) tools/run_parts.py --make "$(MAKE) --no-print-directory" $(TEST_PARTS)
+
+test-all: ## Run every test on 3.14t, and then on 3.15t
+	$(MAKE) test
+	$(MAKE) test PYTHON=3.15t
 
 services: ## Install the servers that some tests start: PostgreSQL, Redis, NATS, HAProxy (root, apt)
 	$(PYTHON3) tools/services.py
@@ -149,21 +164,24 @@ test-loom: ## Run the models of the wake and sleep protocols under loom
 
 # More processes than there are cores, as many tests wait rather than work.
 test-python: build ## Run the Python tests; options in ROOM, and in PYTEST_ARGS, such as "-n 0 -k server"
-	$(PYTHON) -m pytest $(TESTS) -m "not stress" $(IN_PARALLEL) 4 $(PYTEST_ARGS)
+	$(python) -m pytest $(TESTS) -m "not stress" $(IN_PARALLEL) 4 $(PYTEST_ARGS)
 
 # Twice, as debug mode makes and runs handles by other code.
 test-cpython: test-cpython-plain test-cpython-debug test-cpython-streams ## Run CPython's own asyncio tests on our loop
 
 test-cpython-plain: build
-	$(PYTHON) tests/python/cpython/suite.py
+	$(python) tests/python/cpython/suite.py
 
 test-cpython-debug: build
-	PYTHONASYNCIODEBUG=1 $(PYTHON) tests/python/cpython/suite.py
+	PYTHONASYNCIODEBUG=1 $(python) tests/python/cpython/suite.py
 
 test-cpython-streams: build
-	$(PYTHON) tests/python/cpython/suite.py --native-streams test_streams test_ssl test_subprocess
+	$(python) tests/python/cpython/suite.py --native-streams test_streams test_ssl test_subprocess
 
-test-versions: $(OTHER_VERSIONS:%=smoke-%) ## Run the smoke tests on the other Python versions
+test-cpython-%: .venv-%/.built
+	.venv-$*/bin/python tests/python/cpython/suite.py
+
+test-versions: $(OTHER_VERSIONS:%=smoke-%) $(OTHER_CPYTHON:%=test-cpython-%) ## Run the smoke tests on the other Python versions
 
 test-versions-build: $(OTHER_VERSIONS:%=.venv-%/.built)
 
@@ -171,8 +189,11 @@ test-versions-build: $(OTHER_VERSIONS:%=.venv-%/.built)
 smoke-%: .venv-%/.built
 	.venv-$*/bin/python -m pytest $(TESTS) -m smoke $(IN_PARALLEL) 2 $(PYTEST_ARGS)
 
+wheels: $(VENV)/.dependencies ## Build a wheel for each Python into dist/, and try each; ONLY_WHEELS="3.14t"
+	$(PYTHON3) tools/wheels.py --maturin $(VENV)/bin/maturin $(ONLY_WHEELS)
+
 stress: build ## Run the long tests, which `make test` leaves out
-	$(PYTHON) -m pytest $(TESTS) -m stress $(PYTEST_ARGS)
+	$(python) -m pytest $(TESTS) -m stress $(PYTEST_ARGS)
 
 ONLY := loom tsan asan miri
 
@@ -199,18 +220,18 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	cargo fmt --check --manifest-path benches/rust/Cargo.toml
 	cargo clippy --all-targets --manifest-path benches/rust/Cargo.toml --target-dir target/bench-rust \
 		-- -D warnings
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy --strict python/loop_pool
-	$(PYTHON) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy --strict python/loop_pool
+	$(python) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
 		tools/callgrind.py tools/bench_check.py tools/rooms.py tools/run_parts.py tools/sanitize.py
-	$(PYTHON) -m mypy.stubtest loop_pool._core
+	$(python) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections
 	$(PYTHON3) tools/check_machine.py --lint
 	cargo fmt --all
-	$(PYTHON) -m ruff check --fix .
-	$(PYTHON) -m ruff format .
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
 
 bench-rust: ## Time the layers below Python; options in ARGS="timers --min-time 1"
 	cargo bench --manifest-path benches/rust/Cargo.toml --target-dir target/bench-rust --bench wall \
