@@ -491,6 +491,10 @@ class StreamCore:
         """Whether it reads what comes."""
 
     @property
+    def paused(self) -> bool:
+        """Whether reading is paused by the program."""
+
+    @property
     def queued(self) -> bool:
         """Whether data wait to be written."""
 
@@ -627,6 +631,10 @@ class DatagramCore:
     @property
     def reading(self) -> bool:
         """Whether it receives what comes."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading is paused by the program."""
 
     @property
     def queued(self) -> bool:

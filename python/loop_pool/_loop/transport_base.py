@@ -218,6 +218,11 @@ class Base(_Parent):
 
     # -- reading ---------------------------------------------------------------------------------
 
+    @property
+    def _paused(self) -> bool:
+        """As of asyncio's own transports: there are programs that wait for it to be set."""
+        return self._core.paused
+
     def _read_end(self) -> None:
         """Tell the protocol that nothing more will come, and close if it does not object."""
         try:

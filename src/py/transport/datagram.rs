@@ -144,6 +144,12 @@ impl DatagramCore {
         self.link().is_polling()
     }
 
+    /// Whether reading is paused by the program.
+    #[getter]
+    fn paused(&self) -> bool {
+        self.link().state().bits().is_paused()
+    }
+
     #[getter]
     fn queued(&self) -> bool {
         self.link().state().bits().is_queued()

@@ -46,12 +46,14 @@ def test_pausing_stops_deliveries_and_resuming_goes_on_with_them(
                 transport.pause_reading()
                 transport.pause_reading()
                 assert not transport.is_reading()
+                assert transport._paused  # CPython's own tests wait for it
                 far.sendall(b"%d" % number)
                 await turns(20)
                 assert len(protocol.data) == number
                 transport.resume_reading()
                 transport.resume_reading()
                 assert transport.is_reading()
+                assert not transport._paused
                 assert len(protocol.data) == number  # Later, not inside the call.
                 await protocol.got(number + 1)
             assert protocol.data == b"01234"
