@@ -8,6 +8,7 @@ import decimal
 import fractions
 import gc
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -162,10 +163,13 @@ def test_a_context_of_the_program_s_own_kind_is_asked_to_run(loop: Loop, debug: 
     context: Any = Context()
     loop.set_debug(debug)
     _schedule_all(loop, ran, context)
-    task = loop.create_task(main(), context=context)
+    # Since Python 3.15 a task takes none but the interpreter's own kind.
+    takes_any = sys.version_info < (3, 15)
+    task = loop.create_task(main(), context=context if takes_any else contextvars.Context())
     assert run_main(loop, asyncio.wait_for(task, 5)) == "done"
+    run_main(loop, asyncio.sleep(0.01))
     assert sorted(ran) == ["posted", "soon", "timer"]
-    assert context.runs >= 5
+    assert context.runs >= (5 if takes_any else 3)
 
 
 def test_what_is_no_context_is_an_error_of_the_callback(loop: Loop) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -77,6 +78,11 @@ def test_a_view_of_larger_items_is_sent_whole(loop: asyncio.AbstractEventLoop, c
     run_main(loop, main())
 
 
+def _queues_what_comes_before_an_error(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether `writelines` is that of asyncio's own loop since Python 3.15."""
+    return isinstance(loop, asyncio.SelectorEventLoop) and sys.version_info >= (3, 15)
+
+
 @pytest.mark.parametrize("data", ["text", None, 7, [b"x"], object(), array.array("B", b"x")])
 def test_anything_else_is_a_type_error(
     loop: asyncio.AbstractEventLoop, data: Any, queued: bool
@@ -91,6 +97,8 @@ def test_anything_else_is_a_type_error(
                 f"{type(data).__name__!r}"
             )
             for bad in ("text", 7):
+                if _queues_what_comes_before_an_error(loop):
+                    break
                 with pytest.raises(TypeError):
                     transport.writelines([b"never sent", bad])
             transport.write(b"fine")
@@ -165,6 +173,9 @@ def test_writelines_takes_any_iterable(
 
 
 def test_a_generator_that_fails_has_written_nothing(loop: asyncio.AbstractEventLoop) -> None:
+    if _queues_what_comes_before_an_error(loop):
+        pytest.skip("asyncio's own loop has written a part")
+
     def items() -> Iterable[bytes]:
         yield b"never sent"
         raise ZeroDivisionError
