@@ -73,6 +73,9 @@ FREEZE_CORE: Mapping[Version, Pin] = {
     Version("3.14", False): Pin(
         "0.8.1", "2500ef546af0c26e30cc8630be353fa02c9ff46d009b76d6d15e79288140d7e6"
     ),
+    Version("3.15", False): Pin(
+        "0.8.1", "6b28139d5cfea4cf8712b4745ff78e2892d41f33c90437efddf1ae6eaaba11cf"
+    ),
 }
 
 
