@@ -60,6 +60,12 @@ APPLICATION = """
 ALWAYS = ("--loops", "2", "--no-access-log", "--lifespan", "off")
 
 
+def connections_to(port: int) -> int:
+    """How many connections stand to a port of this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[3] == "01" and int(row[2].split(":")[1], 16) == port for row in rows)
+
+
 class Pair:
     """HAProxy as in the document in front of two servers as in the document. A context manager."""
 
@@ -158,6 +164,7 @@ def test_when_a_server_is_killed_only_what_was_under_way_there_may_fail(tmp_path
         with Traffic(pair.port, 8) as traffic:
             pids = [server.process.pid for server in pair.servers]
             wait_for(lambda: min(traffic.answers[pid] for pid in pids) > 200, "both answer")
+            held = connections_to(pair.ports[0])
             victim.tell(signal.SIGKILL)
             victim.ended()
             enough = traffic.answers[survivor.process.pid] + 500
@@ -172,9 +179,10 @@ def test_when_a_server_is_killed_only_what_was_under_way_there_may_fail(tmp_path
         assert posts.count(answer) == len(threads) // 2 - lost
         assert [status for status, _ in posts if status != 200] == [502] * lost
         # Of the traffic, too; at most one for each connection that HAProxy had to the server: one
-        # that it keeps may be used once more before it is seen to be dead.
+        # that it keeps may be used once more before it is seen to be dead. Each client may have had
+        # one opened after they were counted.
         assert [it for it in traffic.failures if it.method == "GET"] == []
-        assert len(traffic.failures) <= 8
+        assert len(traffic.failures) <= held + 8
 
 
 def test_a_restart_with_a_passed_socket_loses_nothing(tmp_path: Path) -> None:
