@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import loop_pool
 
-from ..support import eventually, turns
+from ..support import eventually, turns, wait_parked
 from .support import run
 
 pytestmark = pytest.mark.usefixtures("clean_process")
@@ -45,16 +46,22 @@ def test_work_is_counted_on_the_loop_that_does_it() -> None:
     run(main)
 
 
+async def native_id() -> int:
+    """The thread's number for the kernel."""
+    return threading.get_native_id()
+
+
 def test_an_idle_loop_counts_nothing() -> None:
     async def main() -> None:
         pool = loop_pool.current_pool()
-        await loop_pool.spawn(turns(1), loop=pool.loops[1])
+        thread = await loop_pool.spawn(native_id(), loop=pool.loops[1])
         settled = pool.stats()[1]
 
         def still() -> bool:
             nonlocal settled
+            wait_parked(thread)
             before, settled = settled, pool.stats()[1]
-            return before.turns == settled.turns
+            return before.turns == settled.turns and settled.ready == 0
 
         await eventually(still, "the loop parks")
         await turns(1_000)
