@@ -193,7 +193,7 @@ pub const MONITOR_TICK: Duration = Duration::from_millis(1);
 pub const INCIDENTS_WAITING: usize = 1024;
 
 /// Looks at a pool whose loops all sleep after which the monitor sleeps too, until one wakes.
-pub const MONITOR_PATIENCE: u32 = 4;
+pub const QUIET_LOOKS: u32 = 4;
 
 /// Jobs a thief takes at most at one time (it takes half of what its victim has): more would only
 /// be stolen from it again, and a batch this long pays for the misses on the victim's cache lines.

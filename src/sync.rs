@@ -6,7 +6,7 @@
 //!
 //! Must never: contain policy. What a lock protects is documented where the lock is declared.
 
-#![allow(clippy::disallowed_types, reason = "this module is the door")]
+#![allow(clippy::disallowed_types, reason = "what is forbidden elsewhere is wrapped here")]
 
 pub(crate) mod announce;
 

@@ -291,8 +291,10 @@ fn module_docs(source: &Source) -> Vec<String> {
 }
 
 /// Words of our own that gave way to those of tokio, Go and asyncio (`docs/architecture.md`, *Words*).
-const GIVEN_UP: &[&str] =
-    &["errand", "crew", "stint", "farewell", "roster", "lane", "sight", "hurry", "hurried"];
+const GIVEN_UP: &[&str] = &[
+    "errand", "crew", "stint", "farewell", "roster", "lane", "sight", "hurry", "hurried", "seat",
+    "patience", "door",
+];
 
 /// A word that was given up stays out, of comments too.
 fn words(source: &Source) -> Vec<String> {

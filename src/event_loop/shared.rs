@@ -122,7 +122,7 @@ impl Drop for Looking<'_> {
 /// The part of a loop that other threads work on.
 #[derive(Debug)]
 pub struct Shared {
-    door: CachePadded<Intake>,
+    intake: CachePadded<Intake>,
     /// Counters and gauges; the owner writes them, but for those that say otherwise.
     pub metrics: CachePadded<Metrics>,
     /// How much it has to do, for whoever places more there.
@@ -174,7 +174,7 @@ impl Shared {
         let (driver, handle) = Driver::new()?;
         let watched = handle.watched();
         Ok(Self {
-            door: CachePadded::default(),
+            intake: CachePadded::default(),
             metrics: CachePadded::default(),
             load: CachePadded::default(),
             progress: CachePadded::default(),
@@ -208,7 +208,7 @@ impl Shared {
 
     /// Whether the owner sleeps, and who is to wake it.
     pub fn idle(&self) -> &Idle {
-        &self.door.idle
+        &self.intake.idle
     }
 
     /// Notes that the calling thread runs the loop, or that none does any more.
@@ -225,7 +225,7 @@ impl Shared {
     /// The thread that runs the loop and neither sleeps nor is being woken: it could be stuck.
     pub fn awake_runner(&self) -> Option<ThreadId> {
         let runner = ThreadId::from_bits(self.runner.load(Relaxed))?;
-        self.door.idle.is_awake().then_some(runner)
+        self.intake.idle.is_awake().then_some(runner)
     }
 
     /// Seconds from which on the program calls a callback slow. Any thread.
@@ -256,7 +256,7 @@ impl Shared {
     /// Wakes the owner if it sleeps, for something that was announced where it looks. Any thread.
     #[inline]
     pub fn posted(&self, announced: &Announced) {
-        if self.door.idle.posted(announced) == Wake::Needed {
+        if self.intake.idle.posted(announced) == Wake::Needed {
             self.rouse();
         }
     }
@@ -264,7 +264,7 @@ impl Shared {
     /// Has the owner search for a scheduler, and wakes it, if it sleeps. Any thread.
     #[must_use = "the scheduler counts the one who was summoned"]
     pub fn summon(&self, kind: SearchKind) -> bool {
-        let summoned = self.door.idle.summon(kind);
+        let summoned = self.intake.idle.summon(kind);
         if summoned {
             self.rouse();
         }
@@ -279,7 +279,7 @@ impl Shared {
 
     /// Hands something to the owner, and wakes it if it sleeps. Any thread.
     pub fn complete(&self, completion: Completion) {
-        self.posted(&self.door.completions.push(completion));
+        self.posted(&self.intake.completions.push(completion));
     }
 
     /// Whether the loop has been closed, or is being closed and will look once more at what was
@@ -291,18 +291,18 @@ impl Shared {
     /// Whether anything was handed over and not yet taken.
     #[inline]
     pub fn has_completions(&self) -> bool {
-        !self.door.completions.is_empty()
+        !self.intake.completions.is_empty()
     }
 
     /// As [`has_completions`](Self::has_completions), on the last look before a sleep.
     pub(super) fn have_completions_come(&self, announced: &Announced) -> bool {
-        self.door.completions.has_come(announced)
+        self.intake.completions.has_come(announced)
     }
 
     /// Takes out what was handed over, oldest first. Owner only; anybody once it is closed.
     #[inline]
     pub fn drain_completions(&self) -> Drain<Completion> {
-        self.door.completions.drain()
+        self.intake.completions.drain()
     }
 
     /// As [`drain_completions`](Self::drain_completions) of a closed loop: the connections, which nobody

@@ -54,7 +54,7 @@ pub(super) struct PlacementGuard<'a> {
     _counted: Counted<'a>,
 }
 
-/// A thread that is counted as inside of a door.
+/// A thread that is counted as inside of an intake.
 #[derive(Debug)]
 struct Counted<'a>(&'a LoopIntake);
 
@@ -96,16 +96,16 @@ impl LoopIntake {
 #[derive(Debug)]
 pub struct PoolAcceptor {
     pool_shared: Arc<PoolShared>,
-    /// Each on cache lines of its own: whoever accepts writes to the door that it goes in by.
-    doors: Box<[CachePadded<LoopIntake>]>,
+    /// Each on cache lines of its own: whoever accepts writes to the intake that it goes in by.
+    intakes: Box<[CachePadded<LoopIntake>]>,
 }
 
 impl PoolAcceptor {
     /// For a server on the loops of a pool.
     #[must_use]
     pub fn new(pool_shared: Arc<PoolShared>) -> Self {
-        let doors = pool_shared.loops.iter().map(|_| CachePadded::default()).collect();
-        Self { pool_shared, doors }
+        let intakes = pool_shared.loops.iter().map(|_| CachePadded::default()).collect();
+        Self { pool_shared, intakes }
     }
 
     /// Lets connections be placed on a loop, by the token of its listener. Any thread.
@@ -119,13 +119,13 @@ impl PoolAcceptor {
             shared.metrics.stuck_us.set(0);
             shared.metrics.busy.forget();
         }
-        self.doors[id.0 as usize].open(token);
+        self.intakes[id.0 as usize].open(token);
     }
 
     /// Places nothing on a loop any more: what was placed is in its inbox when this returns. Any
     /// thread, detached.
     pub fn shut(&self, id: LoopId) {
-        self.doors[id.0 as usize].shut();
+        self.intakes[id.0 as usize].shut();
     }
 
     fn shared(&self, id: LoopId) -> Option<&Arc<Shared>> {
@@ -138,9 +138,9 @@ impl PoolAcceptor {
     }
 
     fn load(&self, id: LoopId, now_ns: u64) -> u64 {
-        let door = &self.doors[id.0 as usize];
+        let intake = &self.intakes[id.0 as usize];
         self.shared(id)
-            .filter(|_| door.is_open())
+            .filter(|_| intake.is_open())
             .map_or(u64::MAX, |shared| load_of(shared, now_ns))
     }
 }
@@ -148,11 +148,11 @@ impl PoolAcceptor {
 impl AcceptSink for PoolAcceptor {
     fn place(&self, connection: Connection) -> Vec<Connection> {
         let chosen = self.choose(clock::monotonic_ns());
-        let count = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.intakes.len()).unwrap_or(u32::MAX);
         // If both candidates have left: anyone who has not.
         for id in std::iter::once(chosen).chain((0..count).map(LoopId)) {
             let Some(shared) = self.shared(id) else { continue };
-            let Some(inside) = self.doors[id.0 as usize].enter() else { continue };
+            let Some(inside) = self.intakes[id.0 as usize].enter() else { continue };
             shared.metrics.arriving.add_shared(1);
             shared.complete(Completion::Accepted(inside.token, connection));
             if shared.is_closed() {
@@ -241,13 +241,13 @@ mod tests {
     fn a_thread_that_panics_places_nothing_any_more() {
         let (acceptor, _loops) = serving(1);
         let placing = std::panic::AssertUnwindSafe(|| {
-            let _placement = acceptor.doors[0].enter().unwrap();
+            let _placement = acceptor.intakes[0].enter().unwrap();
             panic!("while it places");
         });
         assert!(std::panic::catch_unwind(placing).is_err());
         // Returns when nobody is placing.
         acceptor.shut(LoopId(0));
-        assert!(acceptor.doors[0].enter().is_none());
+        assert!(acceptor.intakes[0].enter().is_none());
         acceptor.shut(LoopId(0));
     }
 

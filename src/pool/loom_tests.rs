@@ -143,9 +143,9 @@ fn loom_a_begin_without_room_is_not_told() {
     });
 }
 
-/// What is placed on a loop has been placed when its door is shut: nothing comes after the last look.
+/// What is placed on a loop has been placed when its intake is shut: nothing comes after the last look.
 #[test]
-fn loom_nothing_is_placed_behind_a_shut_door() {
+fn loom_nothing_is_placed_behind_a_shut_intake() {
     loom::model(|| {
         let loop_ = Arc::new((LoopIntake::default(), Mutex::new(0)));
         loop_.0.open(IoToken::of_source(7, 1));
@@ -153,16 +153,16 @@ fn loom_nothing_is_placed_behind_a_shut_door() {
             .map(|_| {
                 let loop_ = Arc::clone(&loop_);
                 thread::spawn(move || {
-                    let (door, inbox) = &*loop_;
-                    door.enter().is_some_and(|_inside| {
+                    let (intake, inbox) = &*loop_;
+                    intake.enter().is_some_and(|_inside| {
                         *inbox.lock() += 1;
                         true
                     })
                 })
             })
             .collect();
-        let (door, inbox) = &*loop_;
-        door.shut();
+        let (intake, inbox) = &*loop_;
+        intake.shut();
         let seen = *inbox.lock();
         let placed = placers.into_iter().map(|placer| placer.join().unwrap());
         assert_eq!(placed.filter(|placed| *placed).count(), seen);

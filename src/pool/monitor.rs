@@ -113,7 +113,7 @@ impl Watch {
             (Duration::ZERO, None)
         } else if !self.has_duties() {
             (config::MAX_WAIT, None)
-        } else if self.quiet < config::MONITOR_PATIENCE {
+        } else if self.quiet < config::QUIET_LOOKS {
             (config::MONITOR_TICK, None)
         } else {
             self.go_to_sleep(pool_shared)

@@ -144,7 +144,7 @@ impl SpawnPlacer {
         }
         // Beginning with the last one: equal loops are filled one after another.
         let before = WorkerIndex((self.last.0 + count - 1) % count);
-        let others = pool_shared.starts.seats_behind(before).take(config::LOOKED_AT);
+        let others = pool_shared.starts.all_after(before).take(config::LOOKED_AT);
         let best = others
             .filter(|worker_index| {
                 *worker_index != self.worker_index && pool_shared.takes_more(*worker_index)
@@ -217,7 +217,7 @@ impl SpawnPlacer {
         from: WorkerIndex,
     ) -> impl Iterator<Item = WorkerIndex> {
         let own = self.worker_index;
-        let others = pool_shared.starts.seats_behind(own).take(config::LOOKED_AT);
+        let others = pool_shared.starts.all_after(own).take(config::LOOKED_AT);
         others
             .filter(move |worker_index| {
                 *worker_index != from
@@ -269,7 +269,7 @@ impl SpawnPlacer {
         let own = self.worker_index;
         let mut now_ns = 0;
         for worker_index in
-            pool_shared.starts.seats_behind(own).filter(|worker_index| *worker_index != own)
+            pool_shared.starts.all_after(own).filter(|worker_index| *worker_index != own)
         {
             if pool_shared.starts.is_empty(worker_index)
                 || !SpawnTargets(pool_shared).is_awake(worker_index)

@@ -187,8 +187,8 @@ impl<J: Send> RunQueues<J> {
     }
 
     /// All worker indices, beginning with the one behind this.
-    pub fn seats_behind(&self, last: WorkerIndex) -> impl Iterator<Item = WorkerIndex> + use<J> {
-        self.search.seats_behind(last)
+    pub fn all_after(&self, last: WorkerIndex) -> impl Iterator<Item = WorkerIndex> + use<J> {
+        self.search.all_after(last)
     }
 
     // -- the watch -------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ impl Search {
                 return;
             }
             let sleeping = || {
-                let worker_indices = self.seats_behind(WorkerIndex(before >> 1));
+                let worker_indices = self.all_after(WorkerIndex(before >> 1));
                 worker_indices.filter(|worker_index| sleepers.is_parked(*worker_index))
             };
             // The shared word is not written for nothing.
@@ -90,10 +90,7 @@ impl Search {
     }
 
     /// All worker indices, beginning with the one behind this.
-    pub(super) fn seats_behind(
-        &self,
-        last: WorkerIndex,
-    ) -> impl Iterator<Item = WorkerIndex> + use<> {
+    pub(super) fn all_after(&self, last: WorkerIndex) -> impl Iterator<Item = WorkerIndex> + use<> {
         (last.0 + 1..self.worker_indices).chain(0..=last.0).map(WorkerIndex)
     }
 }

@@ -188,7 +188,7 @@ impl<J: Send> Worker<J> {
         let job = scheduler_shared.injector.steal_half(deque, STEAL_LIMIT).or_else(|| {
             scheduler_shared
                 .search
-                .seats_behind(start)
+                .all_after(start)
                 .filter(|victim| victim != worker_index)
                 .find_map(|victim| {
                     let stealer = &scheduler_shared.stealers[victim.0];

@@ -83,7 +83,7 @@ impl Drop for Blocked {
 fn it_looks_once_more_before_it_sleeps() {
     let mut model = Model::new(2);
     let pool_shared = Arc::clone(&model.pool_shared);
-    for _ in 0..config::MONITOR_PATIENCE {
+    for _ in 0..config::QUIET_LOOKS {
         assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
         model.look();
     }
@@ -91,11 +91,11 @@ fn it_looks_once_more_before_it_sleeps() {
     model.loops[1].shared().set_running(true);
     assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
     assert_eq!((model.watch.quiet, pool_shared.monitor_idle.is_awake()), (0, true));
-    model.watch.quiet = config::MONITOR_PATIENCE;
+    model.watch.quiet = config::QUIET_LOOKS;
     model.look();
     assert_eq!(model.watch.quiet, 0, "one that is awake is enough");
     model.loops[1].shared().set_running(false);
-    model.watch.quiet = config::MONITOR_PATIENCE;
+    model.watch.quiet = config::QUIET_LOOKS;
     let (limit, parked) = model.watch.next_wait(&pool_shared);
     assert_eq!((limit, pool_shared.monitor_idle.is_parked()), (config::MAX_WAIT, true));
     pool_shared.awake();

@@ -63,7 +63,7 @@ pub(crate) fn spawn<'py>(
         return Ok(None);
     }
     let task = new_task(coro, name, context)?;
-    // What the task's making ran may have closed the door. From here on no Python runs.
+    // What the task's making ran may have closed the pool. From here on no Python runs.
     if lock_attached(py, &owner.tasks.spawned).admission() != Admission::Open {
         give_back(&task);
         return Ok(None);
