@@ -38,9 +38,12 @@ impl ReadBudget {
     /// `more`: there may be more to read.
     #[inline(always)]
     pub const fn goes_on_after(&mut self, count: usize, more: bool) -> bool {
-        self.0 -= 1;
         // An end that was reported with the data is for another turn, after what the data began.
-        more && count == config::STREAM_READ_SIZE && self.0 > 0
+        if !more || count != config::STREAM_READ_SIZE {
+            return false;
+        }
+        self.0 -= 1;
+        self.0 > 0
     }
 }
 

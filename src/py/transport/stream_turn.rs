@@ -79,20 +79,20 @@ impl<'a> Turn<'a, '_> {
     #[inline(always)]
     fn read_data(&self, mut claim: ReadClaim<'a>) -> PyResult<()> {
         let mut budget = ReadBudget::of_turn();
-        loop {
-            let (count, more) = self.read_once(claim)?;
+        while self.read_once(claim, &mut budget)? {
             // The protocol may also have set another one, with a buffer of its own.
-            if !budget.goes_on_after(count, more) || self.core.protocol.is_buffered() {
-                return Ok(());
+            if self.core.protocol.is_buffered() {
+                break;
             }
-            let Some(again) = self.core.stream.state().claim_read_in_turn() else { return Ok(()) };
+            let Some(again) = self.core.stream.state().claim_read_in_turn() else { break };
             claim = again;
         }
+        Ok(())
     }
 
-    /// Reads once; returns how much came, and whether there may be more.
+    /// Reads once; says whether the turn is to read again.
     #[inline]
-    fn read_once(&self, claim: ReadClaim<'_>) -> PyResult<(usize, bool)> {
+    fn read_once(&self, claim: ReadClaim<'_>, budget: &mut ReadBudget) -> PyResult<bool> {
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
         let feed = self.feed();
@@ -118,7 +118,7 @@ impl<'a> Turn<'a, '_> {
                 claim.release_in_turn(false);
                 // SAFETY: a new reference, or null with an exception.
                 drop(unsafe { Ref::from_owned_or_err(py, data)? });
-                self.end().map(|()| (0, false))
+                self.end().map(|()| false)
             }
             Ok((data, count, more)) => {
                 claim.release_in_turn(more);
@@ -130,11 +130,11 @@ impl<'a> Turn<'a, '_> {
                     }
                     Came::InReader(taken) => self.fed(taken)?,
                 }
-                Ok((count, more))
+                Ok(budget.goes_on_after(count, more))
             }
             Err(error) => {
                 claim.release_in_turn(false);
-                self.read_failed(&error).map(|()| (0, false))
+                self.read_failed(&error).map(|()| false)
             }
         }
     }
