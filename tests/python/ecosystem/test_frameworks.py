@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,10 @@ def test_anyio_runs_on_the_loop(loop_factory: LoopFactory) -> None:
         return type(asyncio.get_running_loop())
 
     kind = anyio.run(main, backend="asyncio", backend_options={"loop_factory": loop_factory})
+    # It tells its threads to end, and does not wait for them.
+    for thread in threading.enumerate():
+        if thread.name == "AnyIO worker thread":
+            thread.join(HANG)
     assert kind.__module__.startswith(factory_path(loop_factory).partition(":")[0])
 
 
