@@ -8,6 +8,7 @@ collection falls into one loop's sample by chance.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import importlib.metadata
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+import environment
 import workloads_tonio
 from sampling import LoopFactory, Sample
 from workloads import WORKLOADS
@@ -27,9 +29,22 @@ LOOPS = {
     "rloop": ("rloop", "new_event_loop"),
     "zuvloop": ("zuvloop", "new_event_loop"),
     "talyn": ("talyn", "Loop"),
+    "mt_asyncio": ("mt_asyncio.asyncio", "new_event_loop"),
     "loop_pool": ("loop_pool", "new_event_loop"),
 }
 """Loop name -> module and the name of its loop factory."""
+MT_ASYNCIO = "mt_asyncio"
+"""A loop whose tasks and callbacks run on the threads of a runtime, of which a process has one."""
+NO_EAGER_TASKS = "its tasks cannot be eager: with asyncio.eager_task_factory the run never ends"
+UNABLE = {
+    MT_ASYNCIO: {
+        "eager_done": NO_EAGER_TASKS,
+        "eager_suspended": NO_EAGER_TASKS,
+        "two_loops": "all of its loops share the threads of one runtime, here one thread, which "
+        "the first of two loops that wait for each other keeps",
+    },
+}
+"""Loop name -> workload -> why it has no sample of it: it was tried, and hangs."""
 
 
 TONIO = "tonio"
@@ -44,18 +59,26 @@ def find_version(module_name: str) -> str:
     if module_name == "asyncio":
         return sys.version.split()[0]
     try:
-        return importlib.metadata.version(module_name)
+        return importlib.metadata.version(module_name.partition(".")[0])
     except importlib.metadata.PackageNotFoundError:
         return f"{getattr(module, '__version__', 'unknown')} (not installed)"
 
 
-def load_factory(loop_name: str) -> tuple[LoopFactory, str]:
+def load_factory(loop_name: str, threads: int = 1) -> tuple[LoopFactory, str]:
     """Return the loop factory named `loop_name` and the version of what makes it.
 
-    Raises `ImportError` or `AttributeError` if it is not there.
+    `threads` is for `MT_ASYNCIO`. Raises `ImportError` or `AttributeError` if it is not there.
     """
+    if loop_name in environment.NEED_LIBPYTHON and environment.libpython_stub().exists():
+        ctypes.CDLL(str(environment.libpython_stub()))
     module_name, attribute = LOOPS[loop_name]
-    factory = cast("LoopFactory", getattr(importlib.import_module(module_name), attribute))
+    module = importlib.import_module(module_name)
+    if loop_name == MT_ASYNCIO:
+        # asyncio's own names become those of mt_asyncio, as its documentation has it for programs
+        # that say `import asyncio`.
+        module.compat.install()
+        importlib.import_module(MT_ASYNCIO).runtime(threads=threads, context=True)
+    factory = cast("LoopFactory", getattr(module, attribute))
     return factory, find_version(module_name)
 
 
@@ -69,7 +92,14 @@ def load_peer(name: str) -> tuple[Take, str]:
         return workloads_tonio.Runner().take_sample, find_version(TONIO)
     factory, version = load_factory(name)
     factory().close()
-    return lambda workload, operations: WORKLOADS[workload].take(factory, operations), version
+    unable = UNABLE.get(name, {})
+
+    def take(workload: str, operations: int) -> Sample:
+        if workload in unable:
+            raise NotImplementedError(unable[workload])
+        return WORKLOADS[workload].take(factory, operations)
+
+    return take, version
 
 
 def _take_sample(take: Take, workload: str, operations: int) -> Sample:

@@ -7,6 +7,7 @@ The loops wait for each other only at the ends of batches.
 
     loop_pool       loop_pool.spawn
     tonio           tonio.colored.spawn
+    mt_asyncio      asyncio.gather, of which it has its own
     other loops     a loop in each of N threads, asyncio.run_coroutine_threadsafe in turn
 """
 
@@ -21,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from child import LOOPS, describe_error, load_factory
+from child import LOOPS, MT_ASYNCIO, describe_error, load_factory
 
 BATCH = 500
 
@@ -87,6 +88,21 @@ def run_in_tonio(options: argparse.Namespace) -> dict[str, Any]:
     return sample
 
 
+def run_on_workers(options: argparse.Namespace) -> dict[str, Any]:
+    """On the one loop of mt_asyncio, whose tasks run on all of its threads."""
+    factory, _ = load_factory(MT_ASYNCIO, options.loops)
+
+    async def unit() -> int:
+        await asyncio.sleep(0)
+        return add_up(options.work)
+
+    async def run_batch(count: int) -> list[int]:
+        return list(await asyncio.gather(*[unit() for _ in range(count)]))
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(measure(run_batch, options))
+
+
 def run_in_threads(options: argparse.Namespace) -> dict[str, Any]:
     """Over `asyncio.run_coroutine_threadsafe`; the loop that hands out takes its share too."""
     factory, _ = load_factory(options.peer)
@@ -138,7 +154,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--warmup", type=float, default=0.3)
     options = parser.parse_args()
-    special = {"loop_pool": run_in_pool, "tonio": run_in_tonio}
+    special = {"loop_pool": run_in_pool, "tonio": run_in_tonio, MT_ASYNCIO: run_on_workers}
     try:
         sample = special.get(options.peer, run_in_threads)(options)
     except Exception as error:

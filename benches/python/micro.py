@@ -1,4 +1,4 @@
-"""Micro benchmarks side by side: asyncio, uvloop, rloop, zuvloop, talyn, tonio, loop_pool.
+"""Micro benchmarks side by side: the loops of `child.py`, and tonio.
 
     python benches/python/micro.py [--quick] [--only a,b] [--peers a,b] [--rounds R] [--json FILE]
     python benches/python/micro.py --table FILE

@@ -41,8 +41,12 @@ STYLES = {
     "hypercorn": "c3",
     "asyncio": "c4",
     "tonio": "c5",
+    "mt_asyncio": "c6",
     "tokio": "c7",
-    "talyn": "c6",
+    "talyn": "c7",
+    "weft": "c5",
+    "peregrine": "c6",
+    "h2corn": "c4",
 }
 """Peer, or how the name of a variant begins -> class of `svg.py`. All others are `OTHER`."""
 OTHER = "c7"
@@ -51,7 +55,7 @@ ECHO = re.compile(r"echo-(protocol|buffered|streams|udp|tls)$")
 SCALING = re.compile(r"pool-scaling$")
 SCALING_WORK = re.compile(r"pool-work$")
 SCALING_RATE = re.compile(r"pool-rate$")
-HEADLINE = ("loop_pool", "uvloop", "asyncio", "tonio", "tokio")
+HEADLINE = ("loop_pool", "uvloop", "asyncio", "mt_asyncio", "tonio", "tokio")
 """The servers of the headline; the tables have all."""
 MEMORY_OF_LOOPS = re.compile(r"memory$")
 STUCK = re.compile(r"stuck(-fresh)?$")

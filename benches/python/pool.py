@@ -1,9 +1,10 @@
-"""Programs on several loops, side by side: loop_pool, threads with a loop each, tonio, tokio.
+"""Programs on several cores: loop_pool, threads with a loop each, mt_asyncio, tonio, tokio.
 
     python benches/python/pool.py [--only a,b] [--peers a,b] [--quick] [--json FILE] ...
 
-The loops of the peers know nothing of each other: they run in threads, and their servers share a
-port by `SO_REUSEPORT`. How a sample is taken is said in `sockets.py`. Linux only.
+The loops of most peers know nothing of each other: they run in threads, and their servers share a
+port by `SO_REUSEPORT`. mt_asyncio has one loop, and so many threads that run its callbacks. How a
+sample is taken is said in `sockets.py`. Linux only.
 """
 
 from __future__ import annotations
@@ -193,10 +194,11 @@ _LATENCY = (
     Figure("p99 x uvloop", value("p99_us"), _THREADS_OF_UVLOOP),
     Figure("p99, us", value("p99_us")),
 )
-_ON_TWO = ("loop_pool", "zuvloop", "uvloop", "asyncio")
+_ON_TWO = ("loop_pool", "mt_asyncio", "zuvloop", "uvloop", "asyncio")
+_LOOPS = ("loop_pool", "zuvloop", "rloop", "uvloop", "asyncio")
 _SCALING = tuple(
     on_loops(f"{peer}, {count}", "pool", count, partner=f"{peer}, 1")
-    for peer in ("tokio", "tonio", "loop_pool", "zuvloop", "rloop", "uvloop", "asyncio")
+    for peer in ("tokio", "tonio", "mt_asyncio", *_LOOPS)
     for count in STEPS
 )
 _SCALING_WORK = tuple(
@@ -207,7 +209,7 @@ _SCALING_WORK = tuple(
         *(("work",) if peer == "tonio" else ()),
         partner=f"{peer}, 1",
     )
-    for peer in ("tonio", "loop_pool", "zuvloop", "rloop", "uvloop", "asyncio")
+    for peer in ("tonio", "mt_asyncio", *_LOOPS)
     for count in STEPS
 )
 _NO_PYTHON = "its handlers are not Python"
@@ -228,10 +230,7 @@ def _on_two(kind: str, *arguments: str) -> tuple[Server, ...]:
 def _fanout(summary: str, work: int) -> Workload[Variant]:
     return Workload(
         summary,
-        tuple(
-            Variant(peer, peer)
-            for peer in ("loop_pool", "tonio", "zuvloop", "rloop", "uvloop", "asyncio")
-        ),
+        tuple(Variant(peer, peer) for peer in ("loop_pool", "tonio", "mt_asyncio", *_LOOPS[1:])),
         functools.partial(take_fanout, work=work),
         (
             Figure("coroutines/s x uvloop", _coroutines_per_second, "uvloop"),
@@ -254,6 +253,7 @@ def _memory_variants() -> tuple[Server, ...]:
         )
         for peer, what in (
             ("loop_pool", "loops"),
+            ("mt_asyncio", "threads"),
             ("uvloop", "threads"),
             ("uvloop", "processes"),
             ("asyncio", "processes"),
@@ -377,7 +377,8 @@ WORKLOADS: dict[str, Workload[Server] | Workload[Variant]] = {
     ),
     "spawn": _fanout(
         f"coroutines that loop 0 hands to {MOST} loops and whose results it awaits, with hardly "
-        "any work in them (peers: run_coroutine_threadsafe on threads, in turn; tonio: its spawn)",
+        "any work in them (peers: run_coroutine_threadsafe on threads, in turn; tonio: its spawn; "
+        "mt_asyncio: its gather)",
         0,
     ),
     "spawn-work": _fanout(f"likewise, each adds up {WORK} numbers", WORK),

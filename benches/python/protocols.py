@@ -292,6 +292,11 @@ ON_EVERY_LOOP = {"pool": "protocol", "pool-work": "work", "pool-streams": "strea
 """Kinds of servers that listen on every loop, and what each loop does."""
 
 
+def _listen(sock: socket.socket) -> None:
+    """What `create_server` does with the socket that it is given; talyn leaves it out."""
+    sock.listen(BACKLOG)
+
+
 def bind(
     kind: str, folder: Path, *, reuse_port: bool = False, port: int = 0
 ) -> tuple[socket.socket, dict[str, Any]]:
@@ -301,6 +306,7 @@ def bind(
         path = str(folder / f"{os.getpid()}.sock")
         sock.setblocking(False)
         sock.bind(path)
+        _listen(sock)
         return sock, {"unix": path}
     sock = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     if kind != "udp":
@@ -312,6 +318,8 @@ def bind(
     address: dict[str, Any] = {"port": sock.getsockname()[1]}
     if kind == "udp":
         address["udp"] = True
+    else:
+        _listen(sock)
     if kind == "tls":
         address["tls"] = str(folder / "cert.pem")
     return sock, address

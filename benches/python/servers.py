@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from child import LOOPS, describe_error, load_factory
+from child import LOOPS, MT_ASYNCIO, describe_error, load_factory
 from protocols import (
     BACKLOG,
     HOST,
@@ -87,7 +87,8 @@ class Options:
     folder: Path
     """Where the server may put files, and finds a certificate (`protocols.Place`)."""
     loops: int
-    """How many in a pool, or in threads for a loop that knows no pool; 0: one loop, alone."""
+    """How many in a pool, or in threads for a loop that knows no pool; 0: one loop, alone. The one
+    loop of mt_asyncio has so many threads."""
     steal: bool
     stuck: float
     """Seconds for which the last loop is blocked, every `STUCK_PERIOD`; 0: it is not."""
@@ -213,6 +214,22 @@ def serve_in_threads(options: Options, factory: LoopFactory) -> None:
     threading.Event().wait()
 
 
+def serve_on_workers(options: Options, factory: LoopFactory) -> None:
+    """Serve on the one loop of mt_asyncio, whose callbacks and tasks run on all of its threads."""
+    kind = ON_EVERY_LOOP.get(options.kind, options.kind)
+
+    async def main() -> None:
+        sock, address = bind(kind, options.folder)
+        server = await ON_ONE_LOOP[kind](sock, options.place)
+        if options.stuck:
+            block_regularly(options.stuck)
+            await asyncio.to_thread(wait_stuck)
+        await serve_on(server, address)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
 def announce(address: dict[str, Any]) -> None:
     """Tell the parent where to connect."""
     gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -271,7 +288,7 @@ def main() -> None:
     try:
         for name in STAND_INS if options.imports else ():
             importlib.import_module(name)
-        factory, version = load_factory(options.loop)
+        factory, version = load_factory(options.loop, max(1, options.loops))
         if options.loops and not options.alone:
             threading.Thread(target=answer_requests, daemon=True).start()
         if not options.loops:
@@ -280,6 +297,8 @@ def main() -> None:
             serve_alone(options, factory)
         elif options.loop == "loop_pool":
             serve_in_pool(options)
+        elif options.loop == MT_ASYNCIO:
+            serve_on_workers(options, factory)
         else:
             serve_in_threads(options, factory)
     except Exception as error:

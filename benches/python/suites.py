@@ -79,10 +79,10 @@ class Suite:
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("micro", 5, 1.5),
-        Suite("sockets", 17, 3.5),
-        Suite("pool", 13, 2),
-        Suite("applications", 15, 2.5),
+        Suite("micro", 14, 2),
+        Suite("sockets", 22, 4.5),
+        Suite("pool", 15, 2.5),
+        Suite("applications", 26, 4),
     )
 }
 

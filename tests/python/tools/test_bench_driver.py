@@ -3,7 +3,10 @@
 Nothing is measured here. The results are made up; the suites that are run are small scripts.
 """
 
+import ctypes
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -226,12 +229,12 @@ def test_peers_that_cannot_be_installed_are_noted_and_the_others_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = tmp_path / "pyproject.toml"
-    project.write_text('[dependency-groups]\nbench = ["good>=1", "bad", "other"]\n')
+    project.write_text('[dependency-groups]\nbench = ["good>=1", "bad", "weft-server"]\n')
     uv = tmp_path / "uv"
     uv.write_text(
         "#!/bin/sh\n"
         f'for last; do :; done; echo "$last" >> {tmp_path}/asked\n'
-        'if [ "$last" = bad ]; then\n'
+        'if [ "$last" = bad ] || [ "$last" = weft-server ]; then\n'
         '  printf "  \\303\\227 No solution:\\n  \\342\\225\\260 no wheel\\n" >&2; exit 1\n'
         "fi\n"
     )
@@ -241,5 +244,35 @@ def test_peers_that_cannot_be_installed_are_noted_and_the_others_installed(
     assert environment.read_reasons() == {}
     monkeypatch.setattr(sys, "argv", ["environment.py", str(uv)])
     assert environment.main() == 0
-    assert (tmp_path / "asked").read_text(encoding="utf-8").split() == ["good>=1", "bad", "other"]
-    assert environment.read_reasons() == {"bad": "No solution: no wheel"}
+    assert (tmp_path / "asked").read_text(encoding="utf-8").split() == [
+        *("good>=1", "bad", "weft-server")
+    ]
+    # By the name that the peer has in the results.
+    assert environment.read_reasons() == dict.fromkeys(("bad", "weft"), "No solution: no wheel")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="talyn needs Linux")
+def test_talyn_gets_an_empty_libpython_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which(os.environ.get("CC", "cc")) is None:
+        pytest.skip("no C compiler")
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[dependency-groups]\nbench = ["talyn>=0.10"]\n')
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(environment, "PROJECT_FILE", project)
+    monkeypatch.setattr(environment, "reasons_file", lambda: tmp_path / "reasons.json")
+    monkeypatch.setattr(environment, "install", lambda uv, requirement: None)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["environment.py", "uv"])
+    with monkeypatch.context() as shared:
+        shared.setattr(environment, "has_libpython", lambda: True)
+        assert environment.main() == 0
+    assert not environment.libpython_stub().exists()
+    monkeypatch.setattr(environment, "has_libpython", lambda: False)
+    assert environment.main() == 0
+    assert environment.read_reasons() == {}
+    ctypes.CDLL(str(environment.libpython_stub()))
+    monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
+    assert environment.main() == 0
+    assert "no stand-in for libpython" in environment.read_reasons()["talyn"]
