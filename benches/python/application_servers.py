@@ -44,11 +44,20 @@ PEERS = {
     "uvicorn": ("uvicorn", "uvloop"),
     "granian": ("granian", "uvloop"),
     "hypercorn": ("hypercorn", "uvloop"),
+    "weft": ("weft-server",),
+    "peregrine": ("peregrine-server", "uvloop"),
+    "h2corn": ("h2corn", "uvloop"),
+    "zttp": ("zttp", "loop_pool", "uvicorn", "uvloop"),
 }
-"""The servers, each with the packages of which the versions are told; all of them are needed."""
+"""The servers, each with the packages of which the versions are told; all of them are needed. zttp
+is an HTTP parser, which uvicorn and with it `loop-pool serve` take for httptools."""
 
 _UVICORNS = ("--host", HOST, "--no-access-log", "--log-level", "warning")
 _GRANIANS = ("--host", HOST, "--interface", "asgi", "--http", "1", "--no-log", "--loop", "uvloop")
+_WEFTS = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "--worker-mode", "thread")
+_PEREGRINES = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "--free-threaded")
+_H2CORNS = ("--host", HOST, "--loop", "uvloop", "--no-access-log")
+_ZTTP = ("--http", "zttp")
 _HYPERCORNS = ("-c", "python:bench_hypercorn", "-k", "uvloop", "--log-level", "warning")
 
 
@@ -81,6 +90,9 @@ def make_variants(count: int) -> dict[str, Variant]:
     uvicorn = ("uvicorn", *_UVICORNS, "--loop")
     granian = ("granian", *_GRANIANS, "--workers")
     hypercorn = ("hypercorn", *_HYPERCORNS, "--workers")
+    weft = ("weft", *_WEFTS, "--workers")
+    peregrine = ("peregrine", *_PEREGRINES, "--workers")
+    h2corn = ("h2corn", *_H2CORNS, "--loop-threads")
     bind = ("--bind", f"{HOST}:{{port}}")
     return {
         "pool-1": Variant("loop_pool, 1 loop", "loop_pool", (*serve, "1")),
@@ -113,6 +125,18 @@ def make_variants(count: int) -> dict[str, Variant]:
         "hypercorn-n": Variant(
             f"hypercorn, {many} processes", "hypercorn", (*hypercorn, many), count, port=bind
         ),
+        "weft-1": Variant("weft, 1 thread", "weft", (*weft, "1")),
+        "weft-n": Variant(f"weft, {many} threads", "weft", (*weft, many), count),
+        "peregrine-1": Variant("peregrine, 1 thread", "peregrine", (*peregrine, "1")),
+        "peregrine-n": Variant(
+            f"peregrine, {many} threads", "peregrine", (*peregrine, many), count
+        ),
+        "h2corn-1": Variant("h2corn, 1 thread", "h2corn", (*h2corn, "1")),
+        "h2corn-n": Variant(f"h2corn, {many} threads", "h2corn", (*h2corn, many), count),
+        "pool-zttp": Variant("loop_pool, 1 loop, zttp", "zttp", (*serve, "1", *_ZTTP)),
+        "uvicorn-zttp": Variant(
+            "uvicorn with zttp, 1 process", "zttp", (*uvicorn, "uvloop", *_ZTTP)
+        ),
     }
 
 
@@ -127,7 +151,7 @@ def find_peers(names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[st
             missing[name] = f"{error.name} is not installed"
         else:
             others = [f"{package} {version}" for package, version in versions.items()][1:]
-            text = f"{versions[PEERS[name][0]]} ({', '.join(others)})"
+            text = versions[PEERS[name][0]] + (f" ({', '.join(others)})" if others else "")
             found[name] = {"version": text, "gil_enabled": False, "loops": []}
     return found, missing
 

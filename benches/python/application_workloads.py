@@ -245,6 +245,8 @@ _MEMORY = (
     Figure(f"x {BASELINE}", _value("memory_load"), BASELINE),
     Figure("processes", _value("server_processes")),
 )
+_NATIVE = ("weft-1", "weft-n", "peregrine-1", "peregrine-n", "h2corn-1", "h2corn-n")
+_WITH_ZTTP = ("pool-zttp", "uvicorn-zttp")
 _ALL = (
     "pool-1",
     "pool-n",
@@ -255,12 +257,19 @@ _ALL = (
     "granian-n",
     "hypercorn-1",
     "hypercorn-n",
+    *_NATIVE,
 )
 _WITH_FACTORY = ("pool-1", "pool-n", "pool-factory", *_ALL[3:])
 _WITHOUT_OURS_IN_UVICORN = ("pool-1", "pool-n", *_ALL[3:])
-LOOK = ("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n")
+LOOK = (
+    *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n"),
+    *("weft-n", "peregrine-n", "h2corn-n", *_WITH_ZTTP),
+)
 """The variants that are measured where a look is all that is asked for."""
-_MANY = ("pool-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n")
+_MANY = (
+    *("pool-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n"),
+    *("weft-n", "peregrine-n", "h2corn-n"),
+)
 
 WORKLOADS = {
     "json": Workload(
@@ -269,7 +278,7 @@ WORKLOADS = {
         "/json",
         take_closed,
         _THROUGHPUT,
-        (*_ALL, "granian-runtime"),
+        (*_ALL, *_WITH_ZTTP, "granian-runtime"),
     ),
     "plaintext": Workload(
         f"ASGI without a framework, 13 bytes of text, {CONNECTIONS} connections",
@@ -277,7 +286,10 @@ WORKLOADS = {
         "/plain",
         take_closed,
         _THROUGHPUT,
-        ("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
+        (
+            *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
+            *(*_NATIVE, *_WITH_ZTTP),
+        ),
     ),
     "json-fastapi": Workload(
         f"FastAPI, a small JSON object, {CONNECTIONS} connections",

@@ -1,4 +1,4 @@
-"""ASGI applications under load, side by side: loop-pool serve, uvicorn, granian, hypercorn.
+"""ASGI applications under load, side by side: loop-pool serve and the servers beside it.
 
     python benches/python/applications.py [--only a,b] [--peers a,b] [--quick] [--rounds R] ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -108,7 +109,10 @@ def test_every_workload_names_variants_that_there_are(modules: SimpleNamespace) 
 
 def test_the_large_servers_get_the_number_of_loops(modules: SimpleNamespace) -> None:
     variants = modules.servers.make_variants(7)
-    for short in ("pool-n", "pool-factory", "uvicorn-n", "granian-n", "hypercorn-n"):
+    for short in (
+        *("pool-n", "pool-factory", "uvicorn-n", "granian-n", "hypercorn-n"),
+        *("weft-n", "peregrine-n", "h2corn-n"),
+    ):
         command = variants[short].command("bench_raw", 1234)
         assert command[:2] == [sys.executable, "-m"]
         assert "7" in command
@@ -124,6 +128,24 @@ def test_a_peer_that_is_not_installed_is_left_out_with_its_reason(
     found, missing = modules.servers.find_peers(["nowhere"])
     assert found == {}
     assert missing == {"nowhere": "no-such-package is not installed"}
+
+
+def test_a_peer_tells_the_versions_of_all_its_packages(
+    modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules.servers, "PEERS", {"one": ("pytest",), "two": ("pytest", "pluggy")})
+    found, _ = modules.servers.find_peers(["one", "two"])
+    version = pytest.__version__
+    assert found["one"]["version"] == version
+    assert found["two"]["version"] == f"{version} (pluggy {importlib.metadata.version('pluggy')})"
+
+
+def test_zttp_is_measured_below_both_servers(modules: SimpleNamespace) -> None:
+    variants = modules.servers.make_variants(2)
+    for short, module in (("pool-zttp", "loop_pool"), ("uvicorn-zttp", "uvicorn")):
+        command = variants[short].command("bench_raw", 1)
+        assert command[2] == module
+        assert command[command.index("--http") + 1] == "zttp"
 
 
 def test_a_server_is_ready_once_it_has_started_everywhere(
@@ -262,7 +284,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(
     variants = main.chosen_variants("mixed", list(modules.servers.PEERS), options)
     results = main.measure("mixed", variants, options, main.Progress(10, 1.0))
     assert results.failures == {"granian, 3 threads": "it broke | there"}
-    assert [len(samples) for samples in results.samples.values()] == [2, 2, 2, 2]
+    assert [len(samples) for samples in results.samples.values()] == [2] * (len(variants) - 1)
     assert "mixed, round 2 of 2: uvicorn, 1 process; " in capsys.readouterr().err
 
 
