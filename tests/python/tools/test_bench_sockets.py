@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ measuring = importlib.import_module("measuring")
 reporting = importlib.import_module("reporting")
 protocols = importlib.import_module("protocols")
 under_load = importlib.import_module("under_load")
+child = importlib.import_module("child")
+workloads = importlib.import_module("workloads")
 sockets = importlib.import_module("sockets")
 pool = importlib.import_module("pool")
 sys.path.remove(str(FOLDER))
@@ -299,6 +302,22 @@ def test_the_suites_are_consistent(suite: Any) -> None:
         for peer in suite.peers:
             if peer not in {variant.peer for variant in workload.variants}:
                 assert peer in workload.absent or peer in suite.absent, (name, peer)
+
+
+def test_what_a_loop_is_unable_of_is_a_workload() -> None:
+    assert set(child.UNABLE) <= set(child.LOOPS)
+    for reasons in child.UNABLE.values():
+        assert set(reasons) <= set(workloads.WORKLOADS)
+
+
+@pytest.mark.parametrize("peer", [pytest.param("loop_pool", marks=NEEDS_PACKAGE), "asyncio"])
+def test_a_feature_is_tried_on_a_loop(peer: str) -> None:
+    only = "tcp_server,unix_datagrams,system_exit,beside_a_blocked_task"
+    command = [sys.executable, FOLDER / "features.py", "--peers", peer, "--only", only]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG)
+    header, _, *rows = done.stdout.splitlines()
+    assert header == f"| | {peer} |"
+    assert [row.split(" | ")[1].removesuffix(" |") for row in rows] == [*["yes"] * 3, "it waited"]
 
 
 def test_only_whole_buckets_within_a_block_count() -> None:
