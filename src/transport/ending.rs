@@ -37,6 +37,9 @@ const WRITE_EOF: u32 = 1 << 4;
 /// Somebody waits for the queue to be empty (`sendfile`), and nobody may write meanwhile.
 const EMPTY_WAITER: u32 = 1 << 5;
 
+/// The turn keeps reading: what is written meanwhile is sent together when it has.
+const CORKED: u32 = 1 << 6;
+
 const REFUSES_WRITES: u32 = LOSING | DROPS_WRITES | WRITE_EOF | EMPTY_WAITER;
 
 /// What follows a call of `close`.
@@ -79,6 +82,18 @@ pub enum ShutWrite {
     Ignore,
     /// Shut the write side when nothing is queued.
     Shut,
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum WriteGate {
+    /// It may be sent.
+    Open,
+    /// It is to be queued, if there is not too much: the turn goes on.
+    Corked,
+    /// It is refused.
+    Refused(Refusal),
 }
 
 /// Why a write is refused.
@@ -202,23 +217,40 @@ impl Ending {
         self.word() & (CLOSING | EMPTY_WAITER) != 0
     }
 
-    /// Why nothing may be written; `None` if it may. One load.
+    /// What becomes of a write now. One load.
     #[inline(always)]
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub fn write_gate(&self) -> WriteGate {
         let word = self.word();
-        (word & REFUSES_WRITES != 0).then(|| refusal_of(word))
+        if word & (REFUSES_WRITES | CORKED) == 0 { WriteGate::Open } else { gate_of(word) }
+    }
+
+    /// Whether what is written is sent together when the turn has read.
+    #[inline]
+    pub fn is_corked(&self) -> bool {
+        self.word() & CORKED != 0
+    }
+
+    /// Says whether the turn keeps reading. Owner only.
+    pub(super) fn set_corked(&self, corked: bool) {
+        if corked {
+            self.set_unless(0, CORKED);
+        } else {
+            self.0.fetch_and(!CORKED, AcqRel);
+        }
     }
 }
 
 /// What a program is told first.
 #[cold]
-fn refusal_of(word: u32) -> Refusal {
+fn gate_of(word: u32) -> WriteGate {
     if word & WRITE_EOF != 0 {
-        Refusal::AfterEof
+        WriteGate::Refused(Refusal::AfterEof)
     } else if word & EMPTY_WAITER != 0 {
-        Refusal::DuringSendfile
+        WriteGate::Refused(Refusal::DuringSendfile)
+    } else if word & REFUSES_WRITES != 0 {
+        WriteGate::Refused(Refusal::Dropped)
     } else {
-        Refusal::Dropped
+        WriteGate::Corked
     }
 }
 

@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::error::LoopError;
     use crate::reactor::{Driver, Ready};
-    use crate::transport::{Drained, Refusal};
+    use crate::transport::{Drained, Refusal, WriteGate};
 
     /// A reactor that counts what it is asked, and may refuse it.
     struct Reactor {
@@ -399,7 +399,11 @@ mod tests {
         link.after_fork();
         assert_eq!((link.queued(), link.state().bits().is_queued()), (0, false));
         assert!(link.state().claim_write().is_none() && !link.state().retire());
-        assert_eq!(link.ending().refusal(), Some(Refusal::Dropped), "it writes nothing");
+        assert_eq!(
+            link.ending().write_gate(),
+            WriteGate::Refused(Refusal::Dropped),
+            "it writes nothing"
+        );
         assert!(!link.ending().is_closing(), "and does not know of it");
     }
 

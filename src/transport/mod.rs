@@ -28,7 +28,7 @@ mod write_queue;
 
 pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
-pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite};
+pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite, WriteGate};
 pub use flow::Flow;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
@@ -47,7 +47,7 @@ pub use source::{
 };
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};
-pub use write_choice::{SendChoice, WriteChoice};
+pub use write_choice::{Corked, SendChoice, WriteChoice};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]

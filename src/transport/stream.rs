@@ -14,8 +14,9 @@ use super::{
     State, WriteClaim,
 };
 use crate::config;
+use crate::error::LoopError;
 use crate::id::IoToken;
-use crate::reactor::{Edges, Ready};
+use crate::reactor::{Edges, Handle, Ready};
 use crate::sync::Mutex;
 use crate::sys::socket::{self, Channel};
 
@@ -57,6 +58,15 @@ pub enum Input {
     PeerGone,
     /// Nothing: of a device that is only written.
     Nothing,
+}
+
+/// What is about to be given up is registered for nothing more.
+struct GivenUp;
+
+impl Registrar for GivenUp {
+    fn with_handle(&self, _: &mut dyn FnMut(&Handle) -> io::Result<()>) -> Result<(), LoopError> {
+        Ok(())
+    }
 }
 
 /// One byte stream.
@@ -156,7 +166,7 @@ impl<B: Buffer> Stream<B> {
             self.ahead.push(&claim, last, self.state());
             break false;
         };
-        // A full transport stays readable, and the owner reads on when it has taken what is there.
+        // A full transport stays readable, and the owner keeps reading when it has taken what is there.
         report.tell_owner |= claim.release(more) == Schedule::Needed;
     }
 
@@ -286,6 +296,15 @@ impl<B: Buffer> Stream<B> {
         flushed.spent = if failed { self.empty_queue() } else { self.take_spent() };
         claim.release_in_turn(room);
         Some(flushed)
+    }
+
+    /// Sends what was held back while the turn keeps reading, as far as the kernel takes it, before the stream is
+    /// given up: nothing else would have kept it. Owner only. Returns buffers to drop.
+    #[must_use]
+    pub fn send_held_back(&self) -> Vec<B> {
+        let is_corked = self.link.ending().is_corked();
+        let flushed = if is_corked { self.flush(&GivenUp) } else { None };
+        flushed.map_or_else(Vec::new, |flushed| flushed.spent)
     }
 
     fn flush_ahead(

@@ -119,8 +119,8 @@ pub(crate) unsafe fn feed(
         if !data.is_truthy()? {
             return feed_bytes(py, reader, &[], || None);
         }
-        let borrowed_tasks = Borrowed::new(&data, false)?;
-        feed_bytes(py, reader, borrowed_tasks.bytes(), || None)
+        let borrowed = Borrowed::new(&data, false)?;
+        feed_bytes(py, reader, borrowed.bytes(), || None)
     }
 }
 

@@ -167,8 +167,8 @@ unsafe fn length(py: Python<'_>, data: *mut ffi::PyObject) -> usize {
         if ffi::PyBytes_CheckExact(data) != 0 {
             bytes_of(data).len()
         } else if ffi::PyByteArray_CheckExact(data) != 0 || ffi::PyMemoryView_Check(data) != 0 {
-            let borrowed_tasks = Borrowed::new(&Bound::from_borrowed_ptr(py, data), false);
-            borrowed_tasks.map_or(0, |borrowed_tasks| borrowed_tasks.bytes().len())
+            let borrowed = Borrowed::new(&Bound::from_borrowed_ptr(py, data), false);
+            borrowed.map_or(0, |borrowed| borrowed.bytes().len())
         } else {
             0
         }
@@ -267,8 +267,8 @@ fn write_rest(
     written: usize,
 ) -> PyResult<()> {
     let py = transport.py();
-    let borrowed_tasks = Borrowed::new(data, false)?;
-    let rest = alloc::bytes(py, borrowed_tasks.bytes().get(written..).unwrap_or_default())?;
-    drop(borrowed_tasks);
+    let borrowed = Borrowed::new(data, false)?;
+    let rest = alloc::bytes(py, borrowed.bytes().get(written..).unwrap_or_default())?;
+    drop(borrowed);
     transport.call_method1(intern!(py, "_write_otherwise"), (rest,)).map(drop)
 }

@@ -143,19 +143,15 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
         return Ok(());
     };
     let hint = incoming.as_py().bind(py).getattr(intern!(py, "pending"))?;
-    let borrowed_tasks = get_buffer.as_py().bind(py).call1((hint,))?;
-    let wanted = borrowed_tasks.len()?;
+    let buffer = get_buffer.as_py().bind(py).call1((hint,))?;
+    let wanted = buffer.len()?;
     if wanted == 0 {
         return Err(alloc::runtime_error(py, "get_buffer() returned an empty buffer"));
     }
     let mut offset = 0;
     let mut ended = false;
     loop {
-        let rest = if offset == 0 {
-            borrowed_tasks.clone()
-        } else {
-            rest_of(&borrowed_tasks, offset, wanted)?
-        };
+        let rest = if offset == 0 { buffer.clone() } else { rest_of(&buffer, offset, wanted)? };
         let room = alloc::int(py, wanted - offset)?;
         let count = match call(py, openssl, intern!(py, "read"), [room.as_ptr(), rest.as_ptr()]) {
             Ok(count) => count.as_py().extract::<usize>(py)?,
@@ -171,7 +167,7 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
             break;
         }
     }
-    drop(borrowed_tasks);
+    drop(buffer);
     if offset >= wanted {
         protocol.call_method0(intern!(py, "_read_again"))?;
     }
@@ -186,11 +182,11 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
 /// A view of what is not yet filled of a buffer.
 #[cold]
 fn rest_of<'py>(
-    borrowed_tasks: &Bound<'py, PyAny>,
+    buffer: &Bound<'py, PyAny>,
     offset: usize,
     wanted: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    alloc::view_of(borrowed_tasks, offset, wanted)
+    alloc::view_of(buffer, offset, wanted)
 }
 
 /// One bytes object of several, all of which are bytes objects.

@@ -188,6 +188,7 @@ impl StreamCore {
     /// Ends the connection at once: what is queued is forgotten. Says whether `connection_lost` is to
     /// be scheduled now.
     fn abort(&self, py: Python<'_>) -> bool {
+        drop(self.stream.send_held_back());
         transport_core::abort(py, &self.stream) == Abort::LoseSoon
     }
 

@@ -13,6 +13,7 @@ use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
 use crate::py::cpython::alloc;
+use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
@@ -113,11 +114,11 @@ fn write_other(
         ));
     }
     // A view with gaps cannot be borrowed: a copy has none.
-    let Ok(borrowed_tasks) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
+    let Ok(borrowed) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
     // SAFETY: `slf` and the data are alive during the call.
     unsafe {
-        write_bytes(py, slf, core, loop_, data.as_ptr(), borrowed_tasks.bytes(), || {
-            Payload::Copy(borrowed_tasks.bytes().into())
+        write_bytes(py, slf, core, loop_, data.as_ptr(), borrowed.bytes(), || {
+            Payload::Copy(borrowed.bytes().into())
         })
     }
 }
@@ -156,7 +157,7 @@ unsafe fn write_bytes(
         let copy = copy_of(py, &object)?;
         return elsewhere(py, slf, "write", &[&copy]);
     }
-    let offset = match core.link().choose_write(data.is_empty(), || loop_.get().is_behind()) {
+    let offset = match core.link().choose_write(data.len(), || loop_.get().is_behind()) {
         WriteChoice::Send(SendChoice::Now) => match core.stream.send(data) {
             Ok(count) => {
                 event_loop.metrics().bytes_out.add(count as u64);
@@ -176,6 +177,10 @@ unsafe fn write_bytes(
         WriteChoice::Send(SendChoice::Queue) => 0,
         WriteChoice::Send(SendChoice::QueueForHelper) => {
             return queue_for_helper(py, slf, core, loop_, keep());
+        }
+        WriteChoice::HoldBack => {
+            hold_back(py, core, loop_, keep());
+            return Ok(none());
         }
         WriteChoice::Nothing => return Ok(none()),
         WriteChoice::Refuse(refusal) => return refuse(py, slf, refusal),
@@ -210,6 +215,15 @@ fn queue(
     let paused = pause_if_above(loop_, &transport, core);
     schedule(loop_, slf, core.link(), core.link().look_below());
     paused.map(|()| none())
+}
+
+/// Queues data that the turn sends when it has read; others do if it gets stuck before.
+#[cold]
+fn hold_back(py: Python<'_>, core: &StreamCore, loop_: &Bound<'_, LoopCore>, payload: Payload) {
+    drop(core.stream.enqueue(payload, 0));
+    if let Some(token) = core.link().token() {
+        lock_attached(py, &loop_.get().event_loop.shared().sources).note_work(token);
+    }
 }
 
 /// Queues data without trying to send them.

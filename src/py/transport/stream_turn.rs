@@ -10,6 +10,7 @@ use super::datagram::bytes_from;
 use super::layout::{call_protocol, fatal_error, in_its_context, protocol_of, tell_protocol};
 use super::stream::StreamCore;
 use super::transport_core::{NativeTransport, take_turn};
+use super::transport_methods::pause_if_above;
 use crate::config;
 use crate::py::asyncio::stream_feed::{self, Fed, Feed};
 use crate::py::cpython::alloc;
@@ -19,7 +20,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, Payload};
 use crate::py::cpython::slots::in_critical_section;
 use crate::py::event_loop::core::LoopCore;
-use crate::transport::{Ahead, Flushed, ReadBudget, ReadChoice, ReadClaim, Source};
+use crate::transport::{Ahead, Corked, Flushed, ReadBudget, ReadChoice, ReadClaim, Source};
 
 /// As much as a terminal has at once.
 const DEVICE_READ_SIZE: usize = 4096;
@@ -79,20 +80,42 @@ impl<'a> Turn<'a, '_> {
     #[inline(always)]
     fn read_data(&self, mut claim: ReadClaim<'a>) -> PyResult<()> {
         let mut budget = ReadBudget::of_turn();
-        while self.read_once(claim, &mut budget)? {
+        let mut corked = None;
+        let read = loop {
+            match self.read_once(claim, &mut budget, &mut corked) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
             // The protocol may also have set another one, with a buffer of its own.
             if self.core.protocol.is_buffered() {
-                break;
+                break Ok(());
             }
-            let Some(again) = self.core.stream.state().claim_read_in_turn() else { break };
+            let Some(again) = self.core.stream.state().claim_read_in_turn() else { break Ok(()) };
             claim = again;
+        };
+        match corked {
+            None => read,
+            Some(corked) => both(self.transport.py(), read, self.uncork(corked)),
         }
-        Ok(())
     }
 
-    /// Reads once; says whether the turn is to read again.
+    /// Sends what was held back while the turn read on.
+    #[cold]
+    fn uncork(&self, corked: Corked<'_>) -> PyResult<()> {
+        drop(corked);
+        let sent = self.write(false);
+        both(self.transport.py(), sent, pause_if_above(self.loop_, self.transport, self.core))
+    }
+
+    /// Reads once; says whether the turn is to read again. Then what the protocol writes is held back.
     #[inline]
-    fn read_once(&self, claim: ReadClaim<'_>, budget: &mut ReadBudget) -> PyResult<bool> {
+    fn read_once(
+        &self,
+        claim: ReadClaim<'_>,
+        budget: &mut ReadBudget,
+        corked: &mut Option<Corked<'a>>,
+    ) -> PyResult<bool> {
         let py = self.transport.py();
         let (stream, event_loop) = (&self.core.stream, &self.loop_.get().event_loop);
         let feed = self.feed();
@@ -123,6 +146,10 @@ impl<'a> Turn<'a, '_> {
             Ok((data, count, more)) => {
                 claim.release_in_turn(more);
                 event_loop.metrics().bytes_in.add(count as u64);
+                let goes_on = budget.goes_on_after(count, more);
+                if goes_on {
+                    corked.get_or_insert_with(|| self.core.link().cork());
+                }
                 match data {
                     Came::Bytes(data) => {
                         // SAFETY: a new reference, or null with an exception.
@@ -130,7 +157,7 @@ impl<'a> Turn<'a, '_> {
                     }
                     Came::InReader(taken) => self.fed(taken)?,
                 }
-                Ok(budget.goes_on_after(count, more))
+                Ok(goes_on)
             }
             Err(error) => {
                 claim.release_in_turn(false);
@@ -251,8 +278,8 @@ impl<'a> Turn<'a, '_> {
     fn get_buffer(&self, hint: isize) -> PyResult<Option<Borrowed>> {
         let py = self.transport.py();
         let hint: Ref = alloc::int(py, hint)?.into_any().into();
-        let borrowed_tasks = call_protocol(self.transport, intern!(py, "get_buffer"), [&hint]);
-        let checked = borrowed_tasks.and_then(|buffer| {
+        let borrowed = call_protocol(self.transport, intern!(py, "get_buffer"), [&hint]);
+        let checked = borrowed.and_then(|buffer| {
             let Some(buffer) = buffer else { return Ok(None) };
             let buffer = buffer.as_py().bind(py).clone();
             if buffer.len()? == 0 {

@@ -176,24 +176,37 @@ fn who_waits_for_the_queue_forbids_writes_meanwhile() {
     let ending = Ending::new();
     ending.set_empty_waiter(true);
     assert!(ending.awaits_empty() && !ending.is_closing());
-    assert_eq!(ending.refusal(), Some(Refusal::DuringSendfile));
+    assert_eq!(ending.write_gate(), WriteGate::Refused(Refusal::DuringSendfile));
     ending.set_empty_waiter(false);
-    assert_eq!((ending.refusal(), ending.awaits_empty()), (None, false));
+    assert_eq!((ending.write_gate(), ending.awaits_empty()), (WriteGate::Open, false));
 }
 
 #[test]
 fn a_write_is_refused_for_the_first_reason_that_asyncio_names() {
-    for (word, refusal) in [
-        (OPEN, None),
-        (CLOSING_STATE, None),
-        (CLOSING_WRITES, Some(Refusal::Dropped)),
-        (LOSING_STATE, Some(Refusal::Dropped)),
-        (LOST_STATE, Some(Refusal::Dropped)),
-        (DROPS_WRITES, Some(Refusal::Dropped)),
-        (LOSING_STATE | EMPTY_WAITER, Some(Refusal::DuringSendfile)),
-        (LOSING_STATE | EMPTY_WAITER | WRITE_EOF, Some(Refusal::AfterEof)),
-        (WRITE_EOF, Some(Refusal::AfterEof)),
+    for (word, gate) in [
+        (OPEN, WriteGate::Open),
+        (CLOSING_STATE, WriteGate::Open),
+        (CLOSING_WRITES, WriteGate::Refused(Refusal::Dropped)),
+        (LOSING_STATE, WriteGate::Refused(Refusal::Dropped)),
+        (LOST_STATE, WriteGate::Refused(Refusal::Dropped)),
+        (DROPS_WRITES, WriteGate::Refused(Refusal::Dropped)),
+        (LOSING_STATE | EMPTY_WAITER, WriteGate::Refused(Refusal::DuringSendfile)),
+        (LOSING_STATE | EMPTY_WAITER | WRITE_EOF, WriteGate::Refused(Refusal::AfterEof)),
+        (WRITE_EOF, WriteGate::Refused(Refusal::AfterEof)),
     ] {
-        assert_eq!(at(word).refusal(), refusal, "{word:#b}");
+        assert_eq!(at(word).write_gate(), gate, "{word:#b}");
     }
+}
+
+#[test]
+fn a_write_is_held_back_while_the_turn_keeps_reading_unless_it_is_refused() {
+    let ending = Ending::new();
+    ending.set_corked(true);
+    assert_eq!((ending.write_gate(), ending.is_corked()), (WriteGate::Corked, true));
+    assert_eq!(ending.abort(), Abort::LoseSoon);
+    assert_eq!(ending.write_gate(), WriteGate::Refused(Refusal::Dropped));
+    let ending = Ending::new();
+    ending.set_corked(true);
+    ending.set_corked(false);
+    assert_eq!((ending.write_gate(), ending.is_corked()), (WriteGate::Open, false));
 }

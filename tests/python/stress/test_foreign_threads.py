@@ -278,40 +278,40 @@ def test_connections_that_many_threads_end_at_once_end_once(collect: bool) -> No
 
 def test_many_threads_may_ask_for_the_socket_at_once() -> None:
     """An accepted connection has no socket object until somebody asks."""
+    rounds, threads = 30, 8
+    # The threads live through all rounds: to start as many is what takes long beside other work.
+    barrier = threading.Barrier(threads + 1)
+    made = sinks()
+    answers: list[Any] = []
 
-    def ask(transport: Any, barrier: threading.Barrier, answers: list[Any]) -> Callable[[], None]:
-        def each() -> None:
+    def ask() -> None:
+        for _ in range(rounds):
             barrier.wait(HANG)
+            transport = made.made[-1].transport
             answers.append(transport.get_extra_info("socket"))
             answers.append(transport.get_extra_info("peername"))
-
-        return each
+            barrier.wait(HANG)
 
     async def main() -> None:
-        made = sinks()
         async with await loop_pool.create_server(made, "127.0.0.1", 0) as server:
-            for number in range(50):
+            for number in range(rounds):
                 with socket.create_connection(server.sockets[0].getsockname(), HANG) as client:
                     await eventually(
                         lambda: len(made.made) == number + 1 and bool(made.made[-1].calls),  # noqa: B023
                         "it is connected",
                     )
-                    transport = made.made[-1].transport
-                    answers: list[Any] = []
-                    barrier = threading.Barrier(8)
-
-                    def work(transport: Any, barrier: Any, answers: list[Any]) -> None:
-                        with Threads(*(ask(transport, barrier, answers) for _ in range(8))):
-                            pass
-
-                    await asyncio.to_thread(work, transport, barrier, answers)
+                    for _ in ("they ask", "they have asked"):
+                        await asyncio.to_thread(barrier.wait, HANG)
+                    assert len(answers) == 2 * threads
                     socks = {id(each) for each in answers if not isinstance(each, tuple)}
                     assert len(socks) == 1
                     names = {each for each in answers if isinstance(each, tuple)}
                     assert names == {client.getsockname()}
+                    answers.clear()
                 await eventually(lambda: made.made[-1].lost, "it is lost")
 
-    run(main)
+    with Threads(*(ask for _ in range(threads))):
+        run(main)
 
 
 def test_the_socket_may_be_asked_for_while_the_connection_ends() -> None:
