@@ -28,10 +28,12 @@ MIRI_FLAGS = "-Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-env-s
 
 MIRI_RUNS = {
     "-Zmiri-many-seeds=0..4": (
-        *("event_loop::current", "event_loop::inbox", "event_loop::owned"),
-        *("event_loop::progress", "scheduler::idle", "transport::state"),
+        *("event_loop::current", "event_loop::inbox", "event_loop::owner_cell"),
+        *("event_loop::progress", "pool::task_phase", "scheduler::idle", "transport::ending"),
+        *("transport::read_steps", "transport::read_wait", "transport::state"),
     ),
     "-Zmiri-tree-borrows -Zmiri-ignore-leaks": (
+        *("event_loop::eager_start", "event_loop::generations", "transport::flow"),
         *("event_loop::ready", "event_loop::turn", "id::tests", "metrics::tests", "pool::builder"),
         *("pool::detector", "pool::adaptive_spin", "pool::placement", "pool::registry"),
         *("reactor::registration", "reactor::slots", "reactor::timer_heap", "scheduler::shared"),
