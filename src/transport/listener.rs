@@ -225,7 +225,7 @@ mod tests {
         let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         assert_eq!(listener.ready(ready()), Schedule::Needed);
         let mut scratch = [0; 1];
-        let registrar = crate::transport::tests::NoReactor;
+        let registrar = crate::transport::source::NoReactor;
         let mut job_context = JobContext { scratch: &mut scratch, registrar: &registrar };
         assert_eq!(
             listener.run(&mut job_context),
@@ -287,7 +287,7 @@ mod tests {
             let _client = connect(&socket, 1);
             let _ = listener.ready(ready());
             if by_helper {
-                let registrar = crate::transport::tests::NoReactor;
+                let registrar = crate::transport::source::NoReactor;
                 assert!(
                     listener
                         .run(&mut JobContext { scratch: &mut [], registrar: &registrar })
@@ -331,7 +331,7 @@ mod tests {
         let listener = Listener::new(socket.as_raw_fd(), Some(sink.clone()));
         let _ = listener.state().start();
         let _ = listener.ready(ready());
-        let registrar = crate::transport::tests::NoReactor;
+        let registrar = crate::transport::source::NoReactor;
         for (accepted, again) in [(config::ACCEPTS_PER_JOB, true), (1, false)] {
             let report = listener.run(&mut JobContext { scratch: &mut [], registrar: &registrar });
             assert_eq!((report.worked, report.again), (true, again));
@@ -348,7 +348,7 @@ mod tests {
         let _client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         assert_eq!(listener.ready(ready()), Schedule::Needed);
         let mut scratch = [0; 1];
-        let registrar = crate::transport::tests::NoReactor;
+        let registrar = crate::transport::source::NoReactor;
         let mut job_context = JobContext { scratch: &mut scratch, registrar: &registrar };
         assert_eq!(listener.run(&mut job_context), Report { worked: true, ..Report::default() });
         assert_eq!(sink.0.lock().len(), 1);

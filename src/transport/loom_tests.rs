@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use loom::sync::Notify;
 
-use super::tests::NoReactor;
+use super::source::NoReactor;
 use super::{
     Abort, Close, Datagrams, Drained, Ending, Input, JobContext, Port, Schedule, State, Stream,
     Target,

@@ -54,22 +54,3 @@ pub use write_queue::Buffer;
 mod loom_reads;
 #[cfg(all(test, loom))]
 mod loom_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::Registrar;
-    use crate::error::LoopError;
-    use crate::reactor::Handle;
-
-    /// For what needs no reactor.
-    pub(super) struct NoReactor;
-
-    impl Registrar for NoReactor {
-        fn with_handle(
-            &self,
-            _: &mut dyn FnMut(&Handle) -> std::io::Result<()>,
-        ) -> Result<(), LoopError> {
-            Err(LoopError::Closed)
-        }
-    }
-}

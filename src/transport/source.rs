@@ -51,6 +51,18 @@ pub trait Registrar {
     ) -> Result<(), LoopError>;
 }
 
+/// As of a loop that has been closed: for what is about to be given up, and for tests.
+pub(super) struct NoReactor;
+
+impl Registrar for NoReactor {
+    fn with_handle(
+        &self,
+        _: &mut dyn FnMut(&Handle) -> std::io::Result<()>,
+    ) -> Result<(), LoopError> {
+        Err(LoopError::Closed)
+    }
+}
+
 /// What a job did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]

@@ -8,15 +8,15 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
 use super::read_ahead::{Ahead, ReadAhead};
+use super::source::NoReactor;
 use super::write_queue::{Buffer, PARTS, WriteQueue};
 use super::{
     Close, JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, ShutWrite, Source,
     State, WriteClaim,
 };
 use crate::config;
-use crate::error::LoopError;
 use crate::id::IoToken;
-use crate::reactor::{Edges, Handle, Ready};
+use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
 use crate::sys::socket::{self, Channel};
 
@@ -58,15 +58,6 @@ pub enum Input {
     PeerGone,
     /// Nothing: of a device that is only written.
     Nothing,
-}
-
-/// What is about to be given up is registered for nothing more.
-struct GivenUp;
-
-impl Registrar for GivenUp {
-    fn with_handle(&self, _: &mut dyn FnMut(&Handle) -> io::Result<()>) -> Result<(), LoopError> {
-        Ok(())
-    }
 }
 
 /// One byte stream.
@@ -298,12 +289,12 @@ impl<B: Buffer> Stream<B> {
         Some(flushed)
     }
 
-    /// Sends what was held back while the turn keeps reading, as far as the kernel takes it, before the stream is
-    /// given up: nothing else would have kept it. Owner only. Returns buffers to drop.
+    /// Sends what was held back while the turn keeps reading, as far as the kernel takes it, before the
+    /// stream is given up: asyncio would have sent it. Owner only. Returns buffers to drop.
     #[must_use]
     pub fn send_held_back(&self) -> Vec<B> {
         let is_corked = self.link.ending().is_corked();
-        let flushed = if is_corked { self.flush(&GivenUp) } else { None };
+        let flushed = if is_corked { self.flush(&NoReactor) } else { None };
         flushed.map_or_else(Vec::new, |flushed| flushed.spent)
     }
 

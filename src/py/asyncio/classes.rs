@@ -43,26 +43,9 @@ impl AsyncioClasses {
         })
     }
 
-    /// The dicts whose changes [`replaced`](Self::replaced) is to be called for. They are kept.
-    pub(super) fn dicts(&self) -> [*mut ffi::PyObject; 2] {
-        [self.task.module, self.future.module]
-    }
-
-    /// `new_value` is about to stand under `key` in `dict`.
-    ///
-    /// # Safety
-    /// As for [`TrackedAttribute::replaced`].
-    pub(super) unsafe fn replaced(
-        &self,
-        dict: *mut ffi::PyObject,
-        key: *mut ffi::PyObject,
-        new_value: *mut ffi::PyObject,
-    ) {
-        // SAFETY: handed on to our caller.
-        unsafe {
-            self.task.replaced(dict, key, new_value);
-            self.future.replaced(dict, key, new_value);
-        }
+    /// The attributes that are to hear of changes of their modules' dicts, which are kept.
+    pub(super) fn tracked(&self) -> [&TrackedAttribute; 2] {
+        [&self.task, &self.future]
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn initialise(py: Python<'_>, types: NativeTypes<'_>) -> PyResult<()>
         empty_tuple: PyTuple::empty(py).into_any().into(),
         task: TaskCallbacks::default(),
     };
-    let dicts = state.classes.dicts();
+    let dicts = state.classes.tracked().map(|attribute| attribute.module);
     STATE
         .set(state)
         .map_err(|_| alloc::runtime_error(py, "loop_pool._core is being imported twice"))?;
@@ -110,8 +110,10 @@ unsafe extern "C" fn dict_changes(
     if let Some(state) = STATE.get()
         && !key.is_null()
     {
-        // SAFETY: the interpreter passes live objects, attached.
-        unsafe { state.classes.replaced(dict, key, new_value) };
+        for attribute in state.classes.tracked() {
+            // SAFETY: the interpreter passes live objects, attached.
+            unsafe { attribute.replaced(dict, key, new_value) };
+        }
     }
     0
 }

@@ -8,12 +8,11 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
 use super::layout::{learn, loop_of};
 use super::stream::StreamCore;
 use super::stream_turn::write_failed;
-use super::transport_core::{NativeTransport, schedule};
+use super::transport_core::{NativeTransport, note_work, schedule};
 use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
 use crate::py::cpython::alloc;
-use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
@@ -179,7 +178,7 @@ unsafe fn write_bytes(
             return queue_for_helper(py, slf, core, loop_, keep());
         }
         WriteChoice::HoldBack => {
-            hold_back(py, core, loop_, keep());
+            hold_back(core, loop_, keep());
             return Ok(none());
         }
         WriteChoice::Nothing => return Ok(none()),
@@ -219,10 +218,10 @@ fn queue(
 
 /// Queues data that the turn sends when it has read; others do if it gets stuck before.
 #[cold]
-fn hold_back(py: Python<'_>, core: &StreamCore, loop_: &Bound<'_, LoopCore>, payload: Payload) {
+fn hold_back(core: &StreamCore, loop_: &Bound<'_, LoopCore>, payload: Payload) {
     drop(core.stream.enqueue(payload, 0));
     if let Some(token) = core.link().token() {
-        lock_attached(py, &loop_.get().event_loop.shared().sources).note_work(token);
+        note_work(loop_, token);
     }
 }
 

@@ -172,6 +172,11 @@ pub(crate) fn schedule(
     }
 }
 
+/// Notes that a source of the loop may have work: if the loop gets stuck, others do it.
+pub(crate) fn note_work(loop_: &Bound<'_, LoopCore>, token: IoToken) {
+    lock_attached(loop_.py(), &loop_.get().event_loop.shared().sources).note_work(token);
+}
+
 /// Makes an entry for a native object, and notes that it may have work: if the loop is stuck before its
 /// turn comes, others do it.
 ///
@@ -181,12 +186,11 @@ pub(crate) fn make_entry(
     slf: *mut ffi::PyObject,
     token: Option<IoToken>,
 ) {
-    let (py, core) = (loop_.py(), loop_.get());
     if let Some(token) = token {
-        lock_attached(py, &core.event_loop.shared().sources).note_work(token);
+        note_work(loop_, token);
     }
     // SAFETY: by our caller's word.
-    core.schedule(Callback::from_native(unsafe { Ref::from_borrowed(slf) }));
+    loop_.get().schedule(Callback::from_native(unsafe { Ref::from_borrowed(slf) }));
 }
 
 /// Ends the connection at once, unless that has begun: what is queued is forgotten.

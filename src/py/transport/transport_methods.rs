@@ -13,7 +13,6 @@ use super::layout::{cast, core_of, loop_of};
 use super::transport_core::{self, NativeTransport, schedule};
 use crate::event_loop::Job;
 use crate::py::cpython::alloc;
-use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::cfunc::{method_def, raise};
 use crate::py::cpython::error::{both, os_error};
 use crate::py::cpython::names::intern;
@@ -205,7 +204,7 @@ pub(crate) fn leave_to_helper<P: Port + 'static>(
     let Some(token) = port.link().token() else { return };
     let source: Arc<dyn Source> = port.clone();
     let owner = Arc::clone(loop_.get().event_loop.shared());
-    lock_attached(loop_.py(), &owner.sources).note_work(token);
+    transport_core::note_work(loop_, token);
     if !crate::py::event_loop::offers::offer_one(loop_.get(), Job { owner, token, source }) {
         schedule(loop_, slf, port.link(), port.link().state().end_turn());
     }

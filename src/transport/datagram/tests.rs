@@ -1,7 +1,7 @@
 //! Datagrams over real sockets: bounds, order, errors, and who may do what.
 
 use super::*;
-use crate::transport::tests::NoReactor;
+use crate::transport::source::NoReactor;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;

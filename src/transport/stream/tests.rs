@@ -114,7 +114,7 @@ fn the_owner_of_a_write_end_alone_hears_that_the_reader_is_gone() {
         let token = IoToken::new(0, 0);
         let gone = Ready { token, readable: true, writable: true, ended: true };
         assert_eq!(stream.ready(gone) == Schedule::Needed, hears);
-        let registrar = crate::transport::tests::NoReactor;
+        let registrar = crate::transport::source::NoReactor;
         let mut job_context = JobContext { scratch: &mut [0; 1], registrar: &registrar };
         assert_eq!(
             stream.run(&mut job_context),
