@@ -164,7 +164,7 @@ pub const LOOKS_IN_VAIN: u32 = 7;
 
 /// For how long, at least, a loop keeps a task that another thread was handed: who only looks at it
 /// has let go of it by then.
-pub const LENT_FOR: Duration = Duration::from_millis(250);
+pub const BORROWED_FOR: Duration = Duration::from_millis(250);
 
 /// A sleeping loop that has done nothing of its own for this long is free to work for others: jobs are
 /// offered only while one is, and it is woken for them before another. The loops of a pool under

@@ -4,8 +4,8 @@
 use loom::sync::Notify;
 
 use super::{
-    BeforeWait, FeedOutcome, Found, ReadPhase, ReadProgress, ReadSteps, ReadWait, ReaderState,
-    StepRefusal, WaitOutcome, WaitPhase, Wanted,
+    BeforeWait, FeedOutcome, ReadPhase, ReadProgress, ReadSteps, ReadWait, ReaderState,
+    StepRefusal, TakeOutcome, WaitOutcome, WaitPhase, Wanted,
 };
 use crate::sync::{Arc, Mutex, thread};
 
@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// As a `StreamRead` and the task that awaits it.
-    fn read(&self, wanted: Wanted) -> Found<Vec<u8>, Vec<u8>> {
+    fn read(&self, wanted: Wanted) -> TakeOutcome<Vec<u8>, Vec<u8>> {
         let mut progress = ReadProgress::default();
         loop {
             let looked = self
@@ -114,7 +114,7 @@ impl Model {
                 .lock()
                 .reader
                 .look(wanted, &mut progress, |bytes| Some(bytes.to_vec()));
-            if looked.found != Found::Wait {
+            if looked.found != TakeOutcome::Wait {
                 return looked.found;
             }
             let before = {
@@ -162,7 +162,7 @@ fn loom_what_is_fed_is_not_slept_through() {
                 model.feed(b"b");
             })
         };
-        assert_eq!(model.read(Wanted::Exactly(2)), Found::Part(b"ab".to_vec()));
+        assert_eq!(model.read(Wanted::Exactly(2)), TakeOutcome::Part(b"ab".to_vec()));
         feeding.join().unwrap();
     });
 }
@@ -176,7 +176,7 @@ fn loom_an_end_is_not_slept_through() {
             let model = Arc::clone(&model);
             thread::spawn(move || model.end())
         };
-        assert_eq!(model.read(Wanted::AtMost(1)), Found::Part(vec![]));
+        assert_eq!(model.read(Wanted::AtMost(1)), TakeOutcome::Part(vec![]));
         ending.join().unwrap();
     });
 }

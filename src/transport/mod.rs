@@ -39,8 +39,8 @@ pub use read_choice::{ReadBudget, ReadChoice};
 pub use read_steps::{ReadPhase, ReadSteps, Step, StepRefusal};
 pub use read_wait::{Callbacks, ReadWait, WaitPhase};
 pub use reader::{
-    Answer, BeforeWait, FeedOutcome, FirstStep, Found, LookOutcome, Overrun, ReadProgress,
-    ReaderState, WaitOutcome, Wanted,
+    Answer, BeforeWait, FeedOutcome, FirstStep, LookOutcome, Overrun, ReadProgress, ReaderState,
+    TakeOutcome, WaitOutcome, Wanted,
 };
 pub use source::{
     AcceptSink, Connection, Entry, JobContext, Registrar, Report, Scratch, Source, SourceTable,

@@ -225,7 +225,7 @@ pub enum FeedOutcome<B> {
 
 /// What a look has found for a read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<B, P> {
+pub enum TakeOutcome<B, P> {
     /// Not enough: the read waits.
     Wait,
     /// What it wants, as it came.
@@ -245,7 +245,7 @@ pub enum Found<B, P> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct LookOutcome<B, P> {
     /// What there is for the read.
-    pub found: Found<B, P>,
+    pub found: TakeOutcome<B, P>,
     /// To be dropped.
     pub spent: Option<B>,
     /// There is room again: the transport is to be resumed.
@@ -371,24 +371,24 @@ impl<B: Buffer> ReaderState<B> {
         let decision = decide(wanted, self.buffer.bytes(), (self.limit, self.eof), progress);
         let mut spent = None;
         let (found, took) = match decision {
-            Decision::Wait => (Found::Wait, false),
+            Decision::Wait => (TakeOutcome::Wait, false),
             Decision::Overrun(overrun, thrown_away) => {
                 if thrown_away > 0 {
                     spent = self.buffer.advance(thrown_away);
                 }
-                (Found::Overrun(overrun), thrown_away > 0)
+                (TakeOutcome::Overrun(overrun), thrown_away > 0)
             }
             Decision::Take(count) | Decision::End(count) => {
                 let ended = matches!(decision, Decision::End(_));
                 let whole = if ended || count == 0 { None } else { self.buffer.take_whole(count) };
                 let took = !ended && wanted.takes_bytes();
                 if let Some(whole) = whole {
-                    (Found::Whole(whole), took)
+                    (TakeOutcome::Whole(whole), took)
                 } else if let Some(part) = make(&self.buffer.bytes()[..count]) {
                     spent = self.buffer.advance(count);
-                    (if ended { Found::Ended(part) } else { Found::Part(part) }, took)
+                    (if ended { TakeOutcome::Ended(part) } else { TakeOutcome::Part(part) }, took)
                 } else {
-                    (Found::Failed, false)
+                    (TakeOutcome::Failed, false)
                 }
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! In: the two classes. Out: [`Streams`], or nothing if an instance is not laid out as expected. Attributes are where
 //! the interpreter keeps them inside of an instance, as its own specialised bytecode has it: in an array behind the
-//! object, valid as long as nobody asked for its `__dict__`, at a place that never changes for a class. A place is
+//! object, valid as long as nobody asked for its `__dict__`, at an offset that never changes for a class. An offset is
 //! found by looking where a marked value lands; what is known of a class holds as long as its version, which every
 //! change of the class or of a base takes away. Must never: touch an attribute without a [`Plain`], which is to be
 //! had in the critical section of the instance alone.
@@ -32,24 +32,24 @@ pub(super) struct Class {
 
 /// Bytes from the start of an instance to an attribute of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place(usize);
+pub(super) struct Offset(usize);
 
 /// What was learned at import.
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) protocol: Class,
     /// Filled if the method is replaced on the instance; so are the other methods.
-    pub(super) data_received: Place,
-    pub(super) stream_reader_wr: Place,
+    pub(super) data_received: Offset,
+    pub(super) stream_reader_wr: Offset,
     pub(super) reader: Class,
-    pub(super) feed_data: Place,
-    pub(super) wakeup_waiter: Place,
-    pub(super) buffer: Place,
-    pub(super) eof: Place,
-    pub(super) limit: Place,
-    pub(super) paused: Place,
-    pub(super) transport: Place,
-    pub(super) waiter: Place,
+    pub(super) feed_data: Offset,
+    pub(super) wakeup_waiter: Offset,
+    pub(super) buffer: Offset,
+    pub(super) eof: Offset,
+    pub(super) limit: Offset,
+    pub(super) paused: Offset,
+    pub(super) transport: Offset,
+    pub(super) waiter: Offset,
     pub(super) future: *mut ffi::PyTypeObject,
 }
 
@@ -101,7 +101,7 @@ impl Class {
             return Ok(None);
         }
         let found = Self { kind, version, header };
-        // What the places are told apart by is looked at as it changes.
+        // What the offsets are told apart by is looked at as it changes.
         let sample = blank(class)?;
         let object = sample.as_ptr();
         // SAFETY: the flags say that an instance has the header, and a word for its dict.
@@ -116,7 +116,7 @@ impl Class {
     }
 
     /// Where an attribute is kept. `None` if it is not kept in the instance.
-    fn place(&self, class: &Bound<'_, PyType>, name: &str) -> PyResult<Option<Place>> {
+    fn offset(&self, class: &Bound<'_, PyType>, name: &str) -> PyResult<Option<Offset>> {
         let sample = blank(class)?;
         let marker = class
             .py()
@@ -137,7 +137,7 @@ impl Class {
                 .collect()
         };
         sample.delattr(name)?;
-        Ok(if let [at] = found[..] { Some(Place(at)) } else { None })
+        Ok(if let [at] = found[..] { Some(Offset(at)) } else { None })
     }
 
     /// Whether `object` is an instance of the class itself, and the class as it was at import.
@@ -238,7 +238,7 @@ unsafe fn dict_of(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     unsafe { object.cast::<*mut ffi::PyObject>().offset(DICT).read_volatile() }
 }
 
-/// An instance in whose critical section this thread is, and whose attributes are all inside of it: so a place is the
+/// An instance in whose critical section this thread is, and whose attributes are all inside of it: so an offset is the
 /// attribute, until the section ends.
 pub(super) struct Plain<'s> {
     object: *mut ffi::PyObject,
@@ -248,19 +248,19 @@ pub(super) struct Plain<'s> {
 impl Plain<'_> {
     /// What an attribute of the instance's class is: borrowed from the section, or null.
     #[inline(always)]
-    pub(super) fn get(&self, place: Place) -> *mut ffi::PyObject {
+    pub(super) fn get(&self, offset: Offset) -> *mut ffi::PyObject {
         // SAFETY: within the instance, as its class has it, and nobody else writes it now.
-        unsafe { *slot(self.object, place.0) }
+        unsafe { *slot(self.object, offset.0) }
     }
 
     /// Puts `None` in the place of an attribute, and returns what stood there.
     #[inline(always)]
-    pub(super) fn take(&mut self, place: Place) -> Option<Ref> {
-        let before = NonNull::new(self.get(place))?;
+    pub(super) fn take(&mut self, offset: Offset) -> Option<Ref> {
+        let before = NonNull::new(self.get(offset))?;
         // SAFETY: as above. Others look at it without the section, as at any attribute that is replaced. `None`
         // is not counted; what stood there is ours now.
         unsafe {
-            AtomicPtr::from_ptr(slot(self.object, place.0)).store(ffi::Py_None(), Release);
+            AtomicPtr::from_ptr(slot(self.object, offset.0)).store(ffi::Py_None(), Release);
             Some(Ref::from_owned(before))
         }
     }
@@ -298,9 +298,9 @@ fn find(
     let (Some(of_protocol), Some(of_reader)) = (Class::of(protocol)?, Class::of(reader)?) else {
         return Ok(None);
     };
-    let in_protocol = |name| of_protocol.place(protocol, name);
-    let in_reader = |name| of_reader.place(reader, name);
-    let places = (
+    let in_protocol = |name| of_protocol.offset(protocol, name);
+    let in_reader = |name| of_reader.offset(reader, name);
+    let offsets = (
         [in_protocol("data_received")?, in_protocol("_stream_reader_wr")?],
         [in_reader("feed_data")?, in_reader("_wakeup_waiter")?, in_reader("_buffer")?],
         [in_reader("_eof")?, in_reader("_limit")?, in_reader("_paused")?],
@@ -311,7 +311,7 @@ fn find(
         [Some(feed_data), Some(wakeup_waiter), Some(buffer)],
         [Some(eof), Some(limit), Some(paused)],
         [Some(transport), Some(waiter)],
-    ) = places
+    ) = offsets
     else {
         return Ok(None);
     };

@@ -3,7 +3,7 @@
 //! A C task whose last reference is dropped in another thread than the one that made it stops every
 //! thread of the interpreter, to take it out of that thread's list. So whoever is handed a task of
 //! another loop leaves a second reference with that loop, which keeps it until the reader has most
-//! likely dropped its own: from one [`config::LENT_FOR`] to two of them. A reader that keeps a task
+//! likely dropped its own: from one [`config::BORROWED_FOR`] to two of them. A reader that keeps a task
 //! for longer, until it has ended and nobody else has it, still stops the threads when it lets go.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -67,7 +67,7 @@ impl BorrowedTasks {
         let dropped = {
             // A reader that holds it may be preempted; there is another turn.
             let Some(mut kept) = self.kept.try_lock() else { return };
-            let dropped = kept.take_dying(now_ns, config::LENT_FOR, config::SWEEP_PER_TURN);
+            let dropped = kept.take_dying(now_ns, config::BORROWED_FOR, config::SWEEP_PER_TURN);
             if kept.is_empty() {
                 self.any.store(false, Relaxed);
             }
@@ -78,6 +78,6 @@ impl BorrowedTasks {
 
     /// For how long the loop may sleep: not for ever while it keeps something.
     pub(crate) fn limit(&self, limit: Duration) -> Duration {
-        if self.any.load(Relaxed) { limit.min(config::LENT_FOR) } else { limit }
+        if self.any.load(Relaxed) { limit.min(config::BORROWED_FOR) } else { limit }
     }
 }

@@ -22,8 +22,8 @@ use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::Borrowed;
 use crate::transport::{
-    Answer, BeforeWait, FirstStep, Found, LookOutcome, NoSeparator, Overrun, ReadPhase,
-    ReadProgress, ReadSteps, Separators, Step as ReadStep, StepRefusal, WaitOutcome, WaitPhase,
+    Answer, BeforeWait, FirstStep, LookOutcome, NoSeparator, Overrun, ReadPhase, ReadProgress,
+    ReadSteps, Separators, Step as ReadStep, StepRefusal, TakeOutcome, WaitOutcome, WaitPhase,
     Wanted,
 };
 
@@ -152,14 +152,14 @@ impl StreamRead {
             transport.as_py().call_method0(py, intern!(py, "resume_reading"))?;
         }
         let (value, ended) = match found {
-            Found::Wait => return Ok(Round::Short),
-            Found::Whole(Chunk(whole)) => (whole, false),
+            TakeOutcome::Wait => return Ok(Round::Short),
+            TakeOutcome::Whole(Chunk(whole)) => (whole, false),
             // SAFETY: a new reference.
-            Found::Part(object) => (unsafe { Ref::from_owned(object) }, false),
+            TakeOutcome::Part(object) => (unsafe { Ref::from_owned(object) }, false),
             // SAFETY: as above.
-            Found::Ended(object) => (unsafe { Ref::from_owned(object) }, true),
-            Found::Overrun(overrun) => return Err(self.overrun(py, overrun)),
-            Found::Failed => return Err(alloc::raised(py)),
+            TakeOutcome::Ended(object) => (unsafe { Ref::from_owned(object) }, true),
+            TakeOutcome::Overrun(overrun) => return Err(self.overrun(py, overrun)),
+            TakeOutcome::Failed => return Err(alloc::raised(py)),
         };
         match self.wanted.answer(ended) {
             Answer::Bytes => Ok(Round::Returns(value)),

@@ -29,16 +29,16 @@ fn look(
 }
 
 /// What a first look finds.
-fn found(reader: &mut State, wanted: Wanted) -> Found<Vec<u8>, String> {
+fn found(reader: &mut State, wanted: Wanted) -> TakeOutcome<Vec<u8>, String> {
     look(reader, wanted, &mut ReadProgress::default()).found
 }
 
-fn part(text: &str) -> Found<Vec<u8>, String> {
-    Found::Part(text.to_owned())
+fn part(text: &str) -> TakeOutcome<Vec<u8>, String> {
+    TakeOutcome::Part(text.to_owned())
 }
 
-fn whole(text: &str) -> Found<Vec<u8>, String> {
-    Found::Whole(text.into())
+fn whole(text: &str) -> TakeOutcome<Vec<u8>, String> {
+    TakeOutcome::Whole(text.into())
 }
 
 fn until(separator: &str) -> ReadProgress {
@@ -49,7 +49,7 @@ fn until(separator: &str) -> ReadProgress {
 
 #[test]
 fn read_takes_what_is_there() {
-    assert_eq!(found(&mut reader(9, &[]), Wanted::AtMost(5)), Found::Wait);
+    assert_eq!(found(&mut reader(9, &[]), Wanted::AtMost(5)), TakeOutcome::Wait);
     assert_eq!(found(&mut reader(9, &["abc"]), Wanted::AtMost(5)), whole("abc"));
     assert_eq!(found(&mut reader(9, &["abc"]), Wanted::AtMost(2)), part("ab"));
     assert_eq!(found(&mut reader(9, &["ab", "c"]), Wanted::AtMost(3)), part("abc"));
@@ -73,7 +73,7 @@ fn all_is_collected_round_by_round_to_the_end() {
     let mut progress = ReadProgress::default();
     assert_eq!(look(&mut reader, Wanted::All, &mut progress).found, whole("abc"));
     assert_eq!(progress.collect(b"abc"), None);
-    assert_eq!(look(&mut reader, Wanted::All, &mut progress).found, Found::Wait);
+    assert_eq!(look(&mut reader, Wanted::All, &mut progress).found, TakeOutcome::Wait);
     let _ = feed(&mut reader, "de");
     assert_eq!(look(&mut reader, Wanted::All, &mut progress).found, whole("de"));
     assert_eq!(progress.collect(b"de"), None);
@@ -86,13 +86,13 @@ fn all_is_collected_round_by_round_to_the_end() {
 #[test]
 fn readexactly_waits_for_all_of_it() {
     let mut reader = reader(9, &["abc"]);
-    assert_eq!(found(&mut reader, Wanted::Exactly(4)), Found::Wait);
+    assert_eq!(found(&mut reader, Wanted::Exactly(4)), TakeOutcome::Wait);
     assert_eq!(found(&mut reader, Wanted::Exactly(0)), part(""));
     let _ = feed(&mut reader, "de");
     assert_eq!(found(&mut reader, Wanted::Exactly(4)), part("abcd"));
     assert_eq!(reader.bytes(), b"e");
     reader.set_eof(true);
-    assert_eq!(found(&mut reader, Wanted::Exactly(2)), Found::Ended("e".to_owned()));
+    assert_eq!(found(&mut reader, Wanted::Exactly(2)), TakeOutcome::Ended("e".to_owned()));
     assert_eq!(reader.bytes(), b"");
 }
 
@@ -100,18 +100,18 @@ fn readexactly_waits_for_all_of_it() {
 fn readline_takes_up_to_the_end_of_the_line() {
     let mut reader = reader(9, &["ab", "c"]);
     let mut progress = ReadProgress::default();
-    assert_eq!(look(&mut reader, Wanted::Line, &mut progress).found, Found::Wait);
+    assert_eq!(look(&mut reader, Wanted::Line, &mut progress).found, TakeOutcome::Wait);
     let _ = feed(&mut reader, "d\nefg");
     assert_eq!(look(&mut reader, Wanted::Line, &mut progress).found, part("abcd\n"));
     reader.set_eof(true);
-    assert_eq!(found(&mut reader, Wanted::Next), Found::Ended("efg".to_owned()));
-    assert_eq!(found(&mut reader, Wanted::Next), Found::Ended(String::new()));
+    assert_eq!(found(&mut reader, Wanted::Next), TakeOutcome::Ended("efg".to_owned()));
+    assert_eq!(found(&mut reader, Wanted::Next), TakeOutcome::Ended(String::new()));
 }
 
 #[test]
 fn a_line_beyond_the_limit_is_thrown_away() {
     let mut known = reader(2, &["abc\nd\n"]);
-    let overrun = |consumed, found| Found::Overrun(Overrun { consumed, found });
+    let overrun = |consumed, found| TakeOutcome::Overrun(Overrun { consumed, found });
     assert_eq!(found(&mut known, Wanted::Line), overrun(3, true));
     assert_eq!(known.bytes(), b"d\n", "with its end");
     let mut open = reader(2, &["abc"]);
@@ -123,10 +123,10 @@ fn a_line_beyond_the_limit_is_thrown_away() {
 fn what_readuntil_finds_beyond_the_limit_stays_there() {
     let mut reader = reader(2, &["abc--d"]);
     let looked = look(&mut reader, Wanted::Until, &mut until("--"));
-    assert_eq!(looked.found, Found::Overrun(Overrun { consumed: 3, found: true }));
+    assert_eq!(looked.found, TakeOutcome::Overrun(Overrun { consumed: 3, found: true }));
     assert!(!looked.resumes);
     let looked = look(&mut reader, Wanted::Until, &mut until("zz"));
-    assert_eq!(looked.found, Found::Overrun(Overrun { consumed: 5, found: false }));
+    assert_eq!(looked.found, TakeOutcome::Overrun(Overrun { consumed: 5, found: false }));
     assert_eq!(reader.bytes(), b"abc--d");
 }
 
@@ -134,19 +134,19 @@ fn what_readuntil_finds_beyond_the_limit_stays_there() {
 fn readuntil_takes_the_separator_too_and_tells_what_came_before_the_end() {
     let mut reader = reader(9, &["ab-"]);
     let mut progress = until("--");
-    assert_eq!(look(&mut reader, Wanted::Until, &mut progress).found, Found::Wait);
+    assert_eq!(look(&mut reader, Wanted::Until, &mut progress).found, TakeOutcome::Wait);
     let _ = feed(&mut reader, "-c");
     assert_eq!(look(&mut reader, Wanted::Until, &mut progress).found, part("ab--"));
     reader.set_eof(true);
     let looked = look(&mut reader, Wanted::Until, &mut until("--"));
-    assert_eq!(looked.found, Found::Ended("c".to_owned()));
+    assert_eq!(looked.found, TakeOutcome::Ended("c".to_owned()));
 }
 
 #[test]
 fn who_waits_for_something_to_come_takes_none_of_it() {
     let mut reader = reader(9, &["ab"]);
     let mut progress = ReadProgress::default();
-    assert_eq!(look(&mut reader, Wanted::Arrival, &mut progress).found, Found::Wait);
+    assert_eq!(look(&mut reader, Wanted::Arrival, &mut progress).found, TakeOutcome::Wait);
     progress.wake();
     assert_eq!(look(&mut reader, Wanted::Arrival, &mut progress).found, part(""));
     assert_eq!(reader.bytes(), b"ab");
@@ -157,7 +157,7 @@ fn what_cannot_be_made_is_not_taken() {
     let mut reader = reader(9, &["abc"]);
     let mut progress = ReadProgress::default();
     let looked = reader.look(Wanted::AtMost(2), &mut progress, |_| None::<String>);
-    assert_eq!(looked.found, Found::Failed);
+    assert_eq!(looked.found, TakeOutcome::Failed);
     assert_eq!(reader.bytes(), b"abc");
 }
 
@@ -246,7 +246,7 @@ fn what_takes_nothing_resumes_nothing() {
     assert!(!resumes(Wanted::Exactly(3)), "it is not there");
     reader.set_eof(true);
     let looked = look(&mut reader, Wanted::Exactly(3), &mut ReadProgress::default());
-    assert_eq!(looked.found, Found::Ended("ab".to_owned()));
+    assert_eq!(looked.found, TakeOutcome::Ended("ab".to_owned()));
     assert!(!looked.resumes, "nothing will come");
 }
 
@@ -277,13 +277,13 @@ fn a_read_waits_if_nothing_came_since_its_look() {
     let mut reader = reader(9, &["ab"]);
     let mut progress = ReadProgress::default();
     let wanted = Wanted::Exactly(4);
-    assert_eq!(look(&mut reader, wanted, &mut progress).found, Found::Wait);
+    assert_eq!(look(&mut reader, wanted, &mut progress).found, TakeOutcome::Wait);
     assert_eq!(reader.begin_wait(&progress, false), WaitOutcome::Begins);
     assert_eq!(reader.begin_wait(&progress, true), WaitOutcome::Awaited);
     let _ = feed(&mut reader, "c");
     assert_eq!(reader.begin_wait(&progress, true), WaitOutcome::Awaited);
     assert_eq!(reader.begin_wait(&progress, false), WaitOutcome::LookAgain);
-    assert_eq!(look(&mut reader, wanted, &mut progress).found, Found::Wait);
+    assert_eq!(look(&mut reader, wanted, &mut progress).found, TakeOutcome::Wait);
     assert_eq!(reader.begin_wait(&progress, false), WaitOutcome::Begins);
     reader.set_eof(true);
     assert_eq!(reader.begin_wait(&progress, false), WaitOutcome::LookAgain);

@@ -302,7 +302,7 @@ def test_names_for_extensions_are_asyncio_s_own_choice() -> None:
     assert set(asyncio.__all__) >= FOR_EXTENSIONS
 
 
-DOORS = (
+PRIVATE_INTERFACE = (
     "_loop/event_loop.py",
     "_loop/signals.py",
     "_loop/socket_ops.py",
@@ -312,24 +312,24 @@ DOORS = (
 """The modules that may use asyncio's private interface, each of which lists what it uses."""
 
 
-def test_only_the_doors_use_asyncio_s_private_names() -> None:
+def test_only_those_modules_use_asyncio_s_private_names() -> None:
     for path, tree in modules().items():
-        if path not in DOORS:
+        if path not in PRIVATE_INTERFACE:
             assert private_names_of_asyncio(tree) <= FOR_EXTENSIONS, path
 
 
-def test_only_the_doors_read_private_attributes_that_are_not_ours() -> None:
+def test_only_those_modules_read_private_attributes_that_are_not_ours() -> None:
     own = own_names()
     for path, tree in modules().items():
-        if path not in DOORS:
+        if path not in PRIVATE_INTERFACE:
             assert foreign_attributes(tree, own) <= FOR_EXTENSIONS, path
 
 
-@pytest.mark.parametrize("door", ["asyncio_private", "signals", "socket_ops", "tls"])
-def test_the_other_doors_list_what_they_use(door: str) -> None:
-    tree = modules()[f"_loop/{door}.py"]
+@pytest.mark.parametrize("module", ["asyncio_private", "signals", "socket_ops", "tls"])
+def test_the_modules_of_it_list_what_they_use(module: str) -> None:
+    tree = modules()[f"_loop/{module}.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())
-    listed = set(re.findall(r"\w+", getattr(loop_pool._loop, door).__doc__))
+    listed = set(re.findall(r"\w+", getattr(loop_pool._loop, module).__doc__))
     assert read <= listed | FOR_EXTENSIONS
 
 

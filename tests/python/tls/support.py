@@ -56,7 +56,7 @@ class Peer:
             self.tls.write(piece)
         return self.outgoing.read()
 
-    def farewell(self) -> bytes:
+    def close_notify(self) -> bytes:
         """The record that says that nothing more will come."""
         with suppress(ssl.SSLWantReadError):
             self.tls.unwrap()

@@ -34,7 +34,7 @@ def test_the_peer_says_that_it_ends(loop: Loop, make: Any, together: bool) -> No
                 await peer.send(records)
                 await protocol.got(4)
                 records = b""
-            await peer.send(records + peer.farewell())
+            await peer.send(records + peer.close_notify())
             assert await protocol.ended() is None
             assert protocol.data == b"last"
             assert protocol.count("eof_received") == 1
@@ -50,7 +50,7 @@ def test_an_answer_to_the_last_word_still_goes_out(loop: Loop) -> None:
     async def main() -> None:
         async with shaken(Recorder) as (transport, protocol, peer):
             protocol.hooks["data_received"] = transport.write
-            await peer.send(peer.seal(b"last") + peer.farewell())
+            await peer.send(peer.seal(b"last") + peer.close_notify())
             assert await peer.read_end() == b"last"
             assert await protocol.ended() is None
 
@@ -76,7 +76,7 @@ def test_the_peer_ends_while_reading_is_paused(loop: Loop) -> None:
     async def main() -> None:
         async with shaken(Recorder) as (transport, protocol, peer):
             transport.pause_reading()
-            await peer.send(peer.seal(b"last") + peer.farewell())
+            await peer.send(peer.seal(b"last") + peer.close_notify())
             peer.sock.shutdown(socket.SHUT_WR)
             await turns()
             assert protocol.calls == ["connection_made"]
@@ -87,20 +87,20 @@ def test_the_peer_ends_while_reading_is_paused(loop: Loop) -> None:
     run_main(loop, main())
 
 
-def test_what_is_written_before_close_goes_out_before_the_farewell(loop: Loop) -> None:
+def test_what_is_written_before_close_goes_out_before_the_close_notify(loop: Loop) -> None:
     async def main() -> None:
         async with shaken(Recorder) as (transport, protocol, peer):
             transport.write(b"last")
             transport.close()
             transport.write(b"lost")
             assert await peer.read_end() == b"last"
-            await peer.send(peer.farewell())
+            await peer.send(peer.close_notify())
             assert await protocol.ended() is None
 
     run_main(loop, main())
 
 
-def test_a_peer_that_does_not_answer_the_farewell_is_given_up(loop: Loop) -> None:
+def test_a_peer_that_does_not_answer_the_close_notify_is_given_up(loop: Loop) -> None:
     async def main() -> None:
         async with shaken(Recorder, ssl_shutdown_timeout=0.05) as (transport, protocol, _):
             transport.close()
@@ -143,7 +143,7 @@ def test_what_a_protocol_raises_ends_its_connection(
         make: Any = BufferedRecorder if "buffer" in name else Recorder
         async with shaken(make) as (_, protocol, peer):
             protocol.hooks[name] = fails
-            await peer.send(peer.seal(b"x") + peer.farewell())
+            await peer.send(peer.seal(b"x") + peer.close_notify())
             assert isinstance(await protocol.ended(), ZeroDivisionError)
 
     run_main(loop, main())
@@ -194,7 +194,7 @@ def test_a_protocol_closes_in_the_middle(loop: Loop) -> None:
             protocol.hooks["data_received"] = close
             await peer.send(peer.seal(b"x"))
             assert await peer.read_end() == b"bye"
-            await peer.send(peer.farewell())
+            await peer.send(peer.close_notify())
             assert await protocol.ended() is None
             assert protocol.count("data_received") == 1
 
@@ -217,7 +217,7 @@ def test_an_empty_buffer_ends_the_connection(loop: Loop, reported: list[dict[str
         async with shaken(lambda: BufferedRecorder(0)) as (_, protocol, peer):
             await peer.send(peer.seal(b"x"))
             await turns(3)
-            await peer.send(peer.farewell())
+            await peer.send(peer.close_notify())
             await protocol.ended()
             assert protocol.data == b""
 

@@ -1,6 +1,6 @@
 """Words of our own that gave way to the field's stay out of the Python sources and the pages.
 
-`tests/layering.rs` holds the same for the Rust sources.
+`tests/layering.rs` holds the Rust sources to the same list.
 """
 
 import re
@@ -8,20 +8,7 @@ from pathlib import Path
 
 from ..support import ROOT
 
-GIVEN_UP = {
-    "crew",
-    "errand",
-    "hurried",
-    "hurry",
-    "lane",
-    "patience",
-    "roster",
-    "seat",
-    "sight",
-    "stint",
-}
-"""For what: shared state, unstarted coroutine, forced shutdown, executor worker, timeout or spin
-limit, spawned tasks, a loop's receiver, stack sample, callback epoch."""
+GIVEN_UP = set((ROOT / "tests" / "retired_words.txt").read_text().split())
 
 GIVEN_UP_IN_THE_PACKAGE = {"site", "told"}
 """Words that mean something else in examples and tools; in the package, names may not use them."""

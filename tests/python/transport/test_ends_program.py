@@ -229,7 +229,7 @@ def test_a_tls_connection_is_lost(
             await peer.send(peer.seal(b"hello"))
             await eventually(lambda: bool(protocol.calls[1:]), "a call")
             await turns()
-            await peer.send(peer.farewell())
+            await peer.send(peer.close_notify())
             far.shutdown(socket.SHUT_WR)
             await protocol.ended()
 
@@ -251,7 +251,7 @@ def test_an_end_of_tls_is_answered_all_the_same(loop: Loop, error: type[BaseExce
                 loop.connect_accepted_socket(lambda: protocol, near, ssl=server_context),
                 peer.step(peer.tls.do_handshake),
             )
-            await peer.send(peer.farewell())
+            await peer.send(peer.close_notify())
             await peer.read_end()
             await protocol.ended()
 
