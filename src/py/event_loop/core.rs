@@ -54,12 +54,6 @@ pub(crate) struct OwnerExtension {
 }
 
 impl LoopCore {
-    /// Whether writes are left to an idle thread, as of the present batch of callbacks.
-    #[inline(always)]
-    pub(crate) fn is_behind(&self) -> bool {
-        self.flags.is_behind()
-    }
-
     /// When a task is made that is made now: of the loop's present turn, which saves a look at the clock.
     #[inline(always)]
     pub(crate) fn now_ns(&self) -> u64 {
@@ -67,17 +61,6 @@ impl LoopCore {
             0 => clock::monotonic_ns(),
             polled => polled,
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_debug(&self) -> bool {
-        self.flags.is_debug()
-    }
-
-    /// Whether tasks start at once unless they are told not to.
-    #[inline(always)]
-    pub(crate) fn starts_eagerly(&self) -> bool {
-        self.flags.starts_eagerly()
     }
 
     /// Whether it is one of a pool's loops. On its thread, in a turn.
@@ -93,11 +76,6 @@ impl LoopCore {
         let keywords = |local: &mut OwnerState| local.extension.keywords.as_ref().map(Ref::as_ptr);
         // SAFETY: runs no Python.
         unsafe { self.event_loop.local.if_owner(keywords) }.flatten()
-    }
-
-    #[inline(always)]
-    pub(crate) fn has_task_factory(&self) -> bool {
-        self.flags.has_task_factory()
     }
 
     /// # Errors

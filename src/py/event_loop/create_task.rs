@@ -54,7 +54,7 @@ pub(crate) fn new_task<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (loop_.py(), state());
     if let Some(context) = context
-        && (own || !(loop_.get().has_task_factory() || loop_.get().starts_eagerly()))
+        && (own || !(loop_.get().flags.has_task_factory() || loop_.get().flags.starts_eagerly()))
     {
         loop_.get().check_open()?;
         let names = if name.is_some() { &state.keywords.named_task } else { &state.keywords.task };
@@ -153,7 +153,7 @@ pub(crate) fn by_dict(
     args: &Arguments<'_>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = loop_.py();
-    let has_factory = loop_.get().has_task_factory();
+    let has_factory = loop_.get().flags.has_task_factory();
     let kwargs = if has_factory { all_keywords(py, args)? } else { keywords(loop_, args)? };
     let coro = match *args.positional {
         // SAFETY: an argument is alive during the call.

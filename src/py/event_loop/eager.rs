@@ -25,7 +25,7 @@ use crate::py::cpython::object::Ref;
 /// # Safety
 /// The arguments are those of a vectorcall.
 unsafe fn is_wanted(core: &LoopCore, py: Python<'_>, args: &Arguments<'_>) -> PyResult<bool> {
-    let mut wanted = core.starts_eagerly();
+    let mut wanted = core.flags.starts_eagerly();
     if !args.kwnames.is_null() {
         let known = intern!(py, "eager_start").as_ptr();
         // SAFETY: names are a tuple of strings; the values follow the positional arguments, and are
@@ -58,7 +58,7 @@ pub(crate) unsafe fn create(
     args: &Arguments<'_>,
 ) -> PyResult<Option<*mut ffi::PyObject>> {
     let (py, core, state) = (loop_.py(), loop_.get(), state());
-    let has_own_factory = core.has_task_factory() && !core.starts_eagerly();
+    let has_own_factory = core.flags.has_task_factory() && !core.flags.starts_eagerly();
     if has_own_factory || !state.knows_task_class() {
         return Ok(None);
     }

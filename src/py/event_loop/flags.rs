@@ -20,7 +20,7 @@ pub(crate) struct LoopFlags {
 impl LoopFlags {
     /// As `BaseEventLoop._debug`.
     #[inline(always)]
-    pub(super) fn is_debug(&self) -> bool {
+    pub(crate) fn is_debug(&self) -> bool {
         self.debug.load(Relaxed)
     }
 
@@ -30,7 +30,7 @@ impl LoopFlags {
 
     /// Whether the attribute `_task_factory` holds a factory.
     #[inline(always)]
-    pub(super) fn has_task_factory(&self) -> bool {
+    pub(crate) fn has_task_factory(&self) -> bool {
         self.has_task_factory.load(Relaxed)
     }
 
@@ -40,7 +40,7 @@ impl LoopFlags {
 
     /// Whether the task factory is asyncio's that starts tasks at once.
     #[inline(always)]
-    pub(super) fn starts_eagerly(&self) -> bool {
+    pub(crate) fn starts_eagerly(&self) -> bool {
         self.starts_eagerly.load(Relaxed)
     }
 
@@ -48,9 +48,9 @@ impl LoopFlags {
         self.starts_eagerly.store(eagerly, Relaxed);
     }
 
-    /// Whether more waits than the loop gets to soon, and a thread is idle: writes are left to it.
+    /// Whether more waits than the loop gets to soon, and a thread is idle: writes are left to it, in this batch of callbacks.
     #[inline(always)]
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.is_behind.load(Relaxed)
     }
 

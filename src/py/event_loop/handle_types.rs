@@ -31,7 +31,7 @@ unsafe extern "C" fn timer_cancel(
             }
             if let Some(core) = loop_of(py, handle) {
                 let core = core.get();
-                keep_repr(&Bound::from_borrowed_ptr(py, handle), core.is_debug())?;
+                keep_repr(&Bound::from_borrowed_ptr(py, handle), core.flags.is_debug())?;
                 let Some(taken) = mark_cancelled(handle) else {
                     return Ok(py.None().into_ptr());
                 };
@@ -77,7 +77,7 @@ unsafe extern "C" fn threadsafe_cancel(
             if !is_cancelled(handle)
                 && let Some(core) = loop_of(py, handle)
             {
-                keep_repr(&Bound::from_borrowed_ptr(py, handle), core.get().is_debug())?;
+                keep_repr(&Bound::from_borrowed_ptr(py, handle), core.get().flags.is_debug())?;
             }
             mark_cancelled(handle)
         };

@@ -94,7 +94,7 @@ impl Callback {
         let handle = self.handle();
         // SAFETY: a live object.
         let kind = unsafe { ffi::Py_TYPE(handle) };
-        if std::ptr::eq(kind, state().handle.class) && !loop_.get().is_debug() {
+        if std::ptr::eq(kind, state().handle.class) && !loop_.get().flags.is_debug() {
             // SAFETY: the type was checked, and we hold the handle.
             return unsafe { run_slots(loop_, handle) };
         }
@@ -109,7 +109,7 @@ impl Callback {
         kind: *mut ffi::PyTypeObject,
     ) -> PyResult<()> {
         let (handle, state) = (self.handle(), state());
-        let debug = loop_.get().is_debug();
+        let debug = loop_.get().flags.is_debug();
         if std::ptr::eq(kind, state.timer.class) {
             handle_slots::take_timer_key(self);
             if !debug {

@@ -198,7 +198,7 @@ unsafe extern "C" fn call_soon(
                 return Ok(py.None().into_ptr());
             }
         }
-        if core.is_debug() {
+        if core.flags.is_debug() {
             if cross_loop::wakes_from_elsewhere(loop_, callback, &parsed)? {
                 return Ok(py.None().into_ptr());
             }
@@ -277,7 +277,7 @@ unsafe extern "C" fn call_soon_threadsafe(
         core.check_open()?;
         let parsed = Parsed::new(py, "call_soon_threadsafe", ["callback"], args)?;
         let [callback] = parsed.required;
-        if core.is_debug() {
+        if core.flags.is_debug() {
             check_in_debug_mode(loop_, callback, "call_soon_threadsafe", false)?;
             let class = state().threadsafe.class;
             let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
@@ -337,7 +337,7 @@ fn schedule_timer(
     let core = loop_.get();
     core.check_open()?;
     let deadline = deadline_of(when)?;
-    if core.is_debug() {
+    if core.flags.is_debug() {
         check_in_debug_mode(loop_, callback, "call_at", true)?;
         let class = state().timer.class;
         let timer = handle_in_debug_mode(loop_, class, Some(when), callback, parsed)?;
@@ -414,7 +414,7 @@ unsafe extern "C" fn get_debug(
 ) -> *mut ffi::PyObject {
     // SAFETY: called attached, on a live `LoopCore`; the result is immortal.
     unsafe {
-        let is_debug = this(Python::assume_attached(), &slf).get().is_debug();
+        let is_debug = this(Python::assume_attached(), &slf).get().flags.is_debug();
         if is_debug { ffi::Py_True() } else { ffi::Py_False() }
     }
 }
@@ -455,14 +455,14 @@ unsafe extern "C" fn create_task(
         let core = loop_.get();
         core.check_open()?;
         if let &[coro] = args.positional
-            && (core.starts_eagerly() || !args.kwnames.is_null())
+            && (core.flags.starts_eagerly() || !args.kwnames.is_null())
             // SAFETY: called by the interpreter as the convention says.
             && let Some(task) = unsafe { eager::create(loop_, coro, args)? }
         {
             return Ok(task);
         }
         if let &[coro] = args.positional
-            && !core.has_task_factory()
+            && !core.flags.has_task_factory()
         {
             if kwnames.is_null() {
                 return create_task::plain(loop_, coro);

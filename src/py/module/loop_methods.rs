@@ -303,7 +303,7 @@ impl LoopCore {
     /// As `BaseEventLoop._debug`.
     #[getter(_debug)]
     fn debug(&self) -> bool {
-        self.is_debug()
+        self.flags.is_debug()
     }
 
     #[setter(_debug)]

@@ -24,8 +24,11 @@ use crate::sys::clock;
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt`, and what an exception handler lets through.
 pub(crate) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    let result =
-        if loop_.get().is_debug() { run_timed(loop_, object) } else { dispatch(loop_, object) };
+    let result = if loop_.get().flags.is_debug() {
+        run_timed(loop_, object)
+    } else {
+        dispatch(loop_, object)
+    };
     match result {
         Ok(()) => Ok(()),
         Err(error) => report_native(loop_, object, error),

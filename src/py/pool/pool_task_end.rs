@@ -78,7 +78,7 @@ pub(crate) fn notify(slf: &Bound<'_, PoolTaskCore>, watcher: Watcher) -> PyResul
     };
     let loop_ = loop_.as_py().bind(py);
     if let (Ok(ours), Some(context)) = (loop_.cast::<LoopCore>(), &context)
-        && !ours.get().is_debug()
+        && !ours.get().flags.is_debug()
         && state().task.is_wakeup(callback.as_ptr())
     {
         // A closed loop has nobody left who waits.

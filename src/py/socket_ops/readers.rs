@@ -166,7 +166,7 @@ pub(crate) fn make_handle<'py>(
     context: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = slf.py();
-    if slf.get().is_debug() {
+    if slf.get().flags.is_debug() {
         let handle_type = state().handle.class.cast::<ffi::PyObject>();
         // SAFETY: the class lives as long as the process.
         let class = unsafe { Bound::from_borrowed_ptr(py, handle_type) };
@@ -189,7 +189,8 @@ pub(crate) fn cancel(core: &LoopCore, py: Python<'_>, callback: &Callback) -> Py
     if let Some(object) = callback.objects().next() {
         // SAFETY: a live object; once it is known to be a plain handle, its slots are those of one.
         unsafe {
-            if std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), state().handle.class) && !core.is_debug()
+            if std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), state().handle.class)
+                && !core.flags.is_debug()
             {
                 drop(handle::mark_cancelled(object.as_ptr()));
                 return Ok(());

@@ -87,7 +87,7 @@ fn number<'a, 'py>(
 ) -> Option<&'a Bound<'py, PyAny>> {
     // SAFETY: an argument is alive during the call.
     let fd = unsafe { Bound::<PyAny>::ref_from_ptr(loop_.py(), fd) };
-    (fd.is_exact_instance_of::<PyInt>() && !loop_.get().is_debug()).then_some(fd)
+    (fd.is_exact_instance_of::<PyInt>() && !loop_.get().flags.is_debug()).then_some(fd)
 }
 
 /// # Safety

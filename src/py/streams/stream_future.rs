@@ -42,7 +42,7 @@ fn call_soon(read: &Bound<'_, StreamRead>, callback: Ref, context: Ref) -> PyRes
         {
             let core = core.get();
             core.check_open()?;
-            if !core.is_debug() {
+            if !core.flags.is_debug() {
                 // A C task asks whatever wakes it for the result, and this one it asks without Python.
                 // What the wait has ended with the task hears from the operation, as it goes on.
                 core.schedule(Callback::from_wakeup(callback, woken, context));

@@ -116,7 +116,7 @@ fn send(
         return Ok(());
     }
     let payload = Payload::Bytes(Ref::from(data));
-    match core.link().choose_send(loop_.get().is_behind()) {
+    match core.link().choose_send(loop_.get().flags.is_behind()) {
         SendChoice::Now => {}
         SendChoice::Queue => return queue(transport, core, loop_, payload, target, false),
         SendChoice::QueueForHelper => {

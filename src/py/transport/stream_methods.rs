@@ -156,7 +156,7 @@ unsafe fn write_bytes(
         let copy = copy_of(py, &object)?;
         return elsewhere(py, slf, "write", &[&copy]);
     }
-    let offset = match core.link().choose_write(data.len(), || loop_.get().is_behind()) {
+    let offset = match core.link().choose_write(data.len(), || loop_.get().flags.is_behind()) {
         WriteChoice::Send(SendChoice::Now) => match core.stream.send(data) {
             Ok(count) => {
                 event_loop.metrics().bytes_out.add(count as u64);

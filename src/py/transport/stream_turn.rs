@@ -192,7 +192,7 @@ impl<'a> Turn<'a, '_> {
 
     #[inline(never)]
     fn reader_to_feed(&self) -> Option<Feed> {
-        if self.loop_.get().is_debug() {
+        if self.loop_.get().flags.is_debug() {
             return None;
         }
         Feed::of(&protocol_of(self.transport)?)
@@ -252,7 +252,7 @@ impl<'a> Turn<'a, '_> {
         let py = self.transport.py();
         let log = intern!(py, "_log_end");
         // While it is still said to read, as in asyncio.
-        let is_debug = self.loop_.get().is_debug();
+        let is_debug = self.loop_.get().flags.is_debug();
         let logged = if is_debug { self.call(log) } else { Ok(()) };
         let state = self.core.stream.state();
         state.close_read();

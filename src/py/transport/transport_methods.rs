@@ -141,7 +141,7 @@ unsafe extern "C" fn pause_reading<C: NativeTransport + PyClass<Frozen = True> +
             if core.link().is_reading() {
                 core.link().state().pause();
                 transport_core::keep_as_needed(core, loop_, &Bound::from_borrowed_ptr(py, slf))?;
-                if loop_.get().is_debug() {
+                if loop_.get().flags.is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
                         .call_method1(intern!(py, "_log"), (intern!(py, "%r pauses reading"),))?;
                 }
@@ -169,7 +169,7 @@ unsafe extern "C" fn resume_reading<C: NativeTransport + PyClass<Frozen = True> 
                 if link.is_unwatched() {
                     return Err(os_error(py, &std::io::Error::from_raw_os_error(libc::EPERM)));
                 }
-                if loop_.get().is_debug() {
+                if loop_.get().flags.is_debug() {
                     Bound::from_borrowed_ptr(py, slf)
                         .call_method1(intern!(py, "_log"), (intern!(py, "%r resumes reading"),))?;
                 }
