@@ -54,9 +54,10 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 .DEFAULT_GOAL := help
 
 .PHONY: help build run test test-all wheels services services-if-possible test-rust \
-	test-rust-build test-loom test-python test-cpython test-cpython-plain test-cpython-debug test-cpython-streams \
-	test-versions test-versions-build models model-loom model-tsan model-asan model-miri stress \
-	lint format bench bench-report bench-rust bench-check docs clean extension-is-gone
+	test-rust-build test-loom test-python test-cpython test-cpython-plain test-cpython-debug \
+	test-cpython-streams test-versions test-versions-build models model-loom model-tsan model-asan \
+	model-miri stress lint format bench bench-report bench-rust bench-check docs clean \
+	extension-is-gone
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -224,7 +225,7 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	$(python) -m ruff format --check .
 	$(python) -m mypy --strict python/loop_pool
 	$(python) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
-		tools/callgrind.py tools/bench_check.py tools/rooms.py tools/run_parts.py tools/sanitize.py
+		tools/callgrind.py tools/bench_check.py tools/rooms.py tools/run_parts.py tools/sanitize.py tools/wheels.py
 	$(python) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections

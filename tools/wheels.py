@@ -21,9 +21,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from assemble import FREEZE_CORE
+
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
-VERSIONS = ("3.14t", "3.15t", "3.14", "3.15")
+VERSIONS = tuple(str(version) for version in FREEZE_CORE)
 
 IS_THE_WHEEL = """
 import pathlib, sys, loop_pool

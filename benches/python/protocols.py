@@ -243,7 +243,6 @@ async def listen_with_sock(sock: socket.socket, place: Place) -> asyncio.Task[No
             tasks.add(task)
             task.add_done_callback(end)
 
-    sock.listen(BACKLOG)
     task = loop.create_task(accept())
     task.add_done_callback(end)
     return task
@@ -292,21 +291,19 @@ ON_EVERY_LOOP = {"pool": "protocol", "pool-work": "work", "pool-streams": "strea
 """Kinds of servers that listen on every loop, and what each loop does."""
 
 
-def _listen(sock: socket.socket) -> None:
-    """What `create_server` does with the socket that it is given; talyn leaves it out."""
-    sock.listen(BACKLOG)
-
-
 def bind(
     kind: str, folder: Path, *, reuse_port: bool = False, port: int = 0
 ) -> tuple[socket.socket, dict[str, Any]]:
-    """Return a socket for a kind of server, bound to `port` (0: a free one), and its address."""
+    """Return a socket for a kind of server, bound to `port` (0: a free one), and its address.
+
+    It listens, unless it is for datagrams: talyn's `create_server` leaves that out.
+    """
     if kind == "unix":
         sock = socket.socket(socket.AF_UNIX)
         path = str(folder / f"{os.getpid()}.sock")
         sock.setblocking(False)
         sock.bind(path)
-        _listen(sock)
+        sock.listen(BACKLOG)
         return sock, {"unix": path}
     sock = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     if kind != "udp":
@@ -319,7 +316,7 @@ def bind(
     if kind == "udp":
         address["udp"] = True
     else:
-        _listen(sock)
+        sock.listen(BACKLOG)
     if kind == "tls":
         address["tls"] = str(folder / "cert.pem")
     return sock, address
