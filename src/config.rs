@@ -189,8 +189,12 @@ pub const STUCK_STEP: Duration = Duration::from_millis(16);
 /// hold few or none, the one that is not busy gets the first.
 pub const OWN_WORK: u64 = 32;
 
-/// How often the monitor looks while any loop of its pool is awake.
+/// How soon the monitor looks again at a loop that it has seen inside a callback.
 pub const MONITOR_TICK: Duration = Duration::from_millis(1);
+
+/// How soon it looks again while loops are awake and none of them could be found stuck, unless this time
+/// adds to it: a look takes a processor for some 5 microseconds, as much as a third of a request.
+pub const MONITOR_REST: Duration = Duration::from_millis(4);
 
 /// Incidents that may wait to be reported, from which on no further one begins: some seconds' worth of
 /// them, for a reporter that a program's callback holds up.

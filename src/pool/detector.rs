@@ -28,8 +28,6 @@ pub(super) struct Sample {
     /// The callback that it is in.
     pub(super) callback: Option<CallbackEpoch>,
     pub(super) now_ns: u64,
-    /// The processor time that its thread has had; `None` if the kernel cannot be asked.
-    pub(super) had: Option<Duration>,
     /// Whether it matters that the loop is stuck.
     pub(super) helps: bool,
     /// How long a callback may take before it is reported; `None`: nobody wants to know.
@@ -43,6 +41,19 @@ pub(super) struct Action {
     /// The loop is stuck in its callback.
     pub(super) is_stuck: bool,
     pub(super) report: Option<Report>,
+    pub(super) suspicion: Suspicion,
+}
+
+/// Whether another look soon could find a loop stuck that was not at this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Suspicion {
+    /// It is in no callback, or it is known to be stuck.
+    #[default]
+    None,
+    /// It was seen in its callback for the first time.
+    New,
+    /// It was in the same callback at the look before.
+    Lasting,
 }
 
 /// What is to be reported.
@@ -71,35 +82,40 @@ pub(super) struct StuckDetector {
 }
 
 impl StuckDetector {
-    /// Takes a sample into account. `is_blocked`: whether the thread waits for something other than a
-    /// processor; it costs, and is asked seldom.
+    /// Takes a sample into account. `had`: the processor time that the loop's thread has had; `None` if
+    /// the kernel cannot be asked. `is_blocked`: whether it waits for something other than a processor.
+    /// Both are system calls, and asked no more than needed.
     pub(super) fn look(
         &mut self,
         sample: Sample,
+        had: impl FnOnce() -> Option<Duration>,
         is_blocked: impl FnOnce() -> Option<bool>,
     ) -> Action {
-        let Sample { callback, now_ns, had, helps, limit } = sample;
+        let Sample { callback, now_ns, helps, limit } = sample;
         let Some(epoch) = callback.filter(|_| callback == self.callback) else {
             let ended = self.callback.filter(|_| self.is_reported);
             let report = ended.map(|epoch| Report::Ended(epoch, self.lasted(now_ns)));
+            let had = callback.and_then(|_| had());
             *self = Self { callback, began_ns: now_ns, looked_ns: now_ns, had, ..Self::default() };
-            return Action { is_stuck: false, report };
+            let suspicion = callback.map_or(Suspicion::None, |_| Suspicion::New);
+            return Action { is_stuck: false, report, suspicion };
         };
         // Who cannot be asked for its processor time seldom waits for a processor that long.
-        let stuck_after = config::STUCK_AFTER * if had.is_some() { 1 } else { 5 };
+        let stuck_after = config::STUCK_AFTER * if self.had.is_some() { 1 } else { 5 };
         let stuck_after = (helps && !self.is_stuck).then_some(stuck_after);
         // What is seen at one look only may have begun just now.
         let limit = limit.filter(|_| !self.is_reported).map(|it| it.max(config::MONITOR_TICK));
         let since = Duration::from_nanos(now_ns.saturating_sub(self.looked_ns));
         let is_near = |next| self.held + since >= next || since >= next / CLOSER_LOOKS;
         if stuck_after.into_iter().chain(limit).min().is_some_and(is_near) {
-            self.look_closely(since, had, is_blocked);
+            self.look_closely(since, had(), is_blocked);
             self.looked_ns = now_ns;
             self.is_stuck |= stuck_after.is_some_and(|after| self.held >= after);
         }
         let is_due = limit.is_some_and(|limit| self.held >= limit);
         let report = is_due.then(|| Report::Due(epoch, self.lasted(now_ns)));
-        Action { is_stuck: self.is_stuck && helps, report }
+        let suspicion = if self.is_stuck { Suspicion::None } else { Suspicion::Lasting };
+        Action { is_stuck: self.is_stuck && helps, report, suspicion }
     }
 
     /// Notes that the callback has been reported, so that its end will be.
@@ -193,13 +209,17 @@ mod tests {
         detector: StuckDetector,
         now: Duration,
         ran: Duration,
+        limit: Option<Duration>,
+        /// How often the kernel was asked for its processor time, and whether it is blocked.
+        timed: u32,
         asked: u32,
     }
 
     impl Model {
         fn new() -> Self {
             let (detector, now) = (StuckDetector::default(), Duration::from_secs(1));
-            Self { detector, now, ran: Duration::ZERO, asked: 0 }
+            let limit = Some(LIMIT);
+            Self { detector, now, ran: Duration::ZERO, limit, timed: 0, asked: 0 }
         }
 
         /// Lets a millisecond pass, of which the thread runs so much, and looks.
@@ -209,11 +229,14 @@ mod tests {
             let sample = Sample {
                 callback: callback.map(CallbackEpoch::from_number),
                 now_ns: self.now.as_nanos().try_into().unwrap(),
-                had: Some(self.ran),
                 helps: true,
-                limit: Some(LIMIT),
+                limit: self.limit,
             };
-            self.detector.look(sample, || {
+            let had = || {
+                self.timed += 1;
+                Some(self.ran)
+            };
+            self.detector.look(sample, had, || {
                 self.asked += 1;
                 Some(blocked)
             })
@@ -292,8 +315,8 @@ mod tests {
         let mut stuck = (0..100).map(|ms: u64| {
             let callback = Some(CallbackEpoch::from_number(1));
             let now_ns = ms * 1_000_000;
-            let sample = Sample { callback, now_ns, had: None, helps: true, limit: None };
-            detector.look(sample, || None).is_stuck
+            let sample = Sample { callback, now_ns, helps: true, limit: None };
+            detector.look(sample, || None, || None).is_stuck
         });
         assert_eq!(stuck.position(|stuck| stuck), Some(5));
     }
@@ -316,9 +339,26 @@ mod tests {
     fn short_callbacks_and_sleep_are_nothing() {
         let mut model = Model::new();
         for callback in 0..LONG {
-            assert_eq!(model.tick(Some(callback), 1000, false), Action::default());
+            let new = Action { suspicion: Suspicion::New, ..Action::default() };
+            assert_eq!(model.tick(Some(callback), 1000, false), new);
             assert_eq!(model.tick(None, 0, true), Action::default());
         }
+        assert_eq!(u64::from(model.timed), LONG, "not while it is in none");
+    }
+
+    #[test]
+    fn a_loop_is_suspected_from_when_it_is_seen_in_a_callback_until_it_is_stuck() {
+        let mut model = Model::new();
+        model.limit = None;
+        // It waits for a processor.
+        let suspicions = [0, 0, 1000, 1000].map(|us| model.tick(Some(1), us, false).suspicion);
+        let [new, lasting, none] = [Suspicion::New, Suspicion::Lasting, Suspicion::None];
+        assert_eq!(suspicions, [new, lasting, none, none]);
+        let timed = model.timed;
+        assert!((0..100).all(|_| model.tick(Some(1), 1000, false).is_stuck));
+        assert_eq!(model.timed, timed, "that it is stuck is known");
+        assert_eq!(model.tick(Some(2), 1000, false).suspicion, new);
+        assert_eq!(model.tick(None, 0, true).suspicion, none);
     }
 
     #[test]
@@ -349,14 +389,15 @@ mod tests {
         let callback = Some(CallbackEpoch::from_number(1));
         let mut look = |ms: u64, limit| {
             let now_ns = ms * 1_000_000;
-            let sample = Sample { callback, now_ns, had: None, helps: false, limit };
-            detector.look(sample, || None)
+            let sample = Sample { callback, now_ns, helps: false, limit };
+            detector.look(sample, || None, || None)
         };
-        assert_eq!(look(1, Some(Duration::ZERO)), Action::default());
-        assert_eq!(look(1, Some(Duration::ZERO)), Action::default());
-        assert_eq!(look(900, None), Action::default());
+        let nothing = |suspicion| Action { suspicion, ..Action::default() };
+        assert_eq!(look(1, Some(Duration::ZERO)), nothing(Suspicion::New));
+        assert_eq!(look(1, Some(Duration::ZERO)), nothing(Suspicion::Lasting));
+        assert_eq!(look(900, None), nothing(Suspicion::Lasting));
         let late = look(901, Some(Duration::ZERO));
-        assert!(matches!(late, Action { is_stuck: false, report: Some(Report::Due(..)) }));
+        assert!(matches!(late, Action { is_stuck: false, report: Some(Report::Due(..)), .. }));
     }
 
     #[test]

@@ -7,6 +7,12 @@
 //!
 //! Must never: wait for a loop.
 
+// It polls a stuck loop when it begins to help, when the loop's epoll instance reports something, and again
+// if a poll may have left events: it was full, or somebody else was polling. In between there is
+// nothing to find: an event that arrives is reported, whatever lies there already, as the monitor's
+// registration is edge-triggered and made before the first poll. If the loop cannot be watched, it is
+// polled at every look.
+//
 // The helper takes over the pending work of a stuck loop. It leaves the jobs to a thread that already
 // helps, if there is one; otherwise it offers all but a few to the idle threads and runs the rest.
 // When the loop continues, the helper releases its epoll instance, and the loop polls for itself
@@ -20,19 +26,29 @@ use std::time::Duration;
 
 use super::{Budget, PoolShared};
 use crate::config;
-use crate::event_loop::{Job, Shared};
+use crate::event_loop::{Job, Shared, Turned};
 use crate::id::IoToken;
-use crate::reactor::{Driver, Edges, Handle, Ready};
+use crate::reactor::{Driver, Edges, Handle, PollEnd, Ready};
 use crate::scheduler::WorkerIndex;
 use crate::transport::Scratch;
+
+/// What is done about one loop.
+#[derive(Clone, Copy, Debug, Default)]
+struct Helped {
+    /// It is stuck, and what it left lying has been taken up.
+    is_taken: bool,
+    /// Its epoll, if that is watched.
+    selector: Option<RawFd>,
+    /// There may be events that no poll has found.
+    is_due: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Helper {
     pool_shared: Arc<PoolShared>,
     /// The monitor's own, by which it also sleeps.
     driver: Driver,
-    /// Of each loop: its epoll, which is watched while it is stuck.
-    watched: Box<[Option<RawFd>]>,
+    helped: Box<[Helped]>,
     found: Vec<Ready>,
     jobs: VecDeque<Job>,
     scratch: Scratch,
@@ -46,9 +62,9 @@ impl Helper {
     pub(super) fn new(pool_shared: Arc<PoolShared>) -> io::Result<Self> {
         let (driver, handle) = Driver::new()?;
         pool_shared.set_monitor(Some(handle));
-        let watched = pool_shared.loops.iter().map(|_| None).collect();
+        let helped = pool_shared.loops.iter().map(|_| Helped::default()).collect();
         let (found, jobs, scratch) = (Vec::new(), VecDeque::new(), Scratch::default());
-        Ok(Self { pool_shared, driver, watched, found, jobs, scratch })
+        Ok(Self { pool_shared, driver, helped, found, jobs, scratch })
     }
 
     /// Waits until a stuck loop's epoll has something to report, or the pool wakes the monitor.
@@ -56,11 +72,21 @@ impl Helper {
         self.found.clear();
         // Nothing can fail but by a signal, after which we look again.
         let _ = self.driver.poll(limit, &mut self.found);
+        for ready in &self.found {
+            if let Some(helped) = self.helped.get_mut(ready.token.slot() as usize) {
+                helped.is_due = true;
+            }
+        }
     }
 
     /// Whether it has anything to do without waiting.
     pub(super) fn has_jobs(&self) -> bool {
         !self.jobs.is_empty()
+    }
+
+    /// Whether a stuck loop may have events that nothing reports any more.
+    pub(super) fn is_due(&self) -> bool {
+        self.helped.iter().any(|helped| helped.is_due)
     }
 
     /// Notes whether a loop is stuck at this look: begins to work for it, goes on, or lets it go.
@@ -69,14 +95,24 @@ impl Helper {
             self.release(worker_index);
             return;
         }
-        if self.watched[worker_index].is_none() {
+        if !self.helped[worker_index].is_taken {
             self.take(worker_index, shared);
         }
-        self.found.clear();
-        if let Some(mut poller) = shared.try_poller() {
-            // A loop that was closed has nothing to report.
-            let _ = poller.poll(Duration::ZERO, &mut self.found);
+        if std::mem::take(&mut self.helped[worker_index].is_due) {
+            self.poll(worker_index, shared);
         }
+    }
+
+    /// Makes jobs of what a stuck loop's reactor has to report.
+    fn poll(&mut self, worker_index: usize, shared: &Arc<Shared>) {
+        self.found.clear();
+        let polled =
+            shared.try_poller().map(|mut poller| poller.poll(Duration::ZERO, &mut self.found));
+        let is_done = matches!(polled, Some(Ok(Turned { end: PollEnd::Done, .. })));
+        // The waker's event may be one of them.
+        let is_full = self.found.len() + 1 >= config::EVENTS_PER_POLL;
+        let helped = &mut self.helped[worker_index];
+        helped.is_due = !is_done || is_full || helped.selector.is_none();
         let jobs = &mut self.jobs;
         shared.note(&self.found, |job| jobs.push_back(job));
     }
@@ -84,12 +120,14 @@ impl Helper {
     /// Takes up what the owner of a loop has not got to, and watches its reactor.
     fn take(&mut self, worker_index: usize, shared: &Arc<Shared>) {
         shared.metrics.handoffs.add(1);
+        self.helped[worker_index] = Helped { is_taken: true, selector: None, is_due: true };
         let Ok(selector) = shared.with_handle(Handle::selector) else { return };
         let token = IoToken::of_source(u32::try_from(worker_index).unwrap_or(0), 0);
-        // If it cannot be watched, the next look finds what it reports.
-        let _ =
+        let watched =
             self.pool_shared.with_monitor(|handle| handle.register(selector, token, Edges::Read));
-        self.watched[worker_index] = Some(selector);
+        if matches!(watched, Some(Ok(()))) {
+            self.helped[worker_index].selector = Some(selector);
+        }
         let jobs = &mut self.jobs;
         shared.pending(|job| jobs.push_back(job));
         // Others' among them: it had taken them along.
@@ -99,7 +137,8 @@ impl Helper {
     }
 
     fn release(&mut self, worker_index: usize) {
-        if let Some(selector) = self.watched[worker_index].take() {
+        let helped = std::mem::take(&mut self.helped[worker_index]);
+        if let Some(selector) = helped.selector {
             // The loop may have been closed, and the number reused: then it is not ours.
             let _ = self.pool_shared.with_monitor(|handle| handle.deregister(selector));
         }

@@ -1,7 +1,7 @@
 //! The monitor: a native thread of a pool that detects loops stuck in a callback.
 //!
-//! In: the progress words of all loops, sampled every [`config::MONITOR_TICK`] while any loop is awake and
-//! evaluated by the [detector](super::detector). Out: socket work of stuck loops, done by the
+//! In: the progress words of all loops, sampled every [`config::MONITOR_REST`] while any loop is awake, or
+//! sooner where that matters, and evaluated by the [detector](super::detector). Out: socket work of stuck loops, done by the
 //! [helper](super::helper), and reports ([`StuckReports`](super::StuckReports)).
 //!
 //! Must never: run Python, or sample while all loops sleep.
@@ -10,13 +10,21 @@
 // post that wakes it is that a loop is awake (`PoolShared::awake`). It also sleeps while there is
 // nothing to do, until `PoolShared::set_limit` wakes it through the kernel, which remembers a wakeup
 // that comes first.
+//
+// How soon it looks again: a loop is stuck if it is in the same callback at two looks, so from the
+// first of them on, where it was seen in a callback that is new, the next one follows after a tick.
+// Otherwise the monitor rests. Loops that are busy with short callbacks are seen in a new one at
+// nearly every look; so if the tick has brought nothing but new ones, a rest follows all the same. A
+// callback that begins is thus seen after a rest at most, and found stuck a tick later; or it was seen
+// at the end of a tick, and is found stuck after a rest. A loop that is known to be stuck wakes the
+// monitor by its epoll, and needs no looks for that it is still so.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::PoolShared;
-use super::detector::{RecentlyStuck, Report, Sample, StuckDetector};
+use super::detector::{Action, RecentlyStuck, Report, Sample, StuckDetector, Suspicion};
 use super::helper::Helper;
 use super::stuck_reports::{Limit, StuckReport};
 use crate::config;
@@ -80,13 +88,16 @@ struct Watch {
     looked_ns: u64,
     /// Looks in a row at which every loop slept.
     quiet: u32,
+    /// Whether the next look is due after a tick.
+    is_alert: bool,
 }
 
 impl Watch {
     fn new(pool_shared: Arc<PoolShared>, now_ns: u64) -> io::Result<Self> {
         let watched = pool_shared.loops.iter().map(|_| Watched::default()).collect();
         let helper = Helper::new(Arc::clone(&pool_shared))?;
-        Ok(Self { pool_shared, watched, helper, looked_ns: now_ns, quiet: 0 })
+        let (looked_ns, quiet, is_alert) = (now_ns, 0, false);
+        Ok(Self { pool_shared, watched, helper, looked_ns, quiet, is_alert })
     }
 
     fn run(mut self, stopping: &AtomicBool) {
@@ -102,11 +113,11 @@ impl Watch {
         self.pool_shared.set_limit(Limit::Off);
         let now_ns = clock::monotonic_ns();
         for (worker_index, shared) in Arc::clone(&self.pool_shared).loops() {
-            self.look_at(worker_index, shared, shared.awake_runner(), now_ns);
+            let _ = self.look_at(worker_index, shared, shared.awake_runner(), now_ns);
         }
     }
 
-    /// For how long there is nothing to look at, if nothing comes. For longer than a tick, while it has
+    /// For how long there is nothing to look at, if nothing comes. For longer than a rest, while it has
     /// duties, only by the proof that the first loop to wake wakes it.
     fn next_wait<'a>(&mut self, pool_shared: &'a PoolShared) -> (Duration, Option<Parked<'a>>) {
         if self.helper.has_jobs() {
@@ -114,7 +125,7 @@ impl Watch {
         } else if !self.has_duties() {
             (config::MAX_WAIT, None)
         } else if self.quiet < config::QUIET_LOOKS {
-            (config::MONITOR_TICK, None)
+            (if self.is_alert { config::MONITOR_TICK } else { config::MONITOR_REST }, None)
         } else {
             self.go_to_sleep(pool_shared)
         }
@@ -122,8 +133,13 @@ impl Watch {
 
     /// Whether there is anything to look for while loops are awake.
     fn has_duties(&self) -> bool {
-        self.pool_shared.steals()
-            || self.pool_shared.limit() != Limit::Off
+        self.pool_shared.steals() || self.reports()
+    }
+
+    /// Whether somebody wants to know of loops that are inside a callback for long, or of the end of one
+    /// that was reported: to a tick.
+    fn reports(&self) -> bool {
+        self.pool_shared.limit() != Limit::Off
             || self.watched.iter().any(|watched| watched.detector.is_reported())
     }
 
@@ -135,7 +151,7 @@ impl Watch {
             Park::Sleep(parked) => (config::MAX_WAIT, Some(parked)),
             Park::Work => {
                 self.quiet = 0;
-                (config::MONITOR_TICK, None)
+                (config::MONITOR_REST, None)
             }
         }
     }
@@ -147,13 +163,19 @@ impl Watch {
         let passed_ns = now_ns.saturating_sub(self.looked_ns);
         self.looked_ns = now_ns;
         let mut awake = false;
+        let mut is_any_stuck = false;
+        let mut has_unstarted = false;
+        let mut suspicion = Suspicion::None;
         for (worker_index, shared) in pool_shared.loops() {
             let runner = shared.awake_runner();
             awake |= runner.is_some();
             if runner.is_some() && pool_shared.steals() {
-                pool_shared.see_to_unstarted(worker_index);
+                has_unstarted |= pool_shared.see_to_unstarted(worker_index);
             }
-            let is_stuck = self.look_at(worker_index, shared, runner, now_ns);
+            let action = self.look_at(worker_index, shared, runner, now_ns);
+            let is_stuck = action.is_stuck;
+            is_any_stuck |= is_stuck;
+            suspicion = suspicion.max(action.suspicion);
             let watched = &mut self.watched[worker_index];
             let published = &shared.metrics.stuck_us;
             // The callback in which it began to listen is of the time before.
@@ -167,29 +189,36 @@ impl Watch {
             self.helper.follow(worker_index, shared, is_stuck);
         }
         self.helper.run_jobs(now_ns);
+        self.is_alert = suspicion == Suspicion::Lasting
+            || (suspicion == Suspicion::New && !self.is_alert)
+            || has_unstarted
+            || self.reports()
+            || self.helper.is_due()
+            // What it has left to others it takes back if they do not come for it.
+            || (is_any_stuck && pool_shared.scheduler_shared.has_work());
         self.quiet = if awake { 0 } else { self.quiet.saturating_add(1) };
     }
 
-    /// Looks at one loop, and reports its callback if it is time. Returns whether it is stuck.
+    /// Looks at one loop, and reports its callback if it is time. Returns what the look came to.
     fn look_at(
         &mut self,
         worker_index: usize,
         shared: &Shared,
         runner: Option<ThreadId>,
         now_ns: u64,
-    ) -> bool {
+    ) -> Action {
         let stuck_reports = self.pool_shared.stuck_reports();
         let sample = Sample {
             callback: runner.and_then(|_| shared.progress.present()),
             now_ns,
-            had: runner.and_then(ThreadId::processor_time),
             helps: self.pool_shared.steals(),
             limit: stuck_reports.and_then(|stuck_reports| stuck_reports.limit().of(shared)),
         };
         let detector = &mut self.watched[worker_index].detector;
-        let action = detector.look(sample, || runner.and_then(ThreadId::is_blocked));
+        let had = || runner.and_then(ThreadId::processor_time);
+        let action = detector.look(sample, had, || runner.and_then(ThreadId::is_blocked));
         let (epoch, lasted, ended) = match action.report {
-            None => return action.is_stuck,
+            None => return action,
             Some(Report::Due(epoch, lasted)) => (epoch, lasted, false),
             Some(Report::Ended(epoch, lasted)) => (epoch, lasted, true),
         };
@@ -200,7 +229,7 @@ impl Watch {
         if told && !ended {
             detector.reported();
         }
-        action.is_stuck
+        action
     }
 }
 

@@ -344,11 +344,13 @@ impl PoolShared {
     }
 
     /// Has somebody keep an eye on what lies on a loop's queue, as the loop has not come to it yet. The
-    /// monitor's part.
-    pub(super) fn see_to_unstarted(&self, worker_index: usize) {
-        if !self.starts.is_empty(WorkerIndex(worker_index)) {
+    /// monitor's part. Returns whether anything lies there.
+    pub(super) fn see_to_unstarted(&self, worker_index: usize) -> bool {
+        let has_unstarted = !self.starts.is_empty(WorkerIndex(worker_index));
+        if has_unstarted {
             self.starts.see_to_it(&SpawnTargets(self));
         }
+        has_unstarted
     }
 }
 

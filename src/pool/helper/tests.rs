@@ -1,5 +1,8 @@
 //! What a stuck loop has left lying is done; of a free one nothing more is heard.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::*;
@@ -20,15 +23,21 @@ struct Lying {
 
 impl Lying {
     fn on(event_loop: &EventLoop<u32>, fd: i32, again: bool) -> Arc<Self> {
+        let (lying, token) = Self::expected_on(event_loop, fd, again);
+        let ready = Ready { token, readable: true, writable: false, ended: false };
+        let _ = event_loop.shared().sources.lock().ready(ready);
+        lying
+    }
+
+    /// As `on`, of something that has yet to come.
+    fn expected_on(event_loop: &EventLoop<u32>, fd: i32, again: bool) -> (Arc<Self>, IoToken) {
         let state = Listener::new(-1, None);
         let (runs, again) = (AtomicUsize::new(0), AtomicBool::new(again));
         let lying = Arc::new(Self { state, runs, again });
         let source = Arc::clone(&lying) as Arc<dyn Source>;
-        let mut sources = event_loop.shared().sources.lock();
-        let token = sources.insert(fd, source, 0).expect("its place");
+        let token = event_loop.shared().sources.lock().insert(fd, source, 0).expect("its place");
         let _ = lying.state.state().start();
-        let _ = sources.ready(Ready { token, readable: true, writable: false, ended: false });
-        lying
+        (lying, token)
     }
 
     fn runs(&self) -> usize {
@@ -91,6 +100,67 @@ fn it_hears_of_a_loop_s_epoll_until_the_loop_is_free() {
         assert!(!hears(&mut helper, &stuck));
         assert_eq!(stuck.metrics().handoffs.get(), time);
     }
+}
+
+/// What will come on a socket, which the loop's reactor watches.
+fn watched(event_loop: &EventLoop<u32>, socket: &UnixStream) -> Arc<Lying> {
+    let fd = socket.as_raw_fd();
+    let (lying, token) = Lying::expected_on(event_loop, fd, false);
+    let registered =
+        event_loop.shared().with_handle(|handle| handle.register(fd, token, Edges::Read));
+    registered.expect("open").expect("a socket");
+    lying
+}
+
+#[test]
+fn what_comes_while_the_loop_is_stuck_is_found_when_it_is_reported() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    let (mut far, near) = UnixStream::pair().expect("descriptors");
+    let lying = watched(&stuck, &near);
+    helper.follow(0, stuck.shared(), true);
+    helper.run_jobs(0);
+    for runs in 0..3 {
+        assert_eq!((lying.runs(), helper.is_due()), (runs, false));
+        // Nothing has been reported: it does not ask.
+        helper.follow(0, stuck.shared(), true);
+        assert!(!helper.has_jobs());
+        far.write_all(b".").expect("room");
+        helper.wait(config::MAX_WAIT);
+        assert!(helper.is_due());
+        helper.follow(0, stuck.shared(), true);
+        helper.run_jobs(0);
+    }
+}
+
+#[test]
+fn more_than_one_poll_finds_is_found_without_another_report() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    let (mut far, near) = UnixStream::pair().expect("descriptors");
+    let sockets: Vec<_> =
+        (0..=config::EVENTS_PER_POLL).map(|_| near.try_clone().expect("a descriptor")).collect();
+    let lying: Vec<_> = sockets.iter().map(|socket| watched(&stuck, socket)).collect();
+    far.write_all(b".").expect("room");
+    let mut looks = 0;
+    while looks == 0 || helper.is_due() {
+        helper.follow(0, stuck.shared(), true);
+        looks += 1;
+    }
+    assert_eq!(looks, 2);
+    while helper.has_jobs() {
+        helper.run_jobs(crate::sys::clock::monotonic_ns());
+    }
+    assert!(lying.iter().all(|one| one.runs() > 0));
+}
+
+#[test]
+fn who_could_not_poll_tries_again() {
+    let (_hand, [stuck, _other], mut helper) = stuck_loop();
+    let poller = stuck.shared().poller();
+    helper.follow(0, stuck.shared(), true);
+    assert!(helper.is_due());
+    drop(poller);
+    helper.follow(0, stuck.shared(), true);
+    assert!(!helper.is_due());
 }
 
 /// It is its own: nobody else knows of what is left of it.

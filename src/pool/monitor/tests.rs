@@ -84,12 +84,12 @@ fn it_looks_once_more_before_it_sleeps() {
     let mut model = Model::new(2);
     let pool_shared = Arc::clone(&model.pool_shared);
     for _ in 0..config::QUIET_LOOKS {
-        assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
+        assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_REST, None)));
         model.look();
     }
     // A loop has woken since the last look, and has not found it asleep.
     model.loops[1].shared().set_running(true);
-    assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
+    assert!(matches!(model.watch.next_wait(&pool_shared), (config::MONITOR_REST, None)));
     assert_eq!((model.watch.quiet, pool_shared.monitor_idle.is_awake()), (0, true));
     model.watch.quiet = config::QUIET_LOOKS;
     model.look();
@@ -112,7 +112,46 @@ fn it_sleeps_while_there_is_nothing_to_look_for() {
     assert!(matches!(watch.next_wait(&pool_shared), (config::MAX_WAIT, None)));
     pool_shared.make_stuck_reports().expect("descriptors");
     pool_shared.set_limit(Limit::Seconds(1.0));
+    watch.look(2 * TICK_NS);
     assert!(matches!(watch.next_wait(&pool_shared), (config::MONITOR_TICK, None)));
+}
+
+/// How long it waits after each of four looks, a callback further on each time if the loop `moves`.
+fn waits(model: &mut Model, moves: bool) -> [Duration; 4] {
+    let pool_shared = Arc::clone(&model.pool_shared);
+    let event_loop = Arc::clone(&model.loops[1]);
+    let shared = event_loop.shared();
+    shared.set_running(true);
+    let busy = shared.progress.busy();
+    busy.begin();
+    [(); 4].map(|()| {
+        if moves {
+            busy.begin();
+        }
+        model.look();
+        model.watch.next_wait(&pool_shared).0
+    })
+}
+
+#[test]
+fn it_looks_soon_again_only_where_that_could_find_a_loop_stuck() {
+    const TICK: Duration = config::MONITOR_TICK;
+    const REST: Duration = config::MONITOR_REST;
+    let mut model = Model::new(2);
+    // In another callback each time: what is seen at the second look of two may last as well.
+    assert_eq!(waits(&mut model, true), [TICK, REST, TICK, REST]);
+    // In the same one, but this thread, which runs it, waits for a processor by that clock.
+    assert_eq!(waits(&mut model, false), [TICK; 4]);
+    // Between two callbacks.
+    model.look();
+    assert_eq!(model.watch.next_wait(&model.pool_shared).0, REST);
+    // A loop that is known to be stuck wakes it by its epoll.
+    let blocked = model.block(0);
+    model.look();
+    assert_eq!(model.watch.next_wait(&model.pool_shared).0, TICK);
+    model.look();
+    assert_eq!((model.handoffs(), model.watch.next_wait(&model.pool_shared).0), (vec![1, 0], REST));
+    drop(blocked);
 }
 
 #[test]
