@@ -12,6 +12,8 @@
 //!   ^
 //!  transport   sockets and pipes as state machines: read, write, accept, by any thread
 //!   ^
+//!  tls         TLS as a filter on bytes: handshake, records, by rustls
+//!   ^
 //!  event_loop  one loop without Python: ready queue, inbox, turn, ownership
 //!   ^
 //!  pool        how many loops, and where new work goes
@@ -37,6 +39,8 @@ pub mod reactor;
 pub mod scheduler;
 
 pub mod transport;
+
+pub mod tls;
 
 pub mod event_loop;
 

@@ -17,9 +17,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("reactor", &["sys"]),
     ("scheduler", &[]),
     ("transport", &["sys", "reactor", "scheduler"]),
+    ("tls", &["sys", "reactor", "scheduler", "transport"]),
     ("event_loop", &["sys", "reactor", "scheduler", "transport"]),
     ("pool", &["sys", "reactor", "scheduler", "transport", "event_loop"]),
-    ("py", &["sys", "reactor", "scheduler", "transport", "event_loop", "pool"]),
+    ("py", &["sys", "reactor", "scheduler", "transport", "tls", "event_loop", "pool"]),
 ];
 
 /// The rooms of `src/py`, lowest first: each may name those before it.
@@ -43,6 +44,8 @@ const SERVANTS: &[(&str, &[&str])] =
 const ROOMS: &[(&str, &str)] = &[
     ("mio", "reactor"),
     ("slab", "reactor"),
+    ("rustls", "tls"),
+    ("rcgen", "tls"),
     ("crossbeam_deque", "scheduler"),
     ("num_cpus", "pool"),
     ("dashmap", "pool"),
@@ -351,7 +354,7 @@ struct Source {
     /// From the repository's root.
     path: String,
     text: String,
-    /// Whether the file is declared under `#[cfg(test)]`.
+    /// Whether the file, or a module that it is in, is declared under `#[cfg(test)]`.
     is_test: bool,
 }
 
@@ -393,6 +396,12 @@ impl Source {
         items.filter_map(module).collect()
     }
 
+    /// Whether the file is one of these modules, or in one of them.
+    fn is_within(&self, modules: &[String]) -> bool {
+        let module = self.module();
+        (1..=module.len()).any(|length| modules.contains(&module[..length].join("::")))
+    }
+
     fn at(&self, line: usize, what: &str) -> String {
         format!("{}:{line}: {what}", self.path)
     }
@@ -427,7 +436,7 @@ fn sources() -> Vec<Source> {
     sources.sort_by(|a, b| a.path.cmp(&b.path));
     let tests: Vec<_> = sources.iter().flat_map(Source::test_modules).collect();
     for source in &mut sources {
-        source.is_test = tests.contains(&source.module().join("::"));
+        source.is_test = source.is_within(&tests);
     }
     sources
 }
@@ -871,6 +880,15 @@ mod rules_can_fail {
     #[test]
     fn a_file_of_tests_is_known_by_its_declaration() {
         let text = "mod a;\n#[cfg(all(test, loom))]\nmod loom_tests;\n#[cfg(test)]\nmod b {}\n";
-        assert_eq!(source("src/pool/mod.rs", text).test_modules(), ["pool::loom_tests"]);
+        let tests = source("src/pool/mod.rs", text).test_modules();
+        assert_eq!(tests, ["pool::loom_tests"]);
+        for (path, is_test) in [
+            ("src/pool/loom_tests.rs", true),
+            ("src/pool/loom_tests/more.rs", true),
+            ("src/pool/loom_tests_not.rs", false),
+            ("src/pool/mod.rs", false),
+        ] {
+            assert_eq!(source(path, "").is_within(&tests), is_test, "{path}");
+        }
     }
 }

@@ -60,6 +60,7 @@ LAYERS = [
     Room("py", "all of pyo3, see the middle"),
     Room("pool", "the loops of a pool, the monitor"),
     Room("event_loop", "one loop without Python"),
+    Room("tls", "TLS by rustls, a filter on bytes"),
     Room("transport", "sockets as state machines"),
     Room("scheduler", "who sleeps, who steals"),
     Room("reactor", "all of mio"),

@@ -199,3 +199,34 @@ mod reactor {
         measure(bencher, 1, reactor::collect(1000));
     }
 }
+
+mod tls {
+    use super::{Bencher, measure};
+    use loop_pool::tls::Version::{Tls12, Tls13};
+    use micro::tls::{self, Key};
+
+    #[divan::bench(args = [Tls12, Tls13])]
+    fn handshake_ecdsa(bencher: Bencher<'_, '_>, version: loop_pool::tls::Version) {
+        measure(bencher, 1, tls::handshake(Key::Ecdsa, version, false));
+    }
+
+    #[divan::bench(args = [Tls12, Tls13])]
+    fn handshake_rsa(bencher: Bencher<'_, '_>, version: loop_pool::tls::Version) {
+        measure(bencher, 1, tls::handshake(Key::Rsa, version, false));
+    }
+
+    #[divan::bench(args = [Tls12, Tls13])]
+    fn handshake_resumed(bencher: Bencher<'_, '_>, version: loop_pool::tls::Version) {
+        measure(bencher, 1, tls::handshake(Key::Ecdsa, version, true));
+    }
+
+    #[divan::bench(args = [Tls12, Tls13])]
+    fn echo_1_kib(bencher: Bencher<'_, '_>, version: loop_pool::tls::Version) {
+        measure(bencher, 1, tls::echo(version, 1024));
+    }
+
+    #[divan::bench(args = [Tls12, Tls13])]
+    fn echo_1_mib(bencher: Bencher<'_, '_>, version: loop_pool::tls::Version) {
+        measure(bencher, 1, tls::echo(version, 1024 * 1024));
+    }
+}

@@ -17,6 +17,7 @@ pub mod reactor;
 pub mod registry;
 pub mod scheduler;
 pub mod timers;
+pub mod tls;
 pub mod transport;
 
 /// Numbers without a pattern, the same in each run.

@@ -12,7 +12,8 @@ use std::env;
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use micro::{event_loop, reactor, registry, scheduler, timers, transport};
+use loop_pool::tls::Version;
+use micro::{event_loop, reactor, registry, scheduler, timers, tls, transport};
 
 /// Each workload with its name, and how often it is run: about half a million instructions each.
 const WORKLOADS: &[(&str, fn())] = &[
@@ -47,6 +48,8 @@ const WORKLOADS: &[(&str, fn())] = &[
     ("transport::write_1_64B", || count(1_000, transport::write(1, 64))),
     ("transport::write_1024_64B", || count(10, transport::write(1024, 64))),
     ("transport::write_4_256KiB", || count(20, transport::write(4, 256 * 1024))),
+    ("tls::echo_1KiB", || count(100, tls::echo(Version::Tls13, 1024))),
+    ("tls::echo_256KiB", || count(2, tls::echo(Version::Tls13, 256 * 1024))),
     ("reactor::collect_1000", || count(20_000, reactor::collect(1000))),
 ];
 

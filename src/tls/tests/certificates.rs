@@ -1,0 +1,77 @@
+//! Certificates that are made for one test.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SignatureAlgorithm, date_time_ymd,
+};
+
+use super::super::{Identity, Roots};
+
+/// An authority, with its key.
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, in PEM.
+pub(super) struct Pem {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Authority {
+    pub(super) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// The roots of those who trust it.
+    pub(super) fn roots(&self) -> Roots {
+        let mut roots = Roots::default();
+        assert_eq!(roots.add_pem(self.0.pem().as_bytes()).unwrap(), 1);
+        roots
+    }
+
+    /// A certificate for these names, for servers and clients.
+    pub(super) fn issue(&self, names: &[&str]) -> Identity {
+        self.issue_by(names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| ()).identity()
+    }
+
+    /// As [`issue`](Self::issue), with a key of this kind, and changed by `change`.
+    pub(super) fn issue_by(
+        &self,
+        names: &[&str],
+        algorithm: &'static SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pem {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap().pem();
+        Pem { certificate, key: key.serialize_pem() }
+    }
+}
+
+impl Pem {
+    pub(super) fn identity(&self) -> Identity {
+        Identity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
+    }
+}
+
+/// Was good for a year that is over.
+pub(super) fn is_over(params: &mut CertificateParams) {
+    (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+}
+
+/// Will be good.
+pub(super) fn is_to_come(params: &mut CertificateParams) {
+    (params.not_before, params.not_after) = (date_time_ymd(2900, 1, 1), date_time_ymd(2901, 1, 1));
+}
+
+/// Is for clients alone.
+pub(super) fn is_for_clients(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+}

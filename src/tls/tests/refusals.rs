@@ -1,0 +1,234 @@
+//! Certificates and settings that are refused, and how it is said.
+
+use rcgen::CertificateParams;
+
+use super::certificates::{is_for_clients, is_over, is_to_come};
+use super::*;
+
+/// The client's failure to accept a server with this certificate, called by this name, and the server's word.
+fn refused(
+    version: Version,
+    change: impl FnOnce(&mut CertificateParams),
+    name: &str,
+) -> (CertificateFailure, Failure) {
+    let (authority, client, mut server) = options(version);
+    let pem = authority.issue_by(&["localhost"], &rcgen::PKCS_ECDSA_P256_SHA256, change);
+    server.identity = pem.identity();
+    let (client, server) = settings(client, server);
+    let mut pair = Pair::named(&client, &server, name);
+    let [client, server] = pair.pump();
+    assert!(pair.client.session.is_handshaking());
+    let Some(Failure::Certificate(client)) = client else { panic!("{client:?}") };
+    (client, server.unwrap())
+}
+
+#[test]
+fn a_certificate_that_is_not_good_is_refused_with_the_code_of_openssl() {
+    for version in VERSIONS {
+        let (failure, alert) = refused(version, is_over, "localhost");
+        assert_eq!((failure.code, &*failure.message), (10, "certificate has expired"));
+        assert_eq!(alert, Failure::Alert(45));
+        let (failure, _) = refused(version, is_to_come, "localhost");
+        assert_eq!((failure.code, &*failure.message), (9, "certificate is not yet valid"));
+        let (failure, _) = refused(version, is_for_clients, "localhost");
+        assert_eq!((failure.code, &*failure.message), (26, "unsuitable certificate purpose"));
+        let (failure, alert) = refused(version, |_| (), "other.example");
+        assert_eq!(failure.code, 62);
+        let message = "Hostname mismatch, certificate is not valid for 'other.example'.";
+        assert_eq!(failure.message, message);
+        assert_eq!(alert, Failure::Alert(42));
+        let (failure, _) = refused(version, |_| (), "127.0.0.1");
+        assert_eq!(failure.code, 64);
+        let message = "IP address mismatch, certificate is not valid for '127.0.0.1'.";
+        assert_eq!(failure.message, message);
+    }
+}
+
+#[test]
+fn an_authority_that_is_not_known_is_refused() {
+    for version in VERSIONS {
+        for any_name in [false, true] {
+            let (_, mut client, server) = options(version);
+            let roots = Authority::new("another").roots();
+            client.servers = if any_name { Servers::AnyName(roots) } else { Servers::Named(roots) };
+            let (client, server) = settings(client, server);
+            let [client, server] = Pair::new(&client, &server).pump();
+            let client = client.unwrap();
+            let Failure::Certificate(failure) = &client else { panic!("{client:?}") };
+            let message = "unable to get local issuer certificate";
+            assert_eq!((failure.code, &*failure.message), (20, message));
+            assert_eq!(client.reason(), "CERTIFICATE_VERIFY_FAILED");
+            let server = server.unwrap();
+            assert_eq!(server, Failure::Alert(48));
+            assert_eq!(server.reason(), "TLSV1_ALERT_UNKNOWN_CA");
+        }
+    }
+}
+
+#[test]
+fn any_name_will_do_if_names_are_not_verified_and_nothing_else_is_let_pass() {
+    for version in VERSIONS {
+        let (authority, mut client, mut server) = options(version);
+        client.servers = Servers::AnyName(authority.roots());
+        let (client_settings, server_settings) = settings(client.clone(), server.clone());
+        Pair::named(&client_settings, &server_settings, "other.example").shaken().echo(10);
+        let pem = authority.issue_by(&["localhost"], &rcgen::PKCS_ECDSA_P256_SHA256, is_over);
+        server.identity = pem.identity();
+        let (client, server) = settings(client, server);
+        let [client, _] = Pair::new(&client, &server).pump();
+        assert!(matches!(client, Some(Failure::Certificate(CertificateFailure { code: 10, .. }))));
+    }
+}
+
+#[test]
+fn a_client_that_verifies_nothing_accepts_every_certificate() {
+    for version in VERSIONS {
+        let (_, mut client, mut server) = options(version);
+        client.servers = Servers::All;
+        let other = Authority::new("another");
+        let pem = other.issue_by(&["x.example"], &rcgen::PKCS_ECDSA_P256_SHA256, is_over);
+        server.identity = pem.identity();
+        let (client, server) = settings(client, server);
+        let mut pair = Pair::new(&client, &server).shaken();
+        assert_eq!(pair.client.session.peer_certificates().count(), 1);
+        pair.echo(10);
+    }
+}
+
+#[test]
+fn a_client_that_has_to_have_a_certificate_and_has_none_is_refused() {
+    for (version, alert) in [(Version::Tls12, 40), (Version::Tls13, 116)] {
+        let (authority, client, mut server) = options(version);
+        server.clients = Clients::Certified(authority.roots());
+        let (client, server) = settings(client, server);
+        let [client, server] = Pair::new(&client, &server).pump();
+        assert_eq!(server, Some(Failure::NoCertificate));
+        assert!(
+            client == Some(Failure::Alert(alert)) || client == Some(Failure::Alert(116)),
+            "{client:?}"
+        );
+    }
+}
+
+#[test]
+fn a_clients_certificate_that_is_not_good_is_refused() {
+    for version in VERSIONS {
+        for is_unknown in [false, true] {
+            let (authority, mut client, mut server) = options(version);
+            server.clients = Clients::Verified(authority.roots());
+            let issuer = if is_unknown { Authority::new("another") } else { authority };
+            let change = if is_unknown { |_: &mut _| () } else { is_over };
+            let pem = issuer.issue_by(&["me"], &rcgen::PKCS_ECDSA_P256_SHA256, change);
+            client.identity = Some(pem.identity());
+            let (client, server) = settings(client, server);
+            let [client, server] = Pair::new(&client, &server).pump();
+            let Some(Failure::Certificate(failure)) = server else { panic!("{server:?}") };
+            assert_eq!(failure.code, if is_unknown { 20 } else { 10 });
+            let alert = if is_unknown { 48 } else { 45 };
+            assert_eq!(client, Some(Failure::Alert(alert)));
+        }
+    }
+}
+
+#[test]
+fn protocols_of_alpn_that_do_not_meet_are_refused() {
+    for version in VERSIONS {
+        let (_, mut client, mut server) = options(version);
+        client.common.alpn = vec![b"h2".to_vec()];
+        server.common.alpn = vec![b"http/1.1".to_vec()];
+        let (client, server) = settings(client, server);
+        let [client, server] = Pair::new(&client, &server).pump();
+        assert_eq!(server, Some(Failure::NoSharedProtocol));
+        assert_eq!(client, Some(Failure::Alert(120)));
+    }
+}
+
+#[test]
+fn what_is_no_tls_is_refused_at_once() {
+    for text in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 100], &[0xFF; 5]] {
+        let (_, client, server) = options(Version::Tls13);
+        let (client, server) = settings(client, server);
+        let mut pair = Pair::new(&client, &server);
+        assert_eq!(pair.server.take(text), Err(Failure::NotTls));
+        assert!(!pair.server.out.is_empty(), "an alert says so");
+        assert_eq!(pair.client.take(text), Err(Failure::NotTls));
+        assert_eq!(pair.server.session.pending(), 0);
+    }
+}
+
+#[test]
+fn options_that_rustls_cannot_do_are_not_native() {
+    let why = |change: &dyn Fn(&mut Common)| {
+        let (_, mut client, mut server) = options(Version::Tls13);
+        change(&mut client.common);
+        change(&mut server.common);
+        let client = ClientSettings::new(client).unwrap_err();
+        let server = ServerSettings::new(server).unwrap_err();
+        assert_eq!(client.to_string(), server.to_string());
+        client
+    };
+    let old = why(&|common| {
+        (common.minimum, common.maximum) = (Version::Tls10, Version::Tls11);
+    });
+    assert!(matches!(old, SettingsError::NotNative(NotNative::OldVersions)));
+    let ciphers = why(&|common| common.ciphers = Some("HIGH".to_owned()));
+    assert!(matches!(ciphers, SettingsError::NotNative(NotNative::Ciphers)));
+    let reversed = why(&|common| {
+        (common.minimum, common.maximum) = (Version::Tls13, Version::Tls12);
+    });
+    assert!(matches!(reversed, SettingsError::Invalid(_)));
+    let no_file = why(&|common| common.key_log = Some("/nowhere/at/all".into()));
+    assert!(matches!(no_file, SettingsError::Io(_)));
+}
+
+#[test]
+fn nobody_is_verified_without_authorities() {
+    let (_, mut client, mut server) = options(Version::Tls13);
+    for servers in [Servers::Named(Roots::default()), Servers::AnyName(Roots::default())] {
+        client.servers = servers;
+        let error = ClientSettings::new(client.clone()).unwrap_err();
+        assert!(matches!(error, SettingsError::NotNative(NotNative::NoRoots)), "{error}");
+    }
+    for clients in [Clients::Verified(Roots::default()), Clients::Certified(Roots::default())] {
+        server.clients = clients;
+        let error = ServerSettings::new(server.clone()).unwrap_err();
+        assert!(matches!(error, SettingsError::NotNative(NotNative::NoRoots)), "{error}");
+    }
+}
+
+#[test]
+fn an_identity_is_a_certificate_and_the_key_that_fits_it() {
+    let authority = Authority::new("an authority");
+    let [one, other] =
+        [(); 2].map(|()| authority.issue_by(&["x"], &rcgen::PKCS_ECDSA_P256_SHA256, |_| ()));
+    let try_it = |chain: &str, key: &str| Identity::from_pem(chain.as_bytes(), key.as_bytes());
+    let both = format!("some words\n{}{}", one.key, one.certificate);
+    assert!(try_it(&both, &both).is_ok(), "one file may hold both");
+    let error = try_it(&one.certificate, &other.key).unwrap_err();
+    assert!(matches!(error, SettingsError::Invalid(_)), "{error}");
+    for (chain, key) in [("", &*one.key), (&*one.certificate, ""), ("x", "y"), (&*one.key, "")] {
+        let error = try_it(chain, key).unwrap_err();
+        assert!(matches!(error, SettingsError::Invalid(_)), "{error}");
+    }
+    let cut = &one.certificate[..one.certificate.len() / 2];
+    assert!(matches!(try_it(cut, &one.key), Err(SettingsError::Invalid(_))));
+    for locked in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n\
+         AAAA\n-----END EC PRIVATE KEY-----\n",
+    ] {
+        let error = try_it(&one.certificate, locked).unwrap_err();
+        assert!(matches!(error, SettingsError::NotNative(NotNative::EncryptedKey)), "{error}");
+    }
+    let unknown = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let error = try_it(&one.certificate, unknown).unwrap_err();
+    assert!(matches!(error, SettingsError::NotNative(NotNative::Key(_))), "{error}");
+}
+
+#[test]
+fn certificates_that_cannot_be_read_are_left_out_of_the_trusted_ones() {
+    let mut roots = Authority::new("an authority").roots();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(roots.add_pem(broken.as_bytes()).unwrap(), 0);
+    assert!(roots.add_pem(b"-----BEGIN CERTIFICATE-----\nAAAA").is_err());
+}
