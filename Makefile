@@ -35,6 +35,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # The interpreter by which pyo3 is checked where maturin does not choose it (clippy, cargo doc).
 export PYO3_PYTHON := $(CURDIR)/$(python)
 
+# Everything below Python.
+RUST_FEATURES := --no-default-features --features tls
+
 IN_PARALLEL := --dist worksteal -n
 
 # The Python tests that run: all, or those of the rooms and files in ROOM, as in ROOM="serve tls",
@@ -142,16 +145,16 @@ services-if-possible:
 
 test-rust: ## Run the Rust tests, which need no Python
 	if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --no-default-features && cargo test --no-default-features --doc; \
+		cargo nextest run $(RUST_FEATURES) && cargo test $(RUST_FEATURES) --doc; \
 	else \
-		cargo test --no-default-features; \
+		cargo test $(RUST_FEATURES); \
 	fi
 	cargo test --manifest-path benches/echo/Cargo.toml --target-dir target/echo
 
 # Builds alone, for `make test`, so that its tests do not run while others build.
 test-rust-build:
 	$(PYTHON3) tools/check_machine.py
-	cargo test --no-default-features --no-run
+	cargo test $(RUST_FEATURES) --no-run
 	cargo test --manifest-path benches/echo/Cargo.toml --target-dir target/echo --no-run
 
 # Optimised, as loom runs each model many thousand times; but linked quickly. With nextest each model
@@ -214,7 +217,8 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	$(PYTHON3) tools/check_machine.py --lint
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --all-targets --no-default-features -- -D warnings
+	cargo clippy --all-targets $(RUST_FEATURES) -- -D warnings
+	cargo clippy --no-default-features --features python -- -D warnings
 	cargo fmt --check --manifest-path benches/echo/Cargo.toml
 	cargo clippy --all-targets --manifest-path benches/echo/Cargo.toml --target-dir target/echo \
 		-- -D warnings

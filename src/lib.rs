@@ -40,6 +40,7 @@ pub mod scheduler;
 
 pub mod transport;
 
+#[cfg(feature = "tls")]
 pub mod tls;
 
 pub mod event_loop;

@@ -35,6 +35,7 @@ PYTHON = [
     Room("_serve", "serving an application"),
     Room("_worker", "workers of brokers"),
     Room("sync", "primitives for all loops and threads"),
+    Room("tls", "contexts for rustls"),
     Room("metrics", "Prometheus, OpenTelemetry"),
     Room("_inspect", "what a pool tells of itself"),
     Room("_pool", "runner, spawn, groups, servers"),
@@ -46,7 +47,7 @@ PYTHON = [
 NATIVE = [
     Room("module", "the methods of LoopCore"),
     Room("pool", "spawn, PoolTask"),
-    Room("tls", "the hot half of sslproto"),
+    Room("tls", "sslproto's hot half, rustls"),
     Room("streams", "readers and writers"),
     Room("transport", "native transports"),
     Room("socket_ops", "loop.sock_*"),

@@ -6,12 +6,13 @@
 import asyncio
 import contextvars
 import socket
+import ssl
 from asyncio import events
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from types import CodeType
-from typing import Any, Never, Self, final
+from typing import Any, Never, NoReturn, Self, final, overload
 
-from _typeshed import FileDescriptorLike, StrPath
+from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath, WriteableBuffer
 from typing_extensions import disjoint_base
 
 from ._loop.event_loop import EventLoop
@@ -30,6 +31,8 @@ __all__ = [
     "StreamRead",
     "StreamReaderCore",
     "StreamReady",
+    "TLSConnection",
+    "TLSSettings",
     "TimerHandle",
     "Unrun",
     "_ThreadSafeHandle",
@@ -61,6 +64,8 @@ __all__ = [
     "_stack",
     "_stop_counting",
     "_tasks",
+    "_tls_client_settings",
+    "_tls_server_settings",
     "_unregister",
     "_was_cut_short",
     "_watch_clock",
@@ -1282,6 +1287,116 @@ def _call_as_owner(loop_: LoopCore, function: Callable[[], object], /) -> bool:
     Raises:
         BaseException: whatever it raises.
     """
+
+@final
+class TLSSettings:
+    """What all connections of a native TLS context share. Made by `loop_pool.tls.SSLContext`.
+
+    It never changes, and may be used by all threads.
+    """
+
+def _tls_server_settings(
+    certificate: tuple[bytes, bytes],
+    by_name: Sequence[tuple[str, tuple[bytes, bytes]]],
+    verified_by: Sequence[bytes],
+    verify: int,
+    alpn: Sequence[bytes],
+    versions: tuple[bool, bool],
+    tickets: int,
+    key_log: str | None,
+) -> TLSSettings | str:
+    """Make the settings of a server's connections, or say why rustls cannot have them. Any thread.
+
+    Certificates are pairs of a chain and its key, as the contents of PEM files; `verified_by` are
+    trusted certificates in PEM. `verify` is an `ssl.VerifyMode`; `versions` says whether TLS 1.2
+    and 1.3 are enabled; a client of TLS 1.3 gets so many `tickets`; 0: no session is resumed.
+
+    Raises:
+        OSError: the key log cannot be opened.
+    """
+
+def _tls_client_settings(
+    certificate: tuple[bytes, bytes] | None,
+    verified_by: Sequence[bytes],
+    verify: bool,
+    check_hostname: bool,
+    alpn: Sequence[bytes],
+    versions: tuple[bool, bool],
+    key_log: str | None,
+) -> TLSSettings | str:
+    """Make the settings of a client's connections. As `_tls_server_settings`."""
+
+@final
+class TLSConnection:
+    """A TLS connection over two `ssl.MemoryBIO`s, with the methods of `_ssl._SSLSocket`.
+
+    What `ssl.SSLObject` calls OpenSSL by, answered by rustls. Its methods raise what OpenSSL's
+    raise: `ssl.SSLWantReadError` if more of the peer is needed, `ssl.SSLError` and its subclasses.
+
+    As an `ssl.SSLObject`, it is for one thread at a time.
+    """
+
+    @staticmethod
+    def open(
+        settings: TLSSettings,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        owner: ssl.SSLObject | None,
+        suppresses_eof: bool,
+    ) -> TLSConnection | None:
+        """Make one of the side that the settings are for.
+
+        Returns `None` for a client whose `server_hostname` is neither a name of DNS nor an address.
+        With `suppresses_eof` the end of the stream counts as the peer's word that it sends no more.
+        """
+
+    @property
+    def context(self) -> ssl.SSLContext: ...
+    @property
+    def owner(self) -> ssl.SSLObject | None: ...
+    @property
+    def server_hostname(self) -> str | None: ...
+    @property
+    def server_side(self) -> bool: ...
+    @property
+    def session(self) -> None:
+        """`None`: the settings of clients keep their sessions."""
+
+    @property
+    def session_reused(self) -> bool: ...
+    def cipher(self) -> tuple[str, str, int] | None: ...
+    def compression(self) -> None: ...
+    def do_handshake(self) -> None: ...
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> None:
+        """Return `None`: TLS 1.3 has no "tls-unique", and rustls does not give that of TLS 1.2.
+
+        Raises:
+            ValueError: another type is asked for.
+        """
+
+    def get_unverified_chain(self) -> list[Any] | None: ...
+    def get_verified_chain(self) -> list[Any] | None: ...
+    def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None: ...
+    def has_more(self) -> bool:
+        """Whether a read brings something without more of the peer's, if only the end."""
+
+    def pending(self) -> int: ...
+    @overload
+    def read(self, size: int, buffer: None = None, /) -> bytes: ...
+    @overload
+    def read(self, size: int, buffer: WriteableBuffer, /) -> int: ...
+    def selected_alpn_protocol(self) -> str | None: ...
+    def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
+        """Return what a server chose: rustls does not say what else a client has offered."""
+
+    def shutdown(self) -> None: ...
+    def verify_client_post_handshake(self) -> NoReturn:
+        """Raise `NotImplementedError`: rustls has no authentication after the handshake."""
+
+    def version(self) -> str | None: ...
+    def write(self, data: ReadableBuffer) -> int: ...
 
 def _install_tls_methods(
     protocol: type,

@@ -65,7 +65,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(transport::datagram_methods::install, module)?)?;
     module.add_function(wrap_pyfunction!(streams::reader::install, module)?)?;
     module.add_function(wrap_pyfunction!(streams::writer::install, module)?)?;
-    module.add_function(wrap_pyfunction!(tls::tls_methods::install, module)?)?;
+    tls::export(module)?;
     module.add_function(wrap_pyfunction!(event_loop::affinity::is_owner, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::affinity::call_as_owner, module)?)?;
     cpython::closing::initialise();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::verify::SelfSigned;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 /// Why a connection cannot go on. The same is said of it from then on.
@@ -149,6 +150,7 @@ impl From<CertificateError> for CertificateFailure {
                 return Self { code, message };
             }
             E::NotValidForName => (62, "hostname mismatch"),
+            E::Other(why) if why.0.is::<SelfSigned>() => (18, "self-signed certificate"),
             _ => return Self { code: 1, message: error.to_string() },
         };
         Self { code, message: message.to_owned() }

@@ -1,6 +1,6 @@
 //! Certificates and keys, out of PEM.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -59,14 +59,18 @@ fn is_encrypted(pem: &[u8]) -> bool {
     says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED")
 }
 
-/// The certificates of authorities that are trusted.
+/// The certificates that are trusted: of authorities, and of single servers and clients.
 #[derive(Clone, Debug)]
-pub struct Roots(pub(super) RootCertStore);
+pub struct Roots {
+    pub(super) store: RootCertStore,
+    /// The same ones, as they are.
+    all: HashSet<Vec<u8>>,
+}
 
 impl Default for Roots {
     /// None.
     fn default() -> Self {
-        Self(RootCertStore::empty())
+        Self { store: RootCertStore::empty(), all: HashSet::new() }
     }
 }
 
@@ -77,7 +81,18 @@ impl Roots {
     /// # Errors
     /// If it is no PEM.
     pub fn add_pem(&mut self, pem: &[u8]) -> Result<usize, SettingsError> {
-        Ok(self.0.add_parsable_certificates(certificates(pem)?).0)
+        let before = self.store.len();
+        for certificate in certificates(pem)? {
+            if self.store.add(certificate.clone()).is_ok() {
+                self.all.insert(certificate.to_vec());
+            }
+        }
+        Ok(self.store.len() - before)
+    }
+
+    /// Whether this very certificate is trusted.
+    pub(super) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.all.contains(certificate.as_ref())
     }
 }
 

@@ -81,6 +81,12 @@ impl Session {
         Ok(session)
     }
 
+    /// Whether a client can be one of a server with this name: it is a name of DNS, or an address.
+    #[must_use]
+    pub fn is_server_name(server: &str) -> bool {
+        ServerName::try_from(server).is_ok()
+    }
+
     /// A server of one client.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::key_log::KeyLogFile;
 use super::options::{ClientOptions, Clients, Common, ServerOptions, Servers, Version};
 use super::provider::{provider, ticketer};
 use super::settings_error::{NotNative, SettingsError};
-use super::verify::AnyName;
+use super::verify;
 
 /// A server's. A ticket that one loop has given is good for all connections with the same settings.
 #[derive(Clone, Debug)]
@@ -34,13 +34,13 @@ impl ServerSettings {
             .with_protocol_versions(&versions(&common)?)?;
         let builder = match clients {
             Clients::All => builder.with_no_client_auth(),
-            Clients::Verified(roots) => {
-                let verifier = verifier(roots)?.allow_unauthenticated().build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| invalid(&error))?)
+            Clients::Verified(roots) => builder.with_client_cert_verifier(verifier(
+                roots,
+                ClientCertVerifierBuilder::allow_unauthenticated,
+            )?),
+            Clients::Certified(roots) => {
+                builder.with_client_cert_verifier(verifier(roots, |all| all)?)
             }
-            Clients::Certified(roots) => builder.with_client_cert_verifier(
-                verifier(roots)?.build().map_err(|error| invalid(&error))?,
-            ),
         };
         let by_name = by_name.into_iter().map(|(name, one)| (name.to_lowercase(), one)).collect();
         let mut config =
@@ -67,17 +67,13 @@ impl ClientSettings {
         let ClientOptions { common, servers, identity, sessions } = options;
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&versions(&common)?)?;
-        let any_name = |roots| {
-            builder
-                .clone()
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyName { roots }))
+        let (roots, checks_name) = match servers {
+            Servers::Named(roots) => (Some(some(roots)?), true),
+            Servers::AnyName(roots) => (Some(some(roots)?), false),
+            Servers::All => (None, false),
         };
-        let builder = match servers {
-            Servers::Named(roots) => builder.with_root_certificates(some(roots)?.0),
-            Servers::AnyName(roots) => any_name(Some(some(roots)?)),
-            Servers::All => any_name(None),
-        };
+        let verifier = Arc::new(verify::Servers { roots, checks_name });
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(Arc::new(Always(identity))),
@@ -119,15 +115,18 @@ fn key_log(common: &Common) -> Result<Arc<dyn KeyLog>, SettingsError> {
 
 /// The authorities, if there are any: none verify nothing.
 fn some(roots: Roots) -> Result<Roots, SettingsError> {
-    if roots.0.is_empty() { Err(NotNative::NoRoots.into()) } else { Ok(roots) }
+    if roots.store.is_empty() { Err(NotNative::NoRoots.into()) } else { Ok(roots) }
 }
 
-fn invalid(error: &rustls::client::VerifierBuilderError) -> SettingsError {
-    SettingsError::Invalid(error.to_string())
-}
-
-/// Verifies certificates of clients.
-fn verifier(roots: Roots) -> Result<ClientCertVerifierBuilder, SettingsError> {
-    let roots = Arc::new(some(roots)?.0);
-    Ok(WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider())))
+/// Verifies certificates of clients, as `change` says.
+fn verifier(
+    roots: Roots,
+    change: impl FnOnce(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
+) -> Result<Arc<verify::Clients>, SettingsError> {
+    let roots = some(roots)?;
+    let store = Arc::new(roots.store.clone());
+    let builder = WebPkiClientVerifier::builder_with_provider(store, Arc::clone(provider()));
+    let inner = change(builder).build();
+    let inner = inner.map_err(|error| SettingsError::Invalid(error.to_string()))?;
+    Ok(Arc::new(verify::Clients { inner, roots }))
 }

@@ -260,17 +260,24 @@ def listen(**options: Any) -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), **options)
 
 
-def self_signed() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS contexts for a server named `localhost` and for a client that trusts it.
+contexts: Any = ssl
+"""What has the class of TLS contexts that tests use: `ssl` or `loop_pool.tls`."""
 
-    The certificate is the self-signed one of CPython's own test package.
-    """
+
+def certificate(name: str) -> Path:
+    """A file of CPython's own test package, with certificates."""
     import test
 
-    certificate = Path(test.__path__[0], "certdata", "keycert.pem")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate)
-    return server, ssl.create_default_context(cafile=certificate)
+    return Path(test.__path__[0], "certdata", name)
+
+
+def self_signed() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS contexts for a server named `localhost` and for a client that trusts it."""
+    path = certificate("keycert.pem")
+    server: ssl.SSLContext = contexts.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(path)
+    client: ssl.SSLContext = contexts.create_default_context(cafile=path)
+    return server, client
 
 
 # Transports

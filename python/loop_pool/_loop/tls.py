@@ -268,7 +268,11 @@ class SSLProtocol(_SSLProtocol):  # type: ignore[misc]
         To be told so by an exception costs as much as a record. OpenSSL reads no further than the
         record at hand, so nothing is hidden in it.
         """
-        return bool(self._incoming.pending or self._sslobj.pending())
+        if self._incoming.pending or self._sslobj.pending():
+            return True
+        # rustls decrypts all that it is given, and so it may have come to the peer's end.
+        has_more = getattr(self._openssl, "has_more", None)
+        return has_more is not None and bool(has_more())
 
     def _do_read__copied(self) -> None:
         if self._openssl is None:

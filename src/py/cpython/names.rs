@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 169] = [
+const NAMES: [&str; 177] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -35,12 +35,14 @@ const NAMES: [&str; 169] = [
     "__slots__",
     "_callback",
     "_cancelled",
+    "_certificates",
     "_check_address",
     "_check_callback",
     "_check_thread",
     "_connected",
     "_context",
     "_core",
+    "_describe_certificate",
     "_drain_later",
     "_drained",
     "_elsewhere",
@@ -127,6 +129,7 @@ const NAMES: [&str; 169] = [
     "devnull",
     "done",
     "eager_start",
+    "eof",
     "errno",
     "error_received",
     "exception",
@@ -145,6 +148,7 @@ const NAMES: [&str; 169] = [
     "is_closing",
     "iscoroutine",
     "join",
+    "library",
     "loop",
     "lseek",
     "message",
@@ -161,6 +165,7 @@ const NAMES: [&str; 169] = [
     "pread",
     "raw",
     "read",
+    "reason",
     "recv",
     "recv_into",
     "result",
@@ -174,11 +179,14 @@ const NAMES: [&str; 169] = [
     "set_result",
     "setblocking",
     "socket",
+    "ssl",
     "strerror",
     "sys",
     "tasks",
     "throw",
     "time",
+    "verify_code",
+    "verify_message",
     "wake",
     "write",
 ];

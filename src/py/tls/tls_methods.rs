@@ -19,9 +19,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyTuple, PyType};
 
+use super::tls_connection::{TlsConnection, native};
 use super::tls_receive::data_received;
 use super::tls_types::{
-    KNOWN, Layout, TlsTypes, call, fail, holds, known, length_of, take, unless_again,
+    KNOWN, Layout, TlsTypes, call, fail, holds, is_empty, known, length_of, take, unless_again,
     writes_at_once,
 };
 use crate::py::cpython::alloc;
@@ -204,6 +205,13 @@ unsafe fn encrypt(
         let Some([openssl, outgoing, below]) = take(py, slf, needed) else { return Ok(false) };
         (protocol, openssl, outgoing, below)
     };
+    if let Some(connection) = native(py, &openssl)
+        && is_empty(py, &outgoing)?
+    {
+        // SAFETY: the data are alive during the call.
+        let data = unsafe { Bound::from_borrowed_ptr(py, data) };
+        return encrypt_natively(transport, connection, [&protocol, &below], &data, length);
+    }
     let done = call(py, &openssl, intern!(py, "write"), [data]);
     let count = match done {
         Ok(count) => count,
@@ -222,6 +230,37 @@ unsafe fn encrypt(
         write_rest(transport, &data, count)?;
     }
     Ok(true)
+}
+
+/// As [`encrypt`], by a connection of the TLS layer's.
+#[inline(always)]
+fn encrypt_natively(
+    transport: &Bound<'_, PyAny>,
+    connection: &TlsConnection,
+    [protocol, below]: [&Ref; 2],
+    data: &Bound<'_, PyAny>,
+    length: usize,
+) -> PyResult<bool> {
+    let py = transport.py();
+    let send = |records: Bound<'_, PyBytes>| {
+        call(py, below, intern!(py, "write"), [records.as_ptr()]).map(drop)
+    };
+    let done = if let Ok(bytes) = data.cast_exact::<PyBytes>() {
+        connection.encrypt(py, bytes.as_bytes(), send)
+    } else {
+        let lent = Borrowed::new(data, false)?;
+        connection.encrypt(py, lent.bytes(), send)
+    };
+    match done {
+        Ok(0) => Ok(false),
+        Ok(count) => {
+            if count < length {
+                write_rest(transport, data, count)?;
+            }
+            Ok(true)
+        }
+        Err(error) => fail(protocol.as_py().bind(py), error).map(|()| true),
+    }
 }
 
 /// Gives what is encrypted to the transport below.

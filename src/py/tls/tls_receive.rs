@@ -1,5 +1,6 @@
 //! The TLS fast path from the transport to the program's protocol: see `tls_methods`.
 
+use super::tls_connection::{Decrypted, TlsConnection, native};
 use super::tls_types::{
     TlsTypes, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
 };
@@ -8,6 +9,7 @@ use crate::py::cpython::cfunc::{Arguments, raise};
 use crate::py::cpython::error::{both, ends_the_program};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
+use crate::py::cpython::payload::bytes_of;
 use crate::py::event_loop::affinity::is_owner_of_slot;
 use crate::py::transport::transport_methods::{copy_of, elsewhere, none};
 use pyo3::ffi;
@@ -62,13 +64,19 @@ unsafe fn receive(protocol: &Bound<'_, PyAny>, data: *mut ffi::PyObject) -> PyRe
         protocol.call_method1(intern!(py, "_receive"), (data,))?;
         return Ok(());
     };
-    drop(call(py, &incoming, intern!(py, "write"), [data])?);
     // SAFETY: by our caller's word.
     let is_plain = unsafe { holds(slf, layout.app_protocol_is_buffer, ffi::Py_False()) };
-    let handed_on = if is_plain {
-        hand_on(protocol, &incoming, &openssl)
+    // SAFETY: the data are alive during the call.
+    let plain = if is_plain { unsafe { natively(py, &openssl, &incoming, data)? } } else { None };
+    let handed_on = if let Some((connection, bytes)) = plain {
+        decrypt(protocol, connection, bytes)
     } else {
-        fill(protocol, &incoming, &openssl)
+        drop(call(py, &incoming, intern!(py, "write"), [data])?);
+        if is_plain {
+            hand_on(protocol, &incoming, &openssl)
+        } else {
+            fill(protocol, &incoming, &openssl)
+        }
     };
     let done = handed_on.and_then(|()| {
         // SAFETY: by our caller's word.
@@ -78,6 +86,42 @@ unsafe fn receive(protocol: &Bound<'_, PyAny>, data: *mut ffi::PyObject) -> PyRe
         protocol.call_method0(intern!(py, "_settle")).map(drop)
     });
     done.or_else(|error| fail(protocol, error))
+}
+
+/// The connection and the bytes, if it is one of the TLS layer's, and nothing that came earlier waits.
+///
+/// # Safety
+/// `data` is alive for as long as the result is used.
+#[inline(always)]
+unsafe fn natively<'a>(
+    py: Python<'a>,
+    connection: &'a Ref,
+    incoming: &Ref,
+    data: *mut ffi::PyObject,
+) -> PyResult<Option<(&'a TlsConnection, &'a [u8])>> {
+    let Some(connection) = native(py, connection) else { return Ok(None) };
+    // SAFETY: by our caller's word; the type is checked first.
+    let bytes = unsafe { (ffi::PyBytes_CheckExact(data) != 0).then(|| bytes_of(data)) };
+    let is_next = !connection.has_unread(py) && is_empty(py, incoming)?;
+    Ok(bytes.filter(|_| is_next).map(|bytes| (connection, bytes)))
+}
+
+/// As [`hand_on`], of a connection of the TLS layer's.
+#[inline(always)]
+fn decrypt(protocol: &Bound<'_, PyAny>, connection: &TlsConnection, data: &[u8]) -> PyResult<()> {
+    let py = protocol.py();
+    let Decrypted { plaintext, is_end, error } = connection.decrypt(py, data)?;
+    let mut told = Ok(());
+    if let Some(plaintext) = plaintext {
+        // SAFETY: the protocol is of our class.
+        let app = unsafe { take(py, protocol.as_ptr(), [known().layout.app_protocol]) };
+        let Some([app]) = app else { return Ok(()) };
+        told = call(py, &app, intern!(py, "data_received"), [plaintext.as_ptr()]).map(drop);
+    }
+    match error {
+        Some(error) => both(py, told, Err(error)),
+        None => end(protocol, told, is_end),
+    }
 }
 
 /// Decrypts what there is, and gives it to the program's protocol in one piece.
@@ -104,7 +148,7 @@ fn hand_on(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResu
             others.push(chunk);
         }
         // A read brings a record to its end, and OpenSSL reads no further: it would only raise.
-        if is_empty(py, incoming)? {
+        if !has_more(py, openssl, incoming)? {
             break false;
         }
     };
@@ -163,7 +207,7 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
         offset += count;
         ended = count == 0;
         // A read that does not fill the buffer brings a record to its end.
-        if ended || offset >= wanted || is_empty(py, incoming)? {
+        if ended || offset >= wanted || !has_more(py, openssl, incoming)? {
             break;
         }
     }
@@ -177,6 +221,14 @@ fn fill(protocol: &Bound<'_, PyAny>, incoming: &Ref, openssl: &Ref) -> PyResult<
         Ok(())
     };
     end(protocol, told, ended)
+}
+
+/// Whether a further read may bring something.
+#[inline(always)]
+fn has_more(py: Python<'_>, connection: &Ref, incoming: &Ref) -> PyResult<bool> {
+    // The TLS layer decrypts all that it is given, and so it may have come to the end.
+    let is_unread = native(py, connection).is_some_and(|connection| connection.has_unread(py));
+    Ok(is_unread || !is_empty(py, incoming)?)
 }
 
 /// A view of what is not yet filled of a buffer.

@@ -32,6 +32,16 @@ impl Authority {
         roots
     }
 
+    /// A certificate that is its own authority.
+    pub(super) fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pem {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Pem { certificate, key: key.serialize_pem() }
+    }
+
     /// A certificate for these names, for servers and clients.
     pub(super) fn issue(&self, names: &[&str]) -> Identity {
         self.issue_by(names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| ()).identity()
@@ -56,9 +66,21 @@ impl Authority {
 }
 
 impl Pem {
+    /// The roots of those who trust this very certificate.
+    pub(super) fn roots(&self) -> Roots {
+        let mut roots = Roots::default();
+        assert_eq!(roots.add_pem(self.certificate.as_bytes()).unwrap(), 1);
+        roots
+    }
+
     pub(super) fn identity(&self) -> Identity {
         Identity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
     }
+}
+
+/// Is an authority's.
+pub(super) fn is_authority(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
 }
 
 /// Was good for a year that is over.

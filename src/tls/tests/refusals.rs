@@ -2,7 +2,7 @@
 
 use rcgen::CertificateParams;
 
-use super::certificates::{is_for_clients, is_over, is_to_come};
+use super::certificates::{is_authority, is_for_clients, is_over, is_to_come};
 use super::*;
 
 /// The client's failure to accept a server with this certificate, called by this name, and the server's word.
@@ -62,6 +62,58 @@ fn an_authority_that_is_not_known_is_refused() {
             assert_eq!(server, Failure::Alert(48));
             assert_eq!(server.reason(), "TLSV1_ALERT_UNKNOWN_CA");
         }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_trusted_itself_is_good_for_its_name_and_its_time() {
+    type Change = fn(&mut CertificateParams);
+    fn nothing(_: &mut CertificateParams) {}
+    fn is_old_authority(params: &mut CertificateParams) {
+        is_authority(params);
+        is_over(params);
+    }
+    let changes: [(Change, Option<i32>); 4] =
+        [(nothing, None), (is_authority, None), (is_over, Some(10)), (is_old_authority, Some(10))];
+    for version in VERSIONS {
+        for (change, code) in changes {
+            let pem = Authority::self_signed(&["localhost"], change);
+            for (name, any_name) in [("localhost", false), ("other.example", false), ("x", true)] {
+                let (_, mut client, mut server) = options(version);
+                let roots = pem.roots();
+                client.servers =
+                    if any_name { Servers::AnyName(roots) } else { Servers::Named(roots) };
+                server.identity = pem.identity();
+                let (client, server) = settings(client, server);
+                let [failure, _] = Pair::named(&client, &server, name).pump();
+                let found = failure.map(|failure| match failure {
+                    Failure::Certificate(why) => why.code,
+                    other => panic!("{other:?}"),
+                });
+                let is_named = any_name || name == "localhost";
+                assert_eq!(found, code.or(if is_named { None } else { Some(62) }));
+            }
+            // Of a client, too.
+            let (authority, mut client, mut server) = options(version);
+            client.servers = Servers::Named(authority.roots());
+            client.identity = Some(pem.identity());
+            server.clients = Clients::Certified(pem.roots());
+            let (client, server) = settings(client, server);
+            let [_, failure] = Pair::new(&client, &server).pump();
+            assert_eq!(failure.is_some(), code.is_some());
+        }
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_that_is_not_trusted_is_said_to_be_one() {
+    for change in [is_authority, |_: &mut CertificateParams| ()] {
+        let (_, client, mut server) = options(Version::Tls13);
+        server.identity = Authority::self_signed(&["localhost"], change).identity();
+        let (client, server) = settings(client, server);
+        let [failure, _] = Pair::new(&client, &server).pump();
+        let Some(Failure::Certificate(failure)) = failure else { panic!("{failure:?}") };
+        assert_eq!((failure.code, &*failure.message), (18, "self-signed certificate"));
     }
 }
 

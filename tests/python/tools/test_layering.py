@@ -24,7 +24,7 @@ ROOMS = [
     {"_loop"},
     {"_pool"},
     {"_inspect"},
-    {"_serve", "_worker", "metrics", "pytest_plugin", "sync"},
+    {"_serve", "_worker", "metrics", "pytest_plugin", "sync", "tls"},
     {"_cli"},
     {"", "_cgroup", "_streams"},
 ]

@@ -1,0 +1,422 @@
+"""``ssl.SSLContext`` for TLS below Python: it remembers its settings, so that rustls can have them.
+
+An ``ssl.SSLContext`` does not reveal its private key, nor the certificates that it trusts. The
+class here keeps them. Each call goes to OpenSSL as well: it checks the arguments, and it makes the
+connections if rustls lacks a setting.
+
+Threads: as with ``ssl.SSLContext``, a context may be used by all threads, and is set up by one.
+
+Compare these private names of ``ssl`` first for a new Python version:
+
+========================================  ========================================================
+private name                              use here
+========================================  ========================================================
+``_wrap_bio`` of the context              overridden: ``SSLObject._create`` asks it for OpenSSL's
+                                          connection, and is given rustls'
+``_set_alpn_protocols``                   overridden: remembers the protocols in wire form
+``_msg_callback``                         read: with one, OpenSSL is used
+``_ssl._SSLContext``                      its properties, without the enumerations of ``ssl``
+========================================  ========================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import ssl
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+from .. import _core
+from .tls_certificates import Certificate, decoded, default_roots, files_in, pem_of, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer, StrOrBytesPath
+
+    type Password = Callable[[], str | bytes | bytearray] | str | bytes | bytearray
+
+type Pem = tuple[bytes, bytes]
+"""A certificate chain and its private key, as the contents of PEM files."""
+
+log = logging.getLogger("loop_pool.tls")
+
+_ssl: Any = sys.modules["_ssl"]
+_OPENSSL: Any = ssl.SSLContext.__base__
+_PROTOCOLS = (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
+_ONLY = {False: int(ssl.PROTOCOL_TLS_CLIENT), True: int(ssl.PROTOCOL_TLS_SERVER)}
+_CRL_CHECKS = ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF | ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
+_FROM_1_2, _FROM_1_3 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
+_LATEST = int(ssl.TLSVersion.MAXIMUM_SUPPORTED)
+_PROPERTIES = (
+    "check_hostname",
+    "keylog_filename",
+    "maximum_version",
+    "minimum_version",
+    "num_tickets",
+    "options",
+    "post_handshake_auth",
+    "protocol",
+    "verify_flags",
+    "verify_mode",
+)
+"""The properties of which settings are made, read without the enumerations of ``ssl``."""
+_GETTERS = [vars(_OPENSSL)[name].__get__ for name in _PROPERTIES]
+_OTHER_SETTINGS = {
+    "load_dh_params": "Diffie-Hellman parameters are set",
+    "set_ciphers": "ciphers are set",
+    "set_ciphersuites": "ciphers are set",
+    "set_ecdh_curve": "a curve is set",
+    "set_groups": "groups are set",
+    "set_client_sigalgs": "signature algorithms are set",
+    "set_server_sigalgs": "signature algorithms are set",
+    "set_psk_client_callback": "a pre-shared key is set",
+    "set_psk_server_callback": "a pre-shared key is set",
+}
+"""Methods that set what rustls does not have, or chooses by itself."""
+
+
+class _NotNative(Exception):
+    """rustls does not have a setting. Its text says which."""
+
+
+class _Properties(NamedTuple):
+    """What a context's properties are."""
+
+    check_hostname: bool
+    keylog_filename: str | None
+    maximum_version: int
+    minimum_version: int
+    num_tickets: int
+    options: int
+    post_handshake_auth: bool
+    protocol: int
+    verify_flags: int
+    verify_mode: int
+
+    @classmethod
+    def of(cls, context: ssl.SSLContext) -> Self:
+        return cls(*(get(context) for get in _GETTERS))
+
+    @property
+    def versions(self) -> tuple[bool, bool]:
+        """Whether TLS 1.2 and TLS 1.3 are enabled.
+
+        Raises:
+            _NotNative: so is an older one, or none is.
+        """
+        newest = _FROM_1_3 if self.maximum_version == _LATEST else self.maximum_version
+        if self.minimum_version not in (_FROM_1_2, _FROM_1_3):
+            raise _NotNative("versions below TLS 1.2 are enabled")
+        tls12 = self.minimum_version == _FROM_1_2 and not self.options & ssl.OP_NO_TLSv1_2
+        tls13 = newest == _FROM_1_3 and not self.options & ssl.OP_NO_TLSv1_3
+        if newest < self.minimum_version or not (tls12 or tls13):
+            raise _NotNative("neither TLS 1.2 nor TLS 1.3 is enabled")
+        return tls12, tls13
+
+
+class SSLContext(ssl.SSLContext):
+    """An ``ssl.SSLContext`` whose connections are made by rustls where that can be, below Python.
+
+    Use it wherever an ``ssl.SSLContext`` is asked for. Its methods and properties are those of
+    ``ssl.SSLContext``, with the same arguments and errors. In addition ``sni_callback`` may be a
+    mapping of host names to contexts, whose certificates clients get that ask for these names.
+
+    If rustls lacks a setting, OpenSSL makes the connections, through the same interface.
+    :attr:`native` and :attr:`fallback_reason` tell, and the first such connection logs the reason
+    on the logger ``loop_pool.tls``. ``wrap_socket`` is always OpenSSL's.
+
+    Set a context up in one thread; then any thread may use it. A change counts for connections that
+    are made after it, so ``load_cert_chain`` renews a server's certificate.
+    """
+
+    _certificates_loaded: list[Pem]
+    _trusted: list[bytes]
+    _trusts_defaults: bool
+    _alpn: list[bytes]
+    _by_name: Mapping[str, ssl.SSLContext] | None
+    _other: str | None
+    """Why OpenSSL is needed whatever the properties are."""
+    _settings: dict[bool, tuple[object, _core.TLSSettings | str]]
+    """By side: what the latest settings were made of, and these, or why there are none."""
+    _is_logged: bool
+
+    def __new__(cls, protocol: int | None = None, *args: Any, **kwargs: Any) -> Self:
+        context = super().__new__(cls, protocol, *args, **kwargs)
+        context._certificates_loaded = []
+        context._trusted = []
+        context._trusts_defaults = False
+        context._alpn = []
+        context._by_name = None
+        context._other = None
+        context._settings = {}
+        context._is_logged = False
+        return context
+
+    @property
+    def native(self) -> bool:
+        """Whether rustls makes the connections of this context as it is set up now.
+
+        For a context that is for either side (``PROTOCOL_TLS``): whether it does on both.
+        """
+        return self.fallback_reason is None
+
+    @property
+    def fallback_reason(self) -> str | None:
+        """Why OpenSSL makes the connections of this context as it is set up now, if it does."""
+        protocol = _Properties.of(self).protocol
+        sides = [side for side in (False, True) if protocol != _ONLY[not side]]
+        for server_side in sides:
+            settings = self._settings_for(server_side)
+            if isinstance(settings, str):
+                return settings
+        return None
+
+    # -- what is remembered ----------------------------------------------------------------------
+
+    def load_cert_chain(
+        self,
+        certfile: StrOrBytesPath,
+        keyfile: StrOrBytesPath | None = None,
+        password: Password | None = None,
+    ) -> None:
+        """As ``ssl.SSLContext.load_cert_chain``."""
+        super().load_cert_chain(certfile, keyfile, password)
+        chain = read(certfile)
+        # As OpenSSL, which keeps one certificate for each kind of key: the latest is preferred.
+        self._certificates_loaded = [(chain, chain if keyfile is None else read(keyfile))]
+        self._settings = {}
+
+    def load_verify_locations(
+        self,
+        cafile: StrOrBytesPath | None = None,
+        capath: StrOrBytesPath | None = None,
+        cadata: str | ReadableBuffer | None = None,
+    ) -> None:
+        """As ``ssl.SSLContext.load_verify_locations``."""
+        super().load_verify_locations(cafile, capath, cadata)
+        trusted = list(self._trusted)
+        if cafile is not None:
+            trusted.append(read(cafile))
+        if capath is not None:
+            trusted.extend(files_in(capath))
+        if cadata:
+            trusted.append(cadata.encode("ascii") if isinstance(cadata, str) else pem_of(cadata))
+        self._trusted = trusted
+        self._settings = {}
+
+    def set_default_verify_paths(self) -> None:
+        """As ``ssl.SSLContext.set_default_verify_paths``."""
+        super().set_default_verify_paths()
+        self._trusts_defaults = True
+        self._settings = {}
+
+    def _set_alpn_protocols(self, protocols: ReadableBuffer) -> None:
+        cast("Any", super())._set_alpn_protocols(protocols)
+        rest, names = bytes(protocols), []
+        while rest:
+            names.append(rest[1 : 1 + rest[0]])
+            rest = rest[1 + rest[0] :]
+        self._alpn = names
+        self._settings = {}
+
+    @property
+    def sni_callback(self) -> Any:
+        """As ``ssl.SSLContext.sni_callback``, or a mapping of host names to contexts."""
+        return _OPENSSL.sni_callback.__get__(self) if self._by_name is None else self._by_name
+
+    @sni_callback.setter
+    def sni_callback(self, value: Any) -> None:
+        by_name: Mapping[str, ssl.SSLContext] | None = None
+        if isinstance(value, Mapping):
+            by_name = {name.lower(): context for name, context in value.items()}
+            for name, context in by_name.items():
+                if not isinstance(context, ssl.SSLContext):
+                    raise TypeError(f"sni_callback[{name!r}] is no ssl.SSLContext: {context!r}")
+
+            def value(connection: Any, name: str | None, _: ssl.SSLContext) -> None:
+                if name is not None and name.lower() in by_name:
+                    connection.context = by_name[name.lower()]
+
+        _OPENSSL.sni_callback.__set__(self, value)
+        self._by_name = by_name
+        self._settings = {}
+
+    # -- settings --------------------------------------------------------------------------------
+
+    def _settings_for(self, server_side: bool) -> _core.TLSSettings | str:
+        """Return the settings for connections that are made now, or why there are none."""
+        properties = _Properties.of(self)
+        settings = self._settings
+        made_of, made = settings.get(server_side, (None, ""))
+        # A context that is chosen by name may have changed as well.
+        if made_of != properties or self._by_name:
+            try:
+                make = self._make_server_settings if server_side else self._make_client_settings
+                made = make(properties)
+            except _NotNative as error:
+                made = str(error)
+            settings[server_side] = properties, made
+        return made
+
+    def _refuse_what_is_missing(self, properties: _Properties) -> None:
+        for is_set, why in (
+            (not hasattr(_core, "TLSConnection"), "loop_pool was built without rustls"),
+            (self._other is not None, self._other),
+            (properties.protocol not in _PROTOCOLS, "its protocol is a single version"),
+            (properties.post_handshake_auth, "post_handshake_auth is set"),
+            (properties.verify_flags & _CRL_CHECKS, "certificate revocation lists are checked"),
+            (
+                properties.verify_flags & ssl.VERIFY_ALLOW_PROXY_CERTS,
+                "proxy certificates are allowed",
+            ),
+            (_OPENSSL._msg_callback.__get__(self) is not None, "_msg_callback is set"),
+        ):
+            if is_set:
+                raise _NotNative(why)
+
+    def _make_server_settings(self, properties: _Properties) -> _core.TLSSettings | str:
+        self._refuse_what_is_missing(properties)
+        if not self._certificates_loaded:
+            raise _NotNative("a server without a certificate")
+        if self._by_name is None and _OPENSSL.sni_callback.__get__(self) is not None:
+            raise _NotNative("sni_callback is a function")
+        by_name = []
+        for name, context in (self._by_name or {}).items():
+            if not isinstance(context, SSLContext) or not context._certificates_loaded:
+                raise _NotNative(
+                    f"the context for {name!r} has no certificate that rustls could use"
+                )
+            by_name.append((name, context._certificates_loaded[-1]))
+        has_tickets = not properties.options & ssl.OP_NO_TICKET
+        return _core._tls_server_settings(
+            self._certificates_loaded[-1],
+            by_name,
+            self._roots(),
+            properties.verify_mode,
+            self._alpn,
+            properties.versions,
+            properties.num_tickets if has_tickets else 0,
+            properties.keylog_filename,
+        )
+
+    def _make_client_settings(self, properties: _Properties) -> _core.TLSSettings | str:
+        self._refuse_what_is_missing(properties)
+        return _core._tls_client_settings(
+            self._certificates_loaded[-1] if self._certificates_loaded else None,
+            self._roots() if properties.verify_mode else [],
+            bool(properties.verify_mode),
+            properties.check_hostname,
+            self._alpn,
+            properties.versions,
+            properties.keylog_filename,
+        )
+
+    def _roots(self) -> list[bytes]:
+        return [*self._trusted, *default_roots()] if self._trusts_defaults else self._trusted
+
+    # -- connections -----------------------------------------------------------------------------
+
+    def _wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool,
+        server_hostname: str | None = None,
+        *,
+        owner: ssl.SSLObject | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> Any:
+        """Make what an ``ssl.SSLObject`` calls OpenSSL by."""
+        settings = self._settings_for(server_side)
+        if isinstance(settings, str):
+            if not self._is_logged:
+                self._is_logged = True
+                log.info("OpenSSL makes the TLS connections of %r: %s", self, settings)
+        elif session is None:
+            connection = _core.TLSConnection.open(
+                settings,
+                incoming,
+                outgoing,
+                self,
+                server_hostname,
+                owner,
+                bool(_Properties.of(self).options & ssl.OP_IGNORE_UNEXPECTED_EOF),
+            )
+            if connection is not None:
+                return connection
+        return cast("Any", super())._wrap_bio(
+            incoming,
+            outgoing,
+            server_side,
+            server_hostname=server_hostname,
+            owner=owner,
+            session=session,
+        )
+
+    # -- for the native half ---------------------------------------------------------------------
+
+    def _describe_certificate(self, der: bytes) -> dict[str, Any]:
+        """Return what ``getpeercert()`` says of a certificate."""
+        return decoded(der) if self.verify_mode else {}
+
+    def _certificates(self, chain: list[bytes]) -> list[Certificate]:
+        return [Certificate(der) for der in chain]
+
+
+def create_default_context(
+    purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH,
+    *,
+    cafile: StrOrBytesPath | None = None,
+    capath: StrOrBytesPath | None = None,
+    cadata: str | ReadableBuffer | None = None,
+) -> SSLContext:
+    """Create an :class:`SSLContext` with the settings of ``ssl.create_default_context``.
+
+    Args:
+        purpose: ``ssl.Purpose.SERVER_AUTH`` for a client, ``CLIENT_AUTH`` for a server.
+        cafile: a file of trusted certificates, in PEM.
+        capath: a folder of such files.
+        cadata: such certificates themselves, as PEM text or in DER.
+            Without any of the three a client trusts the system's certificates.
+
+    Raises:
+        TypeError, ValueError: the purpose is neither.
+        OSError, ssl.SSLError: the certificates cannot be read.
+    """
+    if purpose == ssl.Purpose.SERVER_AUTH:
+        context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    elif purpose == ssl.Purpose.CLIENT_AUTH:
+        context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    elif isinstance(purpose, type(ssl.Purpose.SERVER_AUTH).__mro__[1]):
+        raise ValueError(purpose)
+    else:
+        raise TypeError(purpose)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    if cafile or capath or cadata:
+        context.load_verify_locations(cafile, capath, cadata)
+    elif context.verify_mode != ssl.CERT_NONE:
+        context.load_default_certs(purpose)
+    key_log = os.environ.get("SSLKEYLOGFILE")
+    if key_log and not sys.flags.ignore_environment:
+        context.keylog_filename = key_log
+    return context
+
+
+def _overriding(name: str, why: str) -> Any:
+    @functools.wraps(getattr(ssl.SSLContext, name))
+    def method(self: SSLContext, *args: Any, **kwargs: Any) -> Any:
+        result = getattr(super(SSLContext, self), name)(*args, **kwargs)
+        self._other = why
+        self._settings = {}
+        return result
+
+    return method
+
+
+for _name, _why in _OTHER_SETTINGS.items():
+    if hasattr(ssl.SSLContext, _name):
+        setattr(SSLContext, _name, _overriding(_name, _why))

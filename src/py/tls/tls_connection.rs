@@ -1,0 +1,460 @@
+//! A TLS connection over two `ssl.MemoryBIO`s, with the methods of `_ssl._SSLSocket`: what `ssl.SSLObject`
+//! calls OpenSSL by, answered by the TLS layer.
+//!
+//! In: ciphertext from one BIO, plaintext from a program. Out: plaintext, ciphertext into the other BIO, the
+//! exceptions of `ssl`. Threads: as an `ssl.SSLObject`, it is for one thread at a time; several do no harm to
+//! memory, but to each other's data.
+
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use super::tls_errors::{failure, misuse, want_read, zero_return};
+use super::tls_settings::{Side, TlsSettings};
+use super::tls_state::{Connected, KEPT, SCRATCH, Scratch};
+use crate::py::cpython::alloc;
+use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::names::intern;
+use crate::py::cpython::object::Ref;
+use crate::py::cpython::payload::Borrowed;
+use crate::py::cpython::returned::Returned;
+use crate::sync::{Mutex, MutexGuard};
+use crate::tls::{Ciphertext, Failure, Negotiated, Session, Version};
+
+/// See the head of this file. Made by `ssl.SSLContext.wrap_bio` of a native context.
+#[pyclass(frozen, module = "loop_pool._core", name = "TLSConnection", weakref)]
+pub(crate) struct TlsConnection {
+    connected: Mutex<Connected>,
+    incoming: Py<PyAny>,
+    outgoing: Py<PyAny>,
+    #[pyo3(get)]
+    context: Py<PyAny>,
+    #[pyo3(get)]
+    server_hostname: Option<Py<PyAny>>,
+    /// A weak reference to the `ssl.SSLObject`.
+    owner: Option<Py<PyAny>>,
+    server_side: bool,
+    /// The end of the stream counts as the peer's word that it sends no more.
+    suppresses_eof: bool,
+}
+
+/// The connection of the TLS layer's that an object is.
+#[inline(always)]
+pub(super) fn native<'a>(py: Python<'a>, object: &'a Ref) -> Option<&'a TlsConnection> {
+    object.as_py().bind(py).cast_exact::<TlsConnection>().ok().map(Bound::get)
+}
+
+/// What one message of ciphertext said.
+pub(super) struct Decrypted<'py> {
+    pub(super) plaintext: Option<Bound<'py, PyBytes>>,
+    /// The peer sends no more.
+    pub(super) is_end: bool,
+    pub(super) error: Option<PyErr>,
+}
+
+impl TlsConnection {
+    /// Calls `f` with the state and the thread's memory, and gives what is to be sent to the outgoing BIO.
+    fn with<R>(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&mut Connected, &mut Scratch) -> Result<R, Failure>,
+    ) -> PyResult<R> {
+        let (done, to_send) = SCRATCH.with_borrow_mut(|scratch| {
+            let done = f(&mut self.lock(py), scratch);
+            // Also after a failure: an alert says so to the peer.
+            let to_send = &mut scratch.to_send;
+            let made = (!to_send.is_empty()).then(|| alloc::bytes(py, to_send.bytes()));
+            to_send.clear();
+            (done, made)
+        });
+        if let Some(bytes) = to_send {
+            self.outgoing.bind(py).call_method1(intern!(py, "write"), (bytes?,))?;
+        }
+        done.map_err(|error| failure(py, &error))
+    }
+
+    /// Takes what has come in. Says whether nothing more will.
+    fn pump(&self, py: Python<'_>) -> PyResult<bool> {
+        let incoming = self.incoming.bind(py);
+        let data = incoming.call_method0(intern!(py, "read"))?;
+        let data = data.cast::<PyBytes>()?.as_bytes();
+        if data.is_empty() {
+            return incoming.getattr(intern!(py, "eof"))?.is_truthy();
+        }
+        self.with(py, |connected, scratch| connected.keep(scratch, data))?;
+        Ok(false)
+    }
+
+    /// Goes on with the handshake, until it is finished.
+    ///
+    /// # Errors
+    /// `ssl.SSLWantReadError` if more of the peer is needed; if the handshake has failed.
+    fn handshake(&self, py: Python<'_>) -> PyResult<()> {
+        let is_handshaking = self.with(py, |connected, scratch| {
+            std::mem::swap(&mut connected.first, &mut scratch.to_send);
+            Ok(connected.session.is_handshaking())
+        })?;
+        if !is_handshaking {
+            return Ok(());
+        }
+        let ended = self.pump(py)?;
+        if !self.lock(py).session.is_handshaking() {
+            return Ok(());
+        }
+        if ended {
+            return self.with(py, |connected, _| connected.session.receive_end());
+        }
+        Err(want_read(py))
+    }
+
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Connected> {
+        lock_attached(py, &self.connected)
+    }
+
+    /// Makes sure that there is plaintext to be read. `false`: the peer sends no more.
+    fn fill(&self, py: Python<'_>) -> PyResult<bool> {
+        if !self.lock(py).unread().is_empty() {
+            return Ok(true);
+        }
+        self.handshake(py)?;
+        let mut ended = false;
+        if self.lock(py).unread().is_empty() {
+            ended = self.pump(py)?;
+        }
+        let mut connected = self.lock(py);
+        if !connected.unread().is_empty() {
+            return Ok(true);
+        }
+        connected.is_end_read = connected.session.is_peer_closed();
+        let (is_end, is_closed) = (connected.session.is_peer_closed(), connected.is_closed);
+        drop(connected);
+        if is_end || (ended && self.suppresses_eof) {
+            return if is_closed { Err(zero_return(py)) } else { Ok(false) };
+        }
+        if ended {
+            self.with(py, |connected, _| connected.session.receive_end())?;
+        }
+        Err(want_read(py))
+    }
+
+    /// Takes a message of ciphertext and says what it says: the way without BIOs, in the ordinary state.
+    ///
+    /// The handshake is finished, and nothing that came earlier waits.
+    pub(super) fn decrypt<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Decrypted<'py>> {
+        let received = self.with(py, |connected, scratch| {
+            scratch.plaintext.clear();
+            let received = Connected::receive(&mut connected.session, scratch, data);
+            // Our caller hands the end on.
+            connected.is_end_read = connected.session.is_peer_closed();
+            received
+        });
+        let plaintext = SCRATCH.with_borrow_mut(|Scratch { plaintext, .. }| {
+            let made = (!plaintext.is_empty()).then(|| alloc::bytes(py, plaintext)).transpose();
+            plaintext.clear();
+            if plaintext.capacity() > KEPT {
+                *plaintext = Vec::new();
+            }
+            made
+        })?;
+        Ok(match received {
+            Ok(received) => Decrypted { plaintext, is_end: received.is_end, error: None },
+            Err(error) => Decrypted { plaintext, is_end: false, error: Some(error) },
+        })
+    }
+
+    /// Whether there is something decrypted that the program has not read, if only the end.
+    pub(super) fn has_unread(&self, py: Python<'_>) -> bool {
+        self.lock(py).has_more()
+    }
+
+    /// Encrypts data as one or more pieces to be sent, each of which is given to `send`; says how many bytes
+    /// were taken. The handshake is finished.
+    pub(super) fn encrypt(
+        &self,
+        py: Python<'_>,
+        mut data: &[u8],
+        mut send: impl FnMut(Bound<'_, PyBytes>) -> PyResult<()>,
+    ) -> PyResult<usize> {
+        let mut taken = 0;
+        while !data.is_empty() {
+            let (count, records) = SCRATCH.with_borrow_mut(|Scratch { to_send, .. }| {
+                let count = self.lock(py).session.send(data, to_send);
+                let records = alloc::bytes(py, to_send.bytes());
+                to_send.clear();
+                (count, records)
+            });
+            let count = count.map_err(|error| failure(py, &error))?;
+            if count == 0 {
+                break;
+            }
+            send(records?)?;
+            taken += count;
+            data = &data[count..];
+        }
+        Ok(taken)
+    }
+
+    fn negotiated(&self, py: Python<'_>) -> Option<Negotiated> {
+        self.lock(py).session.negotiated()
+    }
+}
+
+/// The name of a version, as OpenSSL gives it.
+fn name_of(version: Version) -> &'static str {
+    match version {
+        Version::Tls10 => "TLSv1",
+        Version::Tls11 => "TLSv1.1",
+        Version::Tls12 => "TLSv1.2",
+        Version::Tls13 => "TLSv1.3",
+    }
+}
+
+#[pymethods]
+#[allow(clippy::unused_self, reason = "they are methods of Python's")]
+impl TlsConnection {
+    /// `None` if a client's `server_hostname` is one that rustls does not know as a name or an address.
+    #[staticmethod]
+    #[allow(clippy::too_many_arguments, reason = "those of `_wrap_bio`, and the settings")]
+    #[pyo3(signature = (settings, incoming, outgoing, context, server_hostname, owner, suppresses_eof))]
+    fn open(
+        py: Python<'_>,
+        settings: &Bound<'_, TlsSettings>,
+        incoming: Py<PyAny>,
+        outgoing: Py<PyAny>,
+        context: Py<PyAny>,
+        server_hostname: Option<Bound<'_, PyAny>>,
+        owner: Option<Bound<'_, PyAny>>,
+        suppresses_eof: bool,
+    ) -> PyResult<Option<Self>> {
+        let mut first = Ciphertext::default();
+        let session = match &settings.get().0 {
+            Side::Server(settings) => Session::server(settings),
+            Side::Client(settings) => {
+                let Some(name) = &server_hostname else { return Ok(None) };
+                let name = name.extract::<String>()?;
+                if !Session::is_server_name(&name) {
+                    return Ok(None);
+                }
+                Session::client(settings, &name, &mut first)
+            }
+        };
+        let session = session.map_err(|error| failure(py, &error))?;
+        let owner = owner.map(|owner| pyo3::types::PyWeakrefReference::new(&owner)).transpose()?;
+        Ok(Some(Self {
+            connected: Mutex::new(Connected::new(session, first)),
+            incoming,
+            outgoing,
+            context,
+            server_hostname: server_hostname.map(Bound::unbind),
+            owner: owner.map(|owner| owner.into_any().unbind()),
+            server_side: matches!(settings.get().0, Side::Server(_)),
+            suppresses_eof,
+        }))
+    }
+
+    #[getter]
+    fn server_side(&self) -> bool {
+        self.server_side
+    }
+
+    #[getter]
+    fn owner<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.owner.as_ref().map(|owner| owner.bind(py).call0()).transpose()
+    }
+
+    /// Sessions are resumed by tickets, of which the settings keep those of clients.
+    #[getter]
+    fn session(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn session_reused(&self, py: Python<'_>) -> bool {
+        self.negotiated(py).is_some_and(|negotiated| negotiated.is_resumed)
+    }
+
+    fn do_handshake(&self, py: Python<'_>) -> PyResult<()> {
+        self.handshake(py)
+    }
+
+    /// Whether a read brings something without more of the peer's, if only the end.
+    fn has_more(&self, py: Python<'_>) -> bool {
+        self.has_unread(py)
+    }
+
+    fn pending(&self, py: Python<'_>) -> Returned<usize> {
+        Returned(self.lock(py).unread().len())
+    }
+
+    #[pyo3(signature = (size, buffer=None, /))]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        size: isize,
+        buffer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(buffer) = buffer else {
+            let Ok(size) = usize::try_from(size) else {
+                return Err(alloc::value_error(py, "size should not be negative"));
+            };
+            let mut taken = Vec::new();
+            if size > 0 && self.fill(py)? {
+                taken = self.lock(py).take(size);
+            }
+            return Ok(alloc::bytes(py, &taken)?.into_any());
+        };
+        let mut lent = Borrowed::new(buffer, true)?;
+        let room = lent.bytes_mut();
+        let limit = match usize::try_from(size) {
+            Ok(size) if size > 0 => size.min(room.len()),
+            _ => room.len(),
+        };
+        let mut count = 0;
+        if limit > 0 && self.fill(py)? {
+            let taken = self.lock(py).take(limit);
+            count = taken.len();
+            room[..count].copy_from_slice(&taken);
+        }
+        Ok(alloc::int(py, count)?.into_any())
+    }
+
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Returned<usize>> {
+        let lent = Borrowed::new(data, false)?;
+        if self.lock(py).is_closed {
+            return Err(misuse(py, "PROTOCOL_IS_SHUTDOWN"));
+        }
+        self.handshake(py)?;
+        let outgoing = self.outgoing.bind(py);
+        let count = self.encrypt(py, lent.bytes(), |records| {
+            outgoing.call_method1(intern!(py, "write"), (records,)).map(drop)
+        })?;
+        Ok(Returned(count))
+    }
+
+    /// Says that nothing more will be sent, and waits for the peer to say the same.
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        if self.lock(py).session.is_handshaking() {
+            return Err(misuse(py, "SHUTDOWN_WHILE_IN_INIT"));
+        }
+        self.with(py, |connected, scratch| {
+            connected.session.close(&mut scratch.to_send);
+            connected.is_closed = true;
+            Ok(())
+        })?;
+        let ended = self.pump(py)?;
+        let connected = self.lock(py);
+        if !connected.unread().is_empty() {
+            drop(connected);
+            return Err(misuse(py, "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"));
+        }
+        let is_over = connected.session.is_peer_closed() || (ended && self.suppresses_eof);
+        drop(connected);
+        if is_over {
+            return Ok(());
+        }
+        if ended {
+            return self.with(py, |connected, _| connected.session.receive_end());
+        }
+        Err(want_read(py))
+    }
+
+    #[pyo3(signature = (binary_form=false, /))]
+    fn getpeercert<'py>(
+        &self,
+        py: Python<'py>,
+        binary_form: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let connected = self.lock(py);
+        if connected.session.is_handshaking() {
+            drop(connected);
+            return Err(alloc::error::<PyValueError>(py, "handshake not done yet"));
+        }
+        let certificate = connected.session.peer_certificates().next().map(<[u8]>::to_vec);
+        drop(connected);
+        let Some(certificate) = certificate else { return Ok(None) };
+        let certificate = alloc::bytes(py, &certificate)?;
+        if binary_form {
+            return Ok(Some(certificate.into_any()));
+        }
+        // It says nothing of a certificate that was not verified.
+        let context = self.context.bind(py);
+        context.call_method1(intern!(py, "_describe_certificate"), (certificate,)).map(Some)
+    }
+
+    /// The peer's certificates, as objects with the methods of `_ssl.Certificate`; `None` without any.
+    fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let connected = self.lock(py);
+        let all: Vec<Vec<u8>> = connected.session.peer_certificates().map(<[u8]>::to_vec).collect();
+        drop(connected);
+        if all.is_empty() {
+            return Ok(None);
+        }
+        let mut made = Vec::new();
+        for each in all {
+            made.push(alloc::bytes(py, &each)?);
+        }
+        let context = self.context.bind(py);
+        let made = alloc::list(py, &made)?;
+        context.call_method1(intern!(py, "_certificates"), (made,)).map(Some)
+    }
+
+    fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.get_unverified_chain(py)
+    }
+
+    fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let protocol = self.negotiated(py).and_then(|negotiated| negotiated.alpn);
+        let named = protocol.map(|name| alloc::text(py, &String::from_utf8_lossy(&name)));
+        Ok(named.transpose()?.map(Bound::into_any))
+    }
+
+    fn cipher<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(negotiated) = self.negotiated(py) else { return Ok(None) };
+        let cipher = negotiated.cipher;
+        let name = alloc::text(py, cipher.name)?.into_any();
+        let version = alloc::text(py, name_of(negotiated.version))?.into_any();
+        let bits = alloc::int(py, cipher.bits)?.into_any();
+        alloc::tuple(py, [name, version, bits]).map(Some)
+    }
+
+    /// Of a server, the cipher that was chosen: rustls does not say what else a client has offered.
+    fn shared_ciphers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let chosen = if self.server_side { self.cipher(py)? } else { None };
+        chosen.map(|chosen| Ok(alloc::list(py, &[chosen])?.into_any())).transpose()
+    }
+
+    fn compression(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    fn version(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let version = self.negotiated(py).map(|negotiated| name_of(negotiated.version));
+        let named = version.map(|name| alloc::text(py, name)).transpose()?;
+        Ok(named.map(|name| name.into_any().unbind()))
+    }
+
+    /// TLS 1.3 has no "tls-unique", and rustls does not give the one of TLS 1.2.
+    #[pyo3(signature = (cb_type="tls-unique"))]
+    fn get_channel_binding(&self, py: Python<'_>, cb_type: &str) -> PyResult<Option<Py<PyAny>>> {
+        if cb_type == "tls-unique" {
+            return Ok(None);
+        }
+        let said = format!("'{cb_type}' channel binding type not implemented");
+        Err(alloc::error::<PyValueError>(py, said))
+    }
+
+    fn verify_client_post_handshake(&self, py: Python<'_>) -> PyResult<()> {
+        let said = "a native context has no post-handshake authentication";
+        Err(alloc::error::<PyNotImplementedError>(py, said))
+    }
+
+    // There is no `__clear__`: nothing of these leads back here, but for a program's own attributes.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.incoming)?;
+        visit.call(&self.outgoing)?;
+        visit.call(&self.context)?;
+        visit.call(&self.server_hostname)?;
+        visit.call(&self.owner)
+    }
+}

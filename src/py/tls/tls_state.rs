@@ -1,0 +1,108 @@
+//! A TLS connection's state between the calls of its object, and the thread's memory that they use.
+
+use std::cell::RefCell;
+
+use crate::tls::{Ciphertext, Failure, MIN_SCRATCH, Received, Session};
+
+/// More than this of a thread's memory is given back after use.
+pub(super) const KEPT: usize = 512 * 1024;
+
+/// A thread's memory for what is decrypted and encrypted.
+pub(super) struct Scratch {
+    ciphertext: Vec<u8>,
+    pub(super) plaintext: Vec<u8>,
+    pub(super) to_send: Ciphertext,
+}
+
+thread_local! {
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        ciphertext: vec![0; MIN_SCRATCH],
+        plaintext: Vec::new(),
+        to_send: Ciphertext::default(),
+    });
+}
+
+/// One connection's state.
+pub(super) struct Connected {
+    pub(super) session: Session,
+    /// Plaintext that nobody has read yet, from `read` on.
+    plaintext: Vec<u8>,
+    read: usize,
+    /// What is to be sent and was not asked for yet: a client's first message.
+    pub(super) first: Ciphertext,
+    /// That the program sends no more has been said.
+    pub(super) is_closed: bool,
+    /// That the peer sends no more has been read.
+    pub(super) is_end_read: bool,
+}
+
+impl Connected {
+    pub(super) fn new(session: Session, first: Ciphertext) -> Self {
+        let (plaintext, read) = (Vec::new(), 0);
+        Self { session, plaintext, read, first, is_closed: false, is_end_read: false }
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.plaintext[self.read..]
+    }
+
+    /// Whether a read would bring something of what was decrypted, if only the end.
+    pub(super) fn has_more(&self) -> bool {
+        !self.unread().is_empty() || (self.session.is_peer_closed() && !self.is_end_read)
+    }
+
+    /// Takes ciphertext of any length. What it says is appended to `plaintext`, what is to be answered to
+    /// `scratch.to_send`.
+    pub(super) fn receive(
+        session: &mut Session,
+        scratch: &mut Scratch,
+        mut data: &[u8],
+    ) -> Result<Received, Failure> {
+        let Scratch { ciphertext, plaintext, to_send } = scratch;
+        let mut all = Received::default();
+        loop {
+            let start = session.restore(ciphertext);
+            let count = data.len().min(ciphertext.len() - start);
+            let end = start + count;
+            ciphertext[start..end].copy_from_slice(&data[..count]);
+            let received = session.receive(&mut ciphertext[..end], to_send, &mut |record| {
+                plaintext.extend_from_slice(record);
+            })?;
+            all.is_end |= received.is_end;
+            all.is_handshaken |= received.is_handshaken;
+            all.plaintext += received.plaintext;
+            data = &data[count..];
+            if data.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// As `receive`, and keeps the plaintext to be read later.
+    pub(super) fn keep(&mut self, scratch: &mut Scratch, data: &[u8]) -> Result<(), Failure> {
+        scratch.plaintext.clear();
+        let received = Self::receive(&mut self.session, scratch, data);
+        if self.unread().is_empty() {
+            self.plaintext.clear();
+            self.read = 0;
+        }
+        self.plaintext.extend_from_slice(&scratch.plaintext);
+        received.map(|_| ())
+    }
+
+    /// Takes up to `limit` bytes of what was decrypted.
+    pub(super) fn take(&mut self, limit: usize) -> Vec<u8> {
+        let count = limit.min(self.unread().len());
+        if self.read == 0 && count == self.plaintext.len() {
+            // An idle connection keeps nothing.
+            return std::mem::take(&mut self.plaintext);
+        }
+        let taken = self.unread()[..count].to_vec();
+        self.read += count;
+        if self.unread().is_empty() {
+            self.plaintext = Vec::new();
+            self.read = 0;
+        }
+        taken
+    }
+}
