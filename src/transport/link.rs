@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::write_choice::Writes;
 use super::{Close, Descriptor, Ending, Flow, Registrar, Schedule, Source, State, WriteClaim};
 use crate::id::IoToken;
 use crate::reactor::{Edges, Handle};
@@ -58,6 +59,7 @@ pub struct Link {
     state: State,
     ending: Ending,
     flow: Flow,
+    writes: Writes,
     /// Whether the reactor cannot watch the descriptor: nothing is ever read from it.
     unwatched: AtomicBool,
     /// Whether the reactor reports that there is room to write; it is asked to when first needed.
@@ -77,6 +79,7 @@ impl Link {
             state: State::new(),
             ending: Ending::new(),
             flow: Flow::new(resumes_empty),
+            writes: Writes::default(),
             unwatched: AtomicBool::new(false),
             write_armed: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
@@ -124,6 +127,12 @@ impl Link {
     #[inline(always)]
     pub fn flow(&self) -> &Flow {
         &self.flow
+    }
+
+    /// When it was written to.
+    #[inline(always)]
+    pub(super) fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// The token under which it is registered; `None` before.

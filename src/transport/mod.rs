@@ -47,7 +47,7 @@ pub use source::{
 };
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};
-pub use write_choice::{Corked, SendChoice, WriteChoice};
+pub use write_choice::{Batch, Corked, SendChoice, WriteChoice};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]
