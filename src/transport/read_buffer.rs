@@ -11,16 +11,22 @@ const KEPT: usize = 8 * 1024;
 /// Bytes in the order in which they came.
 #[derive(Debug)]
 pub struct ReadBuffer<B> {
-    /// The only chunk; then `joined` is empty.
-    whole: Option<B>,
-    joined: Vec<u8>,
-    /// Bytes that have been taken, of whichever of the two.
+    data: Data<B>,
+    /// Bytes of it that have been taken.
     start: usize,
+}
+
+/// What is there. One or the other, as each connection has one of these.
+#[derive(Debug)]
+enum Data<B> {
+    /// The only chunk, as it came.
+    Whole(B),
+    Joined(Vec<u8>),
 }
 
 impl<B> Default for ReadBuffer<B> {
     fn default() -> Self {
-        Self { whole: None, joined: Vec::new(), start: 0 }
+        Self { data: Data::Joined(Vec::new()), start: 0 }
     }
 }
 
@@ -28,9 +34,9 @@ impl<B: Buffer> ReadBuffer<B> {
     /// What is there.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        match &self.whole {
-            Some(whole) => &whole.bytes()[self.start..],
-            None => &self.joined[self.start..],
+        match &self.data {
+            Data::Whole(whole) => &whole.bytes()[self.start..],
+            Data::Joined(joined) => &joined[self.start..],
         }
     }
 
@@ -41,32 +47,46 @@ impl<B: Buffer> ReadBuffer<B> {
         if self.bytes().is_empty()
             && let Some(whole) = keep()
         {
-            self.start = 0;
-            self.joined.clear();
-            return self.whole.replace(whole);
+            return self.replace(Data::Whole(whole));
         }
-        let spent = self.join();
-        self.joined.extend_from_slice(data);
-        spent
+        match &mut self.data {
+            Data::Joined(joined) => {
+                // Room in front, if to make it costs less than it gives.
+                if self.start > joined.len() / 2 {
+                    joined.drain(..self.start);
+                    self.start = 0;
+                }
+                joined.extend_from_slice(data);
+                None
+            }
+            Data::Whole(whole) => {
+                let kept = &whole.bytes()[self.start..];
+                let mut joined = Vec::with_capacity(kept.len() + data.len());
+                joined.extend_from_slice(kept);
+                joined.extend_from_slice(data);
+                self.replace(Data::Joined(joined))
+            }
+        }
     }
 
-    /// Copies the only chunk, and gives it up; makes room in front if that costs less than it gives.
-    fn join(&mut self) -> Option<B> {
-        let spent = self.whole.take();
-        if let Some(spent) = &spent {
-            self.joined.extend_from_slice(&spent.bytes()[self.start..]);
-            self.start = 0;
-        } else if self.start > self.joined.len() / 2 {
-            self.joined.drain(..self.start);
-            self.start = 0;
+    /// Keeps these data instead, of which nothing has been taken. Returns what is to be dropped.
+    fn replace(&mut self, data: Data<B>) -> Option<B> {
+        self.start = 0;
+        match std::mem::replace(&mut self.data, data) {
+            Data::Whole(whole) => Some(whole),
+            Data::Joined(_) => None,
         }
-        spent
     }
 
     /// Takes the only chunk as it came, if all of it, and nothing else, is wanted.
     #[must_use]
     pub fn take_whole(&mut self, count: usize) -> Option<B> {
-        self.whole.take_if(|whole| self.start == 0 && whole.bytes().len() == count)
+        match &self.data {
+            Data::Whole(whole) if self.start == 0 && whole.bytes().len() == count => {
+                self.replace(Data::Joined(Vec::new()))
+            }
+            _ => None,
+        }
     }
 
     /// Takes `count` bytes, which are there. Returns what is to be dropped.
@@ -77,13 +97,14 @@ impl<B: Buffer> ReadBuffer<B> {
         if !self.bytes().is_empty() {
             return None;
         }
-        self.start = 0;
-        if self.joined.capacity() > KEPT {
-            self.joined = Vec::new();
-        } else {
-            self.joined.clear();
+        if let Data::Joined(joined) = &mut self.data
+            && joined.capacity() <= KEPT
+        {
+            joined.clear();
+            self.start = 0;
+            return None;
         }
-        self.whole.take()
+        self.replace(Data::Joined(Vec::new()))
     }
 }
 
@@ -97,6 +118,14 @@ mod tests {
             let _ = buffer.feed(chunk, || Some(chunk.to_vec()));
         }
         buffer
+    }
+
+    /// Of what is joined.
+    fn capacity(buffer: &ReadBuffer<Vec<u8>>) -> usize {
+        match &buffer.data {
+            Data::Whole(_) => 0,
+            Data::Joined(joined) => joined.capacity(),
+        }
     }
 
     #[test]
@@ -141,9 +170,9 @@ mod tests {
             let _ = buffer.advance(100);
         }
         assert_eq!(buffer.bytes().len(), 1);
-        assert!(buffer.joined.capacity() < 2000, "{}", buffer.joined.capacity());
+        assert!(capacity(&buffer) < 2000, "{}", capacity(&buffer));
         let _ = buffer.feed(&vec![7; 10 * KEPT], || None);
         let _ = buffer.advance(buffer.bytes().len());
-        assert_eq!(buffer.joined.capacity(), 0);
+        assert_eq!(capacity(&buffer), 0);
     }
 }

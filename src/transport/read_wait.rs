@@ -21,19 +21,20 @@ pub enum WaitPhase<O> {
 #[must_use = "they are to be called, or dropped outside of the lock"]
 pub struct Callbacks<C> {
     first: Option<C>,
-    more: Vec<C>,
+    #[allow(clippy::box_collection, reason = "few waits have any, and each connection has a wait")]
+    more: Option<Box<Vec<C>>>,
 }
 
 impl<C> Default for Callbacks<C> {
     fn default() -> Self {
-        Self { first: None, more: Vec::new() }
+        Self { first: None, more: None }
     }
 }
 
 impl<C> Callbacks<C> {
     /// Them, in the order in which they came.
     fn iter(&self) -> impl Iterator<Item = &C> {
-        self.first.iter().chain(&self.more)
+        self.first.iter().chain(self.more.iter().flat_map(|more| more.iter()))
     }
 }
 
@@ -42,7 +43,7 @@ impl<C> IntoIterator for Callbacks<C> {
     type IntoIter = std::iter::Chain<std::option::IntoIter<C>, std::vec::IntoIter<C>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+        self.first.into_iter().chain(self.more.map_or_else(Vec::new, |more| *more))
     }
 }
 
@@ -116,7 +117,7 @@ impl<O, C> ReadWait<O, C> {
         if self.callbacks.first.is_none() {
             self.callbacks.first = Some(callback);
         } else {
-            self.callbacks.more.push(callback);
+            self.callbacks.more.get_or_insert_default().push(callback);
         }
         Ok(())
     }
@@ -127,7 +128,10 @@ impl<O, C> ReadWait<O, C> {
         let all = std::mem::take(&mut self.callbacks).into_iter();
         let (removed, kept): (Vec<_>, Vec<_>) = all.partition(is_one);
         let mut kept = kept.into_iter();
-        self.callbacks = Callbacks { first: kept.next(), more: kept.collect() };
+        let first = kept.next();
+        let more: Vec<_> = kept.collect();
+        let more = (!more.is_empty()).then(|| Box::new(more));
+        self.callbacks = Callbacks { first, more };
         removed
     }
 }

@@ -111,7 +111,11 @@ pub struct ReadProgress {
     /// Bytes at the beginning of the buffer that have no separator in them.
     searched: usize,
     /// Of [`Wanted::All`]: what has been taken so far.
-    collected: Vec<u8>,
+    #[allow(
+        clippy::box_collection,
+        reason = "few reads have any, and each connection waits in one"
+    )]
+    collected: Option<Box<Vec<u8>>>,
     /// Bytes that were there at the last look, and not enough.
     seen: usize,
     /// It has waited.
@@ -133,9 +137,9 @@ impl ReadProgress {
     #[must_use]
     pub fn collect(&mut self, block: &[u8]) -> Option<Vec<u8>> {
         if block.is_empty() {
-            return Some(std::mem::take(&mut self.collected));
+            return Some(self.collected.take().map_or_else(Vec::new, |collected| *collected));
         }
-        self.collected.extend_from_slice(block);
+        self.collected.get_or_insert_default().extend_from_slice(block);
         None
     }
 }

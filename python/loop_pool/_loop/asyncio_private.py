@@ -41,9 +41,12 @@ and ``_stream_reader_wr``;                  without a Python frame, if the two c
 ``_protocol``, ``_reader``, ``_loop``
 ``StreamReaderProtocol._stream_reader``,    likewise, of their protocols; ``connection_made`` is
 ``_stream_reader_wr``, ``_strong_reader``,  ours, as asyncio's would make a writer of asyncio's;
-``_client_connected_cb``, ``_over_ssl``,    ``connection_lost`` asks ``_closed`` for its exception
-``_connection_lost``, ``_paused``,
-``_closed``, ``_task``, ``_transport``
+``_client_connected_cb``, ``_over_ssl``,    ``__init__``, ``connection_lost`` too, as asyncio's make
+``_connection_lost``, ``_paused``,          a future and a deque that few connections need
+``_closed``, ``_task``, ``_transport``,
+``_drain_waiters``, ``_drain_helper``,
+``_reject_connection``,
+``FlowControlMixin``
 ==========================================  ======================================================
 """
 
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FlowControlMixin = transports._FlowControlMixin
+StreamFlowControl = streams.FlowControlMixin
 SendfileMode = constants._SendfileMode
 get_loop_code = mixins._LoopBoundMixin._get_loop.__code__  # type: ignore[attr-defined]
 ensure_future_code = tasks.ensure_future.__code__

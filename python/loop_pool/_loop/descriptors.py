@@ -34,6 +34,10 @@ _descriptors = threading.RLock()
 any thread may ask for the socket at any time. Re-entrant, as a finalizer may close one then."""
 
 
+_KEPT = frozenset(("socket", "sockname", "peername"))
+"""What ``get_extra_info`` knows."""
+
+
 class KeepsDescriptor(_Transport):
     """What a stream transport does with its descriptor."""
 
@@ -47,6 +51,8 @@ class KeepsDescriptor(_Transport):
         """Return ``socket``, ``sockname`` or ``peername``. As asyncio's transports. Any thread."""
         extra = self._extra
         if extra is None:
+            if name not in _KEPT:
+                return default
             extra = self._make_extra()
         return extra.get(name, default)
 

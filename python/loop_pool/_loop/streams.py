@@ -10,9 +10,11 @@ otherwise undefined, as in asyncio.
 from __future__ import annotations
 
 import asyncio
+import collections
 import functools
 import sys
 import warnings
+import weakref
 from asyncio import format_helpers
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ from .transports import StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+# What an idle connection costs is mostly the objects of this module. So all that each has is in
+# slots, and is set through another name than `self`: for every name that a class sets on `self`,
+# CPython reserves room in each instance, beside the slots.
 
 LIMIT = 2**16
 """Bytes that a reader keeps before it may pause its transport, if nothing else is said."""
@@ -75,14 +81,17 @@ class StreamReader(_core.StreamReaderCore, asyncio.StreamReader):
     def __init__(self, limit: int = LIMIT, loop: asyncio.AbstractEventLoop | None = None) -> None:
         if limit <= 0:
             raise ValueError("Limit cannot be <= 0")
-        self._limit = int(min(limit, sys.maxsize))
-        self._loop = asyncio.get_event_loop() if loop is None else loop
-        self._exception = None
-        self._transport = None
-        self._waiter = None
-        self._woken = _done_future(self._loop)
-        if self._loop.get_debug():
-            self._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+        if loop is None:
+            loop = asyncio.get_event_loop()
+        this = self
+        this._limit = int(min(limit, sys.maxsize))
+        this._loop = loop
+        this._exception = None
+        this._transport = None
+        this._waiter = None
+        this._woken = _done_future(loop)
+        if loop.get_debug():
+            this._source_traceback = format_helpers.extract_stack(sys._getframe(1))
 
     @property
     def _buffer(self) -> _Buffer:
@@ -110,10 +119,11 @@ class StreamWriter(asyncio.StreamWriter):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         assert reader is None or isinstance(reader, asyncio.StreamReader)
-        self._transport = transport
-        self._protocol = protocol
-        self._reader = reader
-        self._loop = loop
+        this = self
+        this._transport = transport
+        this._protocol = protocol
+        this._reader = reader
+        this._loop = loop
 
     async def _drain_later(self) -> None:
         """What ``drain`` returns when there is something to wait for, or to raise."""
@@ -151,31 +161,106 @@ class StreamWriter(asyncio.StreamWriter):
         super().__del__(warnings)
 
 
-class StreamProtocol(asyncio.StreamReaderProtocol):
-    """An ``asyncio.StreamReaderProtocol`` which feeds its reader natively."""
+class _Served:
+    """What is called when the task that serves a connection has ended."""
 
-    __slots__ = ("_connection_lost", "_paused", "_stream_reader_wr")
+    __slots__ = ("_protocol", "_transport")
+
+    def __init__(self, protocol: StreamProtocol, transport: Any) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def __call__(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._transport.close()
+            return
+        exc = task.exception()
+        if exc is not None:
+            self._protocol._report(exc, self._transport)
+
+
+class StreamProtocol(asyncio.StreamReaderProtocol):
+    """An ``asyncio.StreamReaderProtocol`` which feeds its reader natively.
+
+    What few connections need, or need late, is made when it is needed: an idle connection has none.
+    """
+
+    __slots__ = (
+        "_client_connected_cb",
+        "_connection_lost",
+        "_loop",
+        "_paused",
+        "_stream_reader_wr",
+        "_strong_reader",
+        "_task",
+        "_transport",
+    )
+
+    _close_waiter: asyncio.Future[None] | None = None
+    _drain_waiters: Any = ()
+    _ended_by: BaseException | None = None
+    _over_ssl = False
+    _reject_connection = False
 
     if TYPE_CHECKING:
-        _closed: asyncio.Future[None]
+        _client_connected_cb: Callable[[Any, Any], Any] | None
+        _connection_lost: bool
         _loop: asyncio.AbstractEventLoop
+        _paused: bool
+        _source_traceback: Any
+        _stream_reader_wr: weakref.ref[StreamReader] | None
+        _strong_reader: Any
+        _task: asyncio.Task[Any] | None
+        _transport: Any
 
     def __init__(
         self,
-        stream_reader: StreamReader,
+        stream_reader: StreamReader | None,
         client_connected_cb: Callable[[Any, Any], Any] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(stream_reader, client_connected_cb, loop)
-        self._client_connected_cb = client_connected_cb
+        this = self
+        this._loop = asyncio.get_event_loop() if loop is None else loop
+        this._paused = False
+        this._connection_lost = False
+        this._stream_reader_wr = None if stream_reader is None else weakref.ref(stream_reader)
+        if stream_reader is not None and stream_reader._source_traceback is not None:
+            this._source_traceback = stream_reader._source_traceback
+        this._client_connected_cb = client_connected_cb
+        # Until the connection is made.
+        this._strong_reader = None if client_connected_cb is None else stream_reader
+        this._task = None
+        this._transport = None
+
+    @property
+    def _closed(self) -> asyncio.Future[None]:
+        this = self
+        waiter = this._close_waiter
+        if waiter is None:
+            waiter = this._close_waiter = this._loop.create_future()
+            if this._connection_lost:
+                this._settle(waiter)
+        return waiter
+
+    def _settle(self, waiter: asyncio.Future[None]) -> None:
+        """Tell how the connection has ended; nobody needs to ask."""
+        if waiter.done():
+            return
+        if self._ended_by is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(self._ended_by)
+            waiter.exception()
 
     def connection_made(self, transport: Any) -> None:
         """Introduce the reader to the transport, and call whoever serves the connection."""
-        self._transport = transport
+        this = self
+        this._transport = transport
         reader: StreamReader | None = asyncio_private.reader_of(self)
         if reader is not None:
             reader.set_transport(transport)
-        self._over_ssl = transport.get_extra_info("sslcontext") is not None
+        if transport.get_extra_info("sslcontext") is not None:
+            this._over_ssl = True
         serve = self._client_connected_cb
         if serve is None:
             return
@@ -185,28 +270,45 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             served = serve(reader, writer)
         except Exception as exc:
             self._report(exc, transport)
-            self._strong_reader = None
+            this._strong_reader = None
             return
         if asyncio.iscoroutine(served):
-            self._task = self._loop.create_task(served)
-            self._task.add_done_callback(lambda task: self._served(task, transport))
-        self._strong_reader = None
+            task = this._task = self._loop.create_task(served)
+            # This runs in the transport's context already: no copy is needed.
+            context = getattr(transport, "_context", None)
+            task.add_done_callback(_Served(self, transport), context=context)
+        this._strong_reader = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell whoever waits; nobody needs to ask how it ended."""
-        super().connection_lost(exc)  # type: ignore[arg-type]
-        # asyncio's finalizer does this: too late if the collector finalizes the future first.
-        closed = self._closed
-        if closed.done() and not closed.cancelled():
-            closed.exception()
-
-    def _served(self, task: asyncio.Task[Any], transport: Any) -> None:
-        if task.cancelled():
-            transport.close()
-            return
-        exc = task.exception()
+        """Tell the reader, and whoever waits for the end or to write."""
+        reader: StreamReader | None = asyncio_private.reader_of(self)
+        if reader is not None:
+            if exc is None:
+                reader.feed_eof()
+            else:
+                reader.set_exception(exc)  # type: ignore[arg-type]
+        this = self
         if exc is not None:
-            self._report(exc, transport)
+            this._ended_by = exc
+        if self._close_waiter is not None:
+            self._settle(self._close_waiter)
+        asyncio_private.StreamFlowControl.connection_lost(self, exc)  # type: ignore[arg-type]
+        this._stream_reader_wr = None
+        this._task = None
+        this._transport = None
+
+    async def _drain_helper(self) -> None:
+        this = self
+        if not this._drain_waiters:
+            this._drain_waiters = collections.deque()
+        try:
+            await super()._drain_helper()  # type: ignore[misc]
+        finally:
+            if not self._drain_waiters:
+                del self._drain_waiters
+
+    def __del__(self) -> None:
+        """Nothing is left to ask, as it is in asyncio's."""
 
     def _report(self, exc: BaseException, transport: Any) -> None:
         self._loop.call_exception_handler(

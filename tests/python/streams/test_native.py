@@ -503,6 +503,56 @@ def test_drain_waits_while_the_protocol_is_paused(run: Any) -> None:
     run(main)
 
 
+def test_several_may_drain_at_once_and_again(run: Any) -> None:
+    async def main(reader_class: Any, protocol_class: Any, writer_class: Any) -> None:
+        loop = asyncio.get_running_loop()
+        reader, transport = reader_class(), Transport()
+        protocol = protocol_class(reader, loop=loop)
+        protocol.connection_made(transport)
+        writer = writer_class(transport, protocol, reader, loop)
+        for _ in range(2):
+            protocol.pause_writing()
+            tasks = [asyncio.create_task(writer.drain()) for _ in range(3)]
+            await turns(3)
+            tasks[1].cancel()
+            await turns(3)
+            assert [task.done() for task in tasks] == [False, True, False]
+            protocol.resume_writing()
+            assert await asyncio.gather(tasks[0], tasks[2]) == [None, None]
+        protocol.pause_writing()
+        tasks = [asyncio.create_task(writer.drain()) for _ in range(2)]
+        await turns(3)
+        protocol.connection_lost(ZeroDivisionError("why"))
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(error) for error in ended] == ["why", "why"]
+        writer.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("why")], ids=["well", "error"])
+@pytest.mark.parametrize("before", [True, False])
+def test_whoever_asks_hears_how_a_connection_ended(
+    run: Any, error: Exception | None, before: bool
+) -> None:
+    async def main(reader_class: Any, protocol_class: Any, writer_class: Any) -> None:
+        loop = asyncio.get_running_loop()
+        reader, transport = reader_class(), Transport()
+        protocol = protocol_class(reader, loop=loop)
+        protocol.connection_made(transport)
+        writer = writer_class(transport, protocol, reader, loop)
+        waiting = [asyncio.create_task(writer.wait_closed())] if before else []
+        await turns(3)
+        assert not any(task.done() for task in waiting)
+        protocol.connection_lost(error)
+        waiting += [asyncio.create_task(writer.wait_closed()) for _ in range(2)]
+        for ended in await asyncio.gather(*waiting, return_exceptions=True):
+            assert ended is error
+        writer.close()
+
+    run(main)
+
+
 def test_drain_of_a_closing_transport_lets_the_loop_turn(run: Any) -> None:
     async def main(reader_class: Any, protocol_class: Any, writer_class: Any) -> None:
         loop = asyncio.get_running_loop()

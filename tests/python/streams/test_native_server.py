@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.trsock
+import collections
 import concurrent.futures
 import contextlib
 import gc
 import random
+import socket
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -206,6 +210,35 @@ def test_flow_control_holds_a_fast_sender_back() -> None:
 
     assert serve(main, handler, limit=1000) == b"%d" % size
     assert go.is_set()
+
+
+def test_an_idle_connection_has_only_what_it_needs() -> None:
+    """No socket object, no future, no deque: they would be most of what it costs."""
+
+    def costly() -> Counter[type]:
+        kinds = (asyncio.Future, asyncio.trsock.TransportSocket, collections.deque)
+        return Counter(type(thing) for thing in gc.get_objects() if type(thing) in kinds)
+
+    served: list[Any] = []
+
+    async def handler(reader: Any, writer: Any) -> None:
+        served.append(None)
+        await reader.read(1)
+        assert writer.get_extra_info("peername")[0] == "127.0.0.1"
+        writer.close()
+        await writer.wait_closed()
+
+    async def main(address: Any) -> None:
+        before = costly()
+        clients = [socket.create_connection(address) for _ in range(20)]
+        await eventually(lambda: len(served) == 20, "all are served")
+        await turns()
+        more = costly() - before
+        for client in clients:
+            client.close()
+        assert all(count < 10 for count in more.values()), more
+
+    serve(main, handler)
 
 
 def test_nothing_is_left_of_a_connection_that_has_ended(count: int) -> None:
