@@ -55,8 +55,9 @@ pub const READ_SIZE: usize = 256 * 1024;
 /// when they are copied into an object of Python's, and more than messages of 64 KiB.
 pub const STREAM_READ_SIZE: usize = 96 * 1024;
 
-/// Reads of one stream before others have a turn, while each brings as much as it may.
-pub const READS_PER_TURN: usize = 10;
+/// Reads of one stream before others have a turn, while each brings as much as it may: enough for a message
+/// of 1 MiB, which is then answered in one turn.
+pub const READS_PER_TURN: usize = 11;
 
 /// Bytes that are held back at most of what a protocol writes while its transport's turn keeps reading, or
 /// in one batch of callbacks: as much as the reads of one turn bring.
@@ -98,6 +99,10 @@ pub const BEHIND: usize = 16;
 
 /// Registered tasks looked at in one turn before the loop sleeps: some 10 microseconds.
 pub const SWEEP_PER_TURN: usize = 256;
+
+/// Callbacks that a loop has done for each of its registered tasks before it looks at all of them again, if
+/// none was added: a look at one costs a tenth of a small request.
+pub const CALLBACKS_PER_SWEEP: u64 = 8;
 
 /// Coroutines of `spawn` that a loop begins in one turn, as far as they take less than
 /// [`BEGIN_FOR`]: in between it asks the kernel.

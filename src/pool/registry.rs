@@ -22,6 +22,8 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 
+use crate::config;
+
 /// Names one loop of the process among its tasks' owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerKey(pub u32);
@@ -112,6 +114,8 @@ pub struct WeakTasks {
     due: usize,
     /// Callbacks that the loop had done when it last began to look at all.
     looked_at: u64,
+    /// Tasks that had been added by then.
+    looked_serial: u64,
     /// Entries of dead tasks removed.
     swept: u64,
 }
@@ -136,11 +140,18 @@ impl WeakTasks {
     }
 
     /// How many to look at before the loop goes to sleep, at most `limit` at a time: all, in
-    /// portions, once it has done as many callbacks as it has entries.
+    /// portions, once it has done as many callbacks as it has entries; or
+    /// [`config::CALLBACKS_PER_SWEEP`] times as many, if no task was added since the last look.
     pub fn due(&mut self, callbacks: u64, limit: usize) -> usize {
-        if self.due == 0 && callbacks.wrapping_sub(self.looked_at) >= self.queue.len() as u64 {
+        let since = callbacks.wrapping_sub(self.looked_at);
+        let entries = self.queue.len() as u64;
+        if self.due == 0
+            && since >= entries
+            && (self.serial != self.looked_serial || since >= config::CALLBACKS_PER_SWEEP * entries)
+        {
             self.due = self.queue.len();
             self.looked_at = callbacks;
+            self.looked_serial = self.serial;
         }
         let portion = self.due.min(limit).min(self.queue.len());
         self.due = if portion == 0 { 0 } else { self.due - portion };
@@ -333,7 +344,11 @@ mod tests {
             assert_eq!((weak_tasks.due(10, 4), weak_tasks.has_due()), (portion, more));
         }
         assert_eq!(weak_tasks.due(10, 4), 0);
-        assert_eq!(weak_tasks.due(20, 100), 10);
+        let later = 10 + 10 * config::CALLBACKS_PER_SWEEP;
+        assert_eq!(weak_tasks.due(later - 1, 100), 0, "none was added");
+        assert_eq!(weak_tasks.due(later, 100), 10);
+        let _ = registry.add(OWNER, 160, 10, 0, false, &mut weak_tasks);
+        assert_eq!(weak_tasks.due(later + 11, 100), 11);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::write_choice::Writes;
+use super::batch::Writes;
 use super::{Close, Descriptor, Ending, Flow, Registrar, Schedule, Source, State, WriteClaim};
 use crate::id::IoToken;
 use crate::reactor::{Edges, Handle};

@@ -7,6 +7,7 @@
 //!
 //! Must never: run a callback, drop a buffer in another thread than the owner's, or wait.
 
+mod batch;
 mod datagram;
 mod descriptor;
 mod ending;
@@ -26,6 +27,7 @@ mod stream;
 mod write_choice;
 mod write_queue;
 
+pub use batch::Batch;
 pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
 pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite, WriteGate};
@@ -47,7 +49,7 @@ pub use source::{
 };
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};
-pub use write_choice::{Batch, Corked, SendChoice, WriteChoice};
+pub use write_choice::{Corked, SendChoice, WriteChoice};
 pub use write_queue::Buffer;
 
 #[cfg(all(test, loom))]

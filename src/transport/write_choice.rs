@@ -3,9 +3,8 @@
 //! In: what a transport's words say, and whether its loop is behind. Out: the choice, which the caller
 //! acts on. Must never: write.
 
-use super::{Link, Refusal, WriteGate};
+use super::{Batch, Link, Refusal, WriteGate};
 use crate::config;
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What becomes of a call of `write`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,65 +22,6 @@ pub enum WriteChoice {
     HoldBack,
     /// What is held back is sent first. If the kernel takes it, this is held back.
     SendHeldFirst,
-}
-
-const IN_BATCH: u32 = 1 << 1;
-const NEXT_BATCH: u32 = 1 << 2;
-const AGAIN: u32 = 1 << 0;
-
-/// Which batch of callbacks a loop runs, if it runs one. After a billion of them a number comes again; a
-/// transport that was written to then is mistaken for one that was just written to, which delays one write
-/// to the end of its batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Batch(u32);
-
-impl Batch {
-    /// Between batches: nothing is held back.
-    pub const NONE: Self = Self(0);
-
-    /// The next batch begins.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.wrapping_add(NEXT_BATCH) | IN_BATCH)
-    }
-
-    /// It ends.
-    #[must_use]
-    pub fn ended(self) -> Self {
-        Self(self.0 & !IN_BATCH)
-    }
-
-    /// As a number, and back.
-    #[must_use]
-    pub fn to_word(self) -> u32 {
-        self.0
-    }
-
-    /// See [`to_word`](Self::to_word).
-    #[must_use]
-    pub fn from_word(word: u32) -> Self {
-        Self(word)
-    }
-}
-
-/// In which batch of callbacks a transport was last written to, and whether more than once. Owner only.
-#[derive(Debug, Default)]
-pub(super) struct Writes(AtomicU32);
-
-impl Writes {
-    /// Notes a write. Says whether two have come before in this batch: a third is rarely the last.
-    #[inline(always)]
-    fn are_many(&self, Batch(batch): Batch) -> bool {
-        if batch & IN_BATCH == 0 {
-            return false;
-        }
-        let last = self.0.load(Relaxed);
-        if last == batch | AGAIN {
-            return true;
-        }
-        self.0.store(if last == batch { batch | AGAIN } else { batch }, Relaxed);
-        false
-    }
 }
 
 /// How data are sent.
