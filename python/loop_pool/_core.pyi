@@ -20,6 +20,7 @@ from ._pool.spawn import PoolTask
 
 __all__ = [
     "DatagramCore",
+    "Handle",
     "ListenerCore",
     "LoopCore",
     "PoolCore",
@@ -1051,6 +1052,12 @@ class StreamReady:
 
     def close(self) -> None:
         """Do nothing, as a coroutine's that has ended."""
+
+@final
+class Handle(asyncio.Handle):
+    """What `call_soon` returns. It gets a context of its own when somebody asks for it."""
+
+    _context: contextvars.Context
 
 @final
 class TimerHandle(asyncio.TimerHandle):

@@ -90,10 +90,11 @@ impl<T> OwnerCell<T> {
     /// `f` must not reach this value again, nor run code that could (any Python).
     #[inline(always)]
     pub unsafe fn if_owner<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let mut result = None;
-        // SAFETY: handed on to our caller.
-        let _ = unsafe { self.give_owner((), |value, ()| result = Some(f(value))) };
-        result
+        if !self.is_owner() {
+            return None;
+        }
+        // SAFETY: we are the owner, and the caller vouches that `f` makes no second reference.
+        Some(self.value.with_mut(|value| f(unsafe { &mut *value })))
     }
 
     /// Calls `f` with the value owned and the one given, if the calling thread is the owner.

@@ -86,12 +86,14 @@ fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     });
     let events = py.import("asyncio.events")?;
     let class = |name| events.getattr(name)?.cast_into::<PyType>().map_err(PyErr::from);
+    let soon = event_loop::handle_types::soon_type(&class("Handle")?)?;
     let timer = event_loop::handle_types::timer_type(&class("TimerHandle")?)?;
     let threadsafe = event_loop::handle_types::threadsafe_type(&class("_ThreadSafeHandle")?)?;
+    module.add("Handle", &soon.class)?;
     module.add("TimerHandle", &timer.class)?;
     module.add("_ThreadSafeHandle", &threadsafe.class)?;
     let loop_type = py.get_type::<event_loop::core::LoopCore>();
-    let types = asyncio::state::NativeTypes { loop_type, timer, threadsafe };
+    let types = asyncio::state::NativeTypes { loop_type, soon, timer, threadsafe };
     asyncio::state::initialise(py, types)?;
     event_loop::clock_watch::initialise(py)?;
     let future = py.import("asyncio")?.getattr("futures")?.getattr("Future")?;

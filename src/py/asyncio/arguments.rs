@@ -91,16 +91,16 @@ impl<'a, const N: usize> Parsed<'a, N> {
         Ok(Self { required, rest: args.positional.get(N..).unwrap_or(&[]), context })
     }
 
-    /// The context given, or a copy of the current one.
+    /// The context that was given; `None`: none was.
     #[inline(always)]
-    fn context(&self, py: Python<'_>) -> PyResult<Ref> {
+    pub(crate) fn given_context(&self) -> Option<Ref> {
         match self.context {
             // SAFETY: attached, compared by identity.
             Some(context) if !std::ptr::eq(context, unsafe { ffi::Py_None() }) => {
                 // SAFETY: an argument is alive during the call.
-                Ok(unsafe { Ref::from_borrowed(context) })
+                Some(unsafe { Ref::from_borrowed(context) })
             }
-            _ => copy_context(py),
+            _ => None,
         }
     }
 
@@ -122,17 +122,30 @@ impl<'a, const N: usize> Parsed<'a, N> {
         }
     }
 
+    /// What a handle is to run: in the context that was given, or in a copy of the current one.
     #[inline(always)]
     pub(crate) fn scheduled(
         &self,
         py: Python<'_>,
         callback: *mut ffi::PyObject,
     ) -> PyResult<Scheduled> {
+        let context = self.given_context().map_or_else(|| copy_context(py), Ok)?;
+        self.scheduled_in(py, callback, context)
+    }
+
+    /// What a handle is to run in that context.
+    #[inline(always)]
+    pub(crate) fn scheduled_in(
+        &self,
+        py: Python<'_>,
+        callback: *mut ffi::PyObject,
+        context: Ref,
+    ) -> PyResult<Scheduled> {
         Ok(Scheduled {
             // SAFETY: an argument is alive during the call.
             callback: unsafe { Ref::from_borrowed(callback) },
             args: self.rest_tuple(py)?,
-            context: self.context(py)?,
+            context,
         })
     }
 

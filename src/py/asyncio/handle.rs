@@ -1,7 +1,6 @@
 //! asyncio's handles, created without running Python.
 //!
-//! A `call_soon` handle is a real `asyncio.Handle` whose slots are filled here. The handles of `call_later`
-//! and `call_soon_threadsafe` are instances of native subclasses: see `handle_types`.
+//! They are instances of native subclasses of asyncio's, whose slots are filled here: see `handle_types`.
 //!
 //! Slots are read and written as in CPython's free-threaded build: in the object's critical section, or
 //! before the object is shared.
@@ -14,6 +13,7 @@ use pyo3::prelude::*;
 
 use super::state::{State, state};
 use crate::py::cpython::alloc;
+use crate::py::cpython::context::copy_of;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, incref, is_unique, is_unique_shared};
 use crate::py::cpython::slots::{in_critical_section, slot};
@@ -28,8 +28,7 @@ pub(crate) struct Scheduled {
 /// Makes a handle of `kind` and fills its base slots.
 ///
 /// # Safety
-/// The thread is attached; `kind` is `asyncio.Handle` or one of our two subclasses; `loop_` is a
-/// live object.
+/// The thread is attached; `kind` is one of our subclasses; `loop_` is a live object.
 #[inline(always)]
 unsafe fn new_handle(
     py: Python<'_>,
@@ -56,19 +55,125 @@ unsafe fn new_handle(
     }
 }
 
-/// A handle for `call_soon`: a real `asyncio.Handle`.
+/// A handle for `call_soon`. `shares_context`: see [`set_shares_context`].
 ///
 /// # Safety
 /// As for [`new_handle`].
 #[inline(always)]
-pub(crate) unsafe fn new_plain(
+pub(crate) unsafe fn new_soon(
     py: Python<'_>,
     loop_: *mut ffi::PyObject,
     scheduled: Scheduled,
+    shares_context: bool,
 ) -> PyResult<Ref> {
     let state = state();
+    // SAFETY: handed on to our caller; the new object is still ours alone.
+    unsafe {
+        let handle = new_handle(py, state, state.soon.class, loop_, scheduled)?;
+        set_shares_context(handle.as_ptr(), shares_context);
+        Ok(handle)
+    }
+}
+
+/// The word that says whether the context of a handle is also that of others. Accessed as the slots are.
+///
+/// # Safety
+/// `handle` is a live instance of our type for `call_soon`.
+#[inline(always)]
+unsafe fn sharing(handle: *mut ffi::PyObject) -> *mut usize {
+    // SAFETY: the type reserved the word.
+    unsafe { handle.byte_add(state().soon.data).cast() }
+}
+
+/// Says whether the context of a handle is a copy that others have, too: nobody has entered it, nobody
+/// may, and nobody but us may see it.
+///
+/// # Safety
+/// `handle` is a live instance of our type for `call_soon`, and the caller's alone; `shares` says what is
+/// so.
+#[inline(always)]
+pub(crate) unsafe fn set_shares_context(handle: *mut ffi::PyObject, shares: bool) {
     // SAFETY: handed on to our caller.
-    unsafe { new_handle(py, state, state.handle.class, loop_, scheduled) }
+    unsafe { *sharing(handle) = usize::from(shares) }
+}
+
+/// Whether it is so: see [`set_shares_context`].
+///
+/// # Safety
+/// `handle` is a live instance of our type for `call_soon`, and the caller's alone.
+#[inline(always)]
+pub(crate) unsafe fn shares_context(handle: *mut ffi::PyObject) -> bool {
+    // SAFETY: handed on to our caller.
+    unsafe { *sharing(handle) != 0 }
+}
+
+/// Gives a handle a context of its own, if it shares one.
+///
+/// # Errors
+/// `MemoryError`.
+///
+/// # Safety
+/// `handle` is a live instance of our type for `call_soon`; the thread is attached.
+pub(crate) unsafe fn own_context(py: Python<'_>, handle: *mut ffi::PyObject) -> PyResult<()> {
+    // SAFETY: copying a context that nobody changes runs no Python.
+    let shared = unsafe {
+        in_critical_section(handle, || {
+            let context = slot(handle, state().handle.context);
+            if *sharing(handle) == 0 {
+                return Ok(None);
+            }
+            let Some(shared) = NonNull::new(*context) else { return Ok(None) };
+            let shared = Ref::from_owned(shared);
+            match copy_of(py, &shared) {
+                Ok(own) => *context = own.into_ptr(),
+                Err(error) => {
+                    std::mem::forget(shared);
+                    return Err(error);
+                }
+            }
+            *sharing(handle) = 0;
+            Ok(Some(shared))
+        })?
+    };
+    drop(shared);
+    Ok(())
+}
+
+/// Replaces the context of a handle; null: there is none. Returns what was there.
+///
+/// # Safety
+/// `handle` is a live instance of our type for `call_soon`; `context` is a strong reference which the
+/// caller gives away, or null; the thread is attached.
+pub(crate) unsafe fn replace_context(
+    handle: *mut ffi::PyObject,
+    context: *mut ffi::PyObject,
+) -> Option<Ref> {
+    // SAFETY: swapping a slot runs no Python; the reference taken out is ours.
+    unsafe {
+        let old = in_critical_section(handle, || {
+            *sharing(handle) = 0;
+            ptr::replace(slot(handle, state().handle.context), context)
+        });
+        NonNull::new(old).map(|old| Ref::from_owned(old))
+    }
+}
+
+/// The context of a handle.
+///
+/// # Errors
+/// `MemoryError`.
+///
+/// # Safety
+/// As for [`own_context`].
+pub(crate) unsafe fn context(py: Python<'_>, handle: *mut ffi::PyObject) -> PyResult<Option<Ref>> {
+    // SAFETY: handed on to our caller; what is counted is in the slot.
+    unsafe {
+        own_context(py, handle)?;
+        Ok(in_critical_section(handle, || {
+            let context = *slot(handle, state().handle.context);
+            if context.is_null() { None } else { Some(Ref::from_borrowed(context)) }
+        }))
+    }
 }
 
 /// A handle for `call_soon_threadsafe`, in no queue.
@@ -142,7 +247,7 @@ pub(crate) unsafe fn take_scheduled(handle: *mut ffi::PyObject) -> Option<Schedu
 /// Whether weak references to a handle exist, or did.
 ///
 /// # Safety
-/// `handle` is alive, an instance of one of our two subclasses, and the caller's alone.
+/// `handle` is alive, an instance of one of our subclasses, and the caller's alone.
 #[inline(always)]
 pub(crate) unsafe fn has_weak(handle: *mut ffi::PyObject) -> bool {
     // SAFETY: the word belongs to the object.
@@ -179,7 +284,7 @@ unsafe fn take_slots(handle: *mut ffi::PyObject) -> Option<Scheduled> {
     }
 }
 
-/// Fills the slots that [`take_scheduled`] emptied.
+/// Fills the slots that [`take_scheduled`] emptied. The context is the handle's own.
 ///
 /// # Safety
 /// As for `take_scheduled`.

@@ -19,7 +19,7 @@ pub(crate) struct NativeHandle<'py> {
     pub(crate) weak: isize,
 }
 
-/// `asyncio.Handle`.
+/// `asyncio.Handle`: what every handle has.
 #[derive(Debug)]
 pub(crate) struct HandleFacts {
     pub(crate) class: *mut ffi::PyTypeObject,
@@ -33,6 +33,16 @@ pub(crate) struct HandleFacts {
     /// The word that leads to the weak references of an instance of our subclasses; it may stand before
     /// the object.
     pub(crate) weak: isize,
+}
+
+/// Our subclass of `asyncio.Handle`.
+#[derive(Debug)]
+pub(crate) struct SoonFacts {
+    pub(crate) class: *mut ffi::PyTypeObject,
+    /// All slots that hold references.
+    pub(crate) slots: [usize; 7],
+    /// What is ours.
+    pub(crate) data: usize,
 }
 
 /// Our subclass of `asyncio.TimerHandle`.
@@ -60,9 +70,10 @@ pub(crate) struct ThreadsafeFacts {
 /// All of them.
 pub(super) fn learn(
     events: &Bound<'_, PyModule>,
+    soon: NativeHandle<'_>,
     timer: NativeHandle<'_>,
     threadsafe: NativeHandle<'_>,
-) -> PyResult<(HandleFacts, TimerFacts, ThreadsafeFacts)> {
+) -> PyResult<(HandleFacts, SoonFacts, TimerFacts, ThreadsafeFacts)> {
     let py = events.py();
     let plain_class = events.getattr(intern!(py, "Handle"))?.cast_into::<PyType>()?;
     let timer_class = events.getattr(intern!(py, "TimerHandle"))?.cast_into::<PyType>()?;
@@ -78,7 +89,12 @@ pub(super) fn learn(
             repr: slot_offset(&plain_class, "_repr")?,
             context: slot_offset(&plain_class, "_context")?,
             weak: timer.weak,
-            class: plain_class.into_ptr().cast(),
+            class: plain_class.clone().into_ptr().cast(),
+        },
+        SoonFacts {
+            slots: all_slots(&plain_class)?.as_ref().try_into()?,
+            data: soon.data,
+            class: soon.class.into_ptr().cast(),
         },
         TimerFacts {
             when: slot_offset(&timer_class, "_when")?,

@@ -11,10 +11,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use super::classes::{AsyncioClasses, SocketClass};
-use super::handle_layout::{self, HandleFacts, NativeHandle, ThreadsafeFacts, TimerFacts};
+use super::handle_layout::{
+    self, HandleFacts, NativeHandle, SoonFacts, ThreadsafeFacts, TimerFacts,
+};
 use super::keywords::Keywords;
 use super::task_callbacks::TaskCallbacks;
 use crate::py::cpython::alloc;
+use crate::py::cpython::context::ContextFacts;
 use crate::py::cpython::dict_watcher::DictWatcher;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, make_immortal};
@@ -22,6 +25,7 @@ use crate::py::cpython::object::{Ref, make_immortal};
 /// The native classes, which the rooms above make.
 pub(crate) struct NativeTypes<'py> {
     pub(crate) loop_type: Bound<'py, PyType>,
+    pub(crate) soon: NativeHandle<'py>,
     pub(crate) timer: NativeHandle<'py>,
     pub(crate) threadsafe: NativeHandle<'py>,
 }
@@ -30,6 +34,7 @@ pub(crate) struct NativeTypes<'py> {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) handle: HandleFacts,
+    pub(crate) soon: SoonFacts,
     pub(crate) timer: TimerFacts,
     pub(crate) threadsafe: ThreadsafeFacts,
     pub(crate) loop_type: *mut ffi::PyTypeObject,
@@ -37,6 +42,8 @@ pub(crate) struct State {
     pub(crate) socket: SocketClass,
     pub(crate) keywords: Keywords,
     pub(crate) empty_tuple: Ref,
+    /// `None`: contexts cannot be compared.
+    pub(crate) context: Option<ContextFacts>,
     /// The callbacks of the C task, once they have been recognised.
     pub(crate) task: TaskCallbacks,
 }
@@ -77,11 +84,12 @@ pub(crate) fn initialise(py: Python<'_>, types: NativeTypes<'_>) -> PyResult<()>
     if STATE.get().is_some() {
         return Ok(());
     }
-    let NativeTypes { loop_type, timer, threadsafe } = types;
+    let NativeTypes { loop_type, soon, timer, threadsafe } = types;
     let events = py.import(intern!(py, "asyncio.events"))?;
-    let (handle, timer, threadsafe) = handle_layout::learn(&events, timer, threadsafe)?;
+    let (handle, soon, timer, threadsafe) = handle_layout::learn(&events, soon, timer, threadsafe)?;
     let state = State {
         handle,
+        soon,
         timer,
         threadsafe,
         loop_type: loop_type.into_ptr().cast(),
@@ -89,6 +97,7 @@ pub(crate) fn initialise(py: Python<'_>, types: NativeTypes<'_>) -> PyResult<()>
         socket: SocketClass::new(py)?,
         keywords: Keywords::new(py)?,
         empty_tuple: PyTuple::empty(py).into_any().into(),
+        context: ContextFacts::learn(py),
         task: TaskCallbacks::default(),
     };
     let dicts = state.classes.tracked().map(|attribute| attribute.module);

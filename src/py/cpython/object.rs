@@ -277,6 +277,13 @@ impl Ref {
         object
     }
 
+    /// Drops it where the compiler may not call the glue for that, but has to inline it.
+    #[inline(always)]
+    pub(crate) fn drop_inline(self) {
+        // SAFETY: as for `drop`.
+        unsafe { decref(self.into_ptr()) };
+    }
+
     /// The same reference as pyo3 knows it.
     #[inline(always)]
     pub(crate) fn as_py(&self) -> &Py<PyAny> {

@@ -138,7 +138,7 @@ impl Callback {
             let (handle, state) = (self.handle(), state());
             // SAFETY: a live object.
             let kind = unsafe { ffi::Py_TYPE(handle) };
-            if [state.handle.class, state.timer.class, state.threadsafe.class].contains(&kind) {
+            if [state.soon.class, state.timer.class, state.threadsafe.class].contains(&kind) {
                 // SAFETY: the type was checked, and with it the layout. The address is not followed.
                 let context = unsafe { handle::context_address(handle) };
                 prefetch(std::ptr::without_provenance(context));

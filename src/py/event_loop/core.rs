@@ -9,6 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
+use super::context_sharing::SharedContext;
 use super::flags::LoopFlags;
 use super::loop_tasks::LoopTasks;
 use super::owner_thread::OwnerThread;
@@ -49,6 +50,8 @@ pub(crate) struct OwnerExtension {
     pub(crate) loop_worker: Option<Box<LoopWorker>>,
     /// The keywords of its futures and tasks, while it runs: they refer to the loop.
     pub(crate) keywords: Option<Ref>,
+    /// What callbacks that are scheduled in a row share, while it runs.
+    pub(crate) shared_context: SharedContext,
     /// The tasks that `_enter_task` has made current, each with what was shown before.
     pub(crate) entered: Vec<(usize, Ref)>,
     /// Transports that have held back what was written to them, in this batch of callbacks.

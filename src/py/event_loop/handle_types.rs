@@ -1,5 +1,5 @@
-//! The native subclasses of asyncio's handles. They add a timer's key or a lock to asyncio's slots (PEP
-//! 697), and a `cancel` that runs no Python.
+//! The native subclasses of asyncio's handles. They add a word, a timer's key or a lock to asyncio's slots
+//! (PEP 697), and what goes with it.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{self};
@@ -8,16 +8,67 @@ use std::sync::atomic::AtomicU64;
 use super::callback::Callback;
 use super::handle_slots::{Posted, lock_threadsafe, loop_of};
 use super::scheduling::{self, NotOwner};
-use crate::py::asyncio::handle::{has_weak, is_cancelled, keep_repr, mark_cancelled};
+use crate::py::asyncio::handle::{self, has_weak, is_cancelled, keep_repr, mark_cancelled};
 use crate::py::asyncio::handle_layout::NativeHandle;
 use crate::py::asyncio::state::state;
+use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{method_def, raise};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, decref, make_immortal};
 use crate::py::cpython::slots::slot;
+use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
+
+unsafe extern "C" fn soon_context(
+    handle: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    raise(|py| {
+        // SAFETY: the descriptor has checked the type; the caller holds the handle.
+        let context = unsafe { handle::context(py, handle)? };
+        match context {
+            Some(context) => Ok(context.into_ptr()),
+            None => Err(alloc::error::<PyAttributeError>(py, "_context")),
+        }
+    })
+}
+
+unsafe extern "C" fn set_soon_context(
+    handle: *mut ffi::PyObject,
+    context: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> c_int {
+    // SAFETY: the descriptor has checked the type; the caller holds both, and is attached.
+    unsafe { drop(handle::replace_context(handle, ffi::Py_XNewRef(context))) };
+    0
+}
+
+/// Makes the native subclass of `asyncio.Handle`.
+pub(crate) fn soon_type<'py>(base: &Bound<'py, PyType>) -> PyResult<NativeHandle<'py>> {
+    // The interpreter keeps pointers to them for ever.
+    let attributes = Box::leak(Box::new([
+        ffi::PyGetSetDef {
+            name: c"_context".as_ptr(),
+            get: Some(soon_context),
+            set: Some(set_soon_context),
+            doc: c"The contextvars.Context in which the callback runs.".as_ptr(),
+            closure: ptr::null_mut(),
+        },
+        ffi::PyGetSetDef::default(),
+    ]));
+    let attributes =
+        ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: attributes.as_mut_ptr().cast() };
+    native_subclass(
+        base,
+        c"loop_pool._core.Handle",
+        c"The asyncio.Handle of call_soon, which gets a context of its own when somebody asks for it.",
+        size_of::<usize>(),
+        attributes,
+        soon_dealloc,
+    )
+}
 
 unsafe extern "C" fn timer_cancel(
     handle: *mut ffi::PyObject,
@@ -158,10 +209,11 @@ fn data_offset(class: &Bound<'_, PyAny>) -> usize {
 }
 
 /// The interpreter keeps pointers to method definitions for ever.
-fn leak_methods<const N: usize>(methods: [ffi::PyMethodDef; N]) -> *mut c_void {
+fn leak_methods<const N: usize>(methods: [ffi::PyMethodDef; N]) -> ffi::PyType_Slot {
     let mut methods = Vec::from(methods);
     methods.push(ffi::PyMethodDef::zeroed());
-    Box::leak(methods.into_boxed_slice()).as_mut_ptr().cast()
+    let methods = Box::leak(methods.into_boxed_slice()).as_mut_ptr();
+    ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods.cast() }
 }
 
 /// Destroys a handle, of which `slots` are all slots that hold references: as the interpreter destroys
@@ -179,7 +231,8 @@ unsafe fn dealloc(handle: *mut ffi::PyObject, slots: &[usize]) {
             ffi::PyObject_ClearWeakRefs(handle);
         }
         for offset in slots {
-            let held = ptr::replace(slot(handle, *offset), ptr::null_mut());
+            // Nobody can reach the handle any more, so that the slot may stay as it is.
+            let held = *slot(handle, *offset);
             if !held.is_null() {
                 decref(held);
             }
@@ -192,6 +245,11 @@ unsafe fn dealloc(handle: *mut ffi::PyObject, slots: &[usize]) {
     }
 }
 
+unsafe extern "C" fn soon_dealloc(handle: *mut ffi::PyObject) {
+    // SAFETY: called by the interpreter for an instance of our type for `call_soon`.
+    unsafe { dealloc(handle, &state().soon.slots) };
+}
+
 unsafe extern "C" fn timer_dealloc(handle: *mut ffi::PyObject) {
     // SAFETY: called by the interpreter for an instance of our timer type.
     unsafe { dealloc(handle, &state().timer.slots) };
@@ -202,19 +260,20 @@ unsafe extern "C" fn threadsafe_dealloc(handle: *mut ffi::PyObject) {
     unsafe { dealloc(handle, &state().threadsafe.slots) };
 }
 
-/// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697).
+/// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697), and
+/// `more` of what a type may have.
 /// Allocation and traversal are the base's.
 fn native_subclass<'py>(
     base: &Bound<'py, PyType>,
     name: &'static std::ffi::CStr,
     doc: &'static std::ffi::CStr,
     extra: usize,
-    methods: *mut c_void,
+    more: ffi::PyType_Slot,
     dealloc: ffi::destructor,
 ) -> PyResult<NativeHandle<'py>> {
     let py = base.py();
     let mut slots = [
-        ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods },
+        more,
         ffi::PyType_Slot { slot: ffi::Py_tp_dealloc, pfunc: dealloc as *mut c_void },
         ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: doc.as_ptr().cast_mut().cast() },
         ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() },

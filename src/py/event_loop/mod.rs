@@ -8,6 +8,7 @@ pub(crate) mod affinity;
 pub(crate) mod borrowed_tasks;
 pub(crate) mod callback;
 pub(crate) mod clock_watch;
+pub(crate) mod context_sharing;
 pub(crate) mod core;
 pub(crate) mod create_task;
 pub(crate) mod cross_loop;

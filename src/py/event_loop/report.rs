@@ -35,7 +35,7 @@ pub(crate) fn report(
         Some(handle) => unsafe { Ref::from_borrowed(handle) },
         // SAFETY: the loop is alive and the references are real.
         None => unsafe {
-            handle::new_plain(py, loop_.as_ptr(), Scheduled { callback, args, context })?
+            handle::new_soon(py, loop_.as_ptr(), Scheduled { callback, args, context }, false)?
         },
     };
     loop_.call_method1(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
+use super::context_sharing;
 use super::core::{LoopCore, OwnerClaim};
 use super::hooks::hooks;
 use super::io::drain_posts;
@@ -88,6 +89,7 @@ impl Drop for Running<'_> {
         self.core.event_loop.shared().set_running(false);
         self.core.thread.end();
         guard_unstarted(self.claim);
+        context_sharing::let_go(self.core);
         // SAFETY: runs no Python; they are dropped outside.
         drop(unsafe { self.claim.local(|local| local.extension.keywords.take()) });
     }
@@ -147,6 +149,7 @@ fn turn(slf: &Bound<'_, LoopCore>, claim: &OwnerClaim<'_>) -> PyResult<()> {
         run_callbacks(slf, claim, todo, Whereabouts::Near)?;
         return begin_unstarted(slf, claim);
     }
+    context_sharing::let_go_of_unused(core);
     if program_clock::is_programs(slf)? {
         return turn_by_programs_clock(slf, claim);
     }

@@ -1,6 +1,7 @@
 //! Runs an entry of the ready queue, of any kind.
 
 use super::callback::{Callback, Kind};
+use super::context_sharing;
 use super::core::LoopCore;
 use super::handle_slots;
 use super::hooks::hooks;
@@ -12,7 +13,7 @@ use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::context::Entered;
 use crate::py::cpython::names::intern;
-use crate::py::cpython::object::{Ref, decref};
+use crate::py::cpython::object::{Ref, decref, is_unique};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -94,9 +95,9 @@ impl Callback {
         let handle = self.handle();
         // SAFETY: a live object.
         let kind = unsafe { ffi::Py_TYPE(handle) };
-        if std::ptr::eq(kind, state().handle.class) && !loop_.get().flags.is_debug() {
+        if std::ptr::eq(kind, state().soon.class) && !loop_.get().flags.is_debug() {
             // SAFETY: the type was checked, and we hold the handle.
-            return unsafe { run_slots(loop_, handle) };
+            return unsafe { run_soon(loop_, handle) };
         }
         self.run_other_handle(loop_, kind)
     }
@@ -110,6 +111,10 @@ impl Callback {
     ) -> PyResult<()> {
         let (handle, state) = (self.handle(), state());
         let debug = loop_.get().flags.is_debug();
+        if std::ptr::eq(kind, state.handle.class) && !debug {
+            // SAFETY: the type was checked, and we hold the handle.
+            return unsafe { run_slots(loop_, handle) };
+        }
         if std::ptr::eq(kind, state.timer.class) {
             handle_slots::take_timer_key(self);
             if !debug {
@@ -162,6 +167,88 @@ impl Callback {
     }
 }
 
+/// Runs a handle of `call_soon`.
+///
+/// # Safety
+/// `handle` is a live instance of our type for it; the thread is attached.
+#[inline(always)]
+unsafe fn run_soon(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
+    // SAFETY: handed on to our caller. What is taken out was nobody else's.
+    unsafe {
+        if let Some(scheduled) = handle::take_scheduled(handle) {
+            if handle::shares_context(handle) {
+                handle::set_shares_context(handle, false);
+                if !is_unique(scheduled.context.as_ptr()) {
+                    return run_in_shared_context(loop_, handle, scheduled);
+                }
+            }
+            return run_scheduled(loop_, handle, scheduled, true);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { run_seen(loop_, handle) }
+}
+
+/// Runs a handle of `call_soon` that somebody else has, too. Not inlined: the run loop stays small.
+///
+/// # Safety
+/// As for [`run_soon`].
+#[inline(never)]
+unsafe fn run_seen(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
+    // SAFETY: handed on to our caller.
+    unsafe {
+        if handle::is_cancelled(handle) {
+            return Ok(());
+        }
+        let owned = handle::own_context(loop_.py(), handle);
+        match (handle::scheduled(handle), owned) {
+            (Some(scheduled), Ok(())) => run_scheduled(loop_, handle, scheduled, false),
+            (Some(scheduled), Err(error)) => {
+                error.restore(loop_.py());
+                report(loop_, Some(handle), scheduled)
+            }
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// Runs what was taken out of a handle that shares its context.
+///
+/// # Safety
+/// As for [`run_soon`]; nobody else has the handle.
+#[inline(always)]
+unsafe fn run_in_shared_context(
+    loop_: &Bound<'_, LoopCore>,
+    handle: *mut ffi::PyObject,
+    scheduled: Scheduled,
+) -> PyResult<()> {
+    let (py, core) = (loop_.py(), loop_.get());
+    let Scheduled { callback, args, context: copy } = scheduled;
+    let context = match context_sharing::to_run_in(py, core, &copy) {
+        Ok(context) => context,
+        Err(error) => {
+            error.restore(py);
+            // SAFETY: nobody else has the handle, and it gets the copy back.
+            unsafe {
+                handle::set_shares_context(handle, true);
+                return failed(loop_, handle, Scheduled { callback, args, context: copy }, true);
+            }
+        }
+    };
+    let scheduled = Scheduled { callback, args, context };
+    // SAFETY: handed on to our caller.
+    unsafe {
+        if !call(&scheduled) {
+            drop(copy);
+            return failed(loop_, handle, scheduled, true);
+        }
+    }
+    scheduled.callback.drop_inline();
+    scheduled.args.drop_inline();
+    context_sharing::has_run_in(core, copy, scheduled.context);
+    Ok(())
+}
+
 /// Runs what the slots of a handle say.
 ///
 /// # Safety
@@ -191,25 +278,56 @@ unsafe fn run_scheduled(
     scheduled: Scheduled,
     taken: bool,
 ) -> PyResult<()> {
+    // SAFETY: handed on to our caller.
+    unsafe {
+        if !call(&scheduled) {
+            return failed(loop_, handle, scheduled, taken);
+        }
+    }
+    scheduled.callback.drop_inline();
+    scheduled.args.drop_inline();
+    scheduled.context.drop_inline();
+    Ok(())
+}
+
+/// Calls what a handle says; whether it succeeded. If not, a Python exception is set.
+///
+/// # Safety
+/// The thread is attached.
+#[inline(always)]
+unsafe fn call(scheduled: &Scheduled) -> bool {
     // SAFETY: the references are held by `scheduled`; `_args` may have been replaced by any object,
     // so its type is checked.
-    let done = unsafe {
-        in_context(&scheduled.context, || {
-            let args = scheduled.args.as_ptr();
-            if std::ptr::eq(args, state().empty_tuple.as_ptr()) {
-                ffi::PyObject_CallNoArgs(scheduled.callback.as_ptr())
-            } else {
-                ffi::PyObject_CallObject(scheduled.callback.as_ptr(), args)
-            }
-        })
-    };
-    if done {
-        // One by one, as the compiler calls the glue of the whole instead of inlining it.
-        drop(scheduled.callback);
-        drop(scheduled.args);
-        drop(scheduled.context);
-        return Ok(());
+    unsafe {
+        in_context(
+            &scheduled.context,
+            #[inline(always)]
+            || {
+                let args = scheduled.args.as_ptr();
+                if std::ptr::eq(args, state().empty_tuple.as_ptr()) {
+                    ffi::PyObject_CallNoArgs(scheduled.callback.as_ptr())
+                } else {
+                    ffi::PyObject_CallObject(scheduled.callback.as_ptr(), args)
+                }
+            },
+        )
     }
+}
+
+/// Tells of what a handle's call has raised, and that is set.
+///
+/// # Errors
+/// As for [`report`].
+///
+/// # Safety
+/// As for [`run_scheduled`].
+#[cold]
+unsafe fn failed(
+    loop_: &Bound<'_, LoopCore>,
+    handle: *mut ffi::PyObject,
+    scheduled: Scheduled,
+    taken: bool,
+) -> PyResult<()> {
     match through_its_run(loop_.py(), &scheduled) {
         None => {}
         Some(Ok(())) => return Ok(()),

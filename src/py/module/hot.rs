@@ -21,6 +21,7 @@ use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::event_loop::callback::Callback;
 use crate::py::event_loop::clock_watch;
+use crate::py::event_loop::context_sharing::{self, HandleContext};
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::create_task;
 use crate::py::event_loop::cross_loop;
@@ -210,7 +211,7 @@ unsafe extern "C" fn call_soon(
                 cross_loop::explain_step(py, callback);
             }
             registry::note_step_in_debug_mode(core, callback);
-            let class = state.handle.class;
+            let class = state.soon.class;
             let handle = handle_in_debug_mode(loop_, class, None, callback, &parsed)?;
             core.schedule(Callback::from_handle(handle.clone().into()));
             return Ok(handle.into_ptr());
@@ -221,9 +222,13 @@ unsafe extern "C" fn call_soon(
             core.schedule(task);
             return Ok(py.None().into_ptr());
         }
-        let scheduled = parsed.scheduled(py, callback)?;
+        let HandleContext { context, is_shared } = match parsed.given_context() {
+            Some(context) => HandleContext { context, is_shared: false },
+            None => context_sharing::copy_for_handle(py, core)?,
+        };
+        let scheduled = parsed.scheduled_in(py, callback, context)?;
         // SAFETY: the loop is alive.
-        let handle = unsafe { handle::new_plain(py, slf, scheduled)? };
+        let handle = unsafe { handle::new_soon(py, slf, scheduled, is_shared)? };
         core.schedule(Callback::from_handle(handle.clone_ref(py)));
         Ok(handle.into_ptr())
     };

@@ -167,7 +167,7 @@ pub(crate) fn make_handle<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = slf.py();
     if slf.get().flags.is_debug() {
-        let handle_type = state().handle.class.cast::<ffi::PyObject>();
+        let handle_type = state().soon.class.cast::<ffi::PyObject>();
         // SAFETY: the class lives as long as the process.
         let class = unsafe { Bound::from_borrowed_ptr(py, handle_type) };
         return class.call1((callback, args, slf, context));
@@ -181,7 +181,7 @@ pub(crate) fn make_handle<'py>(
         },
     };
     // SAFETY: the loop is alive and the references are real.
-    let handle = unsafe { handle::new_plain(py, slf.as_ptr(), scheduled)? };
+    let handle = unsafe { handle::new_soon(py, slf.as_ptr(), scheduled, false)? };
     Ok(handle.as_py().bind(py).clone())
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn cancel(core: &LoopCore, py: Python<'_>, callback: &Callback) -> Py
     if let Some(object) = callback.objects().next() {
         // SAFETY: a live object; once it is known to be a plain handle, its slots are those of one.
         unsafe {
-            if std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), state().handle.class)
+            if std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), state().soon.class)
                 && !core.flags.is_debug()
             {
                 drop(handle::mark_cancelled(object.as_ptr()));

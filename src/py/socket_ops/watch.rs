@@ -115,7 +115,7 @@ unsafe fn add(
             let parsed = Parsed::new(py, name, ["fd", "callback"], &args)?;
             let scheduled = parsed.scheduled(py, parsed.required[1])?;
             // SAFETY: the loop is alive and the references are real.
-            let handle = unsafe { handle::new_plain(py, slf, scheduled)? };
+            let handle = unsafe { handle::new_soon(py, slf, scheduled, false)? };
             readers::register(loop_, direction, fd, Callback::from_handle(handle), None)?;
             return Ok(py.None().into_ptr());
         }

@@ -1,0 +1,190 @@
+//! The contexts of callbacks that are scheduled in a row, with no change of a variable in between: one
+//! copy for all of them, where asyncio makes one for each.
+//!
+//! In: `call_soon` without a context, on the loop's thread. Out: the copy for its handle, and what the
+//! callback runs in. Must never: let a callback see what another has set, or show the copy to anybody.
+//
+// asyncio promises that each callback runs in a copy of the context that was current when it was
+// scheduled. So the copy that handles share is never entered: it stays what it was. A callback runs in
+// a second copy of it. That serves the next callback as well if it still refers to the same map, so
+// that nothing was set, and nobody else refers to it, as a `Token` does. Else the next one gets another.
+//
+// Who asks a handle for its context gets one of the handle's own (`handle::own_context`), and a handle
+// that somebody else has when it runs has one from then on: it shows what its callback has set.
+
+use std::ptr::NonNull;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::core::{LoopCore, OwnerState};
+use crate::py::asyncio::state::state;
+use crate::py::cpython::context::{copy_context, copy_of};
+use crate::py::cpython::object::{Ref, decref, is_unique};
+
+/// What callbacks that are scheduled in a row share. Owner only, and dropped where Python may run.
+#[derive(Debug, Default)]
+pub(crate) struct SharedContext {
+    /// The map of the context that was current when a callback was last scheduled.
+    map: Option<Ref>,
+    /// How many callbacks in a row have got a copy of their own.
+    alone: u32,
+    /// The copy for those that follow; nobody enters it.
+    copy: Option<Ref>,
+    /// A copy of that for them to run in, while none does.
+    to_run_in: Option<Ref>,
+}
+
+/// A context for a new handle.
+pub(crate) struct HandleContext {
+    pub(crate) context: Ref,
+    /// Other handles have it, too.
+    pub(crate) is_shared: bool,
+}
+
+impl SharedContext {
+    /// So many copies in a row are made for one callback each: two more are made for those that share.
+    const ALONE: u32 = 4;
+
+    /// What is shared by those that are scheduled from a context with that map.
+    #[inline(always)]
+    fn of(&self, map: *mut ffi::PyObject) -> Option<&Ref> {
+        if self.is_map(map) { self.copy.as_ref() } else { None }
+    }
+
+    #[inline(always)]
+    fn is_map(&self, map: *mut ffi::PyObject) -> bool {
+        self.map.as_ref().is_some_and(|known| std::ptr::eq(known.as_ptr(), map))
+    }
+
+    #[inline(always)]
+    fn is_copy(&self, copy: &Ref) -> bool {
+        self.copy.as_ref().is_some_and(|known| std::ptr::eq(known.as_ptr(), copy.as_ptr()))
+    }
+}
+
+/// A copy of the current context for a callback that is scheduled without one.
+///
+/// # Errors
+/// `MemoryError`.
+#[inline(always)]
+pub(crate) fn copy_for_handle(py: Python<'_>, core: &LoopCore) -> PyResult<HandleContext> {
+    let Some(facts) = state().context else {
+        return Ok(HandleContext { context: copy_context(py)?, is_shared: false });
+    };
+    let map = facts.current_map(py);
+    let shared = |local: &mut OwnerState| {
+        local.extension.shared_context.of(map).map(|copy| copy.clone_ref(py))
+    };
+    // SAFETY: counting runs no Python.
+    match unsafe { core.event_loop.local.if_owner(shared) } {
+        Some(Some(context)) => Ok(HandleContext { context, is_shared: true }),
+        Some(None) => copy_for_handles(py, core, map),
+        None => Ok(HandleContext { context: copy_context(py)?, is_shared: false }),
+    }
+}
+
+/// As [`copy_for_handle`], if there is nothing shared yet.
+fn copy_for_handles(
+    py: Python<'_>,
+    core: &LoopCore,
+    map: *mut ffi::PyObject,
+) -> PyResult<HandleContext> {
+    let context = copy_context(py)?;
+    if map.is_null() {
+        return Ok(HandleContext { context, is_shared: false });
+    }
+    let note = |local: &mut OwnerState| {
+        let shared = &mut local.extension.shared_context;
+        if !shared.is_map(map) {
+            // SAFETY: the current context holds it.
+            let map = unsafe { Ref::from_borrowed(map) };
+            let new = SharedContext { map: Some(map), alone: 1, ..SharedContext::default() };
+            return (Some(std::mem::replace(shared, new)), false);
+        }
+        shared.alone += 1;
+        let is_shared = shared.alone > SharedContext::ALONE;
+        if is_shared {
+            shared.copy = Some(context.clone_ref(py));
+        }
+        (None, is_shared)
+    };
+    // SAFETY: runs no Python; what was there is dropped outside.
+    let noted = unsafe { core.event_loop.local.if_owner(note) };
+    let is_shared = noted.is_some_and(|(old, is_shared)| {
+        drop(old);
+        is_shared
+    });
+    Ok(HandleContext { context, is_shared })
+}
+
+/// A context to run a callback in, whose handle shares `copy`.
+///
+/// # Errors
+/// `MemoryError`.
+#[inline(always)]
+pub(crate) fn to_run_in(py: Python<'_>, core: &LoopCore, copy: &Ref) -> PyResult<Ref> {
+    let take = |local: &mut OwnerState| {
+        let shared = &mut local.extension.shared_context;
+        if shared.is_copy(copy) { shared.to_run_in.take() } else { None }
+    };
+    // SAFETY: runs no Python.
+    match unsafe { core.event_loop.local.if_owner(take) } {
+        Some(Some(context)) => Ok(context),
+        _ => copy_of(py, copy),
+    }
+}
+
+/// Takes back what a callback has run in, which `copy` was shared by, and drops what is not kept.
+#[inline(always)]
+pub(crate) fn has_run_in(core: &LoopCore, copy: Ref, context: Ref) {
+    let context = context.into_ptr();
+    // SAFETY: runs no Python. The contexts are alive, nobody is in them, and the thread is attached. If
+    // nobody else has the one, nobody can change it. The reference is given away once.
+    let is_kept = unsafe {
+        core.event_loop.local.if_owner(|local| {
+            let shared = &mut local.extension.shared_context;
+            let keeps = shared.is_copy(&copy)
+                && shared.to_run_in.is_none()
+                && is_unique(context)
+                && state().context.is_some_and(|facts| {
+                    std::ptr::eq(facts.map_of(context), facts.map_of(copy.as_ptr()))
+                });
+            if keeps {
+                let context = NonNull::new(context).map(|context| Ref::from_owned(context));
+                std::mem::forget(std::mem::replace(&mut shared.to_run_in, context)); // `None`
+            }
+            keeps
+        })
+    };
+    if is_kept != Some(true) {
+        // SAFETY: the reference is still ours.
+        unsafe { decref(context) };
+    }
+    copy.drop_inline();
+}
+
+/// Lets go of what is shared, unless a callback waits that shares it, so that no value of a variable
+/// outlives its time. Where Python may run.
+#[inline(always)]
+pub(crate) fn let_go_of_unused(core: &LoopCore) {
+    let_go_if(core, |shared| {
+        // SAFETY: it is alive; the thread is attached.
+        shared.copy.as_ref().is_none_or(|copy| unsafe { is_unique(copy.as_ptr()) })
+    });
+}
+
+/// Lets go of what is shared. Where Python may run.
+pub(crate) fn let_go(core: &LoopCore) {
+    let_go_if(core, |_| true);
+}
+
+#[inline(always)]
+fn let_go_if(core: &LoopCore, may: impl FnOnce(&SharedContext) -> bool) {
+    let take = |local: &mut OwnerState| {
+        let shared = &mut local.extension.shared_context;
+        (shared.map.is_some() && may(shared)).then(|| std::mem::take(shared))
+    };
+    // SAFETY: runs no Python; what is taken is dropped outside.
+    drop(unsafe { core.event_loop.local.if_owner(take) });
+}
