@@ -122,14 +122,21 @@ impl<'a, const N: usize> Parsed<'a, N> {
         }
     }
 
-    /// What a handle is to run: in the context that was given, or in a copy of the current one.
+    /// What a handle is to run: in the context that was given, or in a copy of the current one, for which
+    /// something else may stand (`handle::own_context`).
     #[inline(always)]
     pub(crate) fn scheduled(
         &self,
         py: Python<'_>,
         callback: *mut ffi::PyObject,
     ) -> PyResult<Scheduled> {
-        let context = self.given_context().map_or_else(|| copy_context(py), Ok)?;
+        let context = match self.given_context() {
+            Some(context) => context,
+            None => match state().context.as_ref().and_then(|facts| facts.empty_if_current(py)) {
+                Some(empty) => empty,
+                None => copy_context(py)?,
+            },
+        };
         self.scheduled_in(py, callback, context)
     }
 

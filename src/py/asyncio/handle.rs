@@ -5,6 +5,7 @@
 //! Slots are read and written as in CPython's free-threaded build: in the object's critical section, or
 //! before the object is shared.
 
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -13,7 +14,7 @@ use pyo3::prelude::*;
 
 use super::state::{State, state};
 use crate::py::cpython::alloc;
-use crate::py::cpython::context::copy_of;
+use crate::py::cpython::context::{copy_of, new_context};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, incref, is_unique, is_unique_shared};
 use crate::py::cpython::slots::{in_critical_section, slot};
@@ -86,7 +87,7 @@ unsafe fn sharing(handle: *mut ffi::PyObject) -> *mut usize {
 }
 
 /// Says whether the context of a handle is a copy that others have, too: nobody has entered it, nobody
-/// may, and nobody but us may see it.
+/// may, and nobody but us may see it. What stands for a context without variables is so in any handle.
 ///
 /// # Safety
 /// `handle` is a live instance of our type for `call_soon`, and the caller's alone; `shares` says what is
@@ -107,42 +108,71 @@ pub(crate) unsafe fn shares_context(handle: *mut ffi::PyObject) -> bool {
     unsafe { *sharing(handle) != 0 }
 }
 
+/// Whether a handle is of our type for `call_soon`.
+///
+/// # Safety
+/// It is alive.
+#[inline(always)]
+unsafe fn is_soon(handle: *mut ffi::PyObject) -> bool {
+    // SAFETY: by our caller's word.
+    unsafe { ptr::eq(ffi::Py_TYPE(handle), state().soon.class) }
+}
+
+/// Lets a handle whose slots are empty share its context again, which it is given back by [`put_back`].
+///
+/// # Safety
+/// `handle` is alive, an instance of `asyncio.Handle`, and the caller's alone.
+#[cold]
+pub(crate) unsafe fn share_again(handle: *mut ffi::PyObject) {
+    // SAFETY: handed on to our caller; the type is checked.
+    unsafe {
+        if is_soon(handle) {
+            set_shares_context(handle, true);
+        }
+    }
+}
+
 /// Gives a handle a context of its own, if it shares one.
 ///
 /// # Errors
 /// `MemoryError`.
 ///
 /// # Safety
-/// `handle` is a live instance of our type for `call_soon`; the thread is attached.
+/// `handle` is alive and an instance of `asyncio.Handle`; the thread is attached.
 pub(crate) unsafe fn own_context(py: Python<'_>, handle: *mut ffi::PyObject) -> PyResult<()> {
     // SAFETY: copying a context that nobody changes runs no Python.
     let shared = unsafe {
         in_critical_section(handle, || {
             let context = slot(handle, state().handle.context);
-            if *sharing(handle) == 0 {
+            let Some(shared) = NonNull::new(*context) else { return Ok::<_, PyErr>(None) };
+            let is_empty = stands_for_empty(shared.as_ptr());
+            let has_others = is_empty || (is_soon(handle) && shares_context(handle));
+            if !has_others {
                 return Ok(None);
             }
-            let Some(shared) = NonNull::new(*context) else { return Ok(None) };
-            let shared = Ref::from_owned(shared);
-            match copy_of(py, &shared) {
-                Ok(own) => *context = own.into_ptr(),
-                Err(error) => {
-                    std::mem::forget(shared);
-                    return Err(error);
-                }
+            let shared = ManuallyDrop::new(Ref::from_owned(shared));
+            let own = if is_empty { new_context(py) } else { copy_of(py, &shared) }?;
+            *context = own.into_ptr();
+            if is_soon(handle) {
+                set_shares_context(handle, false);
             }
-            *sharing(handle) = 0;
-            Ok(Some(shared))
+            Ok(Some(ManuallyDrop::into_inner(shared)))
         })?
     };
     drop(shared);
     Ok(())
 }
 
+/// Whether that stands for a context without variables.
+#[inline(always)]
+pub(crate) fn stands_for_empty(context: *mut ffi::PyObject) -> bool {
+    state().context.as_ref().is_some_and(|facts| facts.is_empty(context))
+}
+
 /// Replaces the context of a handle; null: there is none. Returns what was there.
 ///
 /// # Safety
-/// `handle` is a live instance of our type for `call_soon`; `context` is a strong reference which the
+/// `handle` is alive and an instance of `asyncio.Handle`; `context` is a strong reference which the
 /// caller gives away, or null; the thread is attached.
 pub(crate) unsafe fn replace_context(
     handle: *mut ffi::PyObject,
@@ -151,7 +181,9 @@ pub(crate) unsafe fn replace_context(
     // SAFETY: swapping a slot runs no Python; the reference taken out is ours.
     unsafe {
         let old = in_critical_section(handle, || {
-            *sharing(handle) = 0;
+            if is_soon(handle) {
+                set_shares_context(handle, false);
+            }
             ptr::replace(slot(handle, state().handle.context), context)
         });
         NonNull::new(old).map(|old| Ref::from_owned(old))

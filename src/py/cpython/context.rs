@@ -4,6 +4,7 @@
 //! it. So contexts with the same map say the same, which [`ContextFacts`] can tell. That is private to the
 //! interpreter: where it keeps the map is found out at import, and if it cannot be, nothing is told.
 
+use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use pyo3::ffi;
@@ -11,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::alloc;
-use super::object::Ref;
+use super::object::{Ref, make_immortal};
 
 /// A copy of the current context.
 #[inline(always)]
@@ -27,11 +28,21 @@ pub(crate) fn copy_of(py: Python<'_>, context: &Ref) -> PyResult<Ref> {
     unsafe { Ref::from_owned_or_err(py, ffi::PyContext_Copy(context.as_ptr())) }
 }
 
+/// A context without variables.
+pub(crate) fn new_context(py: Python<'_>) -> PyResult<Ref> {
+    // SAFETY: attached (`py`); the result is a new reference or null with an exception.
+    unsafe { Ref::from_owned_or_err(py, ffi::PyContext_New()) }
+}
+
 /// Where the interpreter keeps a thread's context, and a context its map, in bytes from the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct ContextFacts {
     current: usize,
     map: usize,
+    /// The map of contexts without variables, which lives as long as the interpreter.
+    empty_map: *mut ffi::PyObject,
+    /// Stands for a copy of a context without variables. Immortal.
+    empty: Ref,
 }
 
 impl ContextFacts {
@@ -64,12 +75,39 @@ impl ContextFacts {
             maps.push(unsafe { places(context.as_ptr().cast(), words, map.as_ptr()) });
         }
         let ([current], [map]) = (&current[..], &maps[0][..]) else { return Ok(None) };
-        let facts = Self { current: *current, map: *map };
+        let empty = class.call0()?;
+        // SAFETY: attached, and alive.
+        if !unsafe { make_immortal(empty.as_ptr()) } {
+            return Ok(None);
+        }
+        let empty = empty.into();
+        let mut facts = Self { current: *current, map: *map, empty_map: ptr::null_mut(), empty };
+        // SAFETY: a live context that nobody is in.
+        facts.empty_map = unsafe { facts.map_of(facts.empty.as_ptr()) };
         // SAFETY: live contexts that nobody is in.
-        let [one, other, copy] = [&contexts[0], &contexts[1], &copy]
+        let [one, other, copy, new] = [&contexts[0], &contexts[1], &copy, &class.call0()?]
             .map(|context| unsafe { facts.map_of(context.as_ptr()) });
-        let holds = [*current] == again[..] && maps[0] == maps[1] && copy == one && one != other;
+        let holds = [*current] == again[..] && maps[0] == maps[1];
+        let holds = holds && copy == one && one != other && new == facts.empty_map && new != one;
         Ok(holds.then_some(facts))
+    }
+
+    /// What stands for a copy of the thread's current context, if that has no variables.
+    #[inline(always)]
+    pub(crate) fn empty_if_current(&self, py: Python<'_>) -> Option<Ref> {
+        let map = self.current_map(py);
+        (map.is_null() || self.is_empty_map(map)).then(|| self.empty.clone_ref(py))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty_map(&self, map: *mut ffi::PyObject) -> bool {
+        ptr::eq(map, self.empty_map)
+    }
+
+    /// Whether that is what stands for contexts without variables.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self, context: *mut ffi::PyObject) -> bool {
+        ptr::eq(context, self.empty.as_ptr())
     }
 
     /// The map of a context, which it holds.
@@ -77,14 +115,14 @@ impl ContextFacts {
     /// # Safety
     /// It is a live context which no other thread changes.
     #[inline(always)]
-    pub(crate) unsafe fn map_of(self, context: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    pub(crate) unsafe fn map_of(&self, context: *mut ffi::PyObject) -> *mut ffi::PyObject {
         // SAFETY: by our caller's word; that is where the map is.
         unsafe { *context.byte_add(self.map).cast::<*mut ffi::PyObject>() }
     }
 
     /// The map of the thread's current context, which that holds. Null if it has none yet.
     #[inline(always)]
-    pub(crate) fn current_map(self, _py: Python<'_>) -> *mut ffi::PyObject {
+    pub(crate) fn current_map(&self, _py: Python<'_>) -> *mut ffi::PyObject {
         // SAFETY: attached, so that there is a state, which says what the current context is. Only
         // this thread changes that.
         unsafe {

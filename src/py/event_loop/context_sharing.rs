@@ -9,6 +9,9 @@
 // a second copy of it. That serves the next callback as well if it still refers to the same map, so
 // that nothing was set, and nobody else refers to it, as a `Token` does. Else the next one gets another.
 //
+// Of a context without variables no copy is made at all: one object for the whole process stands for it,
+// in any handle, and what the callbacks run in stays with the loop.
+//
 // Who asks a handle for its context gets one of the handle's own (`handle::own_context`), and a handle
 // that somebody else has when it runs has one from then on: it shows what its callback has set.
 
@@ -18,8 +21,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::core::{LoopCore, OwnerState};
+use crate::py::asyncio::handle::stands_for_empty;
 use crate::py::asyncio::state::state;
-use crate::py::cpython::context::{copy_context, copy_of};
+use crate::py::cpython::context::{copy_context, copy_of, new_context};
 use crate::py::cpython::object::{Ref, decref, is_unique};
 
 /// What callbacks that are scheduled in a row share. Owner only, and dropped where Python may run.
@@ -69,9 +73,12 @@ impl SharedContext {
 /// `MemoryError`.
 #[inline(always)]
 pub(crate) fn copy_for_handle(py: Python<'_>, core: &LoopCore) -> PyResult<HandleContext> {
-    let Some(facts) = state().context else {
+    let Some(facts) = &state().context else {
         return Ok(HandleContext { context: copy_context(py)?, is_shared: false });
     };
+    if let Some(context) = facts.empty_if_current(py) {
+        return Ok(HandleContext { context, is_shared: true });
+    }
     let map = facts.current_map(py);
     let shared = |local: &mut OwnerState| {
         local.extension.shared_context.of(map).map(|copy| copy.clone_ref(py))
@@ -91,9 +98,6 @@ fn copy_for_handles(
     map: *mut ffi::PyObject,
 ) -> PyResult<HandleContext> {
     let context = copy_context(py)?;
-    if map.is_null() {
-        return Ok(HandleContext { context, is_shared: false });
-    }
     let note = |local: &mut OwnerState| {
         let shared = &mut local.extension.shared_context;
         if !shared.is_map(map) {
@@ -124,14 +128,34 @@ fn copy_for_handles(
 /// `MemoryError`.
 #[inline(always)]
 pub(crate) fn to_run_in(py: Python<'_>, core: &LoopCore, copy: &Ref) -> PyResult<Ref> {
-    let take = |local: &mut OwnerState| {
-        let shared = &mut local.extension.shared_context;
-        if shared.is_copy(copy) { shared.to_run_in.take() } else { None }
-    };
+    let is_empty = stands_for_empty(copy.as_ptr());
     // SAFETY: runs no Python.
-    match unsafe { core.event_loop.local.if_owner(take) } {
-        Some(Some(context)) => Ok(context),
-        _ => copy_of(py, copy),
+    let kept = unsafe {
+        core.event_loop
+            .local
+            .if_owner(|local| kept_for(local, copy, is_empty).and_then(Option::take))
+    };
+    match kept.flatten() {
+        Some(context) => Ok(context),
+        None if is_empty => new_context(py),
+        None => copy_of(py, copy),
+    }
+}
+
+/// Where is kept what the callbacks run in that share `copy`.
+#[inline(always)]
+fn kept_for<'a>(
+    local: &'a mut OwnerState,
+    copy: &Ref,
+    is_empty: bool,
+) -> Option<&'a mut Option<Ref>> {
+    let shared = &mut local.extension.shared_context;
+    if is_empty {
+        Some(&mut local.extension.empty_context)
+    } else if shared.is_copy(copy) {
+        Some(&mut shared.to_run_in)
+    } else {
+        None
     }
 }
 
@@ -143,16 +167,21 @@ pub(crate) fn has_run_in(core: &LoopCore, copy: Ref, context: Ref) {
     // nobody else has the one, nobody can change it. The reference is given away once.
     let is_kept = unsafe {
         core.event_loop.local.if_owner(|local| {
-            let shared = &mut local.extension.shared_context;
-            let keeps = shared.is_copy(&copy)
-                && shared.to_run_in.is_none()
+            let is_empty = stands_for_empty(copy.as_ptr());
+            let Some(kept) = kept_for(local, &copy, is_empty) else { return false };
+            let keeps = kept.is_none()
                 && is_unique(context)
-                && state().context.is_some_and(|facts| {
-                    std::ptr::eq(facts.map_of(context), facts.map_of(copy.as_ptr()))
+                && state().context.as_ref().is_some_and(|facts| {
+                    let map = facts.map_of(context);
+                    if is_empty {
+                        facts.is_empty_map(map)
+                    } else {
+                        std::ptr::eq(map, facts.map_of(copy.as_ptr()))
+                    }
                 });
             if keeps {
                 let context = NonNull::new(context).map(|context| Ref::from_owned(context));
-                std::mem::forget(std::mem::replace(&mut shared.to_run_in, context)); // `None`
+                std::mem::forget(std::mem::replace(kept, context)); // `None`
             }
             keeps
         })
@@ -174,9 +203,11 @@ pub(crate) fn let_go_of_unused(core: &LoopCore) {
     });
 }
 
-/// Lets go of what is shared. Where Python may run.
+/// Lets go of all of it, as another thread may run the loop next. Where Python may run.
 pub(crate) fn let_go(core: &LoopCore) {
     let_go_if(core, |_| true);
+    // SAFETY: runs no Python; it is dropped outside.
+    drop(unsafe { core.event_loop.local.if_owner(|local| local.extension.empty_context.take()) });
 }
 
 #[inline(always)]

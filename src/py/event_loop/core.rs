@@ -52,6 +52,8 @@ pub(crate) struct OwnerExtension {
     pub(crate) keywords: Option<Ref>,
     /// What callbacks that are scheduled in a row share, while it runs.
     pub(crate) shared_context: SharedContext,
+    /// A context without variables for callbacks to run in, while none does.
+    pub(crate) empty_context: Option<Ref>,
     /// The tasks that `_enter_task` has made current, each with what was shown before.
     pub(crate) entered: Vec<(usize, Ref)>,
     /// Transports that have held back what was written to them, in this batch of callbacks.

@@ -21,21 +21,17 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-unsafe extern "C" fn soon_context(
-    handle: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
+unsafe extern "C" fn context(handle: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     raise(|py| {
         // SAFETY: the descriptor has checked the type; the caller holds the handle.
-        let context = unsafe { handle::context(py, handle)? };
-        match context {
+        match unsafe { handle::context(py, handle)? } {
             Some(context) => Ok(context.into_ptr()),
             None => Err(alloc::error::<PyAttributeError>(py, "_context")),
         }
     })
 }
 
-unsafe extern "C" fn set_soon_context(
+unsafe extern "C" fn set_context(
     handle: *mut ffi::PyObject,
     context: *mut ffi::PyObject,
     _: *mut c_void,
@@ -45,27 +41,30 @@ unsafe extern "C" fn set_soon_context(
     0
 }
 
-/// Makes the native subclass of `asyncio.Handle`.
-pub(crate) fn soon_type<'py>(base: &Bound<'py, PyType>) -> PyResult<NativeHandle<'py>> {
+/// The attribute `_context`.
+fn context_attribute() -> ffi::PyType_Slot {
     // The interpreter keeps pointers to them for ever.
     let attributes = Box::leak(Box::new([
         ffi::PyGetSetDef {
             name: c"_context".as_ptr(),
-            get: Some(soon_context),
-            set: Some(set_soon_context),
+            get: Some(context),
+            set: Some(set_context),
             doc: c"The contextvars.Context in which the callback runs.".as_ptr(),
             closure: ptr::null_mut(),
         },
         ffi::PyGetSetDef::default(),
     ]));
-    let attributes =
-        ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: attributes.as_mut_ptr().cast() };
+    ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: attributes.as_mut_ptr().cast() }
+}
+
+/// Makes the native subclass of `asyncio.Handle`.
+pub(crate) fn soon_type<'py>(base: &Bound<'py, PyType>) -> PyResult<NativeHandle<'py>> {
     native_subclass(
         base,
         c"loop_pool._core.Handle",
         c"The asyncio.Handle of call_soon, which gets a context of its own when somebody asks for it.",
         size_of::<usize>(),
-        attributes,
+        leak_methods([]),
         soon_dealloc,
     )
 }
@@ -260,20 +259,20 @@ unsafe extern "C" fn threadsafe_dealloc(handle: *mut ffi::PyObject) {
     unsafe { dealloc(handle, &state().threadsafe.slots) };
 }
 
-/// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697), and
-/// `more` of what a type may have.
+/// A native heap type over a Python class, with `extra` zeroed bytes beside its slots (PEP 697).
 /// Allocation and traversal are the base's.
 fn native_subclass<'py>(
     base: &Bound<'py, PyType>,
     name: &'static std::ffi::CStr,
     doc: &'static std::ffi::CStr,
     extra: usize,
-    more: ffi::PyType_Slot,
+    methods: ffi::PyType_Slot,
     dealloc: ffi::destructor,
 ) -> PyResult<NativeHandle<'py>> {
     let py = base.py();
     let mut slots = [
-        more,
+        methods,
+        context_attribute(),
         ffi::PyType_Slot { slot: ffi::Py_tp_dealloc, pfunc: dealloc as *mut c_void },
         ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: doc.as_ptr().cast_mut().cast() },
         ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() },

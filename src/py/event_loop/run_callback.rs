@@ -40,7 +40,7 @@ impl Callback {
             Kind::Step { .. } | Kind::Wakeup { .. } => self.run_task(loop_),
             Kind::Handle => {
                 let result = self.run_handle(loop_);
-                self.drop_inline();
+                self.drop_handle();
                 result
             }
             Kind::Native => (hooks().run_native)(loop_, self.what().as_py().bind(loop_.py())),
@@ -129,7 +129,7 @@ impl Callback {
             {
                 // Nobody has the handle who could cancel it, so the lock is not needed.
                 // SAFETY: as above.
-                return unsafe { run_scheduled(loop_, handle, scheduled, true) };
+                return unsafe { run_taken(loop_, handle, scheduled) };
             }
             // SAFETY: the type was checked, and we hold the handle past the guard.
             let _guard = unsafe { handle_slots::lock_threadsafe(loop_.py(), handle) };
@@ -189,10 +189,10 @@ unsafe fn run_soon(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> P
     unsafe { run_seen(loop_, handle) }
 }
 
-/// Runs a handle of `call_soon` that somebody else has, too. Not inlined: the run loop stays small.
+/// Runs a handle that somebody else has, too. Not inlined: the run loop stays small.
 ///
 /// # Safety
-/// As for [`run_soon`].
+/// As for [`run_slots`].
 #[inline(never)]
 unsafe fn run_seen(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
     // SAFETY: handed on to our caller.
@@ -215,7 +215,7 @@ unsafe fn run_seen(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> P
 /// Runs what was taken out of a handle that shares its context.
 ///
 /// # Safety
-/// As for [`run_soon`]; nobody else has the handle.
+/// As for [`run_slots`]; nobody else has the handle.
 #[inline(always)]
 unsafe fn run_in_shared_context(
     loop_: &Bound<'_, LoopCore>,
@@ -230,7 +230,7 @@ unsafe fn run_in_shared_context(
             error.restore(py);
             // SAFETY: nobody else has the handle, and it gets the copy back.
             unsafe {
-                handle::set_shares_context(handle, true);
+                handle::share_again(handle);
                 return failed(loop_, handle, Scheduled { callback, args, context: copy }, true);
             }
         }
@@ -257,12 +257,29 @@ unsafe fn run_in_shared_context(
 unsafe fn run_slots(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> PyResult<()> {
     // SAFETY: handed on to our caller.
     unsafe {
-        if let Some(scheduled) = handle::take_scheduled(handle) {
-            return run_scheduled(loop_, handle, scheduled, true);
+        match handle::take_scheduled(handle) {
+            Some(scheduled) => run_taken(loop_, handle, scheduled),
+            None => run_seen(loop_, handle),
         }
-        match handle::scheduled(handle) {
-            Some(scheduled) => run_scheduled(loop_, handle, scheduled, false),
-            None => Ok(()),
+    }
+}
+
+/// Runs what was taken out of a handle that is not of `call_soon`.
+///
+/// # Safety
+/// As for [`run_slots`]; nobody else has the handle.
+#[inline(always)]
+unsafe fn run_taken(
+    loop_: &Bound<'_, LoopCore>,
+    handle: *mut ffi::PyObject,
+    scheduled: Scheduled,
+) -> PyResult<()> {
+    // SAFETY: handed on to our caller.
+    unsafe {
+        if handle::stands_for_empty(scheduled.context.as_ptr()) {
+            run_in_shared_context(loop_, handle, scheduled)
+        } else {
+            run_scheduled(loop_, handle, scheduled, true)
         }
     }
 }

@@ -10,29 +10,51 @@ import operator
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from ..support import run_turn
+from ..support import in_thread, run_turn
 
 IN_A_ROW = 12
 """More than those that get a copy each before the native half makes one for several."""
 
 variable = contextvars.ContextVar[Any]("variable", default="unset")
 
+MAKE: dict[str, Callable[..., asyncio.Handle]] = {
+    "call_soon": lambda loop, *args: loop.call_soon(*args),
+    "call_soon_threadsafe": lambda loop, *args: loop.call_soon_threadsafe(*args),
+    "posted": lambda loop, *args: in_thread(
+        partial(contextvars.copy_context().run, loop.call_soon_threadsafe, *args)
+    ),
+    "call_later": lambda loop, *args: loop.call_later(0, *args),
+}
+makers = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
+type Make = Callable[..., asyncio.Handle]
+
+befores = pytest.mark.parametrize("before", ["unset", "mine"], ids=["no variables", "variables"])
+"""What the variable is before anything is scheduled."""
+
+
+def begin(before: str) -> None:
+    """Give the variable its value."""
+    if before != "unset":
+        variable.set(before)
+
 
 def run_in(loop: asyncio.AbstractEventLoop, schedule: Callable[[], object]) -> None:
-    """Call a function on the running loop, and then whatever it schedules."""
-    loop.call_soon(schedule)
-    run_turn(loop)
-    run_turn(loop)
-    run_turn(loop)
+    """Call a function in a context without variables, and then what it schedules."""
+    loop.call_soon(schedule, context=contextvars.Context())
+    for _ in range(3):
+        run_turn(loop)
 
 
 @pytest.mark.smoke
+@makers
+@befores
 def test_what_a_callback_sets_is_seen_by_none_of_the_others(
-    loop: asyncio.AbstractEventLoop,
+    loop: asyncio.AbstractEventLoop, make: Make, before: str
 ) -> None:
     seen: list[object] = []
 
@@ -42,12 +64,12 @@ def test_what_a_callback_sets_is_seen_by_none_of_the_others(
             variable.set(number)
 
     def schedule() -> None:
-        variable.set("mine")
+        begin(before)
         for number in range(IN_A_ROW):
-            loop.call_soon(callback, number)
+            make(loop, callback, number)
 
     run_in(loop, schedule)
-    assert seen == ["mine"] * IN_A_ROW
+    assert seen == [before] * IN_A_ROW
     assert variable.get() == "unset"
 
 
@@ -88,6 +110,19 @@ def test_a_chain_of_callbacks_hands_on_what_each_has_set(loop: asyncio.AbstractE
     assert seen == ["unset"] * (IN_A_ROW + 2) + list(range(IN_A_ROW + 1, 2 * IN_A_ROW))
 
 
+def test_a_callback_that_is_run_once_more_has_its_context(loop: asyncio.AbstractEventLoop) -> None:
+    handles: list[Any] = []
+
+    def schedule() -> None:
+        handles.extend(make(loop, variable.set, "set") for make in MAKE.values())
+        for handle in handles:
+            handle._run()
+
+    run_in(loop, schedule)
+    assert [handle.get_context()[variable] for handle in handles] == ["set"] * len(MAKE)
+    assert variable not in contextvars.Context()
+
+
 def test_a_token_is_of_no_use_to_another_callback(loop: asyncio.AbstractEventLoop) -> None:
     value, tokens, refused = object(), list[contextvars.Token[Any]](), list[str]()
 
@@ -109,7 +144,11 @@ def test_a_token_is_of_no_use_to_another_callback(loop: asyncio.AbstractEventLoo
     assert "different Context" in refused[0]
 
 
-def test_handles_that_are_kept_show_contexts_of_their_own(loop: asyncio.AbstractEventLoop) -> None:
+@makers
+@befores
+def test_handles_that_are_kept_show_contexts_of_their_own(
+    loop: asyncio.AbstractEventLoop, make: Make, before: str
+) -> None:
     handles: list[asyncio.Handle] = []
     seen: list[object] = []
 
@@ -118,26 +157,27 @@ def test_handles_that_are_kept_show_contexts_of_their_own(loop: asyncio.Abstract
         variable.set(number)
 
     def schedule() -> None:
-        variable.set("mine")
-        handles.extend(loop.call_soon(callback, number) for number in range(IN_A_ROW))
+        begin(before)
+        handles.extend(make(loop, callback, number) for number in range(IN_A_ROW))
         handles[-2].get_context().run(variable.set, "given")
 
     run_in(loop, schedule)
     contexts = [handle.get_context() for handle in handles]
-    assert seen == ["mine"] * (IN_A_ROW - 2) + ["given", "mine"]
+    assert seen == [before] * (IN_A_ROW - 2) + ["given", before]
     assert [context[variable] for context in contexts] == list(range(IN_A_ROW))
     attributes = [handle._context for handle in handles]  # type: ignore[attr-defined]
     assert all(map(operator.is_, attributes, contexts, strict=True))
 
 
+@makers
 def test_a_context_that_was_asked_for_is_the_one_that_the_callback_runs_in(
-    loop: asyncio.AbstractEventLoop,
+    loop: asyncio.AbstractEventLoop, make: Make
 ) -> None:
     contexts: list[contextvars.Context] = []
 
     def schedule() -> None:
         for number in range(IN_A_ROW):
-            handle = loop.call_soon(variable.set, number)
+            handle = make(loop, variable.set, number)
             if number == IN_A_ROW - 1:
                 contexts.append(handle.get_context())
 
@@ -145,8 +185,11 @@ def test_a_context_that_was_asked_for_is_the_one_that_the_callback_runs_in(
     assert contexts[0][variable] == IN_A_ROW - 1
 
 
-def test_a_handle_s_context_may_be_replaced_and_removed(loop: asyncio.AbstractEventLoop) -> None:
-    handle: Any = loop.call_soon(list)
+@makers
+def test_a_handle_s_context_may_be_replaced_and_removed(
+    loop: asyncio.AbstractEventLoop, make: Make
+) -> None:
+    handle: Any = make(loop, list)
     context = contextvars.Context()
     handle._context = context
     assert handle.get_context() is context
@@ -157,8 +200,10 @@ def test_a_handle_s_context_may_be_replaced_and_removed(loop: asyncio.AbstractEv
     run_turn(loop)
 
 
+@makers
+@befores
 def test_the_exception_handler_runs_in_the_context_of_the_callback(
-    loop: asyncio.AbstractEventLoop,
+    loop: asyncio.AbstractEventLoop, make: Make, before: str
 ) -> None:
     seen: list[object] = []
     after: list[object] = []
@@ -173,14 +218,14 @@ def test_the_exception_handler_runs_in_the_context_of_the_callback(
         raise ZeroDivisionError
 
     def schedule() -> None:
-        variable.set("mine")
+        begin(before)
         for number in range(IN_A_ROW):
-            loop.call_soon(fails, number)
+            make(loop, fails, number)
 
     loop.set_exception_handler(handler)
     run_in(loop, schedule)
     assert seen == [(number, number) for number in range(IN_A_ROW)]
-    assert after == ["mine"] * IN_A_ROW
+    assert after == [before] * IN_A_ROW
 
 
 def test_callbacks_from_many_contexts_in_turn(loop: asyncio.AbstractEventLoop) -> None:
@@ -247,14 +292,21 @@ def is_free_threaded() -> bool:
 
 @pytest.mark.loop_pool_only
 @pytest.mark.skipif(not is_free_threaded(), reason="contexts are shared without the GIL only")
-def test_a_burst_is_one_object_a_call_to_the_collector(loop: asyncio.AbstractEventLoop) -> None:
-    calls, counts = 1000, list[int]()
+@makers
+@befores
+def test_a_burst_is_one_object_a_call_to_the_collector(
+    loop: asyncio.AbstractEventLoop, make: Make, before: str
+) -> None:
+    if make is MAKE["posted"] or (before != "unset" and make is not MAKE["call_soon"]):
+        pytest.skip("it makes a thread for each, or shares contexts without variables only")
+    calls, counts = 500, list[int]()
 
     def schedule() -> None:
-        before = len(gc.get_objects())
+        begin(before)
+        objects = len(gc.get_objects())
         for _ in range(calls):
-            loop.call_soon(list)
-        counts.append(len(gc.get_objects()) - before)
+            make(loop, list)
+        counts.append(len(gc.get_objects()) - objects)
 
     with contextlib.ExitStack() as stack:
         gc.disable()
