@@ -106,6 +106,8 @@ struct Ticks {
     interval: u64,
     /// Which poll interval that is; zero: none.
     lasts: Duration,
+    /// How long the last calibration was.
+    calibrated_ns: u64,
     /// Times that it may still be believed before the clock is asked.
     trust: u32,
 }
@@ -121,7 +123,12 @@ impl Ticks {
         self.trust = Self::TRUST;
         let (origin_ns, origin) = *self.origin.get_or_insert((now_ns, now));
         let elapsed = now_ns.saturating_sub(origin_ns);
-        if self.lasts != interval && elapsed >= Self::CALIBRATION_NS {
+        // The thread may have been held up between its looks at clock and counter. The longer the
+        // calibration, the less that matters.
+        let due =
+            if self.lasts == interval { 2 * self.calibrated_ns } else { Self::CALIBRATION_NS };
+        if elapsed >= due {
+            self.calibrated_ns = elapsed;
             let ticks = u128::from(now.saturating_sub(origin));
             let ticks = ticks * interval.as_nanos() / u128::from(elapsed);
             self.interval = u64::try_from(ticks).unwrap_or(0);
@@ -335,6 +342,26 @@ mod tests {
         local.polled(Turned { end: PollEnd::Done, now_ns }, false);
         local.timers.insert(1.0, 2);
         assert!(!local.may_skip(|| false), "timers need the clock");
+    }
+
+    #[test]
+    fn a_calibration_that_went_wrong_does_not_last() {
+        let mut local = local();
+        let until = |end_ns: u64| loop {
+            let now_ns = clock::monotonic_ns();
+            if now_ns >= end_ns {
+                return Turned { end: PollEnd::Done, now_ns };
+            }
+        };
+        let origin_ns = clock::monotonic_ns();
+        local.polled(Turned { end: PollEnd::Done, now_ns: origin_ns }, false);
+        let first = until(origin_ns + Ticks::CALIBRATION_NS);
+        local.polled(first, false);
+        // As if the thread had been held up for long between its looks.
+        local.ticks.interval = u64::MAX;
+        let elapsed = first.now_ns - origin_ns;
+        local.polled(until(origin_ns + 2 * elapsed), false);
+        assert_ne!(local.ticks.interval, u64::MAX);
     }
 
     #[test]
