@@ -21,50 +21,17 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::core::{LoopCore, OwnerState};
+use super::shared_context::SharedContext;
 use crate::py::asyncio::handle::stands_for_empty;
 use crate::py::asyncio::state::state;
 use crate::py::cpython::context::{copy_context, copy_of, new_context};
 use crate::py::cpython::object::{Ref, decref, is_unique};
-
-/// What callbacks that are scheduled in a row share. Owner only, and dropped where Python may run.
-#[derive(Debug, Default)]
-pub(crate) struct SharedContext {
-    /// The map of the context that was current when a callback was last scheduled.
-    map: Option<Ref>,
-    /// How many callbacks in a row have got a copy of their own.
-    alone: u32,
-    /// The copy for those that follow; nobody enters it.
-    copy: Option<Ref>,
-    /// A copy of that for them to run in, while none does.
-    to_run_in: Option<Ref>,
-}
 
 /// A context for a new handle.
 pub(crate) struct HandleContext {
     pub(crate) context: Ref,
     /// Other handles have it, too.
     pub(crate) is_shared: bool,
-}
-
-impl SharedContext {
-    /// So many copies in a row are made for one callback each: two more are made for those that share.
-    const ALONE: u32 = 4;
-
-    /// What is shared by those that are scheduled from a context with that map.
-    #[inline(always)]
-    fn of(&self, map: *mut ffi::PyObject) -> Option<&Ref> {
-        if self.is_map(map) { self.copy.as_ref() } else { None }
-    }
-
-    #[inline(always)]
-    fn is_map(&self, map: *mut ffi::PyObject) -> bool {
-        self.map.as_ref().is_some_and(|known| std::ptr::eq(known.as_ptr(), map))
-    }
-
-    #[inline(always)]
-    fn is_copy(&self, copy: &Ref) -> bool {
-        self.copy.as_ref().is_some_and(|known| std::ptr::eq(known.as_ptr(), copy.as_ptr()))
-    }
 }
 
 /// A copy of the current context for a callback that is scheduled without one.

@@ -9,10 +9,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::callback::Callback;
-use super::context_sharing::SharedContext;
 use super::flags::LoopFlags;
 use super::loop_tasks::LoopTasks;
 use super::owner_thread::OwnerThread;
+use super::shared_context::SharedContext;
 use crate::error::LoopError;
 use crate::event_loop::{Claim, EventLoop, Local};
 use crate::id::IoToken;

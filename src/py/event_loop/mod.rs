@@ -29,6 +29,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod run_callback;
 pub(crate) mod scheduling;
+pub(crate) mod shared_context;
 pub(crate) mod stack;
 pub(crate) mod stats;
 pub(crate) mod unrun;
