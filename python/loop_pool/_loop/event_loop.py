@@ -1,8 +1,8 @@
 """One event loop: the native core with asyncio's ``SelectorEventLoop``.
 
-This module, ``signals``, ``socket_ops`` and ``sendfile`` override asyncio's private interface;
-``asyncio_private`` has the parts that transports need. Compare these names first for a new Python
-version:
+This module, ``signals``, ``socket_ops``, ``sendfile`` and ``executor_calls`` override asyncio's
+private interface; ``asyncio_private`` has the parts that transports need. Compare these names first
+for a new Python version:
 
 ==========================================  ======================================================
 private name                                use here
@@ -58,6 +58,7 @@ from .. import _core
 from . import asyncio_private, cross_loop_checks, cross_loop_wakeups
 from .datagrams import DatagramTransport
 from .descriptors import evict
+from .executor_calls import CallsExecutor
 from .listeners import Listener
 from .loop_base import LoopBase
 from .pipes import ReadPipeTransport, WritePipeTransport
@@ -87,7 +88,9 @@ if sys.version_info[:2] > _TESTED:
     )
 
 
-class EventLoop(LoopBase, HandlesSignals, SocketOps, SendsFiles, asyncio.SelectorEventLoop):
+class EventLoop(
+    LoopBase, HandlesSignals, SocketOps, SendsFiles, CallsExecutor, asyncio.SelectorEventLoop
+):
     """An asyncio event loop on a native reactor.
 
     It *is* an ``asyncio.BaseEventLoop``: everything not listed here is CPython's own code.
@@ -405,14 +408,6 @@ class EventLoop(LoopBase, HandlesSignals, SocketOps, SendsFiles, asyncio.Selecto
         super().set_task_factory(factory)
         self._has_task_factory = factory is not None
         self._eager = factory is asyncio.eager_task_factory
-
-    def _threads_of_executor(self) -> list[threading.Thread]:
-        """Return those of the default executor, as far as it shows them."""
-        return list(getattr(self._default_executor, "_threads", ()))
-
-    def _forget_default_executor(self) -> None:
-        """Leave an executor that did not end in time to itself; closing does not wait for it."""
-        self._default_executor = None
 
     def _report_native_exception(self, what: object, exception: BaseException) -> None:
         """Hand an exception of a transport's callback to the exception handler."""

@@ -306,6 +306,7 @@ PRIVATE_INTERFACE = (
     "_loop/event_loop.py",
     "_loop/signals.py",
     "_loop/socket_ops.py",
+    "_loop/executor_calls.py",
     "_loop/asyncio_private.py",
     "_loop/tls.py",
 )
@@ -325,7 +326,9 @@ def test_only_those_modules_read_private_attributes_that_are_not_ours() -> None:
             assert foreign_attributes(tree, own) <= FOR_EXTENSIONS, path
 
 
-@pytest.mark.parametrize("module", ["asyncio_private", "signals", "socket_ops", "tls"])
+@pytest.mark.parametrize(
+    "module", ["asyncio_private", "executor_calls", "signals", "socket_ops", "tls"]
+)
 def test_the_modules_of_it_list_what_they_use(module: str) -> None:
     tree = modules()[f"_loop/{module}.py"]
     read = private_names_of_asyncio(tree) | foreign_attributes(tree, own_names())

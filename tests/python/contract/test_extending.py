@@ -208,7 +208,6 @@ def test_e3_the_loop_is_a_base_event_loop(loop: asyncio.AbstractEventLoop) -> No
         "create_server",
         "create_datagram_endpoint",
         "getaddrinfo",
-        "run_in_executor",
         "run_until_complete",
         "sendfile",
         "shutdown_asyncgens",
