@@ -1122,7 +1122,13 @@ def _learn_streams(
     """
 
 def _learn_task_callbacks(
-    step: object, wakeup: object, task: object, done: object, failing: object, error: object
+    step: object,
+    wakeup: object,
+    task: object,
+    name: str,
+    done: object,
+    failing: object,
+    error: object,
 ) -> bool:
     """Teach every loop to recognise by a sample what the C task passes to `call_soon`.
 
@@ -1130,6 +1136,7 @@ def _learn_task_callbacks(
         step: what a new task passed.
         wakeup: what it passed when the future that it awaited was done.
         task: that task.
+        name: its name, an object that nothing else in it refers to.
         done: its method of that name.
         failing: a step that is to throw an exception into its coroutine.
         error: that exception.

@@ -59,7 +59,8 @@ def learn_task_callbacks() -> None:
     try:
         future: asyncio.Future[None] = asyncio.Future(loop=recorder)
         future_iterator = type(future.__await__())
-        task = asyncio.Task(wait_for(future), loop=recorder)
+        name = " ".join(["a name that", "nothing else has"])
+        task = asyncio.Task(wait_for(future), loop=recorder, name=name)
         (step, _) = recorder.posted.pop()
         step()
         future.set_result(None)
@@ -75,5 +76,5 @@ def learn_task_callbacks() -> None:
         events._set_running_loop(running)
         if current is not None:
             asyncio._enter_task(running, current)  # type: ignore[arg-type]
-    _core._learn_task_callbacks(step, wakeup, task, task.done, failing, error)
+    _core._learn_task_callbacks(step, wakeup, task, name, task.done, failing, error)
     _core._stop_counting(asyncio.Task, asyncio.Future, type(step), future_iterator)

@@ -10,7 +10,8 @@ use super::state::state;
 /// Teaches the loop to recognise the C task's callbacks by a sample of each.
 ///
 /// `step` is what a fresh task passes to `call_soon`, `wakeup` what a future passes when it wakes a
-/// task, `task` the task of both and `done` its method; `failing` is a step that is to throw `error`.
+/// task, `task` the task of both, `name` its name and `done` its method; `failing` is a step that is to throw
+/// `error`.
 /// Samples of another kind (a pure-Python task's) are left unrecognised: such tasks run through ordinary
 /// handles.
 #[pyfunction]
@@ -19,6 +20,7 @@ pub(crate) fn learn_task_callbacks(
     step: &Bound<'_, PyAny>,
     wakeup: &Bound<'_, PyAny>,
     task: &Bound<'_, PyAny>,
+    name: &Bound<'_, PyAny>,
     done: &Bound<'_, PyAny>,
     failing: &Bound<'_, PyAny>,
     error: &Bound<'_, PyAny>,
@@ -26,7 +28,7 @@ pub(crate) fn learn_task_callbacks(
     let known = &state().task;
     let step_type = step.get_type();
     // SAFETY: reading the name of a live type.
-    let name = unsafe { std::ffi::CStr::from_ptr((*step_type.as_type_ptr()).tp_name) };
+    let step_name = unsafe { std::ffi::CStr::from_ptr((*step_type.as_type_ptr()).tp_name) };
     // SAFETY: the type check precedes the access to the layout.
     let definition = |function: &Bound<'_, PyAny>| unsafe {
         let function = function.as_ptr();
@@ -41,12 +43,12 @@ pub(crate) fn learn_task_callbacks(
     {
         return false;
     }
-    let word_of = |step: &Bound<'_, PyAny>, held: &Bound<'_, PyAny>| {
-        // SAFETY: a live type; the words of one of its instances.
+    let word_of = |holder: &Bound<'_, PyAny>, held: &Bound<'_, PyAny>| {
+        // SAFETY: a live object; the words that each instance of its type has.
         unsafe {
-            let size = (*step_type.as_type_ptr()).tp_basicsize.unsigned_abs();
+            let size = (*ffi::Py_TYPE(holder.as_ptr())).tp_basicsize.unsigned_abs();
             (size_of::<ffi::PyObject>()..size).step_by(size_of::<usize>()).find(|offset| {
-                let word = *step.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>();
+                let word = *holder.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>();
                 std::ptr::eq(word, held.as_ptr())
             })
         }
@@ -56,11 +58,12 @@ pub(crate) fn learn_task_callbacks(
         known.step_error.store(word_of(failing, error).unwrap_or(0), Relaxed);
     }
     let Some(step_task) = step_task else { return false };
-    if !name.to_bytes().starts_with(b"_asyncio.") {
+    if !step_name.to_bytes().starts_with(b"_asyncio.") {
         return false;
     }
     // The type lives as long as `_asyncio`, which is never unloaded; keep it alive all the same.
     known.done_def.store(done_def, Relaxed);
+    known.name.store(word_of(task, name).unwrap_or(0), Relaxed);
     known.step_task.store(step_task, Relaxed);
     known.wakeup_def.store(wakeup_def, Relaxed);
     known.class.store(task.get_type().into_ptr().cast(), Relaxed);

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::py::cpython::object::Ref;
+use crate::py::cpython::slots::in_critical_section;
+
 /// What is known of the C task's callbacks; nothing, until they have been recognised.
 #[derive(Debug, Default)]
 pub(crate) struct TaskCallbacks {
@@ -18,6 +21,8 @@ pub(crate) struct TaskCallbacks {
     pub(super) step_error: AtomicUsize,
     /// The definition behind the C task's wakeup callback, or null.
     pub(super) wakeup_def: AtomicPtr<ffi::PyMethodDef>,
+    /// Where a C task keeps its name, in bytes from its start; 0: not known.
+    pub(super) name: AtomicUsize,
     /// The definition behind the C task's method `done`, known when the others are.
     pub(super) done_def: AtomicPtr<ffi::PyMethodDef>,
 }
@@ -78,6 +83,34 @@ impl TaskCallbacks {
             let done = (*self.done_def.load(Relaxed)).ml_meth.PyCFunction;
             let answer = done(task, std::ptr::null_mut());
             std::ptr::eq(answer, ffi::Py_True())
+        }
+    }
+
+    /// Whether `task` is a C task, and of no subclass.
+    #[inline(always)]
+    pub(crate) fn is_exact(&self, task: *mut ffi::PyObject) -> bool {
+        // SAFETY: the caller's object is alive.
+        std::ptr::eq(unsafe { ffi::Py_TYPE(task) }, self.class())
+    }
+
+    /// The number of a C task that was given no name and has not been asked for it: `Task-N` is made of it
+    /// then. `None` for any other object.
+    ///
+    /// # Safety
+    /// `task` is alive; the thread is attached.
+    pub(crate) unsafe fn number(&self, task: *mut ffi::PyObject) -> Option<Ref> {
+        let offset = self.name.load(Relaxed);
+        if offset == 0 || !self.is_exact(task) {
+            return None;
+        }
+        // SAFETY: found there in a sample of the same type; whoever asks for the name replaces it in the
+        // task's critical section.
+        unsafe {
+            in_critical_section(task, || {
+                let name = *task.byte_add(offset).cast::<*mut ffi::PyObject>();
+                (!name.is_null() && ffi::PyLong_CheckExact(name) != 0)
+                    .then(|| Ref::from_borrowed(name))
+            })
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) struct Parts {
     /// The coroutine; the `asyncio.Task`, dropped on its own loop's thread; the messages of its cancellations;
     /// the result, the exception, or the arguments of the `CancelledError`; who wants to know of the end.
     pub(crate) state: TaskState<Ref, Watcher>,
+    /// Its name, or the number of which asyncio would make one.
     pub(crate) name: Option<Ref>,
     pub(crate) context: Option<Ref>,
     /// The loop that it runs on, once that is known.

@@ -17,6 +17,7 @@ use crate::py::event_loop::core::LoopCore;
 use pyo3::exceptions::PyBaseException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts the tasks without a name whose name was asked for.
@@ -84,7 +85,12 @@ impl PoolTaskCore {
             (copied(py, parts.name.as_ref()), copied(py, parts.state.task()))
         };
         if let Some(name) = name {
-            return Ok(name.as_py().clone_ref(py));
+            let name = name.as_py().bind(py);
+            return if name.is_exact_instance_of::<PyInt>() {
+                Ok(alloc::text(py, &format!("Task-{name}"))?.into_any().unbind())
+            } else {
+                Ok(name.clone().unbind())
+            };
         }
         // One that was told stays.
         let made = if let Some(task) = task {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import re
 import sys
 import threading
 import traceback
@@ -428,6 +429,26 @@ def test_a_task_has_the_name_it_is_given() -> None:
         assert unnamed.get_name()
 
     run(main, 3)
+
+
+def test_a_name_that_nobody_asked_for_is_asyncio_s_when_the_task_has_ended() -> None:
+    async def ends() -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        tasks = [loop_pool.spawn(ends(), loop=loop) for loop in loops() for _ in range(3)]
+        tasks.append(loop_pool.spawn(ends()))
+        for task in tasks:
+            await task
+        names = [task.get_name() for task in tasks]
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"Task-\d+", name) for name in names)
+        assert [task.get_name() for task in tasks] == names
+        assert names[0] in repr(tasks[0])
+        tasks[0].set_name("another")
+        assert tasks[0].get_name() == "another"
+
+    run(main, 2)
 
 
 def test_a_coroutine_runs_in_a_copy_of_the_spawner_s_context() -> None:
