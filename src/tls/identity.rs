@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -59,18 +59,35 @@ fn is_encrypted(pem: &[u8]) -> bool {
     says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED")
 }
 
-/// The certificates that are trusted: of authorities, and of single servers and clients.
+/// The certificates that are trusted: of authorities, and of single servers and clients. And the authorities' lists
+/// of certificates that are not any more.
 #[derive(Clone, Debug)]
 pub struct Roots {
     pub(super) store: RootCertStore,
     /// The same ones, as they are.
     all: HashSet<Vec<u8>>,
+    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
+    pub(super) check: RevocationCheck,
+}
+
+/// Which certificates of a chain must not be revoked. One that is in no list's domain is refused too, and so
+/// is a list that is out of date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RevocationCheck {
+    /// None is looked up.
+    #[default]
+    None,
+    /// The peer's own (`VERIFY_CRL_CHECK_LEAF`).
+    Leaf,
+    /// All but the root's (`VERIFY_CRL_CHECK_CHAIN`).
+    Chain,
 }
 
 impl Default for Roots {
     /// None.
     fn default() -> Self {
-        Self { store: RootCertStore::empty(), all: HashSet::new() }
+        let (revoked, check) = (Vec::new(), RevocationCheck::None);
+        Self { store: RootCertStore::empty(), all: HashSet::new(), revoked, check }
     }
 }
 
@@ -88,6 +105,24 @@ impl Roots {
             }
         }
         Ok(self.store.len() - before)
+    }
+
+    /// Adds all lists of revoked certificates in the contents of a PEM file. Returns how many there were.
+    ///
+    /// # Errors
+    /// If it is no PEM.
+    pub fn add_revoked_pem(&mut self, pem: &[u8]) -> Result<usize, SettingsError> {
+        let before = self.revoked.len();
+        for list in CertificateRevocationListDer::pem_slice_iter(pem) {
+            let list = list.map_err(|error| SettingsError::Invalid(format!("CRL: {error}")))?;
+            self.revoked.push(list);
+        }
+        Ok(self.revoked.len() - before)
+    }
+
+    /// Says which certificates are looked up in these lists.
+    pub fn check_revoked(&mut self, check: RevocationCheck) {
+        self.check = check;
     }
 
     /// Whether this very certificate is trusted.

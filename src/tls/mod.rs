@@ -22,7 +22,7 @@ mod verify;
 
 pub use ciphertext::Ciphertext;
 pub use failure::{CertificateFailure, Failure};
-pub use identity::{Identity, Roots};
+pub use identity::{Identity, RevocationCheck, Roots};
 pub use negotiated::{Cipher, Negotiated};
 pub use options::{ClientOptions, Clients, Common, ServerOptions, Servers, Version};
 pub use session::{MIN_SCRATCH, Received, Session, WRITE_LIMIT};

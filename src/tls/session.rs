@@ -1,6 +1,8 @@
 //! One connection's state: the handshake, records in both directions, and both ends.
 
 use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use rustls::CommonState;
 use rustls::client::UnbufferedClientConnection;
@@ -64,18 +66,31 @@ pub struct Received {
 }
 
 impl Session {
-    /// A client of a server with this name, or this address. Its first message is appended to `to`.
+    /// A client of a server with this name, or this address; `None`: the server is told no name, and its
+    /// session is not resumed. The first message is appended to `to`.
     ///
     /// # Errors
-    /// [`Failure::Internal`]; also if `server` is neither a name nor an address.
+    /// [`Failure::Internal`]; also if `server` is neither a name nor an address, or is missing and to be
+    /// verified.
     pub fn client(
         settings: &ClientSettings,
-        server: &str,
+        server: Option<&str>,
         to: &mut Ciphertext,
     ) -> Result<Self, Failure> {
-        let name = ServerName::try_from(server.to_owned())
-            .map_err(|_| Failure::Internal(format!("{server:?} is no name of a server")))?;
-        let connection = UnbufferedClientConnection::new(settings.0.clone(), name)?;
+        let (config, name) = match (server, &settings.nameless) {
+            (Some(server), _) => {
+                let name = ServerName::try_from(server.to_owned())
+                    .map_err(|_| Failure::Internal(format!("{server:?} is no name of a server")))?;
+                (&settings.named, name)
+            }
+            // rustls tells a server no address.
+            (None, Some(config)) => (config, ServerName::from(Ipv4Addr::UNSPECIFIED)),
+            (None, None) => {
+                let what = "the name of the server is to be verified, and not known";
+                return Err(Failure::Internal(what.to_owned()));
+            }
+        };
+        let connection = UnbufferedClientConnection::new(Arc::clone(config), name)?;
         let mut session = Self::new(Side::Client(Box::new(connection)));
         let _ = session.receive(&mut [], to, &mut |_| ())?;
         Ok(session)
@@ -92,7 +107,7 @@ impl Session {
     /// # Errors
     /// [`Failure::Internal`].
     pub fn server(settings: &ServerSettings) -> Result<Self, Failure> {
-        let connection = UnbufferedServerConnection::new(settings.0.clone())?;
+        let connection = UnbufferedServerConnection::new(Arc::clone(&settings.0))?;
         Ok(Self::new(Side::Server(Box::new(connection))))
     }
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, KeyLog, NoKeyLog, ServerConfig, SupportedProtocolVersion};
 
-use super::identity::{Always, ByName, Roots};
+use super::identity::{Always, ByName};
 use super::key_log::KeyLogFile;
 use super::options::{ClientOptions, Clients, Common, ServerOptions, Servers, Version};
 use super::provider::{provider, ticketer};
@@ -21,7 +21,11 @@ pub struct ServerSettings(pub(super) Arc<ServerConfig>);
 
 /// A client's, with the sessions that it remembers.
 #[derive(Clone, Debug)]
-pub struct ClientSettings(pub(super) Arc<ClientConfig>);
+pub struct ClientSettings {
+    pub(super) named: Arc<ClientConfig>,
+    /// For servers of which no name is known; `None` if it is to be verified.
+    pub(super) nameless: Option<Arc<ClientConfig>>,
+}
 
 impl ServerSettings {
     /// Settings of these options.
@@ -32,15 +36,13 @@ impl ServerSettings {
         let ServerOptions { common, identity, by_name, clients, tickets } = options;
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&versions(&common)?)?;
+        let verifier = |roots, is_required| {
+            Ok::<_, SettingsError>(Arc::new(verify::Clients::new(roots, is_required)?))
+        };
         let builder = match clients {
             Clients::All => builder.with_no_client_auth(),
-            Clients::Verified(roots) => builder.with_client_cert_verifier(verifier(
-                roots,
-                ClientCertVerifierBuilder::allow_unauthenticated,
-            )?),
-            Clients::Certified(roots) => {
-                builder.with_client_cert_verifier(verifier(roots, |all| all)?)
-            }
+            Clients::Verified(roots) => builder.with_client_cert_verifier(verifier(roots, false)?),
+            Clients::Certified(roots) => builder.with_client_cert_verifier(verifier(roots, true)?),
         };
         let by_name = by_name.into_iter().map(|(name, one)| (name.to_lowercase(), one)).collect();
         let mut config =
@@ -68,11 +70,11 @@ impl ClientSettings {
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&versions(&common)?)?;
         let (roots, checks_name) = match servers {
-            Servers::Named(roots) => (Some(some(roots)?), true),
-            Servers::AnyName(roots) => (Some(some(roots)?), false),
+            Servers::Named(roots) => (Some(roots), true),
+            Servers::AnyName(roots) => (Some(roots), false),
             Servers::All => (None, false),
         };
-        let verifier = Arc::new(verify::Servers { roots, checks_name });
+        let verifier = Arc::new(verify::Servers::new(roots, checks_name)?);
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -84,7 +86,13 @@ impl ClientSettings {
         };
         config.key_log = key_log(&common)?;
         config.alpn_protocols = common.alpn;
-        Ok(Self(Arc::new(config)))
+        let nameless = (!checks_name).then(|| {
+            let mut config = config.clone();
+            // A session is found by the name of its server.
+            config.resumption = Resumption::disabled();
+            Arc::new(config)
+        });
+        Ok(Self { named: Arc::new(config), nameless })
     }
 }
 
@@ -111,22 +119,4 @@ fn key_log(common: &Common) -> Result<Arc<dyn KeyLog>, SettingsError> {
         None => Arc::new(NoKeyLog {}),
         Some(path) => Arc::new(KeyLogFile::open(path)?),
     })
-}
-
-/// The authorities, if there are any: none verify nothing.
-fn some(roots: Roots) -> Result<Roots, SettingsError> {
-    if roots.store.is_empty() { Err(NotNative::NoRoots.into()) } else { Ok(roots) }
-}
-
-/// Verifies certificates of clients, as `change` says.
-fn verifier(
-    roots: Roots,
-    change: impl FnOnce(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
-) -> Result<Arc<verify::Clients>, SettingsError> {
-    let roots = some(roots)?;
-    let store = Arc::new(roots.store.clone());
-    let builder = WebPkiClientVerifier::builder_with_provider(store, Arc::clone(provider()));
-    let inner = change(builder).build();
-    let inner = inner.map_err(|error| SettingsError::Invalid(error.to_string()))?;
-    Ok(Arc::new(verify::Clients { inner, roots }))
 }

@@ -26,6 +26,8 @@ pub enum NotNative {
     Key(String),
     /// A certificate is to be verified, and no authority is trusted.
     NoRoots,
+    /// Certificates are to be looked up in lists of revoked ones, and there is none.
+    NoLists,
 }
 
 impl fmt::Display for NotNative {
@@ -36,6 +38,7 @@ impl fmt::Display for NotNative {
             Self::EncryptedKey => f.write_str("rustls reads no private key that has a password"),
             Self::Key(why) => write!(f, "rustls cannot use this private key: {why}"),
             Self::NoRoots => f.write_str("rustls verifies nothing without trusted certificates"),
+            Self::NoLists => f.write_str("rustls looks up no certificate without a CRL"),
         }
     }
 }

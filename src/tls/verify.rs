@@ -8,17 +8,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 
-use super::identity::Roots;
+use super::identity::{RevocationCheck, Roots};
 use super::provider::provider;
+use super::settings_error::{NotNative, SettingsError};
 
 /// A certificate is self-signed, and not among the trusted ones.
 #[derive(Debug)]
@@ -70,10 +72,50 @@ fn unknown_issuer(certificate: &CertificateDer<'_>) -> Error {
 /// Verifies servers. Whether one has the key of its certificate is always verified.
 #[derive(Debug)]
 pub(super) struct Servers {
-    /// What is trusted, or `None` if any certificate will do.
-    pub(super) roots: Option<Roots>,
+    /// webpki, and what is trusted; `None` if any certificate will do.
+    trusted: Option<(Arc<WebPkiServerVerifier>, Roots)>,
     /// Whether the name in the certificate counts.
-    pub(super) checks_name: bool,
+    checks_name: bool,
+}
+
+impl Servers {
+    /// Accepts the servers of these authorities, or all.
+    ///
+    /// # Errors
+    /// If nothing can be verified with these.
+    pub(super) fn new(roots: Option<Roots>, checks_name: bool) -> Result<Self, SettingsError> {
+        let Some(roots) = roots else { return Ok(Self { trusted: None, checks_name }) };
+        let (store, lists) = checked(&roots)?;
+        let builder = WebPkiServerVerifier::builder_with_provider(store, Arc::clone(provider()));
+        let builder = builder.with_crls(lists).enforce_revocation_expiration();
+        let builder = if roots.check == RevocationCheck::Leaf {
+            builder.only_check_end_entity_revocation()
+        } else {
+            builder
+        };
+        let webpki = builder.build().map_err(|error| invalid(&error))?;
+        Ok(Self { trusted: Some((webpki, roots)), checks_name })
+    }
+}
+
+/// What something is verified with: rustls would take no authority for an error, and no list for the wish
+/// to look nothing up.
+fn checked(
+    roots: &Roots,
+) -> Result<(Arc<RootCertStore>, Vec<CertificateRevocationListDer<'static>>), SettingsError> {
+    if roots.store.is_empty() {
+        return Err(NotNative::NoRoots.into());
+    }
+    let lists = match roots.check {
+        RevocationCheck::None => Vec::new(),
+        _ if roots.revoked.is_empty() => return Err(NotNative::NoLists.into()),
+        RevocationCheck::Leaf | RevocationCheck::Chain => roots.revoked.clone(),
+    };
+    Ok((Arc::new(roots.store.clone()), lists))
+}
+
+fn invalid(error: &VerifierBuilderError) -> SettingsError {
+    SettingsError::Invalid(error.to_string())
 }
 
 impl ServerCertVerifier for Servers {
@@ -82,24 +124,27 @@ impl ServerCertVerifier for Servers {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        _: &[u8],
+        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let accepted = ServerCertVerified::assertion;
-        let Some(roots) = &self.roots else { return Ok(accepted()) };
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let verdict = verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &roots.store,
-            intermediates,
-            now,
-            provider().signature_verification_algorithms.all,
-        );
-        reviewed(verdict, end_entity, roots, || ())?;
-        if self.checks_name {
-            verify_server_name(&certificate, name)?;
+        let Some((webpki, roots)) = &self.trusted else { return Ok(accepted()) };
+        let verdict =
+            webpki.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        match verdict {
+            // webpki looks at the name last: all else was found good.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.checks_name => Ok(accepted()),
+            Err(_) => {
+                reviewed(verdict, end_entity, roots, accepted)?;
+                if self.checks_name {
+                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+                }
+                Ok(accepted())
+            }
+            Ok(verified) => Ok(verified),
         }
-        Ok(accepted())
     }
 
     fn verify_tls12_signature(
@@ -130,8 +175,28 @@ impl ServerCertVerifier for Servers {
 /// Verifies clients as `inner` does.
 #[derive(Debug)]
 pub(super) struct Clients {
-    pub(super) inner: Arc<dyn ClientCertVerifier>,
-    pub(super) roots: Roots,
+    inner: Arc<dyn ClientCertVerifier>,
+    roots: Roots,
+}
+
+impl Clients {
+    /// Accepts clients of these authorities, and those without a certificate if it need not have one.
+    ///
+    /// # Errors
+    /// If nothing can be verified with these.
+    pub(super) fn new(roots: Roots, is_required: bool) -> Result<Self, SettingsError> {
+        let (store, lists) = checked(&roots)?;
+        let builder = WebPkiClientVerifier::builder_with_provider(store, Arc::clone(provider()));
+        let builder = builder.with_crls(lists).enforce_revocation_expiration();
+        let builder = if roots.check == RevocationCheck::Leaf {
+            builder.only_check_end_entity_revocation()
+        } else {
+            builder
+        };
+        let builder = if is_required { builder } else { builder.allow_unauthenticated() };
+        let inner = builder.build().map_err(|error| invalid(&error))?;
+        Ok(Self { inner, roots })
+    }
 }
 
 impl ClientCertVerifier for Clients {

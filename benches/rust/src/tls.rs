@@ -77,7 +77,7 @@ fn connect(
     server: &ServerSettings,
     (to_server, to_client): (&mut Ciphertext, &mut Ciphertext),
 ) -> (End, End) {
-    let session = Session::client(client, "localhost", to_server).expect("randomness");
+    let session = Session::client(client, Some("localhost"), to_server).expect("randomness");
     let mut client = End::new(session);
     let mut server = End::new(Session::server(server).expect("randomness"));
     while !to_server.is_empty() {

@@ -236,7 +236,7 @@ impl TlsConnection {
                 if !Session::is_server_name(&name) {
                     return Ok(None);
                 }
-                Session::client(settings, &name, &mut first)
+                Session::client(settings, Some(&name), &mut first)
             }
         };
         let session = session.map_err(|error| failure(py, &error))?;

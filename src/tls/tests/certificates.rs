@@ -1,8 +1,9 @@
 //! Certificates that are made for one test.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    RevokedCertParams, SignatureAlgorithm, date_time_ymd,
 };
 
 use super::super::{Identity, Roots};
@@ -18,11 +19,29 @@ pub(super) struct Pem {
 
 impl Authority {
     pub(super) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(Self::params(name), key).unwrap())
+    }
+
+    /// An authority whose certificate is issued by this one, under the number 1.
+    pub(super) fn below(&self, name: &str) -> Self {
+        let mut params = Self::params(name);
+        params.serial_number = Some(1_u64.into());
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        params
+    }
+
+    /// Its own certificate.
+    pub(super) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     /// The roots of those who trust it.
@@ -40,6 +59,26 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap().pem();
         Pem { certificate, key: key.serialize_pem() }
+    }
+
+    /// Its list of revoked certificates, good up to the end of this year, in PEM.
+    pub(super) fn revoked(&self, numbers: &[u64], until: i32) -> String {
+        let this_update = date_time_ymd(2001, 1, 1);
+        let revoked = |number: &u64| RevokedCertParams {
+            serial_number: (*number).into(),
+            revocation_time: this_update,
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update: date_time_ymd(until, 12, 31),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// A certificate for these names, for servers and clients.
@@ -63,6 +102,11 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0).unwrap().pem();
         Pem { certificate, key: key.serialize_pem() }
     }
+}
+
+/// The number of a certificate, by which a list names it.
+pub(super) fn is_number(number: u64) -> impl FnOnce(&mut CertificateParams) {
+    move |params| params.serial_number = Some(number.into())
 }
 
 impl Pem {

@@ -135,8 +135,33 @@ fn what_is_no_name_is_refused() {
     let (_, client, server) = options(Version::Tls13);
     let (client, _) = settings(client, server);
     for name in ["", "a b", "-", &"x".repeat(300)] {
-        let failure = Session::client(&client, name, &mut Ciphertext::default()).unwrap_err();
+        let failure = Session::client(&client, Some(name), &mut Ciphertext::default()).unwrap_err();
         assert!(matches!(failure, Failure::Internal(_)), "{name:?}: {failure}");
+    }
+}
+
+#[test]
+fn a_server_without_a_name_is_connected_to_if_the_name_is_not_verified() {
+    for version in VERSIONS {
+        let (authority, mut client, mut server) = options(version);
+        server.by_name = vec![("0.0.0.0".to_owned(), authority.issue(&["not this one"]))];
+        for servers in [Servers::All, Servers::AnyName(authority.roots())] {
+            client.servers = servers;
+            let (client, server) = settings(client.clone(), server.clone());
+            for _ in 0..2 {
+                let mut out = Ciphertext::default();
+                let session = Session::client(&client, None, &mut out).unwrap();
+                let mut pair = Pair::named(&client, &server, "localhost");
+                pair.client = End::new(session, out);
+                pair = pair.shaken();
+                assert!(!pair.client.session.negotiated().unwrap().is_resumed);
+                pair.echo(10);
+            }
+        }
+        client.servers = Servers::Named(authority.roots());
+        let (client, _) = settings(client, server);
+        let refused = Session::client(&client, None, &mut Ciphertext::default());
+        assert!(matches!(refused, Err(Failure::Internal(_))));
     }
 }
 

@@ -75,7 +75,7 @@ impl Pair {
 
     fn named(client: &ClientSettings, server: &ServerSettings, name: &str) -> Self {
         let mut out = Ciphertext::default();
-        let client = Session::client(client, name, &mut out).unwrap();
+        let client = Session::client(client, Some(name), &mut out).unwrap();
         let server = Session::server(server).unwrap();
         Self { client: End::new(client, out), server: End::new(server, Ciphertext::default()) }
     }

@@ -2,7 +2,7 @@
 
 use rcgen::CertificateParams;
 
-use super::certificates::{is_authority, is_for_clients, is_over, is_to_come};
+use super::certificates::{is_authority, is_for_clients, is_number, is_over, is_to_come};
 use super::*;
 
 /// The client's failure to accept a server with this certificate, called by this name, and the server's word.
@@ -180,6 +180,97 @@ fn a_clients_certificate_that_is_not_good_is_refused() {
             assert_eq!(client, Some(Failure::Alert(alert)));
         }
     }
+}
+
+/// The code by which a server's certificate with the number 7 is refused, if it is, and the same of a client's.
+fn codes(version: Version, check: RevocationCheck, revoked: &[u64], until: i32) -> [i32; 2] {
+    [true, false].map(|of_server| {
+        let (authority, mut client, mut server) = options(version);
+        let mut roots = authority.roots();
+        let list = authority.revoked(revoked, until);
+        assert_eq!(roots.add_revoked_pem(list.as_bytes()).unwrap(), 1);
+        roots.check_revoked(check);
+        let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
+        let identity = authority.issue_by(&["localhost"], algorithm, is_number(7)).identity();
+        if of_server {
+            server.identity = identity;
+            client.servers = Servers::Named(roots);
+        } else {
+            client.identity = Some(identity);
+            server.clients = Clients::Certified(roots);
+        }
+        let (client, server) = settings(client, server);
+        let [client, server] = Pair::new(&client, &server).pump();
+        match if of_server { client } else { server } {
+            None => 0,
+            Some(Failure::Certificate(failure)) => failure.code,
+            Some(other) => panic!("{other}"),
+        }
+    })
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_if_it_is_looked_up() {
+    for version in VERSIONS {
+        for check in [RevocationCheck::Leaf, RevocationCheck::Chain] {
+            assert_eq!(codes(version, check, &[3, 7], 2900), [23, 23]);
+            assert_eq!(codes(version, check, &[3], 2900), [0, 0]);
+            assert_eq!(codes(version, check, &[3], 2002), [12, 12], "the list is out of date");
+        }
+        assert_eq!(codes(version, RevocationCheck::None, &[7], 2900), [0, 0]);
+    }
+}
+
+#[test]
+fn a_certificate_of_an_authority_without_a_list_is_refused_if_it_is_looked_up() {
+    for any_name in [false, true] {
+        let (authority, mut client, server) = options(Version::Tls13);
+        let mut roots = authority.roots();
+        let other = Authority::new("another");
+        roots.add_revoked_pem(other.revoked(&[], 2900).as_bytes()).unwrap();
+        roots.check_revoked(RevocationCheck::Leaf);
+        client.servers = if any_name { Servers::AnyName(roots) } else { Servers::Named(roots) };
+        let (client, server) = settings(client, server);
+        let [client, _] = Pair::new(&client, &server).pump();
+        let Some(Failure::Certificate(failure)) = client else { panic!("{client:?}") };
+        assert_eq!((failure.code, &*failure.message), (3, "unable to get certificate CRL"));
+    }
+}
+
+#[test]
+fn certificates_between_are_sent_and_looked_up_if_the_whole_chain_is() {
+    for (check, code) in
+        [(RevocationCheck::None, 0), (RevocationCheck::Leaf, 0), (RevocationCheck::Chain, 23)]
+    {
+        let (authority, mut client, mut server) = options(Version::Tls13);
+        let below = authority.below("another");
+        let mut pem = below.issue_by(&["localhost"], &rcgen::PKCS_ECDSA_P256_SHA256, |_| ());
+        pem.certificate.push_str(&below.pem());
+        server.identity = pem.identity();
+        let mut roots = authority.roots();
+        for list in [authority.revoked(&[1], 2900), below.revoked(&[], 2900)] {
+            roots.add_revoked_pem(list.as_bytes()).unwrap();
+        }
+        roots.check_revoked(check);
+        client.servers = Servers::Named(roots);
+        let (client, server) = settings(client, server);
+        let mut pair = Pair::new(&client, &server);
+        match pair.pump()[0].clone() {
+            None => assert_eq!((code, pair.client.session.peer_certificates().count()), (0, 2)),
+            Some(Failure::Certificate(failure)) => assert_eq!(failure.code, code),
+            Some(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_looked_up_without_a_list() {
+    let mut roots = Authority::new("an authority").roots();
+    roots.check_revoked(RevocationCheck::Leaf);
+    let options = ClientOptions::new(Servers::Named(roots.clone()));
+    let error = ClientSettings::new(options).unwrap_err();
+    assert!(matches!(error, SettingsError::NotNative(NotNative::NoLists)), "{error}");
+    assert!(roots.add_revoked_pem(b"-----BEGIN X509 CRL-----\nAAAA").is_err());
 }
 
 #[test]

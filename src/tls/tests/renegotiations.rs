@@ -75,7 +75,7 @@ fn server_and_peer(version: Version) -> (End, Peer) {
     let (_, client, mut server) = options(version);
     server.tickets = 0;
     let (client, server) = settings(client, server);
-    let mut config = (*client.0).clone();
+    let mut config = (*client.named).clone();
     config.enable_secret_extraction = true;
     let name = "localhost".try_into().unwrap();
     let mut peer = UnbufferedClientConnection::new(Arc::new(config), name).unwrap();
@@ -94,7 +94,7 @@ fn client_and_peer(version: Version) -> (End, Peer) {
     config.enable_secret_extraction = true;
     let mut peer = UnbufferedServerConnection::new(Arc::new(config)).unwrap();
     let mut out = Ciphertext::default();
-    let session = Session::client(&client, "localhost", &mut out).unwrap();
+    let session = Session::client(&client, Some("localhost"), &mut out).unwrap();
     let mut end = End::new(session, out);
     shake(&mut end, &mut peer);
     let (secrets, rest) = peer.dangerous_into_kernel_connection().unwrap();
