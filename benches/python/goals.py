@@ -13,6 +13,8 @@ from typing import Any
 from figures import (
     BYTES,
     CPU,
+    CPU_OF_BYTES,
+    CPU_OF_SPAWNED,
     MEMORY,
     P99,
     Document,
@@ -65,33 +67,77 @@ def _always(metric: Metric) -> Choose:
 
 _cpu = _always(CPU)
 
+_LOOPS = ("uvloop", "zuvloop", "rloop")
+
+
+def _than_each(
+    work: str, place: str, choose: Choose, bound: float, peers: Sequence[str], *, own: str = OWN
+) -> Iterator[Goal]:
+    """Goals against several peers: the best of them is the measure."""
+    for count, peer in enumerate(peers):
+        yield Goal("" if count else work, place, choose, bound, peer, own=own)
+
+
 GOALS: tuple[Goal, ...] = (
-    Goal("task switch, `sleep(0)`, 100 tasks", "micro/switch", _time, 0.65, "uvloop"),
-    Goal("", "micro/switch", _time, 0.80, "zuvloop"),
-    Goal("`create_task` + await", "micro/create_await", _time, 0.80, "uvloop"),
+    Goal("task switch, `sleep(0)`, 100 tasks", "micro/switch", _time, 0.60, "uvloop"),
+    Goal("`create_task` + await", "micro/create_await", _time, 0.40, "uvloop"),
     Goal("", "micro/create_await", _time, 1.00, "zuvloop"),
-    Goal("`call_soon`", "micro/call_soon_chain", _time, 0.22, "uvloop"),
-    Goal("", "micro/call_soon_chain", _time, 0.80, "zuvloop"),
-    Goal("`call_soon_threadsafe`, 1 thread", "micro/threadsafe_1", _time, 0.67, "uvloop"),
-    Goal("the same, 4 threads", "micro/threadsafe_4", _time, 0.67, "uvloop"),
-    Goal("echo, Protocol: CPU per request", "sockets/echo-protocol", _cpu, 1.06, "bare"),
-    Goal("echo, asyncio streams: CPU per request", "sockets/echo-streams", _cpu, 0.88, "uvloop"),
+    Goal("`call_soon`", "micro/call_soon_chain", _time, 0.20, "uvloop"),
+    Goal("", "micro/call_soon_chain", _time, 0.70, "zuvloop"),
+    Goal("`call_soon_threadsafe`, 1 thread", "micro/threadsafe_1", _time, 0.50, "uvloop"),
+    Goal("the same, 4 threads", "micro/threadsafe_4", _time, 0.50, "uvloop"),
+    Goal("a descriptor's callback", "micro/reader_event", _time, 1.00, "rloop"),
+    Goal("a queue's put and get", "micro/queue", _time, 1.50, "tonio"),
+    Goal("`gather`", "micro/gather", _time, 1.50, "tonio"),
+    Goal("`run_in_executor`", "micro/executor", _time, 1.50, "tonio"),
+    Goal("spawn and await", "pool/spawn", _always(CPU_OF_SPAWNED), 1.50, "tonio"),
+    Goal("the same with some work", "pool/spawn-work", _always(CPU_OF_SPAWNED), 1.50, "tonio"),
+    Goal("echo, Protocol: CPU per request", "sockets/echo-protocol", _cpu, 1.04, "bare"),
+    Goal("", "sockets/echo-protocol", _cpu, 1.00, "zuvloop"),
+    *_than_each("echo of 1 MiB: CPU per request", "sockets/echo-1m", _cpu, 0.95, _LOOPS),
+    *_than_each(
+        "bulk sending: CPU per MiB", "sockets/bulk-send", _always(CPU_OF_BYTES), 0.95, _LOOPS
+    ),
+    Goal("echo by `loop.sock_*`: CPU per request", "sockets/echo-sock", _cpu, 1.00, "rloop"),
+    Goal("echo, asyncio streams: CPU per request", "sockets/echo-streams", _cpu, 0.78, "uvloop"),
     Goal(
         "echo, streams of `loop_pool.start_server`: CPU per request",
         "sockets/echo-streams",
         _cpu,
-        0.70,
+        0.62,
         "uvloop",
         own="loop_pool, own",
     ),
-    Goal("echo under TLS: CPU per request", "sockets/echo-tls", _cpu, 0.50, "uvloop"),
-    Goal("TLS handshakes: CPU per connection", "sockets/handshakes", _cpu, 0.50, "uvloop"),
     Goal(
-        "memory of an idle connection, slope from 4,000 to 16,000",
-        "sockets/idle-memory",
-        _always(MEMORY),
+        "echo under TLS, `loop_pool.tls`: CPU per request",
+        "sockets/echo-tls",
+        _cpu,
         0.50,
         "uvloop",
+        own="loop_pool, rustls",
+    ),
+    Goal(
+        "TLS handshakes, `loop_pool.tls`: CPU per connection",
+        "sockets/handshakes",
+        _cpu,
+        0.50,
+        "uvloop",
+        own="loop_pool, rustls",
+    ),
+    Goal(
+        "memory of an idle connection, Protocol, slope from 4,000 to 16,000",
+        "sockets/idle-memory",
+        _always(MEMORY),
+        0.35,
+        "uvloop",
+    ),
+    Goal(
+        "the same, streams of `loop_pool.start_server`",
+        "sockets/idle-memory",
+        _always(MEMORY),
+        0.40,
+        "uvloop, streams",
+        own="loop_pool, own streams",
     ),
     Goal(
         "1 -> 2 loops: CPU per request",
@@ -109,21 +155,47 @@ GOALS: tuple[Goal, ...] = (
         "loop_pool, 1",
         own="loop_pool, 2",
     ),
-    Goal(
-        "one loop stuck 50 ms in every 100: p99 of an open connection beside it",
-        "pool/stuck",
-        _always(P99),
-        0.10,
-        "uvloop, 2 threads",
-        own="loop_pool, 2 loops",
+    *(
+        goal
+        for loops in (1, 2)
+        for goal in _than_each(
+            f"the same, {loops} loop(s) and as many threads of a peer",
+            "pool/pool-work",
+            _cpu,
+            1.00,
+            [f"uvloop, {loops}", f"zuvloop, {loops}"],
+            own=f"loop_pool, {loops}",
+        )
     ),
-    Goal(
-        "the same: p99 of a new connection",
-        "pool/stuck-fresh",
-        _always(P99),
-        0.10,
-        "uvloop, 2 threads",
-        own="loop_pool, 2 loops",
+    *_than_each(
+        "at a fixed rate, 2 loops: CPU per request",
+        "pool/pool-rate",
+        _cpu,
+        1.00,
+        ["uvloop, 2", "zuvloop, 2"],
+        own="loop_pool, 2",
+    ),
+    *(
+        goal
+        for workload, what in (("stuck", "an open connection"), ("stuck-fresh", "a new connection"))
+        for goal in (
+            Goal(
+                f"one loop stuck 50 ms in every 100: p99 of {what} beside it",
+                f"pool/{workload}",
+                _always(P99),
+                0.10 if workload == "stuck-fresh" else 0.03,
+                "uvloop, 2 threads",
+                own="loop_pool, 2 loops",
+            ),
+            Goal(
+                "its CPU per request",
+                f"pool/{workload}",
+                _cpu,
+                1.15,
+                "uvloop, 2 threads",
+                own="loop_pool, 2 loops",
+            ),
+        )
     ),
     Goal(
         "bytes that leave the transports of a stuck loop",

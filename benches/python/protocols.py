@@ -213,6 +213,18 @@ async def listen_tls(sock: socket.socket, place: Place) -> asyncio.Server:
     return await loop.create_server(Echo, sock=sock, backlog=BACKLOG, ssl=context)
 
 
+async def listen_rustls(sock: socket.socket, place: Place) -> asyncio.Server:
+    """As `listen_tls`, with a context of `loop_pool.tls`."""
+    from loop_pool import tls
+
+    context = tls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place.folder / "cert.pem", place.folder / "key.pem")
+    if not context.native:
+        raise RuntimeError(f"rustls is not used: {context.fallback_reason}")
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(Echo, sock=sock, backlog=BACKLOG, ssl=context)
+
+
 async def listen_datagrams(sock: socket.socket, place: Place) -> object:
     """As `loop.create_datagram_endpoint`, on a socket."""
     loop = asyncio.get_running_loop()
@@ -279,6 +291,7 @@ ON_ONE_LOOP: dict[str, Listen] = {
     "udp": listen_datagrams,
     "unix": listen_unix,
     "tls": listen_tls,
+    "rustls": listen_rustls,
     "idle": listen_with(Idle),
     "bulk": listen_with(Bulk),
     "flood": listen_with(Flood),
@@ -317,6 +330,6 @@ def bind(
         address["udp"] = True
     else:
         sock.listen(BACKLOG)
-    if kind == "tls":
+    if kind in ("tls", "rustls"):
         address["tls"] = str(folder / "cert.pem")
     return sock, address

@@ -220,6 +220,8 @@ _SYSCALLS = (Figure("all", lambda sample: sum(sample["calls"].values()) / sample
 _BARE = Server("bare", "bare", "protocol")
 _BARE_OF = {"unix": (Server("bare", "bare", "unix"),), "tls": ()}
 """The bare servers of kinds to which that for TCP does not compare."""
+_RUSTLS = Server("loop_pool, rustls", "loop_pool", "rustls")
+"""loop_pool with a context of its own; with `ssl.SSLContext` it is OpenSSL as everywhere."""
 _UNDER_STRACE = (
     _BARE,
     Server("tokio", "tokio", "protocol"),
@@ -249,7 +251,7 @@ def _churn(summary: str, kind: str, *first: Server) -> Workload[Server]:
         functools.partial(
             take_load, arguments=("--fresh", "--connections", CONNECTIONS, "--size", 64)
         ),
-        _AGAINST_BARE if first else _AGAINST_UVLOOP,
+        _AGAINST_BARE if _BARE in first else _AGAINST_UVLOOP,
     )
 
 
@@ -299,7 +301,10 @@ _USUAL: dict[str, Workload[Server]] = {
         *_BARE_OF["unix"],
     ),
     "echo-tls": _echo(
-        "asyncio.Protocol under TLS, 64 connections, 1 KiB: server CPU per request", "tls"
+        "asyncio.Protocol under TLS, 64 connections, 1 KiB (loop_pool, rustls: with a context of "
+        "loop_pool.tls; all others: ssl.SSLContext): server CPU per request",
+        "tls",
+        _RUSTLS,
     ),
     "churn": _churn(
         "connect, one request of 64 B, close, 64 at any time: server CPU per connection",
@@ -309,6 +314,7 @@ _USUAL: dict[str, Workload[Server]] = {
     "handshakes": _churn(
         "likewise under TLS, with a full handshake (P-256 certificate, no session is resumed)",
         "tls",
+        _RUSTLS,
     ),
     "bulk-send": Workload(
         f"a server that sends without an end on {BULK_CONNECTIONS} connections: CPU per byte",
@@ -330,9 +336,14 @@ _USUAL: dict[str, Workload[Server]] = {
         _bulk("asyncio"),
     ),
     "idle-memory": Workload(
-        "resident memory per idle connection, Protocol: from 4,000 to 16,000 connections, and of "
-        "10,000 of them (or of as many as RLIMIT_NOFILE permits, in proportion)",
-        on_each_loop("idle"),
+        "resident memory per idle connection, Protocol (streams: a handler that waits for a read): "
+        "from 4,000 to 16,000 connections, and of 10,000 of them (or of as many as RLIMIT_NOFILE "
+        "permits, in proportion)",
+        on_each_loop(
+            "idle",
+            on_loops("loop_pool, own streams", "pool-streams", 1, "--alone"),
+            Server("uvloop, streams", "uvloop", "streams"),
+        ),
         take_memory,
         (
             Figure("memory x uvloop", value("bytes_per_connection"), "uvloop"),

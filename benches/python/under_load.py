@@ -119,7 +119,7 @@ class Server(Variant):
             return self._start([PROGRAMS / "tokio-echo", *self.arguments])
         if self.peer == "tonio":
             return self._start([sys.executable, TONIO_FILE, *self.arguments])
-        if self.kind == "tls":
+        if self.kind in ("tls", "rustls"):
             make_certificate()
         options: list[str | Path] = ["--folder", work_folder(), *self.arguments]
         return self._start([sys.executable, SERVERS_FILE, self.kind, self.peer, *options])

@@ -28,6 +28,7 @@ from .._pool.server import Server, create_server
 from .._pool.spawn import error_of
 from . import sockets
 from .affinity import usable_on_every_loop
+from .certificates import Certificates, certificates_of
 from .health import Health
 from .limit import ConcurrencyLimit
 from .loop_server import LoopServer, only_news
@@ -36,6 +37,7 @@ from .signals import UvicornServer
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Awaitable, Callable, Coroutine
 
     from .._loop.event_loop import EventLoop
@@ -69,6 +71,8 @@ class Serving:
         self._signalled = asyncio.Event()
         self._forced = asyncio.Event()
         self._path_is: tuple[int, int, int] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._certificates: Certificates | None = None
         self.deadline = time.monotonic()
         """When the end should be over, on the clock ``time.monotonic``."""
         self.failure: Exception | None = None
@@ -164,7 +168,12 @@ class Serving:
     async def _listen(self) -> Server:
         plan, loop_servers = self._plan, self._loop_servers
         config = next(iter(loop_servers.values())).config
-        context = plan.ssl or config.ssl
+        self._certificates = certificates_of(config) if plan.ssl is None else None
+        if self._certificates is not None:
+            self._context = self._certificates.context
+        else:
+            self._context = plan.ssl or config.ssl
+        context = self._context
 
         def make_protocol() -> asyncio.Protocol:
             loop: Any = asyncio.get_running_loop()
@@ -250,7 +259,7 @@ class Serving:
             server._retire(loop)
         sockets.remove_path(self._plan.place, self._path_is)
         loop_servers = [self._loop_servers[loop] for loop in closed or self._loop_servers]
-        context = self._plan.ssl or next(iter(self._loop_servers.values())).config.ssl
+        context = self._context
         turn = itertools.cycle(loop_servers)
 
         def take_in() -> None:
@@ -303,6 +312,9 @@ class Serving:
     # -- signals -------------------------------------------------------------------------------
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if number is signal.SIGHUP and self._certificates is not None:
+            self._certificates.renew()
+            return
         now = time.monotonic()
         if self._signal is None:
             self._signal = number

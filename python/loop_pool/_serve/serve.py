@@ -55,7 +55,8 @@ def serve(
 
     Like ``uvicorn.run``, but it uses all cores in one process. Requires the extra ``asgi``.
     ``SIGTERM``, ``SIGHUP`` and ``SIGINT`` shut it down after requests in progress are answered. A
-    second signal ends it without waiting.
+    second signal ends it without waiting. With ``ssl_certfile``, ``SIGHUP`` reads certificate and
+    key again instead.
 
     The application's lifespan runs once on each loop, on loop 0 first. ``request.state`` belongs to
     the loop, ``app.state`` is shared. With ``factory=True`` each loop has its own application.

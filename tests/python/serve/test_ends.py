@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import test
 
-from ..support import HANG, Threads
+from ..support import HANG, Threads, certificate
 from .support import PLAIN, Client, Serve, get
 
 pytestmark = [
@@ -282,3 +282,28 @@ def test_a_client_of_tls_that_does_not_read_its_answer_is_named(tmp_path: Path) 
             server.tell()
             assert server.ended() == 0
     assert "GET /much from" in server.log
+
+
+def test_a_certificate_is_renewed_and_open_connections_stay(tmp_path: Path) -> None:
+    chain, other = (certificate(name).read_bytes() for name in ("keycert.pem", "keycert3.pem"))
+    path = tmp_path / "server.pem"
+    path.write_bytes(chain)
+    options = ["--port", "0", "--loops", "2", "--ssl-certfile", str(path)]
+    with Serve(tmp_path, *options) as server:
+
+        def ask(client: ssl.SSLSocket) -> bytes | None:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert client.recv(1000)
+            return client.getpeercert(True)
+
+        with connect(server.port) as before:
+            first = ask(before)
+            for content, said in ((b"nothing", "Cannot reload"), (other, "Reloaded")):
+                path.write_bytes(content)
+                server.tell(signal.SIGHUP)
+                server.said(said)
+                with connect(server.port) as after:
+                    assert (ask(after) == first) == (content != other)
+                assert ask(before) == first
+        server.tell()
+        assert server.ended() == 0
