@@ -181,6 +181,7 @@ test-cpython-debug: build
 
 test-cpython-streams: build
 	$(python) tests/python/cpython/suite.py --native-streams test_streams test_ssl test_subprocess
+	$(python) tests/python/cpython/suite.py --native-tls test_ssl test_sslproto
 
 test-cpython-%: .venv-%/.built
 	.venv-$*/bin/python tests/python/cpython/suite.py

@@ -4,6 +4,7 @@
     python tests/python/cpython/suite.py test_events           # one file, class or test
     python tests/python/cpython/suite.py --loop asyncio:SelectorEventLoop     # the oracle
     python tests/python/cpython/suite.py --native-streams test_streams        # our streams as well
+    python tests/python/cpython/suite.py --native-tls test_ssl test_sslproto  # TLS by rustls
     PYTHONASYNCIODEBUG=1 python tests/python/cpython/suite.py  # all loops in debug mode
 
 Each file runs in a process of its own. A test that hangs or crashes is named with its stacks, and
@@ -60,6 +61,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--native-streams",
         action="store_true",
         help="put loop_pool's streams in the place of asyncio's too",
+    )
+    parser.add_argument(
+        "--native-tls",
+        action="store_true",
+        help="give the tests the contexts of loop_pool.tls in place of those of ssl",
     )
     parser.add_argument("--package", default=PACKAGE, help="package of tests (%(default)s)")
     parser.add_argument(
@@ -145,6 +151,7 @@ class Suite:
             select=self.select,
             exclude=() if self.options.no_exclusions else excluded,
             native_streams=self.options.native_streams,
+            native_tls=self.options.native_tls,
         )
         report = run_file(spec, RUNNER, self.limits)
         if not self.select:

@@ -288,6 +288,22 @@ def test_our_streams_stand_in_asyncio_if_asked_for(
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.skipif(ORACLE_ONLY, reason="it needs the package")
+@pytest.mark.parametrize(("option", "module"), [((), "ssl"), (("--native-tls",), "loop_pool")])
+def test_asyncio_s_tests_are_given_our_contexts_if_asked_for(
+    suite: Suite, option: tuple[str, ...], module: str
+) -> None:
+    body = f"""
+        def test_b(self):
+            from test.test_asyncio import utils
+            found = utils.ssl.SSLContext.__module__.partition(".")[0]
+            self.assertEqual(found, {module!r})
+    """
+    head = HEAD.replace("class T", "from test.test_asyncio import utils\n\n    class T")
+    done = suite(body, *option, head=head)
+    assert done.returncode == 0, done.stdout
+
+
 def test_selection_runs_only_what_it_names(suite: Suite) -> None:
     body = "def test_b(self): pass\ndef test_c(self): self.fail()"
     done = suite(body, "test_made_up.T.test_b")

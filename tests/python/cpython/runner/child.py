@@ -37,6 +37,7 @@ from .placement import (
     PlacementError,
     load_loop_class,
     place_native_streams,
+    place_native_tls,
 )
 from .widening import widen
 
@@ -203,6 +204,8 @@ def run(spec: ChildSpec, events: Events) -> None:
     result = EventResult(events, placement, spec.prefix)
     watch_unraisable(events, result)
     suite = load_tests(spec, events, placement)
+    if spec.native_tls:
+        place_native_tls()
     if suite is not None:
         suite.run(result)
     del suite

@@ -56,6 +56,7 @@ class ChildSpec:
     exclude: tuple[str, ...] = ()
     done: tuple[str, ...] = ()
     native_streams: bool = False
+    native_tls: bool = False
 
 
 @dataclasses.dataclass(slots=True)

@@ -14,6 +14,9 @@ import asyncio.streams
 import asyncio.unix_events
 import functools
 import importlib
+import ssl
+import sys
+import types
 from typing import Any
 
 
@@ -79,6 +82,21 @@ def place_native_streams() -> None:
         module.StreamReader = streams.StreamReader
         module.StreamWriter = streams.StreamWriter
         module.StreamReaderProtocol = streams.StreamProtocol
+
+
+def place_native_tls() -> None:
+    """Give asyncio's tests the contexts of `loop_pool.tls` in place of those of `ssl`.
+
+    The tests alone: the methods of `ssl.SSLContext` name their class as a global of `ssl`.
+    """
+    tls = importlib.import_module("loop_pool.tls")
+    given = types.ModuleType("ssl")
+    vars(given).update(vars(ssl))
+    for name in tls.__all__:
+        setattr(given, name, getattr(tls, name))
+    for name, module in list(sys.modules.items()):
+        if name.startswith("test.test_asyncio.") and getattr(module, "ssl", None) is ssl:
+            vars(module)["ssl"] = given
 
 
 def load_loop_class(spec: str) -> type[asyncio.AbstractEventLoop]:
