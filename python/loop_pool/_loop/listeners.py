@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from . import asyncio_private
 from .tls import SSLProtocol
+from .tls_context import SSLContext
 from .transport_base import logger
 from .transports import StreamTransport
 
@@ -45,6 +46,8 @@ class Listener:
         self._sock = sock
         self._protocol_factory = protocol_factory
         self._sslcontext = sslcontext
+        if isinstance(sslcontext, SSLContext):
+            sslcontext._prepare()
         self._server = server
         self._timeouts = timeouts
         self._context = contextvars.copy_context() if context is None else context

@@ -26,6 +26,7 @@ import logging
 import os
 import ssl
 import sys
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -140,8 +141,12 @@ class SSLContext(ssl.SSLContext):
     _by_name: Mapping[str, ssl.SSLContext] | None
     _other: str | None
     """Why OpenSSL is needed whatever the properties are."""
+    _version: int
+    """How often something that is remembered has changed."""
     _settings: dict[bool, tuple[object, _core.TLSSettings | str]]
     """By side: what the latest settings were made of, and these, or why there are none."""
+    _is_making: threading.Lock
+    """Held while settings are made: all loops get the same, and so the same keys of tickets."""
     _is_logged: bool
 
     def __new__(cls, protocol: int | None = None, *args: Any, **kwargs: Any) -> Self:
@@ -152,7 +157,9 @@ class SSLContext(ssl.SSLContext):
         context._alpn = []
         context._by_name = None
         context._other = None
+        context._version = 0
         context._settings = {}
+        context._is_making = threading.Lock()
         context._is_logged = False
         return context
 
@@ -188,7 +195,7 @@ class SSLContext(ssl.SSLContext):
         chain = read(certfile)
         # As OpenSSL, which keeps one certificate for each kind of key: the latest is preferred.
         self._certificates_loaded = [(chain, chain if keyfile is None else read(keyfile))]
-        self._settings = {}
+        self._version += 1
 
     def load_verify_locations(
         self,
@@ -206,13 +213,13 @@ class SSLContext(ssl.SSLContext):
         if cadata:
             trusted.append(cadata.encode("ascii") if isinstance(cadata, str) else pem_of(cadata))
         self._trusted = trusted
-        self._settings = {}
+        self._version += 1
 
     def set_default_verify_paths(self) -> None:
         """As ``ssl.SSLContext.set_default_verify_paths``."""
         super().set_default_verify_paths()
         self._trusts_defaults = True
-        self._settings = {}
+        self._version += 1
 
     def _set_alpn_protocols(self, protocols: ReadableBuffer) -> None:
         cast("Any", super())._set_alpn_protocols(protocols)
@@ -221,7 +228,7 @@ class SSLContext(ssl.SSLContext):
             names.append(rest[1 : 1 + rest[0]])
             rest = rest[1 + rest[0] :]
         self._alpn = names
-        self._settings = {}
+        self._version += 1
 
     @property
     def sni_callback(self) -> Any:
@@ -243,24 +250,35 @@ class SSLContext(ssl.SSLContext):
 
         _OPENSSL.sni_callback.__set__(self, value)
         self._by_name = by_name
-        self._settings = {}
+        self._version += 1
 
     # -- settings --------------------------------------------------------------------------------
 
     def _settings_for(self, server_side: bool) -> _core.TLSSettings | str:
         """Return the settings for connections that are made now, or why there are none."""
         properties = _Properties.of(self)
-        settings = self._settings
-        made_of, made = settings.get(server_side, (None, ""))
-        # A context that is chosen by name may have changed as well.
-        if made_of != properties or self._by_name:
-            try:
-                make = self._make_server_settings if server_side else self._make_client_settings
-                made = make(properties)
-            except _NotNative as error:
-                made = str(error)
-            settings[server_side] = properties, made
+        chosen = self._by_name.values() if self._by_name else ()
+        versions = [getattr(context, "_version", None) for context in chosen]
+        now = (properties, self._version, versions)
+        made_of, made = self._settings.get(server_side, (None, ""))
+        if made_of != now:
+            with self._is_making:
+                made_of, made = self._settings.get(server_side, (None, ""))
+                if made_of != now:
+                    make = self._make_server_settings if server_side else self._make_client_settings
+                    try:
+                        made = make(properties)
+                    except _NotNative as error:
+                        made = str(error)
+                    self._settings[server_side] = now, made
         return made
+
+    def _prepare(self) -> None:
+        """Make what a server's connections need now, not when the first one comes. Any thread.
+
+        The first settings of a process take tens of milliseconds, for its random numbers.
+        """
+        self._settings_for(server_side=True)
 
     def _refuse_what_is_missing(self, properties: _Properties) -> None:
         for is_set, why in (
@@ -411,7 +429,7 @@ def _overriding(name: str, why: str) -> Any:
     def method(self: SSLContext, *args: Any, **kwargs: Any) -> Any:
         result = getattr(super(SSLContext, self), name)(*args, **kwargs)
         self._other = why
-        self._settings = {}
+        self._version += 1
         return result
 
     return method

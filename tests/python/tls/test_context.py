@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +349,32 @@ def test_contexts_by_name() -> None:
         server.sni_callback = {"x": 1}  # type: ignore[assignment, dict-item]
     server.sni_callback = None
     assert server.native  # type: ignore[attr-defined]
+
+
+def test_a_change_of_a_context_by_name_counts_and_sessions_go_on_without_one() -> None:
+    server, client = server_context(tls), client_context(tls)
+    chosen = server_context(tls, SELF_SIGNED)
+    server.sni_callback = {"fakehostname": chosen}  # type: ignore[assignment]
+    with pytest.raises(ssl.SSLCertVerificationError):
+        Pair(server, client, "fakehostname").shake()
+    chosen.load_cert_chain(OTHER_NAME)
+    reused = [Pair(server, client, "fakehostname").shake().client.session_reused for _ in "ab"]
+    assert reused == [False, True]
+
+
+def test_threads_that_need_settings_at_once_get_the_same() -> None:
+    server, client = server_context(tls), client_context(tls)
+    barrier = threading.Barrier(8)
+
+    def reach() -> ssl.SSLObject:
+        barrier.wait()
+        return Pair(server, client).shake().client
+
+    with ThreadPoolExecutor(8) as executor:
+        for future in [executor.submit(reach) for _ in range(8)]:
+            future.result()
+    # A ticket of any of them is good.
+    assert all(Pair(server, client).shake().client.session_reused for _ in range(8))
 
 
 @pytest.mark.parametrize("form", ["text", "der", "capath", "twice"])
