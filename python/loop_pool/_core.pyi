@@ -1313,6 +1313,7 @@ def _tls_server_settings(
     certificate: tuple[bytes, bytes],
     by_name: Sequence[tuple[str, tuple[bytes, bytes]]],
     verified_by: Sequence[bytes],
+    crl_check: int,
     verify: int,
     alpn: Sequence[bytes],
     versions: tuple[bool, bool],
@@ -1322,8 +1323,10 @@ def _tls_server_settings(
     """Make the settings of a server's connections, or say why rustls cannot have them. Any thread.
 
     Certificates are pairs of a chain and its key, as the contents of PEM files; `verified_by` are
-    trusted certificates in PEM. `verify` is an `ssl.VerifyMode`; `versions` says whether TLS 1.2
-    and 1.3 are enabled; a client of TLS 1.3 gets so many `tickets`; 0: no session is resumed.
+    trusted certificates in PEM, and lists of revoked ones: `crl_check` is 0 for none of them, 1 for
+    the peer's certificate, 2 for its chain. `verify` is an `ssl.VerifyMode`; `versions` says
+    whether TLS 1.2 and 1.3 are enabled; a client of TLS 1.3 gets so many `tickets`; 0: no session
+    is resumed.
 
     Raises:
         OSError: the key log cannot be opened.
@@ -1332,6 +1335,7 @@ def _tls_server_settings(
 def _tls_client_settings(
     certificate: tuple[bytes, bytes] | None,
     verified_by: Sequence[bytes],
+    crl_check: int,
     verify: bool,
     check_hostname: bool,
     alpn: Sequence[bytes],

@@ -49,7 +49,7 @@ _ssl: Any = sys.modules["_ssl"]
 _OPENSSL: Any = ssl.SSLContext.__base__
 _PROTOCOLS = (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
 _ONLY = {False: int(ssl.PROTOCOL_TLS_CLIENT), True: int(ssl.PROTOCOL_TLS_SERVER)}
-_CRL_CHECKS = ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF | ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
+_CRL_LEAF, _CRL_CHAIN = ssl.VERIFY_CRL_CHECK_LEAF, ssl.VERIFY_CRL_CHECK_CHAIN
 _FROM_1_2, _FROM_1_3 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
 _LATEST = int(ssl.TLSVersion.MAXIMUM_SUPPORTED)
 _PROPERTIES = (
@@ -101,6 +101,13 @@ class _Properties(NamedTuple):
     @classmethod
     def of(cls, context: ssl.SSLContext) -> Self:
         return cls(*(get(context) for get in _GETTERS))
+
+    @property
+    def crl_check(self) -> int:
+        """Of which certificates the lists of revoked ones are asked: as ``_core`` numbers it."""
+        if self.verify_flags & _CRL_CHAIN == _CRL_CHAIN:
+            return 2
+        return 1 if self.verify_flags & _CRL_LEAF else 0
 
     @property
     def versions(self) -> tuple[bool, bool]:
@@ -286,7 +293,6 @@ class SSLContext(ssl.SSLContext):
             (self._other is not None, self._other),
             (properties.protocol not in _PROTOCOLS, "its protocol is a single version"),
             (properties.post_handshake_auth, "post_handshake_auth is set"),
-            (properties.verify_flags & _CRL_CHECKS, "certificate revocation lists are checked"),
             (
                 properties.verify_flags & ssl.VERIFY_ALLOW_PROXY_CERTS,
                 "proxy certificates are allowed",
@@ -314,6 +320,7 @@ class SSLContext(ssl.SSLContext):
             self._certificates_loaded[-1],
             by_name,
             self._roots(),
+            properties.crl_check,
             properties.verify_mode,
             self._alpn,
             properties.versions,
@@ -326,6 +333,7 @@ class SSLContext(ssl.SSLContext):
         return _core._tls_client_settings(
             self._certificates_loaded[-1] if self._certificates_loaded else None,
             self._roots() if properties.verify_mode else [],
+            properties.crl_check,
             bool(properties.verify_mode),
             properties.check_hostname,
             self._alpn,

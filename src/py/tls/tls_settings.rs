@@ -11,8 +11,8 @@ use crate::py::cpython::alloc;
 use crate::py::cpython::error::os_error;
 use crate::py::cpython::returned::Returned;
 use crate::tls::{
-    ClientOptions, ClientSettings, Clients, Common, Identity, Roots, ServerOptions, ServerSettings,
-    Servers, SettingsError, Version,
+    ClientOptions, ClientSettings, Clients, Common, Identity, RevocationCheck, Roots,
+    ServerOptions, ServerSettings, Servers, SettingsError, Version,
 };
 
 /// What all connections of one context share. Made by `loop_pool.tls.SSLContext`.
@@ -65,11 +65,19 @@ fn common(alpn: Vec<Vec<u8>>, (tls12, tls13): (bool, bool), key_log: Option<Path
     }
 }
 
-fn roots(pem: &[Vec<u8>]) -> Result<Roots, SettingsError> {
+/// What is trusted. `crl_check`: 1, the peer's certificate is looked up in the lists of revoked ones that stand
+/// beside the trusted; 2, those between it and a trusted one are, too.
+fn roots(pem: &[Vec<u8>], crl_check: u8) -> Result<Roots, SettingsError> {
     let mut roots = Roots::default();
     for each in pem {
         roots.add_pem(each)?;
+        roots.add_revoked_pem(each)?;
     }
+    roots.check_revoked(match crl_check {
+        0 => RevocationCheck::None,
+        1 => RevocationCheck::Leaf,
+        _ => RevocationCheck::Chain,
+    });
     Ok(roots)
 }
 
@@ -91,6 +99,7 @@ pub(crate) fn server_settings(
     certificate: Pem,
     by_name: Vec<(String, Pem)>,
     verified_by: Vec<Vec<u8>>,
+    crl_check: u8,
     verify: u8,
     alpn: Vec<Vec<u8>>,
     versions: (bool, bool),
@@ -104,8 +113,8 @@ pub(crate) fn server_settings(
         }
         options.clients = match verify {
             0 => Clients::All,
-            1 => Clients::Verified(roots(&verified_by)?),
-            _ => Clients::Certified(roots(&verified_by)?),
+            1 => Clients::Verified(roots(&verified_by, crl_check)?),
+            _ => Clients::Certified(roots(&verified_by, crl_check)?),
         };
         options.common = common(alpn, versions, key_log);
         options.tickets = tickets;
@@ -127,6 +136,7 @@ pub(crate) fn client_settings(
     py: Python<'_>,
     certificate: Option<Pem>,
     verified_by: Vec<Vec<u8>>,
+    crl_check: u8,
     verify: bool,
     check_hostname: bool,
     alpn: Vec<Vec<u8>>,
@@ -136,8 +146,8 @@ pub(crate) fn client_settings(
     let settings = || -> Result<ClientSettings, SettingsError> {
         let servers = match (verify, check_hostname) {
             (false, _) => Servers::All,
-            (true, false) => Servers::AnyName(roots(&verified_by)?),
-            (true, true) => Servers::Named(roots(&verified_by)?),
+            (true, false) => Servers::AnyName(roots(&verified_by, crl_check)?),
+            (true, true) => Servers::Named(roots(&verified_by, crl_check)?),
         };
         let mut options = ClientOptions::new(servers);
         options.identity = certificate.as_ref().map(identity).transpose()?;

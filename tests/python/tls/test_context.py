@@ -363,18 +363,26 @@ def test_a_change_of_a_context_by_name_counts_and_sessions_go_on_without_one() -
 
 
 def test_threads_that_need_settings_at_once_get_the_same() -> None:
-    server, client = server_context(tls), client_context(tls)
+    # Settings have keys of tickets: with others, a session is not resumed.
+    class Slow(tls.SSLContext):
+        made = 0
+
+        def _make_server_settings(self, properties: Any) -> Any:
+            Slow.made += 1
+            threading.Event().wait(0.05)
+            return super()._make_server_settings(properties)
+
+    server = Slow(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(SIGNED)
     barrier = threading.Barrier(8)
 
-    def reach() -> ssl.SSLObject:
+    def ask() -> bool:
         barrier.wait()
-        return Pair(server, client).shake().client
+        return server.native
 
     with ThreadPoolExecutor(8) as executor:
-        for future in [executor.submit(reach) for _ in range(8)]:
-            future.result()
-    # A ticket of any of them is good.
-    assert all(Pair(server, client).shake().client.session_reused for _ in range(8))
+        assert all(future.result() for future in [executor.submit(ask) for _ in range(8)])
+    assert Slow.made == 1
 
 
 @pytest.mark.parametrize("form", ["text", "der", "capath", "twice"])
@@ -418,9 +426,6 @@ SETTINGS: dict[str, Callable[[tls.SSLContext], object]] = {
     "a curve is set": lambda one: one.set_ecdh_curve("prime256v1"),
     "versions below TLS 1.2": lambda one: setattr(one, "minimum_version", ssl.TLSVersion.TLSv1),
     "sni_callback is a function": lambda one: setattr(one, "sni_callback", lambda *_: None),
-    "revocation lists": lambda one: setattr(
-        one, "verify_flags", one.verify_flags | ssl.VERIFY_CRL_CHECK_LEAF
-    ),
     "post_handshake_auth": lambda one: setattr(one, "post_handshake_auth", True),
     "private key that has a password": lambda one: one.load_cert_chain(
         certificate("keycert.passwd.pem"), password="somepass"
@@ -451,12 +456,22 @@ def test_what_rustls_lacks_is_left_to_openssl(
     ] == [1]
 
 
-def test_a_client_without_a_name_is_openssl_s() -> None:
-    client = client_context(tls)
+def test_a_client_that_knows_no_name(contexts: Any) -> None:
+    client = client_context(contexts)
     client.check_hostname = False
-    pair = Pair(server_context(tls), client, None).shake()
-    assert not is_native(pair.client)
-    assert is_native(pair.server)
+    pair = Pair(server_context(contexts), client, None).shake()
+    assert is_native(pair.client) == (contexts is tls)
+    assert pair.client.server_hostname is None
+
+
+def test_a_certificate_that_was_revoked(contexts: Any) -> None:
+    client = client_context(contexts)
+    client.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get certificate CRL"):
+        Pair(server_context(ssl), client).shake()
+    client.load_verify_locations(certificate("revocation.crl"))
+    pair = Pair(server_context(ssl), client).shake()
+    assert is_native(pair.client) == (contexts is tls)
 
 
 def test_arguments_are_those_of_ssl(contexts: Any, tmp_path: Path) -> None:
