@@ -1063,6 +1063,7 @@ class Handle(asyncio.Handle):
 class TimerHandle(asyncio.TimerHandle):
     """What `call_later` and `call_at` return. Any thread may cancel it."""
 
+    _context: contextvars.Context
     def cancel(self) -> None:
         """Cancel the call and free its place in the loop at once."""
 
@@ -1073,6 +1074,7 @@ class _ThreadSafeHandle(asyncio.Handle):
     Its base is `asyncio.events._ThreadSafeHandle`, which typeshed leaves out.
     """
 
+    _context: contextvars.Context
     def cancel(self) -> None:
         """Cancel the call; wait for it if it runs in another thread."""
 
@@ -1371,22 +1373,38 @@ class TLSConnection:
         """
 
     @property
-    def context(self) -> ssl.SSLContext: ...
+    def context(self) -> ssl.SSLContext:
+        """The context that made it."""
+
     @property
-    def owner(self) -> ssl.SSLObject | None: ...
+    def owner(self) -> ssl.SSLObject | None:
+        """The `ssl.SSLObject` that uses it, as long as that exists."""
+
     @property
-    def server_hostname(self) -> str | None: ...
+    def server_hostname(self) -> str | None:
+        """The name of the server, as a client asks for it."""
+
     @property
-    def server_side(self) -> bool: ...
+    def server_side(self) -> bool:
+        """Whether it is the end of a server."""
+
     @property
     def session(self) -> None:
         """`None`: the settings of clients keep their sessions."""
 
     @property
-    def session_reused(self) -> bool: ...
-    def cipher(self) -> tuple[str, str, int] | None: ...
-    def compression(self) -> None: ...
-    def do_handshake(self) -> None: ...
+    def session_reused(self) -> bool:
+        """Whether the handshake resumed an earlier session."""
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Return the name of the cipher, the version, and the bits of the key."""
+
+    def compression(self) -> None:
+        """Return `None`: nothing is compressed."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake; return when it is finished."""
+
     def get_channel_binding(self, cb_type: str = "tls-unique") -> None:
         """Return `None`: TLS 1.3 has no "tls-unique", and rustls does not give that of TLS 1.2.
 
@@ -1394,27 +1412,46 @@ class TLSConnection:
             ValueError: another type is asked for.
         """
 
-    def get_unverified_chain(self) -> list[Any] | None: ...
-    def get_verified_chain(self) -> list[Any] | None: ...
-    def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None: ...
+    def get_unverified_chain(self) -> list[Any] | None:
+        """Return the peer's certificates, with the methods of `_ssl.Certificate`."""
+
+    def get_verified_chain(self) -> list[Any] | None:
+        """As `get_unverified_chain`: rustls does not tell the root."""
+
+    def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None:
+        """Return the peer's certificate, as `ssl.SSLSocket.getpeercert`."""
+
     def has_more(self) -> bool:
         """Whether a read brings something without more of the peer's, if only the end."""
 
-    def pending(self) -> int: ...
+    def pending(self) -> int:
+        """Return the number of decrypted bytes that were not read yet."""
+
     @overload
-    def read(self, size: int, buffer: None = None, /) -> bytes: ...
+    def read(self, size: int, buffer: None = None, /) -> bytes:
+        """Return up to `size` bytes, or none if the peer sends no more."""
+
     @overload
-    def read(self, size: int, buffer: WriteableBuffer, /) -> int: ...
-    def selected_alpn_protocol(self) -> str | None: ...
+    def read(self, size: int, buffer: WriteableBuffer, /) -> int:
+        """As above, into a buffer; return their number."""
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Return the protocol that both sides agreed on."""
+
     def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
         """Return what a server chose: rustls does not say what else a client has offered."""
 
-    def shutdown(self) -> None: ...
+    def shutdown(self) -> None:
+        """Say that nothing more will be sent; return when the peer has said so."""
+
     def verify_client_post_handshake(self) -> NoReturn:
         """Raise `NotImplementedError`: rustls has no authentication after the handshake."""
 
-    def version(self) -> str | None: ...
-    def write(self, data: ReadableBuffer) -> int: ...
+    def version(self) -> str | None:
+        """Return the version of TLS, such as "TLSv1.3"."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Encrypt data; return the number of bytes."""
 
 def _install_tls_methods(
     protocol: type,

@@ -28,9 +28,7 @@ pub(crate) struct TlsConnection {
     connected: Mutex<Connected>,
     incoming: Py<PyAny>,
     outgoing: Py<PyAny>,
-    #[pyo3(get)]
     context: Py<PyAny>,
-    #[pyo3(get)]
     server_hostname: Option<Py<PyAny>>,
     /// A weak reference to the `ssl.SSLObject`.
     owner: Option<Py<PyAny>>,
@@ -231,12 +229,14 @@ impl TlsConnection {
         let session = match &settings.get().0 {
             Side::Server(settings) => Session::server(settings),
             Side::Client(settings) => {
-                let Some(name) = &server_hostname else { return Ok(None) };
-                let name = name.extract::<String>()?;
-                if !Session::is_server_name(&name) {
+                let name = match &server_hostname {
+                    None => None,
+                    Some(name) => Some(name.extract::<String>()?),
+                };
+                if name.as_ref().is_some_and(|name| !Session::is_server_name(name)) {
                     return Ok(None);
                 }
-                Session::client(settings, Some(&name), &mut first)
+                Session::client(settings, name.as_deref(), &mut first)
             }
         };
         let session = session.map_err(|error| failure(py, &error))?;
@@ -251,6 +251,16 @@ impl TlsConnection {
             server_side: matches!(settings.get().0, Side::Server(_)),
             suppresses_eof,
         }))
+    }
+
+    #[getter]
+    fn context(&self, py: Python<'_>) -> Py<PyAny> {
+        self.context.clone_ref(py)
+    }
+
+    #[getter]
+    fn server_hostname(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.server_hostname.as_ref().map(|name| name.clone_ref(py))
     }
 
     #[getter]

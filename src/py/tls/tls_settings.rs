@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 
 use crate::py::cpython::alloc;
 use crate::py::cpython::error::os_error;
-use crate::py::cpython::returned::Returned;
 use crate::tls::{
     ClientOptions, ClientSettings, Clients, Common, Identity, RevocationCheck, Roots,
     ServerOptions, ServerSettings, Servers, SettingsError, Version,
@@ -156,14 +155,4 @@ pub(crate) fn client_settings(
     };
     let settings = py.detach(settings);
     made(py, settings.map(Side::Client).map_err(|error| Refused::new(py, &error)))
-}
-
-#[pymethods]
-impl TlsSettings {
-    fn __repr__(&self) -> Returned<&'static str> {
-        Returned(match self.0 {
-            Side::Client(_) => "<TLS settings of a client>",
-            Side::Server(_) => "<TLS settings of a server>",
-        })
-    }
 }

@@ -309,6 +309,8 @@ PRIVATE_INTERFACE = (
     "_loop/executor_calls.py",
     "_loop/asyncio_private.py",
     "_loop/tls.py",
+    "_loop/tls_certificates.py",
+    "_loop/tls_context.py",
 )
 """The modules that may use asyncio's private interface, each of which lists what it uses."""
 
@@ -327,7 +329,11 @@ def test_only_those_modules_read_private_attributes_that_are_not_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["asyncio_private", "executor_calls", "signals", "socket_ops", "tls"]
+    "module",
+    [
+        *("asyncio_private", "executor_calls", "signals", "socket_ops"),
+        *("tls", "tls_certificates", "tls_context"),
+    ],
 )
 def test_the_modules_of_it_list_what_they_use(module: str) -> None:
     tree = modules()[f"_loop/{module}.py"]
