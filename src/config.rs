@@ -59,12 +59,9 @@ pub const STREAM_READ_SIZE: usize = 96 * 1024;
 /// of 1 MiB, which is then answered in one turn.
 pub const READS_PER_TURN: usize = 11;
 
-/// Bytes that are held back at most of what a protocol writes while its transport's turn keeps reading, or
-/// in one batch of callbacks: as much as the reads of one turn bring.
+/// Bytes that are held back at most of what a protocol writes while its transport's turn keeps reading:
+/// as much as the reads of one turn bring.
 pub const HELD_BACK: usize = 1024 * 1024;
-
-/// The same in high-water marks: with asyncio's mark as many bytes.
-pub const HELD_BACK_MARKS: usize = 16;
 
 /// What was read ahead in shorter pieces than this is joined.
 pub const READ_AHEAD_PIECE: usize = 64 * 1024;

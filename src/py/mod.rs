@@ -78,7 +78,6 @@ fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     event_loop::hooks::initialise(event_loop::hooks::Hooks {
         run_native: module::native::run,
-        send_held: module::native::send_held,
         is_cancelled: module::native::is_cancelled,
         holds: module::native::holds,
         begin: pool::spawn::begin,

@@ -4,7 +4,6 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::batch::Writes;
 use super::{Close, Descriptor, Ending, Flow, Registrar, Schedule, Source, State, WriteClaim};
 use crate::id::IoToken;
 use crate::reactor::{Edges, Handle};
@@ -59,7 +58,6 @@ pub struct Link {
     state: State,
     ending: Ending,
     flow: Flow,
-    writes: Writes,
     /// Whether the reactor cannot watch the descriptor: nothing is ever read from it.
     unwatched: AtomicBool,
     /// Whether the reactor reports that there is room to write; it is asked to when first needed.
@@ -79,7 +77,6 @@ impl Link {
             state: State::new(),
             ending: Ending::new(),
             flow: Flow::new(resumes_empty),
-            writes: Writes::default(),
             unwatched: AtomicBool::new(false),
             write_armed: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
@@ -127,12 +124,6 @@ impl Link {
     #[inline(always)]
     pub fn flow(&self) -> &Flow {
         &self.flow
-    }
-
-    /// When it was written to.
-    #[inline(always)]
-    pub(super) fn writes(&self) -> &Writes {
-        &self.writes
     }
 
     /// The token under which it is registered; `None` before.

@@ -7,7 +7,6 @@
 //!
 //! Must never: run a callback, drop a buffer in another thread than the owner's, or wait.
 
-mod batch;
 mod datagram;
 mod descriptor;
 mod ending;
@@ -27,7 +26,6 @@ mod stream;
 mod write_choice;
 mod write_queue;
 
-pub use batch::Batch;
 pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
 pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite, WriteGate};

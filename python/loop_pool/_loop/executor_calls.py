@@ -28,6 +28,7 @@ private name                                use here
 from __future__ import annotations
 
 import asyncio
+import logging
 import types
 from asyncio import events, futures
 from concurrent.futures import Executor, ThreadPoolExecutor, thread
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 else:
     _Loop = object
 
+_log = logging.getLogger("concurrent.futures")
 _submit = ThreadPoolExecutor.submit
 _in_asyncio_terms = futures._convert_future_exc  # type: ignore[attr-defined]
 _IS_KNOWN = type(_submit) is types.FunctionType and {
@@ -71,12 +73,17 @@ class _Call:
         """Make the call, unless it was cancelled. In a thread of the executor's."""
         if self._future.cancelled():
             return
+        func, args = self._func, self._args
+        # The loop has this until it takes the result; the arguments are not to live so long.
+        del self._func, self._args
         try:
-            result = self._func(*self._args)
+            result = func(*args)
         except BaseException as exc:
+            del func, args
             self._post(self._fail, _in_asyncio_terms(exc))
             del self  # the exception keeps this frame
         else:
+            del func, args
             self._post(self._succeed, result)
 
     @property
@@ -99,9 +106,10 @@ class _Call:
         """Have the loop call a function; nothing if it is closed. An error would end the thread."""
         try:
             self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
+        except Exception:
             if not self._loop.is_closed():
-                raise
+                # As `concurrent.futures` says of a callback of a future that raises.
+                _log.exception("exception calling callback for %r", self._future)
 
     def _succeed(self, result: object) -> None:
         if not self._future.cancelled():

@@ -70,34 +70,6 @@ pub(crate) unsafe fn decref(object: *mut ffi::PyObject) {
     }
 }
 
-// What the interpreter's own inline `Py_DECREF` calls; pyo3 binds it for itself alone.
-#[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
-unsafe extern "C" {
-    fn _Py_Dealloc(object: *mut ffi::PyObject);
-}
-
-/// As [`decref`], of what is most likely the last reference to an object that was given to all threads by
-/// [`share_new`]: then without an atomic operation. `weak` says whether weak references to it exist.
-///
-/// # Safety
-/// As for `decref`.
-#[inline(always)]
-pub(crate) unsafe fn decref_last(object: *mut ffi::PyObject, weak: impl FnOnce() -> bool) {
-    #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
-    // SAFETY: the one reference is ours, and nobody else could make another. The counts become what the
-    // interpreter leaves in an object that it destroys.
-    unsafe {
-        if is_unique_shared(object, weak) {
-            (*object).ob_ref_shared.store(ONE_SHARED - (1 << SHARED_SHIFT), Relaxed);
-            return _Py_Dealloc(object);
-        }
-    }
-    #[cfg(not(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64")))]
-    let _ = weak;
-    // SAFETY: handed on to our caller.
-    unsafe { decref(object) };
-}
-
 /// `_Py_REF_SHARED_SHIFT`: the low bits of the shared count are flags.
 #[cfg(all(Py_GIL_DISABLED, target_os = "linux", target_arch = "x86_64"))]
 const SHARED_SHIFT: isize = 2;

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use crate::py::asyncio::handle::{self};
 use crate::py::asyncio::state::state;
-use crate::py::cpython::object::{Ref, decref_last, prefetch};
+use crate::py::cpython::object::{Ref, prefetch};
 
 /// Something to run on the loop's thread: a [`Kind`], as
 ///
@@ -101,22 +101,13 @@ impl Callback {
         self.what.as_ptr()
     }
 
-    /// Drops a handle that has run, and of which nobody else may know any more.
+    /// Drops a handle that has run.
     #[inline(always)]
     pub(crate) fn drop_handle(self) {
         let Self { what, arg, context } = self;
         debug_assert!(arg.is_none() && context.is_none());
         std::mem::forget((arg, context)); // `None`
-        let handle = what.into_ptr();
-        let has_weak = || {
-            // SAFETY: a live object, whose type is checked.
-            unsafe {
-                !std::ptr::eq(ffi::Py_TYPE(handle), state().threadsafe.class)
-                    || handle::has_weak(handle)
-            }
-        };
-        // SAFETY: the reference is given up once, attached.
-        unsafe { decref_last(handle, has_weak) };
+        what.drop_inline();
     }
 
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Py<PyAny>> {

@@ -25,7 +25,7 @@ use super::shared_context::SharedContext;
 use crate::py::asyncio::handle::stands_for_empty;
 use crate::py::asyncio::state::state;
 use crate::py::cpython::context::{copy_context, copy_of, new_context};
-use crate::py::cpython::object::{Ref, decref, is_unique};
+use crate::py::cpython::object::{Ref, decref, is_unique, is_unique_shared};
 
 /// A context for a new handle.
 pub(crate) struct HandleContext {
@@ -165,8 +165,12 @@ pub(crate) fn has_run_in(core: &LoopCore, copy: Ref, context: Ref) {
 #[inline(always)]
 pub(crate) fn let_go_of_unused(core: &LoopCore) {
     let_go_if(core, |shared| {
+        // Once another thread has given a reference back, the count belongs to no thread.
         // SAFETY: it is alive; the thread is attached.
-        shared.copy.as_ref().is_none_or(|copy| unsafe { is_unique(copy.as_ptr()) })
+        let is_last = |copy: &Ref| unsafe {
+            is_unique(copy.as_ptr()) || is_unique_shared(copy.as_ptr(), || false)
+        };
+        shared.copy.as_ref().is_none_or(is_last)
     });
 }
 

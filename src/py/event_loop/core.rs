@@ -56,8 +56,6 @@ pub(crate) struct OwnerExtension {
     pub(crate) empty_context: Option<Ref>,
     /// The tasks that `_enter_task` has made current, each with what was shown before.
     pub(crate) entered: Vec<(usize, Ref)>,
-    /// Transports that have held back what was written to them, in this batch of callbacks.
-    pub(crate) held: Vec<Ref>,
 }
 
 impl LoopCore {

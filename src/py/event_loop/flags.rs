@@ -4,9 +4,7 @@
 //! In: what the program sets (debug mode, a task factory, a clock), and what the run loop finds. Out: one
 //! load for each question on the hot paths. Must never: guard anything.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-
-use crate::transport::Batch;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The flags of one loop.
 #[derive(Debug, Default)]
@@ -15,7 +13,6 @@ pub(crate) struct LoopFlags {
     has_task_factory: AtomicBool,
     starts_eagerly: AtomicBool,
     is_behind: AtomicBool,
-    batch: AtomicU32,
     /// What of its clock is the program's: see `program_clock`, which alone knows the bits.
     clock: AtomicU64,
 }
@@ -60,18 +57,6 @@ impl LoopFlags {
     /// Owner only.
     pub(super) fn set_behind(&self, behind: bool) {
         self.is_behind.store(behind, Relaxed);
-    }
-
-    /// Which batch of callbacks the loop runs.
-    #[inline(always)]
-    pub(crate) fn batch(&self) -> Batch {
-        Batch::from_word(self.batch.load(Relaxed))
-    }
-
-    /// Owner only.
-    #[inline(always)]
-    pub(super) fn set_batch(&self, batch: Batch) {
-        self.batch.store(batch.to_word(), Relaxed);
     }
 
     /// What of the clock is the program's.

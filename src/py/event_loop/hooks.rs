@@ -6,7 +6,6 @@ use pyo3::prelude::*;
 
 use super::core::LoopCore;
 use crate::pool::Unstarted;
-use crate::py::cpython::object::Ref;
 
 /// Functions of the rooms above.
 #[derive(Debug)]
@@ -17,8 +16,6 @@ pub(crate) struct Hooks {
     pub(crate) is_cancelled: fn(&Bound<'_, PyAny>) -> bool,
     /// Whether the descriptor of a socket operation is still its own; `None`: the object is none.
     pub(crate) holds: fn(&Bound<'_, PyAny>) -> Option<bool>,
-    /// Sends what transports have held back in a batch of callbacks.
-    pub(crate) send_held: fn(&Bound<'_, LoopCore>, Vec<Ref>) -> PyResult<()>,
     /// Begins a coroutine of `spawn`.
     pub(crate) begin: fn(&Bound<'_, LoopCore>, Unstarted) -> PyResult<()>,
     /// Whether somebody awaits a coroutine of `spawn` that has not begun. Runs no Python.

@@ -18,7 +18,6 @@ use crate::config;
 use crate::event_loop::{Local, Plan, ReadyQueue};
 use crate::pool::{LoopWorker, Unstarted};
 use crate::py::asyncio::future;
-use crate::py::cpython::error::both;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::returned::Returned;
@@ -280,12 +279,30 @@ fn run_callbacks(
 ) -> PyResult<()> {
     let core = slf.get();
     todo += put_urgent_first(core, claim);
+    let behind = Behind(core);
     while todo > 0 {
         let batch = todo.min(config::CALLBACK_BATCH);
         todo -= batch;
-        if !run_batch(slf, claim, batch, &mut todo, whereabouts)? {
-            return Ok(());
+        behind.set(batch >= config::BEHIND && has_helper(claim));
+        // Each callback may take long, so the clock is asked after each once there is an end.
+        let ends = core.event_loop.has_end_of_run();
+        let busy = core.event_loop.shared().progress.busy();
+        for at in 1..=batch {
+            todo += put_urgent_first(core, claim);
+            // SAFETY: runs no Python.
+            let Some(callback) =
+                (unsafe { claim.local(|local| next_callback(&mut local.ready, whereabouts)) })
+            else {
+                return Ok(());
+            };
+            // The monitor looks whether it moves.
+            busy.begin();
+            callback.run(slf)?;
+            if ends && core.event_loop.cut_run_short(clock::monotonic_ns(), todo + batch - at) {
+                return Ok(());
+            }
         }
+        drop(busy);
         if todo > 0 {
             drain_posts(slf.py(), core, claim);
             let now_ns = clock::monotonic_ns();
@@ -299,84 +316,19 @@ fn run_callbacks(
     Ok(())
 }
 
-/// Runs so many callbacks, and sends what transports have held back meanwhile; adds to `todo` what has
-/// come before them. Says whether the turn goes on.
-#[inline(always)]
-fn run_batch(
-    slf: &Bound<'_, LoopCore>,
-    claim: &OwnerClaim<'_>,
-    batch: usize,
-    todo: &mut usize,
-    whereabouts: Whereabouts,
-) -> PyResult<bool> {
-    let core = slf.get();
-    // Each callback may take long, so the clock is asked after each once there is an end.
-    let ends = core.event_loop.has_end_of_run();
-    let busy = core.event_loop.shared().progress.busy();
-    let in_batch = InBatch::new(core, batch >= config::BEHIND && has_helper(claim));
-    let mut run_all = || {
-        for at in 1..=batch {
-            *todo += put_urgent_first(core, claim);
-            // SAFETY: runs no Python.
-            let Some(callback) =
-                (unsafe { claim.local(|local| next_callback(&mut local.ready, whereabouts)) })
-            else {
-                return Ok(false);
-            };
-            // The monitor looks whether it moves.
-            busy.begin();
-            callback.run(slf)?;
-            if ends && core.event_loop.cut_run_short(clock::monotonic_ns(), *todo + batch - at) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    let ran = run_all();
-    drop(in_batch);
-    // SAFETY: runs no Python.
-    if unsafe { claim.local(|local| local.extension.held.is_empty()) } {
-        return ran;
-    }
-    busy.begin();
-    send_held(slf, claim, ran)
-}
+/// Says of a loop whether it has more to run than it gets to soon, which ends with this, however the
+/// callbacks end.
+struct Behind<'a>(&'a LoopCore);
 
-/// However the callbacks have ended, what they have written is sent.
-#[cold]
-fn send_held(
-    slf: &Bound<'_, LoopCore>,
-    claim: &OwnerClaim<'_>,
-    ran: PyResult<bool>,
-) -> PyResult<bool> {
-    // SAFETY: runs no Python.
-    let held = unsafe { claim.local(|local| std::mem::take(&mut local.extension.held)) };
-    let sent = (hooks().send_held)(slf, held);
-    let (goes_on, ran) = match ran {
-        Ok(goes_on) => (goes_on, Ok(())),
-        Err(error) => (false, Err(error)),
-    };
-    both(slf.py(), ran, sent).map(|()| goes_on)
-}
-
-/// A loop runs a batch of callbacks, and says whether it has more to run than it gets to soon. It ends
-/// with this, however the callbacks end.
-struct InBatch<'a>(&'a LoopCore);
-
-impl<'a> InBatch<'a> {
-    #[inline(always)]
-    fn new(core: &'a LoopCore, is_behind: bool) -> Self {
-        core.flags.set_batch(core.flags.batch().next());
-        core.flags.set_behind(is_behind);
-        Self(core)
+impl Behind<'_> {
+    fn set(&self, behind: bool) {
+        self.0.flags.set_behind(behind);
     }
 }
 
-impl Drop for InBatch<'_> {
-    #[inline(always)]
+impl Drop for Behind<'_> {
     fn drop(&mut self) {
-        self.0.flags.set_batch(self.0.flags.batch().ended());
-        self.0.flags.set_behind(false);
+        self.set(false);
     }
 }
 

@@ -8,7 +8,7 @@ use super::hooks::hooks;
 use super::registry;
 use super::report::report;
 use crate::event_loop::LeaveOutcome;
-use crate::py::asyncio::handle::{self, Scheduled};
+use crate::py::asyncio::handle::{self, Scheduled, stands_for_empty};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::context::Entered;
@@ -176,9 +176,11 @@ unsafe fn run_soon(loop_: &Bound<'_, LoopCore>, handle: *mut ffi::PyObject) -> P
     // SAFETY: handed on to our caller. What is taken out was nobody else's.
     unsafe {
         if let Some(scheduled) = handle::take_scheduled(handle) {
-            if handle::shares_context(handle) {
+            // A reader's handle may have what stands for all empty contexts, too.
+            let context = scheduled.context.as_ptr();
+            if handle::shares_context(handle) || stands_for_empty(context) {
                 handle::set_shares_context(handle, false);
-                if !is_unique(scheduled.context.as_ptr()) {
+                if !is_unique(context) {
                     return run_in_shared_context(loop_, handle, scheduled);
                 }
             }

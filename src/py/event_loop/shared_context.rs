@@ -29,6 +29,11 @@ impl SharedContext {
         if self.is_map(map) { self.copy.as_ref() } else { None }
     }
 
+    /// All that it refers to, for the collector.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &Ref> {
+        self.map.iter().chain(&self.copy).chain(&self.to_run_in)
+    }
+
     #[inline(always)]
     pub(super) fn is_map(&self, map: *mut ffi::PyObject) -> bool {
         self.map.as_ref().is_some_and(|known| std::ptr::eq(known.as_ptr(), map))

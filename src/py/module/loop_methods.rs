@@ -223,7 +223,7 @@ impl LoopCore {
     #[pyo3(name = "_close_core")]
     fn close_core(&self, py: Python<'_>) -> PyResult<Option<Unrun>> {
         let mut unstarted = Vec::new();
-        let (mut held, entered) = {
+        let (mut held, entered, contexts) = {
             let claim = self
                 .event_loop
                 .claim()
@@ -238,20 +238,24 @@ impl LoopCore {
             let current = &self.event_loop.shared().current;
             current.clear_young();
             // SAFETY: moving callbacks and references out runs no Python.
-            let (mut held, entered) = unsafe {
+            let (mut held, entered, contexts) = unsafe {
                 claim.local(|local| {
                     let mut held = std::mem::take(&mut local.aside);
                     held.extend(std::iter::from_fn(|| local.ready.pop()));
                     held.extend(std::iter::from_fn(|| local.timers.pop_any()));
-                    (held, std::mem::take(&mut local.extension.entered))
+                    let extension = &mut local.extension;
+                    let shared = std::mem::take(&mut extension.shared_context);
+                    let contexts = (shared, extension.empty_context.take());
+                    (held, std::mem::take(&mut extension.entered), contexts)
                 })
             };
             held.extend(self.event_loop.drain_posts().map(Post::into_callback));
             held.extend(self.event_loop.drain_urgent());
             let table = std::mem::take(&mut *lock_attached(py, &self.event_loop.io));
             held.extend(table.into_callbacks());
-            (held, entered)
+            (held, entered, contexts)
         };
+        drop(contexts);
         // Their first steps, which kept them alive, are among what is dropped.
         let current = &self.event_loop.shared().current;
         while !current.is_unread() {
@@ -383,9 +387,11 @@ impl LoopCore {
             self.event_loop.for_each_local(&mut each);
             self.event_loop.for_each_post(&mut each);
             self.event_loop.inspect_extension(|extension| {
-                for (_, task) in &extension.entered {
+                let tasks = extension.entered.iter().map(|(_, task)| task);
+                let contexts = extension.shared_context.objects().chain(&extension.empty_context);
+                for object in tasks.chain(contexts) {
                     if result.is_ok() {
-                        result = visit.call(task.as_py());
+                        result = visit.call(object.as_py());
                     }
                 }
             });

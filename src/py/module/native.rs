@@ -5,9 +5,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::py::cpython::alloc;
-use crate::py::cpython::error::both;
 use crate::py::cpython::names::intern;
-use crate::py::cpython::object::Ref;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::report::report_native;
 use crate::py::pool::pool_task_class;
@@ -35,26 +33,6 @@ pub(crate) fn run(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyR
         Ok(()) => Ok(()),
         Err(error) => report_native(loop_, object, error),
     }
-}
-
-/// Sends what these transports have held back in a batch of callbacks, each whatever becomes of the others.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn send_held(loop_: &Bound<'_, LoopCore>, transports: Vec<Ref>) -> PyResult<()> {
-    let py = loop_.py();
-    let mut result = Ok(());
-    for transport in transports {
-        let object = transport.as_py().bind(py);
-        // SAFETY: only stream transports hold anything back; the slot keeps the half alive.
-        let sent = unsafe {
-            layout::core_of(object.as_ptr()).and_then(|core| {
-                stream_turn::send_held(loop_, object, layout::cast::<StreamCore>(core))
-            })
-        };
-        result = both(py, result, sent.or_else(|error| report_native(loop_, object, error)));
-    }
-    result
 }
 
 /// The object as an instance of a class of ours, not of a subclass. pyo3's own cast counts a reference

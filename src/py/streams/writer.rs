@@ -216,14 +216,6 @@ unsafe fn is_drained(py: Python<'_>, writer: *mut ffi::PyObject) -> PyResult<boo
         if ffi::PyObject_TypeCheck(protocol.as_ptr(), layout.protocol_class) == 0 {
             return Ok(false);
         }
-        let core: Option<&StreamCore> = if is_native(transport.as_ptr()) {
-            Some(layout::cast(layout::core_of(transport.as_ptr())?))
-        } else {
-            None
-        };
-        if let Some(core) = core {
-            stream_methods::before_drain(py, transport.as_ptr(), core)?;
-        }
         let is_false = |offset| std::ptr::eq(*slot(protocol.as_ptr(), offset), ffi::Py_False());
         if !is_false(layout.lost) || !is_false(layout.paused) {
             return Ok(false);
@@ -234,7 +226,8 @@ unsafe fn is_drained(py: Python<'_>, writer: *mut ffi::PyObject) -> PyResult<boo
         {
             return Ok(false);
         }
-        if let Some(core) = core {
+        if is_native(transport.as_ptr()) {
+            let core: &StreamCore = layout::cast(layout::core_of(transport.as_ptr())?);
             return Ok(!core.link().ending().is_closing());
         }
         let closing = transport.as_py().call_method0(py, intern!(py, "is_closing"))?;

@@ -25,10 +25,9 @@ use crate::transport::{Buffer, SendChoice, Target};
 #[pyo3(name = "_install_datagram_methods", signature = (class, /))]
 pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     learn(class)?;
-    let mut methods = transport_methods::common(transport_methods::is_closing::<DatagramCore>);
+    let mut methods = transport_methods::common::<DatagramCore>();
     methods.extend(transport_methods::reading::<DatagramCore>());
-    methods
-        .push(transport_methods::writing(transport_methods::get_write_buffer_size::<DatagramCore>));
+    methods.push(transport_methods::writing::<DatagramCore>());
     methods.push(fast_def(
         c"sendto",
         sendto,

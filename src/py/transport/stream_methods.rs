@@ -10,7 +10,7 @@ use super::stream::StreamCore;
 use super::stream_turn::write_failed;
 use super::transport_core::{NativeTransport, note_work, schedule};
 use super::transport_methods::{
-    self, boolean, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
+    self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
 use crate::py::cpython::alloc;
 use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
@@ -18,7 +18,7 @@ use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, Payload, bytes_of};
 use crate::py::event_loop::core::LoopCore;
-use crate::transport::{Batch, Refusal, SendChoice, Source, WriteChoice};
+use crate::transport::{Refusal, SendChoice, Source, WriteChoice};
 
 /// Adds the methods to a transport class: those of its read side, of its write side, or of both.
 ///
@@ -28,12 +28,12 @@ use crate::transport::{Batch, Refusal, SendChoice, Source, WriteChoice};
 #[pyo3(name = "_install_stream_methods", signature = (class, /, *, reads, writes))]
 pub(crate) fn install(class: &Bound<'_, PyType>, reads: bool, writes: bool) -> PyResult<()> {
     learn(class)?;
-    let mut methods = transport_methods::common(is_closing);
+    let mut methods = transport_methods::common::<StreamCore>();
     if reads {
         methods.extend(transport_methods::reading::<StreamCore>());
     }
     if writes {
-        methods.push(transport_methods::writing(get_write_buffer_size));
+        methods.push(transport_methods::writing::<StreamCore>());
         methods.push(fast_def(
             c"write",
             write,
@@ -156,10 +156,7 @@ unsafe fn write_bytes(
         let copy = copy_of(py, &object)?;
         return elsewhere(py, slf, "write", &[&copy]);
     }
-    let flags = &loop_.get().flags;
-    // What is written to a pipe at once may have to arrive so.
-    let batch = if core.stream.channel().is_pipe() { Batch::NONE } else { flags.batch() };
-    let offset = match core.link().choose_write(data.len(), batch, || flags.is_behind()) {
+    let offset = match core.link().choose_write(data.len(), || loop_.get().flags.is_behind()) {
         WriteChoice::Send(SendChoice::Now) => match core.stream.send(data) {
             Ok(count) => {
                 event_loop.metrics().bytes_out.add(count as u64);
@@ -180,16 +177,9 @@ unsafe fn write_bytes(
         WriteChoice::Send(SendChoice::QueueForHelper) => {
             return queue_for_helper(py, slf, core, loop_, keep());
         }
-        WriteChoice::Cork => {
-            cork_batch(slf, core, loop_, keep());
-            return Ok(none());
-        }
         WriteChoice::HoldBack => {
             hold_back(core, loop_, keep());
             return Ok(none());
-        }
-        WriteChoice::SendHeldFirst => {
-            return send_held_first(py, slf, core, loop_, keep());
         }
         WriteChoice::Nothing => return Ok(none()),
         WriteChoice::Refuse(refusal) => return refuse(py, slf, refusal),
@@ -207,160 +197,26 @@ fn queue(
     payload: Payload,
     offset: usize,
 ) -> PyResult<*mut ffi::PyObject> {
-    drop(core.stream.enqueue(payload, offset));
+    let stream = &core.stream;
+    let event_loop = &loop_.get().event_loop;
+    drop(stream.enqueue(payload, offset));
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    if !flush(&transport, core, loop_)? {
-        return Ok(none());
-    }
-    tell_queued(&transport, core, loop_).map(|()| none())
-}
-
-/// Tells the protocol to pause if too much is queued, and a turn to go on if so little that somebody waits
-/// for that.
-fn tell_queued(
-    transport: &Bound<'_, PyAny>,
-    core: &StreamCore,
-    loop_: &Bound<'_, LoopCore>,
-) -> PyResult<()> {
-    let paused = pause_if_above(loop_, transport, core);
-    schedule(loop_, transport.as_ptr(), core.link(), core.link().look_below());
-    paused
-}
-
-/// Sends what is queued and can be; what that leads to is for a turn. Says whether the stream may still be
-/// written to.
-fn flush(
-    transport: &Bound<'_, PyAny>,
-    core: &StreamCore,
-    loop_: &Bound<'_, LoopCore>,
-) -> PyResult<bool> {
-    let (stream, event_loop) = (&core.stream, &loop_.get().event_loop);
     if let Some(flushed) = stream.flush(&**event_loop.shared()) {
         event_loop.metrics().bytes_out.add(flushed.bytes);
         drop(flushed.spent);
         if let Some(error) = flushed.failure {
-            write_failed(transport, &error)?;
-            return Ok(false);
+            write_failed(&transport, &error)?;
+            return Ok(none());
         }
-        schedule(loop_, transport.as_ptr(), core.link(), stream.state().end_turn());
+        schedule(loop_, slf, core.link(), stream.state().end_turn());
     }
-    if core.stream.queued() > 0 {
-        // The kernel is full: what is written now is queued as ever.
-        core.link().uncork();
-    }
-    Ok(true)
+    let paused = pause_if_above(loop_, &transport, core);
+    schedule(loop_, slf, core.link(), core.link().look_below());
+    paused.map(|()| none())
 }
 
-/// Holds back the first data of this batch of callbacks, at the end of which they are sent.
-#[cold]
-fn cork_batch(
-    slf: *mut ffi::PyObject,
-    core: &StreamCore,
-    loop_: &Bound<'_, LoopCore>,
-    payload: Payload,
-) {
-    // SAFETY: `slf` is alive during the call.
-    let transport = unsafe { Ref::from_borrowed(slf) };
-    // SAFETY: runs no Python.
-    let corked = unsafe {
-        loop_.get().event_loop.local.if_owner(|local| local.extension.held.push(transport))
-    };
-    if corked.is_some() {
-        core.link().cork_batch();
-    }
-    hold_back(core, loop_, payload);
-}
-
-/// Sends what is held back, as there would be too much of it; then holds back these data, unless the
-/// kernel has had enough.
-#[cold]
-fn send_held_first(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    core: &StreamCore,
-    loop_: &Bound<'_, LoopCore>,
-    payload: Payload,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: `slf` is alive during the call.
-    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    if !flush(&transport, core, loop_)? {
-        return Ok(none());
-    }
-    if core.stream.queued() > 0 {
-        return queue(py, slf, core, loop_, payload, 0);
-    }
-    hold_back(core, loop_, payload);
-    Ok(none())
-}
-
-/// Sends what is held back, where it shows how much that is. Owner only.
-#[cold]
-fn send_held_back(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    core: &StreamCore,
-    loop_: &Bound<'_, LoopCore>,
-) -> PyResult<()> {
-    // SAFETY: `slf` is alive during the call.
-    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    if flush(&transport, core, loop_)? { tell_queued(&transport, core, loop_) } else { Ok(()) }
-}
-
-/// Whoever asks whether to go on writing is told of what is held back too: nothing above the high mark stays
-/// so.
-///
-/// # Safety
-/// `slf` is a live stream transport, and `core` its native half.
-#[inline(always)]
-pub(crate) unsafe fn before_drain(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    core: &StreamCore,
-) -> PyResult<()> {
-    if core.link().ending().is_corked() && core.link().pauses() {
-        // SAFETY: by our caller's word.
-        let loop_ = unsafe { loop_of(py, slf) };
-        if loop_.get().event_loop.local.is_owner() {
-            return send_held_back(py, slf, core, loop_);
-        }
-    }
-    Ok(())
-}
-
-/// `is_closing`, as a C method. asyncio's `StreamWriter.drain` asks this first.
-unsafe extern "C" fn is_closing(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type.
-    unsafe {
-        enter(slf, |py, core: &StreamCore| {
-            before_drain(py, slf, core)?;
-            Ok(boolean(core.link().ending().is_closing()))
-        })
-    }
-}
-
-/// `get_write_buffer_size`, as a C method: what the kernel takes of what is held back counts as sent.
-unsafe extern "C" fn get_write_buffer_size(
-    slf: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor has checked the type; a size fits.
-    unsafe {
-        enter(slf, |py, core: &StreamCore| {
-            let loop_ = loop_of(py, slf);
-            if core.link().ending().is_corked() && loop_.get().event_loop.local.is_owner() {
-                send_held_back(py, slf, core, loop_)?;
-            }
-            Ok(ffi::PyLong_FromSize_t(core.link().queued()))
-        })
-    }
-}
-
-/// Queues data that are sent when the turn has read, or the batch has ended; others send them if the loop
-/// gets stuck before.
+/// Queues data that the turn sends when it has read; others do if it gets stuck before.
 #[cold]
 fn hold_back(core: &StreamCore, loop_: &Bound<'_, LoopCore>, payload: Payload) {
     drop(core.stream.enqueue(payload, 0));
@@ -389,7 +245,9 @@ fn queue_for_helper(
     }
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    tell_queued(&transport, core, loop_).map(|()| none())
+    let paused = pause_if_above(loop_, &transport, core);
+    schedule(loop_, slf, core.link(), core.link().look_below());
+    paused.map(|()| none())
 }
 
 /// Refuses to write: by an error, or in silence.

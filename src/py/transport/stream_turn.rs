@@ -9,7 +9,7 @@ use pyo3::types::PyString;
 use super::datagram::bytes_from;
 use super::layout::{call_protocol, fatal_error, in_its_context, protocol_of, tell_protocol};
 use super::stream::StreamCore;
-use super::transport_core::{InTurn, NativeTransport, take_turn};
+use super::transport_core::{NativeTransport, take_turn};
 use super::transport_methods::pause_if_above;
 use crate::config;
 use crate::py::asyncio::stream_feed::{self, Fed, Feed};
@@ -64,23 +64,6 @@ pub(crate) fn run(
     })
 }
 
-/// Sends what a transport has held back in a batch of callbacks that has ended.
-///
-/// # Errors
-/// As [`run`].
-#[cold]
-pub(crate) fn send_held(
-    loop_: &Bound<'_, LoopCore>,
-    transport: &Bound<'_, PyAny>,
-    core: &StreamCore,
-) -> PyResult<()> {
-    let link = core.link();
-    link.uncork();
-    let (object, state) = (transport.as_ptr(), link.state());
-    let _in_turn = InTurn { loop_, object, state, token: || link.token() };
-    Turn { loop_, transport, core }.send_held()
-}
-
 impl<'a> Turn<'a, '_> {
     #[inline]
     fn read(&self, claim: ReadClaim<'a>) -> PyResult<()> {
@@ -121,10 +104,6 @@ impl<'a> Turn<'a, '_> {
     #[cold]
     fn uncork(&self, corked: Corked<'_>) -> PyResult<()> {
         drop(corked);
-        self.send_held()
-    }
-
-    fn send_held(&self) -> PyResult<()> {
         let sent = self.write(false);
         both(self.transport.py(), sent, pause_if_above(self.loop_, self.transport, self.core))
     }
@@ -407,7 +386,7 @@ impl<'a> Turn<'a, '_> {
         let mut rest = data;
         while !rest.is_empty() {
             if !self.core.protocol.is_buffered() {
-                return match bytes_from(self.transport.py(), rest) {
+                return match bytes(self.transport.py(), rest) {
                     Ok(data) => (&[], self.received(&data)),
                     Err(error) => (rest, Err(error)),
                 };
@@ -475,6 +454,15 @@ impl<'a> Turn<'a, '_> {
             result = both(py, result, self.call(intern!(py, "_drained")));
         }
         result
+    }
+}
+
+/// A bytes object of what was read.
+fn bytes(py: Python<'_>, data: &[u8]) -> PyResult<Ref> {
+    // SAFETY: the memory is valid for its length; a new reference, or null with an exception.
+    unsafe {
+        let made = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len().cast_signed());
+        Ref::from_owned_or_err(py, made)
     }
 }
 

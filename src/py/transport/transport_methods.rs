@@ -20,11 +20,12 @@ use crate::py::event_loop::affinity::is_here;
 use crate::py::event_loop::core::LoopCore;
 use crate::transport::{Port, Source};
 
-/// `is_closing`, of all.
-pub(crate) fn common(is_closing: ffi::PyCFunction) -> Vec<ffi::PyMethodDef> {
+/// `is_closing`, of transports whose native half is a `C`.
+pub(crate) fn common<C: NativeTransport + PyClass<Frozen = True> + Sync>() -> Vec<ffi::PyMethodDef>
+{
     vec![method_def(
         c"is_closing",
-        is_closing,
+        is_closing::<C>,
         c"is_closing($self, /)\n--\n\nWhether the transport is closing or closed. Any thread.",
     )]
 }
@@ -53,10 +54,10 @@ pub(crate) fn reading<C: NativeTransport + PyClass<Frozen = True> + Sync>() -> V
 }
 
 /// `get_write_buffer_size`, of those that are written to.
-pub(crate) fn writing(get_write_buffer_size: ffi::PyCFunction) -> ffi::PyMethodDef {
+pub(crate) fn writing<C: NativeTransport + PyClass<Frozen = True> + Sync>() -> ffi::PyMethodDef {
     method_def(
         c"get_write_buffer_size",
-        get_write_buffer_size,
+        get_write_buffer_size::<C>,
         c"get_write_buffer_size($self, /)\n--\n\nReturn the bytes queued. Any thread.",
     )
 }
@@ -80,7 +81,7 @@ pub(crate) fn none() -> *mut ffi::PyObject {
     unsafe { ffi::Py_None() }
 }
 
-pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
+fn boolean(value: bool) -> *mut ffi::PyObject {
     // SAFETY: immortal.
     unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } }
 }
@@ -102,11 +103,7 @@ pub(crate) fn elsewhere(
     Ok(none())
 }
 
-/// `is_closing` of a transport that holds nothing back.
-///
-/// # Safety
-/// As for [`enter`].
-pub(crate) unsafe extern "C" fn is_closing<C: NativeTransport + PyClass<Frozen = True> + Sync>(
+unsafe extern "C" fn is_closing<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -122,13 +119,7 @@ unsafe extern "C" fn is_reading<C: NativeTransport + PyClass<Frozen = True> + Sy
     unsafe { enter(slf, |_, core: &C| Ok(boolean(core.link().is_reading()))) }
 }
 
-/// `get_write_buffer_size` of a transport that holds nothing back.
-///
-/// # Safety
-/// As for [`enter`].
-pub(crate) unsafe extern "C" fn get_write_buffer_size<
-    C: NativeTransport + PyClass<Frozen = True> + Sync,
->(
+unsafe extern "C" fn get_write_buffer_size<C: NativeTransport + PyClass<Frozen = True> + Sync>(
     slf: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {

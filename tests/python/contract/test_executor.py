@@ -344,3 +344,43 @@ class _Like:
 
     def __hash__(self) -> int:
         return hash(self._kind)
+
+
+def test_the_arguments_go_when_the_call_has_ended(loop: asyncio.AbstractEventLoop) -> None:
+    """Not when the loop takes the result, which may be much later."""
+
+    class Argument:
+        pass
+
+    with _one_thread(loop) as executor:
+        loop.run_until_complete(loop.run_in_executor(None, _add))
+        argument = Argument()
+        gone = weakref.ref(argument)
+        future = loop.run_in_executor(None, lambda _: None, argument)
+        del argument
+        # A second call has ended in the one thread: so has the first, which the loop has not seen.
+        executor.submit(int).result(LIMIT)
+        gc.collect()
+        assert gone() is None
+        loop.run_until_complete(future)
+
+
+def test_a_result_that_cannot_be_posted_does_not_end_the_thread(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    class Refusing(type(loop)):  # type: ignore[misc]
+        refuses = False
+
+        def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+            if self.refuses:
+                self.refuses = False
+                raise MemoryError
+            return super().call_soon_threadsafe(*args, **kwargs)
+
+    refusing = Refusing()
+    with contextlib.closing(refusing), _one_thread(refusing) as executor:
+        refusing.run_until_complete(refusing.run_in_executor(None, _add))
+        refusing.refuses = True
+        refusing.run_in_executor(None, _add, 1)
+        executor.submit(int).result(LIMIT)
+        assert refusing.run_until_complete(refusing.run_in_executor(None, _add, 2, 3)) == 5

@@ -7,13 +7,17 @@ import contextlib
 import contextvars
 import gc
 import operator
+import socket
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
+
+import loop_pool
 
 from ..support import in_thread, run_turn
 
@@ -35,6 +39,10 @@ type Make = Callable[..., asyncio.Handle]
 
 befores = pytest.mark.parametrize("before", ["unset", "mine"], ids=["no variables", "variables"])
 """What the variable is before anything is scheduled."""
+
+
+class Value:
+    """A value that can be looked for."""
 
 
 def begin(before: str) -> None:
@@ -313,3 +321,105 @@ def test_a_burst_is_one_object_a_call_to_the_collector(
         stack.callback(gc.enable)
         run_in(loop, schedule)
     assert calls <= counts[0] < calls * 1.1
+
+
+def test_what_a_displaced_writer_sets_stays_its_own(loop: asyncio.AbstractEventLoop) -> None:
+    """Its descriptor is closed and used again before it runs, so that its registration is gone."""
+    seen: list[object] = []
+    kept: list[socket.socket] = []
+
+    def write() -> None:
+        seen.append(variable.get("unset"))
+        variable.set("set by a writer")
+
+    def start() -> None:
+        near, far = socket.socketpair()
+        far.send(b"y")
+        number = near.fileno()
+
+        def read() -> None:
+            near.close()
+            kept.extend(socket.socketpair())
+            kept.append(far)
+            for sock in kept[:2]:
+                if sock.fileno() == number:
+                    loop.add_reader(number, list)
+            loop.call_soon(loop.stop)
+
+        loop.add_writer(number, write)
+        loop.add_reader(near, read)
+
+    for _ in range(2):
+        contextvars.Context().run(start)
+        loop.run_forever()
+        for sock in kept:
+            # The number was another socket's when asyncio registered it.
+            with contextlib.suppress(OSError):
+                loop.remove_reader(sock.fileno())
+            with contextlib.suppress(OSError):
+                loop.remove_writer(sock.fileno())
+            sock.close()
+        kept.clear()
+    assert set(seen) <= {"unset"}
+
+
+def test_a_value_goes_though_another_thread_has_read_a_context(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    handles: list[asyncio.Handle] = []
+    value = Value()
+    gone = weakref.ref(value)
+
+    def schedule(value: Value) -> None:
+        variable.set(value)
+        handles.extend(loop.call_soon(list) for _ in range(IN_A_ROW))
+        loop.call_soon(read_elsewhere, context=contextvars.Context())
+
+    def read_elsewhere() -> None:
+        def read() -> None:
+            handles.pop().get_context()
+
+        thread = threading.Thread(target=read)
+        contextvars.Context().run(thread.start)
+        thread.join()
+        handles.clear()
+
+    loop.call_soon(schedule, value, context=contextvars.Context())
+    del value
+    contextvars.Context().run(loop.run_until_complete, asyncio.sleep(0.01))
+    contextvars.Context().run(loop.run_until_complete, asyncio.sleep(0.01))
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_loop_goes_that_is_in_what_its_callbacks_share() -> None:
+    """A finalizer schedules callbacks when the run has ended."""
+
+    class Scheduling:
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self.loop = loop
+
+        def __del__(self) -> None:
+            for _ in range(IN_A_ROW):
+                self.loop.call_soon(list)
+
+    def start(loop: asyncio.AbstractEventLoop, value: Value) -> None:
+        value.loop = loop  # type: ignore[attr-defined]
+        variable.set(value)
+        loop.call_soon(schedule, loop, context=contextvars.Context())
+        loop.run_forever()
+        loop.close()
+
+    def schedule(loop: asyncio.AbstractEventLoop) -> None:
+        variable.set(Scheduling(loop))
+        for _ in range(IN_A_ROW):
+            loop.call_soon(list)
+        loop.call_soon(loop.stop)
+
+    value = Value()
+    gone = weakref.ref(value)
+    contextvars.Context().run(start, loop_pool.new_event_loop(), value)
+    del value
+    for _ in range(3):
+        gc.collect()
+    assert gone() is None

@@ -336,12 +336,14 @@ def test_a_drain_that_is_made_here_may_be_awaited_elsewhere_and_cancelled() -> N
             while not writer.transport.get_write_buffer_size():
                 writer.write(bytes(1 << 20))
             task = loop_pool.spawn(writer.drain(), loop=loops()[1])
-            waiters: Any = writer._protocol._drain_waiters  # type: ignore[attr-defined]
-            await eventually(lambda: len(waiters) == 1, "it waits on the writer's loop")
+            protocol: Any = writer._protocol  # type: ignore[attr-defined]
+            await eventually(
+                lambda: len(protocol._drain_waiters) == 1, "it waits on the writer's loop"
+            )
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert not waiters
+            assert not protocol._drain_waiters
             writer.transport.abort()
             await asyncio.wait_for(asyncio.wait([asyncio.ensure_future(closed(writer))]), HANG)
             peer.close()
