@@ -45,8 +45,9 @@ WARMUP_FRACTION = 10
 """The sample that warms up has so much fewer operations."""
 SAMPLE_SECONDS = 0.2
 """A first guess at what a sample takes."""
-ANSWER_SECONDS = 60.0
-"""A child that has not answered within this time is ended and its peer's benchmark failed."""
+ANSWER_SECONDS = 10.0
+"""A child that has not answered within this time is ended and its peer's benchmark failed. The slowest
+sample of a loop that is not hopeless takes a third of it."""
 CHILD_FILE = Path(__file__).with_name("child.py")
 
 
