@@ -141,6 +141,9 @@ def format_agreement(pairs: dict[str, tuple[Document, Document]]) -> Iterator[st
 
     `pairs`: suite -> the results of two runs.
     """
+    if not pairs:
+        yield "Of the published results there is no second run."
+        return
     yield "| suite | figures of both | agree | too noisy | differ | of these by chance, at most |"
     yield "|---|---:|---:|---:|---:|---:|"
     own = []

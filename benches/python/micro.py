@@ -46,8 +46,8 @@ WARMUP_FRACTION = 10
 SAMPLE_SECONDS = 0.2
 """A first guess at what a sample takes."""
 ANSWER_SECONDS = 10.0
-"""A child that has not answered within this time is ended and its peer's benchmark failed. The slowest
-sample of a loop that is not hopeless takes a third of it."""
+"""A child that has not answered within this time is ended and its peer's benchmark failed: a sample
+of most takes a tenth of it, and a third at most."""
 CHILD_FILE = Path(__file__).with_name("child.py")
 
 

@@ -29,7 +29,7 @@ WORK_NUMBERS = 3000
 FILE_CYCLES = 64 * 1024
 """The length of the file for `sendfile`, in cycles: 16 MiB."""
 
-connections: set[asyncio.BaseTransport] = set()
+connections: set[object] = set()
 received: list[int] = [0]
 """Bytes that all `Sink`s of this process have received."""
 
@@ -160,6 +160,7 @@ class Sink(asyncio.Protocol):
 
 async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Send back what comes, as asyncio's documentation does it."""
+    connections.add(writer)
     try:
         while data := await reader.read(READ_SIZE):
             writer.write(data)
@@ -167,6 +168,7 @@ async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     except ConnectionError:
         pass
     finally:
+        connections.discard(writer)
         writer.close()
 
 

@@ -382,6 +382,9 @@ def test_what_two_runs_say_is_counted_and_our_differences_are_named() -> None:
         "| `micro/switch` | loop_pool | time per operation, x uvloop | 0.50 (0.50-0.50) "
         "| 0.60 (0.60-0.60) |"
     )
+    assert list(compare.format_agreement({})) == [
+        "Of the published results there is no second run."
+    ]
     same = list(compare.format_agreement({"micro": (old, old)}))
     assert same[2:] == ["| micro | 2 | 2 | 0 | 0 | 0 |"]
 
