@@ -332,9 +332,10 @@ impl Shared {
         }
     }
 
-    /// Hands `job` every transport with work that does not need the owner.
-    pub fn pending(self: &Arc<Self>, mut job: impl FnMut(Job)) {
-        self.sources.lock().pending(|token, source| {
+    /// Hands `job` every transport with work that does not need the owner: with `only_writes`, those that have
+    /// something to write.
+    pub fn pending(self: &Arc<Self>, only_writes: bool, mut job: impl FnMut(Job)) {
+        self.sources.lock().pending(only_writes, |token, source| {
             job(Job { owner: Arc::clone(self), token, source: Arc::clone(source) });
         });
     }

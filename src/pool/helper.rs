@@ -95,7 +95,11 @@ impl Helper {
             self.release(worker_index);
             return;
         }
-        if !self.helped[worker_index].is_taken {
+        if self.helped[worker_index].is_taken {
+            // What the callback writes while a turn reads on is queued, and nothing reports it.
+            let jobs = &mut self.jobs;
+            shared.pending(true, |job| jobs.push_back(job));
+        } else {
             self.take(worker_index, shared);
         }
         if std::mem::take(&mut self.helped[worker_index].is_due) {
@@ -129,7 +133,7 @@ impl Helper {
             self.helped[worker_index].selector = Some(selector);
         }
         let jobs = &mut self.jobs;
-        shared.pending(|job| jobs.push_back(job));
+        shared.pending(false, |job| jobs.push_back(job));
         // Others' among them: it had taken them along.
         jobs.extend(std::iter::from_fn(|| {
             self.pool_shared.scheduler_shared.take_from(WorkerIndex(worker_index))

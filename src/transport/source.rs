@@ -189,8 +189,9 @@ impl SourceTable {
         Some(entry)
     }
 
-    /// Shows `sink` every transport with work that does not need the owner.
-    pub fn pending(&mut self, mut sink: impl FnMut(IoToken, &Arc<dyn Source>)) {
+    /// Shows `sink` every transport with work that does not need the owner: with `only_writes`, those that
+    /// have something to write.
+    pub fn pending(&mut self, only_writes: bool, mut sink: impl FnMut(IoToken, &Arc<dyn Source>)) {
         let mut place = 0;
         while let Some(entry) = self.work.get(place).and_then(|token| self.slots.get_mut(*token)) {
             let bits = entry.source.bits();
@@ -199,7 +200,7 @@ impl SourceTable {
                 self.unlist(place);
                 continue;
             }
-            if bits.may_read() || bits.may_write() {
+            if bits.may_write() || (!only_writes && bits.may_read()) {
                 sink(self.work[place], &entry.source);
             }
             place += 1;
@@ -281,7 +282,7 @@ mod tests {
 
     fn pending(table: &mut SourceTable) -> Vec<IoToken> {
         let mut found = Vec::new();
-        table.pending(|token, _| found.push(token));
+        table.pending(false, |token, _| found.push(token));
         found
     }
 

@@ -289,6 +289,23 @@ impl<B: Buffer> Stream<B> {
         Some(flushed)
     }
 
+    /// Sends what was held back while the turn keeps reading, before the stream closes: asyncio would have
+    /// sent it, and what is written later is not to follow it. Owner only. Returns buffers to drop.
+    #[must_use]
+    pub fn send_before_close(&self, registrar: &dyn Registrar) -> Vec<B> {
+        let is_corked = self.link.ending().is_corked();
+        let flushed = if is_corked { self.flush(registrar) } else { None };
+        let Some(Flushed { failure, spent, .. }) = flushed else { return Vec::new() };
+        if let Some(failure) = failure {
+            let mut outgoing = self.outgoing.lock();
+            outgoing.get_or_insert_default().failure.get_or_insert(failure);
+            drop(outgoing);
+            // The turn that reads is followed by one that takes it.
+            let _ = self.state().note_news();
+        }
+        spent
+    }
+
     /// Sends what was held back while the turn keeps reading, as far as the kernel takes it, before the
     /// stream is given up: asyncio would have sent it. Owner only. Returns buffers to drop.
     #[must_use]

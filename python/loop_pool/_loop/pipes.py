@@ -131,7 +131,7 @@ class ReadPipeTransport(_Pipe, _ReadTransport):
         logger.info("%r was closed by peer", self)
 
     def _read_end(self) -> None:
-        loses_soon = self._core.close()
+        loses_soon = self._core.close(self._loop)
         self._loop.call_soon(self._protocol.eof_received, context=self._context)
         if loses_soon:
             self._lose_soon(None)

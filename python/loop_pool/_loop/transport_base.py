@@ -129,7 +129,7 @@ class Base(_Parent):
     @on_loop_thread
     def close(self) -> None:
         """Close when everything queued is written. As ``asyncio.BaseTransport.close``."""
-        if self._core.close():
+        if self._core.close(self._loop):
             self._lose_soon(None)
 
     # -- errors and the end: the native half says what comes next (`src/transport/ending.rs`) ------

@@ -88,10 +88,10 @@ fn what_another_thread_s_poll_finds_becomes_jobs_and_one_word_to_the_owner() {
     }
     assert_eq!((&jobs[..], turns(&owner)), (&[readable.token; 2][..], vec![readable.token]));
     // What the owner has not got to is found without the kernel.
-    owner.pending(|job| jobs.push(job.token));
+    owner.pending(false, |job| jobs.push(job.token));
     assert_eq!(jobs.len(), 3);
     let _ = listener.state().begin_turn().claim.map(|claim| claim.release_in_turn(false));
-    owner.pending(|_| panic!("nothing is left"));
+    owner.pending(false, |_| panic!("nothing is left"));
 }
 
 #[test]

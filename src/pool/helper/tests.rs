@@ -241,7 +241,7 @@ fn who_helps_already_is_left_the_jobs_and_what_it_does_not_get_to_is_taken_back(
 fn what_a_stuck_loop_has_taken_along_is_taken_up_too() {
     let (loop_worker, [other, stuck], mut helper) = stuck_loop();
     let lying = Lying::on(&other, 100, false);
-    other.shared().pending(|job| loop_worker.offer(std::iter::once(job)));
+    other.shared().pending(false, |job| loop_worker.offer(std::iter::once(job)));
     helper.follow(1, stuck.shared(), true);
     helper.run_jobs(0);
     assert_eq!((lying.runs(), loop_worker.pool_shared.scheduler_shared.has_work()), (1, false));

@@ -107,7 +107,7 @@ impl DatagramCore {
 
     /// Begins an orderly end. Nothing is received any more. Says whether `connection_lost` is to be
     /// scheduled now.
-    fn close(&self) -> bool {
+    fn close(&self, _loop: &Bound<'_, LoopCore>) -> bool {
         self.datagrams.close() == Close::LoseSoon
     }
 

@@ -181,7 +181,8 @@ impl StreamCore {
 
     /// Begins an orderly end. Nothing is read any more; of a pipe's write end, nothing is written any
     /// more. Says whether `connection_lost` is to be scheduled now.
-    fn close(&self) -> bool {
+    fn close(&self, loop_: &Bound<'_, LoopCore>) -> bool {
+        drop(self.stream.send_before_close(&**loop_.get().event_loop.shared()));
         self.stream.close() == Close::LoseSoon
     }
 

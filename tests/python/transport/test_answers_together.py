@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -117,19 +118,54 @@ def test_a_reader_that_is_slow_pauses_the_protocol(loop: asyncio.AbstractEventLo
     run_main(loop, main())
 
 
+def test_what_is_written_after_close_does_not_follow_an_answer(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    async def main() -> None:
+        def answer(transport: Any, _: int) -> None:
+            transport.write(b".")
+            if len(protocol.data) == LARGE:
+                transport.close()
+                transport.write(b"after close")
+
+        protocol = _delivered(answer)
+        async with connected(protocol, "unix") as (_, _, far):
+            _far_sends(far)
+            assert await protocol.ended() is None
+            came = b""
+            while data := far.recv(100):
+                came += data
+            assert set(came) == {ord(".")}
+
+    run_main(loop, main())
+
+
 @pytest.mark.loop_pool_only
-def test_a_loop_that_gets_stuck_in_between_has_its_answer_sent_by_others() -> None:
+@pytest.mark.parametrize("is_stuck_before", [False, True])
+def test_a_loop_that_gets_stuck_in_between_has_its_answer_sent_by_others(
+    is_stuck_before: bool,
+) -> None:
     """Only who has it already can let the callback go on."""
 
     async def main() -> bool:
         def answer(transport: Any, count: int) -> None:
             if count == 1:
+                if is_stuck_before:
+                    wait_for_help()
                 transport.write(b"answer")
                 arrived.append(has_come.wait(HANG))
+
+        def wait_for_help() -> None:
+            deadline = time.monotonic() + HANG
+            while pool.stats()[0].handoffs == handoffs and time.monotonic() < deadline:
+                pass
 
         def peer(far: socket.socket) -> None:
             assert receive(far, 6) == b"answer"
             has_come.set()
+
+        pool = loop_pool.current_pool()
+        handoffs = pool.stats()[0].handoffs
 
         has_come, arrived = threading.Event(), list[bool]()
         async with connected(_delivered(answer), "unix") as (_, protocol, far):
