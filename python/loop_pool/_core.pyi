@@ -569,7 +569,7 @@ class StreamCore:
             OSError: the kernel refuses to watch the descriptor.
         """
 
-    def close(self) -> bool:
+    def close(self, loop_: LoopCore) -> bool:
         """Begin an orderly end: read no more, or of a pipe's write end, write no more.
 
         Returns:
@@ -673,7 +673,7 @@ class DatagramCore:
     def leave(self, loop_: LoopCore) -> None:
         """Take the transport from its loop, of which nothing is to be brought any more."""
 
-    def close(self) -> bool:
+    def close(self, _loop: LoopCore) -> bool:
         """Begin an orderly end: receive no more.
 
         Returns:
@@ -1343,6 +1343,7 @@ def _tls_client_settings(
     alpn: Sequence[bytes],
     versions: tuple[bool, bool],
     key_log: str | None,
+    remembers_sessions: bool,
 ) -> TLSSettings | str:
     """Make the settings of a client's connections. As `_tls_server_settings`."""
 
@@ -1416,7 +1417,11 @@ class TLSConnection:
         """Return the peer's certificates, with the methods of `_ssl.Certificate`."""
 
     def get_verified_chain(self) -> list[Any] | None:
-        """As `get_unverified_chain`: rustls does not tell the root."""
+        """As `get_unverified_chain`, if nothing is verified.
+
+        Raises:
+            NotImplementedError: rustls does not tell what it has verified.
+        """
 
     def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None:
         """Return the peer's certificate, as `ssl.SSLSocket.getpeercert`."""

@@ -295,8 +295,12 @@ impl Session {
         }
     }
 
+    /// Says whether the connection has failed.
+    ///
+    /// # Errors
+    /// The failure.
     #[inline]
-    fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         self.failure.clone().map_or(Ok(()), Err)
     }
 

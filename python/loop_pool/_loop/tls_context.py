@@ -15,7 +15,6 @@ private name                              use here
                                           connection, and is given rustls'
 ``_set_alpn_protocols``                   overridden: remembers the protocols in wire form
 ``_msg_callback``                         read: with one, OpenSSL is used
-``_ssl._SSLContext``                      its properties, without the enumerations of ``ssl``
 ========================================  ========================================================
 """
 
@@ -27,11 +26,24 @@ import os
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from .. import _core
-from .tls_certificates import Certificate, decoded, default_roots, files_in, pem_of, read
+from .tls_certificates import (
+    Anchors,
+    AnchorsError,
+    Certificate,
+    anchors,
+    decoded,
+    default_roots,
+    files_in,
+    kind_of_key,
+    pem_of,
+    read,
+)
+from .tls_properties import ONLY, OPENSSL, PARTIAL_CHAIN, PROTOCOLS, NotNativeError, Properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,26 +58,6 @@ type Pem = tuple[bytes, bytes]
 log = logging.getLogger("loop_pool.tls")
 
 _ssl: Any = sys.modules["_ssl"]
-_OPENSSL: Any = ssl.SSLContext.__base__
-_PROTOCOLS = (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
-_ONLY = {False: int(ssl.PROTOCOL_TLS_CLIENT), True: int(ssl.PROTOCOL_TLS_SERVER)}
-_CRL_LEAF, _CRL_CHAIN = ssl.VERIFY_CRL_CHECK_LEAF, ssl.VERIFY_CRL_CHECK_CHAIN
-_FROM_1_2, _FROM_1_3 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
-_LATEST = int(ssl.TLSVersion.MAXIMUM_SUPPORTED)
-_PROPERTIES = (
-    "check_hostname",
-    "keylog_filename",
-    "maximum_version",
-    "minimum_version",
-    "num_tickets",
-    "options",
-    "post_handshake_auth",
-    "protocol",
-    "verify_flags",
-    "verify_mode",
-)
-"""The properties of which settings are made, read without the enumerations of ``ssl``."""
-_GETTERS = [vars(_OPENSSL)[name].__get__ for name in _PROPERTIES]
 _OTHER_SETTINGS = {
     "load_dh_params": "Diffie-Hellman parameters are set",
     "set_ciphers": "ciphers are set",
@@ -80,50 +72,15 @@ _OTHER_SETTINGS = {
 """Methods that set what rustls does not have, or chooses by itself."""
 
 
-class _NotNative(Exception):
-    """rustls does not have a setting. Its text says which."""
+class _Made(NamedTuple):
+    """Settings that were made."""
 
-
-class _Properties(NamedTuple):
-    """What a context's properties are."""
-
-    check_hostname: bool
-    keylog_filename: str | None
-    maximum_version: int
-    minimum_version: int
-    num_tickets: int
-    options: int
-    post_handshake_auth: bool
-    protocol: int
-    verify_flags: int
-    verify_mode: int
-
-    @classmethod
-    def of(cls, context: ssl.SSLContext) -> Self:
-        return cls(*(get(context) for get in _GETTERS))
-
-    @property
-    def crl_check(self) -> int:
-        """Of which certificates the lists of revoked ones are asked: as ``_core`` numbers it."""
-        if self.verify_flags & _CRL_CHAIN == _CRL_CHAIN:
-            return 2
-        return 1 if self.verify_flags & _CRL_LEAF else 0
-
-    @property
-    def versions(self) -> tuple[bool, bool]:
-        """Whether TLS 1.2 and TLS 1.3 are enabled.
-
-        Raises:
-            _NotNative: so is an older one, or none is.
-        """
-        newest = _FROM_1_3 if self.maximum_version == _LATEST else self.maximum_version
-        if self.minimum_version not in (_FROM_1_2, _FROM_1_3):
-            raise _NotNative("versions below TLS 1.2 are enabled")
-        tls12 = self.minimum_version == _FROM_1_2 and not self.options & ssl.OP_NO_TLSv1_2
-        tls13 = newest == _FROM_1_3 and not self.options & ssl.OP_NO_TLSv1_3
-        if newest < self.minimum_version or not (tls12 or tls13):
-            raise _NotNative("neither TLS 1.2 nor TLS 1.3 is enabled")
-        return tls12, tls13
+    of: object
+    """What they were made of."""
+    valid_until: float
+    """When they have to be made again, in seconds since the epoch."""
+    settings: _core.TLSSettings | str
+    """These, or why there are none."""
 
 
 class SSLContext(ssl.SSLContext):
@@ -141,26 +98,35 @@ class SSLContext(ssl.SSLContext):
     are made after it, so ``load_cert_chain`` renews a server's certificate.
     """
 
-    _certificates_loaded: list[Pem]
+    remembers_sessions: bool
+    """Whether a client resumes sessions with servers that it knows; ``False`` unless it is set.
+
+    It saves the server's signature and the client's verification: a certificate that has expired
+    since, or is not trusted any more, is not looked at again. ``ssl`` resumes what a program says.
+    """
+
+    _certificates_loaded: dict[str, Pem]
+    """By the kind of key, of which OpenSSL keeps one each."""
     _trusted: list[bytes]
-    _trusts_defaults: bool
+    _defaults: list[bytes]
     _alpn: list[bytes]
     _by_name: Mapping[str, ssl.SSLContext] | None
     _other: str | None
     """Why OpenSSL is needed whatever the properties are."""
     _version: int
     """How often something that is remembered has changed."""
-    _settings: dict[bool, tuple[object, _core.TLSSettings | str]]
-    """By side: what the latest settings were made of, and these, or why there are none."""
+    _settings: dict[bool, _Made]
+    """The latest of each side: for servers, ``True``."""
     _is_making: threading.Lock
     """Held while settings are made: all loops get the same, and so the same keys of tickets."""
     _is_logged: bool
 
     def __new__(cls, protocol: int | None = None, *args: Any, **kwargs: Any) -> Self:
         context = super().__new__(cls, protocol, *args, **kwargs)
-        context._certificates_loaded = []
+        context.remembers_sessions = False
+        context._certificates_loaded = {}
         context._trusted = []
-        context._trusts_defaults = False
+        context._defaults = []
         context._alpn = []
         context._by_name = None
         context._other = None
@@ -181,8 +147,8 @@ class SSLContext(ssl.SSLContext):
     @property
     def fallback_reason(self) -> str | None:
         """Why OpenSSL makes the connections of this context as it is set up now, if it does."""
-        protocol = _Properties.of(self).protocol
-        sides = [side for side in (False, True) if protocol != _ONLY[not side]]
+        protocol = Properties.of(self).protocol
+        sides = [side for side in (False, True) if protocol != ONLY[not side]]
         for server_side in sides:
             settings = self._settings_for(server_side)
             if isinstance(settings, str):
@@ -200,8 +166,8 @@ class SSLContext(ssl.SSLContext):
         """As ``ssl.SSLContext.load_cert_chain``."""
         super().load_cert_chain(certfile, keyfile, password)
         chain = read(certfile)
-        # As OpenSSL, which keeps one certificate for each kind of key: the latest is preferred.
-        self._certificates_loaded = [(chain, chain if keyfile is None else read(keyfile))]
+        pem = (chain, chain if keyfile is None else read(keyfile))
+        self._certificates_loaded = {**self._certificates_loaded, kind_of_key(chain): pem}
         self._version += 1
 
     def load_verify_locations(
@@ -225,7 +191,7 @@ class SSLContext(ssl.SSLContext):
     def set_default_verify_paths(self) -> None:
         """As ``ssl.SSLContext.set_default_verify_paths``."""
         super().set_default_verify_paths()
-        self._trusts_defaults = True
+        self._defaults = default_roots()
         self._version += 1
 
     def _set_alpn_protocols(self, protocols: ReadableBuffer) -> None:
@@ -240,7 +206,7 @@ class SSLContext(ssl.SSLContext):
     @property
     def sni_callback(self) -> Any:
         """As ``ssl.SSLContext.sni_callback``, or a mapping of host names to contexts."""
-        return _OPENSSL.sni_callback.__get__(self) if self._by_name is None else self._by_name
+        return OPENSSL.sni_callback.__get__(self) if self._by_name is None else self._by_name
 
     @sni_callback.setter
     def sni_callback(self, value: Any) -> None:
@@ -255,7 +221,7 @@ class SSLContext(ssl.SSLContext):
                 if name is not None and name.lower() in by_name:
                     connection.context = by_name[name.lower()]
 
-        _OPENSSL.sni_callback.__set__(self, value)
+        OPENSSL.sni_callback.__set__(self, value)
         self._by_name = by_name
         self._version += 1
 
@@ -263,22 +229,36 @@ class SSLContext(ssl.SSLContext):
 
     def _settings_for(self, server_side: bool) -> _core.TLSSettings | str:
         """Return the settings for connections that are made now, or why there are none."""
-        properties = _Properties.of(self)
+        properties = Properties.of(self)
         chosen = self._by_name.values() if self._by_name else ()
         versions = [getattr(context, "_version", None) for context in chosen]
-        now = (properties, self._version, versions)
-        made_of, made = self._settings.get(server_side, (None, ""))
-        if made_of != now:
+        calls_back = OPENSSL._msg_callback.__get__(self) is not None
+        now = (properties, self._version, versions, calls_back, self.remembers_sessions)
+        made = self._settings.get(server_side)
+        if made is None or made.of != now or made.valid_until < time.time():
             with self._is_making:
-                made_of, made = self._settings.get(server_side, (None, ""))
-                if made_of != now:
-                    make = self._make_server_settings if server_side else self._make_client_settings
-                    try:
-                        made = make(properties)
-                    except _NotNative as error:
-                        made = str(error)
-                    self._settings[server_side] = now, made
-        return made
+                made = self._settings.get(server_side)
+                if made is None or made.of != now or made.valid_until < time.time():
+                    made = self._make_settings(server_side, properties, now)
+                    self._settings[server_side] = made
+        return made.settings
+
+    def _make_settings(self, server_side: bool, properties: Properties, now: object) -> _Made:
+        try:
+            self._refuse_what_is_missing(properties, server_side)
+            roots = Anchors([], float("inf"))
+            if properties.verify_mode:
+                roots = anchors(
+                    self._trusted,
+                    self._defaults,
+                    partial_chain=bool(properties.verify_flags & PARTIAL_CHAIN),
+                    # OpenSSL completes a server's own chain, and looks each of them up in lists.
+                    only_roots=server_side or properties.crl_check > 0,
+                )
+            make = self._make_server_settings if server_side else self._make_client_settings
+            return _Made(now, roots.valid_until, make(properties, roots.pem))
+        except (NotNativeError, AnchorsError) as error:
+            return _Made(now, float("inf"), str(error))
 
     def _prepare(self) -> None:
         """Make what a server's connections need now, not when the first one comes. Any thread.
@@ -287,62 +267,70 @@ class SSLContext(ssl.SSLContext):
         """
         self._settings_for(server_side=True)
 
-    def _refuse_what_is_missing(self, properties: _Properties) -> None:
+    def _refuse_what_is_missing(self, properties: Properties, server_side: bool) -> None:
         for is_set, why in (
             (not hasattr(_core, "TLSConnection"), "loop_pool was built without rustls"),
             (self._other is not None, self._other),
-            (properties.protocol not in _PROTOCOLS, "its protocol is a single version"),
+            (properties.protocol not in PROTOCOLS, "its protocol is a single version"),
+            (properties.protocol == ONLY[not server_side], "it is for the other side"),
+            (
+                len(self._certificates_loaded) > 1,
+                "certificates for several kinds of keys are loaded",
+            ),
             (properties.post_handshake_auth, "post_handshake_auth is set"),
             (
                 properties.verify_flags & ssl.VERIFY_ALLOW_PROXY_CERTS,
                 "proxy certificates are allowed",
             ),
-            (_OPENSSL._msg_callback.__get__(self) is not None, "_msg_callback is set"),
+            (OPENSSL._msg_callback.__get__(self) is not None, "_msg_callback is set"),
         ):
             if is_set:
-                raise _NotNative(why)
+                raise NotNativeError(why)
 
-    def _make_server_settings(self, properties: _Properties) -> _core.TLSSettings | str:
-        self._refuse_what_is_missing(properties)
+    def _make_server_settings(
+        self, properties: Properties, roots: list[bytes]
+    ) -> _core.TLSSettings | str:
         if not self._certificates_loaded:
-            raise _NotNative("a server without a certificate")
-        if self._by_name is None and _OPENSSL.sni_callback.__get__(self) is not None:
-            raise _NotNative("sni_callback is a function")
+            raise NotNativeError("a server without a certificate")
+        if self._by_name is None and OPENSSL.sni_callback.__get__(self) is not None:
+            raise NotNativeError("sni_callback is a function")
         by_name = []
         for name, context in (self._by_name or {}).items():
-            if not isinstance(context, SSLContext) or not context._certificates_loaded:
-                raise _NotNative(
-                    f"the context for {name!r} has no certificate that rustls could use"
-                )
-            by_name.append((name, context._certificates_loaded[-1]))
+            # OpenSSL has the client verified as the chosen context says, and speaks its protocols.
+            if properties.verify_mode or context.verify_mode:
+                raise NotNativeError("clients are verified, and contexts are chosen by name")
+            if not isinstance(context, SSLContext) or len(context._certificates_loaded) != 1:
+                raise NotNativeError(f"the context for {name!r} has no one certificate for rustls")
+            if context._alpn not in ([], self._alpn):
+                raise NotNativeError(f"the context for {name!r} has other protocols")
+            by_name.append((name, *context._certificates_loaded.values()))
         has_tickets = not properties.options & ssl.OP_NO_TICKET
         return _core._tls_server_settings(
-            self._certificates_loaded[-1],
+            *self._certificates_loaded.values(),
             by_name,
-            self._roots(),
+            roots,
             properties.crl_check,
             properties.verify_mode,
             self._alpn,
             properties.versions,
             properties.num_tickets if has_tickets else 0,
-            properties.keylog_filename,
+            properties.key_log,
         )
 
-    def _make_client_settings(self, properties: _Properties) -> _core.TLSSettings | str:
-        self._refuse_what_is_missing(properties)
+    def _make_client_settings(
+        self, properties: Properties, roots: list[bytes]
+    ) -> _core.TLSSettings | str:
         return _core._tls_client_settings(
-            self._certificates_loaded[-1] if self._certificates_loaded else None,
-            self._roots() if properties.verify_mode else [],
+            next(iter(self._certificates_loaded.values()), None),
+            roots,
             properties.crl_check,
             bool(properties.verify_mode),
             properties.check_hostname,
             self._alpn,
             properties.versions,
-            properties.keylog_filename,
+            properties.key_log,
+            self.remembers_sessions,
         )
-
-    def _roots(self) -> list[bytes]:
-        return [*self._trusted, *default_roots()] if self._trusts_defaults else self._trusted
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -362,7 +350,7 @@ class SSLContext(ssl.SSLContext):
             if not self._is_logged:
                 self._is_logged = True
                 log.info("OpenSSL makes the TLS connections of %r: %s", self, settings)
-        elif session is None:
+        elif session is None and not (server_hostname or "").endswith("."):
             connection = _core.TLSConnection.open(
                 settings,
                 incoming,
@@ -370,7 +358,7 @@ class SSLContext(ssl.SSLContext):
                 self,
                 server_hostname,
                 owner,
-                bool(_Properties.of(self).options & ssl.OP_IGNORE_UNEXPECTED_EOF),
+                bool(Properties.of(self).options & ssl.OP_IGNORE_UNEXPECTED_EOF),
             )
             if connection is not None:
                 return connection

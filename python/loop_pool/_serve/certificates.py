@@ -63,8 +63,6 @@ class Certificates:
             logger.info("Reloaded %s", config.ssl_certfile)
 
 
-def certificates_of(config: uvicorn.Config) -> Certificates | None:
-    """Return the context for the files of a configuration that is loaded, if it names any."""
-    if not config.ssl_certfile or config.ssl_context_factory is not None:
-        return None
-    return Certificates(config)
+def renews(config: uvicorn.Config, given: ssl.SSLContext | None) -> bool:
+    """Return whether the certificate is in files that are read here: no context is ``given``."""
+    return given is None and bool(config.ssl_certfile) and config.ssl_context_factory is None

@@ -28,7 +28,7 @@ from .._pool.server import Server, create_server
 from .._pool.spawn import error_of
 from . import sockets
 from .affinity import usable_on_every_loop
-from .certificates import Certificates, certificates_of
+from .certificates import Certificates, renews
 from .health import Health
 from .limit import ConcurrencyLimit
 from .loop_server import LoopServer, only_news
@@ -168,8 +168,8 @@ class Serving:
     async def _listen(self) -> Server:
         plan, loop_servers = self._plan, self._loop_servers
         config = next(iter(loop_servers.values())).config
-        self._certificates = certificates_of(config) if plan.ssl is None else None
-        if self._certificates is not None:
+        if renews(config, plan.ssl):
+            self._certificates = Certificates(config)
             self._context = self._certificates.context
         else:
             self._context = plan.ssl or config.ssl
@@ -312,8 +312,9 @@ class Serving:
     # -- signals -------------------------------------------------------------------------------
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if number is signal.SIGHUP and self._certificates is not None:
-            self._certificates.renew()
+        if number is signal.SIGHUP and renews(self._config, self._plan.ssl):
+            if self._certificates is not None:  # otherwise it will read what there is
+                self._certificates.renew()
             return
         now = time.monotonic()
         if self._signal is None:

@@ -58,18 +58,36 @@ impl TlsConnection {
         py: Python<'_>,
         f: impl FnOnce(&mut Connected, &mut Scratch) -> Result<R, Failure>,
     ) -> PyResult<R> {
-        let (done, to_send) = SCRATCH.with_borrow_mut(|scratch| {
+        self.with_plaintext(py, f, |_| Ok(())).0
+    }
+
+    /// As `with`; then calls `g` with the plaintext that is left in the thread's memory, before anything of
+    /// Python's runs that might use this memory.
+    fn with_plaintext<R, T>(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&mut Connected, &mut Scratch) -> Result<R, Failure>,
+        g: impl FnOnce(&[u8]) -> PyResult<T>,
+    ) -> (PyResult<R>, PyResult<T>) {
+        let (done, plaintext, to_send) = SCRATCH.with_borrow_mut(|scratch| {
             let done = f(&mut self.lock(py), scratch);
+            let Scratch { plaintext, to_send, .. } = scratch;
+            let taken = g(plaintext);
+            plaintext.clear();
+            if plaintext.capacity() > KEPT {
+                *plaintext = Vec::new();
+            }
             // Also after a failure: an alert says so to the peer.
-            let to_send = &mut scratch.to_send;
             let made = (!to_send.is_empty()).then(|| alloc::bytes(py, to_send.bytes()));
             to_send.clear();
-            (done, made)
+            (done, taken, made)
         });
-        if let Some(bytes) = to_send {
-            self.outgoing.bind(py).call_method1(intern!(py, "write"), (bytes?,))?;
-        }
-        done.map_err(|error| failure(py, &error))
+        let sent = to_send.map_or(Ok(()), |bytes| {
+            let outgoing = self.outgoing.bind(py);
+            outgoing.call_method1(intern!(py, "write"), (bytes?,)).map(drop)
+        });
+        let done = done.map_err(|error| failure(py, &error)).and_then(|done| sent.map(|()| done));
+        (done, plaintext)
     }
 
     /// Takes what has come in. Says whether nothing more will.
@@ -80,7 +98,11 @@ impl TlsConnection {
         if data.is_empty() {
             return incoming.getattr(intern!(py, "eof"))?.is_truthy();
         }
-        self.with(py, |connected, scratch| connected.keep(scratch, data))?;
+        self.with(py, |connected, scratch| {
+            let kept = connected.keep(scratch, data);
+            // What came before a failure is read before it: the session says the same at each call.
+            if connected.unread().is_empty() { kept } else { Ok(()) }
+        })?;
         Ok(false)
     }
 
@@ -90,7 +112,10 @@ impl TlsConnection {
     /// `ssl.SSLWantReadError` if more of the peer is needed; if the handshake has failed.
     fn handshake(&self, py: Python<'_>) -> PyResult<()> {
         let is_handshaking = self.with(py, |connected, scratch| {
-            std::mem::swap(&mut connected.first, &mut scratch.to_send);
+            if let Some(first) = connected.first.take() {
+                scratch.to_send = first;
+            }
+            connected.session.check()?;
             Ok(connected.session.is_handshaking())
         })?;
         if !is_handshaking {
@@ -124,6 +149,10 @@ impl TlsConnection {
         if !connected.unread().is_empty() {
             return Ok(true);
         }
+        if let Err(error) = connected.session.check() {
+            drop(connected);
+            return Err(failure(py, &error));
+        }
         connected.is_end_read = connected.session.is_peer_closed();
         let (is_end, is_closed) = (connected.session.is_peer_closed(), connected.is_closed);
         drop(connected);
@@ -140,21 +169,17 @@ impl TlsConnection {
     ///
     /// The handshake is finished, and nothing that came earlier waits.
     pub(super) fn decrypt<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Decrypted<'py>> {
-        let received = self.with(py, |connected, scratch| {
-            scratch.plaintext.clear();
-            let received = Connected::receive(&mut connected.session, scratch, data);
-            // Our caller hands the end on.
-            connected.is_end_read = connected.session.is_peer_closed();
-            received
-        });
-        let plaintext = SCRATCH.with_borrow_mut(|Scratch { plaintext, .. }| {
-            let made = (!plaintext.is_empty()).then(|| alloc::bytes(py, plaintext)).transpose();
-            plaintext.clear();
-            if plaintext.capacity() > KEPT {
-                *plaintext = Vec::new();
-            }
-            made
-        })?;
+        let (received, plaintext) = self.with_plaintext(
+            py,
+            |connected, scratch| {
+                let received = Connected::receive(&mut connected.session, scratch, data);
+                // Our caller hands the end on.
+                connected.is_end_read = connected.session.is_peer_closed();
+                received
+            },
+            |all| (!all.is_empty()).then(|| alloc::bytes(py, all)).transpose(),
+        );
+        let plaintext = plaintext?;
         Ok(match received {
             Ok(received) => Decrypted { plaintext, is_end: received.is_end, error: None },
             Err(error) => Decrypted { plaintext, is_end: false, error: Some(error) },
@@ -242,7 +267,7 @@ impl TlsConnection {
         let session = session.map_err(|error| failure(py, &error))?;
         let owner = owner.map(|owner| pyo3::types::PyWeakrefReference::new(&owner)).transpose()?;
         Ok(Some(Self {
-            connected: Mutex::new(Connected::new(session, first)),
+            connected: Mutex::new(Connected::new(session, (!first.is_empty()).then_some(first))),
             incoming,
             outgoing,
             context,
@@ -409,7 +434,12 @@ impl TlsConnection {
         context.call_method1(intern!(py, "_certificates"), (made,)).map(Some)
     }
 
+    /// rustls does not tell which certificates it has found to lead to a trusted one.
     fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.context.bind(py).getattr(intern!(py, "verify_mode"))?.is_truthy()? {
+            let said = "a native connection does not tell the chain that was verified";
+            return Err(alloc::error::<PyNotImplementedError>(py, said));
+        }
         self.get_unverified_chain(py)
     }
 

@@ -141,6 +141,7 @@ pub(crate) fn client_settings(
     alpn: Vec<Vec<u8>>,
     versions: (bool, bool),
     key_log: Option<PathBuf>,
+    remembers_sessions: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let settings = || -> Result<ClientSettings, SettingsError> {
         let servers = match (verify, check_hostname) {
@@ -151,6 +152,9 @@ pub(crate) fn client_settings(
         let mut options = ClientOptions::new(servers);
         options.identity = certificate.as_ref().map(identity).transpose()?;
         options.common = common(alpn, versions, key_log);
+        if !remembers_sessions {
+            options.sessions = 0;
+        }
         ClientSettings::new(options)
     };
     let settings = py.detach(settings);

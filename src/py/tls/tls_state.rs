@@ -29,7 +29,7 @@ pub(super) struct Connected {
     plaintext: Vec<u8>,
     read: usize,
     /// What is to be sent and was not asked for yet: a client's first message.
-    pub(super) first: Ciphertext,
+    pub(super) first: Option<Ciphertext>,
     /// That the program sends no more has been said.
     pub(super) is_closed: bool,
     /// That the peer sends no more has been read.
@@ -37,7 +37,7 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    pub(super) fn new(session: Session, first: Ciphertext) -> Self {
+    pub(super) fn new(session: Session, first: Option<Ciphertext>) -> Self {
         let (plaintext, read) = (Vec::new(), 0);
         Self { session, plaintext, read, first, is_closed: false, is_end_read: false }
     }
@@ -87,6 +87,7 @@ impl Connected {
             self.read = 0;
         }
         self.plaintext.extend_from_slice(&scratch.plaintext);
+        scratch.plaintext.clear();
         received.map(|_| ())
     }
 

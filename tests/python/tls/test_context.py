@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,6 @@ from typing import Any
 import pytest
 
 from loop_pool import tls
-from loop_pool._loop.tls_certificates import default_roots
 
 from ..support import certificate
 
@@ -308,6 +309,26 @@ def test_a_stream_that_is_cut_off(contexts: Any) -> None:
         pair.server.do_handshake()
 
 
+def test_data_before_a_failure_come_before_it_and_it_stays(contexts: Any) -> None:
+    client = client_context(contexts)
+    client.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    pair = Pair(server_context(contexts), client).shake()
+    pair.server.write(b"last words")
+    good = pair.from_server.read()
+    pair.server.write(b"broken")
+    bad = bytearray(pair.from_server.read())
+    bad[-3] ^= 1
+    pair.to_client.write(good + bad)
+    pair.to_client.write_eof()
+    assert pair.client.read(100) == b"last words"
+    for _ in range(3):
+        with pytest.raises(ssl.SSLError) as caught:
+            pair.client.read(100)
+        assert not isinstance(caught.value, ssl.SSLWantReadError)
+    with pytest.raises(ssl.SSLError):
+        pair.client.write(b"more")
+
+
 # -- sessions
 
 
@@ -315,6 +336,8 @@ def test_a_stream_that_is_cut_off(contexts: Any) -> None:
 def test_a_session_is_resumed(version: ssl.TLSVersion) -> None:
     server, client = server_context(tls), client_context(tls)
     server.maximum_version = version
+    assert not any(Pair(server, client).shake().client.session_reused for _ in range(2))
+    client.remembers_sessions = True  # type: ignore[attr-defined]
     reused = [Pair(server, client).shake().client.session_reused for _ in range(3)]
     assert reused == [False, True, True]
     assert not Pair(server, client_context(tls)).shake().server.session_reused
@@ -358,6 +381,7 @@ def test_a_change_of_a_context_by_name_counts_and_sessions_go_on_without_one() -
     with pytest.raises(ssl.SSLCertVerificationError):
         Pair(server, client, "fakehostname").shake()
     chosen.load_cert_chain(OTHER_NAME)
+    client.remembers_sessions = True  # type: ignore[attr-defined]
     reused = [Pair(server, client, "fakehostname").shake().client.session_reused for _ in "ab"]
     assert reused == [False, True]
 
@@ -367,10 +391,10 @@ def test_threads_that_need_settings_at_once_get_the_same() -> None:
     class Slow(tls.SSLContext):
         made = 0
 
-        def _make_server_settings(self, properties: Any) -> Any:
+        def _make_server_settings(self, properties: Any, roots: Any) -> Any:
             Slow.made += 1
             threading.Event().wait(0.05)
-            return super()._make_server_settings(properties)
+            return super()._make_server_settings(properties, roots)
 
     server = Slow(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(SIGNED)
@@ -408,10 +432,8 @@ def test_the_certificates_of_the_system_are_trusted(
     for name, reads in (("SSL_CERT_FILE", CA), ("SSL_CERT_DIR", certificate("capath"))):
         for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
             monkeypatch.setenv(each, str(reads) if each == name else "/none")
-        default_roots.cache_clear()
         pair = Pair(server_context(ssl), contexts.create_default_context()).shake()
         assert is_native(pair.client) == (contexts is tls)
-    default_roots.cache_clear()
 
 
 def test_secrets_are_logged(contexts: Any, tmp_path: Path) -> None:
@@ -450,10 +472,82 @@ def test_what_rustls_lacks_is_left_to_openssl(
         for _ in range(2):
             pair = Pair(server, client).shake()
             assert not is_native(pair.server)
-            assert is_native(pair.client)
-    assert [
-        record.getMessage().count(str(server.fallback_reason)) for record in caplog.records
-    ] == [1]
+            assert is_native(pair.client) == ("password" not in reason)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum(str(server.fallback_reason) in text for text in said) == 1
+
+
+def test_a_context_for_the_other_side_is_refused(contexts: Any) -> None:
+    server, client = server_context(contexts), client_context(contexts)
+    client.check_hostname = False
+    bios = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLError, match="Cannot create a client socket"):
+        server.wrap_bio(*bios, server_side=False, server_hostname="localhost")
+    with pytest.raises(ssl.SSLError, match="Cannot create a server socket"):
+        client.wrap_bio(*bios, server_side=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda one: one.load_verify_locations(SELF_SIGNED), "not that of an authority"),
+        (lambda one: one.load_verify_locations(SIGNED), "not that of an authority"),
+        (lambda one: setattr(one, "verify_flags", ssl.VERIFY_ALLOW_PROXY_CERTS), "proxy"),
+    ],
+)
+def test_what_openssl_asks_more_of_is_verified_by_openssl(
+    change: Callable[[tls.SSLContext], object], reason: str
+) -> None:
+    client = client_context(tls)
+    assert isinstance(client, tls.SSLContext)
+    assert client.native
+    change(client)
+    assert reason in (client.fallback_reason or "")
+    assert not is_native(Pair(server_context(tls), client).shake().client)
+
+
+def test_a_trusted_certificate_is_one_only_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_context(tls)
+    now = time.time()
+    for year, is_native_then in ((-100, False), (0, True), (1000, False), (1000.1, False)):
+        monkeypatch.setattr(time, "time", lambda year=year: now + year * 365 * 86400)
+        assert client.native == is_native_then, year  # type: ignore[attr-defined]
+
+
+def test_several_kinds_of_keys_are_left_to_openssl() -> None:
+    server = server_context(tls)
+    server.load_cert_chain(OTHER_NAME)
+    assert server.native  # type: ignore[attr-defined]
+    server.load_cert_chain(ECC)
+    assert "kinds of keys" in server.fallback_reason  # type: ignore[attr-defined]
+    for name in ("localhost-ecc",):
+        Pair(server, client_context(tls), name).shake()
+
+
+def test_contexts_by_name_are_left_to_openssl_if_clients_are_verified() -> None:
+    server = server_context(tls)
+    server.sni_callback = {"fakehostname": server_context(tls, OTHER_NAME)}  # type: ignore[assignment]
+    server.verify_mode = ssl.CERT_OPTIONAL
+    assert "chosen by name" in server.fallback_reason  # type: ignore[attr-defined]
+
+
+def test_a_name_with_a_dot_at_its_end_is_left_to_openssl() -> None:
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+        Pair(server_context(tls), client_context(tls), "localhost.").shake()
+
+
+def test_the_chain_that_was_verified_is_not_told() -> None:
+    pair = Pair(server_context(tls), client_context(tls)).shake()
+    with pytest.raises(NotImplementedError):
+        pair.client.get_verified_chain()
+    assert pair.server.get_verified_chain() == []
+
+
+def test_a_certificate_is_described_without_a_folder_for_files(
+    contexts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    assert Pair(server_context(ssl), client_context(contexts)).shake().client.getpeercert()
 
 
 def test_a_client_that_knows_no_name(contexts: Any) -> None:

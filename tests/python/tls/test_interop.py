@@ -94,7 +94,10 @@ def test_a_pool_wide_server() -> None:
 
 
 def test_a_session_of_one_loop_is_resumed_on_another(contexts: Any) -> None:
-    server_context, client_context = self_signed()
+    server_context, _ = self_signed()
+    client_context = contexts.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname, client_context.verify_mode = False, ssl.CERT_NONE
+    client_context.remembers_sessions = True
 
     async def main() -> None:
         reused: list[bool] = []

@@ -1,0 +1,88 @@
+"""What an ``ssl.SSLContext`` is set to, as ``tls_context`` makes settings for rustls of it.
+
+Compare these names of ``_ssl`` first for a new Python version:
+
+==============================  ==================================================================
+private name                    use here
+==============================  ==================================================================
+``_ssl._SSLContext``            its properties, without the enumerations of ``ssl``
+==============================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Any, NamedTuple, Self
+
+OPENSSL: Any = ssl.SSLContext.__base__
+PROTOCOLS = (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
+ONLY = {False: int(ssl.PROTOCOL_TLS_CLIENT), True: int(ssl.PROTOCOL_TLS_SERVER)}
+PARTIAL_CHAIN = ssl.VERIFY_X509_PARTIAL_CHAIN
+_CRL_LEAF, _CRL_CHAIN = ssl.VERIFY_CRL_CHECK_LEAF, ssl.VERIFY_CRL_CHECK_CHAIN
+_FROM_1_2, _FROM_1_3 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
+_LATEST = int(ssl.TLSVersion.MAXIMUM_SUPPORTED)
+_PROPERTIES = (
+    "check_hostname",
+    "keylog_filename",
+    "maximum_version",
+    "minimum_version",
+    "num_tickets",
+    "options",
+    "post_handshake_auth",
+    "protocol",
+    "verify_flags",
+    "verify_mode",
+)
+"""The properties of which settings are made, read without the enumerations of ``ssl``."""
+_GETTERS = [vars(OPENSSL)[name].__get__ for name in _PROPERTIES]
+
+
+class NotNativeError(Exception):
+    """rustls does not have a setting. Its text says which."""
+
+
+class Properties(NamedTuple):
+    """What a context's properties are."""
+
+    check_hostname: bool
+    keylog_filename: str | bytes | None
+    maximum_version: int
+    minimum_version: int
+    num_tickets: int
+    options: int
+    post_handshake_auth: bool
+    protocol: int
+    verify_flags: int
+    verify_mode: int
+
+    @classmethod
+    def of(cls, context: ssl.SSLContext) -> Self:
+        return cls(*(get(context) for get in _GETTERS))
+
+    @property
+    def key_log(self) -> str | None:
+        return None if self.keylog_filename is None else os.fsdecode(self.keylog_filename)
+
+    @property
+    def crl_check(self) -> int:
+        """Of which certificates the lists of revoked ones are asked: as ``_core`` numbers it."""
+        if self.verify_flags & _CRL_CHAIN == _CRL_CHAIN:
+            return 2
+        return 1 if self.verify_flags & _CRL_LEAF else 0
+
+    @property
+    def versions(self) -> tuple[bool, bool]:
+        """Whether TLS 1.2 and TLS 1.3 are enabled.
+
+        Raises:
+            NotNativeError: so is an older one, or none is.
+        """
+        newest = _FROM_1_3 if self.maximum_version == _LATEST else self.maximum_version
+        if self.minimum_version not in (_FROM_1_2, _FROM_1_3):
+            raise NotNativeError("versions below TLS 1.2 are enabled")
+        tls12 = self.minimum_version == _FROM_1_2 and not self.options & ssl.OP_NO_TLSv1_2
+        tls13 = newest == _FROM_1_3 and not self.options & ssl.OP_NO_TLSv1_3
+        if newest < self.minimum_version or not (tls12 or tls13):
+            raise NotNativeError("neither TLS 1.2 nor TLS 1.3 is enabled")
+        return tls12, tls13
