@@ -13,20 +13,18 @@ private name                    use here
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 import ssl
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from _typeshed import ReadableBuffer, StrOrBytesPath
+    from _typeshed import StrOrBytesPath
 
 _ssl: Any = sys.modules["_ssl"]
 
@@ -50,113 +48,7 @@ def read(path: StrOrBytesPath) -> bytes:
     return Path(os.fsdecode(path)).read_bytes()
 
 
-def files_in(folder: StrOrBytesPath) -> list[bytes]:
-    """Return the contents of the files that OpenSSL would look for in a folder: named by hashes."""
-    found = []
-    for path in sorted(Path(os.fsdecode(folder)).glob("????????.[0-9]*")):
-        with contextlib.suppress(OSError):
-            found.append(path.read_bytes())
-    return found
-
-
-def pem_of(certificates: ReadableBuffer) -> bytes:
-    """Return certificates that follow one another in DER as PEM."""
-    rest, pem = bytes(certificates), ""
-    while rest:
-        # A sequence, and the length of what it has: in one byte, or in so many that follow.
-        header, length = 2, rest[1]
-        if length & 0x80:
-            header += length & 0x7F
-            length = int.from_bytes(rest[2:header])
-        pem += ssl.DER_cert_to_PEM_cert(rest[: header + length])
-        rest = rest[header + length :]
-    return pem.encode("ascii")
-
-
-def default_roots() -> list[bytes]:
-    """Return the files of certificates that the system trusts, as OpenSSL finds them now."""
-    paths = ssl.get_default_verify_paths()
-    return list(_default_roots(*((path, _changed(path)) for path in (paths.cafile, paths.capath))))
-
-
-def _changed(path: str | None) -> int:
-    return 0 if path is None else os.stat(path).st_mtime_ns
-
-
-@functools.lru_cache(maxsize=4)
-def _default_roots(*paths: tuple[str | None, int]) -> list[bytes]:
-    (cafile, _), (capath, _) = paths
-    found = [] if cafile is None else [read(cafile)]
-    # Mostly the same ones, each by itself.
-    return found if capath is None else [*found, *files_in(capath)]
-
-
-class Anchors(NamedTuple):
-    """The certificates by which others are verified."""
-
-    pem: list[bytes]
-    """One for each; and the lists of revoked certificates that stood beside them."""
-    valid_until: float
-    """When they are not the same any more, in seconds since the epoch."""
-
-
-class AnchorsError(Exception):
-    """OpenSSL does more with trusted certificates than rustls would. Its text says which."""
-
-
-def anchors(
-    trusted: Iterable[bytes], defaults: Iterable[bytes], *, partial_chain: bool, only_roots: bool
-) -> Anchors:
-    """Choose those of the trusted certificates that OpenSSL would let a chain end with now.
-
-    rustls asks a trusted certificate for nothing but its name and its key. So those of which
-    OpenSSL would ask more have to be left out, or left to OpenSSL.
-
-    Args:
-        trusted: contents of PEM files that the program has loaded.
-        defaults: those of the system. What is of no use among them is left out.
-        partial_chain: whether a chain may end with a certificate that another one has signed.
-        only_roots: whether such certificates are left to OpenSSL in any case.
-
-    Raises:
-        AnchorsError: one of the program's certificates is not an authority's, or another one has
-            signed it and no chain may end with it.
-    """
-    now = time.time()
-    chosen: dict[bytes, None] = {}
-    valid_until = float("inf")
-    for files, is_default in ((trusted, False), (defaults, True)):
-        certificates = [der for pem in files for der in _ders(pem)]
-        store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        for der in certificates:
-            # One that OpenSSL cannot read is one that it does not use either.
-            with contextlib.suppress(ssl.SSLError):
-                store.load_verify_locations(cadata=der)
-        known = store.cert_store_stats()
-        if not is_default and known["x509"] != known["x509_ca"]:
-            raise AnchorsError("a trusted certificate is not that of an authority")
-        for der, info in zip(
-            store.get_ca_certs(binary_form=True), store.get_ca_certs(), strict=True
-        ):
-            if info["subject"] != info["issuer"] and (only_roots or not partial_chain):
-                if is_default:
-                    continue
-                raise AnchorsError("a trusted certificate is signed by another one")
-            begin, end = (
-                ssl.cert_time_to_seconds(str(info[name])) for name in ("notBefore", "notAfter")
-            )
-            if begin > now:
-                valid_until = min(valid_until, begin)
-            elif end > now:
-                valid_until = min(valid_until, end)
-                chosen[der] = None
-    pem = [ssl.DER_cert_to_PEM_cert(der).encode("ascii") for der in chosen]
-    lists = [block for file in trusted for block in _CRL.findall(file)]
-    return Anchors(pem + lists, valid_until)
-
-
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\r?\n?", re.DOTALL)
 
 
 def _ders(pem: bytes) -> Iterator[bytes]:

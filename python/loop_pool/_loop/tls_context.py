@@ -26,24 +26,12 @@ import os
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from .. import _core
-from .tls_certificates import (
-    Anchors,
-    AnchorsError,
-    Certificate,
-    anchors,
-    decoded,
-    default_roots,
-    files_in,
-    kind_of_key,
-    pem_of,
-    read,
-)
-from .tls_properties import ONLY, OPENSSL, PARTIAL_CHAIN, PROTOCOLS, NotNativeError, Properties
+from .tls_certificates import Certificate, decoded, kind_of_key, read
+from .tls_properties import ONLY, OPENSSL, PROTOCOLS, NotNativeError, Properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,8 +65,6 @@ class _Made(NamedTuple):
 
     of: object
     """What they were made of."""
-    valid_until: float
-    """When they have to be made again, in seconds since the epoch."""
     settings: _core.TLSSettings | str
     """These, or why there are none."""
 
@@ -90,7 +76,8 @@ class SSLContext(ssl.SSLContext):
     ``ssl.SSLContext``, with the same arguments and errors. In addition ``sni_callback`` may be a
     mapping of host names to contexts, whose certificates clients get that ask for these names.
 
-    If rustls lacks a setting, OpenSSL makes the connections, through the same interface.
+    If rustls lacks a setting, or certificates of peers are verified, OpenSSL makes the connections,
+    through the same interface: rustls is for servers whose clients need no certificate.
     :attr:`native` and :attr:`fallback_reason` tell, and the first such connection logs the reason
     on the logger ``loop_pool.tls``. ``wrap_socket`` is always OpenSSL's.
 
@@ -101,14 +88,11 @@ class SSLContext(ssl.SSLContext):
     remembers_sessions: bool
     """Whether a client resumes sessions with servers that it knows; ``False`` unless it is set.
 
-    It saves the server's signature and the client's verification: a certificate that has expired
-    since, or is not trusted any more, is not looked at again. ``ssl`` resumes what a program says.
+    ``ssl`` resumes the session that a program passes.
     """
 
     _certificates_loaded: dict[str, Pem]
     """By the kind of key, of which OpenSSL keeps one each."""
-    _trusted: list[bytes]
-    _defaults: list[bytes]
     _alpn: list[bytes]
     _by_name: Mapping[str, ssl.SSLContext] | None
     _other: str | None
@@ -125,8 +109,6 @@ class SSLContext(ssl.SSLContext):
         context = super().__new__(cls, protocol, *args, **kwargs)
         context.remembers_sessions = False
         context._certificates_loaded = {}
-        context._trusted = []
-        context._defaults = []
         context._alpn = []
         context._by_name = None
         context._other = None
@@ -170,30 +152,6 @@ class SSLContext(ssl.SSLContext):
         self._certificates_loaded = {**self._certificates_loaded, kind_of_key(chain): pem}
         self._version += 1
 
-    def load_verify_locations(
-        self,
-        cafile: StrOrBytesPath | None = None,
-        capath: StrOrBytesPath | None = None,
-        cadata: str | ReadableBuffer | None = None,
-    ) -> None:
-        """As ``ssl.SSLContext.load_verify_locations``."""
-        super().load_verify_locations(cafile, capath, cadata)
-        trusted = list(self._trusted)
-        if cafile is not None:
-            trusted.append(read(cafile))
-        if capath is not None:
-            trusted.extend(files_in(capath))
-        if cadata:
-            trusted.append(cadata.encode("ascii") if isinstance(cadata, str) else pem_of(cadata))
-        self._trusted = trusted
-        self._version += 1
-
-    def set_default_verify_paths(self) -> None:
-        """As ``ssl.SSLContext.set_default_verify_paths``."""
-        super().set_default_verify_paths()
-        self._defaults = default_roots()
-        self._version += 1
-
     def _set_alpn_protocols(self, protocols: ReadableBuffer) -> None:
         cast("Any", super())._set_alpn_protocols(protocols)
         rest, names = bytes(protocols), []
@@ -235,10 +193,10 @@ class SSLContext(ssl.SSLContext):
         calls_back = OPENSSL._msg_callback.__get__(self) is not None
         now = (properties, self._version, versions, calls_back, self.remembers_sessions)
         made = self._settings.get(server_side)
-        if made is None or made.of != now or made.valid_until < time.time():
+        if made is None or made.of != now:
             with self._is_making:
                 made = self._settings.get(server_side)
-                if made is None or made.of != now or made.valid_until < time.time():
+                if made is None or made.of != now:
                     made = self._make_settings(server_side, properties, now)
                     self._settings[server_side] = made
         return made.settings
@@ -246,19 +204,10 @@ class SSLContext(ssl.SSLContext):
     def _make_settings(self, server_side: bool, properties: Properties, now: object) -> _Made:
         try:
             self._refuse_what_is_missing(properties, server_side)
-            roots = Anchors([], float("inf"))
-            if properties.verify_mode:
-                roots = anchors(
-                    self._trusted,
-                    self._defaults,
-                    partial_chain=bool(properties.verify_flags & PARTIAL_CHAIN),
-                    # OpenSSL completes a server's own chain, and looks each of them up in lists.
-                    only_roots=server_side or properties.crl_check > 0,
-                )
             make = self._make_server_settings if server_side else self._make_client_settings
-            return _Made(now, roots.valid_until, make(properties, roots.pem))
-        except (NotNativeError, AnchorsError) as error:
-            return _Made(now, float("inf"), str(error))
+            return _Made(now, make(properties))
+        except NotNativeError as error:
+            return _Made(now, str(error))
 
     def _prepare(self) -> None:
         """Make what a server's connections need now, not when the first one comes. Any thread.
@@ -277,39 +226,35 @@ class SSLContext(ssl.SSLContext):
                 len(self._certificates_loaded) > 1,
                 "certificates for several kinds of keys are loaded",
             ),
+            # rustls asks less than OpenSSL: of a trusted certificate only its name and its key.
+            (properties.verify_mode, "certificates of peers are verified"),
             (properties.post_handshake_auth, "post_handshake_auth is set"),
-            (
-                properties.verify_flags & ssl.VERIFY_ALLOW_PROXY_CERTS,
-                "proxy certificates are allowed",
-            ),
             (OPENSSL._msg_callback.__get__(self) is not None, "_msg_callback is set"),
         ):
             if is_set:
                 raise NotNativeError(why)
 
-    def _make_server_settings(
-        self, properties: Properties, roots: list[bytes]
-    ) -> _core.TLSSettings | str:
-        if not self._certificates_loaded:
+    def _make_server_settings(self, properties: Properties) -> _core.TLSSettings | str:
+        certificate = next(iter(self._certificates_loaded.values()), None)
+        if certificate is None:
             raise NotNativeError("a server without a certificate")
         if self._by_name is None and OPENSSL.sni_callback.__get__(self) is not None:
             raise NotNativeError("sni_callback is a function")
         by_name = []
         for name, context in (self._by_name or {}).items():
-            # OpenSSL has the client verified as the chosen context says, and speaks its protocols.
-            if properties.verify_mode or context.verify_mode:
-                raise NotNativeError("clients are verified, and contexts are chosen by name")
+            if context.verify_mode:
+                raise NotNativeError(f"the context for {name!r} verifies clients")
             if not isinstance(context, SSLContext) or len(context._certificates_loaded) != 1:
                 raise NotNativeError(f"the context for {name!r} has no one certificate for rustls")
             if context._alpn not in ([], self._alpn):
                 raise NotNativeError(f"the context for {name!r} has other protocols")
-            by_name.append((name, *context._certificates_loaded.values()))
+            by_name.append((name, next(iter(context._certificates_loaded.values()))))
         has_tickets = not properties.options & ssl.OP_NO_TICKET
         return _core._tls_server_settings(
-            *self._certificates_loaded.values(),
+            certificate,
             by_name,
-            roots,
-            properties.crl_check,
+            [],
+            0,
             properties.verify_mode,
             self._alpn,
             properties.versions,
@@ -317,13 +262,11 @@ class SSLContext(ssl.SSLContext):
             properties.key_log,
         )
 
-    def _make_client_settings(
-        self, properties: Properties, roots: list[bytes]
-    ) -> _core.TLSSettings | str:
+    def _make_client_settings(self, properties: Properties) -> _core.TLSSettings | str:
         return _core._tls_client_settings(
             next(iter(self._certificates_loaded.values()), None),
-            roots,
-            properties.crl_check,
+            [],
+            0,
             bool(properties.verify_mode),
             properties.check_hostname,
             self._alpn,

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple, Self
 OPENSSL: Any = ssl.SSLContext.__base__
 PROTOCOLS = (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
 ONLY = {False: int(ssl.PROTOCOL_TLS_CLIENT), True: int(ssl.PROTOCOL_TLS_SERVER)}
-PARTIAL_CHAIN = ssl.VERIFY_X509_PARTIAL_CHAIN
-_CRL_LEAF, _CRL_CHAIN = ssl.VERIFY_CRL_CHECK_LEAF, ssl.VERIFY_CRL_CHECK_CHAIN
 _FROM_1_2, _FROM_1_3 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
 _LATEST = int(ssl.TLSVersion.MAXIMUM_SUPPORTED)
 _PROPERTIES = (
@@ -63,13 +61,6 @@ class Properties(NamedTuple):
     @property
     def key_log(self) -> str | None:
         return None if self.keylog_filename is None else os.fsdecode(self.keylog_filename)
-
-    @property
-    def crl_check(self) -> int:
-        """Of which certificates the lists of revoked ones are asked: as ``_core`` numbers it."""
-        if self.verify_flags & _CRL_CHAIN == _CRL_CHAIN:
-            return 2
-        return 1 if self.verify_flags & _CRL_LEAF else 0
 
     @property
     def versions(self) -> tuple[bool, bool]:
