@@ -1314,21 +1314,16 @@ class TLSSettings:
 def _tls_server_settings(
     certificate: tuple[bytes, bytes],
     by_name: Sequence[tuple[str, tuple[bytes, bytes]]],
-    verified_by: Sequence[bytes],
-    crl_check: int,
-    verify: int,
     alpn: Sequence[bytes],
     versions: tuple[bool, bool],
     tickets: int,
     key_log: str | None,
 ) -> TLSSettings | str:
-    """Make the settings of a server's connections, or say why rustls cannot have them. Any thread.
+    """Make the settings of a server that accepts all clients, or say why rustls cannot have them.
 
-    Certificates are pairs of a chain and its key, as the contents of PEM files; `verified_by` are
-    trusted certificates in PEM, and lists of revoked ones: `crl_check` is 0 for none of them, 1 for
-    the peer's certificate, 2 for its chain. `verify` is an `ssl.VerifyMode`; `versions` says
+    Certificates are pairs of a chain and its key, as the contents of PEM files; `versions` says
     whether TLS 1.2 and 1.3 are enabled; a client of TLS 1.3 gets so many `tickets`; 0: no session
-    is resumed.
+    is resumed. Any thread.
 
     Raises:
         OSError: the key log cannot be opened.
@@ -1336,16 +1331,12 @@ def _tls_server_settings(
 
 def _tls_client_settings(
     certificate: tuple[bytes, bytes] | None,
-    verified_by: Sequence[bytes],
-    crl_check: int,
-    verify: bool,
-    check_hostname: bool,
     alpn: Sequence[bytes],
     versions: tuple[bool, bool],
     key_log: str | None,
     remembers_sessions: bool,
 ) -> TLSSettings | str:
-    """Make the settings of a client's connections. As `_tls_server_settings`."""
+    """Make the settings of a client that accepts all servers. As `_tls_server_settings`."""
 
 @final
 class TLSConnection:
@@ -1417,14 +1408,10 @@ class TLSConnection:
         """Return the peer's certificates, with the methods of `_ssl.Certificate`."""
 
     def get_verified_chain(self) -> list[Any] | None:
-        """As `get_unverified_chain`, if nothing is verified.
-
-        Raises:
-            NotImplementedError: rustls does not tell what it has verified.
-        """
+        """As `get_unverified_chain`: nothing is verified."""
 
     def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None:
-        """Return the peer's certificate, as `ssl.SSLSocket.getpeercert`."""
+        """Return the peer's certificate in DER, or an empty dict: it was not verified."""
 
     def has_more(self) -> bool:
         """Whether a read brings something without more of the peer's, if only the end."""

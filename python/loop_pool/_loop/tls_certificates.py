@@ -1,11 +1,10 @@
-"""Certificates for ``tls_context``: from files, and as ``ssl`` describes them.
+"""Certificates for ``tls_context``: from files, and as ``ssl`` asks for them.
 
-Compare these private names first for a new Python version:
+Compare this private name first for a new Python version:
 
 ==============================  ==================================================================
 private name                    use here
 ==============================  ==================================================================
-``_ssl._test_decode_cert``      describes a certificate as ``SSLSocket.getpeercert`` does
 ``_ssl.ENCODING_DER``           what ``SSLObject.get_verified_chain`` asks certificates for
 ==============================  ==================================================================
 """
@@ -17,7 +16,6 @@ import os
 import re
 import ssl
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +37,6 @@ class Certificate:
 
     def public_bytes(self, encoding: int) -> bytes | str:
         return self._der if encoding == _ssl.ENCODING_DER else ssl.DER_cert_to_PEM_cert(self._der)
-
-    def get_info(self) -> dict[str, Any]:
-        return decoded(self._der)
 
 
 def read(path: StrOrBytesPath) -> bytes:
@@ -68,33 +63,3 @@ def kind_of_key(chain: bytes) -> str:
 
 _KINDS = {"RSA": bytes.fromhex("2a864886f70d010101"), "EC": bytes.fromhex("2a8648ce3d0201")}
 """The identifiers of keys, as they stand in certificates."""
-
-
-def decoded(der: bytes) -> dict[str, Any]:
-    """Return a certificate as the dict of ``ssl.SSLSocket.getpeercert``.
-
-    ``_ssl`` reads it from a file; here that is a pipe, so that no folder for files is needed.
-    """
-    pem = ssl.DER_cert_to_PEM_cert(der).encode("ascii")
-    if len(pem) > _PIPE:
-        with tempfile.NamedTemporaryFile("wb", buffering=0, suffix=".pem") as file:
-            file.write(pem)
-            return _describe(file.name)
-    reader, writer = os.pipe()
-    try:
-        try:
-            os.write(writer, pem)
-        finally:
-            os.close(writer)
-        return _describe(f"/dev/fd/{reader}")
-    finally:
-        os.close(reader)
-
-
-_PIPE = 16 * 1024
-"""What any pipe takes at once, in bytes."""
-
-
-def _describe(path: str) -> dict[str, Any]:
-    described: dict[str, Any] = _ssl._test_decode_cert(path)
-    return described

@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from .. import _core
-from .tls_certificates import Certificate, decoded, kind_of_key, read
+from .tls_certificates import Certificate, kind_of_key, read
 from .tls_properties import ONLY, OPENSSL, PROTOCOLS, NotNativeError, Properties
 
 if TYPE_CHECKING:
@@ -190,8 +190,7 @@ class SSLContext(ssl.SSLContext):
         properties = Properties.of(self)
         chosen = self._by_name.values() if self._by_name else ()
         versions = [getattr(context, "_version", None) for context in chosen]
-        calls_back = OPENSSL._msg_callback.__get__(self) is not None
-        now = (properties, self._version, versions, calls_back, self.remembers_sessions)
+        now = (properties, self._version, versions, self.remembers_sessions)
         made = self._settings.get(server_side)
         if made is None or made.of != now:
             with self._is_making:
@@ -229,7 +228,7 @@ class SSLContext(ssl.SSLContext):
             # rustls asks less than OpenSSL: of a trusted certificate only its name and its key.
             (properties.verify_mode, "certificates of peers are verified"),
             (properties.post_handshake_auth, "post_handshake_auth is set"),
-            (OPENSSL._msg_callback.__get__(self) is not None, "_msg_callback is set"),
+            (properties.msg_callback is not None, "_msg_callback is set"),
         ):
             if is_set:
                 raise NotNativeError(why)
@@ -253,9 +252,6 @@ class SSLContext(ssl.SSLContext):
         return _core._tls_server_settings(
             certificate,
             by_name,
-            [],
-            0,
-            properties.verify_mode,
             self._alpn,
             properties.versions,
             properties.num_tickets if has_tickets else 0,
@@ -265,10 +261,6 @@ class SSLContext(ssl.SSLContext):
     def _make_client_settings(self, properties: Properties) -> _core.TLSSettings | str:
         return _core._tls_client_settings(
             next(iter(self._certificates_loaded.values()), None),
-            [],
-            0,
-            bool(properties.verify_mode),
-            properties.check_hostname,
             self._alpn,
             properties.versions,
             properties.key_log,
@@ -301,7 +293,7 @@ class SSLContext(ssl.SSLContext):
                 self,
                 server_hostname,
                 owner,
-                bool(Properties.of(self).options & ssl.OP_IGNORE_UNEXPECTED_EOF),
+                bool(OPENSSL.options.__get__(self) & ssl.OP_IGNORE_UNEXPECTED_EOF),
             )
             if connection is not None:
                 return connection
@@ -315,10 +307,6 @@ class SSLContext(ssl.SSLContext):
         )
 
     # -- for the native half ---------------------------------------------------------------------
-
-    def _describe_certificate(self, der: bytes) -> dict[str, Any]:
-        """Return what ``getpeercert()`` says of a certificate."""
-        return decoded(der) if self.verify_mode else {}
 
     def _certificates(self, chain: list[bytes]) -> list[Certificate]:
         return [Certificate(der) for der in chain]

