@@ -34,6 +34,7 @@ __all__ = [
     "StreamReady",
     "TLSConnection",
     "TLSSettings",
+    "TLSStreamInfo",
     "TimerHandle",
     "Unrun",
     "_ThreadSafeHandle",
@@ -45,6 +46,7 @@ __all__ = [
     "_end_run_at",
     "_enter",
     "_install_datagram_methods",
+    "_install_filtered_methods",
     "_install_hot_methods",
     "_install_reader_methods",
     "_install_stream_methods",
@@ -67,6 +69,7 @@ __all__ = [
     "_tasks",
     "_tls_client_settings",
     "_tls_server_settings",
+    "_tls_stream",
     "_unregister",
     "_was_cut_short",
     "_watch_clock",
@@ -581,6 +584,21 @@ class StreamCore:
 
         Returns:
             Whether `connection_lost` is to be scheduled now.
+        """
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that were read and not delivered. Any thread."""
+
+    @property
+    def introduced(self) -> bool:
+        """Whether the protocol knows of the connection, as far as TLS decides that. Any thread."""
+
+    def shut(self, loop_: LoopCore, transport: object) -> bool | None:
+        """Of one with TLS: say to the peer that no more is sent; drop what comes from now on.
+
+        Returns:
+            ``None`` if it was closing already; whether the peer has said the same before.
         """
 
     def drained(self) -> bool:
@@ -1285,6 +1303,13 @@ def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> No
         ImportError: its slots are not where those of the other transport classes are.
     """
 
+def _install_filtered_methods(class_: type, /) -> None:
+    """Add `write` to a class of transports all of which have TLS.
+
+    Raises:
+        ImportError: its slots are not where those of the other transport classes are.
+    """
+
 def _after_fork_in_child(loop_: LoopCore, renew: bool, /) -> None:
     """Leave a loop's reactor, transports and listeners to the parent process.
 
@@ -1444,6 +1469,111 @@ class TLSConnection:
 
     def write(self, data: ReadableBuffer) -> int:
         """Encrypt data; return the number of bytes."""
+
+def _tls_stream(
+    core: StreamCore,
+    settings: TLSSettings,
+    server_hostname: str | None,
+    suppresses_eof: bool,
+    holder: object = None,
+) -> StreamCore | None:
+    """Make the native half of a transport with TLS, in place of one that was not registered.
+
+    `None` for a client whose `server_hostname` is neither a name of DNS nor an address. With
+    `suppresses_eof` the end of the stream counts, after the handshake, as the peer's word that it
+    sends no more. `holder` is the object that closes the descriptor, if `core` does not.
+
+    Raises:
+        ssl.SSLError: no connection can be made with these settings.
+    """
+
+@final
+class TLSStreamInfo:
+    """What stands for `_ssl._SSLSocket` under the `ssl_object` of a TLS transport.
+
+    It tells of the connection, which its transport reads and writes: any thread. The methods that
+    would do so themselves raise `ValueError`.
+    """
+
+    def __new__(
+        cls,
+        core: StreamCore,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        server_side: bool,
+    ) -> Self: ...
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context that made the connection."""
+
+    @property
+    def owner(self) -> None:
+        """`None`: it has no `ssl.SSLObject` that uses it."""
+
+    @property
+    def server_hostname(self) -> str | None:
+        """The name of the server, as a client asks for it."""
+
+    @property
+    def server_side(self) -> bool:
+        """Whether it is the end of a server."""
+
+    @property
+    def session(self) -> None:
+        """`None`: the settings of clients keep their sessions."""
+
+    @property
+    def session_reused(self) -> bool:
+        """Whether the handshake resumed an earlier session."""
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Return the name of the cipher, the version, and the bits of the key."""
+
+    def compression(self) -> None:
+        """Return `None`: nothing is compressed."""
+
+    def do_handshake(self) -> NoReturn:
+        """Raise `ValueError`: the transport does."""
+
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> None:
+        """As `TLSConnection`'s.
+
+        Raises:
+            ValueError: another type is asked for.
+        """
+
+    def get_unverified_chain(self) -> list[Any] | None:
+        """Return the peer's certificates, with the methods of `_ssl.Certificate`."""
+
+    def get_verified_chain(self) -> list[Any] | None:
+        """As `get_unverified_chain`: nothing is verified."""
+
+    def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None:
+        """Return the peer's certificate in DER, or an empty dict: it was not verified."""
+
+    def pending(self) -> int:
+        """Return 0: nothing is kept from the transport."""
+
+    def read(self, *_args: object) -> NoReturn:
+        """Raise `ValueError`: the transport does."""
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Return the protocol that both sides agreed on."""
+
+    def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
+        """Return what a server chose: rustls does not say what else a client has offered."""
+
+    def shutdown(self) -> NoReturn:
+        """Raise `ValueError`: the transport does."""
+
+    def verify_client_post_handshake(self) -> NoReturn:
+        """Raise `NotImplementedError`: rustls has no authentication after the handshake."""
+
+    def version(self) -> str | None:
+        """Return the version of TLS, such as "TLSv1.3"."""
+
+    def write(self, *_args: object) -> NoReturn:
+        """Raise `ValueError`: the transport does."""
 
 def _install_tls_methods(
     protocol: type,

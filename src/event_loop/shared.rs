@@ -90,6 +90,8 @@ pub struct Load {
     pub made: Counter,
     /// When the owner slept last, in nanoseconds of the clock.
     pub slept_ns: Counter,
+    /// Gauge: streams whose filter has not opened them yet, so that what comes for them takes long. Any thread.
+    pub opening: Counter,
     is_looking: AtomicBool,
 }
 

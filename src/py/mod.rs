@@ -61,6 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(event_loop::stack::is_blocked, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::stack::stack, module)?)?;
     module.add_function(wrap_pyfunction!(transport::stream_methods::install, module)?)?;
+    module.add_function(wrap_pyfunction!(transport::filtered_methods::install, module)?)?;
     module.add_function(wrap_pyfunction!(asyncio::stream_layout::learn, module)?)?;
     module.add_function(wrap_pyfunction!(transport::datagram_methods::install, module)?)?;
     module.add_function(wrap_pyfunction!(streams::reader::install, module)?)?;

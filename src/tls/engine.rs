@@ -7,7 +7,7 @@ use rustls::unbuffered::{
 };
 use rustls::{CommonState, Error};
 
-use super::Ciphertext;
+use crate::transport::Ciphertext;
 
 /// rustls's connection without buffers of its own.
 pub(super) trait Engine {

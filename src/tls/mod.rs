@@ -7,9 +7,9 @@
 //!
 //! Must never: read or write a socket, wait, keep memory for a connection that is idle, or use Python.
 
-mod ciphertext;
 mod engine;
 mod failure;
+mod filter;
 mod identity;
 mod key_log;
 mod negotiated;
@@ -20,14 +20,16 @@ mod settings;
 mod settings_error;
 mod verify;
 
-pub use ciphertext::Ciphertext;
 pub use failure::{CertificateFailure, Failure};
+pub use filter::TlsFilter;
 pub use identity::{Identity, RevocationCheck, Roots};
 pub use negotiated::{Cipher, Negotiated};
 pub use options::{ClientOptions, Clients, Common, ServerOptions, Servers, Version};
 pub use session::{MIN_SCRATCH, Received, Session, WRITE_LIMIT};
 pub use settings::{ClientSettings, ServerSettings};
 pub use settings_error::{NotNative, SettingsError};
+
+pub use crate::transport::Ciphertext;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -9,11 +9,11 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 
-use super::ciphertext::Ciphertext;
 use super::engine::{self, Engine, Processed};
 use super::failure::Failure;
 use super::negotiated::Negotiated;
 use super::settings::{ClientSettings, ServerSettings};
+use crate::transport::Ciphertext;
 
 /// The least memory in bytes that [`Session::receive`] is to be given: for the longest message that a
 /// handshake may have, and the record behind it.

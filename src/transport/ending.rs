@@ -9,7 +9,8 @@
 //!    +------+  data queued    +---------+  abort()     +--------+            +------+
 //! ```
 //!
-//! - *Open*: the connection stands.
+//! - *Open*: the connection stands. One with a filter comes from here to *Closing* by way of *Shutting*
+//!   (`shut`): it was said that no more is sent, what comes is dropped, and the peer is waited for.
 //! - *Closing*: nothing is delivered any more, and what is queued is still written. A write end
 //!   (`close_writes`) drops what is written from now on, and still hears when its reader is gone.
 //! - *Losing*: `connection_lost` is on its way. The queue is empty, or was dropped.
@@ -39,8 +40,10 @@ const EMPTY_WAITER: u32 = 1 << 5;
 
 /// The turn keeps reading: what is written meanwhile is sent together when it has.
 const CORKED: u32 = 1 << 6;
+/// It was said through the filter that no more is sent, and the peer is to say so, too.
+const SHUTTING: u32 = 1 << 7;
 
-const REFUSES_WRITES: u32 = LOSING | DROPS_WRITES | WRITE_EOF | EMPTY_WAITER;
+const REFUSES_WRITES: u32 = LOSING | DROPS_WRITES | WRITE_EOF | EMPTY_WAITER | SHUTTING;
 
 /// What follows a call of `close`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,9 +152,15 @@ impl Ending {
         if self.set_unless(CLOSING, stage | more) { next } else { Close::Ignore }
     }
 
+    /// Begins the end of a connection with a filter. Says whether it did: not if it is closing.
+    #[must_use]
+    pub fn shut(&self) -> bool {
+        self.set_unless(CLOSING | SHUTTING, SHUTTING)
+    }
+
     /// Everything queued is written.
     pub fn drained(&self) -> Drained {
-        if self.is_closing() && self.set_unless(LOSING, LOSING) {
+        if self.word() & CLOSING != 0 && self.set_unless(LOSING, LOSING) {
             Drained::LoseNow
         } else {
             Drained::Ignore
@@ -195,10 +204,16 @@ impl Ending {
 
     // -- anybody ---------------------------------------------------------------------------------
 
-    /// Whether it is *Closing*, or further.
+    /// Whether it is *Shutting*, *Closing*, or further.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        self.word() & CLOSING != 0
+        self.word() & (CLOSING | SHUTTING) != 0
+    }
+
+    /// Whether what comes is dropped: from *Shutting* on, of a connection with a filter.
+    #[inline]
+    pub fn is_shut(&self) -> bool {
+        self.word() & SHUTTING != 0
     }
 
     /// Whether it is *Losing*, or *Lost*.

@@ -7,9 +7,12 @@
 //!
 //! Must never: run a callback, drop a buffer in another thread than the owner's, or wait.
 
+mod ciphertext;
 mod datagram;
 mod descriptor;
 mod ending;
+mod filter;
+mod filtered;
 mod flow;
 mod framing;
 mod link;
@@ -26,9 +29,12 @@ mod stream;
 mod write_choice;
 mod write_queue;
 
+pub use ciphertext::Ciphertext;
 pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
 pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite, WriteGate};
+pub use filter::{FILTER_MEMORY, Filter, FilterGuard, Passage, Received};
+pub use filtered::{Passed, Wrote};
 pub use flow::Flow;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};
 pub use link::{Link, Port};
@@ -48,7 +54,7 @@ pub use source::{
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};
 pub use write_choice::{Corked, SendChoice, WriteChoice};
-pub use write_queue::Buffer;
+pub use write_queue::{Buffer, CopyOf};
 
 #[cfg(all(test, loom))]
 mod loom_reads;

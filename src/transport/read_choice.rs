@@ -3,7 +3,7 @@
 //! In: what the stream is, and what the last read brought. Out: the choice, which the caller acts on. Must
 //! never: read.
 
-use super::{Buffer, Input, Stream};
+use super::{CopyOf, Input, Stream};
 use crate::config;
 use crate::sys::socket::Channel;
 
@@ -47,7 +47,7 @@ impl ReadBudget {
     }
 }
 
-impl<B: Buffer> Stream<B> {
+impl<B: CopyOf> Stream<B> {
     /// How a turn reads it. `is_buffered`: the protocol has a buffer of its own.
     #[inline]
     pub fn choose_read(&self, is_buffered: bool) -> ReadChoice {

@@ -95,6 +95,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Does what can be done without the owner. Any thread, detached.
     fn run(&self, job_context: &mut JobContext<'_>) -> Report;
 
+    /// Whether what comes for it takes so long that another thread is worth waking for it.
+    fn is_costly(&self) -> bool {
+        false
+    }
+
     /// Bytes read and not yet delivered.
     fn read_ahead(&self) -> usize {
         0

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
+use super::filter::Filtered;
 use super::read_ahead::{Ahead, ReadAhead};
 use super::source::NoReactor;
-use super::write_queue::{Buffer, PARTS, WriteQueue};
+use super::write_queue::{Buffer, CopyOf, PARTS, WriteQueue};
 use super::{
     Close, JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, ShutWrite, Source,
     State, WriteClaim,
@@ -68,10 +69,12 @@ pub struct Stream<B> {
     input: Input,
     /// Locked for a few instructions, never during a system call.
     outgoing: Mutex<Option<Box<Outgoing<B>>>>,
-    ahead: ReadAhead<Ahead>,
+    pub(super) ahead: ReadAhead<Ahead>,
+    /// What the bytes pass, both ways.
+    pub(super) filter: Option<Box<Filtered>>,
 }
 
-impl<B: Buffer> Stream<B> {
+impl<B: CopyOf> Stream<B> {
     /// A stream on a non-blocking descriptor that the caller keeps open.
     #[must_use]
     pub fn new(fd: RawFd, channel: Channel, input: Input) -> Self {
@@ -81,6 +84,7 @@ impl<B: Buffer> Stream<B> {
             input,
             outgoing: Mutex::new(None),
             ahead: ReadAhead::new(),
+            filter: None,
         }
     }
 
@@ -183,11 +187,21 @@ impl<B: Buffer> Stream<B> {
     pub fn enqueue(&self, buffer: B, offset: usize) -> Vec<B> {
         let mut outgoing = self.outgoing.lock();
         let outgoing = outgoing.get_or_insert_default();
+        self.append_to(outgoing, buffer, offset);
+        outgoing.queue.take_spent()
+    }
+
+    /// As [`enqueue`](Self::enqueue), for any thread that has locked the filter: leaves what is to be dropped.
+    pub(super) fn append(&self, buffer: B) {
+        self.append_to(self.outgoing.lock().get_or_insert_default(), buffer, 0);
+    }
+
+    #[inline(always)]
+    fn append_to(&self, outgoing: &mut Outgoing<B>, buffer: B, offset: usize) {
         let added = buffer.bytes().len() - offset;
         outgoing.queue.push(buffer, offset);
         self.link.set_queued(self.queued() + added);
         self.state().set_queued(true);
-        outgoing.queue.take_spent()
     }
 
     /// Shuts the write side down as soon as nothing is queued, unless that was asked before, or the
@@ -315,7 +329,7 @@ impl<B: Buffer> Stream<B> {
         flushed.map_or_else(Vec::new, |flushed| flushed.spent)
     }
 
-    fn flush_ahead(
+    pub(super) fn flush_ahead(
         &self,
         claim: WriteClaim<'_>,
         job_context: &JobContext<'_>,
@@ -372,7 +386,7 @@ impl<B: Buffer> Stream<B> {
     }
 }
 
-impl<B: Buffer + 'static> Port for Stream<B> {
+impl<B: CopyOf + 'static> Port for Stream<B> {
     fn link(&self) -> &Link {
         &self.link
     }
@@ -401,7 +415,7 @@ impl<B: Buffer + 'static> Port for Stream<B> {
     }
 }
 
-impl<B: Buffer> Source for Stream<B> {
+impl<B: CopyOf> Source for Stream<B> {
     #[inline]
     fn ready(&self, ready: Ready) -> Schedule {
         let readable = ready.readable && self.input != Input::Nothing;
@@ -411,6 +425,11 @@ impl<B: Buffer> Source for Stream<B> {
     #[inline]
     fn state(&self) -> &State {
         self.link.state()
+    }
+
+    /// In a handshake.
+    fn is_costly(&self) -> bool {
+        !self.is_open()
     }
 
     fn read_ahead(&self) -> usize {
@@ -432,7 +451,10 @@ impl<B: Buffer> Source for Stream<B> {
             && let Some(claim) = self.state().claim_read()
         {
             report.worked = true;
-            self.read_on(claim, job_context, &mut report);
+            match &self.filter {
+                None => self.read_on(claim, job_context, &mut report),
+                Some(filtered) => self.read_on_through(filtered, claim, job_context, &mut report),
+            }
         }
         report
     }

@@ -13,10 +13,22 @@ pub unsafe trait Buffer: Send + std::fmt::Debug {
     fn bytes(&self) -> &[u8];
 }
 
+/// A buffer that any thread may make, and drop what it has made.
+pub trait CopyOf: Buffer {
+    /// One that keeps a copy of these bytes.
+    fn copy_of(bytes: &[u8]) -> Self;
+}
+
 // SAFETY: a vector's memory is on the heap, and nobody reaches it mutably while it is queued.
 unsafe impl Buffer for Vec<u8> {
     fn bytes(&self) -> &[u8] {
         self
+    }
+}
+
+impl CopyOf for Vec<u8> {
+    fn copy_of(bytes: &[u8]) -> Self {
+        bytes.to_vec()
     }
 }
 

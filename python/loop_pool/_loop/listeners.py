@@ -13,6 +13,7 @@ from .. import _core
 from . import asyncio_private
 from .tls import SSLProtocol
 from .tls_context import SSLContext
+from .tls_transport import TLSParameters, TLSTransport
 from .transport_base import logger
 from .transports import StreamTransport
 
@@ -46,12 +47,15 @@ class Listener:
         self._sock = sock
         self._protocol_factory = protocol_factory
         self._sslcontext = sslcontext
-        if isinstance(sslcontext, SSLContext):
-            sslcontext._prepare()
         self._server = server
         self._timeouts = timeouts
         self._context = contextvars.copy_context() if context is None else context
         self._makes_tls = type(loop)._make_ssl_transport is loop._own_make_ssl_transport
+        self._parameters: TLSParameters | None = None
+        if isinstance(sslcontext, SSLContext):
+            sslcontext._prepare()
+            if self._makes_tls:
+                self._parameters = TLSParameters(sslcontext, True, None, *timeouts)
         self._leaving = False
         self._shared = pool_server.get()
         if self._shared is not None:
@@ -111,11 +115,19 @@ class Listener:
             )
         protocol = None
         try:
-            if self._sslcontext is not None:
+            secured = None if self._parameters is None else self._parameters.secure(core)
+            if secured is not None:
+                core = secured
+            elif self._sslcontext is not None:
                 context.run(self._begin_tls, core)
                 return
             protocol = context.run(self._protocol_factory)
-            StreamTransport._accepted(loop, core, protocol, self._server, context)
+            if secured is None:
+                StreamTransport._accepted(loop, core, protocol, self._server, context)
+            else:
+                TLSTransport._accepted_securely(
+                    loop, core, protocol, self._server, context, self._parameters
+                )
         except SystemExit, KeyboardInterrupt:
             core.retire(loop)
             core.close_descriptor()

@@ -47,6 +47,19 @@ class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowCont
         context: contextvars.Context | None = None,
     ) -> None:
         core = _core.StreamCore(sock.fileno(), True, True, holder=sock)
+        self._begin_on_socket(loop, sock, protocol, waiter, extra, server, context, core)
+
+    def _begin_on_socket(  # noqa: PLR0917
+        self,
+        loop: LoopBase,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None,
+        extra: dict[str, Any] | None,
+        server: Any,
+        context: contextvars.Context | None,
+        core: StreamCore,
+    ) -> None:
         extra = {} if extra is None else extra
         extra["socket"] = trsock.TransportSocket(sock)
         for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):

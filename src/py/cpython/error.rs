@@ -1,5 +1,7 @@
 //! Conversion of errors to Python exceptions.
 
+use std::sync::OnceLock;
+
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::prelude::*;
 
@@ -7,10 +9,21 @@ use super::alloc;
 use super::names::intern;
 use crate::error::LoopError;
 
-/// The kernel's error as Python raises it: the subclass of `OSError` for its number, and its text.
+/// What makes an exception of an error that is not the kernel's, if it knows it.
+type Converter = fn(Python<'_>, &(dyn std::error::Error + 'static)) -> Option<PyErr>;
+
+static CONVERTER: OnceLock<Converter> = OnceLock::new();
+
+/// Sets what makes exceptions of errors that are not the kernel's. Once, at import.
+pub(crate) fn set_converter(converter: Converter) {
+    let _ = CONVERTER.set(converter);
+}
+
+/// An error as Python raises it: the kernel's as the subclass of `OSError` for its number, with its text.
 pub(crate) fn os_error(py: Python<'_>, error: &std::io::Error) -> PyErr {
     let Some(number) = error.raw_os_error() else {
-        return alloc::error::<PyOSError>(py, error.to_string());
+        let known = error.get_ref().and_then(|inner| CONVERTER.get()?(py, inner));
+        return known.unwrap_or_else(|| alloc::error::<PyOSError>(py, error.to_string()));
     };
     let text = py
         .import(intern!(py, "os"))

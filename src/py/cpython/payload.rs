@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::alloc;
 use super::object::Ref;
-use crate::transport::Buffer;
+use crate::transport::{Buffer, CopyOf};
 
 /// Bytes to write.
 #[derive(Debug)]
@@ -31,6 +31,12 @@ unsafe impl Buffer for Payload {
             Self::Bytes(object) => unsafe { bytes_of(object.as_ptr()) },
             Self::Copy(bytes) => bytes,
         }
+    }
+}
+
+impl CopyOf for Payload {
+    fn copy_of(bytes: &[u8]) -> Self {
+        Self::Copy(bytes.into())
     }
 }
 

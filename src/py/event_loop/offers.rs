@@ -8,11 +8,11 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::core::{LoopCore, OwnerClaim};
-use crate::config;
 use crate::event_loop::Job;
 use crate::pool::LoopWorker;
 use crate::py::cpython::attach::lock_attached;
 use crate::reactor::Ready;
+use crate::transport::Source;
 
 /// Whether a thread of the pool sleeps that could be woken to help.
 #[cold]
@@ -28,12 +28,13 @@ fn has_sleeping_helper(loop_worker: &LoopWorker) -> bool {
 }
 
 /// Offers the other threads of the pool what the loop will get to last of what a poll has found, if
-/// one of them sleeps.
+/// one of them sleeps: what `is_offered` says of it.
 pub(super) fn offer_found(
     py: Python<'_>,
     core: &LoopCore,
     loop_worker: &LoopWorker,
     found: &[Ready],
+    is_offered: impl Fn(&dyn Source) -> bool,
 ) {
     if !has_sleeping_helper(loop_worker) {
         return;
@@ -43,14 +44,18 @@ pub(super) fn offer_found(
     {
         let sources = lock_attached(py, &shared.sources);
         // Thieves take the oldest job first, so the last event comes first.
-        for event in found[config::BEHIND / 2..].iter().rev() {
-            if let Some(entry) = sources.get(event.token) {
+        for event in found.iter().rev() {
+            if let Some(entry) = sources.get(event.token)
+                && is_offered(&*entry.source)
+            {
                 let source = Arc::clone(&entry.source);
                 jobs.push(Job { owner: Arc::clone(shared), token: event.token, source });
             }
         }
     }
-    loop_worker.offer(jobs.into_iter());
+    if !jobs.is_empty() {
+        loop_worker.offer(jobs.into_iter());
+    }
 }
 
 /// Offers a job to the other threads of the pool, on the loop's thread. Says whether it could: the

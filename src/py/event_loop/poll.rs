@@ -97,7 +97,9 @@ pub(crate) fn poll(
                     event_loop.metrics().worked_ns.set(turned.now_ns);
                 }
                 if found.len() > config::BEHIND {
-                    offer_found(py, core, loop_worker, found);
+                    offer_found(py, core, loop_worker, &found[config::BEHIND / 2..], |_| true);
+                } else if found.len() > 1 && event_loop.shared().load.opening.get() > 0 {
+                    offer_found(py, core, loop_worker, &found[1..], |source| source.is_costly());
                 }
             }
             let in_vain = limit.is_zero() && found.is_empty();

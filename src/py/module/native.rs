@@ -13,6 +13,7 @@ use crate::py::pool::pool_task_run;
 use crate::py::socket_ops::sock::{self, SocketOperation};
 use crate::py::transport::datagram::DatagramCore;
 use crate::py::transport::datagram_turn;
+use crate::py::transport::filtered_turn;
 use crate::py::transport::layout;
 use crate::py::transport::listener::{self, ListenerCore};
 use crate::py::transport::stream::StreamCore;
@@ -65,7 +66,11 @@ fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<
         return datagram_turn::run(loop_, object, half.get());
     }
     // SAFETY: what is no other native half is a stream's.
-    stream_turn::run(loop_, object, unsafe { layout::cast::<StreamCore>(core) })
+    let stream = unsafe { layout::cast::<StreamCore>(core) };
+    if stream.stream.is_filtered() {
+        return filtered_turn::run(loop_, object, stream);
+    }
+    stream_turn::run(loop_, object, stream)
 }
 
 /// In debug mode a slow turn is logged, as asyncio logs a slow handle.

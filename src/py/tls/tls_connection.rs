@@ -5,13 +5,13 @@
 //! exceptions of `ssl`. Threads: as an `ssl.SSLObject`, it is for one thread at a time; several do no harm to
 //! memory, but to each other's data.
 
-use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::tls_errors::{failure, misuse, want_read, zero_return};
-use super::tls_settings::{Side, TlsSettings};
+use super::tls_info::{self, Known};
+use super::tls_settings::TlsSettings;
 use super::tls_state::{Connected, KEPT, SCRATCH, Scratch};
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
@@ -20,7 +20,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::Borrowed;
 use crate::py::cpython::returned::Returned;
 use crate::sync::{Mutex, MutexGuard};
-use crate::tls::{Ciphertext, Failure, Negotiated, Session, Version};
+use crate::tls::{Ciphertext, Failure, Session};
 
 /// See the head of this file. Made by `ssl.SSLContext.wrap_bio` of a native context.
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSConnection", weakref)]
@@ -218,18 +218,8 @@ impl TlsConnection {
         Ok(taken)
     }
 
-    fn negotiated(&self, py: Python<'_>) -> Option<Negotiated> {
-        self.lock(py).session.negotiated()
-    }
-}
-
-/// The name of a version, as OpenSSL gives it.
-fn name_of(version: Version) -> &'static str {
-    match version {
-        Version::Tls10 => "TLSv1",
-        Version::Tls11 => "TLSv1.1",
-        Version::Tls12 => "TLSv1.2",
-        Version::Tls13 => "TLSv1.3",
+    fn known(&self, py: Python<'_>) -> Known {
+        Known::of(&self.lock(py).session)
     }
 }
 
@@ -250,21 +240,9 @@ impl TlsConnection {
         owner: Option<Bound<'_, PyAny>>,
         suppresses_eof: bool,
     ) -> PyResult<Option<Self>> {
-        let mut first = Ciphertext::default();
-        let session = match &settings.get().0 {
-            Side::Server(settings) => Session::server(settings),
-            Side::Client(settings) => {
-                let name = match &server_hostname {
-                    None => None,
-                    Some(name) => Some(name.extract::<String>()?),
-                };
-                if name.as_ref().is_some_and(|name| !Session::is_server_name(name)) {
-                    return Ok(None);
-                }
-                Session::client(settings, name.as_deref(), &mut first)
-            }
+        let Some((session, first)) = settings.get().open(py, server_hostname.as_ref())? else {
+            return Ok(None);
         };
-        let session = session.map_err(|error| failure(py, &error))?;
         let owner = owner.map(|owner| pyo3::types::PyWeakrefReference::new(&owner)).transpose()?;
         Ok(Some(Self {
             connected: Mutex::new(Connected::new(session, (!first.is_empty()).then_some(first))),
@@ -273,7 +251,7 @@ impl TlsConnection {
             context,
             server_hostname: server_hostname.map(Bound::unbind),
             owner: owner.map(|owner| owner.into_any().unbind()),
-            server_side: matches!(settings.get().0, Side::Server(_)),
+            server_side: settings.get().is_server(),
             suppresses_eof,
         }))
     }
@@ -306,7 +284,7 @@ impl TlsConnection {
 
     #[getter]
     fn session_reused(&self, py: Python<'_>) -> bool {
-        self.negotiated(py).is_some_and(|negotiated| negotiated.is_resumed)
+        self.known(py).session_reused()
     }
 
     fn do_handshake(&self, py: Python<'_>) -> PyResult<()> {
@@ -400,37 +378,11 @@ impl TlsConnection {
         py: Python<'py>,
         binary_form: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let connected = self.lock(py);
-        if connected.session.is_handshaking() {
-            drop(connected);
-            return Err(alloc::error::<PyValueError>(py, "handshake not done yet"));
-        }
-        let certificate = connected.session.peer_certificates().next().map(<[u8]>::to_vec);
-        drop(connected);
-        let Some(certificate) = certificate else { return Ok(None) };
-        let certificate = alloc::bytes(py, &certificate)?;
-        if binary_form {
-            return Ok(Some(certificate.into_any()));
-        }
-        // It says nothing of a certificate that was not verified, and none is.
-        Ok(Some(alloc::dict(py)?.into_any()))
+        self.known(py).getpeercert(py, binary_form)
     }
 
-    /// The peer's certificates, as objects with the methods of `_ssl.Certificate`; `None` without any.
     fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let connected = self.lock(py);
-        let all: Vec<Vec<u8>> = connected.session.peer_certificates().map(<[u8]>::to_vec).collect();
-        drop(connected);
-        if all.is_empty() {
-            return Ok(None);
-        }
-        let mut made = Vec::new();
-        for each in all {
-            made.push(alloc::bytes(py, &each)?);
-        }
-        let context = self.context.bind(py);
-        let made = alloc::list(py, &made)?;
-        context.call_method1(intern!(py, "_certificates"), (made,)).map(Some)
+        self.known(py).chain(self.context.bind(py))
     }
 
     /// As `ssl` says where nothing is verified.
@@ -439,24 +391,15 @@ impl TlsConnection {
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let protocol = self.negotiated(py).and_then(|negotiated| negotiated.alpn);
-        let named = protocol.map(|name| alloc::text(py, &String::from_utf8_lossy(&name)));
-        Ok(named.transpose()?.map(Bound::into_any))
+        self.known(py).alpn(py)
     }
 
     fn cipher<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(negotiated) = self.negotiated(py) else { return Ok(None) };
-        let cipher = negotiated.cipher;
-        let name = alloc::text(py, cipher.name)?.into_any();
-        let version = alloc::text(py, name_of(negotiated.version))?.into_any();
-        let bits = alloc::int(py, cipher.bits)?.into_any();
-        alloc::tuple(py, [name, version, bits]).map(Some)
+        self.known(py).cipher(py)
     }
 
-    /// Of a server, the cipher that was chosen: rustls does not say what else a client has offered.
     fn shared_ciphers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let chosen = if self.server_side { self.cipher(py)? } else { None };
-        chosen.map(|chosen| Ok(alloc::list(py, &[chosen])?.into_any())).transpose()
+        self.known(py).shared_ciphers(py, self.server_side)
     }
 
     fn compression(&self) -> Option<Py<PyAny>> {
@@ -464,24 +407,16 @@ impl TlsConnection {
     }
 
     fn version(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let version = self.negotiated(py).map(|negotiated| name_of(negotiated.version));
-        let named = version.map(|name| alloc::text(py, name)).transpose()?;
-        Ok(named.map(|name| name.into_any().unbind()))
+        self.known(py).version(py)
     }
 
-    /// TLS 1.3 has no "tls-unique", and rustls does not give the one of TLS 1.2.
     #[pyo3(signature = (cb_type="tls-unique"))]
     fn get_channel_binding(&self, py: Python<'_>, cb_type: &str) -> PyResult<Option<Py<PyAny>>> {
-        if cb_type == "tls-unique" {
-            return Ok(None);
-        }
-        let said = format!("'{cb_type}' channel binding type not implemented");
-        Err(alloc::error::<PyValueError>(py, said))
+        tls_info::channel_binding(py, cb_type)
     }
 
     fn verify_client_post_handshake(&self, py: Python<'_>) -> PyResult<()> {
-        let said = "a native context has no post-handshake authentication";
-        Err(alloc::error::<PyNotImplementedError>(py, said))
+        Err(tls_info::no_post_handshake(py))
     }
 
     // There is no `__clear__`: nothing of these leads back here, but for a program's own attributes.

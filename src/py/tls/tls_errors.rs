@@ -37,6 +37,14 @@ pub(crate) fn failure(py: Python<'_>, failure: &Failure) -> PyErr {
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
+/// The exception for an error of a stream, if it is a failure of TLS.
+pub(crate) fn of_stream(
+    py: Python<'_>,
+    error: &(dyn std::error::Error + 'static),
+) -> Option<PyErr> {
+    error.downcast_ref().map(|why| failure(py, why))
+}
+
 /// `ssl.SSLError` for what a program does at the wrong time; `reason` is OpenSSL's word for it.
 #[cold]
 pub(crate) fn misuse(py: Python<'_>, reason: &str) -> PyErr {

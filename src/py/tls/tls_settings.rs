@@ -7,19 +7,50 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 
+use super::tls_errors::failure;
 use crate::py::cpython::alloc;
 use crate::py::cpython::error::os_error;
 use crate::tls::{
-    ClientOptions, ClientSettings, Common, Identity, ServerOptions, ServerSettings, Servers,
-    SettingsError, Version,
+    Ciphertext, ClientOptions, ClientSettings, Common, Identity, ServerOptions, ServerSettings, Servers,
+    Session, SettingsError, Version,
 };
 
 /// What all connections of one context share. Made by `loop_pool.tls.SSLContext`.
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSSettings")]
-pub(crate) struct TlsSettings(pub(super) Side);
+pub(crate) struct TlsSettings(Side);
+
+impl TlsSettings {
+    /// A session, and what it wants sent first. `None` if a client's `server_hostname` is one that rustls does not
+    /// know as a name or an address.
+    ///
+    /// # Errors
+    /// `TypeError` if the name is no string; `ssl.SSLError`.
+    pub(super) fn open(
+        &self,
+        py: Python<'_>,
+        server_hostname: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<(Session, Ciphertext)>> {
+        let mut first = Ciphertext::default();
+        let session = match &self.0 {
+            Side::Server(settings) => Session::server(settings),
+            Side::Client(settings) => {
+                let name = server_hostname.map(PyAnyMethods::extract::<String>).transpose()?;
+                if name.as_ref().is_some_and(|name| !Session::is_server_name(name)) {
+                    return Ok(None);
+                }
+                Session::client(settings, name.as_deref(), &mut first)
+            }
+        };
+        session.map(|session| Some((session, first))).map_err(|error| failure(py, &error))
+    }
+
+    pub(super) fn is_server(&self) -> bool {
+        matches!(self.0, Side::Server(_))
+    }
+}
 
 /// For which side of connections.
-pub(super) enum Side {
+enum Side {
     Client(ClientSettings),
     Server(ServerSettings),
 }

@@ -6,6 +6,8 @@
 pub(crate) mod datagram;
 pub(crate) mod datagram_methods;
 pub(crate) mod datagram_turn;
+pub(crate) mod filtered_methods;
+pub(crate) mod filtered_turn;
 pub(crate) mod layout;
 pub(crate) mod listener;
 pub(crate) mod protocol_kind;

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::filtered_methods;
 use super::protocol_kind::ProtocolKind;
 use super::transport_core::{self, NativeTransport};
 use crate::py::cpython::address;
@@ -21,7 +22,9 @@ use crate::sync::Mutex;
 use crate::sys::address::SocketAddress;
 use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
-use crate::transport::{Abort, Close, Connection, Drained, Input, Link, Port, Source, Stream};
+use crate::transport::{
+    Abort, Ciphertext, Close, Connection, Drained, Filter, Input, Link, Port, Source, Stream,
+};
 
 /// The native half of a stream transport. Use `loop_pool.EventLoop`.
 #[pyclass(frozen, module = "loop_pool._core")]
@@ -141,6 +144,10 @@ impl StreamCore {
     fn register(&self, loop_: &Bound<'_, LoopCore>, transport: Bound<'_, PyAny>) -> PyResult<bool> {
         let unwatched = self.stream.channel().is_pipe();
         let is_watched = transport_core::register(&self.stream, loop_, transport, unwatched)?;
+        if !self.stream.is_introduced() {
+            // Until it is introduced, or `left`.
+            loop_.get().event_loop.shared().load.opening.add_shared(1);
+        }
         if self.placed {
             // Until it is `left`.
             loop_.get().event_loop.metrics().placed.add_shared(1);
@@ -184,6 +191,34 @@ impl StreamCore {
     fn close(&self, loop_: &Bound<'_, LoopCore>) -> bool {
         drop(self.stream.send_before_close(&**loop_.get().event_loop.shared()));
         self.stream.close() == Close::LoseSoon
+    }
+
+    /// Of one with a filter: says to the peer that no more is sent, behind all that was; what comes is dropped
+    /// from now on. `None` if it is closing already; whether the peer has said the same before. `transport`: the
+    /// Python half.
+    fn shut(
+        &self,
+        loop_: &Bound<'_, LoopCore>,
+        transport: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<bool>> {
+        let shut = filtered_methods::shut(transport, self, loop_)?;
+        // The peer's word is to be read, whether the program wants data or not.
+        let resumed = self.link().state().resume();
+        transport_core::schedule(loop_, transport.as_ptr(), self.link(), resumed);
+        transport_core::keep_as_needed(self, loop_, transport)?;
+        Ok(shut)
+    }
+
+    /// Bytes that were read and not delivered.
+    #[getter]
+    fn ahead(&self) -> Returned<usize> {
+        Returned(self.stream.ahead_bytes())
+    }
+
+    /// Whether the protocol knows of the connection, as far as a filter decides that.
+    #[getter]
+    fn introduced(&self) -> bool {
+        self.stream.is_introduced()
     }
 
     /// Ends the connection at once: what is queued is forgotten. Says whether `connection_lost` is to
@@ -292,6 +327,26 @@ impl StreamCore {
         }
     }
 
+    /// One with a filter, in place of `plain`, which has not been registered, and is of no use any more.
+    /// `first`: what the filter wants sent; `holder`: what closes the descriptor, if `plain` does not.
+    pub(crate) fn filtered(
+        plain: &Bound<'_, Self>,
+        filter: Box<dyn Filter>,
+        first: &Ciphertext,
+        holder: Option<&Bound<'_, PyAny>>,
+    ) -> Self {
+        let (py, this) = (plain.py(), plain.get());
+        let (fd, channel) = (this.stream.fd(), this.stream.channel());
+        let accepted = lock_attached(py, &this.accepted).take();
+        let stream = Stream::filtered(fd, channel, filter, first);
+        let core = Self::with_stream(stream, this.placed, accepted);
+        if let Some(holder) = holder {
+            // SAFETY: `drop` waits for whoever uses the descriptor.
+            unsafe { core.holder.hold(core.link().descriptor(), holder) };
+        }
+        core
+    }
+
     /// Of a connection that was accepted; `placed`: by a pool-wide server.
     pub(crate) fn accepted(connection: Connection, placed: bool) -> Self {
         let (descriptor, peer) = connection;
@@ -302,6 +357,9 @@ impl StreamCore {
     }
 
     fn left(&self, loop_: &Bound<'_, LoopCore>, left: bool) {
+        if left && !self.stream.is_introduced() {
+            loop_.get().event_loop.shared().load.opening.sub_shared(1);
+        }
         if left && self.placed {
             loop_.get().event_loop.metrics().placed.sub_shared(1);
         }

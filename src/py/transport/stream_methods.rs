@@ -78,7 +78,7 @@ pub(crate) unsafe extern "C" fn write(
 /// The argument of `write`, given by its name, or missing.
 #[cold]
 #[inline(never)]
-fn named_data(
+pub(super) fn named_data(
     py: Python<'_>,
     slf: *mut ffi::PyObject,
     arguments: &Arguments<'_>,
@@ -197,9 +197,20 @@ fn queue(
     payload: Payload,
     offset: usize,
 ) -> PyResult<*mut ffi::PyObject> {
+    drop(core.stream.enqueue(payload, offset));
+    send_queued(py, slf, core, loop_)
+}
+
+/// Goes on when something was queued: sends what the kernel takes.
+#[cold]
+pub(super) fn send_queued(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    core: &StreamCore,
+    loop_: &Bound<'_, LoopCore>,
+) -> PyResult<*mut ffi::PyObject> {
     let stream = &core.stream;
     let event_loop = &loop_.get().event_loop;
-    drop(stream.enqueue(payload, offset));
     // SAFETY: `slf` is alive during the call.
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     if let Some(flushed) = stream.flush(&**event_loop.shared()) {
@@ -234,9 +245,21 @@ fn queue_for_helper(
     loop_: &Bound<'_, LoopCore>,
     payload: Payload,
 ) -> PyResult<*mut ffi::PyObject> {
+    let was_queued = core.stream.state().bits().is_queued();
+    drop(core.stream.enqueue(payload, 0));
+    leave_queued(py, slf, core, loop_, was_queued)
+}
+
+/// Goes on when something was queued that a helper is to send. `was_queued`: it came behind something else.
+#[cold]
+pub(super) fn leave_queued(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    core: &StreamCore,
+    loop_: &Bound<'_, LoopCore>,
+    was_queued: bool,
+) -> PyResult<*mut ffi::PyObject> {
     let stream = &core.stream;
-    let was_queued = stream.state().bits().is_queued();
-    drop(stream.enqueue(payload, 0));
     if was_queued {
         // Another thread may have written all that by now, and have found nothing more to do.
         schedule(loop_, slf, core.link(), stream.state().end_turn());
@@ -252,7 +275,7 @@ fn queue_for_helper(
 
 /// Refuses to write: by an error, or in silence.
 #[cold]
-fn refuse(
+pub(super) fn refuse(
     py: Python<'_>,
     slf: *mut ffi::PyObject,
     refusal: Refusal,

@@ -34,10 +34,10 @@ enum Came {
 }
 
 /// A transport whose turn it is.
-struct Turn<'a, 'py> {
-    loop_: &'a Bound<'py, LoopCore>,
-    transport: &'a Bound<'py, PyAny>,
-    core: &'a StreamCore,
+pub(super) struct Turn<'a, 'py> {
+    pub(super) loop_: &'a Bound<'py, LoopCore>,
+    pub(super) transport: &'a Bound<'py, PyAny>,
+    pub(super) core: &'a StreamCore,
 }
 
 /// Does what there is to do for a transport, on its loop's thread.
@@ -347,7 +347,7 @@ impl<'a> Turn<'a, '_> {
 
     /// Delivers what another thread has read, as long as the protocol wants it.
     #[cold]
-    fn deliver_ahead(&self) -> PyResult<()> {
+    pub(super) fn deliver_ahead(&self) -> PyResult<()> {
         let stream = &self.core.stream;
         let mut waiting = stream.take_ahead();
         let mut result = Ok(());
@@ -377,7 +377,10 @@ impl<'a> Turn<'a, '_> {
     }
 
     /// Hands the protocol what was read ahead; returns what it did not want, or take, yet.
-    fn deliver<'d>(&self, data: &'d [u8]) -> (&'d [u8], PyResult<()>) {
+    pub(super) fn deliver<'d>(&self, data: &'d [u8]) -> (&'d [u8], PyResult<()>) {
+        if self.core.link().ending().is_shut() {
+            return (&[], Ok(()));
+        }
         if let Some(feed) = self.feed()
             && let Some(fed) = feed.take(data)
         {
@@ -414,7 +417,7 @@ impl<'a> Turn<'a, '_> {
 
     /// Writes what is queued and can be, and goes on with what other threads have written.
     #[inline]
-    fn write(&self, news: bool) -> PyResult<()> {
+    pub(super) fn write(&self, news: bool) -> PyResult<()> {
         let stream = &self.core.stream;
         let mut result = Ok(());
         if news {

@@ -19,19 +19,21 @@ use crate::sync::{Arc, thread};
 /// Nothing in these tests takes nearly as long, unless it was lost.
 const FOREVER: Duration = Duration::from_secs(10);
 
-/// A buffer that only the thread which made it may drop.
+/// A buffer that only the thread which made it may drop, unless it is a filter's.
 #[derive(Debug)]
-pub(super) struct Mine(Vec<u8>, thread::ThreadId);
+pub(crate) struct Mine(Vec<u8>, Option<thread::ThreadId>);
 
 impl Mine {
     pub(super) fn new(data: &[u8]) -> Self {
-        Self(data.to_vec(), thread::current().id())
+        Self(data.to_vec(), Some(thread::current().id()))
     }
 }
 
 impl Drop for Mine {
     fn drop(&mut self) {
-        assert_eq!(self.1, thread::current().id(), "dropped by another thread than its owner");
+        if let Some(owner) = self.1 {
+            assert_eq!(owner, thread::current().id(), "dropped by another thread than its owner");
+        }
     }
 }
 
@@ -39,6 +41,12 @@ impl Drop for Mine {
 unsafe impl Buffer for Mine {
     fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl CopyOf for Mine {
+    fn copy_of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec(), None)
     }
 }
 

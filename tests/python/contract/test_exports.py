@@ -311,6 +311,7 @@ PRIVATE_INTERFACE = (
     "_loop/tls.py",
     "_loop/tls_certificates.py",
     "_loop/tls_context.py",
+    "_loop/tls_transport.py",
 )
 """The modules that may use asyncio's private interface, each of which lists what it uses."""
 
@@ -332,7 +333,7 @@ def test_only_those_modules_read_private_attributes_that_are_not_ours() -> None:
     "module",
     [
         *("asyncio_private", "executor_calls", "signals", "socket_ops"),
-        *("tls", "tls_certificates", "tls_context"),
+        *("tls", "tls_certificates", "tls_context", "tls_transport"),
     ],
 )
 def test_the_modules_of_it_list_what_they_use(module: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from .. import support
 from ..support import (
     HANG,
     BufferedRecorder,
@@ -426,6 +427,13 @@ def test_over_a_transport_of_asyncio_s(loop: Loop) -> None:
     run_main(loop, main())
 
 
+@pytest.fixture
+def by_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts of `ssl`, whose connections are asyncio's `sslproto`."""
+    monkeypatch.setattr(support, "contexts", ssl)
+
+
+@pytest.mark.usefixtures("by_openssl")
 def test_the_identity_of_the_transport(loop: Loop) -> None:
     async def main() -> None:
         async with shaken(Recorder) as (transport, protocol, _):
@@ -441,6 +449,7 @@ def test_the_identity_of_the_transport(loop: Loop) -> None:
 
 
 @pytest.mark.loop_pool_only
+@pytest.mark.usefixtures("by_openssl")
 @pytest.mark.parametrize("make", [echoing, lambda: echoing_from_buffer(200_000)])
 def test_the_ordinary_case_runs_nothing_of_asyncio_s(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, make: Any

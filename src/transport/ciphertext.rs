@@ -1,7 +1,7 @@
-//! Memory for records that are to be sent: one for a thread, not for a connection.
+//! Memory for what a filter wants sent: one for a thread, not for a connection.
 
-/// What a session wants sent, oldest first. It is used for one session at a time, and emptied in between;
-/// its memory stays.
+/// What a [`Filter`](super::Filter) wants sent, oldest first. It is used for one connection at a time, and emptied
+/// in between; its memory stays.
 #[derive(Debug, Default)]
 pub struct Ciphertext {
     /// All of it has been written once, so that no byte is cleared twice.
@@ -39,12 +39,12 @@ impl Ciphertext {
 
     /// All the memory behind what is to be sent.
     #[inline]
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub fn room(&mut self) -> &mut [u8] {
         &mut self.memory[self.filled..]
     }
 
     /// Makes room for so many bytes at least.
-    pub(super) fn reserve(&mut self, bytes: usize) {
+    pub fn reserve(&mut self, bytes: usize) {
         let needed = self.filled + bytes;
         if self.memory.len() < needed {
             self.memory.resize(needed.next_power_of_two(), 0);
@@ -53,7 +53,7 @@ impl Ciphertext {
 
     /// Takes over the first bytes of [`room`](Self::room).
     #[inline]
-    pub(super) fn filled(&mut self, bytes: usize) {
+    pub fn filled(&mut self, bytes: usize) {
         debug_assert!(self.filled + bytes <= self.memory.len());
         self.filled += bytes;
     }

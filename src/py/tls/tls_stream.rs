@@ -1,0 +1,188 @@
+//! TLS inside a stream transport: the native half of such a transport, and what stands under its `ssl_object`.
+//!
+//! In: the native half of a transport that is about to begin, settings. Out: one whose bytes pass a session, and what
+//! that says of itself. The transport reads, writes and ends (`src/py/transport`).
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::tls_info::{self, Known};
+use super::tls_settings::TlsSettings;
+use crate::py::cpython::alloc;
+use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::payload::Payload;
+use crate::py::transport::stream::StreamCore;
+use crate::tls::TlsFilter;
+use crate::transport::Stream;
+
+/// The native half of a transport with TLS, in place of `core`, which has not been registered. `None` if a client's
+/// `server_hostname` is one that rustls does not know as a name or an address. `suppresses_eof`: after the handshake the
+/// end of the stream counts as the peer's word that it sends no more; `holder`: the object that closes the descriptor,
+/// if the native half does not.
+#[pyfunction]
+#[pyo3(name = "_tls_stream", signature = (core, settings, server_hostname, suppresses_eof, holder=None))]
+pub(crate) fn secured(
+    core: &Bound<'_, StreamCore>,
+    settings: &Bound<'_, TlsSettings>,
+    server_hostname: Option<&Bound<'_, PyAny>>,
+    suppresses_eof: bool,
+    holder: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<StreamCore>> {
+    let Some((session, first)) = settings.get().open(core.py(), server_hostname)? else {
+        return Ok(None);
+    };
+    let filter = Box::new(TlsFilter::new(session, suppresses_eof));
+    Ok(Some(StreamCore::filtered(core, filter, &first, holder)))
+}
+
+/// What an `ssl.SSLObject` of a transport asks, answered by the transport's session. It cannot be read or written: that
+/// is the transport's.
+#[pyclass(frozen, module = "loop_pool._core", name = "TLSStreamInfo")]
+pub(crate) struct TlsStreamInfo {
+    stream: Arc<Stream<Payload>>,
+    context: Py<PyAny>,
+    server_hostname: Option<Py<PyAny>>,
+    server_side: bool,
+}
+
+impl TlsStreamInfo {
+    fn known(&self, py: Python<'_>) -> PyResult<Known> {
+        let filter = self.stream.filter().map(|filter| lock_attached(py, filter));
+        let known = filter.as_ref().and_then(|filter| {
+            let filter: &TlsFilter = filter.as_any().downcast_ref()?;
+            Some(Known::of(filter.session()))
+        });
+        drop(filter);
+        known.ok_or_else(|| alloc::error::<PyValueError>(py, "the transport has no TLS"))
+    }
+}
+
+/// That the connection is the transport's.
+fn refused(py: Python<'_>) -> PyErr {
+    let said = "the connection is its transport's: use the methods of that";
+    alloc::error::<PyValueError>(py, said)
+}
+
+#[pymethods]
+#[allow(clippy::unused_self, reason = "they are methods of Python's")]
+impl TlsStreamInfo {
+    /// Of the transport with this native half.
+    #[new]
+    fn new(
+        core: &Bound<'_, StreamCore>,
+        context: Py<PyAny>,
+        server_hostname: Option<Py<PyAny>>,
+        server_side: bool,
+    ) -> Self {
+        Self { stream: Arc::clone(&core.get().stream), context, server_hostname, server_side }
+    }
+
+    #[getter]
+    fn context(&self, py: Python<'_>) -> Py<PyAny> {
+        self.context.clone_ref(py)
+    }
+
+    #[getter]
+    fn server_hostname(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.server_hostname.as_ref().map(|name| name.clone_ref(py))
+    }
+
+    #[getter]
+    fn server_side(&self) -> bool {
+        self.server_side
+    }
+
+    #[getter]
+    fn owner(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn session(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn session_reused(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.known(py)?.session_reused())
+    }
+
+    #[pyo3(signature = (binary_form=false, /))]
+    fn getpeercert<'py>(
+        &self,
+        py: Python<'py>,
+        binary_form: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.known(py)?.getpeercert(py, binary_form)
+    }
+
+    fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.known(py)?.chain(self.context.bind(py))
+    }
+
+    fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.get_unverified_chain(py)
+    }
+
+    fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.known(py)?.alpn(py)
+    }
+
+    fn cipher<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.known(py)?.cipher(py)
+    }
+
+    fn shared_ciphers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.known(py)?.shared_ciphers(py, self.server_side)
+    }
+
+    fn compression(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    fn version(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.known(py)?.version(py)
+    }
+
+    #[pyo3(signature = (cb_type="tls-unique"))]
+    fn get_channel_binding(&self, py: Python<'_>, cb_type: &str) -> PyResult<Option<Py<PyAny>>> {
+        tls_info::channel_binding(py, cb_type)
+    }
+
+    fn verify_client_post_handshake(&self, py: Python<'_>) -> PyResult<()> {
+        Err(tls_info::no_post_handshake(py))
+    }
+
+    /// Nothing that was decrypted is kept from the transport.
+    fn pending(&self) -> u32 {
+        0
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn read(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        Err(refused(py))
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn write(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        Err(refused(py))
+    }
+
+    fn do_handshake(&self, py: Python<'_>) -> PyResult<()> {
+        Err(refused(py))
+    }
+
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        Err(refused(py))
+    }
+
+    // There is no `__clear__`: nothing of these leads back here, but for a program's own attributes.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.context)?;
+        visit.call(&self.server_hostname)
+    }
+}

@@ -1,0 +1,169 @@
+//! `write` of a stream transport whose bytes pass a filter, and the beginning of its end.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
+
+use super::layout::{learn, loop_of};
+use super::stream::StreamCore;
+use super::stream_methods::{leave_queued, named_data, refuse, send_queued};
+use super::stream_turn::write_failed;
+use super::transport_core::NativeTransport;
+use super::transport_methods::{copy_of, elsewhere, enter, none};
+use crate::py::cpython::alloc;
+use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
+use crate::py::cpython::names::intern;
+use crate::py::cpython::payload::{Borrowed, bytes_of};
+use crate::py::event_loop::core::LoopCore;
+use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice};
+
+/// Adds `write` through a filter to a class of transports that all have one.
+///
+/// # Errors
+/// `ImportError` if its slots are not where those of the other transport classes are.
+#[pyfunction]
+#[pyo3(name = "_install_filtered_methods")]
+pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
+    learn(class)?;
+    let methods = vec![fast_def(
+        c"write",
+        write,
+        c"write($self, /, data)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
+          They are encrypted at once; what the kernel does not take of that is queued. As \
+          asyncio.WriteTransport.write.",
+    )];
+    add_methods(class, methods)
+}
+
+unsafe extern "C" fn write(
+    slf: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
+    unsafe {
+        enter(slf, |py, core: &StreamCore| {
+            let loop_ = loop_of(py, slf);
+            let data = if count == 1 && kwnames.is_null() {
+                *args
+            } else {
+                named_data(py, slf, &Arguments::new(args, count, kwnames))?
+            };
+            let data = Bound::ref_from_ptr(py, &data);
+            if ffi::PyBytes_CheckExact(data.as_ptr()) != 0 {
+                write_bytes(slf, core, loop_, data, bytes_of(data.as_ptr()))
+            } else {
+                write_other(slf, core, loop_, data)
+            }
+        })
+    }
+}
+
+/// Writes what may change when the call is over.
+#[cold]
+fn write_other(
+    slf: *mut ffi::PyObject,
+    core: &StreamCore,
+    loop_: &Bound<'_, LoopCore>,
+    data: &Bound<'_, PyAny>,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = loop_.py();
+    if !(data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>())
+    {
+        let class = data.get_type().name()?;
+        let said = format!("data: expecting a bytes-like instance, got {class}");
+        return Err(alloc::type_error(py, said));
+    }
+    // A view with gaps cannot be borrowed: a copy has none.
+    if let Ok(borrowed) = Borrowed::new(data, false) {
+        return write_bytes(slf, core, loop_, data, borrowed.bytes());
+    }
+    let copy = copy_of(py, data)?;
+    // SAFETY: `slf` is alive during the call.
+    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    transport.call_method1(intern!(py, "write"), (copy,))?;
+    Ok(none())
+}
+
+/// Writes the bytes of an object.
+///
+/// `slf`: the transport, which is alive during the call.
+fn write_bytes(
+    slf: *mut ffi::PyObject,
+    core: &StreamCore,
+    loop_: &Bound<'_, LoopCore>,
+    object: &Bound<'_, PyAny>,
+    data: &[u8],
+) -> PyResult<*mut ffi::PyObject> {
+    let py = loop_.py();
+    let (stream, event_loop) = (&core.stream, &loop_.get().event_loop);
+    if !event_loop.local.is_owner() {
+        return elsewhere(py, slf, "write", &[&copy_of(py, object)?]);
+    }
+    let helped = match core.link().choose_write(data.len(), || loop_.get().flags.is_behind()) {
+        WriteChoice::Send(choice) => choice == SendChoice::QueueForHelper,
+        WriteChoice::HoldBack => false,
+        WriteChoice::Nothing => return Ok(none()),
+        WriteChoice::Refuse(refusal) => return refuse(py, slf, refusal),
+    };
+    let Some(filter) = stream.filter() else {
+        return Err(alloc::runtime_error(py, "the transport has no filter"));
+    };
+    let was_queued = stream.state().bits().is_queued();
+    let wrote = Passage::with(|passage| {
+        let mut filter = lock_attached(py, filter);
+        stream.write_through(&mut filter, data, helped, &mut passage.ciphertext)
+    });
+    match wrote {
+        Ok(wrote) => {
+            event_loop.metrics().bytes_out.add(wrote.sent as u64);
+            match (wrote.queued, helped) {
+                (false, _) => Ok(none()),
+                (true, true) => leave_queued(py, slf, core, loop_, was_queued),
+                (true, false) => send_queued(py, slf, core, loop_),
+            }
+        }
+        Err(error) if error.raw_os_error().is_some() => {
+            // SAFETY: `slf` is alive during the call.
+            let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
+            write_failed(&transport, &error).map(|()| none())
+        }
+        // The connection has failed: the turn that says so is on its way.
+        Err(_) => refuse(py, slf, Refusal::Dropped),
+    }
+}
+
+/// Says that no more is sent, and lets what comes be dropped from now on. `None` if the transport is closing
+/// already; whether the peer has said the same before.
+///
+/// # Errors
+/// Those of the kernel, after which the connection is to be ended.
+pub(super) fn shut(
+    slf: &Bound<'_, PyAny>,
+    core: &StreamCore,
+    loop_: &Bound<'_, LoopCore>,
+) -> PyResult<Option<bool>> {
+    let (py, stream) = (loop_.py(), &core.stream);
+    let Some(filter) = stream.filter() else { return Ok(None) };
+    if !core.link().ending().shut() {
+        return Ok(None);
+    }
+    let shut = Passage::with(|passage| {
+        let mut filter = lock_attached(py, filter);
+        stream.shut_through(&mut filter, &mut passage.ciphertext)
+    });
+    let (wrote, is_peer_closed) = match shut {
+        Ok(shut) => shut,
+        // As after a write that fails: reading tells, or the peer's silence.
+        Err(_) => return Ok(Some(false)),
+    };
+    loop_.get().event_loop.metrics().bytes_out.add(wrote.sent as u64);
+    if wrote.queued {
+        send_queued(py, slf.as_ptr(), core, loop_)?;
+    }
+    Ok(Some(is_peer_closed))
+}

@@ -1,0 +1,138 @@
+//! The turn of a stream transport whose bytes pass a filter: TLS.
+//!
+//! As that of any stream, with two differences. The protocol is introduced when the filter has opened the connection, in
+//! whichever thread that was; and what was read is delivered as what another thread has read ahead.
+
+use pyo3::prelude::*;
+
+use super::layout::{fatal_error, in_its_context};
+use super::stream::StreamCore;
+use super::stream_turn::Turn;
+use super::transport_core::take_turn;
+use crate::config;
+use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::error::both;
+use crate::py::cpython::names::intern;
+use crate::py::event_loop::core::LoopCore;
+use crate::sync::Mutex;
+use crate::transport::{Ahead, Passage, Passed, ReadClaim, Source};
+
+/// Does what there is to do for a transport with a filter, on its loop's thread.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` from a callback of the protocol, and what an exception
+/// handler lets through.
+pub(crate) fn run(
+    loop_: &Bound<'_, LoopCore>,
+    transport: &Bound<'_, PyAny>,
+    core: &StreamCore,
+) -> PyResult<()> {
+    take_turn(loop_, transport, core, |begun| {
+        let turn = Turn { loop_, transport, core };
+        let read = if let Some(claim) = begun.claim {
+            read(&turn, claim)
+        } else {
+            introduce(&turn).and_then(|()| deliver_ahead(&turn))
+        };
+        both(loop_.py(), read, turn.write(begun.bits.has_news()))
+    })
+}
+
+/// Reads, and hands on what came, as often as a turn may.
+fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>) -> PyResult<()> {
+    let (stream, metrics) = (&turn.core.stream, turn.loop_.get().event_loop.metrics());
+    for _ in 0..config::READS_PER_TURN {
+        let (passed, plaintext) = read_once(turn, &claim);
+        metrics.bytes_in.add(passed.bytes as u64);
+        claim.release_in_turn(passed.more && passed.last.is_none());
+        if passed.last.is_some() && passed.answers {
+            // It says to the peer why the connection ends.
+            turn.write(false)?;
+        }
+        let delivered = introduce(turn).and_then(|()| deliver(turn, &plaintext, passed.last));
+        Passage::give_back(plaintext);
+        delivered?;
+        let goes_on = passed.more.then(|| stream.state().claim_read_in_turn()).flatten();
+        let Some(again) = goes_on else { return Ok(()) };
+        claim = again;
+    }
+    Ok(())
+}
+
+/// Reads once. During the handshake it is detached: a signature takes long.
+fn read_once(turn: &Turn<'_, '_>, claim: &ReadClaim<'_>) -> (Passed, Vec<u8>) {
+    let (py, stream) = (turn.transport.py(), &turn.core.stream);
+    let taken = |passage: &mut Passage, passed| (passed, passage.take_plaintext());
+    if stream.is_open() {
+        Passage::with(|passage| {
+            let passed = stream.read_through(claim, passage, |filter| lock_attached(py, filter));
+            taken(passage, passed)
+        })
+    } else {
+        py.detach(|| {
+            Passage::with(|passage| {
+                let passed = stream.read_through(claim, passage, Mutex::lock);
+                taken(passage, passed)
+            })
+        })
+    }
+}
+
+/// Introduces the transport to its protocol, once the connection is open.
+#[inline]
+fn introduce(turn: &Turn<'_, '_>) -> PyResult<()> {
+    let stream = &turn.core.stream;
+    if stream.is_introduced() || !stream.is_open() || stream.link().ending().is_losing() {
+        return Ok(());
+    }
+    introduce_now(turn)
+}
+
+#[cold]
+fn introduce_now(turn: &Turn<'_, '_>) -> PyResult<()> {
+    let py = turn.transport.py();
+    turn.core.stream.introduce();
+    turn.loop_.get().event_loop.shared().load.opening.sub_shared(1);
+    let told = in_its_context(turn.transport, || {
+        let told = turn.transport.call_method0(intern!(py, "_opened"));
+        told.map_or_else(
+            |error| {
+                error.restore(py);
+                std::ptr::null_mut()
+            },
+            Bound::into_ptr,
+        )
+    });
+    told.map(drop).or_else(|error| {
+        let message = "Fatal error: protocol.connection_made() call failed.";
+        fatal_error(turn.transport, error, message)
+    })
+}
+
+/// Delivers what this thread has read, and what comes behind it.
+fn deliver(turn: &Turn<'_, '_>, plaintext: &[u8], last: Option<Ahead>) -> PyResult<()> {
+    let state = turn.core.stream.state();
+    if last.is_none() && plaintext.is_empty() {
+        return Ok(());
+    }
+    let mut result = Ok(());
+    let mut rest = plaintext;
+    if !plaintext.is_empty() && !state.bits().is_paused() && !state.bits().is_read_closed() {
+        (rest, result) = turn.deliver(plaintext);
+    }
+    if state.bits().is_read_closed() || (rest.is_empty() && last.is_none()) {
+        return result;
+    }
+    // The protocol has paused, or it is not the data's turn yet.
+    let mut waiting = std::collections::VecDeque::new();
+    if !rest.is_empty() {
+        waiting.push_back(Ahead::Data(rest.to_vec()));
+    }
+    waiting.extend(last);
+    turn.core.stream.put_back_ahead(waiting);
+    if result.is_err() { result } else { deliver_ahead(turn) }
+}
+
+fn deliver_ahead(turn: &Turn<'_, '_>) -> PyResult<()> {
+    if turn.core.stream.state().bits().is_ahead() { turn.deliver_ahead() } else { Ok(()) }
+}

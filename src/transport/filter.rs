@@ -1,0 +1,179 @@
+//! What the bytes of a stream may have to pass between the kernel and the stream's users, both ways: TLS.
+//!
+//! A filter has no memory of its own beyond a record of which a part has come. Whatever it needs to work is
+//! the thread's: a [`Passage`].
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::{fmt, io};
+
+use super::Ciphertext;
+use crate::sync::Mutex;
+use crate::sync::MutexGuard;
+use crate::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// Bytes of a thread's memory that a filter may need to be given at once.
+pub const FILTER_MEMORY: usize = 96 * 1024;
+
+/// Bytes of answers that may wait to be sent; a handshake needs some kilobytes.
+const UNREAD_ANSWERS: usize = 64 * 1024;
+
+/// More plaintext than this of a thread's memory is given back after use.
+const KEPT: usize = 512 * 1024;
+
+/// What data pass on their way between the kernel and a stream's users. One thread at a time.
+pub trait Filter: Send + fmt::Debug {
+    /// Copies to the front of `memory`, which has [`FILTER_MEMORY`] bytes, what has to stand before what is read
+    /// next; says how many bytes these are. At least 4 KiB are left.
+    fn restore(&self, memory: &mut [u8]) -> usize;
+
+    /// Takes what was [restored](Self::restore), and what was read behind it. What it says is appended to
+    /// `plaintext`, answers to `answers`; both also if it fails, and then the answer is to be sent before the
+    /// connection is given up.
+    ///
+    /// # Errors
+    /// If the connection cannot go on.
+    fn receive(
+        &mut self,
+        read: &mut [u8],
+        plaintext: &mut Vec<u8>,
+        answers: &mut Ciphertext,
+    ) -> io::Result<Received>;
+
+    /// Takes the end of the stream below.
+    ///
+    /// # Errors
+    /// If the peer has not said before that it sends no more, and that matters.
+    fn receive_end(&mut self) -> io::Result<()>;
+
+    /// Appends what is to be sent for `data` to `to`; says how many bytes of them it took. None before the
+    /// connection is open.
+    ///
+    /// # Errors
+    /// If nothing can be sent any more.
+    fn send(&mut self, data: &[u8], to: &mut Ciphertext) -> io::Result<usize>;
+
+    /// Appends to `to` what says that no more is sent; once.
+    fn close(&mut self, to: &mut Ciphertext);
+
+    /// Whether the peer has said that it sends no more.
+    fn is_peer_closed(&self) -> bool;
+
+    /// Itself, for who knows what it is.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What a filter has changed by what it received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Received {
+    /// By this the connection is open: data may be sent.
+    pub is_open: bool,
+    /// The peer has said by this that it sends no more.
+    pub is_end: bool,
+}
+
+/// A stream's filter, and how far it is.
+#[derive(Debug)]
+pub(super) struct Filtered {
+    /// Locked while bytes pass it, and while the owner sends what came out: so the order in which records
+    /// are made is that in which they are sent. Under it the write queue may come to have something; without
+    /// it, not.
+    filter: Mutex<Box<dyn Filter>>,
+    /// The connection is open. Set under the lock.
+    is_open: AtomicBool,
+    /// The protocol knows of it. The owner's.
+    is_introduced: AtomicBool,
+    /// Bytes of answers that were queued since the write queue was empty. Changed under the lock.
+    answered: AtomicUsize,
+}
+
+impl Filtered {
+    pub(super) fn new(filter: Box<dyn Filter>) -> Self {
+        let (is_open, is_introduced) = (AtomicBool::new(false), AtomicBool::new(false));
+        let answered = AtomicUsize::new(0);
+        Self { filter: Mutex::new(filter), is_open, is_introduced, answered }
+    }
+
+    /// Notes answers that are about to be queued; says whether these are too many: the peer asks for
+    /// them, and does not read them. `is_queued`: those before are not all sent.
+    pub(super) fn answers(&self, bytes: usize, is_queued: bool, _: &FilterGuard<'_>) -> bool {
+        let before = if is_queued { self.answered.load(Relaxed) } else { 0 };
+        self.answered.store(before + bytes, Relaxed);
+        before + bytes > UNREAD_ANSWERS
+    }
+
+    pub(super) fn filter(&self) -> &Mutex<Box<dyn Filter>> {
+        &self.filter
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Acquire)
+    }
+
+    pub(super) fn open(&self, _: &FilterGuard<'_>) {
+        self.is_open.store(true, Release);
+    }
+
+    pub(super) fn is_introduced(&self) -> bool {
+        self.is_introduced.load(Relaxed)
+    }
+
+    pub(super) fn introduce(&self) {
+        self.is_introduced.store(true, Relaxed);
+    }
+}
+
+/// A filter that is locked.
+pub type FilterGuard<'a> = MutexGuard<'a, Box<dyn Filter>>;
+
+/// A thread's memory for what passes a filter. Its content means nothing between two uses, but for what a
+/// method says that it leaves there.
+#[derive(Debug, Default)]
+pub struct Passage {
+    /// What is read.
+    pub(super) memory: Vec<u8>,
+    /// What came, to be taken by whoever had it read.
+    pub(super) plaintext: Vec<u8>,
+    /// What is to be sent. Empty between two uses, or emptied by the next one.
+    pub ciphertext: Ciphertext,
+}
+
+thread_local! {
+    static PASSAGE: RefCell<Passage> = RefCell::new(Passage::default());
+}
+
+impl Passage {
+    /// Calls `f` with the thread's. `f` runs nothing that might use it.
+    pub fn with<R>(f: impl FnOnce(&mut Self) -> R) -> R {
+        PASSAGE.with_borrow_mut(f)
+    }
+
+    /// Takes what came out.
+    #[must_use]
+    pub fn take_plaintext(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.plaintext)
+    }
+
+    /// Takes back the memory of what came, when it is not needed any more.
+    pub fn give_back(mut plaintext: Vec<u8>) {
+        plaintext.clear();
+        if plaintext.capacity() <= KEPT {
+            Self::with(|passage| {
+                if passage.plaintext.capacity() == 0 {
+                    passage.plaintext = plaintext;
+                }
+            });
+        }
+    }
+
+    /// The memory to read into, made at the first use.
+    pub(super) fn memory(&mut self) {
+        if self.memory.is_empty() {
+            self.memory = vec![0; FILTER_MEMORY];
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A stream whose bytes pass a filter: reading and writing through it.
+//!
+//! In: readiness, data of the owner's. Out: plaintext, and ciphertext that is sent or queued. The claims are those
+//! of every stream: who reads has the claim to read, what is queued is written by who has the claim to write. The
+//! filter's lock comes on top, as a filter has one state for both directions. `README.md` has the argument.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use super::filter::Filtered;
+use super::write_queue::CopyOf;
+use super::{
+    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Report, Schedule,
+    Source, Stream,
+};
+use crate::sync::Mutex;
+use crate::sys::socket::Channel;
+
+/// What one read through a filter has brought. The plaintext is in the [`Passage`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Passed {
+    /// Bytes read from the kernel.
+    pub bytes: usize,
+    /// There may be more to read.
+    pub more: bool,
+    /// Something was queued that the peer is to be sent.
+    pub answers: bool,
+    /// What comes after the plaintext, and nothing after it: the end, or a failure.
+    pub last: Option<Ahead>,
+}
+
+/// What became of data that were written through a filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Wrote {
+    /// Bytes that the kernel took.
+    pub sent: usize,
+    /// Something was queued.
+    pub queued: bool,
+}
+
+impl<B: CopyOf> Stream<B> {
+    /// A stream whose bytes pass a filter, and what that wants sent first. The caller keeps the descriptor open.
+    ///
+    /// It may be read from the beginning on: there is nothing to deliver before the filter says that the
+    /// connection is open, and then the owner [introduces](Self::introduce) it first.
+    #[must_use]
+    pub fn filtered(
+        fd: RawFd,
+        channel: Channel,
+        filter: Box<dyn Filter>,
+        first: &Ciphertext,
+    ) -> Self {
+        let mut stream = Self::new(fd, channel, Input::Data);
+        stream.filter = Some(Box::new(Filtered::new(filter)));
+        // Its first turn is made by its registration.
+        let _ = stream.state().start();
+        if !first.is_empty() {
+            stream.append(B::copy_of(first.bytes()));
+        }
+        stream
+    }
+
+    /// The filter, if there is one. Locked for the time that some records take, and that a call takes which
+    /// does not wait.
+    #[inline]
+    pub fn filter(&self) -> Option<&Mutex<Box<dyn Filter>>> {
+        self.filter.as_deref().map(Filtered::filter)
+    }
+
+    /// Whether there is a filter.
+    #[inline]
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    /// Whether data may be sent: there is no filter, or it has opened the connection. Any thread.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.filter.as_deref().is_none_or(Filtered::is_open)
+    }
+
+    /// Whether the owner has [introduced](Self::introduce) it. Owner only.
+    #[inline]
+    pub fn is_introduced(&self) -> bool {
+        self.filter.as_deref().is_none_or(Filtered::is_introduced)
+    }
+
+    /// Notes that the protocol is told of the open connection. Owner only.
+    pub fn introduce(&self) {
+        if let Some(filtered) = &self.filter {
+            filtered.introduce();
+        }
+    }
+
+    /// Reads once, through the filter. What it says is left in `passage`; what is to be answered is queued, and
+    /// is to be flushed. `lock` locks the filter.
+    pub fn read_through<'a>(
+        &'a self,
+        claim: &ReadClaim<'_>,
+        passage: &mut Passage,
+        lock: impl Fn(&'a Mutex<Box<dyn Filter>>) -> FilterGuard<'a>,
+    ) -> Passed {
+        let Some(filtered) = self.filter.as_deref() else { return Passed::default() };
+        passage.memory();
+        let Passage { memory, plaintext, ciphertext } = passage;
+        // What waits for the rest of it changes by reading alone, for which there is one claim: so the lock
+        // need not be held during the call.
+        let start = lock(filtered.filter()).restore(memory);
+        let (bytes, more) = match self.read(claim, &mut memory[start..]) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Passed::default(),
+            Err(error) => return Passed { last: Some(Ahead::Failed(error)), ..Passed::default() },
+        };
+        let mut filter = lock(filtered.filter());
+        let mut last = if bytes == 0 {
+            Some(filter.receive_end().map_or_else(Ahead::Failed, |()| Ahead::End))
+        } else {
+            match filter.receive(&mut memory[..start + bytes], plaintext, ciphertext) {
+                Ok(received) => {
+                    if received.is_open {
+                        filtered.open(&filter);
+                    }
+                    received.is_end.then_some(Ahead::End)
+                }
+                Err(error) => Some(Ahead::Failed(error)),
+            }
+        };
+        let answers = !ciphertext.is_empty();
+        if answers {
+            if filtered.answers(ciphertext.len(), self.state().bits().is_queued(), &filter) {
+                let said = "the peer asks for answers, and does not read them";
+                last = Some(Ahead::Failed(io::Error::other(said)));
+            }
+            self.append(B::copy_of(ciphertext.bytes()));
+            ciphertext.clear();
+        }
+        Passed { bytes, more, answers, last }
+    }
+
+    /// Reads ahead through the filter, and sends what is to be answered, as a job of any thread.
+    pub(super) fn read_on_through(
+        &self,
+        filtered: &Filtered,
+        claim: ReadClaim<'_>,
+        job_context: &JobContext<'_>,
+        report: &mut Report,
+    ) {
+        let was_open = filtered.is_open();
+        let more = Passage::with(|passage| {
+            loop {
+                if self.ahead.room() == 0 {
+                    break true;
+                }
+                let passed = self.read_through(&claim, passage, Mutex::lock);
+                report.bytes_in += passed.bytes as u64;
+                if !passage.plaintext.is_empty() {
+                    self.ahead.push_data(&claim, &passage.plaintext, self.state());
+                    passage.plaintext.clear();
+                }
+                if passed.answers
+                    && let Some(claim) = self.state().claim_write()
+                {
+                    self.flush_ahead(claim, job_context, report);
+                }
+                if let Some(last) = passed.last {
+                    self.ahead.push(&claim, last, self.state());
+                    break false;
+                }
+                if !passed.more {
+                    break false;
+                }
+            }
+        });
+        if !was_open && filtered.is_open() {
+            // Even if no data came with it, the protocol is to know.
+            report.tell_owner |= self.state().note_news() == Schedule::Needed;
+        }
+        report.tell_owner |= claim.release(more) == Schedule::Needed;
+    }
+
+    /// Sends data through the filter: at once what the kernel takes, unless others wait or `queues`; the rest is
+    /// queued. Owner only.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of the filter.
+    pub fn write_through(
+        &self,
+        filter: &mut FilterGuard<'_>,
+        mut data: &[u8],
+        queues: bool,
+        ciphertext: &mut Ciphertext,
+    ) -> io::Result<Wrote> {
+        let mut wrote = Wrote::default();
+        while !data.is_empty() {
+            ciphertext.clear();
+            let taken = filter.send(data, ciphertext)?;
+            if taken == 0 {
+                break;
+            }
+            data = &data[taken..];
+            self.send_records(filter, queues, ciphertext, &mut wrote)?;
+        }
+        Ok(wrote)
+    }
+
+    /// Says through the filter that no more is sent, behind all that was. Owner only. Says also whether the peer
+    /// has said the same.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn shut_through(
+        &self,
+        filter: &mut FilterGuard<'_>,
+        ciphertext: &mut Ciphertext,
+    ) -> io::Result<(Wrote, bool)> {
+        let mut wrote = Wrote::default();
+        ciphertext.clear();
+        filter.close(ciphertext);
+        self.send_records(filter, false, ciphertext, &mut wrote)?;
+        Ok((wrote, filter.is_peer_closed()))
+    }
+
+    /// Sends what came out of the filter, which is still locked: nobody else makes records meanwhile.
+    fn send_records(
+        &self,
+        _: &FilterGuard<'_>,
+        queues: bool,
+        ciphertext: &Ciphertext,
+        wrote: &mut Wrote,
+    ) -> io::Result<()> {
+        let records = ciphertext.bytes();
+        if records.is_empty() {
+            return Ok(());
+        }
+        // Nothing comes into the queue without the lock: if it is empty, nobody else writes.
+        let sent = if queues || self.state().bits().is_queued() {
+            0
+        } else {
+            match self.send(records) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            }
+        };
+        wrote.sent += sent;
+        if sent < records.len() {
+            wrote.queued = true;
+            self.append(B::copy_of(&records[sent..]));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(super) mod counting;
+#[cfg(all(test, not(loom)))]
+mod tests;
