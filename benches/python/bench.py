@@ -165,6 +165,8 @@ def run_suite(plan: Plan, show: Callable[[str, float], None]) -> Path:
         note(f"{name}: other programs use {sum(before):.2f} of a core")
     began, neighbours = time.monotonic(), Neighbours()
     date = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    # Now: what is changed while it runs is not measured.
+    commit, package = describe_commit(), describe_package()
     run_plan(plan, raw, tables, show, note)
     used = neighbours.cores()
     document: Document = json.loads(raw.read_text(encoding="utf-8"))
@@ -173,8 +175,8 @@ def run_suite(plan: Plan, show: Callable[[str, float], None]) -> Path:
     run = {
         "began": date,
         "seconds": round(time.monotonic() - began, 1),
-        "commit": describe_commit(),
-        "package": describe_package(),
+        "commit": commit,
+        "package": package,
         "load_before": round(load, 2),
         "others_before": round(sum(before), 3),
         "others_cores": round(used.others, 3),
