@@ -594,6 +594,10 @@ class StreamCore:
     def introduced(self) -> bool:
         """Whether the protocol knows of the connection, as far as TLS decides that. Any thread."""
 
+    @property
+    def peer_closed(self) -> bool:
+        """Of one with TLS: whether the peer has said that it sends no more."""
+
     def shut(self, loop_: LoopCore, transport: object) -> bool | None:
         """Of one with TLS: say to the peer that no more is sent; drop what comes from now on.
 
@@ -1474,14 +1478,12 @@ def _tls_stream(
     core: StreamCore,
     settings: TLSSettings,
     server_hostname: str | None,
-    suppresses_eof: bool,
     holder: object = None,
 ) -> StreamCore | None:
     """Make the native half of a transport with TLS, in place of one that was not registered.
 
-    `None` for a client whose `server_hostname` is neither a name of DNS nor an address. With
-    `suppresses_eof` the end of the stream counts, after the handshake, as the peer's word that it
-    sends no more. `holder` is the object that closes the descriptor, if `core` does not.
+    `None` for a client whose `server_hostname` is neither a name of DNS nor an address. `holder` is
+    the object that closes the descriptor, if `core` does not.
 
     Raises:
         ssl.SSLError: no connection can be made with these settings.

@@ -11,30 +11,25 @@ const _: () = assert!(FILTER_MEMORY >= MIN_SCRATCH);
 /// A session whose ciphertext a transport reads and writes. Its errors are [`Failure`](super::Failure)s inside an
 /// [`io::Error`].
 #[derive(Debug)]
-pub struct TlsFilter {
-    session: Session,
-    /// The end of the stream counts as the peer's word that it sends no more.
-    suppresses_eof: bool,
-}
+pub struct TlsFilter(Session);
 
 impl TlsFilter {
-    /// Of a session that has received nothing. `suppresses_eof`: once the handshake is finished, the end of the
-    /// stream counts as the peer's word that it sends no more (`OP_IGNORE_UNEXPECTED_EOF`).
+    /// Of a session that has received nothing.
     #[must_use]
-    pub fn new(session: Session, suppresses_eof: bool) -> Self {
-        Self { session, suppresses_eof }
+    pub fn new(session: Session) -> Self {
+        Self(session)
     }
 
     /// The session.
     #[must_use]
     pub fn session(&self) -> &Session {
-        &self.session
+        &self.0
     }
 }
 
 impl Filter for TlsFilter {
     fn restore(&self, memory: &mut [u8]) -> usize {
-        self.session.restore(memory)
+        self.0.restore(memory)
     }
 
     fn receive(
@@ -44,27 +39,28 @@ impl Filter for TlsFilter {
         answers: &mut Ciphertext,
     ) -> io::Result<Received> {
         let mut take = |record: &[u8]| plaintext.extend_from_slice(record);
-        let received = self.session.receive(read, answers, &mut take).map_err(io::Error::other)?;
+        let received = self.0.receive(read, answers, &mut take).map_err(io::Error::other)?;
         Ok(Received { is_open: received.is_handshaken, is_end: received.is_end })
     }
 
     fn receive_end(&mut self) -> io::Result<()> {
-        if self.suppresses_eof && !self.session.is_handshaking() {
-            return self.session.check().map_err(io::Error::other);
+        // As in asyncio, which does not tell OpenSSL: a protocol that has to know counts its bytes.
+        if !self.0.is_handshaking() {
+            return self.0.check().map_err(io::Error::other);
         }
-        self.session.receive_end().map_err(io::Error::other)
+        self.0.receive_end().map_err(io::Error::other)
     }
 
     fn send(&mut self, data: &[u8], to: &mut Ciphertext) -> io::Result<usize> {
-        self.session.send(data, to).map_err(io::Error::other)
+        self.0.send(data, to).map_err(io::Error::other)
     }
 
     fn close(&mut self, to: &mut Ciphertext) {
-        self.session.close(to);
+        self.0.close(to);
     }
 
     fn is_peer_closed(&self) -> bool {
-        self.session.is_peer_closed()
+        self.0.is_peer_closed()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -138,7 +138,7 @@ pub struct Passage {
     pub(super) memory: Vec<u8>,
     /// What came, to be taken by whoever had it read.
     pub(super) plaintext: Vec<u8>,
-    /// What is to be sent. Empty between two uses, or emptied by the next one.
+    /// What is to be sent. Emptied by the next use.
     pub ciphertext: Ciphertext,
 }
 

@@ -105,6 +105,7 @@ impl<B: CopyOf> Stream<B> {
         let Some(filtered) = self.filter.as_deref() else { return Passed::default() };
         passage.memory();
         let Passage { memory, plaintext, ciphertext } = passage;
+        ciphertext.clear();
         // What waits for the rest of it changes by reading alone, for which there is one claim: so the lock
         // need not be held during the call.
         let start = lock(filtered.filter()).restore(memory);

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use super::filter::Filtered;
 use super::read_ahead::{Ahead, ReadAhead};
 use super::source::NoReactor;
-use super::write_queue::{Buffer, CopyOf, PARTS, WriteQueue};
+use super::write_queue::{CopyOf, PARTS, WriteQueue};
 use super::{
     Close, JobContext, Link, Port, ReadClaim, Registrar, Report, Schedule, ShutWrite, Source,
     State, WriteClaim,

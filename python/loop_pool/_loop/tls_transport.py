@@ -112,8 +112,7 @@ class TLSParameters:
             if not hostname or hostname[0] == "." or hostname[-1] == ".":
                 return None
             hostname = kind._encode_hostname(context, hostname)
-        suppresses_eof = bool(context.options & ssl.OP_IGNORE_UNEXPECTED_EOF)
-        return _core._tls_stream(core, settings, hostname, suppresses_eof, holder)
+        return _core._tls_stream(core, settings, hostname, holder)
 
 
 class TLSTransport(StreamTransport):
@@ -236,6 +235,10 @@ class TLSTransport(StreamTransport):
                 logger.warning("returning true from eof_received() has no effect when using ssl")
         self._is_end_told = True
 
+    def _log_end(self) -> None:
+        missing = "" if self._core.peer_closed else " without a close_notify"
+        logger.debug("%r received EOF%s", self, missing)
+
     def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
         if not self._core.introduced:
             message = "SSL handshake failed"
@@ -243,6 +246,8 @@ class TLSTransport(StreamTransport):
                 message = "SSL handshake failed on verifying the certificate"
             elif isinstance(exc, ssl.SSLEOFError):
                 exc = _reset()
+        elif message.startswith("Fatal error: protocol."):
+            message = self._read_error
         super()._fatal_error(exc, message)
 
     # -- the end ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 176] = [
+const NAMES: [&str; 177] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -61,6 +61,7 @@ const NAMES: [&str; 176] = [
     "_look_at_clock",
     "_lost_write",
     "_name",
+    "_opened",
     "_pause_protocol",
     "_peer_gone",
     "_process_outgoing_otherwise",

@@ -20,7 +20,7 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::Borrowed;
 use crate::py::cpython::returned::Returned;
 use crate::sync::{Mutex, MutexGuard};
-use crate::tls::{Ciphertext, Failure, Session};
+use crate::tls::Failure;
 
 /// See the head of this file. Made by `ssl.SSLContext.wrap_bio` of a native context.
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSConnection", weakref)]

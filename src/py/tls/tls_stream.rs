@@ -20,22 +20,20 @@ use crate::tls::TlsFilter;
 use crate::transport::Stream;
 
 /// The native half of a transport with TLS, in place of `core`, which has not been registered. `None` if a client's
-/// `server_hostname` is one that rustls does not know as a name or an address. `suppresses_eof`: after the handshake the
-/// end of the stream counts as the peer's word that it sends no more; `holder`: the object that closes the descriptor,
-/// if the native half does not.
+/// `server_hostname` is one that rustls does not know as a name or an address. `holder`: the object that closes the
+/// descriptor, if the native half does not.
 #[pyfunction]
-#[pyo3(name = "_tls_stream", signature = (core, settings, server_hostname, suppresses_eof, holder=None))]
+#[pyo3(name = "_tls_stream", signature = (core, settings, server_hostname, holder=None))]
 pub(crate) fn secured(
     core: &Bound<'_, StreamCore>,
     settings: &Bound<'_, TlsSettings>,
     server_hostname: Option<&Bound<'_, PyAny>>,
-    suppresses_eof: bool,
     holder: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<StreamCore>> {
     let Some((session, first)) = settings.get().open(core.py(), server_hostname)? else {
         return Ok(None);
     };
-    let filter = Box::new(TlsFilter::new(session, suppresses_eof));
+    let filter = Box::new(TlsFilter::new(session));
     Ok(Some(StreamCore::filtered(core, filter, &first, holder)))
 }
 

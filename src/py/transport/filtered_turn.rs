@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use super::layout::{fatal_error, in_its_context};
 use super::stream::StreamCore;
 use super::stream_turn::Turn;
-use super::transport_core::take_turn;
+use super::transport_core::{NativeTransport, take_turn};
 use crate::config;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::error::both;
@@ -82,7 +82,7 @@ fn read_once(turn: &Turn<'_, '_>, claim: &ReadClaim<'_>) -> (Passed, Vec<u8>) {
 #[inline]
 fn introduce(turn: &Turn<'_, '_>) -> PyResult<()> {
     let stream = &turn.core.stream;
-    if stream.is_introduced() || !stream.is_open() || stream.link().ending().is_losing() {
+    if stream.is_introduced() || !stream.is_open() || turn.core.link().ending().is_losing() {
         return Ok(());
     }
     introduce_now(turn)

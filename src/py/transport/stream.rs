@@ -215,6 +215,12 @@ impl StreamCore {
         Returned(self.stream.ahead_bytes())
     }
 
+    /// Of one with a filter: whether the peer has said that it sends no more.
+    #[getter]
+    fn peer_closed(&self, py: Python<'_>) -> bool {
+        self.stream.filter().is_some_and(|filter| lock_attached(py, filter).is_peer_closed())
+    }
+
     /// Whether the protocol knows of the connection, as far as a filter decides that.
     #[getter]
     fn introduced(&self) -> bool {

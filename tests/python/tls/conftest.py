@@ -19,3 +19,9 @@ def contexts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     module: Any = ssl if request.param == "openssl" else tls
     monkeypatch.setattr(support, "contexts", module)
     return module
+
+
+@pytest.fixture
+def by_openssl(contexts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts of `ssl` in any case, whose connections are asyncio's `sslproto`."""
+    monkeypatch.setattr(support, "contexts", ssl)
