@@ -10,8 +10,8 @@ use std::os::fd::RawFd;
 use super::filter::Filtered;
 use super::write_queue::CopyOf;
 use super::{
-    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Report, Schedule,
-    Source, Stream,
+    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Report,
+    Schedule, Source, Stream,
 };
 use crate::sync::Mutex;
 use crate::sys::socket::Channel;

@@ -15,8 +15,8 @@ use loom::sync::Notify;
 use super::filtered::counting::{Counting, Peer};
 use super::source::NoReactor;
 use super::{
-    Abort, Ciphertext, Close, Datagrams, Drained, Ending, Input, JobContext, Passage, Port, Report, Schedule, Source, State,
-    Stream, Target,
+    Abort, Ciphertext, Close, Datagrams, Drained, Ending, Input, JobContext, Passage, Port, Report,
+    Schedule, Source, State, Stream, Target,
 };
 use crate::config;
 use crate::id::IoToken;
@@ -442,8 +442,7 @@ fn loom_records_leave_in_the_order_in_which_they_were_made() {
         let read = |stream: &Stream<Vec<u8>>| {
             let _ = stream.ready(READABLE);
             let claim = stream.state().claim_read().unwrap();
-            let passed =
-                stream.read_through(&claim, &mut Passage::default(), Mutex::lock);
+            let passed = stream.read_through(&claim, &mut Passage::default(), Mutex::lock);
             let _ = claim.release(passed.more);
             if let Some(claim) = stream.state().claim_write() {
                 let job_context = JobContext { scratch: &mut [], registrar: &NoReactor };

@@ -11,8 +11,8 @@ use super::tls_errors::failure;
 use crate::py::cpython::alloc;
 use crate::py::cpython::error::os_error;
 use crate::tls::{
-    Ciphertext, ClientOptions, ClientSettings, Common, Identity, ServerOptions, ServerSettings, Servers,
-    Session, SettingsError, Version,
+    Ciphertext, ClientOptions, ClientSettings, Common, Identity, ServerOptions, ServerSettings,
+    Servers, Session, SettingsError, Version,
 };
 
 /// What all connections of one context share. Made by `loop_pool.tls.SSLContext`.

@@ -156,11 +156,8 @@ pub(super) fn shut(
         let mut filter = lock_attached(py, filter);
         stream.shut_through(&mut filter, &mut passage.ciphertext)
     });
-    let (wrote, is_peer_closed) = match shut {
-        Ok(shut) => shut,
-        // As after a write that fails: reading tells, or the peer's silence.
-        Err(_) => return Ok(Some(false)),
-    };
+    // After one that fails, reading tells, or the peer's silence.
+    let Ok((wrote, is_peer_closed)) = shut else { return Ok(Some(false)) };
     loop_.get().event_loop.metrics().bytes_out.add(wrote.sent as u64);
     if wrote.queued {
         send_queued(py, slf.as_ptr(), core, loop_)?;

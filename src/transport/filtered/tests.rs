@@ -168,7 +168,7 @@ fn a_record_may_come_in_any_pieces_to_different_threads() {
             let rest = records.split_off(1);
             pair.peer_sends(&records);
             records = rest;
-            if records.len() % (round + 2) == 0 {
+            if records.len().is_multiple_of(round + 2) {
                 let _ = pair.help();
                 received.extend(pair.ahead().0);
             } else {

@@ -15,6 +15,7 @@ use crate::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use crate::sync::{Arc, thread};
+use crate::transport::Buffer;
 
 /// Nothing in these tests takes nearly as long, unless it was lost.
 const FOREVER: Duration = Duration::from_secs(10);
