@@ -87,6 +87,9 @@ pub(super) struct Filtered {
     is_open: AtomicBool,
     /// The protocol knows of it. The owner's.
     is_introduced: AtomicBool,
+    /// The filter is at work. Left set by a panic: what has come to half a state is not used again. Changed
+    /// under the lock.
+    is_at_work: AtomicBool,
     /// Bytes of answers that were queued since the write queue was empty. Changed under the lock.
     answered: AtomicUsize,
 }
@@ -94,8 +97,25 @@ pub(super) struct Filtered {
 impl Filtered {
     pub(super) fn new(filter: Box<dyn Filter>) -> Self {
         let (is_open, is_introduced) = (AtomicBool::new(false), AtomicBool::new(false));
-        let answered = AtomicUsize::new(0);
-        Self { filter: Mutex::new(filter), is_open, is_introduced, answered }
+        let (is_at_work, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { filter: Mutex::new(filter), is_open, is_introduced, is_at_work, answered }
+    }
+
+    /// Lets the filter work.
+    ///
+    /// # Errors
+    /// If it has panicked before.
+    pub(super) fn work<R>(
+        &self,
+        filter: &mut FilterGuard<'_>,
+        f: impl FnOnce(&mut dyn Filter) -> R,
+    ) -> io::Result<R> {
+        if self.is_at_work.swap(true, Relaxed) {
+            return Err(io::Error::other("the filter of the connection has panicked"));
+        }
+        let result = f(&mut ***filter);
+        self.is_at_work.store(false, Relaxed);
+        Ok(result)
     }
 
     /// Notes answers that are about to be queued; says whether these are too many: the peer asks for

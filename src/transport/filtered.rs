@@ -10,9 +10,10 @@ use std::os::fd::RawFd;
 use super::filter::Filtered;
 use super::write_queue::CopyOf;
 use super::{
-    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Report,
-    Schedule, Source, Stream,
+    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Received,
+    Report, Schedule, Source, Stream,
 };
+use crate::config;
 use crate::sync::Mutex;
 use crate::sys::socket::Channel;
 
@@ -34,6 +35,8 @@ pub struct Passed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Wrote {
+    /// Bytes of the data that are on their way; none before the connection is open.
+    pub taken: usize,
     /// Bytes that the kernel took.
     pub sent: usize,
     /// Something was queued.
@@ -105,6 +108,7 @@ impl<B: CopyOf> Stream<B> {
         let Some(filtered) = self.filter.as_deref() else { return Passed::default() };
         passage.memory();
         let Passage { memory, plaintext, ciphertext } = passage;
+        plaintext.clear();
         ciphertext.clear();
         // What waits for the rest of it changes by reading alone, for which there is one claim: so the lock
         // need not be held during the call.
@@ -115,18 +119,20 @@ impl<B: CopyOf> Stream<B> {
             Err(error) => return Passed { last: Some(Ahead::Failed(error)), ..Passed::default() },
         };
         let mut filter = lock(filtered.filter());
-        let mut last = if bytes == 0 {
-            Some(filter.receive_end().map_or_else(Ahead::Failed, |()| Ahead::End))
-        } else {
-            match filter.receive(&mut memory[..start + bytes], plaintext, ciphertext) {
-                Ok(received) => {
-                    if received.is_open {
-                        filtered.open(&filter);
-                    }
-                    received.is_end.then_some(Ahead::End)
-                }
-                Err(error) => Some(Ahead::Failed(error)),
+        let received = filtered.work(&mut filter, |filter| {
+            if bytes == 0 {
+                return filter.receive_end().map(|()| Received { is_open: false, is_end: true });
             }
+            filter.receive(&mut memory[..start + bytes], plaintext, ciphertext)
+        });
+        let mut last = match received.flatten() {
+            Ok(received) => {
+                if received.is_open {
+                    filtered.open(&filter);
+                }
+                received.is_end.then_some(Ahead::End)
+            }
+            Err(error) => Some(Ahead::Failed(error)),
         };
         let answers = !ciphertext.is_empty();
         if answers {
@@ -149,31 +155,33 @@ impl<B: CopyOf> Stream<B> {
         report: &mut Report,
     ) {
         let was_open = filtered.is_open();
+        let began = report.bytes_in;
         let more = Passage::with(|passage| {
-            loop {
-                if self.ahead.room() == 0 {
-                    break true;
-                }
+            // Records without data take no room: the bytes that are read are bounded as well.
+            while self.ahead.room() > 0
+                && report.bytes_in - began < config::JOB_BUDGET as u64
+                && !self.state().bits().is_read_closed()
+            {
                 let passed = self.read_through(&claim, passage, Mutex::lock);
                 report.bytes_in += passed.bytes as u64;
                 if !passage.plaintext.is_empty() {
                     self.ahead.push_data(&claim, &passage.plaintext, self.state());
                     passage.plaintext.clear();
                 }
-                if passed.answers
-                    && let Some(claim) = self.state().claim_write()
-                {
-                    self.flush_ahead(claim, job_context, report);
-                }
                 if let Some(last) = passed.last {
                     self.ahead.push(&claim, last, self.state());
-                    break false;
+                    return false;
                 }
                 if !passed.more {
-                    break false;
+                    return false;
                 }
             }
+            true
         });
+        // Not before: whoever panics while it reads leaves nobody told, and nothing to tell.
+        if let Some(claim) = self.state().claim_write() {
+            self.flush_ahead(claim, job_context, report);
+        }
         if !was_open && filtered.is_open() {
             // Even if no data came with it, the protocol is to know.
             report.tell_owner |= self.state().note_news() == Schedule::Needed;
@@ -181,29 +189,35 @@ impl<B: CopyOf> Stream<B> {
         report.tell_owner |= claim.release(more) == Schedule::Needed;
     }
 
-    /// Sends data through the filter: at once what the kernel takes, unless others wait or `queues`; the rest is
-    /// queued. Owner only.
+    /// Sends the beginning of `data` through the filter, as much as one piece takes: at once what the kernel takes,
+    /// unless others wait or `queues`; the rest is queued. Owner only. Between two pieces the lock is to be given
+    /// back.
     ///
     /// # Errors
-    /// Those of the kernel, and of the filter.
+    /// Those of the kernel, and of the filter, after which the connection is to be ended.
     pub fn write_through(
         &self,
         filter: &mut FilterGuard<'_>,
-        mut data: &[u8],
+        data: &[u8],
         queues: bool,
         ciphertext: &mut Ciphertext,
     ) -> io::Result<Wrote> {
-        let mut wrote = Wrote::default();
-        while !data.is_empty() {
-            ciphertext.clear();
-            let taken = filter.send(data, ciphertext)?;
-            if taken == 0 {
-                break;
-            }
-            data = &data[taken..];
-            self.send_records(filter, queues, ciphertext, &mut wrote)?;
+        ciphertext.clear();
+        let taken = self.work(filter, |filter| filter.send(data, ciphertext)).flatten();
+        // Also what says to the peer why it goes no further.
+        let wrote = self.send_records(filter, queues, ciphertext)?;
+        taken.map(|taken| Wrote { taken, ..wrote })
+    }
+
+    fn work<R>(
+        &self,
+        filter: &mut FilterGuard<'_>,
+        f: impl FnOnce(&mut dyn Filter) -> R,
+    ) -> io::Result<R> {
+        match &self.filter {
+            Some(filtered) => filtered.work(filter, f),
+            None => Ok(f(&mut ***filter)),
         }
-        Ok(wrote)
     }
 
     /// Says through the filter that no more is sent, behind all that was. Owner only. Says also whether the peer
@@ -216,10 +230,9 @@ impl<B: CopyOf> Stream<B> {
         filter: &mut FilterGuard<'_>,
         ciphertext: &mut Ciphertext,
     ) -> io::Result<(Wrote, bool)> {
-        let mut wrote = Wrote::default();
         ciphertext.clear();
-        filter.close(ciphertext);
-        self.send_records(filter, false, ciphertext, &mut wrote)?;
+        self.work(filter, |filter| filter.close(ciphertext))?;
+        let wrote = self.send_records(filter, false, ciphertext)?;
         Ok((wrote, filter.is_peer_closed()))
     }
 
@@ -229,11 +242,10 @@ impl<B: CopyOf> Stream<B> {
         _: &FilterGuard<'_>,
         queues: bool,
         ciphertext: &Ciphertext,
-        wrote: &mut Wrote,
-    ) -> io::Result<()> {
+    ) -> io::Result<Wrote> {
         let records = ciphertext.bytes();
         if records.is_empty() {
-            return Ok(());
+            return Ok(Wrote::default());
         }
         // Nothing comes into the queue without the lock: if it is empty, nobody else writes.
         let sent = if queues || self.state().bits().is_queued() {
@@ -245,12 +257,11 @@ impl<B: CopyOf> Stream<B> {
                 Err(error) => return Err(error),
             }
         };
-        wrote.sent += sent;
-        if sent < records.len() {
-            wrote.queued = true;
+        let queued = sent < records.len();
+        if queued {
             self.append(B::copy_of(&records[sent..]));
         }
-        Ok(())
+        Ok(Wrote { taken: 0, sent, queued })
     }
 }
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 import errno
 import ssl
 import time
+import warnings
+import weakref
 from asyncio import constants, sslproto
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import asyncio
     import contextvars
     import socket
+    from collections.abc import Callable
 
     from .._core import StreamCore
     from .loop_base import LoopBase
@@ -177,8 +180,11 @@ class TLSTransport(StreamTransport):
         if self._loop.get_debug():
             logger.debug("%r starts SSL handshake", self)
             self._began = time.monotonic()
-        timeout = self._parameters.handshake_timeout
-        self._timer = self._loop.call_later(timeout, self._handshake_timed_out)
+        self._set_timer(self._parameters.handshake_timeout, TLSTransport._handshake_timed_out)
+
+    def _set_timer(self, timeout: float, call: Callable[[TLSTransport], None]) -> None:
+        # Weakly: whoever closes the loop frees the transport with it.
+        self._timer = self._loop.call_later(timeout, _call, weakref.ref(self), call)
 
     def _handshake_timed_out(self) -> None:
         timeout = self._parameters.handshake_timeout
@@ -203,8 +209,11 @@ class TLSTransport(StreamTransport):
             logger.debug("%r: SSL handshake took %.1f ms", self, took)
         try:
             self._protocol.connection_made(self)
-        finally:
+        except SystemExit, KeyboardInterrupt:  # the connection goes on
             self._wake_waiter()
+            raise
+        # Of any other exception whoever waits hears when the connection is lost.
+        self._wake_waiter()
 
     def _read_end(self) -> None:
         if not self._core.introduced:
@@ -267,32 +276,37 @@ class TLSTransport(StreamTransport):
             return
         if is_peer_closed or self._has_peer_ended:
             self._end()
-        elif self._timer is None and not self._core.lost:
-            timeout = self._parameters.shutdown_timeout
-            self._timer = self._loop.call_later(timeout, self._shutdown_timed_out)
+        else:
+            self._limit_shutdown()
 
     def _end(self) -> None:
-        self._cancel_timer()
         if self._core.close(self._loop):
             self._lose_soon(None)
+        else:
+            # A peer that does not read what is queued is not waited for for ever.
+            self._limit_shutdown()
+
+    def _limit_shutdown(self) -> None:
+        if self._timer is None and not self._core.lost:
+            timeout = self._parameters.shutdown_timeout
+            self._set_timer(timeout, TLSTransport._shutdown_timed_out)
 
     def _shutdown_timed_out(self) -> None:
         self._force_close(TimeoutError("SSL shutdown timed out"))
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_timer()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(_reset() if exc is None else exc)
         if not self._core.introduced:
-            self._give_up(exc)
+            self._give_up(exc, is_accepted=waiter is None)
         super()._call_connection_lost(exc)
 
-    def _give_up(self, exc: BaseException | None) -> None:
-        """Tell who waits for the connection that there is none; the protocol never hears of it."""
+    def _give_up(self, exc: BaseException | None, is_accepted: bool) -> None:
+        """Let the protocol never hear of the connection."""
         protocol, self._protocol = self._protocol, None
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            if not waiter.done():
-                waiter.set_exception(_reset() if exc is None else exc)
-        elif exc is not None and self._loop.get_debug():
+        if is_accepted and exc is not None and self._loop.get_debug():
             self._loop.call_exception_handler(
                 {
                     "message": "Error on transport creation for incoming connection",
@@ -301,6 +315,14 @@ class TLSTransport(StreamTransport):
                     "protocol": protocol,
                 }
             )
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        core = getattr(self, "_core", None)
+        if core is not None and not core.introduced:
+            # The loop was closed before the handshake was finished: nobody could have closed it.
+            super().__del__(_say_nothing)
+        else:
+            super().__del__(_warn)
 
     # -- asyncio.Transport -----------------------------------------------------------------------
 
@@ -364,6 +386,16 @@ class TLSTransport(StreamTransport):
     def get_read_buffer_size(self) -> int:
         """Return how many bytes are decrypted that the protocol has not been given. Any thread."""
         return self._core.ahead
+
+
+def _call(ref: weakref.ref[TLSTransport], call: Callable[[TLSTransport], None]) -> None:
+    transport = ref()
+    if transport is not None:
+        call(transport)
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _reset() -> ConnectionResetError:

@@ -3,8 +3,6 @@
 //! In: the native half of a transport that is about to begin, settings. Out: one whose bytes pass a session, and what
 //! that says of itself. The transport reads, writes and ends (`src/py/transport`).
 
-use std::sync::Arc;
-
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -13,11 +11,8 @@ use pyo3::types::PyTuple;
 use super::tls_info::{self, Known};
 use super::tls_settings::TlsSettings;
 use crate::py::cpython::alloc;
-use crate::py::cpython::attach::lock_attached;
-use crate::py::cpython::payload::Payload;
 use crate::py::transport::stream::StreamCore;
 use crate::tls::TlsFilter;
-use crate::transport::Stream;
 
 /// The native half of a transport with TLS, in place of `core`, which has not been registered. `None` if a client's
 /// `server_hostname` is one that rustls does not know as a name or an address. `holder`: the object that closes the
@@ -41,7 +36,7 @@ pub(crate) fn secured(
 /// is the transport's.
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSStreamInfo")]
 pub(crate) struct TlsStreamInfo {
-    stream: Arc<Stream<Payload>>,
+    core: Py<StreamCore>,
     context: Py<PyAny>,
     server_hostname: Option<Py<PyAny>>,
     server_side: bool,
@@ -49,7 +44,7 @@ pub(crate) struct TlsStreamInfo {
 
 impl TlsStreamInfo {
     fn known(&self, py: Python<'_>) -> PyResult<Known> {
-        let filter = self.stream.filter().map(|filter| lock_attached(py, filter));
+        let filter = self.core.get().filter(py);
         let known = filter.as_ref().and_then(|filter| {
             let filter: &TlsFilter = filter.as_any().downcast_ref()?;
             Some(Known::of(filter.session()))
@@ -76,7 +71,7 @@ impl TlsStreamInfo {
         server_hostname: Option<Py<PyAny>>,
         server_side: bool,
     ) -> Self {
-        Self { stream: Arc::clone(&core.get().stream), context, server_hostname, server_side }
+        Self { core: core.clone().unbind(), context, server_hostname, server_side }
     }
 
     #[getter]
@@ -180,6 +175,7 @@ impl TlsStreamInfo {
 
     // There is no `__clear__`: nothing of these leads back here, but for a program's own attributes.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.core)?;
         visit.call(&self.context)?;
         visit.call(&self.server_hostname)
     }

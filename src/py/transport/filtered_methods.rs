@@ -16,7 +16,7 @@ use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::payload::{Borrowed, bytes_of};
 use crate::py::event_loop::core::LoopCore;
-use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice};
+use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice, Wrote};
 
 /// Adds `write` through a filter to a class of transports that all have one.
 ///
@@ -110,31 +110,55 @@ fn write_bytes(
         WriteChoice::Nothing => return Ok(none()),
         WriteChoice::Refuse(refusal) => return refuse(py, slf, refusal),
     };
-    let Some(filter) = stream.filter() else {
-        return Err(alloc::runtime_error(py, "the transport has no filter"));
-    };
+    if !stream.is_open() {
+        return refuse(py, slf, Refusal::Dropped);
+    }
     let was_queued = stream.state().bits().is_queued();
-    let wrote = Passage::with(|passage| {
-        let mut filter = lock_attached(py, filter);
-        stream.write_through(&mut filter, data, helped, &mut passage.ciphertext)
-    });
+    let wrote = write_pieces(py, core, data, helped);
+    let (Ok(Wrote { sent, .. }) | Err((Wrote { sent, .. }, _))) = &wrote;
+    event_loop.metrics().bytes_out.add(*sent as u64);
     match wrote {
-        Ok(wrote) => {
-            event_loop.metrics().bytes_out.add(wrote.sent as u64);
-            match (wrote.queued, helped) {
-                (false, _) => Ok(none()),
-                (true, true) => leave_queued(py, slf, core, loop_, was_queued),
-                (true, false) => send_queued(py, slf, core, loop_),
-            }
-        }
-        Err(error) if error.raw_os_error().is_some() => {
+        Ok(Wrote { queued: false, .. }) => Ok(none()),
+        Ok(_) if helped => leave_queued(py, slf, core, loop_, was_queued),
+        Ok(_) => send_queued(py, slf, core, loop_),
+        Err((_, error)) => {
             // SAFETY: `slf` is alive during the call.
             let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
             write_failed(&transport, &error).map(|()| none())
         }
-        // The connection has failed: the turn that says so is on its way.
-        Err(_) => refuse(py, slf, Refusal::Dropped),
     }
+}
+
+/// Writes all of the data, piece by piece. In between the lock is free for who reads.
+fn write_pieces(
+    py: Python<'_>,
+    core: &StreamCore,
+    mut data: &[u8],
+    helped: bool,
+) -> Result<Wrote, (Wrote, std::io::Error)> {
+    let stream = &core.stream;
+    let mut all = Wrote::default();
+    while let Some(filter) = stream.filter()
+        && !data.is_empty()
+    {
+        let wrote = Passage::with(|passage| {
+            let mut filter = lock_attached(py, filter);
+            stream.write_through(&mut filter, data, helped, &mut passage.ciphertext)
+        });
+        match wrote {
+            Ok(wrote) => {
+                data = &data[wrote.taken..];
+                all.taken += wrote.taken;
+                all.sent += wrote.sent;
+                all.queued |= wrote.queued;
+                if wrote.taken == 0 {
+                    break;
+                }
+            }
+            Err(error) => return Err((all, error)),
+        }
+    }
+    Ok(all)
 }
 
 /// Says that no more is sent, and lets what comes be dropped from now on. `None` if the transport is closing
@@ -152,12 +176,18 @@ pub(super) fn shut(
     if !core.link().ending().shut() {
         return Ok(None);
     }
+    if stream.state().bits().is_dead() {
+        // In a forked child: the keys are the parent's, and so is the last word.
+        return Ok(Some(true));
+    }
     let shut = Passage::with(|passage| {
         let mut filter = lock_attached(py, filter);
         stream.shut_through(&mut filter, &mut passage.ciphertext)
     });
-    // After one that fails, reading tells, or the peer's silence.
-    let Ok((wrote, is_peer_closed)) = shut else { return Ok(Some(false)) };
+    let (wrote, is_peer_closed) = match shut {
+        Ok(shut) => shut,
+        Err(error) => return write_failed(slf, &error).map(|()| None),
+    };
     loop_.get().event_loop.metrics().bytes_out.add(wrote.sent as u64);
     if wrote.queued {
         send_queued(py, slf.as_ptr(), core, loop_)?;

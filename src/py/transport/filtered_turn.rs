@@ -3,6 +3,8 @@
 //! As that of any stream, with two differences. The protocol is introduced when the filter has opened the connection, in
 //! whichever thread that was; and what was read is delivered as what another thread has read ahead.
 
+use std::collections::VecDeque;
+
 use pyo3::prelude::*;
 
 use super::layout::{fatal_error, in_its_context};
@@ -45,11 +47,17 @@ fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>) -> PyResult<()> {
         let (passed, plaintext) = read_once(turn, &claim);
         metrics.bytes_in.add(passed.bytes as u64);
         claim.release_in_turn(passed.more && passed.last.is_none());
-        if passed.last.is_some() && passed.answers {
-            // It says to the peer why the connection ends.
-            turn.write(false)?;
-        }
-        let delivered = introduce(turn).and_then(|()| deliver(turn, &plaintext, passed.last));
+        let is_failure = matches!(passed.last, Some(Ahead::Failed(_)));
+        // It says to the peer why the connection ends.
+        let said = if is_failure && passed.answers { turn.write(false) } else { Ok(()) };
+        let delivered = match both(turn.transport.py(), said, introduce(turn)) {
+            Ok(()) => deliver(turn, &plaintext, passed.last),
+            Err(error) => {
+                // The program may go on: nothing is lost.
+                put_back(turn, &plaintext, passed.last);
+                Err(error)
+            }
+        };
         Passage::give_back(plaintext);
         delivered?;
         let goes_on = passed.more.then(|| stream.state().claim_read_in_turn()).flatten();
@@ -120,17 +128,23 @@ fn deliver(turn: &Turn<'_, '_>, plaintext: &[u8], last: Option<Ahead>) -> PyResu
     if !plaintext.is_empty() && !state.bits().is_paused() && !state.bits().is_read_closed() {
         (rest, result) = turn.deliver(plaintext);
     }
-    if state.bits().is_read_closed() || (rest.is_empty() && last.is_none()) {
-        return result;
-    }
     // The protocol has paused, or it is not the data's turn yet.
-    let mut waiting = std::collections::VecDeque::new();
+    put_back(turn, rest, last);
+    if result.is_err() { result } else { deliver_ahead(turn) }
+}
+
+/// Lets what was read wait for another turn.
+fn put_back(turn: &Turn<'_, '_>, rest: &[u8], last: Option<Ahead>) {
+    let stream = &turn.core.stream;
+    if stream.state().bits().is_read_closed() || (rest.is_empty() && last.is_none()) {
+        return;
+    }
+    let mut waiting = VecDeque::new();
     if !rest.is_empty() {
         waiting.push_back(Ahead::Data(rest.to_vec()));
     }
     waiting.extend(last);
-    turn.core.stream.put_back_ahead(waiting);
-    if result.is_err() { result } else { deliver_ahead(turn) }
+    stream.put_back_ahead(waiting);
 }
 
 fn deliver_ahead(turn: &Turn<'_, '_>) -> PyResult<()> {

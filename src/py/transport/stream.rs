@@ -23,7 +23,8 @@ use crate::sys::address::SocketAddress;
 use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
 use crate::transport::{
-    Abort, Ciphertext, Close, Connection, Drained, Filter, Input, Link, Port, Source, Stream,
+    Abort, Ciphertext, Close, Connection, Drained, Filter, FilterGuard, Input, Link, Port, Source,
+    Stream,
 };
 
 /// The native half of a stream transport. Use `loop_pool.EventLoop`.
@@ -218,7 +219,7 @@ impl StreamCore {
     /// Of one with a filter: whether the peer has said that it sends no more.
     #[getter]
     fn peer_closed(&self, py: Python<'_>) -> bool {
-        self.stream.filter().is_some_and(|filter| lock_attached(py, filter).is_peer_closed())
+        self.filter(py).is_some_and(|filter| filter.is_peer_closed())
     }
 
     /// Whether the protocol knows of the connection, as far as a filter decides that.
@@ -331,6 +332,16 @@ impl StreamCore {
             accepted: Mutex::new(accepted),
             holder: Holder::default(),
         }
+    }
+
+    /// The filter, locked. `None`: there is none, or in a forked child, whoever had it locked is a thread of
+    /// the parent's.
+    pub(crate) fn filter(&self, py: Python<'_>) -> Option<FilterGuard<'_>> {
+        let filter = self.stream.filter()?;
+        if self.stream.state().bits().is_dead() {
+            return filter.try_lock();
+        }
+        Some(lock_attached(py, filter))
     }
 
     /// One with a filter, in place of `plain`, which has not been registered, and is of no use any more.

@@ -405,7 +405,7 @@ impl<'a> Turn<'a, '_> {
             rest = &rest[count..];
             let updated = self.updated(count);
             let bits = self.core.stream.state().bits();
-            if bits.is_read_closed() {
+            if bits.is_read_closed() || self.core.link().ending().is_shut() {
                 return (&[], updated);
             }
             if bits.is_paused() || updated.is_err() {

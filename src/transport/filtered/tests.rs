@@ -63,7 +63,10 @@ impl Pair {
 
     fn write(&mut self, data: &[u8]) -> io::Result<Wrote> {
         let mut filter = self.stream.filter().unwrap().lock();
-        self.stream.write_through(&mut filter, data, false, &mut self.passage.ciphertext)
+        let ciphertext = &mut self.passage.ciphertext;
+        let wrote = self.stream.write_through(&mut filter, data, false, ciphertext)?;
+        assert_eq!(wrote.taken, data.len());
+        Ok(wrote)
     }
 
     fn flush(&self) {

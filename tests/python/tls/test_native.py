@@ -26,6 +26,7 @@ from ..support import (
     Recorder,
     Threads,
     certificate,
+    check_script,
     eventually,
     run_main,
     turns,
@@ -348,6 +349,135 @@ def test_a_call_of_another_thread_is_handed_on(loop: Loop) -> None:
             peer.sock.close()
 
     run_main(loop, main())
+
+
+def test_a_peer_that_has_closed_and_does_not_read_is_given_up(loop: Loop) -> None:
+    async def main() -> None:
+        async with Server(ssl_shutdown_timeout=0.1) as server:
+            transport, protocol, peer = await server.shaken()
+            transport.write(bytes(30_000_000))
+            await peer.send(peer.close_notify())
+            assert isinstance(await protocol.ended(), TimeoutError)
+            peer.sock.close()
+
+    run_main(loop, main())
+
+
+def test_who_waits_hears_what_connection_made_raises(loop: Loop) -> None:
+    async def main() -> None:
+        async with Server() as server:
+            context = tls.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            raises = Recorder(connection_made=lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await loop.create_connection(lambda: raises, *server.address, ssl=context)
+            assert isinstance(await raises.ended(), ZeroDivisionError)
+
+    loop.set_exception_handler(lambda *_: None)
+    run_main(loop, main())
+
+
+def test_what_ends_the_program_in_connection_made_loses_no_data(loop: Loop) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def begin() -> tuple[Server, Peer]:
+        server = await Server(lambda: Recorder(connection_made=interrupt)).__aenter__()
+        peer = await server.peer()
+        sending = asyncio.ensure_future(peer.shake_and_send(b"not lost"))
+        sending.add_done_callback(lambda _: None)
+        return server, peer
+
+    async def end(server: Server, peer: Peer) -> None:
+        await server.protocols[0].got(8)
+        peer.sock.close()
+        await server.__aexit__()
+
+    server, peer = run_main(loop, begin())
+    with pytest.raises(KeyboardInterrupt):
+        run_main(loop, asyncio.sleep(HANG))
+    run_main(loop, end(server, peer))
+
+
+def test_a_loop_that_is_closed_in_a_handshake_closes_the_connection() -> None:
+    loop = loop_pool.new_event_loop()
+
+    async def main() -> tuple[Any, Peer]:
+        server = await Server().__aenter__()
+        peer = await server.peer()
+        return server, peer
+
+    gc.disable()
+    try:
+        server, peer = loop.run_until_complete(main())
+        server.server.close()
+        server.protocols.clear()
+        loop.close()
+        with peer.sock:
+            peer.sock.settimeout(HANG)
+            assert peer.sock.recv(1) == b""
+    finally:
+        gc.enable()
+
+
+def test_a_buffer_is_not_filled_after_a_close(loop: Loop) -> None:
+    async def main() -> None:
+        def make() -> BufferedRecorder:
+            protocol = BufferedRecorder(4)
+            protocol.hooks["buffer_updated"] = lambda _: protocol.transport.close()
+            return protocol
+
+        async with Server(make) as server:
+            _, protocol, peer = await server.shaken()
+            await peer.send(peer.seal(b"much more than fits"))
+            await peer.read_end()
+            assert protocol.count("buffer_updated") == 1
+            await peer.send(peer.close_notify())
+            assert await protocol.ended() is None
+            peer.sock.close()
+
+    run_main(loop, main())
+
+
+def test_a_forked_child_says_nothing_on_the_parents_connections() -> None:
+    check_script(
+        """
+        import asyncio, os, socket, ssl, sys
+        import loop_pool
+        from loop_pool import tls
+
+        async def main():
+            server_side = tls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server_side.load_cert_chain(CERTIFICATE)
+            made = asyncio.get_running_loop().create_future()
+
+            class Protocol(asyncio.Protocol):
+                def connection_made(self, transport):
+                    made.set_result(transport)
+
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(Protocol, "127.0.0.1", 0, ssl=server_side)
+            client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+            sock = socket.create_connection(server.sockets[0].getsockname())
+            connection = await asyncio.to_thread(client.wrap_socket, sock)
+            transport = await made
+            pid = os.fork()
+            if pid == 0:
+                transport.write(b"from the child")
+                transport.close()
+                transport.get_extra_info("cipher")
+                os._exit(0)
+            assert await asyncio.to_thread(os.waitpid, pid, 0) == (pid, 0)
+            transport.write(b"still here")
+            assert await asyncio.to_thread(connection.recv, 100) == b"still here"
+            transport.abort()
+            connection.close()
+            server.close()
+
+        loop_pool.run(main(), loops=1)
+        """.replace("CERTIFICATE", repr(str(certificate("keycertecc.pem"))))
+    )
 
 
 @pytest.mark.parametrize("state", ["handshake", "open", "closed"])
