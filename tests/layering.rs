@@ -45,6 +45,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("mio", "reactor"),
     ("slab", "reactor"),
     ("rustls", "tls"),
+    ("aws_lc_sys", "tls"),
     ("rcgen", "tls"),
     ("crossbeam_deque", "scheduler"),
     ("num_cpus", "pool"),

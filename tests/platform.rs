@@ -1,4 +1,4 @@
-//! Which platforms the crate is built for: the build script says it.
+//! What the crate is built for, and with.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,4 +27,12 @@ fn a_platform_of_other_than_64_bits_is_refused_with_one_sentence() {
     assert_eq!(errors("64"), 0);
     assert_eq!(errors("32"), 1);
     assert!(printed("32").contains("loop_pool needs a 64-bit platform"));
+}
+
+#[test]
+fn there_is_one_aws_lc_in_the_program() {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock"));
+    let lock = lock.expect("it is kept");
+    // rustls has it by aws-lc-rs, and we name it ourselves.
+    assert_eq!(lock.matches("name = \"aws-lc-sys\"").count(), 1);
 }

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::verify::SelfSigned;
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
 /// Why a connection cannot go on. The same is said of it from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +94,7 @@ impl std::error::Error for Failure {}
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::InvalidCertificate(why) => Self::Certificate(why.into()),
+            Error::InvalidCertificate(why) => Self::Certificate((&why).into()),
             Error::NoCertificatesPresented => Self::NoCertificate,
             Error::AlertReceived(alert) => Self::Alert(alert.into()),
             Error::InvalidMessage(
@@ -120,40 +119,6 @@ impl From<Error> for Failure {
             | Error::Other(_) => Self::Internal(error.to_string()),
             error => Self::Protocol(error.to_string()),
         }
-    }
-}
-
-impl From<CertificateError> for CertificateFailure {
-    fn from(error: CertificateError) -> Self {
-        use CertificateError as E;
-        let (code, message) = match &error {
-            E::Expired | E::ExpiredContext { .. } => (10, "certificate has expired"),
-            E::NotValidYet | E::NotValidYetContext { .. } => (9, "certificate is not yet valid"),
-            E::Revoked => (23, "certificate revoked"),
-            E::UnknownRevocationStatus => (3, "unable to get certificate CRL"),
-            E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
-                (12, "CRL has expired")
-            }
-            E::UnknownIssuer => (20, "unable to get local issuer certificate"),
-            E::BadSignature => (7, "certificate signature failure"),
-            E::UnhandledCriticalExtension => (34, "unhandled critical extension"),
-            E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
-                (26, "unsuitable certificate purpose")
-            }
-            E::NotValidForNameContext { expected, .. } => {
-                let host = expected.to_str();
-                let (code, what) = match expected {
-                    rustls::pki_types::ServerName::IpAddress(_) => (64, "IP address"),
-                    _ => (62, "Hostname"),
-                };
-                let message = format!("{what} mismatch, certificate is not valid for '{host}'.");
-                return Self { code, message };
-            }
-            E::NotValidForName => (62, "hostname mismatch"),
-            E::Other(why) if why.0.is::<SelfSigned>() => (18, "self-signed certificate"),
-            _ => return Self { code: 1, message: error.to_string() },
-        };
-        Self { code, message: message.to_owned() }
     }
 }
 

@@ -1,17 +1,17 @@
 //! Certificates and keys, out of PEM.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::provider::provider;
 use super::settings_error::{NotNative, SettingsError};
+use super::x509::{self, Store};
 
 /// A certificate with those that lead from it to a root, and its private key.
 #[derive(Clone, Debug)]
@@ -45,9 +45,26 @@ impl Identity {
             Err(error) => Err(SettingsError::Invalid(error.to_string())),
         }
     }
+
+    /// The same, if its chain has more than one certificate; else with the chain that OpenSSL would send: what the
+    /// store has above it.
+    pub(super) fn completed(self, store: &Store) -> Self {
+        let CertifiedKey { cert, key, .. } = &*self.0;
+        let [own] = &cert[..] else { return self };
+        let chain: Vec<_> = x509::complete(store, own, UnixTime::now())
+            .into_iter()
+            .map(CertificateDer::from)
+            .collect();
+        // One that is trusted itself has no more, and one that AWS-LC does not read has none.
+        if chain.len() < 2 {
+            self
+        } else {
+            Self(Arc::new(CertifiedKey::new(chain, Arc::clone(key))))
+        }
+    }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| SettingsError::Invalid(format!("certificate: {error}")))
@@ -57,78 +74,6 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SettingsErro
 fn is_encrypted(pem: &[u8]) -> bool {
     let says = |what: &[u8]| pem.windows(what.len()).any(|window| window == what);
     says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED")
-}
-
-/// The certificates that are trusted: of authorities, and of single servers and clients. And the authorities' lists
-/// of certificates that are not any more.
-#[derive(Clone, Debug)]
-pub struct Roots {
-    pub(super) store: RootCertStore,
-    /// The same ones, as they are.
-    all: HashSet<Vec<u8>>,
-    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
-    pub(super) check: RevocationCheck,
-}
-
-/// Which certificates of a chain must not be revoked. One that is in no list's domain is refused too, and so
-/// is a list that is out of date.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RevocationCheck {
-    /// None is looked up.
-    #[default]
-    None,
-    /// The peer's own (`VERIFY_CRL_CHECK_LEAF`).
-    Leaf,
-    /// All but the root's (`VERIFY_CRL_CHECK_CHAIN`).
-    Chain,
-}
-
-impl Default for Roots {
-    /// None.
-    fn default() -> Self {
-        let (revoked, check) = (Vec::new(), RevocationCheck::None);
-        Self { store: RootCertStore::empty(), all: HashSet::new(), revoked, check }
-    }
-}
-
-impl Roots {
-    /// Trusts all certificates in the contents of a PEM file. Those that rustls cannot read are left out,
-    /// as is usual for the stores of operating systems. Returns how many were added.
-    ///
-    /// # Errors
-    /// If it is no PEM.
-    pub fn add_pem(&mut self, pem: &[u8]) -> Result<usize, SettingsError> {
-        let before = self.store.len();
-        for certificate in certificates(pem)? {
-            if self.store.add(certificate.clone()).is_ok() {
-                self.all.insert(certificate.to_vec());
-            }
-        }
-        Ok(self.store.len() - before)
-    }
-
-    /// Adds all lists of revoked certificates in the contents of a PEM file. Returns how many there were.
-    ///
-    /// # Errors
-    /// If it is no PEM.
-    pub fn add_revoked_pem(&mut self, pem: &[u8]) -> Result<usize, SettingsError> {
-        let before = self.revoked.len();
-        for list in CertificateRevocationListDer::pem_slice_iter(pem) {
-            let list = list.map_err(|error| SettingsError::Invalid(format!("CRL: {error}")))?;
-            self.revoked.push(list);
-        }
-        Ok(self.revoked.len() - before)
-    }
-
-    /// Says which certificates are looked up in these lists.
-    pub fn check_revoked(&mut self, check: RevocationCheck) {
-        self.check = check;
-    }
-
-    /// Whether this very certificate is trusted.
-    pub(super) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
-        self.all.contains(certificate.as_ref())
-    }
 }
 
 /// Chooses a server's certificate by the name that the client asks for.

@@ -15,19 +15,24 @@ mod key_log;
 mod negotiated;
 mod options;
 mod provider;
+mod refusal;
+mod roots;
 mod session;
 mod settings;
 mod settings_error;
 mod verify;
+mod x509;
 
 pub use failure::{CertificateFailure, Failure};
 pub use filter::TlsFilter;
-pub use identity::{Identity, RevocationCheck, Roots};
+pub use identity::Identity;
 pub use negotiated::{Cipher, Negotiated};
 pub use options::{ClientOptions, Clients, Common, ServerOptions, Servers, Version};
+pub use roots::Roots;
 pub use session::{MIN_SCRATCH, Received, Session, WRITE_LIMIT};
 pub use settings::{ClientSettings, ServerSettings};
 pub use settings_error::{NotNative, SettingsError};
+pub use x509::{RevocationCheck, Rules};
 
 pub use crate::transport::Ciphertext;
 

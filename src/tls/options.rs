@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::identity::{Identity, Roots};
+use super::identity::Identity;
+use super::roots::Roots;
 
 /// A version of TLS, or of what came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +69,7 @@ pub struct ServerOptions {
     /// Which clients are accepted.
     pub clients: Clients,
     /// How many tickets a client of TLS 1.3 gets, each for one other session; 0: sessions are not resumed,
-    /// in TLS 1.2 neither.
+    /// in TLS 1.2 neither. They are not if clients are verified.
     pub tickets: usize,
 }
 
@@ -101,7 +102,7 @@ pub struct ClientOptions {
     pub servers: Servers,
     /// The certificate for servers that ask for one.
     pub identity: Option<Identity>,
-    /// How many servers' sessions are remembered, to be resumed; 0: none.
+    /// How many servers' sessions are remembered, to be resumed; 0: none. None are if servers are verified.
     pub sessions: usize,
 }
 

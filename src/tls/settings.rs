@@ -14,10 +14,11 @@ use super::options::{ClientOptions, Clients, Common, ServerOptions, Servers, Ver
 use super::provider::{provider, ticketer};
 use super::settings_error::{NotNative, SettingsError};
 use super::verify;
+use super::x509::{Purpose, Store};
 
 /// A server's. A ticket that one loop has given is good for all connections with the same settings.
 #[derive(Clone, Debug)]
-pub struct ServerSettings(pub(super) Arc<ServerConfig>);
+pub struct ServerSettings(pub(super) Arc<ServerConfig>, Option<Arc<Store>>);
 
 /// A client's, with the sessions that it remembers.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct ClientSettings {
     pub(super) named: Arc<ClientConfig>,
     /// For servers of which no name is known; `None` if it is to be verified.
     pub(super) nameless: Option<Arc<ClientConfig>>,
+    store: Option<Arc<Store>>,
 }
 
 impl ServerSettings {
@@ -33,17 +35,25 @@ impl ServerSettings {
     /// # Errors
     /// If rustls cannot do what they say, or nobody can.
     pub fn new(options: ServerOptions) -> Result<Self, SettingsError> {
-        let ServerOptions { common, identity, by_name, clients, tickets } = options;
+        let ServerOptions { common, mut identity, by_name, clients, tickets } = options;
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&versions(&common)?)?;
-        let verifier = |roots, is_required| {
-            Ok::<_, SettingsError>(Arc::new(verify::Clients::new(roots, is_required)?))
+        let (store, is_required) = match clients {
+            Clients::All => (None, false),
+            Clients::Verified(roots) => (Some(roots.into_store()), false),
+            Clients::Certified(roots) => (Some(roots.into_store()), true),
         };
-        let builder = match clients {
-            Clients::All => builder.with_no_client_auth(),
-            Clients::Verified(roots) => builder.with_client_cert_verifier(verifier(roots, false)?),
-            Clients::Certified(roots) => builder.with_client_cert_verifier(verifier(roots, true)?),
+        let builder = match &store {
+            None => builder.with_no_client_auth(),
+            Some(store) => {
+                identity = identity.completed(store);
+                let store = Arc::clone(store);
+                let verifier = verify::Clients { store, is_required };
+                builder.with_client_cert_verifier(Arc::new(verifier))
+            }
         };
+        // A session that is resumed is not verified again.
+        let tickets = if store.is_some() { 0 } else { tickets };
         let by_name = by_name.into_iter().map(|(name, one)| (name.to_lowercase(), one)).collect();
         let mut config =
             builder.with_cert_resolver(Arc::new(ByName { default: identity, by_name }));
@@ -56,7 +66,20 @@ impl ServerSettings {
         }
         config.key_log = key_log(&common)?;
         config.alpn_protocols = common.alpn;
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(config), store))
+    }
+
+    /// The chain by which a client with these certificates is verified, from its own to a trusted one, in DER; `None` if
+    /// it is not, or clients are not verified. It is verified again for this, as of now.
+    #[must_use]
+    pub fn verified_chain(&self, certificates: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+        verify::verified_chain(self.1.as_ref()?, certificates, Purpose::Client)
+    }
+
+    /// Whether clients are verified, if they have a certificate.
+    #[must_use]
+    pub fn verifies(&self) -> bool {
+        self.1.is_some()
     }
 }
 
@@ -69,18 +92,24 @@ impl ClientSettings {
         let ClientOptions { common, servers, identity, sessions } = options;
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&versions(&common)?)?;
-        let (roots, checks_name) = match servers {
-            Servers::Named(roots) => (Some(roots), true),
-            Servers::AnyName(roots) => (Some(roots), false),
+        let (store, checks_name) = match servers {
+            Servers::Named(roots) => (Some(roots.into_store()), true),
+            Servers::AnyName(roots) => (Some(roots.into_store()), false),
             Servers::All => (None, false),
         };
-        let verifier = Arc::new(verify::Servers::new(roots, checks_name)?);
+        let verifier = Arc::new(verify::Servers { store: store.clone(), checks_name });
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let identity = identity.map(|identity| match &store {
+            None => identity,
+            Some(store) => identity.completed(store),
+        });
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(Arc::new(Always(identity))),
         };
         config.resumption = match sessions {
+            // A session that is resumed is not verified again.
+            _ if store.is_some() => Resumption::disabled(),
             0 => Resumption::disabled(),
             sessions => Resumption::in_memory_sessions(sessions),
         };
@@ -92,7 +121,20 @@ impl ClientSettings {
             config.resumption = Resumption::disabled();
             Arc::new(config)
         });
-        Ok(Self { named: Arc::new(config), nameless })
+        Ok(Self { named: Arc::new(config), nameless, store })
+    }
+
+    /// The chain by which a server with these certificates is verified, whatever its name. As
+    /// [`ServerSettings::verified_chain`].
+    #[must_use]
+    pub fn verified_chain(&self, certificates: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+        verify::verified_chain(self.store.as_ref()?, certificates, Purpose::Server)
+    }
+
+    /// Whether servers are verified.
+    #[must_use]
+    pub fn verifies(&self) -> bool {
+        self.store.is_some()
     }
 }
 

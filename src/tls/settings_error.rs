@@ -24,10 +24,10 @@ pub enum NotNative {
     EncryptedKey,
     /// The private key is of a kind or a size that is not known; rustls says more.
     Key(String),
-    /// A certificate is to be verified, and no authority is trusted.
-    NoRoots,
-    /// Certificates are to be looked up in lists of revoked ones, and there is none.
-    NoLists,
+    /// A trusted certificate, or a list of revoked ones, is none to AWS-LC.
+    Unreadable,
+    /// Trusted certificates have the same name, and which of them OpenSSL finds first is not known.
+    SameName,
 }
 
 impl fmt::Display for NotNative {
@@ -37,8 +37,10 @@ impl fmt::Display for NotNative {
             Self::Ciphers => f.write_str("rustls takes no list of OpenSSL's ciphers"),
             Self::EncryptedKey => f.write_str("rustls reads no private key that has a password"),
             Self::Key(why) => write!(f, "rustls cannot use this private key: {why}"),
-            Self::NoRoots => f.write_str("rustls verifies nothing without trusted certificates"),
-            Self::NoLists => f.write_str("rustls looks up no certificate without a CRL"),
+            Self::Unreadable => {
+                f.write_str("AWS-LC cannot read a trusted certificate, or a list of revoked ones")
+            }
+            Self::SameName => f.write_str("trusted certificates of several kinds have one name"),
         }
     }
 }

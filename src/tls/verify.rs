@@ -1,121 +1,69 @@
-//! Verification of certificates: webpki's, but for certificates that are trusted themselves.
-//!
-//! OpenSSL accepts a certificate that is among the trusted ones, also if it is an authority's, such as the
-//! self-signed ones that `openssl req -x509` makes; webpki refuses an authority's as that of a server or a
-//! client. What else makes a certificate bad is so for these, too: webpki looks at the time first.
+//! rustls' questions about certificates, answered by [`x509`](super::x509).
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+use rustls::crypto::{
+    verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::identity::{RevocationCheck, Roots};
 use super::provider::provider;
-use super::settings_error::{NotNative, SettingsError};
+use super::refusal::refusal;
+use super::x509::{self, Purpose, Store};
 
-/// A certificate is self-signed, and not among the trusted ones.
-#[derive(Debug)]
-pub(super) struct SelfSigned;
-
-impl fmt::Display for SelfSigned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("self-signed certificate")
-    }
-}
-
-impl std::error::Error for SelfSigned {}
-
-/// What is to be made of webpki's verdict on a certificate.
-fn reviewed<T>(
-    verdict: Result<T, Error>,
-    certificate: &CertificateDer<'_>,
-    roots: &Roots,
-    accepted: impl FnOnce() -> T,
-) -> Result<T, Error> {
-    match verdict {
-        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(why))))
-            if why.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity) =>
-        {
-            if roots.has(certificate) {
-                return Ok(accepted());
-            }
-            Err(unknown_issuer(certificate))
+/// Whether a peer has the key of its certificate: rustls' own check, which is always made.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = &provider().signature_verification_algorithms;
+            verify_tls12_signature(message, cert, signature, algorithms)
         }
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            Err(unknown_issuer(certificate))
-        }
-        verdict => verdict,
-    }
-}
 
-/// The error about a certificate whose authority is not trusted.
-fn unknown_issuer(certificate: &CertificateDer<'_>) -> Error {
-    let is_self_signed = webpki::EndEntityCert::try_from(certificate)
-        .is_ok_and(|certificate| certificate.issuer() == certificate.subject());
-    let error = if is_self_signed {
-        CertificateError::Other(OtherError(Arc::new(SelfSigned)))
-    } else {
-        CertificateError::UnknownIssuer
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            signed_by(message, cert, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            provider().signature_verification_algorithms.supported_schemes()
+        }
     };
-    Error::InvalidCertificate(error)
 }
 
-/// Verifies servers. Whether one has the key of its certificate is always verified.
+/// Verifies a signature of TLS 1.3 by the key in a certificate. Of the certificate, rustls would read more than the key,
+/// by rules of its own. There is no such function for TLS 1.2.
+fn signed_by(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    let Some(key) = x509::public_key(certificate) else {
+        return verify_tls13_signature(message, certificate, signature, algorithms);
+    };
+    let key = SubjectPublicKeyInfoDer::from(key);
+    verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
+}
+
+/// Verifies servers.
 #[derive(Debug)]
 pub(super) struct Servers {
-    /// webpki, and what is trusted; `None` if any certificate will do.
-    trusted: Option<(Arc<WebPkiServerVerifier>, Roots)>,
+    /// What is trusted; `None` if any certificate will do.
+    pub(super) store: Option<Arc<Store>>,
     /// Whether the name in the certificate counts.
-    checks_name: bool,
-}
-
-impl Servers {
-    /// Accepts the servers of these authorities, or all.
-    ///
-    /// # Errors
-    /// If nothing can be verified with these.
-    pub(super) fn new(roots: Option<Roots>, checks_name: bool) -> Result<Self, SettingsError> {
-        let Some(roots) = roots else { return Ok(Self { trusted: None, checks_name }) };
-        let (store, lists) = checked(&roots)?;
-        let builder = WebPkiServerVerifier::builder_with_provider(store, Arc::clone(provider()));
-        let builder = builder.with_crls(lists).enforce_revocation_expiration();
-        let builder = if roots.check == RevocationCheck::Leaf {
-            builder.only_check_end_entity_revocation()
-        } else {
-            builder
-        };
-        let webpki = builder.build().map_err(|error| invalid(&error))?;
-        Ok(Self { trusted: Some((webpki, roots)), checks_name })
-    }
-}
-
-/// What something is verified with: rustls would take no authority for an error, and no list for the wish
-/// to look nothing up.
-fn checked(
-    roots: &Roots,
-) -> Result<(Arc<RootCertStore>, Vec<CertificateRevocationListDer<'static>>), SettingsError> {
-    if roots.store.is_empty() {
-        return Err(NotNative::NoRoots.into());
-    }
-    let lists = match roots.check {
-        RevocationCheck::None => Vec::new(),
-        _ if roots.revoked.is_empty() => return Err(NotNative::NoLists.into()),
-        RevocationCheck::Leaf | RevocationCheck::Chain => roots.revoked.clone(),
-    };
-    Ok((Arc::new(roots.store.clone()), lists))
-}
-
-fn invalid(error: &VerifierBuilderError) -> SettingsError {
-    SettingsError::Invalid(error.to_string())
+    pub(super) checks_name: bool,
 }
 
 impl ServerCertVerifier for Servers {
@@ -124,92 +72,35 @@ impl ServerCertVerifier for Servers {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let accepted = ServerCertVerified::assertion;
-        let Some((webpki, roots)) = &self.trusted else { return Ok(accepted()) };
-        let verdict =
-            webpki.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
-        match verdict {
-            // webpki looks at the name last: all else was found good.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.checks_name => Ok(accepted()),
-            Err(_) => {
-                reviewed(verdict, end_entity, roots, accepted)?;
-                if self.checks_name {
-                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
-                }
-                Ok(accepted())
-            }
-            Ok(verified) => Ok(verified),
-        }
+        let Some(store) = &self.store else { return Ok(ServerCertVerified::assertion()) };
+        let host = self.checks_name.then_some(name);
+        x509::verify(store, end_entity, intermediates, Purpose::Server, host, now)
+            .map(|_| ServerCertVerified::assertion())
+            .map_err(|code| refusal(code, host))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, cert, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
-/// Verifies clients as `inner` does.
+/// Verifies clients, if they have a certificate.
 #[derive(Debug)]
 pub(super) struct Clients {
-    inner: Arc<dyn ClientCertVerifier>,
-    roots: Roots,
-}
-
-impl Clients {
-    /// Accepts clients of these authorities, and those without a certificate if it need not have one.
-    ///
-    /// # Errors
-    /// If nothing can be verified with these.
-    pub(super) fn new(roots: Roots, is_required: bool) -> Result<Self, SettingsError> {
-        let (store, lists) = checked(&roots)?;
-        let builder = WebPkiClientVerifier::builder_with_provider(store, Arc::clone(provider()));
-        let builder = builder.with_crls(lists).enforce_revocation_expiration();
-        let builder = if roots.check == RevocationCheck::Leaf {
-            builder.only_check_end_entity_revocation()
-        } else {
-            builder
-        };
-        let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-        let inner = builder.build().map_err(|error| invalid(&error))?;
-        Ok(Self { inner, roots })
-    }
+    pub(super) store: Arc<Store>,
+    /// Whether they have to have one.
+    pub(super) is_required: bool,
 }
 
 impl ClientCertVerifier for Clients {
-    fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
-    }
-
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        self.is_required
     }
 
+    /// None: as OpenSSL, which names authorities only if it is told to, and Python does not.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -218,29 +109,21 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verdict = self.inner.verify_client_cert(end_entity, intermediates, now);
-        reviewed(verdict, end_entity, &self.roots, ClientCertVerified::assertion)
+        x509::verify(&self.store, end_entity, intermediates, Purpose::Client, None, now)
+            .map(|_| ClientCertVerified::assertion())
+            .map_err(|code| refusal(code, None))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, signature)
-    }
+    verify_signatures!();
+}
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+/// The chain by which a peer with these certificates is verified now, in DER; `None` if it is not.
+pub(super) fn verified_chain(
+    store: &Store,
+    certificates: &[&[u8]],
+    purpose: Purpose,
+) -> Option<Vec<Vec<u8>>> {
+    let mut all = certificates.iter().map(|der| CertificateDer::from(*der));
+    let (leaf, others) = (all.next()?, all.collect::<Vec<_>>());
+    x509::verify(store, &leaf, &others, purpose, None, UnixTime::now()).ok()
 }

@@ -168,7 +168,8 @@ fn a_server_without_a_name_is_connected_to_if_the_name_is_not_verified() {
 #[test]
 fn a_session_is_resumed_on_any_connection_of_the_same_settings() {
     for version in VERSIONS {
-        let (_, client, server) = options(version);
+        let (_, mut client, server) = options(version);
+        client.servers = Servers::All;
         let (client, server) = settings(client, server);
         let mut first = Pair::new(&client, &server).shaken();
         assert!(!first.server.session.negotiated().unwrap().is_resumed);
@@ -191,6 +192,7 @@ fn without_tickets_or_without_memory_nothing_is_resumed() {
     for version in VERSIONS {
         for tickets in [true, false] {
             let (_, mut client, mut server) = options(version);
+            client.servers = Servers::All;
             if tickets {
                 client.sessions = 0;
             } else {
@@ -208,7 +210,8 @@ fn without_tickets_or_without_memory_nothing_is_resumed() {
 #[test]
 fn a_ticket_of_other_settings_is_no_reason_to_fail() {
     for version in VERSIONS {
-        let (_, client, server) = options(version);
+        let (_, mut client, server) = options(version);
+        client.servers = Servers::All;
         let (client, old) = settings(client, server.clone());
         drop(Pair::new(&client, &old).shaken());
         let new = ServerSettings::new(server).unwrap();
@@ -227,16 +230,70 @@ fn a_clients_certificate_is_known_to_the_server() {
             server.clients =
                 if required { Clients::Certified(roots) } else { Clients::Verified(roots) };
             client.identity = Some(authority.issue(&["a client"]));
+            client.servers = Servers::All;
             let (client, server) = settings(client, server);
-            for is_resumed in [false, true] {
+            for _ in 0..2 {
                 let mut pair = Pair::new(&client, &server).shaken();
                 let session = &pair.server.session;
-                assert_eq!(session.negotiated().unwrap().is_resumed, is_resumed);
+                assert!(!session.negotiated().unwrap().is_resumed, "it is verified each time");
                 assert_eq!(session.peer_certificates().count(), 1);
                 pair.echo(10);
             }
         }
     }
+}
+
+#[test]
+fn a_client_that_verifies_servers_resumes_nothing() {
+    for version in VERSIONS {
+        let (authority, mut client, server) = options(version);
+        for servers in [Servers::Named(authority.roots()), Servers::AnyName(authority.roots())] {
+            client.servers = servers;
+            let (client, server) = settings(client.clone(), server.clone());
+            for _ in 0..2 {
+                let pair = Pair::new(&client, &server).shaken();
+                assert!(!pair.client.session.negotiated().unwrap().is_resumed);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_chain_that_was_verified_ends_with_what_is_trusted() {
+    let (authority, mut client, mut server) = options(Version::Tls13);
+    let below = authority.below("another");
+    let mut pem = below.issue_by(&["localhost"], &rcgen::PKCS_ECDSA_P256_SHA256, |_| ());
+    pem.certificate.push_str(&below.pem());
+    server.identity = pem.identity();
+    client.servers = Servers::Named(authority.roots());
+    client.identity = Some(authority.issue(&["me"]));
+    server.clients = Clients::Certified(authority.roots());
+    let (client, server) = settings(client, server);
+    let pair = Pair::new(&client, &server).shaken();
+    let given: Vec<&[u8]> = pair.client.session.peer_certificates().collect();
+    let verified = client.verified_chain(&given).unwrap();
+    assert_eq!((given.len(), verified.len()), (2, 3));
+    assert_eq!(verified[..2], given[..]);
+    let given: Vec<&[u8]> = pair.server.session.peer_certificates().collect();
+    assert_eq!(server.verified_chain(&given).unwrap()[1], verified[2], "the root's");
+    assert!(client.verified_chain(&[]).is_none());
+    assert!(client.verified_chain(&given[..1]).is_none_or(|chain| chain.len() == 2));
+    let nobody = ClientSettings::new(ClientOptions::new(Servers::All)).unwrap();
+    assert!(!nobody.verifies() && nobody.verified_chain(&given).is_none());
+}
+
+#[test]
+fn who_trusts_the_authority_of_its_own_certificate_sends_it_too() {
+    let (authority, mut client, mut server) = options(Version::Tls13);
+    let below = authority.below("another");
+    server.identity = below.issue(&["localhost"]);
+    let mut roots = authority.roots();
+    roots.add_pem(below.pem().as_bytes()).unwrap();
+    server.clients = Clients::Verified(roots);
+    client.servers = Servers::Named(authority.roots());
+    let (client, server) = settings(client, server);
+    let pair = Pair::new(&client, &server).shaken();
+    assert_eq!(pair.client.session.peer_certificates().count(), 3);
 }
 
 #[test]
