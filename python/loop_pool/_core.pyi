@@ -16,6 +16,7 @@ from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath, WriteableBuff
 from typing_extensions import disjoint_base
 
 from ._loop.event_loop import EventLoop
+from ._loop.tls_trust import TrustGiven
 from ._pool.spawn import PoolTask
 
 __all__ = [
@@ -1347,12 +1348,15 @@ def _tls_server_settings(
     versions: tuple[bool, bool],
     tickets: int,
     key_log: str | None,
+    trust: TrustGiven | None,
+    is_required: bool,
 ) -> TLSSettings | str:
-    """Make the settings of a server that accepts all clients, or say why rustls cannot have them.
+    """Make the settings of a server's connections, or say why rustls cannot have them. Any thread.
 
     Certificates are pairs of a chain and its key, as the contents of PEM files; `versions` says
     whether TLS 1.2 and 1.3 are enabled; a client of TLS 1.3 gets so many `tickets`; 0: no session
-    is resumed. Any thread.
+    is resumed. Clients are verified by `trust`, if they have a certificate; `is_required` says
+    whether they have to have one.
 
     Raises:
         OSError: the key log cannot be opened.
@@ -1364,8 +1368,13 @@ def _tls_client_settings(
     versions: tuple[bool, bool],
     key_log: str | None,
     remembers_sessions: bool,
+    trust: TrustGiven | None,
+    checks_name: bool,
 ) -> TLSSettings | str:
-    """Make the settings of a client that accepts all servers. As `_tls_server_settings`."""
+    """Make the settings of a client's connections. As `_tls_server_settings`.
+
+    Servers are verified by `trust`; `checks_name` says whether their names are, too.
+    """
 
 @final
 class TLSConnection:
@@ -1437,10 +1446,10 @@ class TLSConnection:
         """Return the peer's certificates, with the methods of `_ssl.Certificate`."""
 
     def get_verified_chain(self) -> list[Any] | None:
-        """As `get_unverified_chain`: nothing is verified."""
+        """Return those from the peer's own to a trusted one; if nothing is verified, the peer's."""
 
     def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None:
-        """Return the peer's certificate in DER, or an empty dict: it was not verified."""
+        """Return the peer's certificate, as `ssl.SSLSocket.getpeercert`."""
 
     def has_more(self) -> bool:
         """Whether a read brings something without more of the peer's, if only the end."""
@@ -1500,9 +1509,9 @@ class TLSStreamInfo:
     def __new__(
         cls,
         core: StreamCore,
+        settings: TLSSettings,
         context: ssl.SSLContext,
         server_hostname: str | None,
-        server_side: bool,
     ) -> Self: ...
     @property
     def context(self) -> ssl.SSLContext:
@@ -1548,10 +1557,10 @@ class TLSStreamInfo:
         """Return the peer's certificates, with the methods of `_ssl.Certificate`."""
 
     def get_verified_chain(self) -> list[Any] | None:
-        """As `get_unverified_chain`: nothing is verified."""
+        """Return those from the peer's own to a trusted one; if nothing is verified, the peer's."""
 
     def getpeercert(self, binary_form: bool = False, /) -> dict[str, Any] | bytes | None:
-        """Return the peer's certificate in DER, or an empty dict: it was not verified."""
+        """Return the peer's certificate, as `ssl.SSLSocket.getpeercert`."""
 
     def pending(self) -> int:
         """Return 0: nothing is kept from the transport."""

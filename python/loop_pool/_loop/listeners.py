@@ -117,7 +117,7 @@ class Listener:
         try:
             secured = None if self._parameters is None else self._parameters.secure(core)
             if secured is not None:
-                core = secured
+                core, _ = secured
             elif self._sslcontext is not None:
                 context.run(self._begin_tls, core)
                 return
@@ -126,7 +126,7 @@ class Listener:
                 StreamTransport._accepted(loop, core, protocol, self._server, context)
             else:
                 TLSTransport._accepted_securely(
-                    loop, core, protocol, self._server, context, self._parameters
+                    loop, secured, protocol, self._server, context, self._parameters
                 )
         except SystemExit, KeyboardInterrupt:
             core.retire(loop)

@@ -1,27 +1,28 @@
 """Certificates for ``tls_context``: from files, and as ``ssl`` asks for them.
 
-Compare this private name first for a new Python version:
+Compare these private names first for a new Python version:
 
 ==============================  ==================================================================
 private name                    use here
 ==============================  ==================================================================
+``_ssl._test_decode_cert``      describes a certificate as ``SSLSocket.getpeercert`` does
 ``_ssl.ENCODING_DER``           what ``SSLObject.get_verified_chain`` asks certificates for
 ==============================  ==================================================================
 """
 
 from __future__ import annotations
 
-import contextlib
+import base64
+import binascii
 import os
 import re
 import ssl
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from _typeshed import StrOrBytesPath
 
 _ssl: Any = sys.modules["_ssl"]
@@ -38,23 +39,48 @@ class Certificate:
     def public_bytes(self, encoding: int) -> bytes | str:
         return self._der if encoding == _ssl.ENCODING_DER else ssl.DER_cert_to_PEM_cert(self._der)
 
+    def get_info(self) -> dict[str, Any]:
+        return described(self._der)
+
 
 def read(path: StrOrBytesPath) -> bytes:
     return Path(os.fsdecode(path)).read_bytes()
 
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+def blocks(pem: bytes, name: str) -> list[bytes]:
+    """Return what the blocks of this name hold, in DER. Those that hold nothing are left out."""
+    begin, end = (f"-----{word} {name}-----".encode() for word in ("BEGIN", "END"))
+    found = []
+    for block in re.findall(begin + b"(.*?)" + end, pem, re.DOTALL):
+        try:
+            found.append(base64.b64decode(b"".join(block.split()), validate=True))
+        except binascii.Error:
+            continue
+    return found
 
 
-def _ders(pem: bytes) -> Iterator[bytes]:
-    for block in _CERTIFICATE.findall(pem):
-        with contextlib.suppress(ValueError):
-            yield ssl.PEM_cert_to_DER_cert(block.decode("ascii"))
+def certificates_in(pem: bytes) -> list[bytes]:
+    """Return the certificates of a PEM file, in DER."""
+    return blocks(pem, "CERTIFICATE")
+
+
+def certificates_of(ders: bytes) -> list[bytes]:
+    """Return certificates that follow one another in DER."""
+    found = []
+    while ders:
+        # A sequence, and the length of what it has: in one byte, or in so many that follow.
+        header, length = 2, ders[1]
+        if length & 0x80:
+            header += length & 0x7F
+            length = int.from_bytes(ders[2:header])
+        found.append(ders[: header + length])
+        ders = ders[header + length :]
+    return found
 
 
 def kind_of_key(chain: bytes) -> str:
     """Return of which kind the key of a chain's first certificate is: OpenSSL keeps one of each."""
-    first = next(_ders(chain), b"")
+    first = next(iter(certificates_in(chain)), b"")
     for kind, identifier in _KINDS.items():
         if identifier in first:
             return kind
@@ -63,3 +89,33 @@ def kind_of_key(chain: bytes) -> str:
 
 _KINDS = {"RSA": bytes.fromhex("2a864886f70d010101"), "EC": bytes.fromhex("2a8648ce3d0201")}
 """The identifiers of keys, as they stand in certificates."""
+
+
+def described(der: bytes) -> dict[str, Any]:
+    """Return a certificate as the dict of ``ssl.SSLSocket.getpeercert``.
+
+    ``_ssl`` reads it from a file; here that is a pipe, so that no folder for files is needed.
+    """
+    pem = ssl.DER_cert_to_PEM_cert(der).encode("ascii")
+    if len(pem) > _PIPE:
+        with tempfile.NamedTemporaryFile("wb", buffering=0, suffix=".pem") as file:
+            file.write(pem)
+            return _describe(file.name)
+    reader, writer = os.pipe()
+    try:
+        try:
+            os.write(writer, pem)
+        finally:
+            os.close(writer)
+        return _describe(f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+
+
+_PIPE = 16 * 1024
+"""What any pipe takes at once, in bytes."""
+
+
+def _describe(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = _ssl._test_decode_cert(path)
+    return found

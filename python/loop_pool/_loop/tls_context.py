@@ -30,8 +30,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from .. import _core
-from .tls_certificates import Certificate, kind_of_key, read
+from .tls_certificates import Certificate, described, kind_of_key, read
 from .tls_properties import ONLY, OPENSSL, PROTOCOLS, NotNativeError, Properties
+from .tls_trust import Trust, TrustGiven
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,8 +77,8 @@ class SSLContext(ssl.SSLContext):
     ``ssl.SSLContext``, with the same arguments and errors. In addition ``sni_callback`` may be a
     mapping of host names to contexts, whose certificates clients get that ask for these names.
 
-    If rustls lacks a setting, or certificates of peers are verified, OpenSSL makes the connections,
-    through the same interface: rustls is for servers whose clients need no certificate.
+    If rustls lacks a setting, OpenSSL makes the connections, through the same interface.
+    Certificates are verified as OpenSSL does, by AWS-LC and with what OpenSSL asks besides.
     :attr:`native` and :attr:`fallback_reason` tell, and the first such connection logs the reason
     on the logger ``loop_pool.tls``. ``wrap_socket`` is always OpenSSL's.
 
@@ -88,11 +89,13 @@ class SSLContext(ssl.SSLContext):
     remembers_sessions: bool
     """Whether a client resumes sessions with servers that it knows; ``False`` unless it is set.
 
-    ``ssl`` resumes the session that a program passes.
+    ``ssl`` resumes the session that a program passes. A session that is resumed is not verified
+    again: so clients that verify servers resume none, nor do servers that verify clients.
     """
 
     _certificates_loaded: dict[str, Pem]
     """By the kind of key, of which OpenSSL keeps one each."""
+    _trust: Trust
     _alpn: list[bytes]
     _by_name: Mapping[str, ssl.SSLContext] | None
     _other: str | None
@@ -109,6 +112,7 @@ class SSLContext(ssl.SSLContext):
         context = super().__new__(cls, protocol, *args, **kwargs)
         context.remembers_sessions = False
         context._certificates_loaded = {}
+        context._trust = Trust()
         context._alpn = []
         context._by_name = None
         context._other = None
@@ -152,6 +156,32 @@ class SSLContext(ssl.SSLContext):
         self._certificates_loaded = {**self._certificates_loaded, kind_of_key(chain): pem}
         self._version += 1
 
+    def load_verify_locations(
+        self,
+        cafile: StrOrBytesPath | None = None,
+        capath: StrOrBytesPath | None = None,
+        cadata: str | ReadableBuffer | None = None,
+    ) -> None:
+        """As ``ssl.SSLContext.load_verify_locations``."""
+        try:
+            super().load_verify_locations(cafile, capath, cadata)
+        finally:
+            # OpenSSL may have taken the first of what it was to take.
+            self._version += 1
+        if cafile is not None:
+            self._trust.add_file(self, cafile)
+        if capath is not None:
+            self._trust.add_folders(capath)
+        if cadata:
+            self._trust.add_data(self, cadata)
+        self._version += 1
+
+    def set_default_verify_paths(self) -> None:
+        """As ``ssl.SSLContext.set_default_verify_paths``."""
+        super().set_default_verify_paths()
+        self._trust.add_defaults(self)
+        self._version += 1
+
     def _set_alpn_protocols(self, protocols: ReadableBuffer) -> None:
         cast("Any", super())._set_alpn_protocols(protocols)
         rest, names = bytes(protocols), []
@@ -190,7 +220,8 @@ class SSLContext(ssl.SSLContext):
         properties = Properties.of(self)
         chosen = self._by_name.values() if self._by_name else ()
         versions = [getattr(context, "_version", None) for context in chosen]
-        now = (properties, self._version, versions, self.remembers_sessions)
+        folders = self._trust.changed() if properties.verify_mode else ()
+        now = (properties, self._version, versions, folders, self.remembers_sessions)
         made = self._settings.get(server_side)
         if made is None or made.of != now:
             with self._is_making:
@@ -225,13 +256,18 @@ class SSLContext(ssl.SSLContext):
                 len(self._certificates_loaded) > 1,
                 "certificates for several kinds of keys are loaded",
             ),
-            # rustls asks less than OpenSSL: of a trusted certificate only its name and its key.
-            (properties.verify_mode, "certificates of peers are verified"),
             (properties.post_handshake_auth, "post_handshake_auth is set"),
             (properties.msg_callback is not None, "_msg_callback is set"),
         ):
             if is_set:
                 raise NotNativeError(why)
+
+    def _trust_given(self, properties: Properties) -> TrustGiven | None:
+        """Return what peers are verified by, if they are."""
+        if not properties.verify_mode:
+            return None
+        properties.refuse_other_verification()
+        return self._trust.given(self, properties)
 
     def _make_server_settings(self, properties: Properties) -> _core.TLSSettings | str:
         certificate = next(iter(self._certificates_loaded.values()), None)
@@ -241,8 +277,9 @@ class SSLContext(ssl.SSLContext):
             raise NotNativeError("sni_callback is a function")
         by_name = []
         for name, context in (self._by_name or {}).items():
-            if context.verify_mode:
-                raise NotNativeError(f"the context for {name!r} verifies clients")
+            # OpenSSL has the client verified by what the chosen context trusts.
+            if properties.verify_mode or context.verify_mode:
+                raise NotNativeError("clients are verified, and contexts are chosen by name")
             if not isinstance(context, SSLContext) or len(context._certificates_loaded) != 1:
                 raise NotNativeError(f"the context for {name!r} has no one certificate for rustls")
             if context._alpn not in ([], self._alpn):
@@ -256,6 +293,8 @@ class SSLContext(ssl.SSLContext):
             properties.versions,
             properties.num_tickets if has_tickets else 0,
             properties.key_log,
+            self._trust_given(properties),
+            properties.verify_mode == ssl.CERT_REQUIRED,
         )
 
     def _make_client_settings(self, properties: Properties) -> _core.TLSSettings | str:
@@ -265,6 +304,8 @@ class SSLContext(ssl.SSLContext):
             properties.versions,
             properties.key_log,
             self.remembers_sessions,
+            self._trust_given(properties),
+            properties.check_hostname,
         )
 
     # -- connections -----------------------------------------------------------------------------
@@ -285,7 +326,7 @@ class SSLContext(ssl.SSLContext):
             if not self._is_logged:
                 self._is_logged = True
                 log.info("OpenSSL makes the TLS connections of %r: %s", self, settings)
-        elif session is None and not (server_hostname or "").endswith("."):
+        elif session is None and self._is_usual(server_hostname, server_side):
             connection = _core.TLSConnection.open(
                 settings,
                 incoming,
@@ -306,7 +347,17 @@ class SSLContext(ssl.SSLContext):
             session=session,
         )
 
+    def _is_usual(self, server_hostname: str | None, server_side: bool) -> bool:
+        """Whether rustls does the same with such a name as OpenSSL, which may be to refuse it."""
+        if server_hostname is None:
+            return server_side or not OPENSSL.check_hostname.__get__(self)
+        return not server_hostname.endswith(".")
+
     # -- for the native half ---------------------------------------------------------------------
+
+    def _describe_certificate(self, der: bytes) -> dict[str, Any]:
+        """Return what ``getpeercert()`` says of a certificate."""
+        return described(der)
 
     def _certificates(self, chain: list[bytes]) -> list[Certificate]:
         return [Certificate(der) for der in chain]

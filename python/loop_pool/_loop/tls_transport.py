@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from .._core import StreamCore
+    from .._core import StreamCore, TLSSettings
     from .loop_base import LoopBase
 
 _LIMITS = sslproto.add_flowcontrol_defaults(None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
@@ -89,8 +89,12 @@ class TLSParameters:
             constants.SSL_SHUTDOWN_TIMEOUT if shutdown_timeout is None else shutdown_timeout
         )
 
-    def secure(self, core: StreamCore, holder: Any = None) -> StreamCore | None:
+    def secure(
+        self, core: StreamCore, holder: Any = None
+    ) -> tuple[StreamCore, TLSSettings] | None:
         """Return a native half whose bytes pass rustls, in place of one that was not used yet.
+
+        And the settings that the connection is made with.
 
         Args:
             core: the native half.
@@ -115,13 +119,14 @@ class TLSParameters:
             if not hostname or hostname[0] == "." or hostname[-1] == ".":
                 return None
             hostname = kind._encode_hostname(context, hostname)
-        return _core._tls_stream(core, settings, hostname, holder)
+        secured = _core._tls_stream(core, settings, hostname, holder)
+        return None if secured is None else (secured, settings)
 
 
 class TLSTransport(StreamTransport):
     """A TLS connection. Made by the loop's methods, as asyncio's transports are."""
 
-    __slots__ = ("_parameters", "_timer")
+    __slots__ = ("_parameters", "_settings", "_timer")
 
     _sendfile_compatible = asyncio_private.SendfileMode.FALLBACK
     _lost_write_warning = "SSL connection is closed"
@@ -136,6 +141,7 @@ class TLSTransport(StreamTransport):
     )
 
     _parameters: TLSParameters
+    _settings: TLSSettings
     _timer: asyncio.TimerHandle | None
     """Of the handshake, or of the peer's word that it sends no more."""
 
@@ -144,7 +150,7 @@ class TLSTransport(StreamTransport):
         loop: LoopBase,
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
-        core: StreamCore,
+        secured: tuple[StreamCore, TLSSettings],
         parameters: TLSParameters,
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
@@ -153,6 +159,7 @@ class TLSTransport(StreamTransport):
     ) -> None:
         self._timer = None
         self._parameters = parameters
+        core, self._settings = secured
         self._begin_on_socket(loop, sock, protocol, waiter, extra, server, context, core)
         self._begin_handshake()
 
@@ -160,7 +167,7 @@ class TLSTransport(StreamTransport):
     def _accepted_securely(  # noqa: PLR0917
         cls,
         loop: LoopBase,
-        core: StreamCore,
+        secured: tuple[StreamCore, TLSSettings],
         protocol: asyncio.BaseProtocol,
         server: Any,
         context: contextvars.Context,
@@ -170,6 +177,7 @@ class TLSTransport(StreamTransport):
         self = cls.__new__(cls)
         self._timer = None
         self._parameters = parameters
+        core, self._settings = secured
         self._begin(loop, None, protocol, None, None, server, context, core)
         self._join()
         self._begin_handshake()
@@ -348,10 +356,7 @@ class TLSTransport(StreamTransport):
             parameters = self._parameters
             made = ssl.SSLObject.__new__(ssl.SSLObject)
             made._sslobj = _core.TLSStreamInfo(
-                self._core,
-                parameters.context,
-                parameters.server_hostname,
-                parameters.server_side,
+                self._core, self._settings, parameters.context, parameters.server_hostname
             )
             made = self.__dict__.setdefault("_made_ssl_object", made)
         connection: ssl.SSLObject = made

@@ -42,6 +42,7 @@ const NAMES: [&str; 177] = [
     "_connected",
     "_context",
     "_core",
+    "_describe_certificate",
     "_drain_later",
     "_drained",
     "_elsewhere",

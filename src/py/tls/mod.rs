@@ -4,7 +4,7 @@
 //! OpenSSL or by the TLS layer; handshakes and shutdowns are asyncio's (`tls_methods`, `tls_receive`,
 //! `tls_types`). What stands for OpenSSL under an `ssl.SSLObject` (`tls_connection` and `tls_state`). And
 //! TLS inside a transport, from the handshake on without any of these (`tls_stream`). They share `tls_settings`,
-//! `tls_info` and `tls_errors`.
+//! `tls_info`, `tls_peer` and `tls_errors`.
 //!
 //! In: encrypted bytes, data to send. Out: data for the protocol, bytes for the transport. Must never: touch a
 //! socket.
@@ -19,6 +19,8 @@ pub(crate) mod tls_errors;
 #[cfg(feature = "tls")]
 mod tls_info;
 pub(crate) mod tls_methods;
+#[cfg(feature = "tls")]
+mod tls_peer;
 pub(crate) mod tls_receive;
 #[cfg(feature = "tls")]
 pub(crate) mod tls_settings;

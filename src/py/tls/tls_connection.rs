@@ -26,6 +26,7 @@ use crate::tls::Failure;
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSConnection", weakref)]
 pub(crate) struct TlsConnection {
     connected: Mutex<Connected>,
+    settings: Py<TlsSettings>,
     incoming: Py<PyAny>,
     outgoing: Py<PyAny>,
     context: Py<PyAny>,
@@ -246,6 +247,7 @@ impl TlsConnection {
         let owner = owner.map(|owner| pyo3::types::PyWeakrefReference::new(&owner)).transpose()?;
         Ok(Some(Self {
             connected: Mutex::new(Connected::new(session, (!first.is_empty()).then_some(first))),
+            settings: settings.clone().unbind(),
             incoming,
             outgoing,
             context,
@@ -378,16 +380,16 @@ impl TlsConnection {
         py: Python<'py>,
         binary_form: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).getpeercert(py, binary_form)
+        self.known(py).getpeercert(self.context.bind(py), self.settings.get(), binary_form)
     }
 
     fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).chain(self.context.bind(py))
+        self.known(py).unverified_chain(self.context.bind(py))
     }
 
-    /// As `ssl` says where nothing is verified.
+    /// Those from the peer's own to a trusted one; if nothing is verified, those that the peer gave.
     fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.get_unverified_chain(py)
+        self.known(py).verified_chain(self.context.bind(py), self.settings.get())
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

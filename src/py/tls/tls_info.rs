@@ -6,8 +6,9 @@ use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::tls_peer;
+use super::tls_settings::TlsSettings;
 use crate::py::cpython::alloc;
-use crate::py::cpython::names::intern;
 use crate::tls::{Negotiated, Session, Version};
 
 /// What was agreed on, and the peer's certificates: copied, as no object of Python's is made under a lock.
@@ -33,36 +34,36 @@ impl Known {
 
     pub(super) fn getpeercert<'py>(
         &self,
-        py: Python<'py>,
+        context: &Bound<'py, PyAny>,
+        settings: &TlsSettings,
         binary_form: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         if self.is_handshaking {
-            return Err(alloc::error::<PyValueError>(py, "handshake not done yet"));
+            let said = "handshake not done yet";
+            return Err(alloc::error::<PyValueError>(context.py(), said));
         }
         let Some(certificate) = self.certificates.first() else { return Ok(None) };
-        let certificate = alloc::bytes(py, certificate)?;
-        if binary_form {
-            return Ok(Some(certificate.into_any()));
-        }
-        // It says nothing of a certificate that was not verified, and none is.
-        Ok(Some(alloc::dict(py)?.into_any()))
+        tls_peer::certificate(context, certificate, settings.verifies(), binary_form).map(Some)
     }
 
     /// The peer's certificates, as objects with the methods of `_ssl.Certificate`; `None` without any.
-    pub(super) fn chain<'py>(
+    pub(super) fn unverified_chain<'py>(
         &self,
         context: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = context.py();
-        if self.certificates.is_empty() {
-            return Ok(None);
+        tls_peer::chain(context, &self.certificates)
+    }
+
+    /// Those from the peer's own to a trusted one; if nothing is verified, those that the peer gave.
+    pub(super) fn verified_chain<'py>(
+        &self,
+        context: &Bound<'py, PyAny>,
+        settings: &TlsSettings,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if !settings.verifies() {
+            return self.unverified_chain(context);
         }
-        let mut made = Vec::new();
-        for each in &self.certificates {
-            made.push(alloc::bytes(py, each)?);
-        }
-        let made = alloc::list(py, &made)?;
-        context.call_method1(intern!(py, "_certificates"), (made,)).map(Some)
+        tls_peer::chain(context, &tls_peer::verified(context.py(), settings, &self.certificates))
     }
 
     pub(super) fn alpn<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

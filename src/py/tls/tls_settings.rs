@@ -6,13 +6,14 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 
 use super::tls_errors::failure;
 use crate::py::cpython::alloc;
 use crate::py::cpython::error::os_error;
 use crate::tls::{
-    Ciphertext, ClientOptions, ClientSettings, Common, Identity, ServerOptions, ServerSettings,
-    Servers, Session, SettingsError, Version,
+    Ciphertext, ClientOptions, ClientSettings, Clients, Common, Identity, RevocationCheck, Roots,
+    ServerOptions, ServerSettings, Servers, Session, SettingsError, Version,
 };
 
 /// What all connections of one context share. Made by `loop_pool.tls.SSLContext`.
@@ -47,6 +48,22 @@ impl TlsSettings {
     pub(super) fn is_server(&self) -> bool {
         matches!(self.0, Side::Server(_))
     }
+
+    /// Whether certificates of peers are verified.
+    pub(super) fn verifies(&self) -> bool {
+        match &self.0 {
+            Side::Client(settings) => settings.verifies(),
+            Side::Server(settings) => settings.verifies(),
+        }
+    }
+
+    /// The chain by which a peer with these certificates is verified.
+    pub(super) fn verified_chain(&self, certificates: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+        match &self.0 {
+            Side::Client(settings) => settings.verified_chain(certificates),
+            Side::Server(settings) => settings.verified_chain(certificates),
+        }
+    }
 }
 
 /// For which side of connections.
@@ -57,6 +74,43 @@ enum Side {
 
 /// A certificate chain and its key, as the contents of PEM files.
 type Pem = (Vec<u8>, Vec<u8>);
+
+/// What peers are verified by, in the order of `TrustGiven` of `tls_trust.py`: authorities, others, folders with the
+/// hashes by which files are named, lists; whether chains may be partial, must be strict, and names in subjects do not
+/// count; which certificates are looked up in the lists.
+type Trust = (Ders, Ders, Vec<Vec<(u32, PyBackedBytes)>>, Ders, bool, bool, bool, u8);
+
+/// Certificates or lists, in DER.
+type Ders = Vec<PyBackedBytes>;
+
+fn roots(trust: &Trust) -> Result<Roots, SettingsError> {
+    let (authorities, others, folders, revoked, partial, strict, no_common_name, crl_check) = trust;
+    let mut roots = Roots::default();
+    for certificate in authorities {
+        roots.add(certificate)?;
+    }
+    for certificate in others {
+        roots.add_other(certificate)?;
+    }
+    for (place, folder) in folders.iter().enumerate() {
+        for (hash, certificate) in folder {
+            roots.add_from_folder(place, *hash, certificate)?;
+        }
+    }
+    for list in revoked {
+        roots.add_revoked(list)?;
+    }
+    let rules = roots.rules();
+    rules.partial_chain = *partial;
+    rules.strict = *strict;
+    rules.ignores_common_name = *no_common_name;
+    rules.revocation = match crl_check {
+        0 => RevocationCheck::None,
+        1 => RevocationCheck::Leaf,
+        _ => RevocationCheck::Chain,
+    };
+    Ok(roots)
+}
 
 /// The settings, or the reason why rustls cannot have them.
 fn made(py: Python<'_>, made: Result<Side, SettingsError>) -> PyResult<Bound<'_, PyAny>> {
@@ -81,11 +135,16 @@ fn identity((chain, key): &Pem) -> Result<Identity, SettingsError> {
     Identity::from_pem(chain, key)
 }
 
-/// Settings for servers that accept all clients. `versions`: whether TLS 1.2 and 1.3 are enabled; `by_name`:
-/// certificates by the name that a client asks for.
+/// Settings for servers. `versions`: whether TLS 1.2 and 1.3 are enabled; `by_name`: certificates by the name that a
+/// client asks for; `trust`: what clients are verified by, if they are; `is_required`: whether they have to have a
+/// certificate.
 #[pyfunction]
 #[pyo3(name = "_tls_server_settings")]
-#[allow(clippy::needless_pass_by_value, reason = "as pyo3 extracts it")]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    reason = "as pyo3 extracts it, and each is a setting of Python's"
+)]
 pub(crate) fn server_settings(
     py: Python<'_>,
     certificate: Pem,
@@ -94,6 +153,8 @@ pub(crate) fn server_settings(
     versions: (bool, bool),
     tickets: usize,
     key_log: Option<PathBuf>,
+    trust: Option<Trust>,
+    is_required: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let settings = py.detach(|| {
         let mut options = ServerOptions::new(identity(&certificate)?);
@@ -102,15 +163,24 @@ pub(crate) fn server_settings(
         }
         options.common = common(alpn, versions, key_log);
         options.tickets = tickets;
+        options.clients = match &trust {
+            None => Clients::All,
+            Some(trust) if is_required => Clients::Certified(roots(trust)?),
+            Some(trust) => Clients::Verified(roots(trust)?),
+        };
         ServerSettings::new(options)
     });
     made(py, settings.map(Side::Server))
 }
 
-/// Settings for clients that accept all servers.
+/// Settings for clients. `trust`: what servers are verified by, if they are; `checks_name`: whether their names are, too.
 #[pyfunction]
 #[pyo3(name = "_tls_client_settings")]
-#[allow(clippy::needless_pass_by_value, reason = "as pyo3 extracts it")]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    reason = "as pyo3 extracts it, and each is a setting of Python's"
+)]
 pub(crate) fn client_settings(
     py: Python<'_>,
     certificate: Option<Pem>,
@@ -118,9 +188,15 @@ pub(crate) fn client_settings(
     versions: (bool, bool),
     key_log: Option<PathBuf>,
     remembers_sessions: bool,
+    trust: Option<Trust>,
+    checks_name: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let settings = py.detach(|| {
-        let mut options = ClientOptions::new(Servers::All);
+        let mut options = ClientOptions::new(match &trust {
+            None => Servers::All,
+            Some(trust) if checks_name => Servers::Named(roots(trust)?),
+            Some(trust) => Servers::AnyName(roots(trust)?),
+        });
         options.identity = certificate.as_ref().map(identity).transpose()?;
         options.common = common(alpn, versions, key_log);
         if !remembers_sessions {

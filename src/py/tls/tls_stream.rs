@@ -37,9 +37,9 @@ pub(crate) fn secured(
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSStreamInfo")]
 pub(crate) struct TlsStreamInfo {
     core: Py<StreamCore>,
+    settings: Py<TlsSettings>,
     context: Py<PyAny>,
     server_hostname: Option<Py<PyAny>>,
-    server_side: bool,
 }
 
 impl TlsStreamInfo {
@@ -66,12 +66,12 @@ impl TlsStreamInfo {
     /// Of the transport with this native half.
     #[new]
     fn new(
-        core: &Bound<'_, StreamCore>,
+        core: Py<StreamCore>,
+        settings: Py<TlsSettings>,
         context: Py<PyAny>,
         server_hostname: Option<Py<PyAny>>,
-        server_side: bool,
     ) -> Self {
-        Self { core: core.clone().unbind(), context, server_hostname, server_side }
+        Self { core, settings, context, server_hostname }
     }
 
     #[getter]
@@ -86,7 +86,7 @@ impl TlsStreamInfo {
 
     #[getter]
     fn server_side(&self) -> bool {
-        self.server_side
+        self.settings.get().is_server()
     }
 
     #[getter]
@@ -110,15 +110,15 @@ impl TlsStreamInfo {
         py: Python<'py>,
         binary_form: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.getpeercert(py, binary_form)
+        self.known(py)?.getpeercert(self.context.bind(py), self.settings.get(), binary_form)
     }
 
     fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.chain(self.context.bind(py))
+        self.known(py)?.unverified_chain(self.context.bind(py))
     }
 
     fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.get_unverified_chain(py)
+        self.known(py)?.verified_chain(self.context.bind(py), self.settings.get())
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -130,7 +130,7 @@ impl TlsStreamInfo {
     }
 
     fn shared_ciphers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.shared_ciphers(py, self.server_side)
+        self.known(py)?.shared_ciphers(py, self.server_side())
     }
 
     fn compression(&self) -> Option<Py<PyAny>> {

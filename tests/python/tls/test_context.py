@@ -17,77 +17,18 @@ import pytest
 from loop_pool import tls
 
 from ..support import certificate
-
-type Context = ssl.SSLContext
-
-CA = certificate("pycacert.pem")
-SIGNED = certificate("keycert3.pem")  # for localhost, by CA
-OTHER_NAME = certificate("keycert4.pem")  # for fakehostname, by CA
-ECC = certificate("keycertecc.pem")  # for localhost-ecc, by CA
-SELF_SIGNED = certificate("keycert.pem")  # for localhost
-NATIVE = "loop_pool._core"
-
-
-def server_context(module: Any, path: Path = SIGNED) -> Context:
-    context: Context = module.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
-
-
-def client_context(module: Any, cafile: Path = CA) -> Context:
-    context: Context = module.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cafile)
-    return context
-
-
-def trusting_context(module: Any) -> Context:
-    """Of a client that verifies nothing."""
-    context: Context = module.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-class Pair:
-    """A client and a server, whose records are carried by hand."""
-
-    def __init__(
-        self, server: Context, client: Context, name: str | None = "localhost", **options: Any
-    ) -> None:
-        bios = [ssl.MemoryBIO() for _ in range(4)]
-        self.to_server, self.from_server, self.to_client, self.from_client = bios
-        self.server = server.wrap_bio(self.to_server, self.from_server, server_side=True)
-        self.client = client.wrap_bio(self.to_client, self.from_client, False, name, **options)
-
-    def carry(self) -> None:
-        """Takes to each side what the other has said."""
-        self.to_server.write(self.from_client.read())
-        self.to_client.write(self.from_server.read())
-
-    def step[T](self, call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except ssl.SSLWantReadError:
-            return None
-        finally:
-            self.carry()
-
-    def shake(self) -> Pair:
-        """Makes the handshake; raises what the first side raises of which it fails."""
-        for _ in range(10):
-            self.step(self.client.do_handshake)
-            self.step(self.server.do_handshake)
-        for side in (self.client, self.server):
-            side.do_handshake()
-        # A ticket of TLS 1.3 comes with the first data.
-        assert self.server.write(b"hello") == 5
-        self.carry()
-        assert self.client.read(100) == b"hello"
-        return self
-
-
-def is_native(side: ssl.SSLObject) -> bool:
-    return type(side._sslobj).__module__ == NATIVE  # type: ignore[attr-defined]
-
+from .pairs import (
+    CA,
+    ECC,
+    OTHER_NAME,
+    SELF_SIGNED,
+    SIGNED,
+    Pair,
+    client_context,
+    is_native,
+    server_context,
+    trusting_context,
+)
 
 # -- both libraries, on either side
 
@@ -429,7 +370,7 @@ def test_forms_of_trusted_certificates(contexts: Any, form: str, tmp_path: Path)
     else:
         client.load_verify_locations(SELF_SIGNED)
         client.load_verify_locations(cadata=ssl.PEM_cert_to_DER_cert(text))
-    Pair(server_context(ssl), client).shake()
+    assert is_native(Pair(server_context(ssl), client).shake().client) == (contexts is tls)
 
 
 def test_secrets_are_logged(contexts: Any, tmp_path: Path) -> None:
@@ -482,17 +423,20 @@ def test_a_context_for_the_other_side_is_refused(contexts: Any) -> None:
         client.wrap_bio(*bios, server_side=True)
 
 
-def test_certificates_are_verified_by_openssl() -> None:
-    client, server = client_context(tls), server_context(tls)
-    for mode in (ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED):
-        assert server.native  # type: ignore[attr-defined]
-        server.verify_mode = mode
-        for one in (client, server):
-            why = one.fallback_reason  # type: ignore[attr-defined]
-            assert why == "certificates of peers are verified"
-        server.verify_mode = ssl.CERT_NONE
+@pytest.mark.smoke
+def test_certificates_are_verified_by_either_side(contexts: Any) -> None:
+    client, server = client_context(contexts), server_context(contexts)
+    client.load_cert_chain(ECC)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(CA)
     pair = Pair(server, client).shake()
-    assert (is_native(pair.server), is_native(pair.client)) == (True, False)
+    for side in (pair.server, pair.client):
+        assert is_native(side) == (contexts is tls)
+        assert side.getpeercert()
+        unverified, verified = side.get_unverified_chain(), side.get_verified_chain()
+        # Both have completed their own chain, as they trust its authority.
+        assert unverified == verified
+        assert verified[1:] == client.get_ca_certs(True)
 
 
 def test_several_kinds_of_keys_are_left_to_openssl() -> None:
@@ -509,7 +453,12 @@ def test_a_context_by_name_that_verifies_clients_is_left_to_openssl() -> None:
     server, chosen = server_context(tls), server_context(tls, OTHER_NAME)
     chosen.verify_mode = ssl.CERT_OPTIONAL
     server.sni_callback = {"fakehostname": chosen}  # type: ignore[assignment]
-    assert "verifies clients" in server.fallback_reason  # type: ignore[attr-defined]
+    assert "clients are verified" in server.fallback_reason  # type: ignore[attr-defined]
+    chosen.verify_mode = ssl.CERT_NONE
+    server.sni_callback = {"fakehostname": chosen}  # type: ignore[assignment]
+    assert server.native  # type: ignore[attr-defined]
+    server.verify_mode = ssl.CERT_OPTIONAL
+    assert "clients are verified" in server.fallback_reason  # type: ignore[attr-defined]
 
 
 def test_a_name_with_a_dot_at_its_end_is_left_to_openssl() -> None:

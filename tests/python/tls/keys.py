@@ -1,0 +1,82 @@
+"""Keys for certificates of tests, which are nobody's: two primes each."""
+
+from __future__ import annotations
+
+from .certificates import Key
+
+ROOT = Key(
+    int(
+        "f19f0f5abac1fe30c46fe6f1bb15eeb828f5ba31d48e98cf102386b372b317f6101fb430b5266995"
+        "01d91a6bfcda66daaefcd5cd2af01ce40bba4f9d6b7f083449e42b31c8a82b517099aca1eb569606"
+        "6d37690c1b3666830ec0f00bf33a00100b254a72a621dc5c75574af215edb6a6de53ceec473d89d3"
+        "5a22bc42e58891c7",
+        16,
+    ),
+    int(
+        "d6105f7ee485cc310428f4adafa7772e5488ac4be2fd22769aea8896bf192a87a805e7a31ae6811e"
+        "ade5335866a388ac334fe2184435033d0c444b6f41a804fbf829fd96eb357551ce02596a2faee955"
+        "b420b4284ffbdb9c3ab179724379195212bee2dd93652d74cf9489608af24a69f301457f7ec0fc4a"
+        "34079d07f1384df5",
+        16,
+    ),
+)
+MIDDLE = Key(
+    int(
+        "ff9650b7af411f58442e61b45944983321809cb1f2683ce57381114f00f8a8a48341c4866e639328"
+        "0e2303a0d84775f7789e0ebec940a512b26e555484fb6ccd9dfc4241bbb940b5b544139deca64666"
+        "49edfdeeda9538697d294d7d2e1209cab923a2396d8393eb099e564ff699e5010d12ecaed6256193"
+        "c7d86e11eed0e8f5",
+        16,
+    ),
+    int(
+        "c55f49b0ed3027b7e3c18879ee2b6486c4e7a257b09c0c1821af73dc12d30a601842844e82cfe973"
+        "75e93e6a34898e37a41767afd882aab575b9a6244db14eddf0cf1153916f8f6c857f73b56304ba9e"
+        "94b8e66cbc701a08293cfc58b51b5c89b3195515e237aa98e68200b04b994d9baa10b6d309650359"
+        "a903ac64c9df03a1",
+        16,
+    ),
+)
+LEAF = Key(
+    int(
+        "ce92ea27617eccee021d25d4808cea8ae49d8ddd604bef0b6ffbc44fe47b9927d63f08d42a9aa997"
+        "90bffcab5ed40da43f7a285088f020d88bde5e9db9d91b3667458a1b6c4f14dfc9e12ab46b04183a"
+        "c63c3a559fda4fb62b948fbdb7f2b106a561f8b804940d3ca479a45899384989919455c3960ba82d"
+        "e6307825ef715585",
+        16,
+    ),
+    int(
+        "c251669e7ff9e9698c921d9c0cba251a2e81cefc79b887892cc2e66c0b05c975425068dc3e85fa24"
+        "d7afcdd551f18c1efa36772c8bac79fdc303e5829e5a087eea78e2a45572bf8c77824765a8e45ecb"
+        "a827a58d83100c4f86c45e244abea0561d7ee95909b35ba26a047885d2720cf83368316c80098bfe"
+        "08a84e81510bc249",
+        16,
+    ),
+)
+OTHER = Key(
+    int(
+        "d529a4fc1e0a79133b15acd1bdd91e17912b99935e4e2352fa14c1ef95b1b1aef53a831e1a671559"
+        "8366a4d72752a1c19a61807c3c226f127dbf5e88e1a4309000559922894097d1afd25f1782abeb51"
+        "8174c795764fad59e7129a4e5562a3b98844eacf12d79d0e8f12a48ef87fd67911040f15c6cf416e"
+        "4b3ed55fa5da321d",
+        16,
+    ),
+    int(
+        "cc38162ef761764ee8102b6bb9043b1a2b38218d9ac031d2f15daed7b038d6eac1205736367becf8"
+        "e889522f4b604639be0ed043dfb9e5cee5e8cbed831d2d43b7b589415f254039ce17705bbeac036a"
+        "2472de44499c43374bd4a2ba95a3d405cb9b0ca34b012ce6a9423f9acd7a1a011f298da56165bfd0"
+        "de1625643f9cf8e1",
+        16,
+    ),
+)
+WEAK = Key(
+    int(
+        "c03c03bbdab8d751f1d0fceb749ea3657e4ec442e12955c8f66e48f91a16113bb30908c2ebc8eb3a"
+        "633eefa31472ee97c0c113f9f693c558ba720ee3f09ce029",
+        16,
+    ),
+    int(
+        "de7a5303c0b869310b179e1ddfb126bf0853168658d52bdcab3e20314d73a1c0eaf3b8595a6fde45"
+        "8c1a56a7e146fcb75b8de2736815056b90a7385b9aefc747",
+        16,
+    ),
+)

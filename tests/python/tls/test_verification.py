@@ -1,0 +1,150 @@
+"""Certificates are verified as OpenSSL verifies them: the same verdict, code, words and alert."""
+
+from __future__ import annotations
+
+import functools
+import random
+import ssl
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from loop_pool import tls
+
+from . import certificates as x
+from . import chains
+from .chain_cases import CASES
+from .chains import Case
+from .pairs import Pair, is_native
+
+SIDES = ("server", "client")
+"""Whose certificates are verified."""
+TRIALS = 100
+
+
+class Outcome(NamedTuple):
+    """How a peer was verified."""
+
+    code: int
+    message: str
+    alert: str | None
+    """What the peer was told."""
+
+
+GOOD = Outcome(0, "", None)
+
+STRICTER = {
+    "date with fractions": (13, 1),
+    "date with an offset": (13, 1),
+    "root by its usage": (0, 79),
+    "length of one that is no authority": (0, 20),
+    "leaf for servers of old": (0, 26),
+    "wildcard under an exclusion": (0, 48),
+    "two extensions of a kind, trusted": (0, 1),
+    "resources that nobody has": (0, 46),
+    "OCSP not checked, critical": (0, 34),
+    "extensions in version 2": (0, 1),
+    "strict: extensions in version 2": (93, 1),
+    "strict: number of the issuer without its name": (0, 1),
+}
+"""Where OpenSSL 3.5 accepts a certificate, or refuses it for another reason: its code, and ours.
+`src/tls/README.md` has the same list, in words."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def contexts() -> None:
+    """Nothing here depends on which module the other tests run with."""
+
+
+@functools.cache
+def made(name: str) -> Case:
+    return CASES[name]()
+
+
+def outcome(module: Any, case: Case, verified: str, folder: Path) -> Outcome:
+    """How a context of `module` verifies a peer of OpenSSL's."""
+    files = folder / "peer.pem", folder / "trusted.pem"
+    files[0].write_text(case.key.pem + "".join(map(x.pem, case.sent)))
+    lists = (x.pem(each, "X509 CRL") for each in case.lists)
+    files[1].write_text("".join([*map(x.pem, case.trusted), *lists]))
+    is_server = verified == "server"
+    peer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
+    own: Any = module.SSLContext(ssl.PROTOCOL_TLS_CLIENT if is_server else ssl.PROTOCOL_TLS_SERVER)
+    # Weak keys are for us to refuse.
+    peer.set_ciphers("DEFAULT:@SECLEVEL=0")
+    peer.load_cert_chain(files[0])
+    if is_server:
+        own.hostname_checks_common_name = case.common_names
+    else:
+        peer.check_hostname, peer.verify_mode = False, ssl.CERT_NONE
+        own.load_cert_chain(_server(folder))
+        own.verify_mode = ssl.CERT_REQUIRED
+    own.verify_flags |= case.flags
+    if case.trusted:
+        own.load_verify_locations(files[1])
+    if module is tls:
+        assert own.native, own.fallback_reason
+    server, client = (peer, own) if is_server else (own, peer)
+    pair = Pair(server, client, case.host if is_server else "localhost")
+    sides = (pair.client, pair.server) if is_server else (pair.server, pair.client)
+    try:
+        pair.shake()
+    except ssl.SSLCertVerificationError as error:
+        return Outcome(error.verify_code, error.verify_message, _told(pair, sides[1]))
+    assert is_native(sides[0]) == (module is tls)
+    return GOOD
+
+
+def _told(pair: Pair, side: ssl.SSLObject) -> str | None:
+    pair.carry()
+    try:
+        side.do_handshake()
+        side.read(1)
+    except ssl.SSLError as error:
+        return error.reason
+    return None
+
+
+def _server(folder: Path) -> Path:
+    """A server's certificate, for the tests that verify clients."""
+    path = folder / "server.pem"
+    if not path.exists():
+        path.write_text(chains.LEAF.pem + x.pem(chains.alone()))
+    return path
+
+
+@pytest.mark.parametrize("verified", SIDES)
+@pytest.mark.parametrize("name", CASES)
+def test_the_verdict_is_that_of_openssl(name: str, verified: str, tmp_path: Path) -> None:
+    expected, found = (outcome(each, made(name), verified, tmp_path) for each in (ssl, tls))
+    if expected.code == found.code:
+        assert found == expected
+    else:
+        assert found.code, "stricter, and not laxer"
+        assert (expected.code, found.code) == STRICTER[name]
+
+
+def test_there_are_enough_chains_and_each_difference_is_of_one() -> None:
+    assert len(CASES) >= 60
+    assert set(STRICTER) <= set(CASES)
+
+
+def chance(seed: int) -> Iterator[Case]:
+    return (case for _, case in chains.mixed(random.Random(seed)))
+
+
+@pytest.mark.parametrize("verified", SIDES)
+def test_chains_by_chance_are_not_accepted_unless_openssl_does(
+    verified: str, tmp_path: Path
+) -> None:
+    counts = {"good": 0, "same": 0}
+    for number, case in enumerate(islice(chance(20), TRIALS)):
+        expected, found = (outcome(each, case, verified, tmp_path) for each in (ssl, tls))
+        assert found.code or not expected.code, (number, expected, found)
+        counts["good"] += not found.code
+        counts["same"] += found.code == expected.code
+    assert counts["good"] >= TRIALS // 20
+    assert counts["same"] >= TRIALS * 0.9
