@@ -10,6 +10,7 @@ mod records;
 mod refusals;
 mod renegotiations;
 mod sockets;
+mod verification;
 
 use std::collections::VecDeque;
 

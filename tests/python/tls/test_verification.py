@@ -64,7 +64,13 @@ def made(name: str) -> Case:
     return CASES[name]()
 
 
-def outcome(module: Any, case: Case, verified: str, folder: Path) -> Outcome:
+def outcome(
+    module: Any,
+    case: Case,
+    verified: str,
+    folder: Path,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> Outcome:
     """How a context of `module` verifies a peer of OpenSSL's."""
     files = folder / "peer.pem", folder / "trusted.pem"
     files[0].write_text(case.key.pem + "".join(map(x.pem, case.sent)))
@@ -75,6 +81,7 @@ def outcome(module: Any, case: Case, verified: str, folder: Path) -> Outcome:
     own: Any = module.SSLContext(ssl.PROTOCOL_TLS_CLIENT if is_server else ssl.PROTOCOL_TLS_SERVER)
     # Weak keys are for us to refuse.
     peer.set_ciphers("DEFAULT:@SECLEVEL=0")
+    peer.maximum_version = version
     peer.load_cert_chain(files[0])
     if is_server:
         own.hostname_checks_common_name = case.common_names
@@ -125,6 +132,34 @@ def test_the_verdict_is_that_of_openssl(name: str, verified: str, tmp_path: Path
     else:
         assert found.code, "stricter, and not laxer"
         assert (expected.code, found.code) == STRICTER[name]
+
+
+@pytest.mark.parametrize("verified", SIDES)
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("good", None),
+        ("leaf ended", None),
+        ("another host", None),
+        ("authority not sent", None),
+        ("leaf with a short key", None),
+        ("leaf revoked", None),
+        ("broken signature of the leaf", None),
+        # To verify the handshake, rustls reads more of such a certificate than its key.
+        ("leaf of version 1", 1),
+        ("policy, critical", 1),
+    ],
+)
+def test_the_verdict_is_that_of_openssl_with_tls_1_2_too(
+    name: str, code: int | None, verified: str, tmp_path: Path
+) -> None:
+    expected, found = (
+        outcome(each, made(name), verified, tmp_path, ssl.TLSVersion.TLSv1_2) for each in (ssl, tls)
+    )
+    if code is None:
+        assert found == expected
+    else:
+        assert (expected.code, found.code) == (0, code)
 
 
 def test_there_are_enough_chains_and_each_difference_is_of_one() -> None:
