@@ -135,7 +135,7 @@ test-all: ## Run every test on 3.14t, and then on 3.15t
 	$(MAKE) test
 	$(MAKE) test PYTHON=3.15t
 
-services: ## Install the servers that some tests start: PostgreSQL, Redis, NATS, HAProxy (root, apt)
+services: ## Install what some tests start: PostgreSQL, Redis, NATS, HAProxy, openssl, curl (root, apt)
 	$(PYTHON3) tools/services.py
 
 services-if-possible:
@@ -270,7 +270,7 @@ $(BENCH_ENV)/.built: $(BENCH_ENV)/.peers $(SOURCES) $(shell find python -name '*
 		--reinstall-package loop_pool target/python-bench/wheels/*.whl
 	mv $@.begun $@
 
-bench: $(BENCH_ENV)/.built ## Compare with peers, 80 minutes; QUICK=1 BENCH=micro,sockets/stuck PEERS=uvloop,loop_pool
+bench: $(BENCH_ENV)/.built ## Compare with peers, 90 minutes; QUICK=1 BENCH=micro,sockets/stuck PEERS=uvloop,loop_pool
 	$(BENCH_ENV)/bin/python benches/python/bench.py $(if $(BENCH),--only "$(BENCH)") \
 		$(if $(PEERS),--peers "$(PEERS)") $(if $(QUICK),--quick) $(ARGS)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Installs the servers that tests and benchmarks start for themselves, and starts PostgreSQL.
+"""Installs the programs that tests and benchmarks start for themselves, and starts PostgreSQL.
 
     python3 tools/services.py                # install what is missing; as root, with apt
     python3 tools/services.py --if-possible  # the same, or say what is left out and succeed
     python3 tools/services.py --where nats   # the path of one program
 
-The servers come from Debian's packages. The command starts none, and neither do the packages: each
+They come from Debian's packages. The command starts no server, and neither do the packages: each
 test runs its own by `running` or `postgres`, on a free port and with data of its own. Runs on any
 python3 from 3.9 on, with the standard library alone.
 """
@@ -32,6 +32,8 @@ PACKAGES = {
     "redis-server": "redis-server",
     "nats-server": "nats-server",
     "haproxy": "haproxy",
+    "openssl": "openssl",
+    "curl": "curl",
 }
 """The programs that the tests start, each with the Debian package that brings it."""
 
@@ -76,11 +78,13 @@ class Service(NamedTuple):
 
 
 @contextlib.contextmanager
-def postgres(program: str) -> Iterator[Service]:
+def postgres(program: str, certificate: tuple[Path, Path] | None = None) -> Iterator[Service]:
     """A PostgreSQL server, of the given `postgres` (as `where` finds it).
 
     Its `url` is that of the database `postgres`, for a user with all rights. Nothing is synced to
-    disk. Raises `ServiceError` if it does not start.
+    disk. With the files of a certificate and of its key, connections may use TLS.
+
+    Raises `ServiceError` if it does not start.
     """
     with folder("postgres") as home:
         user = _unprivileged("postgres")
@@ -104,8 +108,22 @@ def postgres(program: str) -> Iterator[Service]:
         port = free_port()
         options = [f"--port={port}", "--listen_addresses=127.0.0.1", "--fsync=off"]
         options += [f"--unix_socket_directories={home}"]
+        if certificate is not None:
+            options.append("--ssl=on")
+            for name, file in zip(("ssl_cert_file", "ssl_key_file"), certificate):
+                options.append(f"--{name}={_give(file, home, user)}")
         with running([program, "-D", data, *options], port, home, ready, user) as service:
             yield service._replace(url=f"postgresql://tester@127.0.0.1:{port}/postgres")
+
+
+def _give(file: Path, home: Path, user: int | None) -> Path:
+    """Copy a file to where a server's user can read it, and nobody else can."""
+    copy = home / file.name
+    shutil.copyfile(file, copy)
+    copy.chmod(0o600)
+    if user is not None:
+        os.chown(copy, user, -1)
+    return copy
 
 
 def free_port() -> int:

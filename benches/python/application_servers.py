@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,15 @@ _WEFTS = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "--wor
 _PEREGRINES = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "--free-threaded")
 _H2CORNS = ("--host", HOST, "--loop", "uvloop", "--no-access-log")
 _ZTTP = ("--http", "zttp")
+_TLS = {
+    "loop_pool": ("--ssl-certfile", "--ssl-keyfile"),
+    "uvicorn": ("--ssl-certfile", "--ssl-keyfile"),
+    "granian": ("--ssl-certificate", "--ssl-keyfile"),
+    "hypercorn": ("--certfile", "--keyfile"),
+    "weft": ("--tls-cert", "--tls-key"),
+    "h2corn": ("--certfile", "--keyfile"),
+}
+"""Peer -> the options for a certificate and its key."""
 _HYPERCORNS = ("-c", "python:bench_hypercorn", "-k", "uvloop", "--log-level", "warning")
 
 
@@ -76,10 +86,20 @@ class Variant:
     partner: str = ""
     """The variant with which `measuring` compares it where a figure asks for that."""
 
-    def command(self, app: str, port: int) -> list[str]:
-        """What to start, for an application module on a port."""
+    def command(self, app: str, port: int, certificate: Path | None = None) -> list[str]:
+        """What to start, for an application module on a port.
+
+        `certificate`: the folder of `cert.pem` and `key.pem`, for HTTPS. Raises `SampleError` if
+        it is not known how the peer is given these.
+        """
         target = f"{app}:make" if self.factory else f"{app}:app"
         where = [part.format(port=port) for part in self.port]
+        if certificate is not None:
+            if self.peer not in _TLS:
+                raise SampleError("HTTPS is not measured of it")
+            of_certificate, of_key = _TLS[self.peer]
+            where += [of_certificate, str(certificate / "cert.pem")]
+            where += [of_key, str(certificate / "key.pem")]
         return [sys.executable, "-m", *self.arguments, *where, target]
 
 
@@ -179,6 +199,8 @@ class Server:
     app: str
     environment: Mapping[str, str] = field(default_factory=dict)
     """For the application, besides what all get."""
+    certificate: Path | None = None
+    """The folder of `cert.pem`, for 127.0.0.1, and `key.pem`; with it the server speaks HTTPS."""
 
     def __enter__(self) -> Self:
         """Start it, and wait until it listens and the application has started everywhere.
@@ -198,7 +220,7 @@ class Server:
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self.variant.command(self.app, self.port),
+                self.variant.command(self.app, self.port, self.certificate),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -254,7 +276,14 @@ class Server:
 
     def fetch(self, path: str) -> str:
         """The body of a response; raises `SampleError` unless it is a 200."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=START_SECONDS)
+        connection: http.client.HTTPConnection
+        if self.certificate is None:
+            connection = http.client.HTTPConnection(HOST, self.port, timeout=START_SECONDS)
+        else:
+            context = ssl.create_default_context(cafile=self.certificate / "cert.pem")
+            connection = http.client.HTTPSConnection(
+                HOST, self.port, timeout=START_SECONDS, context=context
+            )
         try:
             connection.request("GET", path)
             response = connection.getresponse()

@@ -127,6 +127,11 @@ def take_closed(server: Server, timing: Timing, setting: Setting) -> Sample:
     return _measure(server, timing, setting)
 
 
+def take_fresh(server: Server, timing: Timing, setting: Setting) -> Sample:
+    """Likewise, with a connection of its own for each request."""
+    return _measure(server, timing, setting, "--fresh")
+
+
 def take_paced(server: Server, timing: Timing, setting: Setting) -> Sample:
     """Requests at a fixed rate, whatever becomes of them."""
     return _measure(server, timing, setting, "--rate", RATE)
@@ -178,7 +183,10 @@ def _measure(server: Server, timing: Timing, setting: Setting, *arguments: objec
 def _start(server: Server, timing: Timing, setting: Setting, *arguments: object) -> Load:
     body = expected_body(server, setting.path)
     beside = [part for pid in setting.beside for part in ("--beside", pid)]
-    given = ("--path", setting.path, "--expect", body, "--server", server.pid, *beside)
+    given: tuple[object, ...] = ("--path", setting.path, "--expect", body, *beside)
+    given += ("--server", server.pid)
+    if server.certificate is not None:
+        given += ("--tls", server.certificate / "cert.pem")
     return Load(server, timing, "--connections", CONNECTIONS, *given, *arguments)
 
 
@@ -199,6 +207,7 @@ class Workload:
     rounds: int | None = None
     """If it needs no more than these."""
     uses_database: bool = False
+    uses_tls: bool = False
 
 
 def _value(key: str, unit: float = 1) -> Callable[[Sample], float]:
@@ -259,6 +268,10 @@ _ALL = (
     "hypercorn-n",
     *_NATIVE,
 )
+_WITH_TLS = (
+    *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
+    *("hypercorn-1", "weft-1", "h2corn-1"),
+)
 _WITH_FACTORY = ("pool-1", "pool-n", "pool-factory", *_ALL[3:])
 _WITHOUT_OURS_IN_UVICORN = ("pool-1", "pool-n", *_ALL[3:])
 LOOK = (
@@ -290,6 +303,25 @@ WORKLOADS = {
             *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
             *(*_NATIVE, *_WITH_ZTTP),
         ),
+    ),
+    "https": Workload(
+        f"as json, over TLS 1.3 (ECDSA, P-256), {CONNECTIONS} connections that are kept",
+        "bench_raw",
+        "/json",
+        take_closed,
+        _THROUGHPUT,
+        _WITH_TLS,
+        uses_tls=True,
+    ),
+    "https-new": Workload(
+        "likewise, with a connection for each request and a full handshake on it, "
+        f"{CONNECTIONS} at any time",
+        "bench_raw",
+        "/json",
+        take_fresh,
+        _THROUGHPUT,
+        _WITH_TLS,
+        uses_tls=True,
     ),
     "json-fastapi": Workload(
         f"FastAPI, a small JSON object, {CONNECTIONS} connections",

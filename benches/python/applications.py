@@ -40,7 +40,7 @@ from measuring import Results, Sample, SampleError
 from options import names
 from progress import Progress
 from reporting import format_disturbance, values
-from under_load import build_programs
+from under_load import build_programs, make_certificate
 
 ROUNDS = 3
 SECONDS = 2.0
@@ -133,7 +133,8 @@ def take(workload: Workload, variant: Variant, options: Options, setting: Settin
     """Take one sample of a variant; raises `SampleError` if that fails."""
     budget = max(1, DATABASE_CONNECTIONS // variant.starts)
     environment = {**setting.environment, "BENCH_DATABASE_CONNECTIONS": str(budget)}
-    with Server(variant, workload.app, environment) as server:
+    certificate = make_certificate() if workload.uses_tls else None
+    with Server(variant, workload.app, environment, certificate) as server:
         sample = workload.take(server, options.timing, setting)
         # Behind the load: by then, all is imported that the application needs.
         return {**sample, **server.fetch_state()}

@@ -17,6 +17,7 @@ from figures import (
     CPU_OF_SPAWNED,
     MEMORY,
     P99,
+    RATE,
     Document,
     Metric,
     Record,
@@ -125,6 +126,47 @@ GOALS: tuple[Goal, ...] = (
         own="loop_pool, rustls",
     ),
     Goal(
+        "the same, resumed by a ticket",
+        "sockets/handshakes-resumed",
+        _cpu,
+        0.40,
+        "uvloop",
+        own="loop_pool, rustls",
+    ),
+    *(
+        Goal(
+            f"{what} in bulk under TLS, `loop_pool.tls`: CPU per MiB",
+            f"sockets/{workload}",
+            _always(CPU_OF_BYTES),
+            0.60,
+            "uvloop",
+            own="loop_pool, rustls",
+        )
+        for what, workload in (
+            ("sending", "bulk-send-tls"),
+            ("receiving", "bulk-receive-tls"),
+        )
+    ),
+    Goal(
+        "memory of an idle connection under TLS, `loop_pool.tls`, slope from 1,000 to 4,000",
+        "sockets/idle-memory-tls",
+        _always(MEMORY),
+        0.40,
+        "uvloop",
+        own="loop_pool, rustls",
+    ),
+    *(
+        Goal(
+            f"`loop-pool serve` over HTTPS: CPU per {what}",
+            f"applications/{workload}",
+            _cpu,
+            1.00,
+            "granian, 1 thread",
+            own="loop_pool, 1 loop",
+        )
+        for what, workload in (("request", "https"), ("new connection", "https-new"))
+    ),
+    Goal(
         "memory of an idle connection, Protocol, slope from 4,000 to 16,000",
         "sockets/idle-memory",
         _always(MEMORY),
@@ -213,6 +255,15 @@ GOALS: tuple[Goal, ...] = (
         1.02,
         "loop_pool, steal=False",
         own="loop_pool, steal=True",
+    ),
+    Goal(
+        "TLS handshakes a second of a program on one loop, with the thread of a second one",
+        "pool/handshakes-helped",
+        _always(RATE),
+        1.50,
+        "loop_pool, 1",
+        own="loop_pool, 2",
+        at_least=True,
     ),
 )
 

@@ -393,6 +393,20 @@ WORKLOADS: dict[str, Workload[Server] | Workload[Variant]] = {
         (_RATE_AGAINST_PARTNER, _CPU_AGAINST_PARTNER, _CORES),
         absent=_ALONE,
     ),
+    "handshakes-helped": Workload(
+        "loop_pool.tls, a plain loop.create_server on loop 0 that does nothing but full handshakes "
+        "(TLS 1.3, ECDSA, P-256), and loops with nothing to do beside it (useful with a core for "
+        "each, and one for the load)",
+        tuple(
+            on_loops(f"loop_pool, {count}", "rustls", count, partner="loop_pool, 1")
+            for count in (1, 2, 4)
+        ),
+        functools.partial(
+            take_load, arguments=("--fresh", "--connections", CONNECTIONS, "--size", 64)
+        ),
+        (_RATE_AGAINST_PARTNER, _CPU_AGAINST_PARTNER, _CORES),
+        absent=_ALONE,
+    ),
     "memory": Workload(
         "memory of an idle server with some modules of the standard library: one process with N "
         "loops, or N processes with a loop each (proportional set size, added up)",

@@ -207,24 +207,35 @@ async def listen_unix(sock: socket.socket, place: Place) -> asyncio.Server:
     return await loop.create_unix_server(Echo, sock=sock, backlog=BACKLOG)
 
 
-async def listen_tls(sock: socket.socket, place: Place) -> asyncio.Server:
-    """As `loop.create_server` with a certificate, on a socket."""
+def make_openssl_context(place: Place) -> ssl.SSLContext:
+    """A server's, with the certificate of the place."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(place.folder / "cert.pem", place.folder / "key.pem")
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(Echo, sock=sock, backlog=BACKLOG, ssl=context)
+    return context
 
 
-async def listen_rustls(sock: socket.socket, place: Place) -> asyncio.Server:
-    """As `listen_tls`, with a context of `loop_pool.tls`."""
+def make_rustls_context(place: Place) -> ssl.SSLContext:
+    """The same of `loop_pool.tls`. Raises `RuntimeError` if OpenSSL would make its connections."""
     from loop_pool import tls
 
     context = tls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(place.folder / "cert.pem", place.folder / "key.pem")
     if not context.native:
         raise RuntimeError(f"rustls is not used: {context.fallback_reason}")
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(Echo, sock=sock, backlog=BACKLOG, ssl=context)
+    return context
+
+
+def listen_with_tls(
+    protocol: Callable[[], asyncio.BaseProtocol], make_context: Callable[[Place], ssl.SSLContext]
+) -> Listen:
+    """As `loop.create_server` with a certificate, on a socket."""
+
+    async def listen(sock: socket.socket, place: Place) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        context = make_context(place)
+        return await loop.create_server(protocol, sock=sock, backlog=BACKLOG, ssl=context)
+
+    return listen
 
 
 async def listen_datagrams(sock: socket.socket, place: Place) -> object:
@@ -284,6 +295,17 @@ async def listen_with_files(sock: socket.socket, place: Place) -> asyncio.Server
     return await asyncio.start_server(send, sock=sock, backlog=BACKLOG)
 
 
+UNDER_TLS: dict[str, Listen] = {
+    "tls": listen_with_tls(Echo, make_openssl_context),
+    "tls-idle": listen_with_tls(Idle, make_openssl_context),
+    "tls-flood": listen_with_tls(Flood, make_openssl_context),
+    "tls-sink": listen_with_tls(Sink, make_openssl_context),
+    "rustls": listen_with_tls(Echo, make_rustls_context),
+    "rustls-idle": listen_with_tls(Idle, make_rustls_context),
+    "rustls-flood": listen_with_tls(Flood, make_rustls_context),
+    "rustls-sink": listen_with_tls(Sink, make_rustls_context),
+}
+"""Kinds of servers that need a certificate: with `ssl.SSLContext`, and one of `loop_pool.tls`."""
 ON_ONE_LOOP: dict[str, Listen] = {
     "protocol": listen_with(Echo),
     "work": listen_with(WorkingEcho),
@@ -292,8 +314,7 @@ ON_ONE_LOOP: dict[str, Listen] = {
     "sock": listen_with_sock,
     "udp": listen_datagrams,
     "unix": listen_unix,
-    "tls": listen_tls,
-    "rustls": listen_rustls,
+    **UNDER_TLS,
     "idle": listen_with(Idle),
     "bulk": listen_with(Bulk),
     "flood": listen_with(Flood),
@@ -332,6 +353,6 @@ def bind(
         address["udp"] = True
     else:
         sock.listen(BACKLOG)
-    if kind in ("tls", "rustls"):
+    if kind in UNDER_TLS:
         address["tls"] = str(folder / "cert.pem")
     return sock, address

@@ -58,6 +58,8 @@ BULK_CONNECTIONS = 4
 BIG_CONNECTIONS = 8
 """Of requests of 1 MiB, which fill more than the buffers of the sockets."""
 IDLE_CONNECTIONS = (4_000, 10_000, 16_000)
+IDLE_TLS_CONNECTIONS = (1_000, 2_500, 4_000)
+"""Fewer, as each has a handshake."""
 SPARE_DESCRIPTORS = 200
 SIZES = {"64b": 64, "1k": 1024, "64k": 64 * 1024, "1m": 1024 * 1024}
 KINDS = ("protocol", "buffered", "streams", "sock", "unix", "tls")
@@ -95,13 +97,13 @@ def _wait_until(server: Process, name: str, expected: int) -> None:
         time.sleep(0.02)
 
 
-def take_memory(variant: Server, options: Options) -> Sample:
+def take_memory(
+    variant: Server, options: Options, counts: Sequence[int] = IDLE_CONNECTIONS
+) -> Sample:
     """Resident memory with no connections, and with more and more idle ones."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = most - SPARE_DESCRIPTORS
-    few, middle, many = (
-        min(count, limit * count // IDLE_CONNECTIONS[-1]) for count in IDLE_CONNECTIONS
-    )
+    few, middle, many = (min(count, limit * count // counts[-1]) for count in counts)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(variant.start())
         resident = [_resident_bytes(server, 0, options)]
@@ -212,6 +214,16 @@ def _bulk(baseline: str) -> tuple[Figure, ...]:
     )
 
 
+def _memory(counts: Sequence[int]) -> tuple[Figure, ...]:
+    few, middle, many = counts
+    return (
+        Figure("memory x uvloop", value("bytes_per_connection"), "uvloop"),
+        Figure(f"bytes each, {few:,} to {many:,}", value("bytes_per_connection")),
+        Figure(f"bytes each of {middle:,}", value("bytes_of_each")),
+        Figure("connections", value("many")),
+    )
+
+
 _SYSCALLS = (Figure("all", lambda sample: sum(sample["calls"].values()) / sample["requests"]),)
 
 
@@ -220,8 +232,14 @@ _SYSCALLS = (Figure("all", lambda sample: sum(sample["calls"].values()) / sample
 _BARE = Server("bare", "bare", "protocol")
 _BARE_OF = {"unix": (Server("bare", "bare", "unix"),), "tls": ()}
 """The bare servers of kinds to which that for TCP does not compare."""
-_RUSTLS = Server("loop_pool, rustls", "loop_pool", "rustls")
-"""loop_pool with a context of its own; with `ssl.SSLContext` it is OpenSSL as everywhere."""
+
+
+def _on_each_loop_under_tls(does: str) -> tuple[Server, ...]:
+    """Servers under TLS: loop_pool also with a context of its own, all others with OpenSSL."""
+    own = Server("loop_pool, rustls", "loop_pool", f"rustls{does}")
+    return on_each_loop(f"tls{does}", own)
+
+
 _UNDER_STRACE = (
     _BARE,
     Server("tokio", "tokio", "protocol"),
@@ -243,15 +261,15 @@ def _echo(
     )
 
 
-def _churn(summary: str, kind: str, *first: Server) -> Workload[Server]:
+def _churn(summary: str, variants: tuple[Server, ...], *more: str) -> Workload[Server]:
     """A connection for each request, in a closed loop."""
     return Workload(
         summary,
-        on_each_loop(kind, *first),
+        variants,
         functools.partial(
-            take_load, arguments=("--fresh", "--connections", CONNECTIONS, "--size", 64)
+            take_load, arguments=("--fresh", "--connections", CONNECTIONS, "--size", 64, *more)
         ),
-        _AGAINST_BARE if _BARE in first else _AGAINST_UVLOOP,
+        _AGAINST_BARE if _BARE in variants else _AGAINST_UVLOOP,
     )
 
 
@@ -300,21 +318,25 @@ _USUAL: dict[str, Workload[Server]] = {
         "unix",
         *_BARE_OF["unix"],
     ),
-    "echo-tls": _echo(
+    "echo-tls": Workload(
         "asyncio.Protocol under TLS, 64 connections, 1 KiB (loop_pool, rustls: with a context of "
         "loop_pool.tls; all others: ssl.SSLContext): server CPU per request",
-        "tls",
-        _RUSTLS,
+        _on_each_loop_under_tls(""),
+        functools.partial(take_load, arguments=("--connections", CONNECTIONS, "--size", 1024)),
+        _AGAINST_UVLOOP,
     ),
     "churn": _churn(
         "connect, one request of 64 B, close, 64 at any time: server CPU per connection",
-        "protocol",
-        _BARE,
+        on_each_loop("protocol", _BARE),
     ),
     "handshakes": _churn(
-        "likewise under TLS, with a full handshake (P-256 certificate, no session is resumed)",
-        "tls",
-        _RUSTLS,
+        "likewise under TLS 1.3, with a full handshake (ECDSA, P-256; no session is resumed)",
+        _on_each_loop_under_tls(""),
+    ),
+    "handshakes-resumed": _churn(
+        "likewise, and each connection resumes the session of one before it by a ticket",
+        _on_each_loop_under_tls(""),
+        "--resume",
     ),
     "bulk-send": Workload(
         f"a server that sends without an end on {BULK_CONNECTIONS} connections: CPU per byte",
@@ -325,6 +347,18 @@ _USUAL: dict[str, Workload[Server]] = {
     "bulk-receive": Workload(
         f"a server that receives without an end on {BULK_CONNECTIONS} connections: CPU per byte",
         on_each_loop("sink"),
+        take_sink,
+        _bulk("uvloop"),
+    ),
+    "bulk-send-tls": Workload(
+        f"as bulk-send, under TLS 1.3, on {BULK_CONNECTIONS} connections: CPU per byte",
+        _on_each_loop_under_tls("-flood"),
+        take_flood,
+        _bulk("uvloop"),
+    ),
+    "bulk-receive-tls": Workload(
+        f"as bulk-receive, under TLS 1.3, on {BULK_CONNECTIONS} connections: CPU per byte",
+        _on_each_loop_under_tls("-sink"),
         take_sink,
         _bulk("uvloop"),
     ),
@@ -345,12 +379,16 @@ _USUAL: dict[str, Workload[Server]] = {
             Server("uvloop, streams", "uvloop", "streams"),
         ),
         take_memory,
-        (
-            Figure("memory x uvloop", value("bytes_per_connection"), "uvloop"),
-            Figure("bytes each, 4,000 to 16,000", value("bytes_per_connection")),
-            Figure("bytes each of 10,000", value("bytes_of_each")),
-            Figure("connections", value("many")),
-        ),
+        _memory(IDLE_CONNECTIONS),
+        rounds=2,
+    ),
+    "idle-memory-tls": Workload(
+        "likewise under TLS 1.3, asyncio.Protocol, after the handshake: from "
+        f"{IDLE_TLS_CONNECTIONS[0]:,} to {IDLE_TLS_CONNECTIONS[2]:,} connections, and of "
+        f"{IDLE_TLS_CONNECTIONS[1]:,} of them",
+        _on_each_loop_under_tls("-idle"),
+        functools.partial(take_memory, counts=IDLE_TLS_CONNECTIONS),
+        _memory(IDLE_TLS_CONNECTIONS),
         rounds=2,
     ),
     "syscalls": Workload(

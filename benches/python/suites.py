@@ -80,9 +80,9 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite("micro", 14, 2),
-        Suite("sockets", 22, 4.5),
-        Suite("pool", 15, 2.5),
-        Suite("applications", 26, 4),
+        Suite("sockets", 28, 5.5),
+        Suite("pool", 16, 2.5),
+        Suite("applications", 30, 4.5),
     )
 }
 

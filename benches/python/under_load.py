@@ -22,6 +22,7 @@ from typing import Any
 
 from child import LOOPS
 from measuring import Options, Peers, Process, Sample, SampleError, Variant
+from protocols import UNDER_TLS
 
 CORE_NUMBERS = tuple(sorted(os.sched_getaffinity(0)))
 CORES = len(CORE_NUMBERS)
@@ -71,8 +72,11 @@ def work_folder() -> Path:
 
 
 @functools.cache
-def make_certificate() -> None:
-    """Make a certificate for 127.0.0.1 in the work folder; raises `SampleError` if that fails."""
+def make_certificate() -> Path:
+    """Make a certificate for 127.0.0.1 (ECDSA, P-256): `cert.pem` and `key.pem` in a folder.
+
+    Returns the folder, which is the work folder. Raises `SampleError` if it cannot be made.
+    """
     folder = work_folder()
     command = [
         *("openssl", "req", "-x509", "-nodes", "-days", str(CERTIFICATE_DAYS), "-subj"),
@@ -87,6 +91,7 @@ def make_certificate() -> None:
         raise SampleError(f"no certificate: openssl cannot be run: {error}") from error
     except subprocess.CalledProcessError as error:
         raise SampleError(f"no certificate: {error.stderr.strip()}") from error
+    return folder
 
 
 # --- servers --------------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ class Server(Variant):
             return self._start([PROGRAMS / "tokio-echo", *self.arguments])
         if self.peer == "tonio":
             return self._start([sys.executable, TONIO_FILE, *self.arguments])
-        if self.kind in ("tls", "rustls"):
+        if self.kind in UNDER_TLS:
             make_certificate()
         options: list[str | Path] = ["--folder", work_folder(), *self.arguments]
         return self._start([sys.executable, SERVERS_FILE, self.kind, self.peer, *options])

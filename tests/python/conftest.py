@@ -183,7 +183,7 @@ def pytest_terminal_summary(
     room_times.tell(terminalreporter, config.rootpath)
     skipped = terminalreporter.getreports("skipped")
     if left_out := [report.nodeid for report in skipped if MISSING in str(report.longrepr)]:
-        terminalreporter.section("left out: their servers are not installed (make services)")
+        terminalreporter.section("left out: their programs are not installed (make services)")
         for nodeid in left_out:
             terminalreporter.write_line(nodeid)
     if _gil_came_back():

@@ -1,4 +1,4 @@
-"""Real servers for tests: each one a process of its own, on a free port, with a folder of its own.
+"""Real programs for tests. A server is a process of its own, on a free port, in its own folder.
 
 The programs are found, installed and started by `tools/services.py`. A test that needs one which
 is not there is left out, and named at the end of the run; with `LOOP_POOL_ALL_SERVICES=1` it fails.
@@ -18,11 +18,12 @@ from .support import HANG, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import ModuleType
 
 
 MISSING = "not installed (make services)"
-"""How the reason ends for which a test without its server is left out."""
+"""How the reason ends for which a test without its program is left out."""
 
 
 def _tool() -> ModuleType:
@@ -40,7 +41,7 @@ free_port = services.free_port
 
 
 def program(name: str) -> str:
-    """Return the path of a server's program; leave the test out where there is none."""
+    """Return the path of a program; leave the test out where there is none."""
     path: str | None = services.where(name)
     if path is None:
         reason = f"{name} is {MISSING}"
@@ -51,10 +52,13 @@ def program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server; gives the URL of its database `postgres` for a user with all rights."""
+def postgres(certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """A PostgreSQL server; gives the URL of its database `postgres` for a user with all rights.
+
+    With the files of a certificate and of its key, connections may use TLS.
+    """
     server = program("postgres")
-    with services.postgres(server) as service:
+    with services.postgres(server, certificate) as service:
         yield service.url
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from .. import support
+from .authority import Authority
 
 
 @pytest.fixture(autouse=True, params=["openssl", "rustls"])
@@ -25,3 +26,9 @@ def contexts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def by_openssl(contexts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Contexts of `ssl` in any case, whose connections are asyncio's `sslproto`."""
     monkeypatch.setattr(support, "contexts", ssl)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs certificates for the tests."""
+    return Authority(tmp_path_factory.mktemp("authority"))

@@ -8,7 +8,6 @@ import os
 import random
 import socket
 import ssl
-import subprocess
 from asyncio import sslproto
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 import loop_pool
 
 from ..support import (
-    HANG,
     BufferedRecorder,
     Recorder,
     eventually,
@@ -330,52 +328,6 @@ def test_a_class_of_the_program_s_own_is_asked(loop: Loop) -> None:
             assert await peer.read(6) == b"answer"
             assert protocol.data == b"question"
             assert transport.get_write_buffer_size() == 0
-
-    run_main(loop, main())
-
-
-@pytest.mark.parametrize("letter", ["k", "K"])
-def test_keys_are_updated_under_way(loop: Loop, letter: str) -> None:
-    async def main() -> None:
-        server_context, _ = self_signed()
-        protocols: list[Recorder] = []
-
-        def make() -> Recorder:
-            protocols.append(echoing())
-            return protocols[-1]
-
-        server = await loop.create_server(make, "127.0.0.1", 0, ssl=server_context)
-        host, port = server.sockets[0].getsockname()
-        try:
-            client = await asyncio.create_subprocess_exec(
-                *("openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_3"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-        except FileNotFoundError:
-            server.close()
-            pytest.skip("no openssl program")
-        assert client.stdin is not None
-        assert client.stdout is not None
-        expected = b""
-        for number in range(3):
-            line = b"line %d\n" % number
-            expected += line
-            client.stdin.write(line)
-            await eventually(lambda: bool(protocols), "it is accepted")
-            await protocols[0].got(len(expected))
-            while await asyncio.wait_for(client.stdout.readline(), HANG) != line:
-                pass
-            client.stdin.write(letter.encode() + b"\n")
-            while b"KEYUPDATE" not in await asyncio.wait_for(client.stdout.readline(), HANG):
-                pass
-        assert protocols[0].data == expected
-        client.kill()
-        await client.wait()
-        await protocols[0].ended()
-        server.close()
-        await server.wait_closed()
 
     run_main(loop, main())
 

@@ -72,7 +72,7 @@ def scripted(modules: SimpleNamespace, tmp_path: Path) -> Any:
         script.write_text(f"import os, sys, time\nport = int(sys.argv[1])\n{code}\n")
 
         class Scripted(modules.servers.Variant):
-            def command(self, app: str, port: int) -> list[str]:
+            def command(self, app: str, port: int, certificate: Path | None = None) -> list[str]:
                 return [sys.executable, str(script), str(port)]
 
         return modules.servers.Server(Scripted("scripted", "none", (), starts), "none")
@@ -146,6 +146,21 @@ def test_zttp_is_measured_below_both_servers(modules: SimpleNamespace) -> None:
         command = variants[short].command("bench_raw", 1)
         assert command[2] == module
         assert command[command.index("--http") + 1] == "zttp"
+
+
+def test_a_server_over_https_gets_a_certificate(modules: SimpleNamespace) -> None:
+    variants = modules.servers.make_variants(2)
+    over_tls = [each for each in modules.workloads.WORKLOADS.values() if each.uses_tls]
+    assert over_tls
+    for short in {short for workload in over_tls for short in workload.variants}:
+        command = variants[short].command("bench_raw", 1, Path("/folder"))
+        certificate, key = (command.index(f"/folder/{name}.pem") for name in ("cert", "key"))
+        assert command[certificate - 1].startswith("--")
+        assert command[key - 1].startswith("--")
+        assert command[-1] == "bench_raw:app"
+        assert "/folder/cert.pem" not in variants[short].command("bench_raw", 1)
+    with pytest.raises(modules.servers.SampleError, match="HTTPS is not measured of it"):
+        variants["peregrine-1"].command("bench_raw", 1, Path("/folder"))
 
 
 def test_a_server_is_ready_once_it_has_started_everywhere(
@@ -305,7 +320,7 @@ def test_a_database_connection_budget_is_the_same_for_all(
     modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Recorded:
-        def __init__(self, variant: Any, app: str, environment: dict[str, str]) -> None:
+        def __init__(self, variant: Any, app: str, environment: dict[str, str], *_: Any) -> None:
             budgets[variant.name] = variant.starts * int(environment["BENCH_DATABASE_CONNECTIONS"])
             raise modules.servers.SampleError("enough")
 

@@ -340,7 +340,7 @@ def test_goals_name_workloads_that_there_are() -> None:
         suite: {
             goal.place.partition("/")[2] for goal in goals.GOALS if goal.place.startswith(suite)
         }
-        for suite in ("micro", "sockets", "pool")
+        for suite in ("micro", "sockets", "pool", "applications")
     }.items():
         assert names
         assert names <= set(suites.SUITES[suite].workloads())

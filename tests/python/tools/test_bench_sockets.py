@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from ..services import program
 from ..support import HANG, ORACLE_ONLY, ROOT
 
 FOLDER = ROOT / "benches" / "python"
@@ -395,8 +395,8 @@ def receive(sock: socket.socket, count: int) -> bytes:
     "kind", ["protocol", "buffered", "streams", "sock", "udp", "unix", "tls", "pool"]
 )
 def test_a_server_echoes(kind: str, connect: Callable[[Any], socket.socket]) -> None:
-    if kind == "tls" and shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
+    if kind == "tls":
+        program("openssl")
     arguments = ("--loops", "2") if kind == "pool" else ()
     with under_load.Server("asyncio", "asyncio", kind, arguments).start() as server:
         assert server.hello["version"] == sys.version.split()[0]
@@ -412,6 +412,18 @@ def test_a_server_in_a_pool_echoes(kind: str, connect: Callable[[Any], socket.so
         sock = connect(server)
         sock.sendall(b"some bytes")
         assert receive(sock, 10) == b"some bytes"
+
+
+@NEEDS_PACKAGE
+@pytest.mark.parametrize("kind", ["tls-flood", "rustls-flood"])
+def test_a_bulk_server_repeats_the_cycle_under_tls(
+    kind: str, connect: Callable[[Any], socket.socket]
+) -> None:
+    program("openssl")
+    count = len(protocols.CYCLE) * 10_000 + 100
+    with under_load.Server("loop_pool", "loop_pool", kind).start() as server:
+        sock = connect(server)
+        assert receive(sock, count) == (protocols.CYCLE * 10_001)[:count]
 
 
 @pytest.mark.parametrize("kind", ["flood", "sendfile", "bulk"])
@@ -520,7 +532,13 @@ def programs() -> None:
 @pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("echo-protocol", "requests"), ("echo-udp", "requests"), ("bulk-receive", "total")],
+    [
+        ("echo-protocol", "requests"),
+        ("echo-udp", "requests"),
+        ("bulk-receive", "total"),
+        ("bulk-receive-tls", "total"),
+        ("bulk-send-tls", "bytes"),
+    ],
 )
 def test_a_sample_is_taken(name: str, number: str, options: Any) -> None:
     workload = sockets.SUITE.workloads[name]
@@ -529,6 +547,41 @@ def test_a_sample_is_taken(name: str, number: str, options: Any) -> None:
     assert sample[number] > 100
     assert sample["server_cpu_ns"] > 0
     assert 0.1 < sample["seconds"] < HANG
+
+
+@NEEDS_PACKAGE
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("kind", ["tls", "rustls"])
+def test_sessions_are_resumed_where_they_have_to_be(kind: str, options: Any) -> None:
+    program("openssl")
+    variant = under_load.Server("loop_pool", "loop_pool", kind)
+    arguments = ("--fresh", "--connections", 4, "--size", 64)
+    sample = under_load.take_load(variant, options, (*arguments, "--resume"))
+    assert sample["requests"] > 10
+
+
+@NEEDS_PACKAGE
+@pytest.mark.usefixtures("programs")
+def test_a_session_that_is_not_resumed_fails_the_sample(
+    options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("openssl")
+    variant = under_load.Server("asyncio", "asyncio", "tls")
+    # The first connections have nothing to resume; without a warm-up they count.
+    short = dataclasses.replace(options, warmup=0.0)
+    arguments = ("--fresh", "--connections", 4, "--size", 64, "--resume")
+    with pytest.raises(measuring.SampleError, match="a session was not resumed"):
+        under_load.take_load(variant, short, arguments)
+
+
+@pytest.mark.usefixtures("programs")
+def test_idle_connections_under_tls_have_shaken_hands(options: Any) -> None:
+    program("openssl")
+    short = dataclasses.replace(options, warmup=0.01)
+    variant = under_load.Server("asyncio", "asyncio", "tls-idle")
+    sample = sockets.take_memory(variant, short, counts=(20, 40, 60))
+    assert (sample["few"], sample["many"]) == (20, 60)
+    assert sample["resident_many"] > sample["resident_none"]
 
 
 @pytest.mark.usefixtures("programs")

@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::exchange::Exchange;
 use crate::options::Options;
 use crate::processes::Stretch;
+use crate::socket::Socket;
 use crate::system;
 use crate::tally::{Line, Tally};
 
@@ -28,7 +29,7 @@ const STALLED: Duration = Duration::from_secs(1);
 
 /// One connection, with at most one request on it.
 struct Connection {
-    stream: TcpStream,
+    socket: Socket,
     /// When the request should have begun that is under way.
     intended: Option<Instant>,
     /// How much of it is sent.
@@ -51,14 +52,19 @@ impl Connection {
     fn send(&mut self, exchange: &Exchange) -> io::Result<()> {
         let request = exchange.request();
         while self.intended.is_some() && self.sent < request.len() {
-            match self.stream.write(&request[self.sent..]) {
+            match self.socket.write(&request[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.socket.flush()
+    }
+
+    /// Whether a request waits for what the server says in the TLS handshake.
+    fn waits_for_handshake(&self) -> bool {
+        self.socket.is_tls() && self.intended.is_some() && self.sent == 0
     }
 
     /// Read and check what has come. Returns when the request was intended that is now answered.
@@ -71,7 +77,7 @@ impl Connection {
         let invalid = |text: String| io::Error::new(ErrorKind::InvalidData, text);
         let mut answered = None;
         loop {
-            let count = match self.stream.read(buffer) {
+            let count = match self.socket.read(buffer) {
                 Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by server")),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(answered),
@@ -89,7 +95,8 @@ impl Connection {
                 self.received.clear();
                 answered = self.intended.take();
             }
-            if count < buffer.len() {
+            // A TLS session may hold more, of which no event would tell.
+            if count < buffer.len() && !self.socket.is_tls() {
                 return Ok(answered);
             }
         }
@@ -109,8 +116,9 @@ struct Engine<'a> {
     exchange: Exchange,
     poll: Poll,
     buffer: Box<[u8]>,
-    /// By token. `None`: failed and closed.
+    /// By token. `None`: closed; `unused` has those that did not fail.
     connections: Vec<Option<Connection>>,
+    unused: Vec<usize>,
     schedule: Option<Schedule>,
     tally: Tally,
     /// The measured time; requests that should have begun (open) or end (closed) in it count.
@@ -143,6 +151,7 @@ impl<'a> Engine<'a> {
             poll: Poll::new()?,
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
             connections: Vec::with_capacity(options.connections),
+            unused: Vec::new(),
             schedule: None,
             tally: Tally::new(),
             from: now,
@@ -150,7 +159,8 @@ impl<'a> Engine<'a> {
             due: 0,
         };
         for _ in 0..options.connections {
-            engine.connect()?;
+            let socket = engine.connect()?;
+            engine.add(socket)?;
         }
         let now = Instant::now();
         engine.from = now + options.warmup;
@@ -166,23 +176,44 @@ impl<'a> Engine<'a> {
         Ok(engine)
     }
 
-    fn connect(&mut self) -> io::Result<()> {
-        let mut stream = net::TcpStream::connect(self.options.server)?;
-        stream.set_nodelay(true)?;
+    /// A connection that is ready for requests; a TLS handshake is left to the first one.
+    fn connect(&self) -> io::Result<Socket> {
+        if !self.exchange.has_handshake() {
+            return Socket::connect(&self.options.server);
+        }
+        let mut stream = net::TcpStream::connect(self.options.host)?;
         self.exchange.open(&mut stream)?;
         stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        let token = Token(self.connections.len());
+        Ok(Socket::Tcp(TcpStream::from_std(stream)))
+    }
+
+    fn add(&mut self, mut socket: Socket) -> io::Result<usize> {
+        let index = self.unused.pop().unwrap_or(self.connections.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, token, interest)?;
-        self.connections.push(Some(Connection {
-            stream,
+        self.poll.registry().register(&mut socket, Token(index), interest)?;
+        socket.set_nodelay()?;
+        let connection = Some(Connection {
+            socket,
             intended: None,
             sent: 0,
             received: Vec::new(),
             waiting: VecDeque::new(),
-        }));
-        Ok(())
+        });
+        if index == self.connections.len() {
+            self.connections.push(connection);
+        } else {
+            self.connections[index] = connection;
+        }
+        Ok(index)
+    }
+
+    /// Begin a request on a connection of its own.
+    fn begin_fresh(&mut self, intended: Instant) {
+        let socket = Socket::begin_to_connect(&self.options.server);
+        match socket.and_then(|socket| self.add(socket)) {
+            Ok(index) => self.begin(index, intended),
+            Err(error) => self.tally.note_error(&error),
+        }
     }
 
     fn measure(&mut self) -> io::Result<Line> {
@@ -274,6 +305,11 @@ impl<'a> Engine<'a> {
             return;
         }
         match connection.receive(&self.exchange, &mut self.buffer) {
+            Ok(None) if connection.waits_for_handshake() => {
+                if let Err(error) = connection.send(&self.exchange) {
+                    self.fail(index, &error);
+                }
+            }
             Ok(None) => {}
             Ok(Some(intended)) => self.complete(index, intended),
             Err(error) => self.fail(index, &error),
@@ -288,6 +324,11 @@ impl<'a> Engine<'a> {
         if (self.from..self.to).contains(&decisive) {
             self.tally.record(now - intended);
         }
+        if self.options.fresh {
+            self.close(index);
+            self.unused.push(index);
+            return self.begin_fresh(now);
+        }
         if self.schedule.is_none() {
             return self.begin(index, now);
         }
@@ -300,7 +341,7 @@ impl<'a> Engine<'a> {
     /// Count the requests of a connection that fail with it, and close it.
     fn fail(&mut self, index: usize, error: &io::Error) {
         self.tally.note_error(error);
-        if let Some(mut connection) = self.connections[index].take() {
+        if let Some(connection) = self.close(index) {
             let lost = usize::from(connection.intended.is_some()) + connection.waiting.len();
             for _ in 1..lost {
                 self.tally.note_error(&"its connection is closed");
@@ -308,8 +349,13 @@ impl<'a> Engine<'a> {
             if self.schedule.is_some() {
                 self.due -= lost;
             }
-            // Closing the descriptor does as much.
-            let _ = self.poll.registry().deregister(&mut connection.stream);
         }
+    }
+
+    fn close(&mut self, index: usize) -> Option<Connection> {
+        let mut connection = self.connections[index].take()?;
+        // Closing the descriptor does as much.
+        let _ = self.poll.registry().deregister(&mut connection.socket);
+        Some(connection)
     }
 }

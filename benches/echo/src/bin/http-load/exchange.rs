@@ -43,7 +43,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(options: &Options) -> Self {
-        let begin = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", options.path, options.server);
+        let begin = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", options.path, options.host);
         let Some(size) = options.websocket else {
             let request = format!("{begin}Accept: */*\r\n\r\n").into_bytes();
             let body = options.expect.clone().map(String::into_bytes);
@@ -71,6 +71,11 @@ impl Exchange {
     /// The bytes of a request.
     pub(crate) fn request(&self) -> &[u8] {
         &self.request
+    }
+
+    /// Whether a new connection has to be opened before its first request.
+    pub(crate) fn has_handshake(&self) -> bool {
+        self.handshake.is_some()
     }
 
     /// Make a new connection ready for requests.

@@ -9,6 +9,9 @@ mod engine;
 mod exchange;
 mod options;
 mod processes;
+#[path = "../load/socket.rs"]
+#[allow(dead_code, reason = "`load` uses the rest")]
+mod socket;
 #[path = "../load/system.rs"]
 #[allow(dead_code, reason = "`load` uses the rest")]
 mod system;

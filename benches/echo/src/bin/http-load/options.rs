@@ -2,8 +2,11 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::socket::{self, Address};
 
 pub(crate) const USAGE: &str = "\
 usage: http-load --port PORT [option]...
@@ -12,6 +15,8 @@ usage: http-load --port PORT [option]...
   --path PATH         of the requests; default: /
   --expect BODY       what each response has to hold; default: a body of any bytes
   --websocket BYTES   send binary messages of that size to PATH, which have to come back
+  --tls FILE          HTTPS; the server's certificate is in this file (PEM)
+  --fresh             a connection of its own for each request, N at any time
   --connections N     default: 64
   --rate R            open loop: R requests a second in all, whether or not the last are answered
   --seconds S         the measured time; default: 3
@@ -26,12 +31,16 @@ a 200 with a content-length. Prints one line of JSON.";
 const LARGEST_MESSAGE: usize = 65535;
 
 pub(crate) struct Options {
-    pub(crate) server: SocketAddr,
+    pub(crate) server: Address,
+    /// What requests name as their host.
+    pub(crate) host: SocketAddr,
     pub(crate) path: String,
     pub(crate) expect: Option<String>,
     /// Size of the messages; `None`: HTTP requests.
     pub(crate) websocket: Option<usize>,
     pub(crate) connections: usize,
+    /// A connection of its own for each request.
+    pub(crate) fresh: bool,
     /// From one request to the next; `None`: a closed loop.
     pub(crate) period: Option<Duration>,
     pub(crate) measured: Duration,
@@ -49,12 +58,15 @@ impl Options {
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut port = None;
+        let mut certificate: Option<String> = None;
         let mut options = Self {
-            server: SocketAddr::new(host, 0),
+            server: Address::Tcp(SocketAddr::new(host, 0)),
+            host: SocketAddr::new(host, 0),
             path: "/".to_owned(),
             expect: None,
             websocket: None,
             connections: 64,
+            fresh: false,
             period: None,
             measured: Duration::from_secs(3),
             warmup: Duration::from_secs(1),
@@ -75,6 +87,8 @@ impl Options {
                     }
                     options.websocket = Some(size);
                 }
+                "--tls" => certificate = Some(value(&name, argument())?),
+                "--fresh" => options.fresh = true,
                 "--connections" => options.connections = positive(&name, argument())?,
                 "--rate" => {
                     let rate: f64 = value(&name, argument())?;
@@ -90,11 +104,26 @@ impl Options {
                 _ => return Err(format!("unknown option {name}\n{USAGE}")),
             }
         }
-        if options.websocket.is_some() && options.expect.is_some() {
-            return Err("--expect is for HTTP, not for --websocket".to_owned());
+        if options.websocket.is_some() {
+            let only_for_http =
+                [options.expect.is_some(), certificate.is_some(), options.fresh].contains(&true);
+            if only_for_http {
+                return Err("--expect, --tls and --fresh are not for --websocket".to_owned());
+            }
+        }
+        if options.fresh && options.period.is_some() {
+            return Err("--fresh is for a closed loop, not for --rate".to_owned());
         }
         let port = port.ok_or_else(|| format!("--port is missing\n{USAGE}"))?;
-        options.server = SocketAddr::new(host, port);
+        options.host = SocketAddr::new(host, port);
+        options.server = match certificate {
+            Some(file) => {
+                let config = socket::trust(Path::new(&file), false);
+                let config = config.map_err(|error| format!("--tls {file}: {error}"))?;
+                Address::Tls(options.host, config)
+            }
+            None => Address::Tcp(options.host),
+        };
         Ok(options)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
@@ -15,6 +16,8 @@ use crate::tally::{Line, Stretch};
 
 const PIECE: usize = 256 * 1024;
 const BUCKET: Duration = Duration::from_millis(1);
+/// How long the last bytes may take that TLS sessions hold.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 /// After so many bytes a stream repeats itself.
 const CYCLE: usize = 251;
 
@@ -68,6 +71,23 @@ impl Stream {
         self.position += count;
         Ok(count)
     }
+
+    /// Send what a TLS session still holds, and read what the server has said meanwhile: a socket
+    /// that is closed with something unread resets its connection.
+    fn finish(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let deadline = Instant::now() + LAST_BYTES;
+        while self.socket.wants_flush() {
+            if Instant::now() > deadline {
+                return Err(io::Error::new(ErrorKind::TimedOut, "the server takes no more bytes"));
+            }
+            self.socket.flush()?;
+            thread::sleep(BUCKET);
+        }
+        match self.socket.read(buffer) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Count; returns the line of JSON. Its `start_ns` is the beginning of the first bucket on the
@@ -79,12 +99,14 @@ impl Stream {
 pub(crate) fn run(options: &Options, direction: Direction) -> io::Result<Line> {
     let mut poll = Poll::new()?;
     let mut streams = Vec::new();
-    let interest = match direction {
-        Direction::Send => Interest::WRITABLE,
-        Direction::Receive => Interest::READABLE,
-    };
     for index in 0..options.connections {
         let mut socket = Socket::connect(&options.server)?;
+        let interest = match direction {
+            // A handshake goes both ways.
+            _ if socket.is_tls() => Interest::READABLE | Interest::WRITABLE,
+            Direction::Send => Interest::WRITABLE,
+            Direction::Receive => Interest::READABLE,
+        };
         poll.registry().register(&mut socket, Token(index), interest)?;
         streams.push(Stream { socket, position: 0 });
     }
@@ -107,6 +129,11 @@ pub(crate) fn run(options: &Options, direction: Direction) -> io::Result<Line> {
         {
             let mut line = Line::new();
             line.add_measured(&stretch.end()?);
+            if direction == Direction::Send {
+                for stream in &mut streams {
+                    stream.finish(&mut buffer)?;
+                }
+            }
             line.add("bytes", buckets.iter().sum::<u64>());
             line.add("total", streams.iter().map(|stream| stream.position).sum::<usize>());
             line.add("load_threads", 1);

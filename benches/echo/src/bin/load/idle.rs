@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options, count: usize) -> io::Result<()> {
     system::raise_descriptor_limit()?;
     let mut streams = Vec::with_capacity(count);
     for number in 0..count {
-        streams.push(Socket::connect(&options.server)?);
+        streams.push(Socket::connect_to_idle(&options.server)?);
         if number % BATCH == BATCH - 1 {
             sleep(PAUSE);
         }

@@ -15,6 +15,8 @@ usage: load (--port PORT | --unix PATH) [option]...
   --host ADDRESS      default: 127.0.0.1
   --udp               datagrams; each request is one
   --tls FILE          TLS over TCP; the server's certificate is in this file (PEM)
+  --resume            TLS sessions are resumed; with --fresh, one in the measured time that is not is
+                      an error
   --connections N     default: 64
   --threads N         which share the connections; default: 1
   --size BYTES        of a request and of its response; default: 1024
@@ -54,6 +56,7 @@ pub(crate) struct Options {
     pub(crate) warmup: Duration,
     pub(crate) server_pid: Option<u32>,
     pub(crate) mode: Mode,
+    pub(crate) resumes: bool,
 }
 
 /// What is said of the server's address.
@@ -66,10 +69,13 @@ struct Server {
 }
 
 impl Server {
-    fn address(self) -> Result<Address, String> {
+    fn address(self, resumes: bool) -> Result<Address, String> {
         let kinds = [self.unix.is_some(), self.udp, self.certificate.is_some()];
         if kinds.into_iter().filter(|chosen| *chosen).count() > 1 {
             return Err("only one of --unix, --udp and --tls can be given".to_owned());
+        }
+        if resumes && self.certificate.is_none() {
+            return Err("--resume is for --tls".to_owned());
         }
         if let Some(path) = self.unix {
             return Ok(Address::Unix(path));
@@ -77,15 +83,15 @@ impl Server {
         let port = self.port.ok_or_else(|| format!("--port is missing\n{USAGE}"))?;
         let server = SocketAddr::new(self.host, port);
         match self.certificate {
-            Some(file) => trust(&file).map(|config| Address::Tls(server, config)),
+            Some(file) => trust(&file, resumes).map(|config| Address::Tls(server, config)),
             None if self.udp => Ok(Address::Udp(server)),
             None => Ok(Address::Tcp(server)),
         }
     }
 }
 
-fn trust(file: &Path) -> Result<std::sync::Arc<rustls::ClientConfig>, String> {
-    socket::trust(file).map_err(|error| format!("--tls {}: {error}", file.display()))
+fn trust(file: &Path, resumes: bool) -> Result<std::sync::Arc<rustls::ClientConfig>, String> {
+    socket::trust(file, resumes).map_err(|error| format!("--tls {}: {error}", file.display()))
 }
 
 impl Options {
@@ -106,6 +112,7 @@ impl Options {
             warmup: Duration::from_secs(1),
             server_pid: None,
             mode: Mode::Closed,
+            resumes: false,
         };
         let mut fresh = false;
         while let Some(name) = arguments.next() {
@@ -130,6 +137,7 @@ impl Options {
                     options.mode = Mode::Open { period, fresh: false };
                 }
                 "--fresh" => fresh = true,
+                "--resume" => options.resumes = true,
                 "--bulk" => options.mode = Mode::Bulk(Direction::Receive),
                 "--bulk-send" => options.mode = Mode::Bulk(Direction::Send),
                 "--idle" => {
@@ -152,7 +160,7 @@ impl Options {
         if server.udp && (options.size > LARGEST_DATAGRAM || fresh) {
             return Err(format!("--udp: at most {LARGEST_DATAGRAM} bytes, and not --fresh"));
         }
-        options.server = server.address()?;
+        options.server = server.address(options.resumes)?;
         Ok(options)
     }
 }
@@ -212,6 +220,7 @@ mod tests {
             ("--port 1 --udp --size 70000", "--udp: at most 65507 bytes"),
             ("--port 1 --udp --tls x", "only one of --unix, --udp and --tls"),
             ("--port 1 --tls /nowhere", "--tls /nowhere: "),
+            ("--port 1 --resume", "--resume is for --tls"),
             ("--what", "unknown option --what"),
         ] {
             let error = parse(line).err().expect("the options are wrong");

@@ -361,6 +361,10 @@ impl<'a> Engine<'a> {
             let latency = now - intended;
             self.tally.record(latency);
             connection.worst = connection.worst.max(latency);
+            let is_full = connection.socket.was_resumed() == Some(false);
+            if self.options.resumes && self.fresh && is_full {
+                self.tally.note_error(&"a session was not resumed");
+            }
         }
         if self.schedule.is_some() {
             self.busy -= 1;

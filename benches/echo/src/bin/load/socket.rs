@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UdpSocket, UnixStream};
@@ -13,10 +14,14 @@ use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 /// The largest payload of a datagram over IPv4.
 pub(crate) const LARGEST_DATAGRAM: usize = 65_507;
+/// Sessions that a client remembers, of all servers together.
+const SESSIONS: usize = 256;
+/// A server that says nothing for so long in the handshake of an idle connection is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the server is, and how it is spoken to.
 #[derive(Clone)]
@@ -27,12 +32,13 @@ pub(crate) enum Address {
     Tls(SocketAddr, Arc<ClientConfig>),
 }
 
-/// What a TLS client needs: it trusts the certificate in this file, and resumes no session.
+/// What a TLS client needs: it trusts the certificate in this file. If it resumes, each connection
+/// resumes a session of one before it, as soon as there is one.
 ///
 /// # Errors
 ///
 /// The file cannot be read, or holds no certificate.
-pub(crate) fn trust(certificate: &Path) -> io::Result<Arc<ClientConfig>> {
+pub(crate) fn trust(certificate: &Path, resumes: bool) -> io::Result<Arc<ClientConfig>> {
     let text = fs::read(certificate)?;
     let certificate = CertificateDer::from_pem_slice(&text).map_err(io::Error::other)?;
     let mut roots = RootCertStore::empty();
@@ -42,8 +48,17 @@ pub(crate) fn trust(certificate: &Path) -> io::Result<Arc<ClientConfig>> {
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.resumption = Resumption::disabled();
+    config.resumption = if resumes {
+        Resumption::in_memory_sessions(SESSIONS)
+    } else {
+        Resumption::disabled()
+    };
     Ok(Arc::new(config))
+}
+
+fn session(server: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<ClientConnection> {
+    let name = ServerName::IpAddress(server.ip().into());
+    ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)
 }
 
 /// One socket, connected or about to be.
@@ -95,11 +110,27 @@ impl Socket {
         }
     }
 
+    /// As `connect`, for a connection that will only exist: a TLS handshake is over, and what TLS
+    /// needs at this end is freed.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, or its handshake fails.
+    pub(crate) fn connect_to_idle(address: &Address) -> io::Result<Self> {
+        let Address::Tls(server, config) = address else { return Self::connect(address) };
+        let mut stream = net::TcpStream::connect(server)?;
+        stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+        let mut session = session(*server, config)?;
+        while session.is_handshaking() || session.wants_write() {
+            session.complete_io(&mut stream)?;
+        }
+        stream.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpStream::from_std(stream)))
+    }
+
     fn over(stream: TcpStream, address: &Address) -> io::Result<Self> {
         let Address::Tls(server, config) = address else { return Ok(Self::Tcp(stream)) };
-        let name = ServerName::IpAddress(server.ip().into());
-        let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        Ok(Self::Tls(Box::new(StreamOwned::new(session, stream))))
+        Ok(Self::Tls(Box::new(StreamOwned::new(session(*server, config)?, stream))))
     }
 
     /// Send small segments at once, where the socket has such an option.
@@ -117,6 +148,17 @@ impl Socket {
 
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// Whether its TLS session was resumed; `None` before the end of the handshake, and without TLS.
+    pub(crate) fn was_resumed(&self) -> Option<bool> {
+        let Self::Tls(session) = self else { return None };
+        session.conn.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+    }
+
+    /// Whether a TLS session holds something that the socket did not take yet.
+    pub(crate) fn wants_flush(&self) -> bool {
+        matches!(self, Self::Tls(session) if session.conn.wants_write())
     }
 
     fn source(&mut self) -> &mut dyn Source {
