@@ -136,6 +136,7 @@ def test_a_change_at_some_places(ends: Ends, what: str) -> None:
 
 @pytest.mark.stress
 @pytest.mark.timeout(900)
+@pytest.mark.loop_pool_only
 @versions
 @pytest.mark.parametrize("what", SOME)
 def test_a_change_at_every_place(ends: Ends, what: str) -> None:

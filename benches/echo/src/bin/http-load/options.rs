@@ -151,3 +151,34 @@ fn positive(name: &str, text: Option<String>) -> Result<usize, String> {
 fn seconds(name: &str, text: Option<String>) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value(name, text)?).map_err(|error| format!("{name}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        Options::parse(line.split_ascii_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn the_server_is_spoken_to_as_the_options_say() {
+        let options = parse("--port 7 --fresh").expect("the options are right");
+        assert!(matches!(options.server, Address::Tcp(server) if server == options.host));
+        assert!(options.fresh);
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        for (line, said) in [
+            ("", "--port is missing"),
+            ("--port 1 --tls /nowhere", "--tls /nowhere: "),
+            ("--port 1 --websocket 9 --fresh", "are not for --websocket"),
+            ("--port 1 --websocket 9 --tls x", "are not for --websocket"),
+            ("--port 1 --fresh --rate 9", "--fresh is for a closed loop"),
+            ("--what", "unknown option --what"),
+        ] {
+            let error = parse(line).err().expect("the options are wrong");
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+}

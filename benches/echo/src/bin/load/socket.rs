@@ -48,11 +48,8 @@ pub(crate) fn trust(certificate: &Path, resumes: bool) -> io::Result<Arc<ClientC
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.resumption = if resumes {
-        Resumption::in_memory_sessions(SESSIONS)
-    } else {
-        Resumption::disabled()
-    };
+    config.resumption =
+        if resumes { Resumption::in_memory_sessions(SESSIONS) } else { Resumption::disabled() };
     Ok(Arc::new(config))
 }
 
