@@ -6,6 +6,7 @@ runs only where `benches/python/sockets.py` has built it.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib
 import json
@@ -17,12 +18,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ..services import program
-from ..support import HANG, ORACLE_ONLY, ROOT
+from ..support import HANG, ORACLE_ONLY, ROOT, LoopThread
 
 FOLDER = ROOT / "benches" / "python"
 
@@ -560,18 +562,25 @@ def test_sessions_are_resumed_where_they_have_to_be(kind: str, options: Any) -> 
     assert sample["requests"] > 10
 
 
-@NEEDS_PACKAGE
 @pytest.mark.usefixtures("programs")
-def test_a_session_that_is_not_resumed_fails_the_sample(
-    options: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_is_not_resumed_fails_the_sample(options: Any) -> None:
     program("openssl")
-    variant = under_load.Server("asyncio", "asyncio", "tls")
-    # The first connections have nothing to resume; without a warm-up they count.
-    short = dataclasses.replace(options, warmup=0.0)
-    arguments = ("--fresh", "--connections", 4, "--size", 64, "--resume")
-    with pytest.raises(measuring.SampleError, match="a session was not resumed"):
-        under_load.take_load(variant, short, arguments)
+    folder = under_load.make_certificate()
+    context = protocols.make_openssl_context(protocols.Place(folder, lambda _: None))
+    context.num_tickets = 0
+    with LoopThread(asyncio.new_event_loop()) as thread:
+        serving = asyncio.start_server(protocols.echo_stream, "127.0.0.1", 0, ssl=context)
+        server = thread.run(serving)
+        address = {"port": server.sockets[0].getsockname()[1], "tls": str(folder / "cert.pem")}
+        process = SimpleNamespace(
+            hello=address, pid=os.getpid(), cores=(), find_failure=lambda: None
+        )
+        arguments = ("--fresh", "--connections", 4, "--size", 64, "--resume")
+        with pytest.raises(measuring.SampleError, match="a session was not resumed"):
+            under_load.run_load(process, options, *arguments)
+        thread.loop.call_soon_threadsafe(server.close)
+        thread.run(server.wait_closed())
+    thread.loop.close()
 
 
 @pytest.mark.usefixtures("programs")

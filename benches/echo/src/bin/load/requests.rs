@@ -97,6 +97,9 @@ pub(crate) fn run(options: &Options) -> io::Result<Line> {
     let mut engines = engines.collect::<io::Result<Vec<_>>>()?;
     for engine in &mut engines {
         engine.prime()?;
+        if options.resumes && matches!(options.mode, Mode::Churn) {
+            engine.prime_sessions()?;
+        }
     }
     let begin = Instant::now();
     let mut outcomes = thread::scope(|scope| {
@@ -186,6 +189,35 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Begin to open connections until there are as many as there shall be. Only the first one has a
+    /// full handshake: each that ends leaves tickets for two (`complete`).
+    ///
+    /// # Errors
+    ///
+    /// The server does not answer. A request that fails otherwise is counted.
+    fn prime_sessions(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + FIRST_RESPONSES;
+        let mut events = Events::with_capacity(1024);
+        self.begin_fresh(Instant::now());
+        while self.is_short_of_connections() {
+            if Instant::now() > deadline || self.open() == 0 {
+                let message = format!("only {} connections were opened", self.open());
+                return Err(io::Error::new(ErrorKind::TimedOut, message));
+            }
+            self.progress_all(&mut events, LAST_RESPONSES)?;
+        }
+        Ok(())
+    }
+
+    /// How many connections there are now.
+    fn open(&self) -> usize {
+        self.connections.len() - self.unused.len()
+    }
+
+    fn is_short_of_connections(&self) -> bool {
+        self.open() < self.share()
+    }
+
     /// Wait for events, at most so long, and do what they allow.
     fn progress_all(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         if self.schedule.is_some() {
@@ -213,7 +245,7 @@ impl<'a> Engine<'a> {
                 self.schedule = Some(Schedule::new(begin, period, self.thread, threads));
             }
             Mode::Churn => {
-                for _ in 0..self.share() {
+                for _ in self.open()..self.share() {
                     self.begin_fresh(Instant::now());
                 }
             }
@@ -380,6 +412,9 @@ impl<'a> Engine<'a> {
             (None, true) => {
                 self.close(index);
                 self.begin_fresh(now);
+                if self.options.resumes && self.is_short_of_connections() {
+                    self.begin_fresh(now);
+                }
             }
             (None, false) => self.begin(index, now),
         }
