@@ -53,7 +53,7 @@ ASAN_TESTS = {
     "loop": ("collection",),
     "transport": ("stream", "read", "write", "flow", "datagram", "shared", "server"),
     "streams": ("native",),
-    "tls": ("data", "ends"),
+    "tls": ("data", "ends", "wire"),
     "pool": ("spawn", "stealing", "registry", "cancel", "shutdown"),
 }
 """Where the extension module's memory has several owners: what is read and written, what goes from

@@ -17,12 +17,11 @@ from .authority import Authority
 BYTES_AT_ONCE = 65536
 
 
-class SClient:
-    """`openssl s_client`, as a child of the running loop. A context manager that ends it."""
+class Openssl:
+    """The `openssl` program, as a child of the running loop. A context manager that ends it."""
 
-    def __init__(self, port: int, *options: object) -> None:
-        self._command = [program("openssl"), "s_client", "-connect", f"127.0.0.1:{port}"]
-        self._command += map(str, options)
+    def __init__(self, *arguments: object) -> None:
+        self._command = [program("openssl"), *map(str, arguments)]
         self._unread = ""
         self.log = ""
         """All that it has printed."""
@@ -42,7 +41,7 @@ class SClient:
         await self.ended()
 
     async def say(self, line: str) -> None:
-        """Sends a line, or gives a command: `Q`, `K`, `k`, `R`."""
+        """Sends a line to the other end, or gives a command: `Q`, `K`, `k`, `R`."""
         assert self._process.stdin is not None
         with contextlib.suppress(ConnectionError):
             self._process.stdin.write(f"{line}\n".encode())
@@ -67,6 +66,28 @@ class SClient:
         self.log += data.decode(errors="replace")
         self._unread += data.decode(errors="replace")
         return bool(data)
+
+
+class SClient(Openssl):
+    """`openssl s_client`."""
+
+    def __init__(self, port: int, *options: object) -> None:
+        super().__init__("s_client", "-connect", f"127.0.0.1:{port}", *options)
+
+
+class SServer(Openssl):
+    """`openssl s_server`, which says what the test says; `port` is its own."""
+
+    def __init__(self, authority: Authority, *options: object) -> None:
+        self.port = free_port()
+        where = ("s_server", "-accept", f"127.0.0.1:{self.port}")
+        certificate, key = authority.good
+        super().__init__(*where, "-cert", certificate, "-key", key, *options)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        await self.said("ACCEPT")
+        return self
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ..support import run_main
+from ..support import HANG, run_main
 from .authority import Authority
-from .programs import SClient, s_server, serving
+from .programs import SClient, SServer, s_server, serving
 
 type Loop = asyncio.AbstractEventLoop
 
@@ -264,6 +264,37 @@ def test_a_server_is_verified_and_answers(
                 connection = await ask(port, context)
                 assert connection.version() == VERSIONS[version]
                 assert bool(connection.getpeercert()) == verifies
+
+    run_main(loop, main())
+
+
+@pytest.mark.parametrize("letter", ["k", "K"])
+@pytest.mark.parametrize("verifies", [True, False])
+def test_a_server_updates_keys_under_way(
+    loop: Loop, contexts: Any, authority: Authority, letter: str, verifies: bool
+) -> None:
+    """`K` asks the client to change its keys as well."""
+
+    async def main() -> None:
+        context = authority.client_context(contexts, verifies=verifies)
+        async with SServer(authority, "-tls1_3", "-msg") as server:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
+            )
+            for number in range(4):
+                writer.write(b"question %d\n" % number)
+                if letter == "K" and number > 0:
+                    await server.said("<<< .*KeyUpdate")
+                await server.said(f"question {number}\n")
+                await server.say(letter)
+                await server.said(">>> .*KeyUpdate")
+                await server.say(f"answer {number}")
+                line = await asyncio.wait_for(reader.readline(), HANG)
+                assert line == b"answer %d\n" % number
+            writer.write(b"last\n")
+            await server.said("last\n")
+            writer.close()
+            await writer.wait_closed()
 
     run_main(loop, main())
 
