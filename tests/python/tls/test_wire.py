@@ -34,10 +34,14 @@ versions = pytest.mark.parametrize(
 class Ends:
     """Contexts of both ends, and exchanges between them on a loop."""
 
-    def __init__(self, loop: Loop, version: ssl.TLSVersion) -> None:
+    def __init__(self, loop: Loop, contexts: Any, version: ssl.TLSVersion) -> None:
         self._loop = loop
         server, client = self_signed()
         server.maximum_version = version
+        if contexts is not ssl:
+            # Otherwise the client would be OpenSSL's.
+            client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+            assert client.native  # type: ignore[attr-defined]
         self._contexts = (server, client)
 
     def exchange(self, question: tuple[bytes, ...] = QUESTION, **changes: Any) -> wire.Exchange:
@@ -53,8 +57,8 @@ class Ends:
 
 
 @pytest.fixture
-def ends(loop: Loop, version: ssl.TLSVersion) -> Ends:
-    return Ends(loop, version)
+def ends(loop: Loop, contexts: Any, version: ssl.TLSVersion) -> Ends:
+    return Ends(loop, contexts, version)
 
 
 def places(lengths: dict[str, int], step: int) -> Iterator[tuple[str, int]]:
