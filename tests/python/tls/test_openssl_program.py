@@ -128,9 +128,8 @@ def test_protocols_are_agreed_upon(
             options = () if offered is None else ("-alpn", offered)
             async with SClient(port, *options) as client:
                 if is_refused:
-                    # As it may be told by asyncio, which keeps the alerts of failed handshakes.
-                    await client.said("no application protocol|unexpected eof")
                     assert await client.ended() != 0
+                    assert "ALPN protocol" not in client.log
                     return
                 if offered is not None:
                     await client.said(f"ALPN protocol: {chosen}" if chosen else "No ALPN")
@@ -199,8 +198,7 @@ def test_a_server_asks_for_a_certificate(
                     name = "localhost" if which == "good" else "other.example"
                     assert certificate["subject"] == ((("commonName", name),),)
                     return
-                # As it may be told by asyncio, which keeps the alerts of failed handshakes.
-                await client.said("SSL alert|unexpected eof")
+                # How it is told is not promised: asyncio keeps the alerts of failed handshakes.
                 assert await client.ended() != 0
                 assert "\nline\n" not in client.log
             # The next one is served.
