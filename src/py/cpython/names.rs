@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 177] = [
+const NAMES: [&str; 178] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
