@@ -1,4 +1,4 @@
-//! rustls' questions about certificates, answered by [`x509`](super::x509).
+//! rustls' questions about certificates, answered by [`x509`].
 
 use std::sync::Arc;
 

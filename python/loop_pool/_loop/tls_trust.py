@@ -63,10 +63,13 @@ class Trust:
     def add_file(self, context: ssl.SSLContext, path: StrOrBytesPath) -> None:
         """Take what a file has that ``context`` has just loaded."""
         name = os.fsdecode(path)
-        if not stat.S_ISREG(os.stat(name).st_mode):
+        try:
+            content = Path(name).read_bytes() if stat.S_ISREG(os.stat(name).st_mode) else None
+        except OSError:
+            content = None
+        if content is None:
             self._refusal = "trusted certificates come from something that is no file"
             return
-        content = Path(name).read_bytes()
         if b"TRUSTED CERTIFICATE-----" in content:
             self._refusal = "a trusted certificate says for which uses it is trusted"
         if _has_more(context):
