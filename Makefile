@@ -36,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYO3_PYTHON := $(CURDIR)/$(python)
 
 # Everything below Python.
-RUST_FEATURES := --no-default-features --features tls
+RUST_FEATURES := --no-default-features --features tls,http
 
 IN_PARALLEL := --dist worksteal -n
 
@@ -279,6 +279,7 @@ bench-report: $(BENCH_ENV)/bin/python ## Make the plots and tables of the result
 
 docs: build ## Build the Rust documentation, private items included, into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items $(RUST_FEATURES)
 
 clean: ## Remove what was built; the interpreters stay in the user's cache folder
 	rm -rf target dist wheels .venv .venv-* .mypy_cache .pytest_cache .ruff_cache

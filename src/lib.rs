@@ -14,6 +14,8 @@
 //!   ^
 //!  tls         TLS as a filter on bytes: handshake, records, by rustls
 //!   ^
+//!  http        HTTP/1 and WebSocket as a filter on bytes: requests and messages as values
+//!   ^
 //!  event_loop  one loop without Python: ready queue, inbox, turn, ownership
 //!   ^
 //!  pool        how many loops, and where new work goes
@@ -42,6 +44,9 @@ pub mod transport;
 
 #[cfg(feature = "tls")]
 pub mod tls;
+
+#[cfg(feature = "http")]
+pub mod http;
 
 pub mod event_loop;
 

@@ -18,9 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("scheduler", &[]),
     ("transport", &["sys", "reactor", "scheduler"]),
     ("tls", &["sys", "reactor", "scheduler", "transport"]),
+    ("http", &["sys", "reactor", "scheduler", "transport", "tls"]),
     ("event_loop", &["sys", "reactor", "scheduler", "transport"]),
     ("pool", &["sys", "reactor", "scheduler", "transport", "event_loop"]),
-    ("py", &["sys", "reactor", "scheduler", "transport", "tls", "event_loop", "pool"]),
+    ("py", &["sys", "reactor", "scheduler", "transport", "tls", "http", "event_loop", "pool"]),
 ];
 
 /// The rooms of `src/py`, lowest first: each may name those before it.
@@ -47,6 +48,9 @@ const ROOMS: &[(&str, &str)] = &[
     ("rustls", "tls"),
     ("aws_lc_sys", "tls"),
     ("rcgen", "tls"),
+    ("httparse", "http"),
+    ("tungstenite", "http"),
+    ("flate2", "http"),
     ("crossbeam_deque", "scheduler"),
     ("num_cpus", "pool"),
     ("dashmap", "pool"),

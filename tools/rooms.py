@@ -61,6 +61,7 @@ LAYERS = [
     Room("py", "all of pyo3, see the middle"),
     Room("pool", "the loops of a pool, the monitor"),
     Room("event_loop", "one loop without Python"),
+    Room("http", "HTTP/1, WebSocket on bytes"),
     Room("tls", "TLS by rustls, a filter on bytes"),
     Room("transport", "sockets as state machines"),
     Room("scheduler", "who sleeps, who steals"),

@@ -1,0 +1,49 @@
+//! What a server takes: one set of bounds for all its connections.
+
+/// The most header fields that a head may have, whatever the settings say.
+pub const MAX_FIELDS: usize = 256;
+
+/// Bounds and choices of a server. They are made once, shared by all its connections and threads, and never
+/// changed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of a request line with its header section, and of a trailer section. At least 1 KiB.
+    pub max_head: usize,
+    /// Fields of a header section, and of a trailer section. At most [`MAX_FIELDS`].
+    pub max_fields: usize,
+    /// Bytes of a request's body; `None`: any number.
+    pub max_body: Option<u64>,
+    /// Bytes of a body that are read and thrown away after the response has ended, so that the connection can be
+    /// kept. If there are more, it is closed.
+    pub max_discarded: u64,
+    /// Requests of one connection that are begun and not answered. Further ones wait, unparsed. One that may
+    /// change something is alone in any case.
+    pub max_pipelined: usize,
+    /// Whether requests for a WebSocket are taken as such. Otherwise their `Upgrade` is ignored.
+    pub websocket: bool,
+    /// Bytes of a message of a WebSocket, also after it is inflated.
+    pub max_message: usize,
+    /// Whether messages are compressed for clients that offer it.
+    pub deflate: bool,
+    /// The field `server` of responses that have none.
+    pub server: Option<Box<str>>,
+    /// Whether responses get a field `date`, if they have none.
+    pub date: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_head: 64 * 1024,
+            max_fields: 128,
+            max_body: None,
+            max_discarded: 64 * 1024,
+            max_pipelined: 16,
+            websocket: true,
+            max_message: 16 * 1024 * 1024,
+            deflate: true,
+            server: None,
+            date: true,
+        }
+    }
+}
