@@ -1,5 +1,7 @@
 //! Frames and messages of a WebSocket.
 
+use flate2::{Compress, Compression, FlushCompress};
+
 use super::random::Numbers;
 use super::*;
 
@@ -295,6 +297,26 @@ fn the_example_of_the_standard_is_understood() {
     peer.take(&frame(0x81, b"plain"));
     peer.take(&frame(0xc1, &[0]));
     assert_eq!(peer.told, [text("Hello"), text("plain"), text("")]);
+}
+
+#[test]
+fn nothing_of_an_earlier_message_is_seen_in_a_later_one() {
+    // As a peer would compress it that refers to what it has sent before, or that tries to read what others have.
+    let secret: Vec<u8> = (0..200).map(|at| (at * 7 % 251) as u8).collect();
+    let mut deflate = Compress::new(Compression::best(), false);
+    let payloads = [(); 2].map(|()| {
+        let mut payload = Vec::with_capacity(1000);
+        deflate.compress_vec(&secret, &mut payload, FlushCompress::Sync).unwrap();
+        payload.truncate(payload.len() - 4);
+        payload
+    });
+    assert!(payloads[1].len() < 50, "it refers to the first");
+    let mut peer = Peer::new(true);
+    peer.take(&frame(0xc2, &payloads[0]));
+    assert_eq!(peer.told, [Told::Binary(secret.clone())]);
+    peer.take(&frame(0xc2, &payloads[1]));
+    let Told::Binary(seen) = &peer.told[1] else { return };
+    assert!(seen.windows(8).all(|bytes| secret.windows(8).all(|part| part != bytes)));
 }
 
 #[test]

@@ -114,6 +114,17 @@ fn a_response_that_closes_gives_up_those_behind_it() {
 }
 
 #[test]
+fn a_connection_that_has_ended_keeps_nothing() {
+    let mut server = Server::with(|settings| settings.max_pipelined = 2);
+    server.take(&GET.repeat(9));
+    let (first, second) = (server.requests()[0].0, server.requests()[1].0);
+    server.answer(second, "it waits");
+    assert!(server.connection.heap() > GET.len() * 7);
+    server.connection.refuse(first, Refusal::ProgramFailed, &mut server.out).unwrap();
+    assert_eq!((server.connection.heap(), server.is_closing()), (0, true));
+}
+
+#[test]
 fn an_idle_connection_keeps_nothing() {
     let mut server = Server::new();
     for _ in 0..3 {
