@@ -9,6 +9,8 @@
 //! Must never: read or write a socket, look at a clock, wait, keep memory for a connection that is idle, or use
 //! Python.
 
+#![forbid(unsafe_code)]
+
 mod chunked;
 mod connection;
 mod date;

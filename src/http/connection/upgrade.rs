@@ -8,9 +8,9 @@ use super::super::websocket::{self, WebSocket};
 use super::{Connection, Phase};
 
 impl Connection {
-    /// Accepts a request for a WebSocket, `head` of the request `id`. The answer is appended to `out`; the connection is
-    /// of no more use. What has come behind the request is given to [`WebSocket::receive`] first: see
-    /// [`WebSocket::pending`].
+    /// Accepts a request for a WebSocket, `head` of the request `id`. The answer is appended to `out`; the
+    /// connection is of no more use. What has come behind the request is [pending](WebSocket::pending) in the
+    /// WebSocket: call [`WebSocket::receive`] at once, with nothing if nothing was read.
     ///
     /// A request for a WebSocket may also be answered as any other. The connection ends with that response.
     ///

@@ -120,6 +120,18 @@ fn note(seen: &mut Vec<Seen>, event: Event<'_>) {
     }
 }
 
+#[test]
+fn any_thread_may_use_them() {
+    fn is_send<T: Send + 'static>() {}
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_send::<Connection>();
+    is_send::<WebSocket>();
+    is_send::<Deflater>();
+    is_send::<Output>();
+    is_shared::<Settings>();
+    is_shared::<RequestHead>();
+}
+
 /// The status of a response.
 fn status(sent: &str) -> u16 {
     sent.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap()

@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455) with permessage-deflate (RFC 7692), as the server has it.
 //!
-//! `tungstenite` has the headers of frames, their codes and the accept key; `flate2` inflates and deflates. What they do
-//! with sockets or keep for a connection is not used.
+//! `tungstenite` has the headers of frames, their codes and the accept key; `flate2` inflates and deflates. What
+//! they do with sockets or keep for a connection is not used.
 
 mod deflate;
 mod handshake;

@@ -77,8 +77,8 @@ impl fmt::Display for SocketFailure {
 
 /// The server's side of one WebSocket. One thread at a time; which one does not matter.
 ///
-/// It keeps no memory but for a message of which a part has come. To inflate and to compress takes a [`Deflater`] of the
-/// thread.
+/// It keeps no memory but for a message of which a part has come. To inflate and to compress takes a [`Deflater`]
+/// of the thread.
 #[derive(Debug)]
 pub struct WebSocket {
     max_message: usize,
@@ -117,8 +117,8 @@ impl WebSocket {
         Self { max_message, deflate, pending, frame, begun, message, is_close_sent, is_closed }
     }
 
-    /// Takes what was read, which is changed. `sink` is called for each message, in order. Pongs and the answer to a close
-    /// are appended to `out`.
+    /// Takes what was read, which is changed. `sink` is called for each message, in order. Pongs and the answer to
+    /// a close are appended to `out`.
     pub fn receive(
         &mut self,
         bytes: &mut [u8],
@@ -350,8 +350,8 @@ impl WebSocket {
         may
     }
 
-    /// Says that nothing more will be sent; the peer says the same in answer. Of a long reason the beginning is sent. Says
-    /// whether this was sent, which it is not after a close, nor with a code that no close has.
+    /// Says that nothing more will be sent; the peer says the same in answer. Of a long reason the beginning is
+    /// sent. Says whether this was sent, which it is not after a close, nor with a code that no close has.
     pub fn close(&mut self, code: u16, reason: &str, out: &mut Output) -> bool {
         if self.is_close_sent || !CloseCode::from(code).is_allowed() {
             return false;
