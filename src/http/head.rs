@@ -10,7 +10,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// `end` is a place in a head, which is far below 4 GiB (`Settings::max_head` is cut to that).
+    /// Places in a head, which is far below 4 GiB (`Settings::head_limit`).
     #[inline]
     pub(super) fn new(start: usize, end: usize) -> Self {
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);

@@ -41,8 +41,9 @@ pub(super) enum Parsed<T> {
 /// The request line is judged when it is complete, the rest when all of it is there or may not become longer: so the
 /// answer does not depend on the pieces in which it comes.
 pub(super) fn parse(bytes: &[u8], settings: &Settings, search: &mut Search) -> Parsed<RequestHead> {
-    let window = &bytes[..bytes.len().min(settings.max_head)];
-    let is_full = window.len() == settings.max_head;
+    let limit = settings.head_limit();
+    let window = &bytes[..bytes.len().min(limit)];
+    let is_full = window.len() == limit;
     // Mostly all of it is there.
     if search.searched == 0
         && let Some(Ok(found)) = try_parse(window, settings)
@@ -85,9 +86,10 @@ pub(super) fn parse_trailers(
     if bytes.starts_with(b"\r\n") {
         return Parsed::Complete(None, 2);
     }
-    let window = &bytes[..bytes.len().min(settings.max_head)];
+    let limit = settings.head_limit();
+    let window = &bytes[..bytes.len().min(limit)];
     let Some(end) = find_end(window, searched) else {
-        return if window.len() == settings.max_head {
+        return if window.len() == limit {
             Parsed::Refused(Refusal::HeadTooLarge)
         } else {
             Parsed::Incomplete

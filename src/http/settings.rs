@@ -7,7 +7,8 @@ pub const MAX_FIELDS: usize = 256;
 /// changed.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of a request line with its header section, and of a trailer section. At least 1 KiB.
+    /// Bytes of a request line with its header section, and of a trailer section. Less than 1 KiB counts as that,
+    /// and more than 16 MiB as that.
     pub max_head: usize,
     /// Fields of a header section, and of a trailer section. At most [`MAX_FIELDS`].
     pub max_fields: usize,
@@ -29,6 +30,14 @@ pub struct Settings {
     pub server: Option<Box<str>>,
     /// Whether responses get a field `date`, if they have none.
     pub date: bool,
+}
+
+impl Settings {
+    /// [`max_head`](Self::max_head) within its bounds.
+    #[inline]
+    pub(super) fn head_limit(&self) -> usize {
+        self.max_head.clamp(1024, 16 * 1024 * 1024)
+    }
 }
 
 impl Default for Settings {

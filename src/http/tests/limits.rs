@@ -123,12 +123,16 @@ fn a_trailer_section_is_bounded_as_a_head() {
 fn settings_without_sense_do_no_harm() {
     let mut server = Server::with(|settings| {
         (settings.max_fields, settings.max_pipelined) = (usize::MAX, 0);
+        settings.max_head = usize::MAX;
     });
     server.take(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     server.answer(server.last(), "");
     let fields = "a: b\r\n".repeat(MAX_FIELDS);
     server.take(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
     assert!(server.sent().contains(" 431 "));
+    let mut server = Server::with(|settings| settings.max_head = 0);
+    server.take(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.answer(server.last(), "");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Requests and handshakes as bytes, one by one: what the standards say of each, and what is done.
 //!
-//! The last two columns are what the parsers say that uvicorn has: httptools (llhttp) and h11. We refuse what they take
-//! where two servers could understand it in two ways.
+//! The last two columns are what the parsers say that uvicorn has: httptools 0.9.0 (llhttp) and h11 0.16.0; for
+//! handshakes, `websockets` 17.4 and wsproto 1.3.2. We refuse what they take where two servers could understand it
+//! in two ways.
 
 use super::*;
 
@@ -20,8 +21,8 @@ pub(super) enum Verdict {
 
 use Verdict::{Close, Keep, Refused, Socket};
 
-/// Its name, the bytes, what is done, where that is written (the RFC's number and section), and what httptools and h11
-/// do.
+/// Its name, the bytes, what is done, where that is written (the RFC's number and section), and what uvicorn's
+/// parsers do.
 type Case = (&'static str, &'static [u8], Verdict, &'static str, &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -196,22 +197,22 @@ pub(super) const REQUESTS: &[Case] = &[
 
 #[rustfmt::skip]
 pub(super) const HANDSHAKES: &[Case] = &[
-    ("a handshake", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Socket, "6455 4.2.1", "", ""),
-    ("a handshake in other letters", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Socket, "6455 4.2.1", "", ""),
-    ("a handshake in HTTP/1.0", b"GET /ws HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Close("GET /ws -", None), "9110 7.8", "", ""),
-    ("a handshake that is a POST", b"POST /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.1", "", ""),
-    ("a handshake with a body", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nContent-Length: 3\r\n\r\n", Refused(400), "6455 4.1", "", ""),
-    ("a handshake without Connection", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Keep("GET /ws -", None), "9110 7.8", "", ""),
-    ("a handshake without Upgrade", b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Keep("GET /ws -", None), "9110 7.8", "", ""),
-    ("a handshake without a version", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
-    ("a handshake of another version", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 8\r\n\r\n", Refused(426), "6455 4.4", "", ""),
-    ("a handshake without a key", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
-    ("a handshake with a key that is too short", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub24=\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
-    ("a handshake with a key that is too long", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE=\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
-    ("a handshake with a key that is no base64", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25j!Q==\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
-    ("a handshake with an empty key", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: \r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
-    ("a handshake with two keys", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", Refused(400), "6455 11.3.1", "", ""),
-    ("a handshake without a Host", b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "", ""),
+    ("a handshake", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Socket, "6455 4.2.1", "takes", "takes"),
+    ("a handshake in other letters", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Socket, "6455 4.2.1", "takes", "takes"),
+    ("a handshake in HTTP/1.0", b"GET /ws HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Close("GET /ws -", None), "9110 7.8", "refuses", "takes"),
+    ("a handshake that is a POST", b"POST /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.1", "refuses", "refuses"),
+    ("a handshake with a body", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nContent-Length: 3\r\n\r\n", Refused(400), "6455 4.1", "refuses", "takes"),
+    ("a handshake without Connection", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Keep("GET /ws -", None), "9110 7.8", "refuses", "refuses"),
+    ("a handshake without Upgrade", b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Keep("GET /ws -", None), "9110 7.8", "refuses", "refuses"),
+    ("a handshake without a version", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", Refused(400), "6455 4.2.1", "refuses", "refuses"),
+    ("a handshake of another version", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 8\r\n\r\n", Refused(426), "6455 4.4", "refuses", "refuses"),
+    ("a handshake without a key", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "refuses", "refuses"),
+    ("a handshake with a key that is too short", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub24=\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "refuses", "takes"),
+    ("a handshake with a key that is too long", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE=\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "refuses", "takes"),
+    ("a handshake with a key that is no base64", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25j!Q==\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "refuses", "takes"),
+    ("a handshake with an empty key", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: \r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "refuses", "takes"),
+    ("a handshake with two keys", b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", Refused(400), "6455 11.3.1", "refuses", "takes"),
+    ("a handshake without a Host", b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Refused(400), "6455 4.2.1", "takes", "refuses"),
 ];
 
 #[test]
