@@ -200,6 +200,26 @@ mod reactor {
     }
 }
 
+mod http {
+    use super::{Bencher, measure};
+    use micro::http;
+
+    #[divan::bench(args = [1, 16])]
+    fn get(bencher: Bencher<'_, '_>, pipelined: usize) {
+        measure(bencher, pipelined, http::get(pipelined));
+    }
+
+    #[divan::bench]
+    fn post_16_kib_chunked(bencher: Bencher<'_, '_>) {
+        measure(bencher, 1, http::post_chunked(16));
+    }
+
+    #[divan::bench(args = [false, true])]
+    fn echo_1_kib(bencher: Bencher<'_, '_>, compressed: bool) {
+        measure(bencher, 1, http::echo(1024, compressed));
+    }
+}
+
 mod tls {
     use super::{Bencher, measure};
     use loop_pool::tls::Version::{Tls12, Tls13};

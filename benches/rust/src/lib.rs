@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 pub mod event_loop;
+pub mod http;
 pub mod reactor;
 pub mod registry;
 pub mod scheduler;

@@ -302,7 +302,7 @@ fn the_example_of_the_standard_is_understood() {
 #[test]
 fn nothing_of_an_earlier_message_is_seen_in_a_later_one() {
     // As a peer would compress it that refers to what it has sent before, or that tries to read what others have.
-    let secret: Vec<u8> = (0..200).map(|at| (at * 7 % 251) as u8).collect();
+    let secret: Vec<u8> = (0..200_usize).map(|at| (at * 7 % 251) as u8).collect();
     let mut deflate = Compress::new(Compression::best(), false);
     let payloads = [(); 2].map(|()| {
         let mut payload = Vec::with_capacity(1000);

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use loop_pool::tls::Version;
-use micro::{event_loop, reactor, registry, scheduler, timers, tls, transport};
+use micro::{event_loop, http, reactor, registry, scheduler, timers, tls, transport};
 
 /// Each workload with its name, and how often it is run: about half a million instructions each.
 const WORKLOADS: &[(&str, fn())] = &[
@@ -50,6 +50,10 @@ const WORKLOADS: &[(&str, fn())] = &[
     ("transport::write_4_256KiB", || count(20, transport::write(4, 256 * 1024))),
     ("tls::echo_1KiB", || count(100, tls::echo(Version::Tls13, 1024))),
     ("tls::echo_256KiB", || count(2, tls::echo(Version::Tls13, 256 * 1024))),
+    ("http::get", || count(100, http::get(1))),
+    ("http::get_16", || count(6, http::get(16))),
+    ("http::post_16KiB_chunked", || count(100, http::post_chunked(16))),
+    ("http::echo_1KiB", || count(500, http::echo(1024, false))),
     ("reactor::collect_1000", || count(20_000, reactor::collect(1000))),
 ];
 
