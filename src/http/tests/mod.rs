@@ -11,6 +11,7 @@ mod pipelining;
 mod random;
 mod raw_requests;
 mod responses;
+mod sockets;
 
 use std::sync::Arc;
 
