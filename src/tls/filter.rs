@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 
 use super::session::{MIN_SCRATCH, Session};
-use crate::transport::{Ciphertext, FILTER_MEMORY, Filter, Received};
+use crate::transport::{Ciphertext, FILTER_MEMORY, Filter};
 
 const _: () = assert!(FILTER_MEMORY >= MIN_SCRATCH);
 
@@ -37,10 +37,9 @@ impl Filter for TlsFilter {
         read: &mut [u8],
         plaintext: &mut Vec<u8>,
         answers: &mut Ciphertext,
-    ) -> io::Result<Received> {
+    ) -> io::Result<()> {
         let mut take = |record: &[u8]| plaintext.extend_from_slice(record);
-        let received = self.0.receive(read, answers, &mut take).map_err(io::Error::other)?;
-        Ok(Received { is_open: received.is_handshaken, is_end: received.is_end })
+        self.0.receive(read, answers, &mut take).map(drop).map_err(io::Error::other)
     }
 
     fn receive_end(&mut self) -> io::Result<()> {
@@ -57,6 +56,10 @@ impl Filter for TlsFilter {
 
     fn close(&mut self, to: &mut Ciphertext) {
         self.0.close(to);
+    }
+
+    fn is_open(&self) -> bool {
+        !self.0.is_handshaking()
     }
 
     fn is_peer_closed(&self) -> bool {

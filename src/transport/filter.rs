@@ -41,7 +41,7 @@ pub trait Filter: Send + fmt::Debug {
         read: &mut [u8],
         plaintext: &mut Vec<u8>,
         answers: &mut Ciphertext,
-    ) -> io::Result<Received>;
+    ) -> io::Result<()>;
 
     /// Takes the end of the stream below.
     ///
@@ -59,21 +59,14 @@ pub trait Filter: Send + fmt::Debug {
     /// Appends to `to` what says that no more is sent; once.
     fn close(&mut self, to: &mut Ciphertext);
 
+    /// Whether data may be sent, and may have come: also of one that has failed since.
+    fn is_open(&self) -> bool;
+
     /// Whether the peer has said that it sends no more.
     fn is_peer_closed(&self) -> bool;
 
     /// Itself, for who knows what it is.
     fn as_any(&self) -> &dyn Any;
-}
-
-/// What a filter has changed by what it received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub struct Received {
-    /// By this the connection is open: data may be sent.
-    pub is_open: bool,
-    /// The peer has said by this that it sends no more.
-    pub is_end: bool,
 }
 
 /// A stream's filter, and how far it is.
@@ -134,8 +127,11 @@ impl Filtered {
         self.is_open.load(Acquire)
     }
 
-    pub(super) fn open(&self, _: &FilterGuard<'_>) {
-        self.is_open.store(true, Release);
+    /// Notes whether the filter has opened the connection.
+    pub(super) fn note_open(&self, filter: &FilterGuard<'_>) {
+        if filter.is_open() && !self.is_open.load(Relaxed) {
+            self.is_open.store(true, Release);
+        }
     }
 
     pub(super) fn is_introduced(&self) -> bool {

@@ -10,8 +10,8 @@ use std::os::fd::RawFd;
 use super::filter::Filtered;
 use super::write_queue::CopyOf;
 use super::{
-    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Received,
-    Report, Schedule, Source, Stream,
+    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Report,
+    Schedule, Source, Stream,
 };
 use crate::config;
 use crate::sync::Mutex;
@@ -119,19 +119,18 @@ impl<B: CopyOf> Stream<B> {
             Err(error) => return Passed { last: Some(Ahead::Failed(error)), ..Passed::default() },
         };
         let mut filter = lock(filtered.filter());
-        let received = filtered.work(&mut filter, |filter| {
+        let was_closed = filter.is_peer_closed();
+        let done = filtered.work(&mut filter, |filter| {
             if bytes == 0 {
-                return filter.receive_end().map(|()| Received { is_open: false, is_end: true });
+                return filter.receive_end();
             }
             filter.receive(&mut memory[..start + bytes], plaintext, ciphertext)
         });
-        let mut last = match received.flatten() {
-            Ok(received) => {
-                if received.is_open {
-                    filtered.open(&filter);
-                }
-                received.is_end.then_some(Ahead::End)
-            }
+        // Also if it has failed behind that.
+        filtered.note_open(&filter);
+        let mut last = match done.flatten() {
+            Ok(()) if bytes == 0 || (filter.is_peer_closed() && !was_closed) => Some(Ahead::End),
+            Ok(()) => None,
             Err(error) => Some(Ahead::Failed(error)),
         };
         let answers = !ciphertext.is_empty();

@@ -33,7 +33,7 @@ pub use ciphertext::Ciphertext;
 pub use datagram::{DatagramOutcome, Datagrams, Delivered, Target};
 pub use descriptor::Descriptor;
 pub use ending::{Abort, Close, Drained, Ending, Refusal, ShutWrite, WriteGate};
-pub use filter::{FILTER_MEMORY, Filter, FilterGuard, Passage, Received};
+pub use filter::{FILTER_MEMORY, Filter, FilterGuard, Passage};
 pub use filtered::{Passed, Wrote};
 pub use flow::Flow;
 pub use framing::{Frame, NoSeparator, Separators, look_for_line};

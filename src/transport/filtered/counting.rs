@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::io;
 
-use crate::transport::{Ciphertext, Filter, Received};
+use crate::transport::{Ciphertext, Filter};
 
 const HELLO: u8 = 1;
 const DATA: u8 = 2;
@@ -62,7 +62,6 @@ impl Counting {
         record: &[u8],
         plaintext: &mut Vec<u8>,
         answers: &mut Ciphertext,
-        received: &mut Received,
     ) -> io::Result<()> {
         let (kind, number) = (record[0], record[1]);
         if number != self.received {
@@ -73,7 +72,6 @@ impl Counting {
         match kind {
             HELLO if !self.is_open => {
                 self.is_open = true;
-                received.is_open = true;
                 // The client has said it already.
                 if self.sent == 0 {
                     self.put(HELLO, &[], answers);
@@ -82,10 +80,7 @@ impl Counting {
             DATA => plaintext.extend(record[HEAD..].iter().map(|byte| byte ^ number)),
             PING => self.put(PONG, &[], answers),
             PONG => self.pongs += 1,
-            CLOSE => {
-                self.peer_closed = true;
-                received.is_end = true;
-            }
+            CLOSE => self.peer_closed = true,
             _ => return Err(io::Error::other("not a record")),
         }
         Ok(())
@@ -103,15 +98,14 @@ impl Filter for Counting {
         mut read: &mut [u8],
         plaintext: &mut Vec<u8>,
         answers: &mut Ciphertext,
-    ) -> io::Result<Received> {
-        let mut received = Received::default();
+    ) -> io::Result<()> {
         while read.len() >= HEAD && read.len() >= HEAD + usize::from(read[2]) {
             let (record, rest) = read.split_at_mut(HEAD + usize::from(read[2]));
-            self.take(record, plaintext, answers, &mut received)?;
+            self.take(record, plaintext, answers)?;
             read = rest;
         }
         self.pending = read.to_vec();
-        Ok(received)
+        Ok(())
     }
 
     fn receive_end(&mut self) -> io::Result<()> {
@@ -136,6 +130,10 @@ impl Filter for Counting {
             self.is_closed = true;
             self.put(CLOSE, &[], to);
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open
     }
 
     fn is_peer_closed(&self) -> bool {
@@ -187,7 +185,7 @@ impl Peer {
         let mut read = self.filter.pending.clone();
         read.extend_from_slice(came);
         let mut answers = Ciphertext::default();
-        let _ = self.filter.receive(&mut read, &mut self.received, &mut answers).unwrap();
+        self.filter.receive(&mut read, &mut self.received, &mut answers).unwrap();
         answers.bytes().to_vec()
     }
 }

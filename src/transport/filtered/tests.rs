@@ -266,6 +266,17 @@ fn a_failure_of_the_filter_comes_behind_what_it_understood() {
 }
 
 #[test]
+fn a_connection_that_opens_and_fails_at_once_is_open_first() {
+    let mut pair = Pair::new();
+    let _ = pair.peer.take(&[1, 0, 0]); // as if the server had answered already
+    let records = [pair.peer.send(b"data"), vec![9, 9, 0]].concat();
+    pair.peer_sends(&records);
+    let passed = pair.read();
+    assert!(matches!(passed.last, Some(Ahead::Failed(_))));
+    assert_eq!((pair.stream.is_open(), &pair.passage.take_plaintext()[..]), (true, &b"data"[..]));
+}
+
+#[test]
 fn the_own_end_is_said_behind_all_that_was_written_and_nothing_after_it() {
     let mut pair = Pair::open();
     let _ = pair.write(b"data").unwrap();

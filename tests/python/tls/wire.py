@@ -87,6 +87,8 @@ def flipped(at: int, bit: int) -> Change:
 
 def has_something(fd: int) -> bool:
     """Whether a descriptor has bytes or an end that nobody has read; not if it is closed."""
+    if fd < 0:
+        return False
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     wanted = select.POLLIN | select.POLLHUP | select.POLLERR
