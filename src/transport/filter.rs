@@ -97,18 +97,18 @@ impl Filtered {
     /// Lets the filter work.
     ///
     /// # Errors
-    /// If it has panicked before.
+    /// Those of `f`, and if the filter has panicked before.
     pub(super) fn work<R>(
         &self,
         filter: &mut FilterGuard<'_>,
-        f: impl FnOnce(&mut dyn Filter) -> R,
+        f: impl FnOnce(&mut dyn Filter) -> io::Result<R>,
     ) -> io::Result<R> {
         if self.is_at_work.swap(true, Relaxed) {
             return Err(io::Error::other("the filter of the connection has panicked"));
         }
         let result = f(&mut ***filter);
         self.is_at_work.store(false, Relaxed);
-        Ok(result)
+        result
     }
 
     /// Notes answers that are about to be queued; says whether these are too many: the peer asks for

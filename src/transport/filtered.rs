@@ -128,7 +128,7 @@ impl<B: CopyOf> Stream<B> {
         });
         // Also if it has failed behind that.
         filtered.note_open(&filter);
-        let mut last = match done.flatten() {
+        let mut last = match done {
             Ok(()) if bytes == 0 || (filter.is_peer_closed() && !was_closed) => Some(Ahead::End),
             Ok(()) => None,
             Err(error) => Some(Ahead::Failed(error)),
@@ -202,7 +202,7 @@ impl<B: CopyOf> Stream<B> {
         ciphertext: &mut Ciphertext,
     ) -> io::Result<Wrote> {
         ciphertext.clear();
-        let taken = self.work(filter, |filter| filter.send(data, ciphertext)).flatten();
+        let taken = self.work(filter, |filter| filter.send(data, ciphertext));
         // Also what says to the peer why it goes no further.
         let wrote = self.send_records(filter, queues, ciphertext)?;
         taken.map(|taken| Wrote { taken, ..wrote })
@@ -211,11 +211,11 @@ impl<B: CopyOf> Stream<B> {
     fn work<R>(
         &self,
         filter: &mut FilterGuard<'_>,
-        f: impl FnOnce(&mut dyn Filter) -> R,
+        f: impl FnOnce(&mut dyn Filter) -> io::Result<R>,
     ) -> io::Result<R> {
         match &self.filter {
             Some(filtered) => filtered.work(filter, f),
-            None => Ok(f(&mut ***filter)),
+            None => f(&mut ***filter),
         }
     }
 
@@ -230,7 +230,10 @@ impl<B: CopyOf> Stream<B> {
         ciphertext: &mut Ciphertext,
     ) -> io::Result<(Wrote, bool)> {
         ciphertext.clear();
-        self.work(filter, |filter| filter.close(ciphertext))?;
+        self.work(filter, |filter| {
+            filter.close(ciphertext);
+            Ok(())
+        })?;
         let wrote = self.send_records(filter, false, ciphertext)?;
         Ok((wrote, filter.is_peer_closed()))
     }
@@ -256,11 +259,11 @@ impl<B: CopyOf> Stream<B> {
                 Err(error) => return Err(error),
             }
         };
-        let queued = sent < records.len();
-        if queued {
-            self.append(B::copy_of(&records[sent..]));
+        let rest = &records[sent..];
+        if !rest.is_empty() {
+            self.append(B::copy_of(rest));
         }
-        Ok(Wrote { taken: 0, sent, queued })
+        Ok(Wrote { taken: 0, sent, queued: !rest.is_empty() })
     }
 }
 

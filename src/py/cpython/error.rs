@@ -15,6 +15,7 @@ type Converter = fn(Python<'_>, &(dyn std::error::Error + 'static)) -> Option<Py
 static CONVERTER: OnceLock<Converter> = OnceLock::new();
 
 /// Sets what makes exceptions of errors that are not the kernel's. Once, at import.
+#[cfg(feature = "tls")]
 pub(crate) fn set_converter(converter: Converter) {
     let _ = CONVERTER.set(converter);
 }

@@ -23,8 +23,7 @@ use crate::sys::address::SocketAddress;
 use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
 use crate::transport::{
-    Abort, Ciphertext, Close, Connection, Drained, Filter, FilterGuard, Input, Link, Port, Source,
-    Stream,
+    Abort, Close, Connection, Drained, FilterGuard, Input, Link, Port, Source, Stream,
 };
 
 /// The native half of a stream transport. Use `loop_pool.EventLoop`.
@@ -346,10 +345,11 @@ impl StreamCore {
 
     /// One with a filter, in place of `plain`, which has not been registered, and is of no use any more.
     /// `first`: what the filter wants sent; `holder`: what closes the descriptor, if `plain` does not.
+    #[cfg(feature = "tls")]
     pub(crate) fn filtered(
         plain: &Bound<'_, Self>,
-        filter: Box<dyn Filter>,
-        first: &Ciphertext,
+        filter: Box<dyn crate::transport::Filter>,
+        first: &crate::transport::Ciphertext,
         holder: Option<&Bound<'_, PyAny>>,
     ) -> Self {
         let (py, this) = (plain.py(), plain.get());
