@@ -3,6 +3,7 @@
 //! A pipe takes 64 KiB, whatever the machine's settings for sockets are, so that the count of
 //! instructions around its system calls is the same everywhere.
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::io::{Read, Write, pipe};
 use std::os::unix::net::UnixStream;
@@ -12,7 +13,7 @@ use loop_pool::event_loop::{EventLoop, Shared};
 use loop_pool::id::IoToken;
 use loop_pool::reactor::Ready;
 use loop_pool::sys::socket::Channel;
-use loop_pool::transport::{Buffer, Input, Schedule, Source, Stream};
+use loop_pool::transport::{Buffer, CopyOf, Input, Schedule, Source, Stream};
 
 use crate::non_blocking;
 
@@ -23,12 +24,18 @@ const PIPE: usize = 64 * 1024;
 const MESSAGE: usize = 1024;
 
 #[derive(Debug)]
-struct Chunk(&'static [u8]);
+struct Chunk(Cow<'static, [u8]>);
 
-// SAFETY: the memory is never freed nor changed.
+// SAFETY: the memory is static, or a vector's on the heap, and is not changed.
 unsafe impl Buffer for Chunk {
     fn bytes(&self) -> &[u8] {
-        self.0
+        &self.0
+    }
+}
+
+impl CopyOf for Chunk {
+    fn copy_of(bytes: &[u8]) -> Self {
+        Self(Cow::Owned(bytes.to_vec()))
     }
 }
 
@@ -56,7 +63,7 @@ pub fn write(chunks: usize, size: usize) -> impl FnMut() {
         // The pipe lives as long as the stream.
         black_box(&far);
         for _ in 0..chunks {
-            drop(stream.enqueue(black_box(Chunk(data)), 0));
+            drop(stream.enqueue(black_box(Chunk(Cow::Borrowed(data))), 0));
         }
         let mut left = chunks * size;
         while left > 0 {

@@ -115,18 +115,19 @@ class Listener:
             )
         protocol = None
         try:
-            secured = None if self._parameters is None else self._parameters.secure(core)
+            parameters = self._parameters
+            secured = None if parameters is None else parameters.secure(core)
             if secured is not None:
                 core, _ = secured
             elif self._sslcontext is not None:
                 context.run(self._begin_tls, core)
                 return
             protocol = context.run(self._protocol_factory)
-            if secured is None:
+            if secured is None or parameters is None:
                 StreamTransport._accepted(loop, core, protocol, self._server, context)
             else:
                 TLSTransport._accepted_securely(
-                    loop, secured, protocol, self._server, context, self._parameters
+                    loop, secured, protocol, self._server, context, parameters
                 )
         except SystemExit, KeyboardInterrupt:
             core.retire(loop)

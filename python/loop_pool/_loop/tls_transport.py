@@ -89,9 +89,7 @@ class TLSParameters:
             constants.SSL_SHUTDOWN_TIMEOUT if shutdown_timeout is None else shutdown_timeout
         )
 
-    def secure(
-        self, core: StreamCore, holder: Any = None
-    ) -> tuple[StreamCore, TLSSettings] | None:
+    def secure(self, core: StreamCore, holder: Any = None) -> tuple[StreamCore, TLSSettings] | None:
         """Return a native half whose bytes pass rustls, in place of one that was not used yet.
 
         And the settings that the connection is made with.
@@ -351,15 +349,15 @@ class TLSTransport(StreamTransport):
 
     @property
     def _ssl_object(self) -> ssl.SSLObject:
-        made = self.__dict__.get("_made_ssl_object")
-        if made is None:
+        found = self.__dict__.get("_made_ssl_object")
+        if found is None:
             parameters = self._parameters
-            made = ssl.SSLObject.__new__(ssl.SSLObject)
+            made: Any = ssl.SSLObject.__new__(ssl.SSLObject)
             made._sslobj = _core.TLSStreamInfo(
                 self._core, self._settings, parameters.context, parameters.server_hostname
             )
-            made = self.__dict__.setdefault("_made_ssl_object", made)
-        connection: ssl.SSLObject = made
+            found = self.__dict__.setdefault("_made_ssl_object", made)
+        connection: ssl.SSLObject = found
         return connection
 
     def can_write_eof(self) -> bool:

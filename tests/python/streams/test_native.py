@@ -526,7 +526,7 @@ def test_several_may_drain_at_once_and_again(run: Any) -> None:
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [str(error) for error in ended] == ["why", "why"]
         writer.close()
-        # Or the collector may free what keeps the exception before the protocol, which retrieves it.
+        # Or the collector may free what has the exception before the protocol, which retrieves it.
         with pytest.raises(ZeroDivisionError, match="why"):
             await writer.wait_closed()
 

@@ -243,7 +243,7 @@ def test_a_changed_record_ends_the_connection_by_an_error(loop: Loop) -> None:
             assert isinstance(error, ssl.SSLError)
             assert error.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
             assert protocol.data == b"good"
-            with pytest.raises(ssl.SSLError, match="(?i)alert bad record mac"):
+            with pytest.raises(ssl.SSLError, match=r"(?i)alert bad record mac"):
                 await peer.step(lambda: peer.tls.read(1))
             peer.sock.close()
 
