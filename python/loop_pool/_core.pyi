@@ -599,13 +599,6 @@ class StreamCore:
     def peer_closed(self) -> bool:
         """Of one with TLS: whether the peer has said that it sends no more."""
 
-    def shut(self, loop_: LoopCore, transport: object) -> bool | None:
-        """Of one with TLS: say to the peer that no more is sent; drop what comes from now on.
-
-        Returns:
-            ``None`` if it was closing already; whether the peer has said the same before.
-        """
-
     def drained(self) -> bool:
         """Go on when everything queued is written.
 
@@ -1309,7 +1302,7 @@ def _install_stream_methods(class_: type, /, *, reads: bool, writes: bool) -> No
     """
 
 def _install_filtered_methods(class_: type, /) -> None:
-    """Add `write` to a class of transports all of which have TLS.
+    """Add `write` and `_shut` to a class of transports all of which have TLS.
 
     Raises:
         ImportError: its slots are not where those of the other transport classes are.

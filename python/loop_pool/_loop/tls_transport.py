@@ -138,6 +138,10 @@ class TLSTransport(StreamTransport):
         None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
     )
 
+    if TYPE_CHECKING:
+
+        def _shut(self) -> bool | None: ...
+
     _parameters: TLSParameters
     _settings: TLSSettings
     _timer: asyncio.TimerHandle | None
@@ -277,7 +281,7 @@ class TLSTransport(StreamTransport):
         if not self._core.introduced:
             self._force_close(None)
             return
-        is_peer_closed = self._core.shut(self._loop, self)
+        is_peer_closed = self._shut()
         if is_peer_closed is None:
             return
         if is_peer_closed or self._has_peer_ended:

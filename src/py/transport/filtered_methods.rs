@@ -8,17 +8,17 @@ use super::layout::{learn, loop_of};
 use super::stream::StreamCore;
 use super::stream_methods::{leave_queued, named_data, refuse, send_queued};
 use super::stream_turn::write_failed;
-use super::transport_core::NativeTransport;
-use super::transport_methods::{copy_of, elsewhere, enter, none};
+use super::transport_core::{NativeTransport, keep_as_needed, schedule};
+use super::transport_methods::{boolean, copy_of, elsewhere, enter, none};
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
-use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
+use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::payload::{Borrowed, bytes_of};
 use crate::py::event_loop::core::LoopCore;
 use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice, Wrote};
 
-/// Adds `write` through a filter to a class of transports that all have one.
+/// Adds `write` and `_shut` through a filter to a class of transports that all have one.
 ///
 /// # Errors
 /// `ImportError` if its slots are not where those of the other transport classes are.
@@ -26,13 +26,21 @@ use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice, Wrote}
 #[pyo3(name = "_install_filtered_methods")]
 pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     learn(class)?;
-    let methods = vec![fast_def(
-        c"write",
-        write,
-        c"write($self, /, data)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
-          They are encrypted at once; what the kernel does not take of that is queued. As \
-          asyncio.WriteTransport.write.",
-    )];
+    let methods = vec![
+        fast_def(
+            c"write",
+            write,
+            c"write($self, /, data)\n--\n\nWrite bytes, a bytearray or a memoryview.\n\n\
+              They are encrypted at once; what the kernel does not take of that is queued. As \
+              asyncio.WriteTransport.write.",
+        ),
+        method_def(
+            c"_shut",
+            shut,
+            c"_shut($self, /)\n--\n\nSay to the peer that no more is sent; drop what comes from now on.\
+              \n\nReturn None if it was closing already; whether the peer has said the same before.",
+        ),
+    ];
     add_methods(class, methods)
 }
 
@@ -161,12 +169,27 @@ fn write_pieces(
     Ok(all)
 }
 
+unsafe extern "C" fn shut(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor has checked the type.
+    unsafe {
+        enter(slf, |py, core: &StreamCore| {
+            let loop_ = loop_of(py, slf);
+            let transport = Bound::from_borrowed_ptr(py, slf);
+            let shut = begin_end(&transport, core, loop_)?;
+            // The peer's word is to be read, whether the program wants data or not.
+            schedule(loop_, slf, core.link(), core.link().state().resume());
+            keep_as_needed(core, loop_, &transport)?;
+            Ok(shut.map_or_else(none, boolean))
+        })
+    }
+}
+
 /// Says that no more is sent, and lets what comes be dropped from now on. `None` if the transport is closing
 /// already; whether the peer has said the same before.
 ///
 /// # Errors
 /// Those of the kernel, after which the connection is to be ended.
-pub(super) fn shut(
+fn begin_end(
     slf: &Bound<'_, PyAny>,
     core: &StreamCore,
     loop_: &Bound<'_, LoopCore>,

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::filtered_methods;
 use super::protocol_kind::ProtocolKind;
 use super::transport_core::{self, NativeTransport};
 use crate::py::cpython::address;
@@ -191,22 +190,6 @@ impl StreamCore {
     fn close(&self, loop_: &Bound<'_, LoopCore>) -> bool {
         drop(self.stream.send_before_close(&**loop_.get().event_loop.shared()));
         self.stream.close() == Close::LoseSoon
-    }
-
-    /// Of one with a filter: says to the peer that no more is sent, behind all that was; what comes is dropped
-    /// from now on. `None` if it is closing already; whether the peer has said the same before. `transport`: the
-    /// Python half.
-    fn shut(
-        &self,
-        loop_: &Bound<'_, LoopCore>,
-        transport: &Bound<'_, PyAny>,
-    ) -> PyResult<Option<bool>> {
-        let shut = filtered_methods::shut(transport, self, loop_)?;
-        // The peer's word is to be read, whether the program wants data or not.
-        let resumed = self.link().state().resume();
-        transport_core::schedule(loop_, transport.as_ptr(), self.link(), resumed);
-        transport_core::keep_as_needed(self, loop_, transport)?;
-        Ok(shut)
     }
 
     /// Bytes that were read and not delivered.

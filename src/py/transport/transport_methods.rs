@@ -81,7 +81,7 @@ pub(crate) fn none() -> *mut ffi::PyObject {
     unsafe { ffi::Py_None() }
 }
 
-fn boolean(value: bool) -> *mut ffi::PyObject {
+pub(super) fn boolean(value: bool) -> *mut ffi::PyObject {
     // SAFETY: immortal.
     unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } }
 }
