@@ -64,15 +64,50 @@ def certificates_in(pem: bytes) -> list[bytes]:
     return blocks(pem, "CERTIFICATE")
 
 
+def canonical_blocks(pem: bytes) -> list[tuple[str, bytes]]:
+    """Return what each block of a PEM file is called and holds, in DER.
+
+    Raises:
+        ValueError: there is something of which OpenSSL's reader might make something else.
+    """
+    found = [
+        (match[1].decode(), base64.b64decode(b"".join(match[2].split()), validate=True))
+        for match in _BLOCK.finditer(pem)
+    ]
+    if pem.count(b"-----BEGIN") != len(found) or b"\0" in pem:
+        raise ValueError("there is a block in another form")
+    for name, der in found:
+        if name not in _KNOWN or (name in _SIGNED and certificates_of(der) != [der]):
+            raise ValueError(f"there is a block {name}, or one that holds more")
+    return found
+
+
+_BLOCK = re.compile(
+    rb"^-----BEGIN ([A-Z0-9 ]+)-----\r?\n"
+    rb"((?:[A-Za-z0-9+/]{64}\r?\n)*[A-Za-z0-9+/]{1,64}={0,2}\r?\n)"
+    rb"-----END \1-----\r?$",
+    re.MULTILINE,
+)
+"""As every program writes it, OpenSSL included: lines of 64, and a last one."""
+_SIGNED = ("CERTIFICATE", "X509 CRL")
+_KNOWN = (*_SIGNED, "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "EC PARAMETERS")
+
+
 def certificates_of(ders: bytes) -> list[bytes]:
-    """Return certificates that follow one another in DER."""
+    """Return certificates that follow one another in DER.
+
+    Raises:
+        ValueError: there is something else.
+    """
     found = []
     while ders:
         # A sequence, and the length of what it has: in one byte, or in so many that follow.
-        header, length = 2, ders[1]
+        header, length = 2, int.from_bytes(ders[1:2])
         if length & 0x80:
             header += length & 0x7F
             length = int.from_bytes(ders[2:header])
+        if ders[0] != 0x30 or (header == 2 and ders[1:2] >= b"\x80") or header + length > len(ders):
+            raise ValueError("there is something that is no DER")
         found.append(ders[: header + length])
         ders = ders[header + length :]
     return found

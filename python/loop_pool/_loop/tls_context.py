@@ -20,6 +20,7 @@ private name                              use here
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -100,8 +101,11 @@ class SSLContext(ssl.SSLContext):
     _by_name: Mapping[str, ssl.SSLContext] | None
     _other: str | None
     """Why OpenSSL is needed whatever the properties are."""
-    _version: int
-    """How often something that is remembered has changed."""
+    _is_changing: threading.RLock
+    """Held while something that is remembered changes, but for what is trusted."""
+    _version: object
+    """Another after each change of something that is remembered. It is no number: of two threads
+    that count, one could be lost."""
     _settings: dict[bool, _Made]
     """The latest of each side: for servers, ``True``."""
     _is_making: threading.Lock
@@ -116,7 +120,8 @@ class SSLContext(ssl.SSLContext):
         context._alpn = []
         context._by_name = None
         context._other = None
-        context._version = 0
+        context._is_changing = threading.RLock()
+        context._version = object()
         context._settings = {}
         context._is_making = threading.Lock()
         context._is_logged = False
@@ -153,8 +158,9 @@ class SSLContext(ssl.SSLContext):
         super().load_cert_chain(certfile, keyfile, password)
         chain = read(certfile)
         pem = (chain, chain if keyfile is None else read(keyfile))
-        self._certificates_loaded = {**self._certificates_loaded, kind_of_key(chain): pem}
-        self._version += 1
+        with self._is_changing:
+            self._certificates_loaded = {**self._certificates_loaded, kind_of_key(chain): pem}
+        self._version = object()
 
     def load_verify_locations(
         self,
@@ -163,24 +169,24 @@ class SSLContext(ssl.SSLContext):
         cadata: str | ReadableBuffer | None = None,
     ) -> None:
         """As ``ssl.SSLContext.load_verify_locations``."""
+        data: Any = cadata
+        if cadata is not None and not isinstance(cadata, str):
+            # A copy: the program may change its own. What is none of bytes is OpenSSL's to refuse.
+            with contextlib.suppress(TypeError, BufferError):
+                view = memoryview(cadata)
+                data = bytes(view) if view.c_contiguous else cadata
+        load = super().load_verify_locations
         try:
-            super().load_verify_locations(cafile, capath, cadata)
+            self._trust.load(self, lambda: load(cafile, capath, data), cafile, capath, data)
         finally:
-            # OpenSSL may have taken the first of what it was to take.
-            self._version += 1
-        if cafile is not None:
-            self._trust.add_file(self, cafile)
-        if capath is not None:
-            self._trust.add_folders(capath)
-        if cadata:
-            self._trust.add_data(self, cadata)
-        self._version += 1
+            self._version = object()
 
     def set_default_verify_paths(self) -> None:
         """As ``ssl.SSLContext.set_default_verify_paths``."""
-        super().set_default_verify_paths()
-        self._trust.add_defaults(self)
-        self._version += 1
+        try:
+            self._trust.load_defaults(self, super().set_default_verify_paths)
+        finally:
+            self._version = object()
 
     def _set_alpn_protocols(self, protocols: ReadableBuffer) -> None:
         cast("Any", super())._set_alpn_protocols(protocols)
@@ -189,7 +195,7 @@ class SSLContext(ssl.SSLContext):
             names.append(rest[1 : 1 + rest[0]])
             rest = rest[1 + rest[0] :]
         self._alpn = names
-        self._version += 1
+        self._version = object()
 
     @property
     def sni_callback(self) -> Any:
@@ -211,7 +217,7 @@ class SSLContext(ssl.SSLContext):
 
         OPENSSL.sni_callback.__set__(self, value)
         self._by_name = by_name
-        self._version += 1
+        self._version = object()
 
     # -- settings --------------------------------------------------------------------------------
 
@@ -407,7 +413,7 @@ def _overriding(name: str, why: str) -> Any:
     def method(self: SSLContext, *args: Any, **kwargs: Any) -> Any:
         result = getattr(super(SSLContext, self), name)(*args, **kwargs)
         self._other = why
-        self._version += 1
+        self._version = object()
         return result
 
     return method

@@ -2,26 +2,28 @@
 
 OpenSSL tells which authorities' certificates it has, and of the rest only how many. So the rest is
 read from what the program loads, and counted; folders, in which OpenSSL looks when it needs a
-certificate, are read as a whole. What cannot be known so is left to OpenSSL.
+certificate, are read as a whole. What cannot be known so is left to OpenSSL: above all what else
+than this class has loaded, and files of which OpenSSL's reader might make something else.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import re
 import ssl
 import stat
-from pathlib import Path
+import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from .tls_certificates import blocks, certificates_in, certificates_of
+from .tls_certificates import canonical_blocks, certificates_of
 from .tls_properties import NotNativeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from _typeshed import ReadableBuffer, StrOrBytesPath
+    from _typeshed import StrOrBytesPath
 
     from .tls_properties import Properties
 
@@ -48,63 +50,142 @@ class TrustGiven(NamedTuple):
 
 
 class Trust:
-    """What was loaded into one context besides what OpenSSL tells. Any thread reads it."""
+    """What was loaded into one context, which OpenSSL tells only in part. Any thread reads it.
 
-    __slots__ = ("_folders", "_others", "_refusal", "_revoked")
+    Each ``load`` method has OpenSSL load, by ``call``, and takes the same. It notes in which state
+    OpenSSL is then: what else it has later was loaded in another way, and it may know more of that,
+    as for which uses it is trusted.
+    """
+
+    __slots__ = (
+        "_authorities",
+        "_folders",
+        "_loads",
+        "_lock",
+        "_others",
+        "_refusal",
+        "_revoked",
+        "_version",
+    )
 
     def __init__(self) -> None:
+        self._authorities: frozenset[bytes] = frozenset()
         self._others: dict[bytes, None] = {}
         self._revoked: dict[bytes, None] = {}
         self._folders: list[str] = []
         self._refusal: str | None = None
+        self._lock = threading.RLock()
+        """Held by who loads."""
+        self._loads = 0
+        self._version: object | None = object()
+        """Another after each change, ``None`` during one."""
 
-    # -- what was loaded -------------------------------------------------------------------------
+    # -- what is loaded --------------------------------------------------------------------------
 
-    def add_file(self, context: ssl.SSLContext, path: StrOrBytesPath) -> None:
-        """Take what a file has that ``context`` has just loaded."""
-        name = os.fsdecode(path)
+    def load(
+        self,
+        context: ssl.SSLContext,
+        call: Callable[[], None],
+        file: StrOrBytesPath | None,
+        folders: StrOrBytesPath | None,
+        data: str | bytes | None,
+    ) -> None:
+        """Have ``call`` load these, of which ``folders`` may be several in the form of ``PATH``."""
+        with self._loading(context, adds_folders=folders is not None):
+            content = None if file is None else _content_or_none(file)
+            call()
+            if file is not None:
+                # OpenSSL has read it in between.
+                self._add_file(context, content, _content_or_none(file))
+            if data:
+                self._add_data(context, data)
+            if folders is not None:
+                self._add_folders(folders)
+
+    def load_defaults(self, context: ssl.SSLContext, call: Callable[[], None]) -> None:
+        """Have ``call`` load what OpenSSL trusts by default."""
+        paths = ssl.get_default_verify_paths()
+        file = os.environ.get(paths.openssl_cafile_env, paths.openssl_cafile)
+        # OpenSSL goes on without the file.
+        folders = os.environ.get(paths.openssl_capath_env, paths.openssl_capath)
+        self.load(context, call, file, folders, None)
+
+    @contextlib.contextmanager
+    def _loading(self, context: ssl.SSLContext, *, adds_folders: bool) -> Iterator[None]:
+        with self._lock:
+            self._version = None
+            self._loads += 1
+            try:
+                # OpenSSL keeps the first of two that are the same, and what it knows of it.
+                self._refuse_unless_known(context)
+                before = context.get_ca_certs(binary_form=True)
+                counts = context.cert_store_stats()
+                try:
+                    yield
+                except BaseException:
+                    # OpenSSL may have taken the first of what it was to take.
+                    if adds_folders or context.cert_store_stats() != counts:
+                        self._refusal = "what is trusted was not loaded as a whole"
+                    raise
+                new = frozenset(context.get_ca_certs(binary_form=True)).difference(before)
+                self._authorities |= new
+            finally:
+                self._loads -= 1
+                if not self._loads:
+                    self._version = object()
+
+    def _refuse_unless_known(self, context: ssl.SSLContext) -> None:
+        folders: list[_Folder] = []
+        # What OpenSSL has of an unusual one may be unknown, and stays so.
+        with contextlib.suppress(NotNativeError):
+            folders = self._read_folders()
         try:
-            content = Path(name).read_bytes() if stat.S_ISREG(os.stat(name).st_mode) else None
-        except OSError:
-            content = None
-        if content is None:
+            self._check(context, folders)
+        except NotNativeError as error:
+            self._refusal = self._refusal or str(error)
+
+    def _add_file(
+        self, context: ssl.SSLContext, before: bytes | None, content: bytes | None
+    ) -> None:
+        if content is None or content != before:
             self._refusal = "trusted certificates come from something that is no file"
             return
         if b"TRUSTED CERTIFICATE-----" in content:
             self._refusal = "a trusted certificate says for which uses it is trusted"
         if _has_more(context):
-            self._others.update(dict.fromkeys(certificates_in(content)))
-            self._revoked.update(dict.fromkeys(blocks(content, "X509 CRL")))
+            self._add_pem(content, "CERTIFICATE", "X509 CRL")
 
-    def add_data(self, context: ssl.SSLContext, data: str | ReadableBuffer) -> None:
-        """Take certificates that ``context`` has just loaded."""
-        if _has_more(context):
-            if isinstance(data, str):
-                found = certificates_in(data.encode("ascii"))
-            else:
-                found = certificates_of(bytes(data))
-            self._others.update(dict.fromkeys(found))
+    def _add_data(self, context: ssl.SSLContext, data: str | bytes) -> None:
+        if not _has_more(context):
+            return
+        if isinstance(data, str):
+            self._add_pem(data.encode("ascii"), "CERTIFICATE")
+            return
+        try:
+            self._others = {**self._others, **dict.fromkeys(certificates_of(data))}
+        except ValueError as error:
+            self._refusal = f"of trusted certificates in DER: {error}"
 
-    def add_folders(self, path: StrOrBytesPath) -> None:
-        """Take a folder that OpenSSL will look into, or several, in the form of ``PATH``."""
+    def _add_pem(self, content: bytes, *kinds: str) -> None:
+        try:
+            blocks = [each for each in canonical_blocks(content) if each[0] in kinds]
+        except ValueError as error:
+            self._refusal = f"of trusted certificates in PEM: {error}"
+            return
+        others = {der: None for name, der in blocks if name == "CERTIFICATE"}
+        revoked = {der: None for name, der in blocks if name == "X509 CRL"}
+        self._others, self._revoked = {**self._others, **others}, {**self._revoked, **revoked}
+
+    def _add_folders(self, path: StrOrBytesPath) -> None:
         for folder in os.fsdecode(path).split(os.pathsep):
             if folder and folder not in self._folders:
                 self._folders = [*self._folders, folder]
 
-    def add_defaults(self, context: ssl.SSLContext) -> None:
-        """Take what OpenSSL trusts by default, which ``context`` has just loaded."""
-        paths = ssl.get_default_verify_paths()
-        file = os.environ.get(paths.openssl_cafile_env, paths.openssl_cafile)
-        # OpenSSL goes on without it.
-        if os.path.exists(file):
-            self.add_file(context, file)
-        self.add_folders(os.environ.get(paths.openssl_capath_env, paths.openssl_capath))
-
     # -- what rustls is given --------------------------------------------------------------------
 
-    def changed(self) -> tuple[int, ...]:
-        """Return when the folders have changed, in nanoseconds since the epoch; 0 without one."""
-        return tuple(map(_changed, self._folders)) if self._folders else ()
+    def changed(self) -> object:
+        """Return what is equal as long as the folders are as they are now."""
+        return tuple(map(_state, self._folders)) if self._folders else ()
 
     def given(self, context: ssl.SSLContext, properties: Properties) -> TrustGiven:
         """Return what peers of this context are verified by now.
@@ -112,29 +193,56 @@ class Trust:
         Raises:
             NotNativeError: it cannot be known, or rustls cannot verify so.
         """
+        version = self._version
+        if version is None:
+            raise NotNativeError("what is trusted is being loaded")
         if self._refusal is not None:
             raise NotNativeError(self._refusal)
-        authorities = context.get_ca_certs(binary_form=True)
-        known = set(authorities)
-        others = [der for der in self._others if der not in known]
-        counts = context.cert_store_stats()
-        if counts["x509"] != len(known) + len(others) or counts["crl"] != len(self._revoked):
-            raise NotNativeError("what is trusted was not loaded by this context's methods alone")
-        folders = [_folder(path, _changed(path)) for path in self._folders]
+        folders = self._read_folders()
         if properties.crl_check and any(folder.has_lists for folder in folders):
             raise NotNativeError("lists of revoked certificates lie in a folder")
+        authorities, others = self._check(context, folders)
+        revoked = list(self._revoked)
+        if self._version is not version:
+            raise NotNativeError("what is trusted was being loaded")
         # Of those that are loaded, OpenSSL does not look for the name in folders.
-        known.update(others)
+        known = {*authorities, *others}
         return TrustGiven(
             authorities,
             others,
             [[one for one in folder.certificates if one[1] not in known] for folder in folders],
-            list(self._revoked),
+            revoked,
             properties.partial_chain,
             properties.strict,
             properties.ignores_common_name,
             properties.crl_check,
         )
+
+    def _read_folders(self) -> list[_Folder]:
+        return [_folder(path) for path in self._folders]
+
+    def _check(
+        self, context: ssl.SSLContext, folders: list[_Folder]
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return the authorities' certificates, and the others that are trusted.
+
+        Raises:
+            NotNativeError: OpenSSL has other ones.
+        """
+        authorities = context.get_ca_certs(binary_form=True)
+        known = set(authorities)
+        others = [der for der in self._others if der not in known]
+        counts = context.cert_store_stats()
+        # OpenSSL loads some of the folders' when it makes a connection.
+        unknown = known - self._authorities
+        unknown.difference_update(der for folder in folders for _, der in folder.certificates)
+        if (
+            unknown
+            or counts["x509"] != len(known) + len(others)
+            or counts["crl"] != len(self._revoked)
+        ):
+            raise NotNativeError("what is trusted was not loaded by this context's methods alone")
+        return authorities, others
 
 
 def _has_more(context: ssl.SSLContext) -> bool:
@@ -143,11 +251,39 @@ def _has_more(context: ssl.SSLContext) -> bool:
     return counts["x509"] != counts["x509_ca"] or counts["crl"] > 0
 
 
-def _changed(path: str) -> int:
+# -- files ---------------------------------------------------------------------------------------
+
+_LARGEST = 64 * 1024 * 1024
+"""What may be read of one file, in bytes."""
+
+
+def _content(path: str) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        OSError: it cannot be read, or it is no file: to read a pipe may take forever.
+    """
+    # A device may do something when it is opened.
+    if stat.S_ISREG(os.stat(path).st_mode):
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                content = file.read(_LARGEST + 1)
+                if len(content) <= _LARGEST:
+                    return content
+    raise OSError("no file of a usual size")
+
+
+def _content_or_none(path: StrOrBytesPath) -> bytes | None:
+    """Return what a file holds: nothing if there is none, ``None`` if that cannot be known."""
     try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
+        return _content(os.fsdecode(path))
+    except FileNotFoundError, NotADirectoryError:
+        return b""
+    except OSError, TypeError, ValueError:
+        return None
+
+
+# -- folders -------------------------------------------------------------------------------------
 
 
 class _Folder(NamedTuple):
@@ -155,51 +291,102 @@ class _Folder(NamedTuple):
     has_lists: bool
 
 
-_HASHED = re.compile(r"([0-9a-f]{8})\.(r?)([0-9]+)")
-"""The names of files that OpenSSL finds: hash of a subject, whether it is a list, number."""
+_HASHED = re.compile(r"([0-9a-f]{8})\.(0|[1-9][0-9]*)")
+"""The names of files in which OpenSSL finds certificates: hash of a subject, number."""
+_LIST = re.compile(r".*\.r[0-9]*", re.IGNORECASE | re.DOTALL)
+"""Those in which it finds lists of revoked certificates, and some more."""
+_SETTLED = 2 * 10**9
+"""So long after a change of a file the next one has another time, in nanoseconds."""
 
 
-@functools.lru_cache(maxsize=8)
-def _folder(path: str, changed: int) -> _Folder:
-    """Read the certificates that OpenSSL finds in a folder that has changed then.
+def _names(path: str) -> list[str]:
+    """Return the names in a folder.
 
     Raises:
-        NotNativeError: what it finds may depend on what it has looked for before.
+        OSError: it cannot be read. OpenSSL may find something there even so.
+    """
+    try:
+        return os.listdir(path)
+    except FileNotFoundError, NotADirectoryError:
+        return []
+
+
+def _state(path: str) -> object:
+    """Return what is equal as long as OpenSSL finds the same in a folder.
+
+    A file may change without its folder: by a link, or if it is written anew. One that has just
+    changed could change again at the same time by the file system's clock. So with such a file
+    nothing is equal.
+    """
+    found: list[tuple[object, ...]] = []
+    latest = 0
+    try:
+        for name in _names(path):
+            if _HASHED.fullmatch(name) is not None:
+                at = _stat(f"{path}/{name}")
+                if at is None:
+                    found.append((name,))
+                else:
+                    latest = max(latest, at.st_ctime_ns)
+                    found.append(
+                        (
+                            name,
+                            at.st_dev,
+                            at.st_ino,
+                            at.st_mode,
+                            at.st_size,
+                            at.st_mtime_ns,
+                            at.st_ctime_ns,
+                        )
+                    )
+            elif _LIST.fullmatch(name) is not None:
+                found.append((name,))
+    except OSError as error:
+        return error.errno
+    return object() if latest > time.time_ns() - _SETTLED else found
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _folder(path: str) -> _Folder:
+    """Read the certificates that OpenSSL finds in a folder now.
+
+    Raises:
+        NotNativeError: what it finds cannot be known, or may depend on what it has looked for.
     """
     found: dict[str, dict[int, str]] = {}
-    has_lists = False
-    for name in _names(path):
+    try:
+        names = _names(path)
+    except OSError as error:
+        raise NotNativeError(f"{path} cannot be read: {error}") from error
+    for name in names:
         if (match := _HASHED.fullmatch(name)) is not None:
-            if match[2]:
-                has_lists = True
-            else:
-                found.setdefault(match[1], {})[int(match[3])] = name
+            found.setdefault(match[1], {})[int(match[2])] = name
     certificates: list[Named] = []
     for prefix, files in found.items():
         for number in range(len(files)):
             # OpenSSL looks for one after the other, up to the first that is not there.
             if number not in files:
                 raise NotNativeError(f"{path} has no file {prefix}.{number}, but one behind it")
-            certificates.append((int(prefix, 16), _only_one(Path(path, files[number]))))
-    return _Folder(certificates, has_lists)
+            certificates.append((int(prefix, 16), _only_one(f"{path}/{files[number]}")))
+    return _Folder(certificates, any(_LIST.fullmatch(name) for name in names))
 
 
-def _names(path: str) -> Iterator[str]:
-    try:
-        with os.scandir(path) as entries:
-            yield from (entry.name for entry in entries)
-    except OSError:
-        # OpenSSL does not find anything there either.
-        return
-
-
-def _only_one(path: Path) -> bytes:
+def _only_one(path: str) -> bytes:
     """Return the one certificate that is in a file."""
     try:
-        content = path.read_bytes()
+        content = _content(path)
     except OSError as error:
         raise NotNativeError(f"{path} cannot be read: {error}") from error
-    ders = certificates_in(content)
-    if len(ders) != 1 or content.count(b"-----BEGIN ") != 1:
-        raise NotNativeError(f"{path} has not just one certificate, in PEM")
-    return ders[0]
+    try:
+        ((kind, der),) = canonical_blocks(content)
+    except ValueError:
+        kind, der = "", b""
+    if kind != "CERTIFICATE":
+        raise NotNativeError(f"{path} has not just one certificate, in PEM as usual")
+    return der

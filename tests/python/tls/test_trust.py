@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,18 @@ def _der_in_a_folder(folder: Path) -> Any:
     return client(folder)
 
 
+@left("no file of a usual size")
+def _pipe_in_a_folder(folder: Path) -> Any:
+    os.mkfifo(folder / f"{HASH}.0")
+    return client(folder)
+
+
+@left("cannot be read")
+def _link_to_nothing(folder: Path) -> Any:
+    (folder / f"{HASH}.0").symlink_to("nothing")
+    return client(folder)
+
+
 @left("has no file")
 def _gap(folder: Path) -> Any:
     shutil.copy(CA, folder / f"{HASH}.1")
@@ -235,3 +249,231 @@ def test_a_context_of_openssl_connections_too_stays_native(tmp_path: Path) -> No
     assert len(context.get_ca_certs()) == 1
     context.post_handshake_auth = False
     assert verify(context)
+
+
+REJECTED = chains.root() + x.sequence(x.tlv(0xA0, x.sequence(x.oid(x.SERVER))[2:]))
+"""With the word that it is not trusted for servers."""
+ROOT_HASH = x.name_hash(chains.ROOT_NAME)
+
+
+def accepts(context: Any, folder: Path) -> bool:
+    """Whether a server of the root's is accepted."""
+    try:
+        Pair(_server(folder), context).shake()
+    except ssl.SSLCertVerificationError:
+        return False
+    return True
+
+
+def _both(make: Callable[[Any], Any]) -> list[Any]:
+    return [make(module.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) for module in (ssl, tls)]
+
+
+def _in_folder(folder: Path) -> Callable[[Any], Any]:
+    def load(context: Any) -> Any:
+        context.load_verify_locations(capath=folder)
+        return context
+
+    return load
+
+
+def _lines(der: bytes) -> list[str]:
+    return x.pem(der).splitlines()
+
+
+FILES: dict[str, tuple[str, str, bool]] = {
+    "as usual": ("0", x.pem(chains.root()), True),
+    "with text": ("0", f"Root\n\n{x.pem(chains.root())}it ends\n", True),
+    "with lines of Windows": ("0", x.pem(chains.root()).replace("\n", "\r\n"), True),
+    "without the last end of line": ("0", x.pem(chains.root()).strip(), True),
+    "a number of two digits": ("00", x.pem(chains.root()), False),
+    "indented": ("0", "  " + x.pem(chains.root()), False),
+    "on one line": ("0", x.pem(chains.root()).replace("\n", " "), False),
+    "data on one line": (
+        "0",
+        "\n".join([_lines(b"")[0], "".join(_lines(chains.root())[1:-1]), _lines(b"")[-1], ""]),
+        False,
+    ),
+    "empty lines": ("0", x.pem(chains.root()).replace("\n", "\n\n"), False),
+    "behind a zero": ("0", "\0\n" + x.pem(chains.root()), False),
+    "with a mark of Unicode": ("0", "\ufeff" + x.pem(chains.root()), False),
+    "by its old name": ("0", x.pem(chains.root(), "X509 CERTIFICATE"), False),
+    "rejected": ("0", x.pem(REJECTED, "TRUSTED CERTIFICATE"), False),
+    "rejected, by the usual name": ("0", x.pem(REJECTED), False),
+    "cut": ("0", x.pem(chains.root()).replace("-----END", "----END"), False),
+}
+"""The number in the name of a file in a folder, what is in it, and whether rustls has it."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_in_a_folder_counts_as_openssl_reads_it(name: str, tmp_path: Path) -> None:
+    number, content, native = FILES[name]
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / f"{ROOT_HASH}.{number}").write_bytes(content.encode())
+    expected, found = (accepts(each, tmp_path) for each in _both(_in_folder(inside)))
+    assert found == expected
+    assert (_in_folder(inside)(client()).native and found) == native
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("way", ["link", "link to another", "rewritten", "removed", "renamed"])
+def test_a_change_in_a_folder_counts_for_new_connections(
+    way: str, settled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    named, real = inside / f"{ROOT_HASH}.0", tmp_path / "real.pem"
+    other = x.pem(chains.root(key=chains.OTHER, by=chains.OTHER))
+    real.write_text(x.pem(chains.root()))
+    if "link" in way:
+        named.symlink_to(real)
+    else:
+        shutil.copy(real, named)
+    context = _in_folder(inside)(client())
+    if settled:
+        # As if the files had been there for long.
+        now = time.time_ns() + 10**10
+        monkeypatch.setattr(time, "time_ns", lambda: now)
+        time.sleep(0.02)
+    at = inside.stat()
+    assert context.native
+    assert accepts(context, tmp_path)
+    if settled:
+        assert context._settings_for(False) is context._settings_for(False)
+    if way == "link":
+        real.unlink()
+    elif way in ("link to another", "rewritten"):
+        named.write_text(other)
+    elif way == "removed":
+        named.unlink()
+    else:
+        named.rename(inside / f"{OLD_HASH}.0")
+    os.utime(inside, ns=(at.st_atime_ns, at.st_mtime_ns))
+    assert not accepts(context, tmp_path)
+    for each in _both(_in_folder(inside)):
+        assert not accepts(each, tmp_path)
+
+
+def test_a_file_that_changes_at_once_and_keeps_its_size_counts(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    named = inside / f"{ROOT_HASH}.0"
+    root = x.pem(chains.root())
+    broken = root.replace("\nMII", "\nAII", 1)
+    assert broken != root
+    context = _in_folder(inside)(client())
+    for _ in range(10):
+        named.write_text(root)
+        assert accepts(context, tmp_path)
+        named.write_text(broken)
+        assert not accepts(context, tmp_path)
+
+
+def _load_and_fail(path: Path) -> Callable[[Any], Any]:
+    def load(context: Any) -> Any:
+        with pytest.raises(ssl.SSLError):
+            context.load_verify_locations(path, "")
+        return context
+
+    return load
+
+
+def _load_below(path: Path) -> Callable[[Any], Any]:
+    def load(context: Any) -> Any:
+        ssl.SSLContext.load_verify_locations(context, path)
+        return context
+
+    return load
+
+
+def _load_below_first(path: Path) -> Callable[[Any], Any]:
+    def load(context: Any) -> Any:
+        ssl.SSLContext.load_verify_locations(context, path)
+        # OpenSSL has it, and what it knows of it.
+        context.load_verify_locations(cadata=x.pem(chains.root()))
+        return context
+
+    return load
+
+
+def _load_twice(path: Path) -> Callable[[Any], Any]:
+    def load(context: Any) -> Any:
+        _load_and_fail(path)(context)
+        context.load_verify_locations(cadata=x.pem(chains.root()))
+        return context
+
+    return load
+
+
+@pytest.mark.parametrize("way", [_load_and_fail, _load_below, _load_below_first, _load_twice])
+def test_who_is_rejected_stays_so_however_that_is_loaded(
+    way: Callable[[Path], Callable[[Any], Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "rejected.pem"
+    path.write_text(x.pem(REJECTED, "TRUSTED CERTIFICATE"))
+    for context in _both(way(path)):
+        assert not accepts(context, tmp_path)
+        assert not getattr(context, "native", False)
+
+
+def test_what_is_loaded_in_part_is_left_to_openssl(tmp_path: Path) -> None:
+    context = client()
+    with pytest.raises(FileNotFoundError):
+        context.load_verify_locations(tmp_path / "none", cadata=x.pem(chains.root()))
+    assert "as a whole" in context.fallback_reason
+    assert accepts(context, tmp_path)
+
+
+def test_one_that_only_openssl_reads_does_not_make_up_for_another(tmp_path: Path) -> None:
+    # The counts are equal: OpenSSL does not see the first, and what would not see the second.
+    indented = "  " + x.pem(chains.alone())
+    by_old_name = x.pem(chains.alone(serial=14), "X509 CERTIFICATE")
+    (tmp_path / "file.pem").write_text(indented + by_old_name)
+    context = client()
+    context.load_verify_locations(tmp_path / "file.pem")
+    assert "in PEM" in context.fallback_reason
+
+
+def test_while_it_is_loaded_openssl_knows_what_is_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    context = client()
+    assert context.native
+    with ThreadPoolExecutor() as threads:
+        loaded = threads.submit(context.load_verify_locations, path)
+        with open(path, "w") as file:
+            # OpenSSL has opened it.
+            context.set_alpn_protocols(["x"])
+            reason = context.fallback_reason
+            file.write(x.pem(chains.root()))
+        loaded.result()
+    assert "is being loaded" in reason
+    assert "no file" in context.fallback_reason
+
+
+def test_threads_that_load_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = client()
+    with ThreadPoolExecutor() as threads:
+
+        def load(serial: int) -> None:
+            name = x.name(f"{serial}")
+            one = chains.alone(subject=name, issuer=name)
+            context.load_verify_locations(cadata=one)
+            assert (context.fallback_reason or "what is trusted").startswith("what is trusted")
+
+        for done in [threads.submit(load, serial) for serial in range(100, 140)]:
+            done.result()
+    assert context.native, context.fallback_reason
+    assert len(context._trust._others) == 40
+
+
+def test_a_change_of_a_context_counts_for_connections_that_are_made_after_it(
+    tmp_path: Path,
+) -> None:
+    context: Any = client()
+    context.load_verify_locations(cadata=x.pem(chains.root()))
+    pair = Pair(_server(tmp_path), context)
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    assert is_native(pair.shake().client)
+    assert not accepts(context, tmp_path), "there is no list"
