@@ -12,17 +12,22 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::provider::provider;
 use super::refusal::refusal;
-use super::x509::{self, Purpose, Store};
+use super::x509::{self, Code, Purpose, Store};
 
-/// Whether a peer has the key of its certificate: rustls' own check, which is always made.
+/// Whether a peer has the key of its certificate: rustls' own check, which is always made. `$may_sign`: whether the
+/// certificate lets its key sign a handshake of TLS 1.2.
 macro_rules! verify_signatures {
-    () => {
+    ($may_sign:expr) => {
         fn verify_tls12_signature(
             &self,
             message: &[u8],
             cert: &CertificateDer<'_>,
             signature: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
+            let may_sign: fn(&CertificateDer<'_>) -> bool = $may_sign;
+            if !may_sign(cert) {
+                return Err(refusal(Code::INVALID_PURPOSE, None));
+            }
             let algorithms = &provider().signature_verification_algorithms;
             verify_tls12_signature(message, cert, signature, algorithms)
         }
@@ -82,7 +87,7 @@ impl ServerCertVerifier for Servers {
             .map_err(|code| refusal(code, host))
     }
 
-    verify_signatures!();
+    verify_signatures!(x509::may_sign_handshakes);
 }
 
 /// Verifies clients, if they have a certificate.
@@ -114,7 +119,7 @@ impl ClientCertVerifier for Clients {
             .map_err(|code| refusal(code, None))
     }
 
-    verify_signatures!();
+    verify_signatures!(|_| true);
 }
 
 /// The chain by which a peer with these certificates is verified now, in DER; `None` if it is not.

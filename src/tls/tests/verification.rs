@@ -91,3 +91,24 @@ fn a_code_comes_through_rustls() {
     let other = CertificateError::Other(rustls::OtherError(Arc::new(std::fmt::Error)));
     assert_eq!(CertificateFailure::from(&other).code, 1);
 }
+
+#[test]
+fn nothing_is_left_in_the_queue_of_errors() {
+    let (root, other) = (Authority::new("root"), Authority::new("other"));
+    let sent = chain(&root, 1);
+    let name = ServerName::try_from("example.org").unwrap();
+    let broken = CertificateDer::from(&b"nothing"[..]);
+    // SAFETY: it may be called at any time.
+    let is_empty = || unsafe { aws_lc_sys::ERR_peek_error() == 0 };
+    for store in [root.roots().into_store(), other.roots().into_store()] {
+        for leaf in [&sent[0], &sent[1], &broken] {
+            for (host, now) in [(None, UnixTime::now()), (Some(&name), UnixTime::now())] {
+                let _ = x509::verify(&store, leaf, &sent[1..], Purpose::Server, host, now);
+                assert!(is_empty());
+            }
+            let _ = x509::complete(&store, leaf, UnixTime::now());
+            let _ = (x509::public_key(leaf), x509::may_sign_handshakes(leaf));
+            assert!(is_empty());
+        }
+    }
+}

@@ -183,6 +183,11 @@ impl Certificate {
         Some(unsafe { (ffi::EVP_PKEY_id(key), ffi::EVP_PKEY_bits(key)) })
     }
 
+    /// Whether it has a key of RSA.
+    pub(super) fn has_rsa_key(&self) -> bool {
+        matches!(self.key(), Some((ffi::EVP_PKEY_RSA | ffi::EVP_PKEY_RSA_PSS, _)))
+    }
+
     // -- strength: OpenSSL's security level 2 --------------------------------------------------------
 
     /// Whether its key is worth 112 bits.
@@ -316,6 +321,23 @@ impl Certificate {
             let count = ffi::OPENSSL_sk_num(names.cast());
             ffi::GENERAL_NAMES_free(names.cast());
             Some(count)
+        }
+    }
+
+    /// Whether it says of a place of lists that those there are of some reasons.
+    pub(super) fn has_lists_by_reason(&self) -> bool {
+        let (points, none) = (ffi::NID_crl_distribution_points, ptr::null_mut());
+        // SAFETY: it is alive; what comes is such places in a stack of their own, or null. It is freed when it has been
+        // looked at.
+        unsafe {
+            let points = ffi::X509_get_ext_d2i(self.as_ptr(), points, none, none);
+            let stack = points.cast::<ffi::OPENSSL_STACK>();
+            let found = (0..ffi::OPENSSL_sk_num(stack)).any(|place| {
+                let point = ffi::OPENSSL_sk_value(stack, place).cast::<ffi::DIST_POINT>();
+                !(*point).reasons.is_null()
+            });
+            ffi::CRL_DIST_POINTS_free(points.cast());
+            found
         }
     }
 

@@ -9,15 +9,17 @@ pub(crate) struct Code(pub(crate) i32);
 impl Code {
     pub(super) const UNSPECIFIED: Self = Self(1);
     pub(super) const UNABLE_TO_GET_ISSUER: Self = Self(2);
+    pub(super) const UNABLE_TO_GET_CRL: Self = Self(3);
     pub(super) const SELF_SIGNED: Self = Self(18);
     pub(super) const SELF_SIGNED_IN_CHAIN: Self = Self(19);
     pub(super) const UNABLE_TO_GET_ISSUER_LOCALLY: Self = Self(20);
     pub(super) const CHAIN_TOO_LONG: Self = Self(22);
     pub(super) const PATH_LENGTH_EXCEEDED: Self = Self(25);
-    pub(super) const INVALID_PURPOSE: Self = Self(26);
+    pub(in crate::tls) const INVALID_PURPOSE: Self = Self(26);
     pub(super) const UNHANDLED_CRITICAL_EXTENSION: Self = Self(34);
     pub(super) const PROXY_NOT_ALLOWED: Self = Self(40);
     pub(super) const UNNESTED_RESOURCE: Self = Self(46);
+    pub(super) const PERMITTED_VIOLATION: Self = Self(47);
     pub(in crate::tls) const HOSTNAME_MISMATCH: Self = Self(62);
     pub(in crate::tls) const IP_ADDRESS_MISMATCH: Self = Self(64);
     pub(super) const EE_KEY_TOO_SMALL: Self = Self(66);

@@ -7,6 +7,7 @@ use std::ffi::{c_int, c_long};
 use aws_lc_sys as ffi;
 
 use super::chain::Built;
+use super::store::RevocationCheck;
 use super::{Certificate, Code, Purpose};
 
 /// What makes a certificate an authority's.
@@ -67,6 +68,21 @@ pub(super) fn check_strength(built: &Built) -> Result<(), Code> {
     Ok(())
 }
 
+/// Refuses certificates whose lists are said to be of some reasons alone: OpenSSL wants lists of all the others too, and AWS-LC
+/// takes any list.
+///
+/// # Errors
+/// The code for a list that is not there.
+pub(super) fn check_lists(built: &Built, revocation: RevocationCheck) -> Result<(), Code> {
+    let count = match revocation {
+        RevocationCheck::None => 0,
+        RevocationCheck::Leaf => 1,
+        RevocationCheck::Chain => built.certificates.len(),
+    };
+    let is_partial = built.certificates.iter().take(count).any(Certificate::has_lists_by_reason);
+    if is_partial { Err(Code::UNABLE_TO_GET_CRL) } else { Ok(()) }
+}
+
 fn number_of(purpose: Purpose) -> c_int {
     match purpose {
         Purpose::Server => ffi::X509_PURPOSE_SSL_SERVER,
@@ -118,6 +134,11 @@ fn authority(certificate: &Certificate) -> Authority {
 /// Whether its key may sign certificates; `unsaid`: what is so if it does not say.
 fn may_sign(certificate: &Certificate, unsaid: bool) -> bool {
     may(certificate, ffi::X509v3_KU_KEY_CERT_SIGN, unsaid)
+}
+
+/// Whether its key may sign other data than certificates and lists.
+pub(super) fn may_sign_data(certificate: &Certificate) -> bool {
+    may(certificate, ffi::X509v3_KU_DIGITAL_SIGNATURE, true)
 }
 
 fn may(certificate: &Certificate, usage: c_int, unsaid: bool) -> bool {

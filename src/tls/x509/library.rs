@@ -6,7 +6,6 @@ use std::ptr::NonNull;
 use aws_lc_sys as ffi;
 use rustls::pki_types::{IpAddr, ServerName};
 
-use super::certificate::forget_errors;
 use super::chain::Built;
 use super::store::{Stack, Store};
 use super::{Certificate, Code, Purpose};
@@ -36,19 +35,6 @@ impl Drop for Verification {
 /// # Errors
 /// OpenSSL's code for what AWS-LC finds wrong; [`Code::UNSPECIFIED`] if it finds another chain, or has no memory.
 pub(super) fn confirm(
-    store: &Store,
-    built: &Built,
-    purpose: Purpose,
-    host: Option<&ServerName<'_>>,
-    now: i64,
-) -> Result<(), Code> {
-    let verdict = verdict(store, built, purpose, host, now);
-    // It leaves what it found wrong there, also on the way to a chain that is good.
-    forget_errors();
-    verdict
-}
-
-fn verdict(
     store: &Store,
     built: &Built,
     purpose: Purpose,

@@ -11,6 +11,8 @@
 //!             extensions::check      what OpenSSL 3 asks of each, and AWS-LC does not
 //!                     |
 //!              library::confirm      AWS-LC's X509_verify_cert, on just this chain: names, lists, dates, signatures
+//!                     |
+//!           extensions, constraints  what AWS-LC lets pass of it, and OpenSSL does not
 //! ```
 //!
 //! A chain is accepted only if both the checks here and AWS-LC accept it: where the two differ, the stricter one counts.
@@ -21,6 +23,7 @@
 mod certificate;
 mod chain;
 mod code;
+mod constraints;
 mod extensions;
 mod library;
 mod store;
@@ -31,7 +34,7 @@ pub(super) use code::Code;
 pub(super) use store::Store;
 pub use store::{RevocationCheck, Rules};
 
-use certificate::Certificate;
+use certificate::{Certificate, forget_errors};
 use chain::Built;
 
 /// What a certificate is to be good for.
@@ -58,6 +61,20 @@ pub(super) fn verify(
     host: Option<&ServerName<'_>>,
     now: UnixTime,
 ) -> Result<Vec<Vec<u8>>, Code> {
+    let verdict = verdict(store, leaf, others, purpose, host, now);
+    // AWS-LC leaves there what it found wrong, whatever came of it.
+    forget_errors();
+    verdict
+}
+
+fn verdict(
+    store: &Store,
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    purpose: Purpose,
+    host: Option<&ServerName<'_>>,
+    now: UnixTime,
+) -> Result<Vec<Vec<u8>>, Code> {
     let now = i64::try_from(now.as_secs()).map_err(|_| Code::UNSPECIFIED)?;
     let leaf = Certificate::from_der(leaf).ok_or(Code::UNSPECIFIED)?;
     if !leaf.has_strong_key() {
@@ -72,12 +89,25 @@ pub(super) fn verify(
     extensions::check(&built, purpose, store.rules.strict)?;
     extensions::check_strength(&built)?;
     library::confirm(store, &built, purpose, host, now)?;
+    extensions::check_lists(&built, store.rules.revocation)?;
+    constraints::check(&built)?;
     built.certificates.iter().map(Certificate::to_der).collect()
 }
 
 /// A certificate's key with the kind of it, in DER; `None` if AWS-LC does not read it.
 pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
-    Certificate::from_der(certificate)?.public_key()
+    let key = Certificate::from_der(certificate)?.public_key();
+    forget_errors();
+    key
+}
+
+/// Whether OpenSSL lets a server of TLS 1.2 sign with the key in this certificate: one that is not of RSA only if it is for
+/// signatures. Of TLS 1.3, and of clients, it does not ask it.
+pub(super) fn may_sign_handshakes(certificate: &CertificateDer<'_>) -> bool {
+    let may_sign = Certificate::from_der(certificate)
+        .is_some_and(|each| each.has_rsa_key() || extensions::may_sign_data(&each));
+    forget_errors();
+    may_sign
 }
 
 /// The chain that OpenSSL sends for a certificate of our own of which only itself is known: what the store has above it.
@@ -86,5 +116,7 @@ pub(super) fn complete(store: &Store, own: &CertificateDer<'_>, now: UnixTime) -
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let Some(own) = Certificate::from_der(own) else { return Vec::new() };
     let Built { certificates, .. } = chain::build(store, &own, Vec::new(), false, now);
-    certificates.iter().filter_map(|each| each.to_der().ok()).collect()
+    let chain = certificates.iter().filter_map(|each| each.to_der().ok()).collect();
+    forget_errors();
+    chain
 }

@@ -85,7 +85,7 @@ impl Store {
     /// Adds a list of revoked certificates. Whether it could be read.
     #[must_use]
     pub(in crate::tls) fn add_list(&mut self, der: &[u8]) -> bool {
-        List::from_der(der).is_some_and(|list| {
+        List::from_der(der).filter(|list| !list.has_empty_scope()).is_some_and(|list| {
             // OpenSSL uses one only with the list that it changes, if it is told to.
             if !list.is_delta() {
                 self.lists.push(list);
@@ -177,6 +177,26 @@ impl List {
     fn is_delta(&self) -> bool {
         // SAFETY: it is alive.
         unsafe { ffi::X509_CRL_get_ext_by_NID(self.0.as_ptr(), ffi::NID_delta_crl, -1) >= 0 }
+    }
+
+    /// Whether it says for what it is, and then says nothing: OpenSSL uses no such list, AWS-LC does.
+    fn has_empty_scope(&self) -> bool {
+        let (scope, none) = (ffi::NID_issuing_distribution_point, ptr::null_mut());
+        // SAFETY: it is alive; what comes for this kind is of this type, or null, and freed when it has been looked at.
+        let is_empty = unsafe {
+            let scope = ffi::X509_CRL_get_ext_d2i(self.0.as_ptr(), scope, none, none);
+            let scope = scope.cast::<ffi::ISSUING_DIST_POINT>();
+            let is_empty = scope.as_ref().is_some_and(|scope| {
+                let marks = [scope.onlyuser, scope.onlyCA, scope.indirectCRL, scope.onlyattr];
+                scope.distpoint.is_null()
+                    && scope.onlysomereasons.is_null()
+                    && marks.iter().all(|mark| *mark <= 0)
+            });
+            ffi::ISSUING_DIST_POINT_free(scope);
+            is_empty
+        };
+        forget_errors();
+        is_empty
     }
 }
 

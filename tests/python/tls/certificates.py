@@ -297,15 +297,16 @@ def revoked_list(
     *,
     begin: str = "20200101",
     end: str = "20490101",
+    algorithm: str = "sha256",
     broken: bool = False,
 ) -> bytes:
     """A list of revoked certificates in DER."""
-    parts = [integer(1), algorithm_of("sha256"), issuer, time(begin), time(end)]
+    parts = [integer(1), algorithm_of(algorithm), issuer, time(begin), time(end)]
     if serials:
         parts.append(sequence(*(sequence(integer(each), time(begin)) for each in serials)))
     if extensions:
         parts.append(tlv(0xA0, sequence(*extensions)))
-    return signed(sequence(*parts), by, "sha256", broken=broken)
+    return signed(sequence(*parts), by, algorithm, broken=broken)
 
 
 def pem(der: bytes, kind: str = "CERTIFICATE") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from . import certificates as x
 from .chains import (
@@ -25,6 +26,8 @@ from .chains import (
     UNKNOWN,
     Case,
     alone,
+    below,
+    by_point,
     chain,
     constrained,
     crossed,
@@ -39,11 +42,15 @@ from .chains import (
     root,
     strict,
     twins,
+    utf8_mail,
     with_leaf,
     with_middle,
     with_root,
 )
 from .keys import LEAF, MIDDLE, OTHER, ROOT, WEAK
+
+DNS, URI, MAIL = (partial(x.general, kind) for kind in ("dns", "uri", "email"))
+NETSCAPE_SGC = "2.16.840.1.113730.4.1"
 
 CASES: dict[str, Callable[[], Case]] = {
     "good": chain,
@@ -199,6 +206,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "leaf for any use": lambda: with_leaf(x.uses(x.ANY_USE)),
     "leaf for no use": lambda: with_leaf(x.uses()),
     "leaf for servers of old": lambda: with_leaf(x.uses(x.MICROSOFT_SGC)),
+    "leaf for servers of old by Netscape": lambda: with_leaf(x.uses(NETSCAPE_SGC)),
+    "authority for servers of old": lambda: with_middle(*MIDDLE_EXTENSIONS, x.uses(NETSCAPE_SGC)),
+    "root for servers of old": lambda: with_root(*ROOT_EXTENSIONS, x.uses(NETSCAPE_SGC)),
     "authority for servers": lambda: with_middle(*MIDDLE_EXTENSIONS, x.uses(x.SERVER)),
     "authority for clients": lambda: with_middle(*MIDDLE_EXTENSIONS, x.uses(x.CLIENT)),
     "root for clients": lambda: with_root(*ROOT_EXTENSIONS, x.uses(x.CLIENT)),
@@ -254,6 +264,84 @@ CASES: dict[str, Callable[[], Case]] = {
         },
         host="b.example.org",
     ),
+    # -- such names that AWS-LC sees otherwise
+    "permitted host, in a name with a dot": lambda: below([DNS("localhost")], "localhost."),
+    "permitted host with a dot": lambda: below([DNS("localhost.")]),
+    "permitted part, in a name with a dot": lambda: below(
+        [DNS("localhost"), DNS(".example.org")], "a.example.org."
+    ),
+    "permitted host, in a name of another kind with a dot": lambda: below(
+        [DNS("localhost")], URI("http://example.org./")
+    ),
+    "permitted other host, in a name with a dot": lambda: below(
+        [DNS("localhost")], "a.example.org."
+    ),
+    "permitted host of a URI, in a name with a dot": lambda: below(
+        [URI("example.org")], URI("http://example.org.")
+    ),
+    "permitted host of a URI, in a name with a dot and a port": lambda: below(
+        [URI("example.org")], URI("http://example.org.:80/")
+    ),
+    "permitted host of a URI with a dot": lambda: below(
+        [URI("example.org.")], URI("http://example.org")
+    ),
+    "permitted host of a URI": lambda: below([URI("example.org")], URI("http://example.org/a./")),
+    "excluded host with a dot": lambda: below([], "a.org", excluded=[DNS("org.")]),
+    "excluded other host, in a name with a dot": lambda: below(
+        [], "localhost.", excluded=[DNS("org")]
+    ),
+    "excluded dot": lambda: below([], "a.", excluded=[DNS(".")]),
+    "name with a dot, under a constraint for mail": lambda: below([MAIL("a.org")], "localhost."),
+    "permitted host of the root, in a name with a dot": lambda: chain(
+        {"extensions": (*LEAF_EXTENSIONS, x.alternative("localhost", "localhost."))},
+        root_={"extensions": (*ROOT_EXTENSIONS, x.constraints([DNS("localhost")]))},
+    ),
+    "constraint of the leaf, with a dot": lambda: with_leaf(x.constraints([DNS("org.")])),
+    "permitted other mail, in UTF-8": lambda: below([MAIL("example.org")], utf8_mail("a@a.org")),
+    "permitted mail, in UTF-8": lambda: below([MAIL("example.org")], utf8_mail("a@example.org")),
+    "excluded mail, in UTF-8": lambda: below([], utf8_mail("a@a.org"), excluded=[MAIL("a.org")]),
+    "excluded address of mail, in UTF-8": lambda: below(
+        [], utf8_mail("a@a.org"), excluded=[MAIL("a@a.org")]
+    ),
+    "mail in UTF-8, under a constraint for hosts": lambda: below(
+        [DNS("localhost")], utf8_mail("a@a.org")
+    ),
+    "permitted mail of no user": lambda: below([MAIL("example.org")], MAIL("@example.org")),
+    "excluded mail of no user": lambda: below(
+        [], MAIL("@example.org"), excluded=[MAIL("example.org")]
+    ),
+    "permitted mail of a quoted user": lambda: below(
+        [MAIL("example.org")], MAIL('"a@b"@example.org')
+    ),
+    "permitted mail, with an at alone": lambda: below(
+        [MAIL("@example.org")], MAIL("a@example.org")
+    ),
+    "permitted mail of nobody": lambda: below([MAIL("")], MAIL("a@b")),
+    "excluded mail in capitals": lambda: below(
+        [], MAIL("a@example.org"), excluded=[MAIL("A@example.org")]
+    ),
+    "permitted host of a URI with a user": lambda: below(
+        [URI("example.org")], URI("http://a@example.org/")
+    ),
+    "permitted host of a URI with a question": lambda: below(
+        [URI("example.org")], URI("http://example.org?x")
+    ),
+    "excluded host, and a URI of an address": lambda: below(
+        [], URI("http://[::1]/"), excluded=[URI("example.org")]
+    ),
+    "permitted addresses by a mask with holes": lambda: constrained(
+        x.constraints([x.general("ip", b"\x7f\0\0\1\xff\0\xff\0")])
+    ),
+    "common name with a space, under a constraint": lambda: constrained(
+        x.constraints([DNS("example.org")]),
+        subject=x.name("a b.example.com"),
+        extensions=LEAF_EXTENSIONS,
+    ),
+    "common name with a wildcard, under a constraint": lambda: constrained(
+        x.constraints([DNS("example.org")]),
+        subject=x.name("*.example.com"),
+        extensions=LEAF_EXTENSIONS,
+    ),
     # -- other extensions
     "unknown extension": lambda: with_leaf(x.extension(UNKNOWN, x.NULL)),
     "unknown critical extension": lambda: with_leaf(x.extension(UNKNOWN, x.NULL, critical=True)),
@@ -276,6 +364,7 @@ CASES: dict[str, Callable[[], Case]] = {
         *[[leaf(extensions=(SAN, x.uses(x.SERVER), x.uses(x.SERVER)))]] * 2, flags=PARTIAL
     ),
     "resources that nobody has": lambda: with_leaf(x.extension("1.3.6.1.5.5.7.1.7", ADDRESSES)),
+    "resources that are broken": lambda: with_leaf(x.extension("1.3.6.1.5.5.7.1.7", x.NULL)),
     "OCSP not checked, critical": lambda: with_leaf(
         x.extension("1.3.6.1.5.5.7.48.1.5", x.NULL, critical=True)
     ),
@@ -365,6 +454,35 @@ CASES: dict[str, Callable[[], Case]] = {
     "list of users alone": lambda: listed(of_middle([13], [points(x.tlv(0x81, b"\xff"))])),
     "list of attributes alone": lambda: listed(of_middle([13], [points(x.tlv(0x85, b"\xff"))])),
     "list of some reasons": lambda: listed(of_middle([13], [points(x.tlv(0x83, b"\x01\x40"))])),
+    "list, and a place for it": lambda: listed(of_middle(), leaf_=by_point()),
+    "list, and a place for some reasons": lambda: listed(
+        of_middle(), leaf_=by_point(reasons=b"\1\x40")
+    ),
+    "leaf revoked, and a place for some reasons": lambda: listed(
+        of_middle([13]), leaf_=by_point(reasons=b"\1\x40")
+    ),
+    "list, and a place for all reasons": lambda: listed(
+        of_middle(), leaf_=by_point(reasons=b"\7\x7f\x80")
+    ),
+    "place for some reasons, not looked up": lambda: listed(
+        flags=0, leaf_=by_point(reasons=b"\1\x40")
+    ),
+    "list, and an authority's place for some reasons": lambda: listed(
+        of_middle(),
+        of_root(),
+        flags=CHAIN_LISTS,
+        middle_={"extensions": (*MIDDLE_EXTENSIONS, by_point(reasons=b"\1\x40")["extensions"][-1])},
+    ),
+    "list of a place that the issuer has itself": lambda: listed(
+        of_middle(
+            extensions=[points(x.tlv(0xA0, x.tlv(0xA0, x.general("uri", "http://localhost/"))))]
+        ),
+        leaf_=by_point(x.tlv(0xA2, x.general("directory", MIDDLE_NAME))),
+    ),
+    "list by MD5": lambda: listed(of_middle(algorithm="md5")),
+    "list of what has changed, broken": lambda: listed(
+        of_middle(extensions=[x.extension("2.5.29.27", x.NULL)])
+    ),
     # -- strictly by RFC 5280
     "strict: good": lambda: strict(chain()),
     "strict: no identifier of the issuer's key": lambda: strict(

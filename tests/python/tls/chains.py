@@ -123,6 +123,19 @@ def constrained(*extensions: bytes, **change: Any) -> Case:
     return chain(change, {"extensions": (*MIDDLE_EXTENSIONS, *extensions)})
 
 
+def below(permitted: Sequence[bytes], *sans: bytes | str, excluded: Sequence[bytes] = ()) -> Case:
+    """A leaf for localhost and other names, below such name constraints."""
+    return constrained(
+        x.constraints(permitted, excluded),
+        extensions=(*LEAF_EXTENSIONS, x.alternative("localhost", *sans)),
+    )
+
+
+def utf8_mail(address: str) -> bytes:
+    """A mail address in UTF-8, which is another kind of name (SmtpUTF8Mailbox)."""
+    return x.tlv(0xA0, x.oid("1.3.6.1.5.5.7.8.9"), x.tlv(0xA0, x.tlv(0x0C, address.encode())))
+
+
 def listed(*lists: bytes, flags: int = LEAF_LISTS, **change: Any) -> Case:
     return chain(lists=lists, flags=flags, **change)
 
@@ -142,6 +155,14 @@ def of_root(serials: Sequence[int] = (), **change: Any) -> bytes:
 def points(*marks: bytes) -> bytes:
     """The extension by which a list says for what it is."""
     return x.extension("2.5.29.28", x.sequence(*marks), critical=True)
+
+
+def by_point(*marks: bytes, reasons: bytes | None = None) -> Change:
+    """A leaf that says where its lists are, and for what `reasons` they are."""
+    where = x.tlv(0xA0, x.tlv(0xA0, x.general("uri", "http://localhost/")))
+    parts = [where] if reasons is None else [where, x.tlv(0x81, reasons)]
+    place = x.extension("2.5.29.31", x.sequence(x.sequence(*parts, *marks)))
+    return {"extensions": (*LEAF_EXTENSIONS, SAN, place)}
 
 
 def deep(lengths: Sequence[int | None], **options: Any) -> Case:
