@@ -102,7 +102,7 @@ class SSLContext(ssl.SSLContext):
     _other: str | None
     """Why OpenSSL is needed whatever the properties are."""
     _is_changing: threading.RLock
-    """Held while something that is remembered changes, but for what is trusted."""
+    """Held while a certificate is added to those that are loaded."""
     _version: object
     """Another after each change of something that is remembered. It is no number: of two threads
     that count, one could be lost."""
