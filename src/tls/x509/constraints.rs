@@ -10,7 +10,7 @@ use aws_lc_sys as ffi;
 use super::chain::Built;
 use super::{Certificate, Code};
 
-/// 1.3.6.1.5.5.7.8.9: SmtpUTF8Mailbox.
+/// 1.3.6.1.5.5.7.8.9: `SmtpUTF8Mailbox`.
 const UTF8_MAILBOX: [u8; 8] = [0x2B, 0x06, 0x01, 0x05, 0x05, 0x07, 0x08, 0x09];
 
 /// Which kinds of names those above allow or forbid.
@@ -30,7 +30,7 @@ pub(super) fn check(built: &Built) -> Result<(), Code> {
     for (place, certificate) in built.certificates.iter().enumerate().rev() {
         let Constrained { hosts, mail } = constrained;
         let is_odd = |name: &Name<'_>| match name {
-            Name::Host(_) | Name::Resource(_) => hosts && name.has_dot_at_end(),
+            Name::Host(_) | Name::Resource(_) => hosts && has_dot_at_end(name),
             Name::Utf8Mailbox => mail,
             Name::Mail | Name::Other => false,
         };
@@ -40,7 +40,7 @@ pub(super) fn check(built: &Built) -> Result<(), Code> {
         let Some(constraints) = Constraints::of(certificate).filter(|_| place > 0) else {
             continue;
         };
-        if constraints.any(|base| base.has_dot_at_end()) {
+        if constraints.any(has_dot_at_end) {
             return Err(Code::PERMITTED_VIOLATION);
         }
         constrained.hosts |=
@@ -59,14 +59,12 @@ enum Name<'a> {
     Other,
 }
 
-impl Name<'_> {
-    /// Whether the host that it names, if it names one, ends with a dot.
-    fn has_dot_at_end(&self) -> bool {
-        match self {
-            Self::Host(host) => host.ends_with(b"."),
-            Self::Resource(uri) => host_of(uri).ends_with(b"."),
-            Self::Mail | Self::Utf8Mailbox | Self::Other => false,
-        }
+/// Whether the host that it names, if it names one, ends with a dot.
+fn has_dot_at_end(name: &Name<'_>) -> bool {
+    match name {
+        Name::Host(host) => host.ends_with(b"."),
+        Name::Resource(uri) => host_of(uri).ends_with(b"."),
+        Name::Mail | Name::Utf8Mailbox | Name::Other => false,
     }
 }
 
