@@ -138,10 +138,7 @@ class TLSTransport(StreamTransport):
         None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
     )
 
-    if TYPE_CHECKING:
-
-        def _shut(self) -> bool | None: ...
-
+    _shut: Callable[[], bool | None]
     _parameters: TLSParameters
     _settings: TLSSettings
     _timer: asyncio.TimerHandle | None
