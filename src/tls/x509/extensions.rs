@@ -68,8 +68,8 @@ pub(super) fn check_strength(built: &Built) -> Result<(), Code> {
     Ok(())
 }
 
-/// Refuses certificates whose lists are said to be of some reasons alone: OpenSSL wants lists of all the others too, and AWS-LC
-/// takes any list.
+/// Refuses certificates whose lists are said to be of some reasons alone: OpenSSL wants lists of all the others too, and
+/// AWS-LC takes any list.
 ///
 /// # Errors
 /// The code for a list that is not there.
