@@ -122,9 +122,13 @@ class _Clients(set[Any]):
         if self._weakly is not None:
             self._weakly.discard(transport)
 
-    def copy(self) -> set[Any]:
+    def everyone(self) -> set[Any]:
         """Return all, in a set of their own."""
         return set(self) | set(self._weakly or ())
+
+    def copy(self) -> set[Any]:
+        """Return all as the server closes and aborts them."""
+        return {getattr(each, "_for_server", each) for each in self.everyone()}
 
     def __len__(self) -> int:
         return super().__len__() + len(self._weakly or ())
@@ -151,7 +155,8 @@ def let_clients_go(server: Any) -> None:
 
     Nor do they keep the server, which may listen: no end of theirs will come to it any more.
     """
-    clients = server._clients.copy()
+    clients = server._clients
+    clients = clients.everyone() if isinstance(clients, _Clients) else clients.copy()
     server._clients = weakref.WeakSet(clients)
     for client in clients:
         client._server = None

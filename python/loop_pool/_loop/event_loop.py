@@ -69,8 +69,7 @@ from .signals import HandlesSignals
 from .socket_ops import SocketOps
 from .task_callbacks import learn_task_callbacks
 from .tls import SSLProtocol, start_tls
-from .tls_context import SSLContext
-from .tls_transport import TLSParameters, TLSTransport
+from .tls_transport import make_native
 from .transports import StreamTransport
 from .unrun import drop_aside
 
@@ -268,31 +267,16 @@ class EventLoop(
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
-        if isinstance(sslcontext, SSLContext) and is_plain(rawsock):
-            parameters = TLSParameters(
-                sslcontext,
-                server_side,
-                server_hostname,
-                ssl_handshake_timeout,
-                ssl_shutdown_timeout,
-            )
-            self._ensure_fd_no_transport(rawsock)
-            core = _core.StreamCore(rawsock.fileno(), True, True, holder=rawsock)
-            secured = parameters.secure(core, rawsock)
-            if secured is not None:
-                return TLSTransport(
-                    self, rawsock, protocol, secured, parameters, waiter, extra, server, context
-                )
-        ssl_protocol = SSLProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side,
-            server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        side, timeouts = (
+            (server_side, server_hostname),
+            (ssl_handshake_timeout, ssl_shutdown_timeout),
         )
+        more = (waiter, extra, server, context)
+        self._ensure_fd_no_transport(rawsock)
+        native = make_native(self, rawsock, protocol, sslcontext, side, timeouts, *more)
+        if native is not None:
+            return native
+        ssl_protocol = SSLProtocol(self, protocol, sslcontext, waiter, *side, True, *timeouts)
         self._make_socket_transport(
             rawsock, ssl_protocol, extra=extra, server=server, context=context
         )

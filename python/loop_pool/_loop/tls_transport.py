@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
+from .plain_sockets import is_plain
 from .thread_affinity import on_loop_thread
 from .tls_context import SSLContext
 from .transport_base import logger
@@ -133,7 +134,7 @@ class TLSTransport(StreamTransport):
     # Of few connections at a time, or at their end.
     _began = 0.0
     _has_peer_ended = False
-    _is_end_told = False
+    _knows_end = False
     _read_limits = sslproto.add_flowcontrol_defaults(
         None, None, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
     )
@@ -238,7 +239,7 @@ class TLSTransport(StreamTransport):
 
     def _tell_end(self) -> None:
         """Tell the protocol that the peer sends no more; once."""
-        if self._is_end_told or self._core.lost:
+        if self._knows_end or self._core.lost:
             return
         try:
             keep_open = self._context.run(self._protocol.eof_received)
@@ -249,7 +250,7 @@ class TLSTransport(StreamTransport):
         else:
             if keep_open:
                 logger.warning("returning true from eof_received() has no effect when using ssl")
-        self._is_end_told = True
+        self._knows_end = True
 
     def _log_end(self) -> None:
         missing = "" if self._core.peer_closed else " without a close_notify"
@@ -292,6 +293,19 @@ class TLSTransport(StreamTransport):
         else:
             # A peer that does not read what is queued is not waited for for ever.
             self._limit_shutdown()
+
+    @property
+    def _for_server(self) -> _Client:
+        return _Client(self)
+
+    @on_loop_thread
+    def _end_at_once(self) -> None:
+        """Close when everything is written, without waiting for the peer's word."""
+        if self._core.introduced:
+            self._shut()
+            self._end()
+        else:
+            self._force_close(None)
 
     def _limit_shutdown(self) -> None:
         if self._timer is None and not self._core.lost:
@@ -390,6 +404,42 @@ class TLSTransport(StreamTransport):
     def get_read_buffer_size(self) -> int:
         """Return how many bytes are decrypted that the protocol has not been given. Any thread."""
         return self._core.ahead
+
+
+class _Client:
+    """A TLS transport as its server closes it: as asyncio's, which closes what is below TLS."""
+
+    __slots__ = ("abort", "close")
+
+    def __init__(self, transport: TLSTransport) -> None:
+        self.abort = transport.abort
+        self.close = transport._end_at_once
+
+
+def make_native(  # noqa: PLR0917
+    loop: LoopBase,
+    sock: socket.socket,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: Any,
+    side: tuple[bool, str | None],
+    timeouts: tuple[float | None, float | None],
+    waiter: asyncio.Future[None] | None,
+    extra: dict[str, Any] | None,
+    server: Any,
+    context: contextvars.Context | None,
+) -> TLSTransport | None:
+    """Return the transport of a socket, if rustls can make its connection.
+
+    ``side``: whether it is a server's, and the name of the server; ``timeouts``: of the handshake
+    and the shutdown, in seconds. The others are those of the loop's ``_make_ssl_transport``.
+    """
+    if not (isinstance(sslcontext, SSLContext) and is_plain(sock)):
+        return None
+    parameters = TLSParameters(sslcontext, *side, *timeouts)
+    secured = parameters.secure(_core.StreamCore(sock.fileno(), True, True, holder=sock), sock)
+    if secured is None:
+        return None
+    return TLSTransport(loop, sock, protocol, secured, parameters, waiter, extra, server, context)
 
 
 def _call(ref: weakref.ref[TLSTransport], call: Callable[[TLSTransport], None]) -> None:

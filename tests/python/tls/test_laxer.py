@@ -13,7 +13,7 @@ from loop_pool import tls
 from . import certificates as x
 from .chains import MIDDLE, SAN, Case, by_point, chain, listed, of_middle, points
 from .pairs import Pair, client_context, is_native, trusting_context
-from .test_verification import GOOD, Outcome, outcome
+from .verdicts import GOOD, Outcome, outcome
 
 EC_PUBLIC = bytes.fromhex(
     "3059301306072a8648ce3d020106082a8648ce3d03010703420004"

@@ -363,6 +363,21 @@ def test_a_peer_that_has_closed_and_does_not_read_is_given_up(loop: Loop) -> Non
     run_main(loop, main())
 
 
+def test_a_server_that_closes_its_clients_does_not_wait_for_them(loop: Loop) -> None:
+    async def main() -> None:
+        async with Server() as server:
+            transport, protocol, peer = await server.shaken()
+            transport.write(b"last")
+            server.server.close()
+            server.server.close_clients()
+            assert await protocol.ended() is None
+            await asyncio.wait_for(server.server.wait_closed(), HANG)
+            assert await peer.read_end() == b"last"
+            peer.sock.close()
+
+    run_main(loop, main())
+
+
 def test_who_waits_hears_what_connection_made_raises(loop: Loop) -> None:
     async def main() -> None:
         async with Server() as server:
