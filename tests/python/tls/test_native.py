@@ -457,7 +457,7 @@ def test_a_buffer_is_not_filled_after_a_close(loop: Loop) -> None:
 def test_a_forked_child_says_nothing_on_the_parents_connections() -> None:
     check_script(
         """
-        import asyncio, os, socket, ssl, sys
+        import asyncio, os, socket, ssl, sys, warnings
         import loop_pool
         from loop_pool import tls
 
@@ -477,7 +477,9 @@ def test_a_forked_child_says_nothing_on_the_parents_connections() -> None:
             sock = socket.create_connection(server.sockets[0].getsockname())
             connection = await asyncio.to_thread(client.wrap_socket, sock)
             transport = await made
-            pid = os.fork()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # there are threads
+                pid = os.fork()
             if pid == 0:
                 transport.write(b"from the child")
                 transport.close()
