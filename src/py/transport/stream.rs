@@ -321,7 +321,8 @@ impl StreamCore {
     pub(crate) fn filter(&self, py: Python<'_>) -> Option<FilterGuard<'_>> {
         let filter = self.stream.filter()?;
         if self.stream.state().bits().is_dead() {
-            return filter.try_lock();
+            // Others may only look, which takes no time.
+            return filter.lock_for_collector();
         }
         Some(lock_attached(py, filter))
     }
