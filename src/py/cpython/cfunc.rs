@@ -34,6 +34,35 @@ pub(crate) fn raise(
     })
 }
 
+/// What the interpreter gives a C method with the vectorcall convention: arguments, how many by position, names.
+pub(crate) type Vectorcall = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
+
+/// The one argument of a method that takes `data`.
+///
+/// # Errors
+/// `TypeError`, in the words of a Python function of the object's class.
+///
+/// # Safety
+/// As the vectorcall convention says; `slf` is alive.
+#[inline(always)]
+pub(crate) unsafe fn data_argument(
+    py: Python<'_>,
+    slf: *mut ffi::PyObject,
+    given: Vectorcall,
+    method: &str,
+) -> PyResult<*mut ffi::PyObject> {
+    let (args, count, kwnames) = given;
+    if count == 1 && kwnames.is_null() {
+        // SAFETY: there is one.
+        return Ok(unsafe { *args });
+    }
+    // SAFETY: by our caller's word.
+    unsafe {
+        let object = Bound::from_borrowed_ptr(py, slf);
+        Arguments::new(args, count, kwnames).named(&object, method, ["data"], 1).map(|[data]| data)
+    }
+}
+
 /// The definition of a C method without arguments.
 pub(crate) const fn method_def(
     name: &'static CStr,

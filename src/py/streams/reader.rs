@@ -11,7 +11,7 @@ use super::stream_future;
 use super::stream_read::StreamRead;
 use super::stream_waiter::{Callbacks, Outcome};
 use crate::py::cpython::alloc;
-use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def, raise};
+use crate::py::cpython::cfunc::{add_methods, data_argument, fast_def, method_def, raise};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, bytes_of};
@@ -188,14 +188,7 @@ unsafe extern "C" fn feed_data(
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
     raise(|py| unsafe {
-        let data = if count == 1 && kwnames.is_null() {
-            *args
-        } else {
-            let reader = Bound::from_borrowed_ptr(py, slf);
-            let arguments = Arguments::new(args, count, kwnames);
-            let [data] = arguments.named(&reader, "feed_data", ["data"], 1)?;
-            data
-        };
+        let data = data_argument(py, slf, (args, count, kwnames), "feed_data")?;
         feed(py, slf, data).map(|()| none())
     })
 }

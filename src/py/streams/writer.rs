@@ -11,7 +11,7 @@ use pyo3::types::{PyTuple, PyType};
 use super::reader::{self};
 use super::reader_state::{self, held};
 use crate::py::cpython::alloc;
-use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def, raise};
+use crate::py::cpython::cfunc::{add_methods, data_argument, fast_def, method_def, raise};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, make_immortal};
 use crate::py::cpython::returned::Returned;
@@ -109,28 +109,6 @@ pub(crate) fn install(
     )
 }
 
-/// The only argument of a method.
-///
-/// # Safety
-/// As the vectorcall convention says; `slf` is alive.
-#[inline(always)]
-unsafe fn argument(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    (args, count, kwnames): (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject),
-    method: &str,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: by our caller's word.
-    unsafe {
-        if count == 1 && kwnames.is_null() {
-            return Ok(*args);
-        }
-        let object = Bound::from_borrowed_ptr(py, slf);
-        let [data] = Arguments::new(args, count, kwnames).named(&object, method, ["data"], 1)?;
-        Ok(data)
-    }
-}
-
 /// What a slot holds that any thread may replace.
 ///
 /// # Safety
@@ -159,7 +137,7 @@ unsafe extern "C" fn write(
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
     raise(|py| unsafe {
-        let data = argument(py, slf, (args, count, kwnames), "write")?;
+        let data = data_argument(py, slf, (args, count, kwnames), "write")?;
         let Some(transport) = held_now(slf, layout().transport) else {
             // As an attribute that is missing, or `None`.
             let writer = Bound::from_borrowed_ptr(py, slf);
@@ -243,7 +221,7 @@ unsafe extern "C" fn data_received(
 ) -> *mut ffi::PyObject {
     // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
     raise(|py| unsafe {
-        let data = argument(py, slf, (args, count, kwnames), "data_received")?;
+        let data = data_argument(py, slf, (args, count, kwnames), "data_received")?;
         let Some(weakly) = held_now(slf, layout().reader_weakly) else { return Ok(none()) };
         let mut reader = std::ptr::null_mut();
         if ffi::compat::PyWeakref_GetRef(weakly.as_ptr(), &raw mut reader) < 0 {

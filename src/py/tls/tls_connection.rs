@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::tls_errors::{failure, misuse, want_read, zero_return};
 use super::tls_info::{self, Known};
+use super::tls_peer::Peer;
 use super::tls_settings::TlsSettings;
 use super::tls_state::{Connected, KEPT, SCRATCH, Scratch};
 use crate::py::cpython::alloc;
@@ -222,6 +223,10 @@ impl TlsConnection {
     fn known(&self, py: Python<'_>) -> Known {
         Known::of(&self.lock(py).session)
     }
+
+    fn peer(&self, py: Python<'_>) -> Peer {
+        Peer::of(&self.lock(py).session)
+    }
 }
 
 #[pymethods]
@@ -380,16 +385,16 @@ impl TlsConnection {
         py: Python<'py>,
         binary_form: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).getpeercert(self.context.bind(py), self.settings.get(), binary_form)
+        self.peer(py).getpeercert(self.context.bind(py), self.settings.get(), binary_form)
     }
 
     fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).unverified_chain(self.context.bind(py))
+        self.peer(py).unverified_chain(self.context.bind(py))
     }
 
     /// Those from the peer's own to a trusted one; if nothing is verified, those that the peer gave.
     fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).verified_chain(self.context.bind(py), self.settings.get())
+        self.peer(py).verified_chain(self.context.bind(py), self.settings.get())
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

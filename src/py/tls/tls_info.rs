@@ -6,64 +6,22 @@ use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::tls_peer;
-use super::tls_settings::TlsSettings;
 use crate::py::cpython::alloc;
 use crate::tls::{Negotiated, Session, Version};
 
-/// What was agreed on, and the peer's certificates: copied, as no object of Python's is made under a lock.
+/// What was agreed on: copied, as no object of Python's is made under a lock.
 pub(super) struct Known {
-    pub(super) negotiated: Option<Negotiated>,
-    is_handshaking: bool,
-    certificates: Vec<Vec<u8>>,
+    negotiated: Option<Negotiated>,
 }
 
 impl Known {
     /// Of a session as it is now.
     pub(super) fn of(session: &Session) -> Self {
-        Self {
-            negotiated: session.negotiated(),
-            is_handshaking: session.is_handshaking(),
-            certificates: session.peer_certificates().map(<[u8]>::to_vec).collect(),
-        }
+        Self { negotiated: session.negotiated() }
     }
 
     pub(super) fn session_reused(&self) -> bool {
         self.negotiated.as_ref().is_some_and(|negotiated| negotiated.is_resumed)
-    }
-
-    pub(super) fn getpeercert<'py>(
-        &self,
-        context: &Bound<'py, PyAny>,
-        settings: &TlsSettings,
-        binary_form: bool,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if self.is_handshaking {
-            let said = "handshake not done yet";
-            return Err(alloc::error::<PyValueError>(context.py(), said));
-        }
-        let Some(certificate) = self.certificates.first() else { return Ok(None) };
-        tls_peer::certificate(context, certificate, settings.verifies(), binary_form).map(Some)
-    }
-
-    /// The peer's certificates, as objects with the methods of `_ssl.Certificate`; `None` without any.
-    pub(super) fn unverified_chain<'py>(
-        &self,
-        context: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        tls_peer::chain(context, &self.certificates)
-    }
-
-    /// Those from the peer's own to a trusted one; if nothing is verified, those that the peer gave.
-    pub(super) fn verified_chain<'py>(
-        &self,
-        context: &Bound<'py, PyAny>,
-        settings: &TlsSettings,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if !settings.verifies() {
-            return self.unverified_chain(context);
-        }
-        tls_peer::chain(context, &tls_peer::verified(context.py(), settings, &self.certificates))
     }
 
     pub(super) fn alpn<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

@@ -17,7 +17,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyInt, PyTuple, PyType};
 
 use super::tls_connection::{TlsConnection, native};
 use super::tls_receive::data_received;
@@ -26,12 +26,13 @@ use super::tls_types::{
     writes_at_once,
 };
 use crate::py::cpython::alloc;
-use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def, raise};
+use crate::py::cpython::cfunc::{add_methods, data_argument, fast_def, method_def, raise};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, bytes_of};
 use crate::py::cpython::slots::slot_offset;
 use crate::py::event_loop::affinity::is_owner_of_slot;
+use crate::py::transport::stream_methods::may_be_written;
 use crate::py::transport::transport_methods::{copy_of, elsewhere, none};
 
 /// Adds the native methods to the class of TLS protocols and to that of the transports over them.
@@ -119,12 +120,7 @@ unsafe extern "C" fn write(
         // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
         unsafe {
             let transport = Bound::from_borrowed_ptr(py, slf);
-            let data = if count == 1 && kwnames.is_null() {
-                *args
-            } else {
-                let all = Arguments::new(args, count, kwnames);
-                all.named(&transport, "write", ["data"], 1)?[0]
-            };
+            let data = data_argument(py, slf, (args, count, kwnames), "write")?;
             if !is_owner_of_slot(slf, known().loop_) {
                 return write_elsewhere(&transport, &Bound::from_borrowed_ptr(py, data));
             }
@@ -145,10 +141,7 @@ fn write_elsewhere(
     data: &Bound<'_, PyAny>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = transport.py();
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
+    if may_be_written(data) {
         let copy = copy_of(py, data)?;
         return elsewhere(py, transport.as_ptr(), "write", &[&copy]);
     }

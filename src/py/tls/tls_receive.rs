@@ -5,7 +5,7 @@ use super::tls_types::{
     TlsTypes, call, fail, holds, is_empty, known, length_of, take, unless_again, writes_at_once,
 };
 use crate::py::cpython::alloc;
-use crate::py::cpython::cfunc::{Arguments, raise};
+use crate::py::cpython::cfunc::{data_argument, raise};
 use crate::py::cpython::error::{both, ends_the_program};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
@@ -25,12 +25,7 @@ pub(crate) unsafe extern "C" fn data_received(
         // SAFETY: the descriptor has checked the type; the arguments are alive during the call.
         unsafe {
             let protocol = Bound::from_borrowed_ptr(py, slf);
-            let data = if count == 1 && kwnames.is_null() {
-                *args
-            } else {
-                let all = Arguments::new(args, count, kwnames);
-                all.named(&protocol, "data_received", ["data"], 1)?[0]
-            };
+            let data = data_argument(py, slf, (args, count, kwnames), "data_received")?;
             if !is_owner_of_slot(slf, known().layout.loop_) {
                 let copy = copy_of(py, &Bound::from_borrowed_ptr(py, data))?;
                 return elsewhere(py, slf, "data_received", &[&copy]);

@@ -9,10 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::tls_info::{self, Known};
+use super::tls_peer::Peer;
 use super::tls_settings::TlsSettings;
 use crate::py::cpython::alloc;
 use crate::py::transport::stream::StreamCore;
-use crate::tls::TlsFilter;
+use crate::tls::{Session, TlsFilter};
 
 /// The native half of a transport with TLS, in place of `core`, which has not been registered. `None` if a client's
 /// `server_hostname` is one that rustls does not know as a name or an address. `holder`: the object that closes the
@@ -43,14 +44,23 @@ pub(crate) struct TlsStreamInfo {
 }
 
 impl TlsStreamInfo {
-    fn known(&self, py: Python<'_>) -> PyResult<Known> {
+    /// What `f` says of the session.
+    fn ask<T>(&self, py: Python<'_>, f: impl FnOnce(&Session) -> T) -> PyResult<T> {
         let filter = self.core.get().filter(py);
-        let known = filter.as_ref().and_then(|filter| {
+        let said = filter.as_ref().and_then(|filter| {
             let filter: &TlsFilter = filter.as_any().downcast_ref()?;
-            Some(Known::of(filter.session()))
+            Some(f(filter.session()))
         });
         drop(filter);
-        known.ok_or_else(|| alloc::error::<PyValueError>(py, "the transport has no TLS"))
+        said.ok_or_else(|| alloc::error::<PyValueError>(py, "the transport has no TLS"))
+    }
+
+    fn known(&self, py: Python<'_>) -> PyResult<Known> {
+        self.ask(py, Known::of)
+    }
+
+    fn peer(&self, py: Python<'_>) -> PyResult<Peer> {
+        self.ask(py, Peer::of)
     }
 }
 
@@ -110,15 +120,15 @@ impl TlsStreamInfo {
         py: Python<'py>,
         binary_form: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.getpeercert(self.context.bind(py), self.settings.get(), binary_form)
+        self.peer(py)?.getpeercert(self.context.bind(py), self.settings.get(), binary_form)
     }
 
     fn get_unverified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.unverified_chain(self.context.bind(py))
+        self.peer(py)?.unverified_chain(self.context.bind(py))
     }
 
     fn get_verified_chain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.verified_chain(self.context.bind(py), self.settings.get())
+        self.peer(py)?.verified_chain(self.context.bind(py), self.settings.get())
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

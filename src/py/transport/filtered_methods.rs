@@ -2,18 +2,17 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
+use pyo3::types::PyType;
 
 use super::layout::{learn, loop_of};
 use super::stream::StreamCore;
-use super::stream_methods::{leave_queued, named_data, refuse, send_queued};
+use super::stream_methods::{leave_queued, may_be_written, refuse, send_queued, write_copy};
 use super::stream_turn::write_failed;
 use super::transport_core::{NativeTransport, keep_as_needed, schedule};
 use super::transport_methods::{boolean, copy_of, elsewhere, enter, none};
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
-use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def, method_def};
-use crate::py::cpython::names::intern;
+use crate::py::cpython::cfunc::{add_methods, data_argument, fast_def, method_def};
 use crate::py::cpython::payload::{Borrowed, bytes_of};
 use crate::py::event_loop::core::LoopCore;
 use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice, Wrote};
@@ -54,11 +53,7 @@ unsafe extern "C" fn write(
     unsafe {
         enter(slf, |py, core: &StreamCore| {
             let loop_ = loop_of(py, slf);
-            let data = if count == 1 && kwnames.is_null() {
-                *args
-            } else {
-                named_data(py, slf, &Arguments::new(args, count, kwnames))?
-            };
+            let data = data_argument(py, slf, (args, count, kwnames), "write")?;
             let data = Bound::ref_from_ptr(py, &data);
             if ffi::PyBytes_CheckExact(data.as_ptr()) != 0 {
                 write_bytes(slf, core, loop_, data, bytes_of(data.as_ptr()))
@@ -78,23 +73,14 @@ fn write_other(
     data: &Bound<'_, PyAny>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = loop_.py();
-    if !(data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>())
-    {
+    if !may_be_written(data) {
         let class = data.get_type().name()?;
         let said = format!("data: expecting a bytes-like instance, got {class}");
         return Err(alloc::type_error(py, said));
     }
     // A view with gaps cannot be borrowed: a copy has none.
-    if let Ok(borrowed) = Borrowed::new(data, false) {
-        return write_bytes(slf, core, loop_, data, borrowed.bytes());
-    }
-    let copy = copy_of(py, data)?;
-    // SAFETY: `slf` is alive during the call.
-    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    transport.call_method1(intern!(py, "write"), (copy,))?;
-    Ok(none())
+    let Ok(borrowed) = Borrowed::new(data, false) else { return write_copy(py, slf, data) };
+    write_bytes(slf, core, loop_, data, borrowed.bytes())
 }
 
 /// Writes the bytes of an object.

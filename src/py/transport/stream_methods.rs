@@ -13,7 +13,7 @@ use super::transport_methods::{
     self, copy_of, elsewhere, enter, leave_to_helper, none, pause_if_above,
 };
 use crate::py::cpython::alloc;
-use crate::py::cpython::cfunc::{Arguments, add_methods, fast_def};
+use crate::py::cpython::cfunc::{add_methods, data_argument, fast_def};
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::{Borrowed, Payload, bytes_of};
@@ -59,11 +59,7 @@ pub(crate) unsafe extern "C" fn write(
     unsafe {
         enter(slf, |py, core: &StreamCore| {
             let loop_ = loop_of(py, slf);
-            let data = if count == 1 && kwnames.is_null() {
-                *args
-            } else {
-                named_data(py, slf, &Arguments::new(args, count, kwnames))?
-            };
+            let data = data_argument(py, slf, (args, count, kwnames), "write")?;
             if ffi::PyBytes_CheckExact(data) != 0 {
                 write_bytes(py, slf, core, loop_, data, bytes_of(data), || {
                     Payload::Bytes(Ref::from_borrowed(data))
@@ -75,19 +71,6 @@ pub(crate) unsafe extern "C" fn write(
     }
 }
 
-/// The argument of `write`, given by its name, or missing.
-#[cold]
-#[inline(never)]
-pub(super) fn named_data(
-    py: Python<'_>,
-    slf: *mut ffi::PyObject,
-    arguments: &Arguments<'_>,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: `slf` is alive during the call.
-    let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    arguments.named(&transport, "write", ["data"], 1).map(|[data]| data)
-}
-
 /// Writes what may change when the call is over.
 #[cold]
 fn write_other(
@@ -97,10 +80,7 @@ fn write_other(
     loop_: &Bound<'_, LoopCore>,
     data: &Bound<'_, PyAny>,
 ) -> PyResult<*mut ffi::PyObject> {
-    if !(data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>())
-    {
+    if !may_be_written(data) {
         if core.stream.channel().is_pipe() {
             return Err(alloc::error::<PyAssertionError>(py, data.repr()?.to_string()));
         }
@@ -122,8 +102,15 @@ fn write_other(
     }
 }
 
+/// Whether data are of a class that asyncio's transports write.
+pub(crate) fn may_be_written(data: &Bound<'_, PyAny>) -> bool {
+    data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+}
+
 /// Writes a copy of what cannot be borrowed.
-fn write_copy(
+pub(super) fn write_copy(
     py: Python<'_>,
     slf: *mut ffi::PyObject,
     data: &Bound<'_, PyAny>,
