@@ -11,7 +11,7 @@ use super::Ciphertext;
 use crate::sync::Mutex;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::{
-    AtomicBool, AtomicUsize,
+    AtomicBool,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -75,52 +75,22 @@ pub(super) struct Filtered {
     /// Locked while bytes pass it, and while the owner sends what came out: so the order in which records
     /// are made is that in which they are sent. Under it the write queue may come to have something; without
     /// it, not.
-    filter: Mutex<Box<dyn Filter>>,
+    locked: Mutex<LockedFilter>,
     /// The connection is open. Set under the lock.
     is_open: AtomicBool,
     /// The protocol knows of it. The owner's.
     is_introduced: AtomicBool,
-    /// The filter is at work. Left set by a panic: what has come to half a state is not used again. Changed
-    /// under the lock.
-    is_at_work: AtomicBool,
-    /// Bytes of answers that were queued since the write queue was empty. Changed under the lock.
-    answered: AtomicUsize,
 }
 
 impl Filtered {
     pub(super) fn new(filter: Box<dyn Filter>) -> Self {
+        let locked = LockedFilter { filter, is_at_work: false, answered: 0 };
         let (is_open, is_introduced) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (is_at_work, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { filter: Mutex::new(filter), is_open, is_introduced, is_at_work, answered }
+        Self { locked: Mutex::new(locked), is_open, is_introduced }
     }
 
-    /// Lets the filter work.
-    ///
-    /// # Errors
-    /// Those of `f`, and if the filter has panicked before.
-    pub(super) fn work<R>(
-        &self,
-        filter: &mut FilterGuard<'_>,
-        f: impl FnOnce(&mut dyn Filter) -> io::Result<R>,
-    ) -> io::Result<R> {
-        if self.is_at_work.swap(true, Relaxed) {
-            return Err(io::Error::other("the filter of the connection has panicked"));
-        }
-        let result = f(&mut ***filter);
-        self.is_at_work.store(false, Relaxed);
-        result
-    }
-
-    /// Notes answers that are about to be queued; says whether these are too many: the peer asks for
-    /// them, and does not read them. `is_queued`: those before are not all sent.
-    pub(super) fn answers(&self, bytes: usize, is_queued: bool, _: &FilterGuard<'_>) -> bool {
-        let before = if is_queued { self.answered.load(Relaxed) } else { 0 };
-        self.answered.store(before + bytes, Relaxed);
-        before + bytes > UNREAD_ANSWERS
-    }
-
-    pub(super) fn filter(&self) -> &Mutex<Box<dyn Filter>> {
-        &self.filter
+    pub(super) fn locked(&self) -> &Mutex<LockedFilter> {
+        &self.locked
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -128,8 +98,8 @@ impl Filtered {
     }
 
     /// Notes whether the filter has opened the connection.
-    pub(super) fn note_open(&self, filter: &FilterGuard<'_>) {
-        if filter.is_open() && !self.is_open.load(Relaxed) {
+    pub(super) fn note_open(&self, locked: &LockedFilter) {
+        if locked.filter.is_open() && !self.is_open.load(Relaxed) {
             self.is_open.store(true, Release);
         }
     }
@@ -143,18 +113,60 @@ impl Filtered {
     }
 }
 
-/// A filter that is locked.
-pub type FilterGuard<'a> = MutexGuard<'a, Box<dyn Filter>>;
+/// A filter, and what is known of it under the lock.
+#[derive(Debug)]
+pub struct LockedFilter {
+    filter: Box<dyn Filter>,
+    /// Left set by a panic: what has come to half a state is not used again.
+    is_at_work: bool,
+    /// Bytes of answers that were queued since the write queue was empty.
+    answered: usize,
+}
 
-/// A thread's memory for what passes a filter. Its content means nothing between two uses, but for what a
-/// method says that it leaves there.
+impl LockedFilter {
+    /// The filter, to be looked at.
+    #[must_use]
+    pub fn filter(&self) -> &dyn Filter {
+        &*self.filter
+    }
+
+    /// Lets the filter work.
+    ///
+    /// # Errors
+    /// Those of `f`, and if the filter has panicked before.
+    pub(super) fn work<R>(
+        &mut self,
+        f: impl FnOnce(&mut dyn Filter) -> io::Result<R>,
+    ) -> io::Result<R> {
+        if std::mem::replace(&mut self.is_at_work, true) {
+            return Err(io::Error::other("the filter of the connection has panicked"));
+        }
+        let result = f(&mut *self.filter);
+        self.is_at_work = false;
+        result
+    }
+
+    /// Notes answers that are about to be queued; says whether these are too many: the peer asks for
+    /// them, and does not read them. `is_queued`: those before are not all sent.
+    pub(super) fn answers(&mut self, bytes: usize, is_queued: bool) -> bool {
+        let before = if is_queued { self.answered } else { 0 };
+        self.answered = before + bytes;
+        self.answered > UNREAD_ANSWERS
+    }
+}
+
+/// A filter that is locked.
+pub type FilterGuard<'a> = MutexGuard<'a, LockedFilter>;
+
+/// A thread's memory for what passes a filter, or what else decrypts and encrypts. What is in it between two uses
+/// means nothing, but for what a method says that it leaves there.
 #[derive(Debug, Default)]
 pub struct Passage {
     /// What is read.
-    pub(super) memory: Vec<u8>,
+    memory: Vec<u8>,
     /// What came, to be taken by whoever had it read.
-    pub(super) plaintext: Vec<u8>,
-    /// What is to be sent. Emptied by the next use.
+    pub plaintext: Vec<u8>,
+    /// What is to be sent.
     pub ciphertext: Ciphertext,
 }
 
@@ -168,6 +180,17 @@ impl Passage {
         PASSAGE.with_borrow_mut(f)
     }
 
+    /// Empties it, and lends memory to read into, of [`FILTER_MEMORY`] bytes; what came and what is to be sent are
+    /// appended to the other two.
+    pub fn begin(&mut self) -> (&mut [u8], &mut Vec<u8>, &mut Ciphertext) {
+        if self.memory.is_empty() {
+            self.memory = vec![0; FILTER_MEMORY];
+        }
+        self.plaintext.clear();
+        self.ciphertext.clear();
+        (&mut self.memory, &mut self.plaintext, &mut self.ciphertext)
+    }
+
     /// Takes what came out.
     #[must_use]
     pub fn take_plaintext(&mut self) -> Vec<u8> {
@@ -175,21 +198,20 @@ impl Passage {
     }
 
     /// Takes back the memory of what came, when it is not needed any more.
-    pub fn give_back(mut plaintext: Vec<u8>) {
-        plaintext.clear();
-        if plaintext.capacity() <= KEPT {
-            Self::with(|passage| {
-                if passage.plaintext.capacity() == 0 {
-                    passage.plaintext = plaintext;
-                }
-            });
-        }
+    pub fn give_back(plaintext: Vec<u8>) {
+        Self::with(|passage| {
+            if passage.plaintext.capacity() == 0 {
+                passage.plaintext = plaintext;
+                passage.forget_plaintext();
+            }
+        });
     }
 
-    /// The memory to read into, made at the first use.
-    pub(super) fn memory(&mut self) {
-        if self.memory.is_empty() {
-            self.memory = vec![0; FILTER_MEMORY];
+    /// Empties it of what came, and keeps no more memory for that than is usual.
+    pub fn forget_plaintext(&mut self) {
+        self.plaintext.clear();
+        if self.plaintext.capacity() > KEPT {
+            self.plaintext = Vec::new();
         }
     }
 }

@@ -10,8 +10,8 @@ use std::os::fd::RawFd;
 use super::filter::Filtered;
 use super::write_queue::CopyOf;
 use super::{
-    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, Passage, ReadClaim, Report,
-    Schedule, Source, Stream,
+    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, LockedFilter, Passage, ReadClaim,
+    Report, Schedule, Source, Stream,
 };
 use crate::config;
 use crate::sync::Mutex;
@@ -20,7 +20,7 @@ use crate::sys::socket::Channel;
 /// What one read through a filter has brought. The plaintext is in the [`Passage`].
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Passed {
+pub struct ReadOutcome {
     /// Bytes read from the kernel.
     pub bytes: usize,
     /// There may be more to read.
@@ -34,7 +34,7 @@ pub struct Passed {
 /// What became of data that were written through a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub struct Wrote {
+pub struct WriteOutcome {
     /// Bytes of the data that are on their way; none before the connection is open.
     pub taken: usize,
     /// Bytes that the kernel took.
@@ -68,8 +68,8 @@ impl<B: CopyOf> Stream<B> {
     /// The filter, if there is one. Locked for the time that some records take, and that a call takes which
     /// does not wait.
     #[inline]
-    pub fn filter(&self) -> Option<&Mutex<Box<dyn Filter>>> {
-        self.filter.as_deref().map(Filtered::filter)
+    pub fn filter(&self) -> Option<&Mutex<LockedFilter>> {
+        self.filter.as_deref().map(Filtered::locked)
     }
 
     /// Whether there is a filter.
@@ -103,46 +103,49 @@ impl<B: CopyOf> Stream<B> {
         &'a self,
         claim: &ReadClaim<'_>,
         passage: &mut Passage,
-        lock: impl Fn(&'a Mutex<Box<dyn Filter>>) -> FilterGuard<'a>,
-    ) -> Passed {
-        let Some(filtered) = self.filter.as_deref() else { return Passed::default() };
-        passage.memory();
-        let Passage { memory, plaintext, ciphertext } = passage;
-        plaintext.clear();
-        ciphertext.clear();
+        lock: impl Fn(&'a Mutex<LockedFilter>) -> FilterGuard<'a>,
+    ) -> ReadOutcome {
+        let Some(filtered) = self.filter.as_deref() else { return ReadOutcome::default() };
+        let (memory, plaintext, ciphertext) = passage.begin();
         // What waits for the rest of it changes by reading alone, for which there is one claim: so the lock
         // need not be held during the call.
-        let start = lock(filtered.filter()).restore(memory);
+        let start = lock(filtered.locked()).filter().restore(memory);
         let (bytes, more) = match self.read(claim, &mut memory[start..]) {
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Passed::default(),
-            Err(error) => return Passed { last: Some(Ahead::Failed(error)), ..Passed::default() },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return ReadOutcome::default();
+            }
+            Err(error) => {
+                return ReadOutcome { last: Some(Ahead::Failed(error)), ..ReadOutcome::default() };
+            }
         };
-        let mut filter = lock(filtered.filter());
-        let was_closed = filter.is_peer_closed();
-        let done = filtered.work(&mut filter, |filter| {
+        let mut locked = lock(filtered.locked());
+        let was_closed = locked.filter().is_peer_closed();
+        let done = locked.work(|filter| {
             if bytes == 0 {
                 return filter.receive_end();
             }
             filter.receive(&mut memory[..start + bytes], plaintext, ciphertext)
         });
         // Also if it has failed behind that.
-        filtered.note_open(&filter);
+        filtered.note_open(&locked);
         let mut last = match done {
-            Ok(()) if bytes == 0 || (filter.is_peer_closed() && !was_closed) => Some(Ahead::End),
+            Ok(()) if bytes == 0 || (locked.filter().is_peer_closed() && !was_closed) => {
+                Some(Ahead::End)
+            }
             Ok(()) => None,
             Err(error) => Some(Ahead::Failed(error)),
         };
         let answers = !ciphertext.is_empty();
         if answers {
-            if filtered.answers(ciphertext.len(), self.state().bits().is_queued(), &filter) {
+            if locked.answers(ciphertext.len(), self.state().bits().is_queued()) {
                 let said = "the peer asks for answers, and does not read them";
                 last = Some(Ahead::Failed(io::Error::other(said)));
             }
             self.append(B::copy_of(ciphertext.bytes()));
             ciphertext.clear();
         }
-        Passed { bytes, more, answers, last }
+        ReadOutcome { bytes, more, answers, last }
     }
 
     /// Reads ahead through the filter, and sends what is to be answered, as a job of any thread.
@@ -196,27 +199,16 @@ impl<B: CopyOf> Stream<B> {
     /// Those of the kernel, and of the filter, after which the connection is to be ended.
     pub fn write_through(
         &self,
-        filter: &mut FilterGuard<'_>,
+        locked: &mut LockedFilter,
         data: &[u8],
         queues: bool,
         ciphertext: &mut Ciphertext,
-    ) -> io::Result<Wrote> {
+    ) -> io::Result<WriteOutcome> {
         ciphertext.clear();
-        let taken = self.work(filter, |filter| filter.send(data, ciphertext));
+        let taken = locked.work(|filter| filter.send(data, ciphertext));
         // Also what says to the peer why it goes no further.
-        let wrote = self.send_records(filter, queues, ciphertext)?;
-        taken.map(|taken| Wrote { taken, ..wrote })
-    }
-
-    fn work<R>(
-        &self,
-        filter: &mut FilterGuard<'_>,
-        f: impl FnOnce(&mut dyn Filter) -> io::Result<R>,
-    ) -> io::Result<R> {
-        match &self.filter {
-            Some(filtered) => filtered.work(filter, f),
-            None => f(&mut ***filter),
-        }
+        let wrote = self.send_records(locked, queues, ciphertext)?;
+        taken.map(|taken| WriteOutcome { taken, ..wrote })
     }
 
     /// Says through the filter that no more is sent, behind all that was. Owner only. Says also whether the peer
@@ -226,28 +218,28 @@ impl<B: CopyOf> Stream<B> {
     /// Those of the kernel.
     pub fn shut_through(
         &self,
-        filter: &mut FilterGuard<'_>,
+        locked: &mut LockedFilter,
         ciphertext: &mut Ciphertext,
-    ) -> io::Result<(Wrote, bool)> {
+    ) -> io::Result<(WriteOutcome, bool)> {
         ciphertext.clear();
-        self.work(filter, |filter| {
+        locked.work(|filter| {
             filter.close(ciphertext);
             Ok(())
         })?;
-        let wrote = self.send_records(filter, false, ciphertext)?;
-        Ok((wrote, filter.is_peer_closed()))
+        let wrote = self.send_records(locked, false, ciphertext)?;
+        Ok((wrote, locked.filter().is_peer_closed()))
     }
 
     /// Sends what came out of the filter, which is still locked: nobody else makes records meanwhile.
     fn send_records(
         &self,
-        _: &FilterGuard<'_>,
+        _: &LockedFilter,
         queues: bool,
         ciphertext: &Ciphertext,
-    ) -> io::Result<Wrote> {
+    ) -> io::Result<WriteOutcome> {
         let records = ciphertext.bytes();
         if records.is_empty() {
-            return Ok(Wrote::default());
+            return Ok(WriteOutcome::default());
         }
         // Nothing comes into the queue without the lock: if it is empty, nobody else writes.
         let sent = if queues || self.state().bits().is_queued() {
@@ -263,7 +255,7 @@ impl<B: CopyOf> Stream<B> {
         if !rest.is_empty() {
             self.append(B::copy_of(rest));
         }
-        Ok(Wrote { taken: 0, sent, queued: !rest.is_empty() })
+        Ok(WriteOutcome { taken: 0, sent, queued: !rest.is_empty() })
     }
 }
 

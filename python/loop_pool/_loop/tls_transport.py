@@ -157,9 +157,7 @@ class TLSTransport(StreamTransport):
         server: Any = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        self._timer = None
-        self._parameters = parameters
-        core, self._settings = secured
+        core = self._take(secured, parameters)
         self._begin_on_socket(loop, sock, protocol, waiter, extra, server, context, core)
         self._begin_handshake()
 
@@ -175,12 +173,18 @@ class TLSTransport(StreamTransport):
     ) -> None:
         """Make the transport of an accepted connection, whose handshake begins."""
         self = cls.__new__(cls)
-        self._timer = None
-        self._parameters = parameters
-        core, self._settings = secured
+        core = self._take(secured, parameters)
         self._begin(loop, None, protocol, None, None, server, context, core)
         self._join()
         self._begin_handshake()
+
+    def _take(
+        self, secured: tuple[StreamCore, TLSSettings], parameters: TLSParameters
+    ) -> StreamCore:
+        self._timer = None
+        self._parameters = parameters
+        core, self._settings = secured
+        return core
 
     def _begin_handshake(self) -> None:
         high, low = _LIMITS

@@ -8,7 +8,7 @@ use super::*;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+enum ReceivedMessage {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -22,7 +22,7 @@ struct Peer {
     socket: WebSocket,
     deflater: Deflater,
     out: Output,
-    told: Vec<Told>,
+    told: Vec<ReceivedMessage>,
 }
 
 impl Peer {
@@ -36,12 +36,12 @@ impl Peer {
         let Self { socket, deflater, out, .. } = self;
         socket.receive(&mut bytes, deflater, out, &mut |message| {
             told.push(match message {
-                Message::Text(text) => Told::Text(text.to_owned()),
-                Message::Binary(bytes) => Told::Binary(bytes.to_vec()),
-                Message::Ping(bytes) => Told::Ping(bytes.to_vec()),
-                Message::Pong(bytes) => Told::Pong(bytes.to_vec()),
-                Message::Close(code, reason) => Told::Close(code, reason.to_owned()),
-                Message::Failed(failure) => Told::Failed(failure.code()),
+                Message::Text(text) => ReceivedMessage::Text(text.to_owned()),
+                Message::Binary(bytes) => ReceivedMessage::Binary(bytes.to_vec()),
+                Message::Ping(bytes) => ReceivedMessage::Ping(bytes.to_vec()),
+                Message::Pong(bytes) => ReceivedMessage::Pong(bytes.to_vec()),
+                Message::Close(code, reason) => ReceivedMessage::Close(code, reason.to_owned()),
+                Message::Failed(failure) => ReceivedMessage::Failed(failure.code()),
             });
         });
     }
@@ -72,30 +72,31 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn text(text: &str) -> Told {
-    Told::Text(text.to_owned())
+fn text(text: &str) -> ReceivedMessage {
+    ReceivedMessage::Text(text.to_owned())
 }
 
-fn closed(code: u16, reason: &str) -> Told {
-    Told::Close(Some(code), reason.to_owned())
+fn closed(code: u16, reason: &str) -> ReceivedMessage {
+    ReceivedMessage::Close(Some(code), reason.to_owned())
 }
 
 /// A name, bytes, what a program is told of them, and what is sent.
-type Case = (&'static str, Vec<u8>, Vec<Told>, Vec<u8>);
+type Case = (&'static str, Vec<u8>, Vec<ReceivedMessage>, Vec<u8>);
 
 /// Sequences of frames: what a program is told of them, and what is sent (RFC 6455, section by section).
 fn cases() -> Vec<Case> {
     let close = |code: u16| [&[0x88, 2], &code.to_be_bytes()[..]].concat();
     let failed = |name, frames: &[&[u8]], code| {
-        (name, frames.concat(), vec![Told::Failed(code)], close(code))
+        (name, frames.concat(), vec![ReceivedMessage::Failed(code)], close(code))
     };
-    let told =
-        |name, frames: &[&[u8]], told: &[Told]| (name, frames.concat(), told.to_vec(), Vec::new());
+    let told = |name, frames: &[&[u8]], told: &[ReceivedMessage]| {
+        (name, frames.concat(), told.to_vec(), Vec::new())
+    };
     let part = |first, payload: &str| frame(first, payload.as_bytes());
     let unmasked = [0x81, 1, b'a'];
     vec![
         told("text: 5.6", &[&part(0x81, "Hello")], &[text("Hello")]),
-        told("bytes: 5.6", &[&frame(0x82, &[0, 255])], &[Told::Binary(vec![0, 255])]),
+        told("bytes: 5.6", &[&frame(0x82, &[0, 255])], &[ReceivedMessage::Binary(vec![0, 255])]),
         told("an empty message: 5.6", &[&part(0x81, "")], &[text("")]),
         told(
             "a length of 16 bits: 5.2",
@@ -113,13 +114,13 @@ fn cases() -> Vec<Case> {
         (
             "a ping between parts: 5.4",
             [part(0x01, "a"), part(0x89, "p"), part(0x80, "b")].concat(),
-            vec![Told::Ping(b"p".to_vec()), text("ab")],
+            vec![ReceivedMessage::Ping(b"p".to_vec()), text("ab")],
             vec![0x8a, 1, b'p'],
         ),
         told(
             "a pong that nobody asked for: 5.5.3",
             &[&part(0x8a, "x")],
-            &[Told::Pong(b"x".to_vec())],
+            &[ReceivedMessage::Pong(b"x".to_vec())],
         ),
         (
             "a close: 5.5.1",
@@ -130,7 +131,7 @@ fn cases() -> Vec<Case> {
         (
             "a close without a code: 5.5.1",
             part(0x88, ""),
-            vec![Told::Close(None, String::new())],
+            vec![ReceivedMessage::Close(None, String::new())],
             vec![0x88, 0],
         ),
         (
@@ -180,7 +181,8 @@ fn frames_are_what_the_standard_says() {
         let mut peer = Peer::new(false);
         peer.take(&raw);
         assert_eq!((peer.sent(), &peer.told), (sent, &told), "{name}");
-        let is_end = matches!(told.last(), Some(Told::Failed(_) | Told::Close(..)));
+        let is_end =
+            matches!(told.last(), Some(ReceivedMessage::Failed(_) | ReceivedMessage::Close(..)));
         assert_eq!((peer.socket.is_closed(), peer.socket.pending()), (is_end, 0), "{name}");
     }
 }
@@ -233,7 +235,7 @@ fn nothing_is_sent_after_a_close() {
     assert_eq!(sent[4..], *"\u{e4}".repeat(61).as_bytes());
     // What the peer has still sent is taken, and its close is not answered again.
     peer.take(&[frame(0x81, b"a"), frame(0x89, b""), frame(0x88, &[3, 0xe9])].concat());
-    assert_eq!(peer.told, [text("a"), Told::Ping(vec![]), closed(1001, "")]);
+    assert_eq!(peer.told, [text("a"), ReceivedMessage::Ping(vec![]), closed(1001, "")]);
     assert!(peer.socket.is_closed() && peer.out.is_empty());
 }
 
@@ -275,7 +277,7 @@ fn a_compressed_message_comes_back_as_it_was() {
             parts[0][0] = 0x42;
             parts.last_mut().unwrap()[0] |= 0x80;
             peer.take(&parts.concat());
-            assert_eq!(peer.told.pop(), Some(Told::Binary(message.clone())));
+            assert_eq!(peer.told.pop(), Some(ReceivedMessage::Binary(message.clone())));
         }
     }
 }
@@ -313,9 +315,9 @@ fn nothing_of_an_earlier_message_is_seen_in_a_later_one() {
     assert!(payloads[1].len() < 50, "it refers to the first");
     let mut peer = Peer::new(true);
     peer.take(&frame(0xc2, &payloads[0]));
-    assert_eq!(peer.told, [Told::Binary(secret.clone())]);
+    assert_eq!(peer.told, [ReceivedMessage::Binary(secret.clone())]);
     peer.take(&frame(0xc2, &payloads[1]));
-    let Told::Binary(seen) = &peer.told[1] else { return };
+    let ReceivedMessage::Binary(seen) = &peer.told[1] else { return };
     assert!(seen.windows(8).all(|bytes| secret.windows(8).all(|part| part != bytes)));
 }
 
@@ -334,9 +336,11 @@ fn a_message_that_inflates_too_far_is_refused_on_the_way() {
     let mut peer = Peer::new(true);
     peer.socket = WebSocket::new(1_000_000, true, Vec::new());
     peer.take(&frame(0xc2, &bomb));
-    assert_eq!(peer.told, [Told::Failed(1009)]);
+    assert_eq!(peer.told, [ReceivedMessage::Failed(1009)]);
     let mut peer = Peer::new(true);
-    for (length, told) in [(1000, Told::Binary(vec![0; 1000])), (1001, Told::Failed(1009))] {
+    for (length, told) in
+        [(1000, ReceivedMessage::Binary(vec![0; 1000])), (1001, ReceivedMessage::Failed(1009))]
+    {
         peer.take(&frame(0xc2, &compressed(&vec![0; length])));
         assert_eq!(peer.told.pop(), Some(told));
     }
@@ -347,11 +351,11 @@ fn what_is_not_compressed_as_it_says_is_refused() {
     for payload in [&[0xff, 0xff, 0xff][..], &[0x05, 1, 2, 3], b"not deflated"] {
         let mut peer = Peer::new(true);
         peer.take(&frame(0xc1, payload));
-        assert_eq!(peer.told, [Told::Failed(1007)], "{payload:?}");
+        assert_eq!(peer.told, [ReceivedMessage::Failed(1007)], "{payload:?}");
     }
     let mut peer = Peer::new(true);
     peer.take(&[frame(0x01, b"a"), frame(0xc0, b"b")].concat());
-    assert_eq!(peer.told, [Told::Failed(1002)], "a part says it again: 7692 6.1");
+    assert_eq!(peer.told, [ReceivedMessage::Failed(1002)], "a part says it again: 7692 6.1");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 
 /// What is done with a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Verdict {
+pub(super) enum Expectation {
     /// It is one: its method, path and query (`-`: none), and the body that it has. Others may follow it.
     Keep(&'static str, Option<&'static str>),
     /// The same, and the connection ends with its response.
@@ -19,11 +19,11 @@ pub(super) enum Verdict {
     Refused(u16),
 }
 
-use Verdict::{Close, Keep, Refused, Socket};
+use Expectation::{Close, Keep, Refused, Socket};
 
 /// Its name, the bytes, what is done, where that is written (the RFC's number and section), and what uvicorn's
 /// parsers do.
-type Case = (&'static str, &'static [u8], Verdict, &'static str, &'static str, &'static str);
+type Case = (&'static str, &'static [u8], Expectation, &'static str, &'static str, &'static str);
 
 #[rustfmt::skip]
 pub(super) const REQUESTS: &[Case] = &[
@@ -222,7 +222,7 @@ fn each_request_is_taken_or_refused_as_the_standard_says() {
     }
 }
 
-fn hold(name: &str, raw: &[u8], verdict: Verdict) {
+fn hold(name: &str, raw: &[u8], verdict: Expectation) {
     let mut server = Server::new();
     server.take(raw);
     let (said, body, closes) = match verdict {

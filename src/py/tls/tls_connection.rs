@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::tls_errors::{failure, misuse, want_read, zero_return};
-use super::tls_info::{self, Known};
+use super::tls_info::{self, ConnectionInfo};
 use super::tls_peer::Peer;
 use super::tls_settings::TlsSettings;
-use super::tls_state::{Connected, KEPT, SCRATCH, Scratch};
+use super::tls_state::Connected;
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::names::intern;
@@ -22,6 +22,7 @@ use crate::py::cpython::payload::Borrowed;
 use crate::py::cpython::returned::Returned;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tls::Failure;
+use crate::transport::Passage;
 
 /// See the head of this file. Made by `ssl.SSLContext.wrap_bio` of a native context.
 #[pyclass(frozen, module = "loop_pool._core", name = "TLSConnection", weakref)]
@@ -58,7 +59,7 @@ impl TlsConnection {
     fn with<R>(
         &self,
         py: Python<'_>,
-        f: impl FnOnce(&mut Connected, &mut Scratch) -> Result<R, Failure>,
+        f: impl FnOnce(&mut Connected, &mut Passage) -> Result<R, Failure>,
     ) -> PyResult<R> {
         self.with_plaintext(py, f, |_| Ok(())).0
     }
@@ -68,20 +69,17 @@ impl TlsConnection {
     fn with_plaintext<R, T>(
         &self,
         py: Python<'_>,
-        f: impl FnOnce(&mut Connected, &mut Scratch) -> Result<R, Failure>,
+        f: impl FnOnce(&mut Connected, &mut Passage) -> Result<R, Failure>,
         g: impl FnOnce(&[u8]) -> PyResult<T>,
     ) -> (PyResult<R>, PyResult<T>) {
-        let (done, plaintext, to_send) = SCRATCH.with_borrow_mut(|scratch| {
-            let done = f(&mut self.lock(py), scratch);
-            let Scratch { plaintext, to_send, .. } = scratch;
-            let taken = g(plaintext);
-            plaintext.clear();
-            if plaintext.capacity() > KEPT {
-                *plaintext = Vec::new();
-            }
+        let (done, plaintext, to_send) = Passage::with(|passage| {
+            passage.begin();
+            let done = f(&mut self.lock(py), passage);
+            let taken = g(&passage.plaintext);
+            passage.forget_plaintext();
             // Also after a failure: an alert says so to the peer.
+            let to_send = &passage.ciphertext;
             let made = (!to_send.is_empty()).then(|| alloc::bytes(py, to_send.bytes()));
-            to_send.clear();
             (done, taken, made)
         });
         let sent = to_send.map_or(Ok(()), |bytes| {
@@ -100,8 +98,8 @@ impl TlsConnection {
         if data.is_empty() {
             return incoming.getattr(intern!(py, "eof"))?.is_truthy();
         }
-        self.with(py, |connected, scratch| {
-            let kept = connected.keep(scratch, data);
+        self.with(py, |connected, passage| {
+            let kept = connected.keep(passage, data);
             // What came before a failure is read before it: the session says the same at each call.
             if connected.unread().is_empty() { kept } else { Ok(()) }
         })?;
@@ -113,9 +111,9 @@ impl TlsConnection {
     /// # Errors
     /// `ssl.SSLWantReadError` if more of the peer is needed; if the handshake has failed.
     fn handshake(&self, py: Python<'_>) -> PyResult<()> {
-        let is_handshaking = self.with(py, |connected, scratch| {
+        let is_handshaking = self.with(py, |connected, passage| {
             if let Some(first) = connected.first.take() {
-                scratch.to_send = first;
+                passage.ciphertext = first;
             }
             connected.session.check()?;
             Ok(connected.session.is_handshaking())
@@ -173,8 +171,8 @@ impl TlsConnection {
     pub(super) fn decrypt<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Decrypted<'py>> {
         let (received, plaintext) = self.with_plaintext(
             py,
-            |connected, scratch| {
-                let received = Connected::receive(&mut connected.session, scratch, data);
+            |connected, passage| {
+                let received = Connected::receive(&mut connected.session, passage, data);
                 // Our caller hands the end on.
                 connected.is_end_read = connected.session.is_peer_closed();
                 received
@@ -203,11 +201,10 @@ impl TlsConnection {
     ) -> PyResult<usize> {
         let mut taken = 0;
         while !data.is_empty() {
-            let (count, records) = SCRATCH.with_borrow_mut(|Scratch { to_send, .. }| {
+            let (count, records) = Passage::with(|passage| {
+                let (_, _, to_send) = passage.begin();
                 let count = self.lock(py).session.send(data, to_send);
-                let records = alloc::bytes(py, to_send.bytes());
-                to_send.clear();
-                (count, records)
+                (count, alloc::bytes(py, to_send.bytes()))
             });
             let count = count.map_err(|error| failure(py, &error))?;
             if count == 0 {
@@ -220,8 +217,8 @@ impl TlsConnection {
         Ok(taken)
     }
 
-    fn known(&self, py: Python<'_>) -> Known {
-        Known::of(&self.lock(py).session)
+    fn info(&self, py: Python<'_>) -> ConnectionInfo {
+        ConnectionInfo::of(&self.lock(py).session)
     }
 
     fn peer(&self, py: Python<'_>) -> Peer {
@@ -291,7 +288,7 @@ impl TlsConnection {
 
     #[getter]
     fn session_reused(&self, py: Python<'_>) -> bool {
-        self.known(py).session_reused()
+        self.info(py).session_reused()
     }
 
     fn do_handshake(&self, py: Python<'_>) -> PyResult<()> {
@@ -357,8 +354,8 @@ impl TlsConnection {
         if self.lock(py).session.is_handshaking() {
             return Err(misuse(py, "SHUTDOWN_WHILE_IN_INIT"));
         }
-        self.with(py, |connected, scratch| {
-            connected.session.close(&mut scratch.to_send);
+        self.with(py, |connected, passage| {
+            connected.session.close(&mut passage.ciphertext);
             connected.is_closed = true;
             Ok(())
         })?;
@@ -398,15 +395,15 @@ impl TlsConnection {
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).alpn(py)
+        self.info(py).alpn(py)
     }
 
     fn cipher<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.known(py).cipher(py)
+        self.info(py).cipher(py)
     }
 
     fn shared_ciphers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py).shared_ciphers(py, self.server_side)
+        self.info(py).shared_ciphers(py, self.server_side)
     }
 
     fn compression(&self) -> Option<Py<PyAny>> {
@@ -414,7 +411,7 @@ impl TlsConnection {
     }
 
     fn version(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.known(py).version(py)
+        self.info(py).version(py)
     }
 
     #[pyo3(signature = (cb_type="tls-unique"))]

@@ -10,11 +10,11 @@ use crate::py::cpython::alloc;
 use crate::tls::{Negotiated, Session, Version};
 
 /// What was agreed on: copied, as no object of Python's is made under a lock.
-pub(super) struct Known {
+pub(super) struct ConnectionInfo {
     negotiated: Option<Negotiated>,
 }
 
-impl Known {
+impl ConnectionInfo {
     /// Of a session as it is now.
     pub(super) fn of(session: &Session) -> Self {
         Self { negotiated: session.negotiated() }

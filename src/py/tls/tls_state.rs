@@ -1,26 +1,7 @@
-//! A TLS connection's state between the calls of its object, and the thread's memory that they use.
+//! A TLS connection's state between the calls of its object.
 
-use std::cell::RefCell;
-
-use crate::tls::{Ciphertext, Failure, MIN_SCRATCH, Session};
-
-/// More than this of a thread's memory is given back after use.
-pub(super) const KEPT: usize = 512 * 1024;
-
-/// A thread's memory for what is decrypted and encrypted.
-pub(super) struct Scratch {
-    ciphertext: Vec<u8>,
-    pub(super) plaintext: Vec<u8>,
-    pub(super) to_send: Ciphertext,
-}
-
-thread_local! {
-    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        ciphertext: vec![0; MIN_SCRATCH],
-        plaintext: Vec::new(),
-        to_send: Ciphertext::default(),
-    });
-}
+use crate::tls::{Ciphertext, Failure, Session};
+use crate::transport::Passage;
 
 /// One connection's state.
 pub(super) struct Connected {
@@ -51,21 +32,20 @@ impl Connected {
         !self.unread().is_empty() || (self.session.is_peer_closed() && !self.is_end_read)
     }
 
-    /// Takes ciphertext of any length. What it says is appended to `plaintext`, what is to be answered to
-    /// `scratch.to_send`. Says whether the peer has said by this that it sends no more.
+    /// Takes ciphertext of any length. What it says is left in the passage, and so is what is to be answered. Says whether the peer has said by this that it sends no more.
     pub(super) fn receive(
         session: &mut Session,
-        scratch: &mut Scratch,
+        passage: &mut Passage,
         mut data: &[u8],
     ) -> Result<bool, Failure> {
-        let Scratch { ciphertext, plaintext, to_send } = scratch;
+        let (memory, plaintext, to_send) = passage.begin();
         let mut is_end = false;
         loop {
-            let start = session.restore(ciphertext);
-            let count = data.len().min(ciphertext.len() - start);
+            let start = session.restore(memory);
+            let count = data.len().min(memory.len() - start);
             let end = start + count;
-            ciphertext[start..end].copy_from_slice(&data[..count]);
-            let received = session.receive(&mut ciphertext[..end], to_send, &mut |record| {
+            memory[start..end].copy_from_slice(&data[..count]);
+            let received = session.receive(&mut memory[..end], to_send, &mut |record| {
                 plaintext.extend_from_slice(record);
             })?;
             is_end |= received.is_end;
@@ -77,13 +57,13 @@ impl Connected {
     }
 
     /// As `receive`, and keeps the plaintext to be read later.
-    pub(super) fn keep(&mut self, scratch: &mut Scratch, data: &[u8]) -> Result<(), Failure> {
-        let received = Self::receive(&mut self.session, scratch, data);
+    pub(super) fn keep(&mut self, passage: &mut Passage, data: &[u8]) -> Result<(), Failure> {
+        let received = Self::receive(&mut self.session, passage, data);
         if self.unread().is_empty() {
             self.plaintext.clear();
             self.read = 0;
         }
-        self.plaintext.extend_from_slice(&scratch.plaintext);
+        self.plaintext.extend_from_slice(&passage.plaintext);
         received.map(|_| ())
     }
 

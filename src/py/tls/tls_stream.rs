@@ -8,7 +8,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::tls_info::{self, Known};
+use super::tls_info::{self, ConnectionInfo};
 use super::tls_peer::Peer;
 use super::tls_settings::TlsSettings;
 use crate::py::cpython::alloc;
@@ -46,17 +46,17 @@ pub(crate) struct TlsStreamInfo {
 impl TlsStreamInfo {
     /// What `f` says of the session.
     fn ask<T>(&self, py: Python<'_>, f: impl FnOnce(&Session) -> T) -> PyResult<T> {
-        let filter = self.core.get().filter(py);
-        let said = filter.as_ref().and_then(|filter| {
-            let filter: &TlsFilter = filter.as_any().downcast_ref()?;
+        let locked = self.core.get().filter(py);
+        let said = locked.as_ref().and_then(|locked| {
+            let filter: &TlsFilter = locked.filter().as_any().downcast_ref()?;
             Some(f(filter.session()))
         });
-        drop(filter);
+        drop(locked);
         said.ok_or_else(|| alloc::error::<PyValueError>(py, "the transport has no TLS"))
     }
 
-    fn known(&self, py: Python<'_>) -> PyResult<Known> {
-        self.ask(py, Known::of)
+    fn info(&self, py: Python<'_>) -> PyResult<ConnectionInfo> {
+        self.ask(py, ConnectionInfo::of)
     }
 
     fn peer(&self, py: Python<'_>) -> PyResult<Peer> {
@@ -111,7 +111,7 @@ impl TlsStreamInfo {
 
     #[getter]
     fn session_reused(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.known(py)?.session_reused())
+        Ok(self.info(py)?.session_reused())
     }
 
     #[pyo3(signature = (binary_form=false, /))]
@@ -132,15 +132,15 @@ impl TlsStreamInfo {
     }
 
     fn selected_alpn_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.alpn(py)
+        self.info(py)?.alpn(py)
     }
 
     fn cipher<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.known(py)?.cipher(py)
+        self.info(py)?.cipher(py)
     }
 
     fn shared_ciphers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.known(py)?.shared_ciphers(py, self.server_side())
+        self.info(py)?.shared_ciphers(py, self.server_side())
     }
 
     fn compression(&self) -> Option<Py<PyAny>> {
@@ -148,7 +148,7 @@ impl TlsStreamInfo {
     }
 
     fn version(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.known(py)?.version(py)
+        self.info(py)?.version(py)
     }
 
     #[pyo3(signature = (cb_type="tls-unique"))]

@@ -15,7 +15,7 @@ use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::cfunc::{add_methods, data_argument, fast_def, method_def};
 use crate::py::cpython::payload::{Borrowed, bytes_of};
 use crate::py::event_loop::core::LoopCore;
-use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice, Wrote};
+use crate::transport::{Passage, Refusal, SendChoice, Source, WriteChoice, WriteOutcome};
 
 /// Adds `write` and `_shut` through a filter to a class of transports that all have one.
 ///
@@ -109,10 +109,10 @@ fn write_bytes(
     }
     let was_queued = stream.state().bits().is_queued();
     let wrote = write_pieces(py, core, data, helped);
-    let (Ok(Wrote { sent, .. }) | Err((Wrote { sent, .. }, _))) = &wrote;
+    let (Ok(WriteOutcome { sent, .. }) | Err((WriteOutcome { sent, .. }, _))) = &wrote;
     event_loop.metrics().bytes_out.add(*sent as u64);
     match wrote {
-        Ok(Wrote { queued: false, .. }) => Ok(none()),
+        Ok(WriteOutcome { queued: false, .. }) => Ok(none()),
         Ok(_) if helped => leave_queued(py, slf, core, loop_, was_queued),
         Ok(_) => send_queued(py, slf, core, loop_),
         Err((_, error)) => {
@@ -129,9 +129,9 @@ fn write_pieces(
     core: &StreamCore,
     mut data: &[u8],
     helped: bool,
-) -> Result<Wrote, (Wrote, std::io::Error)> {
+) -> Result<WriteOutcome, (WriteOutcome, std::io::Error)> {
     let stream = &core.stream;
-    let mut all = Wrote::default();
+    let mut all = WriteOutcome::default();
     while let Some(filter) = stream.filter()
         && !data.is_empty()
     {
@@ -190,8 +190,12 @@ fn begin_end(
         return Ok(Some(true));
     }
     let shut = Passage::with(|passage| {
-        let mut filter = lock_attached(py, filter);
-        stream.shut_through(&mut filter, &mut passage.ciphertext)
+        let mut locked = lock_attached(py, filter);
+        if stream.state().bits().is_read_closed() && !locked.filter().is_peer_closed() {
+            // As in asyncio, a peer that has ended without a word hears none.
+            return Ok((WriteOutcome::default(), true));
+        }
+        stream.shut_through(&mut locked, &mut passage.ciphertext)
     });
     let (wrote, is_peer_closed) = match shut {
         Ok(shut) => shut,

@@ -17,7 +17,7 @@ use crate::py::cpython::error::both;
 use crate::py::cpython::names::intern;
 use crate::py::event_loop::core::LoopCore;
 use crate::sync::Mutex;
-use crate::transport::{Ahead, Passage, Passed, ReadClaim, Source};
+use crate::transport::{Ahead, Passage, ReadClaim, ReadOutcome, Source};
 
 /// Does what there is to do for a transport with a filter, on its loop's thread.
 ///
@@ -68,7 +68,7 @@ fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>) -> PyResult<()> {
 }
 
 /// Reads once. During the handshake it is detached: a signature takes long.
-fn read_once(turn: &Turn<'_, '_>, claim: &ReadClaim<'_>) -> (Passed, Vec<u8>) {
+fn read_once(turn: &Turn<'_, '_>, claim: &ReadClaim<'_>) -> (ReadOutcome, Vec<u8>) {
     let (py, stream) = (turn.transport.py(), &turn.core.stream);
     let taken = |passage: &mut Passage, passed| (passed, passage.take_plaintext());
     if stream.is_open() {

@@ -201,7 +201,7 @@ impl StreamCore {
     /// Of one with a filter: whether the peer has said that it sends no more.
     #[getter]
     fn peer_closed(&self, py: Python<'_>) -> bool {
-        self.filter(py).is_some_and(|filter| filter.is_peer_closed())
+        self.filter(py).is_some_and(|locked| locked.filter().is_peer_closed())
     }
 
     /// Whether the protocol knows of the connection, as far as a filter decides that.

@@ -53,7 +53,7 @@ impl Pair {
     }
 
     /// Reads as the owner does.
-    fn read(&mut self) -> Passed {
+    fn read(&mut self) -> ReadOutcome {
         self.edge();
         let claim = self.stream.state().claim_read().unwrap();
         let passed = self.stream.read_through(&claim, &mut self.passage, Mutex::lock);
@@ -61,7 +61,7 @@ impl Pair {
         passed
     }
 
-    fn write(&mut self, data: &[u8]) -> io::Result<Wrote> {
+    fn write(&mut self, data: &[u8]) -> io::Result<WriteOutcome> {
         let mut filter = self.stream.filter().unwrap().lock();
         let ciphertext = &mut self.passage.ciphertext;
         let wrote = self.stream.write_through(&mut filter, data, false, ciphertext)?;
@@ -340,7 +340,7 @@ fn nothing_is_kept_of_a_connection_that_is_idle() {
     let records = pair.peer.send(b"data");
     pair.peer_sends(&records);
     let _ = pair.read();
-    assert_eq!(pair.stream.filter().unwrap().lock().restore(&mut [0; 8]), 0);
+    assert_eq!(pair.stream.filter().unwrap().lock().filter().restore(&mut [0; 8]), 0);
     let bits: Bits = pair.stream.state().bits();
     assert!(bits.is_at_rest(), "{bits:?}");
     drop(pair.near);

@@ -222,6 +222,13 @@ def test_a_truncated_connection_is_noticed(
             assert await protocol.ended() is None, "as in asyncio"
             assert protocol.data == b"data"
             assert protocol.count("eof_received") == 1
+            # A peer without a word hears none, as from asyncio.
+            while records := await loop.sock_recv(peer.sock, 65536):
+                peer.incoming.write(records)
+            peer.incoming.write_eof()
+            heard = ssl.SSLZeroReturnError if says_so else ssl.SSLEOFError
+            with pytest.raises(heard):
+                peer.tls.read(1)
             peer.sock.close()
 
     loop.set_debug(True)
