@@ -372,15 +372,17 @@ def test_an_exit_on_another_loop_ends_the_run(
 def test_an_interrupted_program_ends() -> None:
     printed = check_script(
         """
-        import asyncio, loop_pool, os, signal
+        import asyncio, loop_pool, os, signal, threading
+        begun = threading.Event()
         async def worker():
+            begun.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 print("worker ended")
         async def main():
             started = loop_pool.spawn(worker(), loop=loop_pool.current_pool().loops[1])
-            await asyncio.sleep(0.01)
+            await asyncio.to_thread(begun.wait)
             os.kill(os.getpid(), signal.SIGINT)
             await started
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ..support import check_script, turns
+from ..support import HANG, check_script, turns
 from .support import CLASSES, streaming
 
 _calls: list[tuple[bool, str]] = []
@@ -198,6 +198,7 @@ def test_tools_that_watch_calls_see_those_of_feed_data(watch: str) -> None:
 
 
 @pytest.mark.loop_pool_only
+@pytest.mark.timeout(5 * HANG)  # Its threads take turns, which takes long where others work.
 def test_attributes_that_other_threads_add_to_a_reader_lose_no_wakeup() -> None:
     """They move its attributes out of the instance, at any moment of a wakeup."""
     check_script("""
@@ -247,7 +248,7 @@ def test_attributes_that_other_threads_add_to_a_reader_lose_no_wakeup() -> None:
             reader = None
             turn.release()
             thread.join()
-        """)
+        """, timeout=4 * HANG)
 
 
 @pytest.mark.stress
