@@ -311,13 +311,12 @@ def test_a_client_that_closes_early_costs_nothing(place: Path, pool: subprocess.
 def test_a_client_that_hangs_is_dropped_and_holds_nobody_up(
     place: Path, impatient: subprocess.Popen[str]
 ) -> None:
-    pid = impatient.pid
+    pid, begun = impatient.pid, time.monotonic()
     with connect(place, pid) as silent, connect(place, pid) as half:
         half.sendall(b'{"version": 1, ')
-        begun = time.monotonic()
         assert ps_json(place, pid)["pid"] == pid
         assert (silent.recv(1), half.recv(1)) == (b"", b"")
-        assert time.monotonic() - begun >= SILENCE - 0.5
+        assert time.monotonic() - begun >= SILENCE
 
 
 def test_a_client_that_does_not_take_its_answer_is_dropped(
@@ -386,17 +385,20 @@ def test_a_pool_out_of_descriptors_answers_again_when_it_has_some(place: Path) -
 # Looks that must not hold anybody up
 
 STUCK = """
-async def sub(seconds):
-    await asyncio.sleep(seconds)
+begun, gate = threading.Event(), threading.Lock()
 async def stuck():
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0)
+    begun.set()
     {how}
 async def main():
     await asyncio.to_thread(int)  # what imports something makes all threads stand still
+    gate.acquire()
     task = spawn(1, stuck(), "culprit")
     other = asyncio.create_task(waits(task), name="waits")
-    await asyncio.sleep(0.4)
+    await asyncio.to_thread(begun.wait)
+    await asyncio.sleep(0.1)
     await until_told()
+    gate.release()
     task.cancel()
 async def waits(task):
     await task
@@ -407,8 +409,8 @@ loop_pool.run(main(), loops=2, inspect=True)
 @pytest.mark.parametrize(
     ("how", "name", "inside"),
     [
-        ("time.sleep(2)", "culprit", True),
-        ("end = time.monotonic() + 2\n    while time.monotonic() < end: pass", "culprit", True),
+        ("gate.acquire()", "culprit", True),
+        ("while gate.locked(): pass", "culprit", True),
         ("sum(range(180_000_000))", None, False),
     ],
     ids=["sleeps", "runs", "native"],

@@ -20,7 +20,9 @@ from loop_pool._inspect import ps as ps_command  # noqa: E402
 pytestmark = pytest.mark.loop_pool_only
 
 FAMILY = """
+begun = threading.Semaphore(0)
 async def rest():
+    begun.release()
     await asyncio.sleep(1000)
 async def child():
     await rest()
@@ -34,7 +36,9 @@ async def main():
     task = spawn(1, parent(), "parent")
     asyncio.create_task(boss(task), name="boss")
     asyncio.create_task(gathers(), name="gatherer")
-    await asyncio.sleep(0.1)
+    for _ in range(4):
+        await asyncio.to_thread(begun.acquire)
+    await spawn(1, asyncio.sleep(0), "after the steps that began there")
     await until_told()
 async def gathers():
     await asyncio.gather(*(asyncio.create_task(rest(), name=f"part {n}") for n in range(2)))

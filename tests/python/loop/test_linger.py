@@ -8,7 +8,7 @@ import pytest
 from ..support import check_script
 
 LINGERING = """
-    import asyncio, gc, inspect, os, socket, ssl, struct, sys, tempfile, threading, warnings
+    import asyncio, gc, inspect, os, select, socket, ssl, struct, sys, tempfile, threading, warnings
     import loop_pool
 
     LINGER, TURNS = 1000, 5  # a close that nobody ends outlasts the test
@@ -134,6 +134,8 @@ LINGERING = """
                 pass
             transport, _ = await loop.create_connection(Idle, sock=pair())
             sending = asyncio.ensure_future(loop.sendfile(transport, file))
+            while select.select([], [transport.get_extra_info("socket")], [], 0)[1]:
+                await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)
             await abort(transport)
             await asyncio.wait([sending])

@@ -227,7 +227,7 @@ def test_coroutines_submitted_by_many_threads_all_return(
         return 2 * number
 
     def submit() -> None:
-        for number in range(50):
+        for number in range(20):
             future = asyncio.run_coroutine_threadsafe(double(number), loop)
             assert future.result(HANG) == 2 * number
 

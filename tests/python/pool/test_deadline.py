@@ -363,6 +363,7 @@ def test_a_run_whose_time_is_up_looks_at_a_few_of_its_tasks(
     monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ) -> None:
     monkeypatch.setattr(grace, "LATE", 0.0)
+    monkeypatch.setattr(grace, "REPORTING", HANG)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -11,12 +11,16 @@ import pytest
 import loop_pool
 from loop_pool._pool import grace, shutdown
 
+from ..support import HANG
+
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 
 def test_of_many_tasks_that_do_not_end_some_are_named_and_the_others_counted(
-    logged_errors: list[str],
+    monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ) -> None:
+    monkeypatch.setattr(grace, "REPORTING", HANG)
+
     async def stay() -> None:
         while True:
             with contextlib.suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ import ctypes
 
 import pytest
 
-from ..support import check_script
+from ..support import HANG, check_script
 
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts by mallinfo2, which is glibc's"
@@ -49,9 +49,11 @@ READ_SIZE = 256 * 1024
 """What a loop, and the monitor, read into (`config::READ_SIZE`)."""
 
 
+@pytest.mark.timeout(5 * HANG)  # Each pool starts four threads and ends them.
 def test_pools_take_little_of_the_heap_and_leave_nothing_there() -> None:
     """Memory to read into, of which nothing was read, came and went with each loop: fragments."""
     # `mallinfo2` counts the first arena alone.
-    taken, left = map(int, check_script(HEAP, env={"MALLOC_ARENA_MAX": "1"}).split())
+    heap = check_script(HEAP, env={"MALLOC_ARENA_MAX": "1"}, timeout=4 * HANG)
+    taken, left = map(int, heap.split())
     assert taken < 2 * READ_SIZE
     assert left < 20 * 2048

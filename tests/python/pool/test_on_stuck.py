@@ -149,13 +149,15 @@ def test_the_same_callback_twice_is_called_twice() -> None:
 def test_when_the_last_is_gone_nothing_is_told_until_there_is_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reported = []
+    reported: list[StuckLoop] = []
     report = loop_pool._pool.stuck.Watch._report
 
-    def note(self: Any, index: int, *incident: Any) -> None:
-        if index == 1:
+    def note(self: Any, index: int, callback: int, seconds: float, ended: bool) -> None:
+        before = self._begun.get(index)
+        report(self, index, callback, seconds, ended)
+        incident = before if ended else self._begun.get(index)
+        if incident is not None and is_about(incident):
             reported.append(incident)
-        report(self, index, *incident)
 
     monkeypatch.setattr(loop_pool._pool.stuck.Watch, "_report", note)
 

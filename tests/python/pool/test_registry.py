@@ -201,9 +201,10 @@ def test_more_tasks_than_are_shown_unstarted_are_seen() -> None:
 
 def test_a_task_made_on_another_thread_is_seen() -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        task = await asyncio.to_thread(lambda: asyncio.Task(asyncio.sleep(0.01), loop=loop))
+        loop, seen = asyncio.get_running_loop(), asyncio.Event()
+        task = await asyncio.to_thread(lambda: asyncio.Task(seen.wait(), loop=loop))
         assert task in loop_pool.all_tasks(loop)
+        seen.set()
         await task
         assert task not in loop_pool.all_tasks(loop)
 

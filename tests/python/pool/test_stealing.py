@@ -13,7 +13,7 @@ import pytest
 
 import loop_pool
 
-from ..support import HANG
+from ..support import HANG, eventually
 from .support import run
 
 pytestmark = [pytest.mark.usefixtures("clean_process"), pytest.mark.smoke]
@@ -190,8 +190,10 @@ def test_the_end_of_the_pool_cancels_what_has_not_begun(
 
 def test_while_the_pool_ends_nothing_is_left_to_all(count: int) -> None:
     refused: list[str] = []
+    begun: list[None] = []
 
     async def late() -> None:
+        begun.append(None)
         try:
             await asyncio.Event().wait()
         finally:
@@ -203,7 +205,7 @@ def test_while_the_pool_ends_nothing_is_left_to_all(count: int) -> None:
     async def main() -> None:
         for loop in loop_pool.current_pool().loops:
             loop_pool.spawn(late(), loop=loop)
-        await asyncio.sleep(0.01)
+        await eventually(lambda: len(begun) == count, "they have begun")
 
     run(main, count)
     assert len(refused) == count

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 RUNNING = r"Uvicorn running on (\S+)"
 
 PLAIN = """
-    import asyncio, sys, time
+    import asyncio, os, sys, time
+
+    def is_open():
+        return os.path.exists(os.path.join(os.path.dirname(__file__), "gate"))
 
     def say(*words):
         sys.stdout.write(" ".join(map(str, words)) + "\\n")
@@ -64,16 +67,23 @@ PLAIN = """
             say("waiting")
             await asyncio.sleep(float(scope["query_string"]))
             await answer(send, b"waited")
+        elif scope["path"] == "/gate":
+            say("waiting")
+            while not is_open():
+                await asyncio.sleep(0.01)
+            await answer(send, b"waited")
         elif scope["path"] == "/block":
             say("blocking")
-            time.sleep(float(scope["query_string"]))
+            while not is_open():
+                time.sleep(0.01)
             await answer(send, b"blocked")
         elif scope["path"] == "/state":
             await answer(send, scope["state"]["name"].encode())
         else:
             await answer(send, where())
 """
-"""An application that says on which loop it runs."""
+"""An application that says on which loop it runs. At `/gate` it waits until `Serve.open_gate`, and
+so does its loop at `/block`."""
 
 
 class Serve:
@@ -89,6 +99,7 @@ class Serve:
         pass_fds: tuple[int, ...] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
+        self._folder = folder
         (folder / "served.py").write_text(textwrap.dedent(source))
         self._ignore = [] if FREE_THREADED else ["-W", f"ignore:{TAKING_TURNS}:RuntimeWarning"]
         self._command = ["-m", "loop_pool", "serve", target, "--app-dir", str(folder), *options]
@@ -157,6 +168,10 @@ class Serve:
             found = re.search(pattern, self.log)
         assert found, f"it ended, and {pattern!r} is not in\n{self.log}"
         return found
+
+    def open_gate(self) -> None:
+        """Lets the requests go on that wait for it."""
+        (self._folder / "gate").touch()
 
     def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Sends a signal."""

@@ -58,12 +58,13 @@ def test_it_ends_in_good_order_when_it_is_out_of_descriptors(tmp_path: Path) -> 
     options = ["--port", "0", "--loops", "2"]
     with Serve(tmp_path, *options, source=source, environment=notify) as server:
         with Client(server.port) as filling, Client(server.port) as waiting:
-            waiting.ask("/wait?0.2")
+            waiting.ask("/gate")
             server.said("waiting")
             filling.ask("/full")
             assert filling.answer()[2] == "full"
             server.tell()
             server.said("Shutting down")
+            server.open_gate()
             assert waiting.answer()[2] == "waited"
         assert server.ended() == 0
     assert server.log.count("lifespan.shutdown") == 2

@@ -130,13 +130,20 @@ def test_web_sockets_stay_on_their_loop(tmp_path: Path) -> None:
 def test_a_signal_ends_it_when_what_is_under_way_is_answered(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with Serve(tmp_path, "--port", "0", "--loops", "2") as server:
+    # The answer waits until uvicorn's own object knows that it is the last one.
+    opened = "is_open():\n                await"
+    told = opened.replace(":", " or receive.__self__._receive.__self__.keep_alive:")
+    assert opened in PLAIN
+    waits = PLAIN.replace(opened, told)
+    source = f"{waits}\n    from loop_pool._serve import run; run.ECHO = {HANG}"
+    with Serve(tmp_path, "--port", "0", "--loops", "2", source=source) as server:
         with Client(server.port) as client:
-            client.ask("/wait?0.5")
+            client.ask("/gate")
             server.said("waiting")
             server.tell(number)
             server.said("Shutting down")
             server.tell(number)  # the second one comes at once, as from a parent process
+            server.open_gate()
             status, headers, body = client.answer()
             assert (status, headers["connection"], body) == (200, "close", "waited")
             assert client.is_closed()
@@ -228,7 +235,7 @@ def test_a_loop_that_is_stuck_is_named_and_holds_nobody_up(tmp_path: Path) -> No
                     asking.ask("/")
                     name = asking.answer()[2]
                     if name != "loop-pool-0":
-                        asking.ask("/block?1000")
+                        asking.ask("/block")
                         server.said("blocking")
                         server.tell()
                         server.ended()
@@ -245,14 +252,14 @@ def test_a_second_signal_ends_it_without_waiting(tmp_path: Path) -> None:
             server.said("waiting")
             server.tell()
             server.said("Shutting down")
-
-            def told_again() -> bool:
-                server.tell()
-                return "Second signal" in server.log
-
-            wait_for(told_again, "it took the second signal for one")
+            wait_for(lambda: _told_again(server), "it took the second signal for one")
             assert server.ended() == 0
     assert "Cancelled" in server.log
+
+
+def _told_again(server: Serve) -> bool:
+    server.tell()
+    return "Second signal" in server.log
 
 
 def test_the_limit_of_requests_ends_it(tmp_path: Path) -> None:
@@ -283,28 +290,35 @@ def test_the_limit_of_connections_is_that_of_all_loops(tmp_path: Path) -> None:
 
 def test_readiness_ends_with_the_signal_and_connections_are_still_taken(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--readiness-path", "/ready"]
-    with Serve(tmp_path, *options, "--shutdown-delay", "0.5") as server:
+    with Serve(tmp_path, *options, "--shutdown-delay", str(HANG)) as server:
         assert get(server.port, "/ready") == (200, "ready\n")
         assert get(server.port, "/other") != (200, "ready\n")
         server.tell()
         server.said("Shutting down")
         assert get(server.port, "/ready") == (503, "not ready\n")
         assert get(server.port, "/")[0] == 200
+        wait_for(lambda: _told_again(server), "it took the second signal for one")
         assert server.ended() == 0
 
 
 def test_liveness_names_the_loop_that_does_not_answer(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--liveness-path", "/live"]
     with Serve(tmp_path, *options, "--liveness-timeout", "0.3") as server:
-        assert get(server.port, "/live") == (200, "alive\n")
+
+        def says(status: int, text: str) -> None:
+            # On a machine that has much else to do a loop may be slow.
+            wait_for(lambda: get(server.port, "/live") == (status, f"{text}\n"), text)
+
+        says(200, "alive")
         with Client(server.port) as stuck:
             stuck.ask("/")
             name = stuck.answer()[2]
-            stuck.ask("/block?1.5")
+            stuck.ask("/block")
             server.said("blocking")
-            assert get(server.port, "/live") == (503, f"no response within 0.3 s from {name}\n")
+            says(503, f"no response within 0.3 s from {name}")
+            server.open_gate()
             stuck.answer()
-            assert get(server.port, "/live") == (200, "alive\n")
+            says(200, "alive")
         server.stop()
 
 

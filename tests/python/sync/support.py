@@ -13,6 +13,7 @@ import loop_pool
 from loop_pool import sync
 
 from ..pool.support import run as run_pool
+from ..support import HANG
 
 LOOPS = 4
 
@@ -28,9 +29,14 @@ LOCKS: dict[str, Callable[[], Any]] = {
 every_lock = pytest.mark.parametrize("make", LOCKS.values(), ids=LOCKS)
 
 
+takes_turns = pytest.mark.timeout(5 * HANG)
+"""For tests whose threads take turns some thousand times: each waits for a processor, which others
+may have."""
+
+
 def run[T](main: Callable[[], Coroutine[Any, Any, T]], loops: int = LOOPS) -> T:
     """Runs `main` with a pool; a hang is a failure."""
-    return run_pool(main, loops)
+    return run_pool(main, loops, limit=4 * HANG)
 
 
 def on[T](index: int, coroutine: Coroutine[Any, Any, T]) -> loop_pool.PoolTask[T]:

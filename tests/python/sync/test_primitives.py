@@ -15,9 +15,9 @@ pytest.importorskip("aiologic")
 from loop_pool import sync
 
 from ..support import eventually
-from .support import LOOPS, Inside, every_lock, everywhere, on, run
+from .support import LOOPS, Inside, every_lock, everywhere, on, run, takes_turns
 
-pytestmark = pytest.mark.usefixtures("clean_process")
+pytestmark = [pytest.mark.usefixtures("clean_process"), takes_turns]
 
 ROUNDS = 60
 
@@ -332,7 +332,7 @@ def test_a_condition_passes_every_item_on() -> None:
         lock = sync.Lock()
         changed, room = sync.Condition(lock), sync.Condition(lock)
         items, taken = list[int](), list[int]()
-        each = 400
+        each = 200
 
         async def produce(number: int) -> None:
             for item in range(each):

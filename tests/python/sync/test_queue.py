@@ -15,9 +15,9 @@ import loop_pool
 from loop_pool import sync
 
 from ..support import eventually
-from .support import LOOPS, everywhere, on, run
+from .support import LOOPS, everywhere, on, run, takes_turns
 
-pytestmark = pytest.mark.usefixtures("clean_process")
+pytestmark = [pytest.mark.usefixtures("clean_process"), takes_turns]
 
 KINDS = [sync.Queue, sync.LifoQueue, sync.PriorityQueue]
 
