@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 type LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-HANG = 30.0
+HANG = 60.0
 """Seconds after which a wait is called a hang. Never a measure of speed."""
 
 ORACLE_ONLY = os.environ.get("LOOP_POOL_TESTS_ORACLE_ONLY") == "1"

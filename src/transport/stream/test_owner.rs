@@ -18,7 +18,7 @@ use crate::sync::{Arc, thread};
 use crate::transport::Buffer;
 
 /// Nothing in these tests takes nearly as long, unless it was lost.
-const FOREVER: Duration = Duration::from_secs(10);
+const FOREVER: Duration = Duration::from_secs(60);
 
 /// A buffer that only the thread which made it may drop, unless it is a filter's.
 #[derive(Debug)]

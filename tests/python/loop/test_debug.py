@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..support import LoopFactory, LoopThread, check_script, factory_path, run_turn
+from ..support import HANG, LoopFactory, LoopThread, check_script, factory_path, run_turn
 
 if TYPE_CHECKING:
     import traceback
@@ -262,7 +262,7 @@ def test_blocking_sockets_are_refused(debug_loop: asyncio.AbstractEventLoop) -> 
 
 
 def test_debug_mode_in_two_loops_at_once(loop_factory: LoopFactory) -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=HANG)
 
     async def main() -> None:
         both.wait()
@@ -274,5 +274,5 @@ def test_debug_mode_in_two_loops_at_once(loop_factory: LoopFactory) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     run()
-    thread.join(30)
+    thread.join(HANG)
     assert not thread.is_alive()

@@ -321,7 +321,7 @@ def test_an_interrupt_while_a_thread_makes_its_loop_ends_that_thread() -> None:
         """
         import asyncio, faulthandler, loop_pool, os, signal, threading
 
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(50, exit=True)
         interrupted, joined = threading.Event(), threading.Event()
 
         def interrupt(*_):
@@ -523,7 +523,7 @@ def test_a_signal_handler_may_spawn_while_its_thread_does() -> None:
         """
         import asyncio, faulthandler, loop_pool, signal
 
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(50, exit=True)
         spawned = []
 
         async def answer(text):

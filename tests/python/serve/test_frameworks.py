@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.usefixtures("clean_process"),
     # Two processes begin in it, and each takes its time on a slow machine.
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(6 * HANG),
 ]
 
 REQUESTS = 300
