@@ -231,7 +231,7 @@ def test_a_task_sends_others_by_their_names_on_any_loop(bench: Bench) -> None:
 def test_a_killed_worker_loses_no_task(bench: Bench) -> None:
     """Of two workers that share the queue one is killed while its tasks are under way."""
     count, each = 300, 20
-    bench.ack_wait = 1.0
+    bench.ack_wait = 3.0
     options = ("--loops", 2, "--max-async-tasks", each // 2)
     killed, other = bench.worker(*options), bench.worker(*options)
     ids = bench.send(*(("wait", number) for number in range(count)))
