@@ -36,6 +36,7 @@ def loaded(dsn: str, seconds: float) -> tuple[dict[str, int], int]:
     return {name: int(notes.replace(",", "")) for name, notes in rows}, int(of_budget[1])
 
 
+@pytest.mark.timeout(5 * HANG)  # It runs the example four times.
 def test_every_loop_writes_within_the_budget_of_connections() -> None:
     with postgres() as dsn:
         # The clients begin before the application has started, and count that.

@@ -153,6 +153,11 @@ async def pass_on(self, reader, writer):
         self.most_held = max(self.most_held, writer.transport.get_write_buffer_size())
     writer.write_eof()
 proxy.Proxy.pass_on = pass_on
+async def stall(self):
+    while self.left:  # It takes all, however long that takes.
+        await proxy.asyncio.sleep(0.01)
+    return 0
+proxy.Sender.stall = stall
 """
     done = run("proxy", "--loops", 2, "--connections", 1, "--size", 64, instead=wrong)
     assert done.returncode == 1, done.stdout
