@@ -28,7 +28,10 @@ from . import worker_tasks  # noqa: E402
 
 HERE = Path(__file__).parent
 
-pytestmark = pytest.mark.usefixtures("clean_process")
+pytestmark = [
+    pytest.mark.usefixtures("clean_process"),
+    pytest.mark.timeout(5 * HANG),  # Workers begin one after another; each imports much.
+]
 
 _streams = iter(range(1_000_000))
 
