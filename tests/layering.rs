@@ -33,6 +33,7 @@ const PY_ROOMS: &[&str] = &[
     "transport",
     "streams",
     "tls",
+    "http",
     "pool",
     "module",
 ];

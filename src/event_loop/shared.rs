@@ -29,6 +29,8 @@ pub enum Completion {
     Turn(IoToken),
     /// The listener's server got a connection.
     Accepted(IoToken, Connection),
+    /// Something has come for a transport of another loop, which does not get to it: whoever looks first begins it.
+    Offered(Arc<Shared>, IoToken),
 }
 
 /// Work on one transport that needs no Python, and the loop to tell of it.
@@ -313,7 +315,7 @@ impl Shared {
     pub fn drain_connections(&self) -> Vec<Connection> {
         let connection = |completion| match completion {
             Completion::Accepted(_, connection) => Some(connection),
-            Completion::Turn(_) => None,
+            Completion::Turn(_) | Completion::Offered(..) => None,
         };
         self.drain_completions().filter_map(connection).collect()
     }

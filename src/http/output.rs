@@ -2,6 +2,9 @@
 
 use super::date;
 
+/// More memory than this is given back after use.
+const KEPT: usize = 512 * 1024;
+
 /// What a connection wants sent, oldest first. It is used for one connection at a time, and emptied in between; its
 /// memory stays. It knows the time, which it is [told](Self::set_time): once a turn is enough.
 #[derive(Debug)]
@@ -36,6 +39,14 @@ impl Output {
     #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
+    }
+
+    /// Forgets what was to be sent, and keeps no more memory than is usual.
+    pub(super) fn forget(&mut self) {
+        self.bytes.clear();
+        if self.bytes.capacity() > KEPT {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Says which second it is, counted from 1970 (UTC), for the field `date`.

@@ -70,6 +70,12 @@ impl Replies {
         self.first.as_ref().is_some_and(|first| first.id == id)
     }
 
+    /// Bytes of a response that wait for their turn.
+    pub(super) fn held(&self, id: RequestId) -> usize {
+        let exchange = self.later.iter().find(|exchange| exchange.id == id);
+        exchange.map_or(0, |exchange| exchange.held.len())
+    }
+
     /// Whether the connection goes on behind the response to this request, which is not answered to the end.
     pub(super) fn keeps_alive(&self, id: RequestId) -> bool {
         self.first.iter().chain(&self.later).any(|each| each.id == id && !each.close)

@@ -1,7 +1,37 @@
 //! What a server takes: one set of bounds for all its connections.
 
+use std::sync::Arc;
+
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 /// The most header fields that a head may have, whatever the settings say.
 pub const MAX_FIELDS: usize = 256;
+
+/// A path that is answered without the program, also while nobody could run that: whether the server takes requests.
+#[derive(Debug)]
+pub struct Readiness {
+    /// The path, as it stands in requests.
+    pub path: Box<[u8]>,
+    is_ready: AtomicBool,
+}
+
+impl Readiness {
+    /// Of a server that is not ready yet.
+    #[must_use]
+    pub fn new(path: Box<[u8]>) -> Self {
+        Self { path, is_ready: AtomicBool::new(false) }
+    }
+
+    /// Says whether the server is ready. Any thread.
+    pub fn set(&self, is_ready: bool) {
+        self.is_ready.store(is_ready, Relaxed);
+    }
+
+    /// The status and the body of the answer.
+    pub(super) fn answer(&self) -> (u16, &'static [u8]) {
+        if self.is_ready.load(Relaxed) { (200, b"ready\n") } else { (503, b"not ready\n") }
+    }
+}
 
 /// Bounds and choices of a server. They are made once, shared by all its connections and threads, and never
 /// changed.
@@ -24,6 +54,10 @@ pub struct Settings {
     pub websocket: bool,
     /// Bytes of a message of a WebSocket, also after it is inflated.
     pub max_message: usize,
+    /// Messages of a WebSocket that wait for the program. With more of them nothing is read.
+    pub max_messages: usize,
+    /// What is answered without the program.
+    pub readiness: Option<Arc<Readiness>>,
     /// Whether messages are compressed for clients that offer it.
     pub deflate: bool,
     /// The field `server` of responses that have none.
@@ -50,6 +84,8 @@ impl Default for Settings {
             max_pipelined: 16,
             websocket: true,
             max_message: 16 * 1024 * 1024,
+            max_messages: 32,
+            readiness: None,
             deflate: true,
             server: None,
             date: true,

@@ -202,7 +202,9 @@ mod tests {
     fn placed(one: &EventLoop<u32>) -> Vec<u32> {
         let number = |completion| match completion {
             Completion::Accepted(token, ..) => token.slot(),
-            Completion::Turn(_) => unreachable!("nothing else was handed over"),
+            Completion::Turn(_) | Completion::Offered(..) => {
+                unreachable!("nothing else was handed over")
+            }
         };
         one.shared().drain_completions().map(number).collect()
     }

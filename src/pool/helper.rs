@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use super::{Budget, PoolShared};
 use crate::config;
-use crate::event_loop::{Job, Shared, Turned};
+use crate::event_loop::{Completion, Job, Shared, Turned};
 use crate::id::IoToken;
 use crate::reactor::{Driver, Edges, Handle, PollEnd, Ready};
 use crate::scheduler::WorkerIndex;
@@ -140,6 +140,19 @@ impl Helper {
         }));
     }
 
+    /// Offers what has come for a stuck loop to one that is not: one that sleeps, if there is one.
+    fn offer(&self, job: &Job) {
+        let others = || {
+            let others =
+                self.pool_shared.loops().filter(|(index, _)| !self.helped[*index].is_taken);
+            others.map(|(_, shared)| shared).filter(|shared| !Arc::ptr_eq(shared, &job.owner))
+        };
+        let idle = others().find(|shared| shared.idle().is_parked());
+        if let Some(shared) = idle.or_else(|| others().next()) {
+            shared.complete(Completion::Offered(Arc::clone(&job.owner), job.token));
+        }
+    }
+
     fn release(&mut self, worker_index: usize) {
         let helped = std::mem::take(&mut self.helped[worker_index]);
         if let Some(selector) = helped.selector {
@@ -163,7 +176,11 @@ impl Helper {
         let budget = Budget::new(now_ns, u64::MAX, || false);
         for _ in 0..self.jobs.len() {
             let Some(job) = self.jobs.pop_front() else { break };
-            if job.run(self.scratch.get(), true).again {
+            let report = job.run(self.scratch.get(), true);
+            if report.offers {
+                self.offer(&job);
+            }
+            if report.again {
                 self.jobs.push_back(job);
             }
             if budget.is_spent() {

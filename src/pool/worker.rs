@@ -16,7 +16,7 @@ use super::spawns::SpawnPlacer;
 use super::unstarted::Unstarted;
 use crate::config;
 use crate::error::LoopError;
-use crate::event_loop::{EventLoop, Job, Shared, Turned};
+use crate::event_loop::{Completion, EventLoop, Job, Shared, Turned};
 use crate::id::LoopId;
 use crate::reactor::Ready;
 use crate::scheduler::{LookOutcome, SearchPermit, Watch, Worker};
@@ -147,6 +147,9 @@ impl LoopWorker {
             if report.worked {
                 own.metrics.jobs.add(1);
                 own.metrics.stolen_by.add(u64::from(stolen));
+            }
+            if report.offers && stolen {
+                own.complete(Completion::Offered(Arc::clone(&job.owner), job.token));
             }
             if report.again {
                 worker.push(job);

@@ -10,6 +10,8 @@
 mod asyncio;
 mod cpython;
 mod event_loop;
+#[cfg(feature = "http")]
+mod http;
 mod module;
 mod pool;
 mod socket_ops;
@@ -67,6 +69,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(streams::reader::install, module)?)?;
     module.add_function(wrap_pyfunction!(streams::writer::install, module)?)?;
     tls::export(module)?;
+    #[cfg(feature = "http")]
+    http::export(module)?;
     module.add_function(wrap_pyfunction!(event_loop::affinity::is_owner, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::affinity::call_as_owner, module)?)?;
     cpython::closing::initialise();
@@ -79,6 +83,7 @@ fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     event_loop::hooks::initialise(event_loop::hooks::Hooks {
         run_native: module::native::run,
+        begins: module::native::begins,
         is_cancelled: module::native::is_cancelled,
         holds: module::native::holds,
         begin: pool::spawn::begin,

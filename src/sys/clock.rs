@@ -20,6 +20,21 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Seconds since 1970 (UTC) of the system's clock, which may be set: for what is shown.
+#[must_use]
+#[inline]
+pub fn unix_seconds() -> u64 {
+    #[cfg(target_os = "linux")]
+    const SHOWN: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
+    #[cfg(not(target_os = "linux"))]
+    const SHOWN: libc::clockid_t = libc::CLOCK_REALTIME;
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid, writable timespec; the call keeps no pointer to it.
+    let status = unsafe { libc::clock_gettime(SHOWN, &raw mut now) };
+    debug_assert_eq!(status, 0, "the system's clock is always there");
+    u64::try_from(now.tv_sec).unwrap_or(0)
+}
+
 /// Nanoseconds as the float seconds that asyncio deals in: one rounding, as CPython does it.
 #[must_use]
 #[inline]

@@ -42,7 +42,7 @@ impl Filter for TlsFilter {
         self.0.receive(read, answers, &mut take).map(drop).map_err(io::Error::other)
     }
 
-    fn receive_end(&mut self) -> io::Result<()> {
+    fn receive_end(&mut self, _: &mut Ciphertext) -> io::Result<()> {
         // As in asyncio, which does not tell OpenSSL: a protocol that has to know counts its bytes.
         if !self.0.is_handshaking() {
             return self.0.check().map_err(io::Error::other);
@@ -52,6 +52,11 @@ impl Filter for TlsFilter {
 
     fn send(&mut self, data: &[u8], to: &mut Ciphertext) -> io::Result<usize> {
         self.0.send(data, to).map_err(io::Error::other)
+    }
+
+    fn send_all(&mut self, data: &[u8], to: &mut Ciphertext) -> io::Result<()> {
+        let taken = self.0.send_all(data, to).map_err(io::Error::other)?;
+        if taken < data.len() { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) }
     }
 
     fn close(&mut self, to: &mut Ciphertext) {
@@ -67,6 +72,10 @@ impl Filter for TlsFilter {
     }
 
     fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
         self
     }
 }

@@ -197,6 +197,17 @@ impl Session {
     /// [`Failure::Closed`] after [`close`](Self::close), and why the connection has failed.
     #[inline]
     pub fn send(&mut self, plaintext: &[u8], to: &mut Ciphertext) -> Result<usize, Failure> {
+        // Only full records, so that they are as few as if all of it were taken at once.
+        let room = WRITE_LIMIT.saturating_sub(to.len()) / RECORD * RECORD;
+        self.send_all(&plaintext[..plaintext.len().min(room)], to)
+    }
+
+    /// As [`send`](Self::send), but takes all of it, however long it is.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_all(&mut self, plaintext: &[u8], to: &mut Ciphertext) -> Result<usize, Failure> {
         self.check()?;
         if self.is_closed {
             return Err(Failure::Closed);
@@ -205,13 +216,10 @@ impl Session {
         if self.is_handshaking() {
             return Ok(0);
         }
-        // Only full records, so that they are as few as if all of it were taken at once.
-        let room = WRITE_LIMIT.saturating_sub(to.len()) / RECORD * RECORD;
-        let taken = plaintext.len().min(room);
-        if taken == 0 {
+        if plaintext.is_empty() {
             return Ok(0);
         }
-        let (pending, plaintext) = (&mut self.pending[..], &plaintext[..taken]);
+        let (pending, taken) = (&mut self.pending[..], plaintext.len());
         let done = match &mut self.side {
             Side::Client(side) => engine::encrypt(&mut **side, pending, plaintext, to),
             Side::Server(side) => engine::encrypt(&mut **side, pending, plaintext, to),

@@ -1,5 +1,8 @@
 //! Memory for what a filter wants sent: one for a thread, not for a connection.
 
+/// More memory than this is given back after use.
+const KEPT: usize = 1024 * 1024;
+
 /// What a [`Filter`](super::Filter) wants sent, oldest first. It is used for one connection at a time, and emptied
 /// in between; its memory stays.
 #[derive(Debug, Default)]
@@ -37,6 +40,14 @@ impl Ciphertext {
         self.filled = 0;
     }
 
+    /// Forgets what was to be sent, and keeps no more memory than is usual.
+    pub fn forget(&mut self) {
+        self.filled = 0;
+        if self.memory.len() > KEPT {
+            self.memory = Vec::new();
+        }
+    }
+
     /// All the memory behind what is to be sent.
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {
@@ -49,6 +60,14 @@ impl Ciphertext {
         if self.memory.len() < needed {
             self.memory.resize(needed.next_power_of_two(), 0);
         }
+    }
+
+    /// Appends these bytes.
+    #[inline]
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.room()[..bytes.len()].copy_from_slice(bytes);
+        self.filled(bytes.len());
     }
 
     /// Takes over the first bytes of [`room`](Self::room).

@@ -43,11 +43,11 @@ pub trait Filter: Send + fmt::Debug {
         answers: &mut Ciphertext,
     ) -> io::Result<()>;
 
-    /// Takes the end of the stream below.
+    /// Takes the end of the stream below. Answers are appended to `answers`.
     ///
     /// # Errors
     /// If the peer has not said before that it sends no more, and that matters.
-    fn receive_end(&mut self) -> io::Result<()>;
+    fn receive_end(&mut self, answers: &mut Ciphertext) -> io::Result<()>;
 
     /// Appends what is to be sent for `data` to `to`; says how many bytes of them it took. None before the
     /// connection is open.
@@ -55,6 +55,15 @@ pub trait Filter: Send + fmt::Debug {
     /// # Errors
     /// If nothing can be sent any more.
     fn send(&mut self, data: &[u8], to: &mut Ciphertext) -> io::Result<usize>;
+
+    /// As [`send`](Self::send), but takes all of it, of a connection that is open.
+    ///
+    /// # Errors
+    /// If nothing can be sent any more.
+    fn send_all(&mut self, data: &[u8], to: &mut Ciphertext) -> io::Result<()> {
+        let taken = self.send(data, to)?;
+        if taken < data.len() { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) }
+    }
 
     /// Appends to `to` what says that no more is sent; once.
     fn close(&mut self, to: &mut Ciphertext);
@@ -65,8 +74,39 @@ pub trait Filter: Send + fmt::Debug {
     /// Whether the peer has said that it sends no more.
     fn is_peer_closed(&self) -> bool;
 
+    /// Whether there is something for the owner besides plaintext: it keeps what it makes of that itself.
+    fn has_news(&self) -> bool {
+        false
+    }
+
+    /// Whether something has come that any loop may begin, if the owner does not.
+    fn has_offers(&self) -> bool {
+        false
+    }
+
+    /// Whether it has no room for more of what comes. Then nothing is read until it has.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// The filter that the bytes pass between this one and the kernel.
+    fn below(&self) -> Option<&dyn Filter> {
+        None
+    }
+
     /// Itself, for who knows what it is.
     fn as_any(&self) -> &dyn Any;
+
+    /// Itself, for who knows what it is, and lets it work.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl dyn Filter + '_ {
+    /// The filter of this kind that the bytes pass.
+    #[must_use]
+    pub fn find<T: 'static>(&self) -> Option<&T> {
+        self.as_any().downcast_ref().or_else(|| self.below()?.find())
+    }
 }
 
 /// A stream's filter, and how far it is.
@@ -80,13 +120,16 @@ pub(super) struct Filtered {
     is_open: AtomicBool,
     /// The protocol knows of it. The owner's.
     is_introduced: AtomicBool,
+    /// The filter takes no more. Set under the lock.
+    is_full: AtomicBool,
 }
 
 impl Filtered {
     pub(super) fn new(filter: Box<dyn Filter>) -> Self {
+        let is_open = AtomicBool::new(filter.is_open());
         let locked = LockedFilter { filter, is_at_work: false, answered: 0 };
-        let (is_open, is_introduced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { locked: Mutex::new(locked), is_open, is_introduced }
+        let (is_introduced, is_full) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { locked: Mutex::new(locked), is_open, is_introduced, is_full }
     }
 
     pub(super) fn locked(&self) -> &Mutex<LockedFilter> {
@@ -102,6 +145,21 @@ impl Filtered {
         if locked.filter.is_open() && !self.is_open.load(Relaxed) {
             self.is_open.store(true, Release);
         }
+    }
+
+    /// Whether the filter takes no more of what comes. A hint without the lock.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Relaxed)
+    }
+
+    /// Notes whether the filter takes more; says whether it does again.
+    pub(super) fn note_full(&self, locked: &LockedFilter) -> bool {
+        let is_full = locked.filter.is_full();
+        let was_full = self.is_full.load(Relaxed);
+        if is_full != was_full {
+            self.is_full.store(is_full, Relaxed);
+        }
+        was_full && !is_full
     }
 
     pub(super) fn is_introduced(&self) -> bool {
@@ -128,6 +186,12 @@ impl LockedFilter {
     #[must_use]
     pub fn filter(&self) -> &dyn Filter {
         &*self.filter
+    }
+
+    /// Takes the filter out, to be put below another one, of a stream that is not used any more.
+    #[must_use]
+    pub fn take(&mut self) -> Box<dyn Filter> {
+        std::mem::replace(&mut self.filter, Box::new(Taken))
     }
 
     /// Lets the filter work.
@@ -213,5 +277,51 @@ impl Passage {
         if self.plaintext.capacity() > KEPT {
             self.plaintext = Vec::new();
         }
+    }
+}
+
+/// In the place of a filter that was taken out.
+#[derive(Debug)]
+struct Taken;
+
+impl Taken {
+    fn refuse<T>() -> io::Result<T> {
+        Err(io::Error::other("the filter of the stream was taken out"))
+    }
+}
+
+impl Filter for Taken {
+    fn restore(&self, _: &mut [u8]) -> usize {
+        0
+    }
+
+    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Ciphertext) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn receive_end(&mut self, _: &mut Ciphertext) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Ciphertext) -> io::Result<usize> {
+        Self::refuse()
+    }
+
+    fn close(&mut self, _: &mut Ciphertext) {}
+
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    fn is_peer_closed(&self) -> bool {
+        false
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
     }
 }

@@ -20,6 +20,7 @@ use crate::sys::socket::Channel;
 /// What one read through a filter has brought. The plaintext is in the [`Passage`].
 #[derive(Debug, Default)]
 #[must_use]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ReadOutcome {
     /// Bytes read from the kernel.
     pub bytes: usize,
@@ -27,6 +28,10 @@ pub struct ReadOutcome {
     pub more: bool,
     /// Something was queued that the peer is to be sent.
     pub answers: bool,
+    /// The filter has [something for the owner](Filter::has_news).
+    pub news: bool,
+    /// The filter has [something for any loop](Filter::has_offers).
+    pub offers: bool,
     /// What comes after the plaintext, and nothing after it: the end, or a failure.
     pub last: Option<Ahead>,
 }
@@ -123,12 +128,14 @@ impl<B: CopyOf> Stream<B> {
         let was_closed = locked.filter().is_peer_closed();
         let done = locked.work(|filter| {
             if bytes == 0 {
-                return filter.receive_end();
+                return filter.receive_end(ciphertext);
             }
             filter.receive(&mut memory[..start + bytes], plaintext, ciphertext)
         });
         // Also if it has failed behind that.
         filtered.note_open(&locked);
+        filtered.note_full(&locked);
+        let (news, offers) = (locked.filter().has_news(), locked.filter().has_offers());
         let mut last = match done {
             Ok(()) if bytes == 0 || (locked.filter().is_peer_closed() && !was_closed) => {
                 Some(Ahead::End)
@@ -145,7 +152,7 @@ impl<B: CopyOf> Stream<B> {
             self.append(B::copy_of(ciphertext.bytes()));
             ciphertext.clear();
         }
-        ReadOutcome { bytes, more, answers, last }
+        ReadOutcome { bytes, more, answers, news, offers, last }
     }
 
     /// Reads ahead through the filter, and sends what is to be answered, as a job of any thread.
@@ -158,14 +165,17 @@ impl<B: CopyOf> Stream<B> {
     ) {
         let was_open = filtered.is_open();
         let began = report.bytes_in;
+        let mut news = false;
         let more = Passage::with(|passage| {
             // Records without data take no room: the bytes that are read are bounded as well.
-            while self.ahead.room() > 0
+            while self.has_room_ahead()
                 && report.bytes_in - began < config::JOB_BUDGET as u64
                 && !self.state().bits().is_read_closed()
             {
                 let passed = self.read_through(&claim, passage, Mutex::lock);
                 report.bytes_in += passed.bytes as u64;
+                news |= passed.news;
+                report.offers |= passed.offers;
                 if !passage.plaintext.is_empty() {
                     self.ahead.push_data(&claim, &passage.plaintext, self.state());
                     passage.plaintext.clear();
@@ -184,11 +194,51 @@ impl<B: CopyOf> Stream<B> {
         if let Some(claim) = self.state().claim_write() {
             self.flush_ahead(claim, job_context, report);
         }
-        if !was_open && filtered.is_open() {
+        if news || !was_open && filtered.is_open() {
             // Even if no data came with it, the protocol is to know.
             report.tell_owner |= self.state().note_news() == Schedule::Needed;
         }
         report.tell_owner |= claim.release(more) == Schedule::Needed;
+        // Whoever has made room meanwhile has found the claim taken.
+        report.again |= more && self.has_room_ahead();
+    }
+
+    /// Whether more may be read ahead.
+    pub(super) fn has_room_ahead(&self) -> bool {
+        self.ahead.room() > 0 && !self.filter.as_deref().is_some_and(Filtered::is_full)
+    }
+
+    /// Whether the filter takes no more for now. Any thread.
+    pub fn is_full(&self) -> bool {
+        self.filter.as_deref().is_some_and(Filtered::is_full)
+    }
+
+    /// Lets `make` have the filter of kind `F` make what is to be sent, and sends it as
+    /// [`write_through`](Self::write_through) does; anybody but the owner `queues`. Says what `make` says, what became of
+    /// it, and whether the filter takes again what comes.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of the filter, after which the connection is to be ended.
+    pub fn make_through<F: 'static, R>(
+        &self,
+        locked: &mut LockedFilter,
+        queues: bool,
+        ciphertext: &mut Ciphertext,
+        make: impl FnOnce(&mut F, &mut Ciphertext) -> io::Result<R>,
+    ) -> io::Result<(R, WriteOutcome, bool)> {
+        ciphertext.clear();
+        let result = locked.work(|filter| {
+            let filter = filter.as_any_mut().downcast_mut();
+            filter.map_or_else(
+                || Err(io::Error::other("the stream has another filter")),
+                |filter| make(filter, ciphertext),
+            )
+        });
+        let wrote = self.send_records(locked, queues, ciphertext);
+        ciphertext.forget();
+        let wrote = wrote?;
+        let takes_again = self.filter.as_deref().is_some_and(|filtered| filtered.note_full(locked));
+        result.map(|result| (result, wrote, takes_again))
     }
 
     /// Sends the beginning of `data` through the filter, as much as one piece takes: at once what the kernel takes,

@@ -6,17 +6,15 @@
 //! loom reports as a deadlock; two holders of a claim meet in an `UnsafeCell`, which loom reports too.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use loom::sync::Notify;
 
-use super::filtered::counting::{Counting, Peer};
 use super::source::NoReactor;
 use super::{
-    Abort, Ciphertext, Close, Datagrams, Drained, Ending, Input, JobContext, Passage, Port, Report,
-    Schedule, Source, State, Stream, Target,
+    Abort, Close, Datagrams, Drained, Ending, Input, JobContext, Port, Schedule, State, Stream,
+    Target,
 };
 use crate::config;
 use crate::id::IoToken;
@@ -423,51 +421,6 @@ fn loom_few_datagrams_are_left_and_their_owner_sees_it_or_hears_of_it() {
         }
         let mark = datagrams.queued() - 1;
         little_is_left(&Arc::new(datagrams), mark);
-    });
-}
-
-/// The owner writes through a filter while another thread reads through it and answers: records leave in the order in
-/// which they were made, whoever sends them.
-#[test]
-fn loom_records_leave_in_the_order_in_which_they_were_made() {
-    loom::model(|| {
-        let (near, far) = UnixStream::pair().unwrap();
-        let (mut peer, first) = Peer::client();
-        let stream: Arc<Stream<Vec<u8>>> = Arc::new(Stream::filtered(
-            near.as_raw_fd(),
-            Channel::Local,
-            Box::new(Counting::default()),
-            &Ciphertext::default(),
-        ));
-        let read = |stream: &Stream<Vec<u8>>| {
-            let _ = stream.ready(READABLE);
-            let claim = stream.state().claim_read().unwrap();
-            let passed = stream.read_through(&claim, &mut Passage::default(), Mutex::lock);
-            let _ = claim.release(passed.more);
-            if let Some(claim) = stream.state().claim_write() {
-                let job_context = JobContext { scratch: &mut [], registrar: &NoReactor };
-                stream.flush_ahead(claim, &job_context, &mut Report::default());
-            }
-        };
-        (&far).write_all(&first).unwrap();
-        read(&stream);
-        (&far).write_all(&peer.ping()).unwrap();
-        let helper = {
-            let stream = Arc::clone(&stream);
-            thread::spawn(move || read(&stream))
-        };
-        {
-            let mut filter = stream.filter().unwrap().lock();
-            let mut to = Ciphertext::default();
-            let _ = stream.write_through(&mut filter, b"data", false, &mut to).unwrap();
-        }
-        drop(stream.flush(&NoReactor));
-        helper.join().unwrap();
-        drop(stream.flush(&NoReactor));
-        let mut came = [0; 64];
-        let count = (&far).read(&mut came).unwrap();
-        let _ = peer.take(&came[..count]);
-        assert_eq!((&peer.received[..], peer.filter.pongs), (&b"data"[..], 1));
     });
 }
 

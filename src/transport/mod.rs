@@ -59,4 +59,6 @@ pub use write_queue::{Buffer, CopyOf};
 #[cfg(all(test, loom))]
 mod loom_reads;
 #[cfg(all(test, loom))]
+mod loom_records;
+#[cfg(all(test, loom))]
 mod loom_tests;

@@ -66,6 +66,7 @@ impl Registrar for NoReactor {
 /// What a job did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Report {
     /// Whether there was anything to do.
     pub worked: bool,
@@ -73,6 +74,8 @@ pub struct Report {
     pub tell_owner: bool,
     /// Whether there is more to do at once.
     pub again: bool,
+    /// Whether something has come that any loop may begin.
+    pub offers: bool,
     /// Bytes read.
     pub bytes_in: u64,
     /// Bytes written.

@@ -447,7 +447,7 @@ impl<B: CopyOf> Source for Stream<B> {
             self.flush_ahead(claim, job_context, &mut report);
         }
         if self.input == Input::Data
-            && self.ahead.room() > 0
+            && self.has_room_ahead()
             && let Some(claim) = self.state().claim_read()
         {
             report.worked = true;

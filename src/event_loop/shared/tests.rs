@@ -66,7 +66,7 @@ fn with_listener() -> (Arc<Shared>, Arc<Listener>, Ready) {
 fn turns(owner: &Shared) -> Vec<IoToken> {
     let token = |completion| match completion {
         Completion::Turn(token) => token,
-        Completion::Accepted(..) => unreachable!("nothing was accepted"),
+        Completion::Accepted(..) | Completion::Offered(..) => unreachable!("nothing else came"),
     };
     owner.drain_completions().map(token).collect()
 }

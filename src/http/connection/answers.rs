@@ -103,6 +103,12 @@ impl Connection {
         self.replies.is_first(id)
     }
 
+    /// Bytes of its response that wait for those before it.
+    #[must_use]
+    pub fn held(&self, id: RequestId) -> usize {
+        self.replies.held(id)
+    }
+
     /// Whether this request is not answered to the end, and its connection is there.
     #[must_use]
     pub fn is_open(&self, id: RequestId) -> bool {

@@ -4,6 +4,7 @@
 
 mod cuts;
 mod ends;
+mod filter;
 mod frames;
 mod handshakes;
 mod limits;

@@ -8,6 +8,7 @@ use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::callback::Callback;
 use super::core::LoopCore;
@@ -76,12 +77,42 @@ pub(crate) unsafe fn create(
     // SAFETY: an argument is alive during the call.
     let coroutine = unsafe { Bound::from_borrowed_ptr(py, coroutine) };
     let positional = alloc::tuple(py, [coroutine])?;
-    let class = state.classes.task.get();
     if !is_owner {
         // SAFETY: the class lives as long as the process.
-        let class = unsafe { Bound::from_borrowed_ptr(py, class) };
+        let class = unsafe { Bound::from_borrowed_ptr(py, state.classes.task.get()) };
         return Ok(Some(class.call(positional, Some(&keywords))?.into_ptr()));
     }
+    Ok(begin(loop_, &positional, &keywords)?.map(Ref::into_ptr))
+}
+
+/// Makes a task that starts at once, of the coroutine alone in `positional`; `keywords`: `loop`, and `eager_start`,
+/// which is true. `None`: the loop's program makes its tasks itself, or they are none that are known. On the loop's
+/// thread.
+///
+/// # Errors
+/// As [`create`].
+#[cfg(feature = "http")]
+pub(crate) fn start_now<'py>(
+    loop_: &Bound<'py, LoopCore>,
+    positional: &Bound<'py, PyTuple>,
+    keywords: &Bound<'py, PyDict>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let flags = &loop_.get().flags;
+    let has_own_factory = flags.has_task_factory() && !flags.starts_eagerly();
+    if has_own_factory || !state().knows_task_class() {
+        return Ok(None);
+    }
+    let begun = begin(loop_, positional, keywords)?;
+    Ok(begun.map(|task| task.as_py().bind(loop_.py()).clone()))
+}
+
+fn begin(
+    loop_: &Bound<'_, LoopCore>,
+    positional: &Bound<'_, PyTuple>,
+    keywords: &Bound<'_, PyDict>,
+) -> PyResult<Option<Ref>> {
+    let (py, core, state) = (loop_.py(), loop_.get(), state());
+    let class = state.classes.task.get();
     let kind = class.cast::<ffi::PyTypeObject>();
     // SAFETY: a live type.
     let (Some(new), Some(init)) = (unsafe { ((*kind).tp_new, (*kind).tp_init) }) else {
@@ -110,7 +141,7 @@ pub(crate) unsafe fn create(
     if step.leave() == LeaveOutcome::PutAside {
         registry::put_aside(core, Callback::from_handle(task.clone_ref(py)));
     }
-    result.map(|()| Some(task.into_ptr()))
+    result.map(|()| Some(task))
 }
 
 /// Registers the task in whose first step another is about to start: the registry learns of a task

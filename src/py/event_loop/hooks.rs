@@ -6,12 +6,15 @@ use pyo3::prelude::*;
 
 use super::core::LoopCore;
 use crate::pool::Unstarted;
+use crate::py::cpython::object::Ref;
 
 /// Functions of the rooms above.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     /// Runs the entry of a native object.
     pub(crate) run_native: fn(&Bound<'_, LoopCore>, &Bound<'_, PyAny>) -> PyResult<()>,
+    /// What any loop runs to begin what has come for a transport. Runs no Python.
+    pub(crate) begins: fn(&Bound<'_, PyAny>) -> Option<Ref>,
     /// Whether the entry of a native object was cancelled. Runs no Python.
     pub(crate) is_cancelled: fn(&Bound<'_, PyAny>) -> bool,
     /// Whether the descriptor of a socket operation is still its own; `None`: the object is none.

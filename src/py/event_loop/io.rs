@@ -7,9 +7,10 @@ use pyo3::prelude::*;
 
 use super::callback::Callback;
 use super::core::{LoopCore, OwnerClaim};
+use super::hooks::hooks;
 use super::kept;
 use super::scheduling::apply_posts;
-use crate::event_loop::Completion;
+use crate::event_loop::{Completion, Shared};
 use crate::id::IoToken;
 use crate::py::cpython::attach::lock_attached;
 use crate::reactor::{Direction, IoTable, Ready};
@@ -106,8 +107,15 @@ pub(crate) fn collect_completions(
         return;
     }
     for completion in shared.drain_completions() {
+        if let Completion::Offered(owner, token) = &completion {
+            if let Some(callback) = offered(py, owner, *token) {
+                ready(callback);
+            }
+            continue;
+        }
         let sources = lock_attached(py, &shared.sources);
         match completion {
+            Completion::Offered(..) => {}
             Completion::Turn(token) => {
                 if let Some(callback) = sources.get(token).and_then(|entry| entry_of(py, entry)) {
                     ready(callback);
@@ -131,6 +139,18 @@ pub(crate) fn collect_completions(
             }
         }
     }
+}
+
+/// What begins on this loop what has come for a transport of another one.
+#[cold]
+fn offered(py: Python<'_>, owner: &Shared, token: IoToken) -> Option<Callback> {
+    let transport = {
+        let sources = lock_attached(py, &owner.sources);
+        // SAFETY: the table holds the reference, and we the table.
+        sources.get(token).and_then(|entry| unsafe { kept::object(py, entry.cookie) })
+    };
+    let begins = (hooks().begins)(transport?.as_py().bind(py));
+    begins.map(Callback::from_native)
 }
 
 /// Does what other threads asked for, in their order.

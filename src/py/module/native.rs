@@ -6,8 +6,11 @@ use pyo3::prelude::*;
 
 use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
+use crate::py::cpython::object::Ref;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::report::report_native;
+#[cfg(feature = "http")]
+use crate::py::http::connection::HttpConnection;
 use crate::py::pool::pool_task_class;
 use crate::py::pool::pool_task_run;
 use crate::py::socket_ops::sock::{self, SocketOperation};
@@ -58,6 +61,10 @@ fn dispatch(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult<
     if let Some(listener) = exact::<ListenerCore>(object) {
         return listener::run(loop_, listener);
     }
+    #[cfg(feature = "http")]
+    if let Some(connection) = exact::<HttpConnection>(object) {
+        return HttpConnection::begin_elsewhere(loop_, connection);
+    }
     // SAFETY: what is no other native object is a transport.
     let core = unsafe { layout::core_of(object.as_ptr())? };
     // SAFETY: the slot keeps it alive, as the transport is during the call.
@@ -84,6 +91,21 @@ fn run_timed(loop_: &Bound<'_, LoopCore>, object: &Bound<'_, PyAny>) -> PyResult
         (object, alloc::float(loop_.py(), took)?),
     );
     result.and(reported.map(drop))
+}
+
+/// What any loop runs to begin what has come for a transport: its protocol, if that is the HTTP server's.
+pub(crate) fn begins(transport: &Bound<'_, PyAny>) -> Option<Ref> {
+    #[cfg(feature = "http")]
+    {
+        let protocol = layout::protocol_of(transport)?;
+        let is_http = exact::<HttpConnection>(protocol.as_py().bind(transport.py())).is_some();
+        is_http.then_some(protocol)
+    }
+    #[cfg(not(feature = "http"))]
+    {
+        let _ = transport;
+        None
+    }
 }
 
 /// Whether the entry of a native object was cancelled. Runs no Python.

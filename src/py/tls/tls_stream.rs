@@ -48,7 +48,7 @@ impl TlsStreamInfo {
     fn ask<T>(&self, py: Python<'_>, f: impl FnOnce(&Session) -> T) -> PyResult<T> {
         let locked = self.core.get().filter(py);
         let said = locked.as_ref().and_then(|locked| {
-            let filter: &TlsFilter = locked.filter().as_any().downcast_ref()?;
+            let filter: &TlsFilter = locked.filter().find()?;
             Some(f(filter.session()))
         });
         drop(locked);

@@ -1,16 +1,17 @@
-//! The turn of a stream transport whose bytes pass a filter: TLS.
+//! The turn of a stream transport whose bytes pass a filter: TLS, HTTP.
 //!
-//! As that of any stream, with two differences. The protocol is introduced when the filter has opened the connection, in
+//! As that of any stream, with some differences. The HTTP server is told when requests have come, and asks the filter for
+//! them. The protocol is introduced when the filter has opened the connection, in
 //! whichever thread that was; and what was read is delivered as what another thread has read ahead.
 
 use std::collections::VecDeque;
 
 use pyo3::prelude::*;
 
-use super::layout::{fatal_error, in_its_context};
+use super::layout::{call_protocol, fatal_error, in_its_context};
 use super::stream::StreamCore;
 use super::stream_turn::Turn;
-use super::transport_core::{NativeTransport, take_turn};
+use super::transport_core::{NativeTransport, schedule, take_turn};
 use crate::config;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::error::both;
@@ -31,17 +32,47 @@ pub(crate) fn run(
 ) -> PyResult<()> {
     take_turn(loop_, transport, core, |begun| {
         let turn = Turn { loop_, transport, core };
+        let has_news = begun.bits.has_news();
         let read = if let Some(claim) = begun.claim {
-            read(&turn, claim)
+            read(&turn, claim, has_news)
         } else {
-            introduce(&turn).and_then(|()| deliver_ahead(&turn))
+            // Before anything that comes behind it.
+            let told = introduce(&turn).and_then(|()| tell_news(&turn, has_news));
+            told.and_then(|()| deliver_ahead(&turn))
         };
-        both(loop_.py(), read, turn.write(begun.bits.has_news()))
+        let done = both(loop_.py(), read, turn.write(has_news));
+        regulate(&turn);
+        done
     })
 }
 
+/// Has the HTTP server look at what has come.
+#[inline]
+fn tell_news(turn: &Turn<'_, '_>, has_news: bool) -> PyResult<()> {
+    if !has_news || !turn.core.protocol.is_http() || !turn.core.stream.is_introduced() {
+        return Ok(());
+    }
+    call_protocol(turn.transport, intern!(turn.transport.py(), "_news"), []).map(drop)
+}
+
+/// Reads no more while the filter is full; on, when it is not. Whoever empties it after this look has noted news, so
+/// that another turn follows.
+fn regulate(turn: &Turn<'_, '_>) {
+    let (stream, core) = (&turn.core.stream, turn.core);
+    if !core.protocol.is_http() || core.link().ending().is_closing() {
+        return;
+    }
+    let is_paused = stream.state().bits().is_paused();
+    if stream.is_full() && !is_paused {
+        stream.state().pause();
+    }
+    if !stream.is_full() && stream.state().bits().is_paused() {
+        schedule(turn.loop_, turn.transport.as_ptr(), core.link(), stream.state().resume());
+    }
+}
+
 /// Reads, and hands on what came, as often as a turn may.
-fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>) -> PyResult<()> {
+fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>, mut has_news: bool) -> PyResult<()> {
     let (stream, metrics) = (&turn.core.stream, turn.loop_.get().event_loop.metrics());
     for _ in 0..config::READS_PER_TURN {
         let (passed, plaintext) = read_once(turn, &claim);
@@ -50,7 +81,10 @@ fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>) -> PyResult<()> {
         let is_failure = matches!(passed.last, Some(Ahead::Failed(_)));
         // It says to the peer why the connection ends.
         let said = if is_failure && passed.answers { turn.write(false) } else { Ok(()) };
-        let delivered = match both(turn.transport.py(), said, introduce(turn)) {
+        has_news |= passed.news;
+        let known = introduce(turn).and_then(|()| tell_news(turn, has_news));
+        has_news = false;
+        let delivered = match both(turn.transport.py(), said, known) {
             Ok(()) => deliver(turn, &plaintext, passed.last),
             Err(error) => {
                 // The program may go on: nothing is lost.
@@ -60,6 +94,9 @@ fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>) -> PyResult<()> {
         };
         Passage::give_back(plaintext);
         delivered?;
+        if stream.is_full() {
+            return Ok(());
+        }
         let goes_on = passed.more.then(|| stream.state().claim_read_in_turn()).flatten();
         let Some(again) = goes_on else { return Ok(()) };
         claim = again;

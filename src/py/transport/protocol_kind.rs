@@ -11,6 +11,8 @@ const PLAIN: u8 = 0;
 const BUFFERED: u8 = 1;
 /// It is exactly asyncio's `StreamReaderProtocol`, whose reader may be fed natively.
 const STREAMS: u8 = 2;
+/// It is the HTTP server's, which asks the transport's filter for what has come.
+const HTTP: u8 = 3;
 
 /// The kind of the present protocol, which its loop's thread may replace at any time.
 #[derive(Debug)]
@@ -31,6 +33,17 @@ impl ProtocolKind {
             PLAIN
         };
         self.0.store(kind, Release);
+    }
+
+    /// Says that the protocol is the HTTP server's.
+    pub(crate) fn set_http(&self) {
+        self.0.store(HTTP, Release);
+    }
+
+    /// Whether it is the HTTP server's.
+    #[inline(always)]
+    pub(crate) fn is_http(&self) -> bool {
+        self.0.load(Acquire) == HTTP
     }
 
     /// Whether it has a buffer of its own.

@@ -271,6 +271,11 @@ impl StreamCore {
         self.protocol.set(buffered, streams);
     }
 
+    /// Says that the protocol is the HTTP server's, and the transport one of its kind.
+    fn set_http(&self) {
+        self.protocol.set_http();
+    }
+
     /// Says whether somebody waits for the queue to be empty, so that nobody may write.
     fn set_empty_waiter(&self, waits: bool) {
         self.link().ending().set_empty_waiter(waits);

@@ -190,7 +190,7 @@ fn queue(
 
 /// Goes on when something was queued: sends what the kernel takes.
 #[cold]
-pub(super) fn send_queued(
+pub(crate) fn send_queued(
     py: Python<'_>,
     slf: *mut ffi::PyObject,
     core: &StreamCore,

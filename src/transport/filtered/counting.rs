@@ -108,7 +108,7 @@ impl Filter for Counting {
         Ok(())
     }
 
-    fn receive_end(&mut self) -> io::Result<()> {
+    fn receive_end(&mut self, _: &mut Ciphertext) -> io::Result<()> {
         if self.peer_closed { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
@@ -141,6 +141,10 @@ impl Filter for Counting {
     }
 
     fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
         self
     }
 }

@@ -1,0 +1,382 @@
+//! One request, as an application has it: `receive` and `send`, awaited on any loop.
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::connection::HttpConnection;
+use super::exchange::Exchange;
+use super::message::{self, OwnFields, Start};
+use super::operation::{Awaited, HttpOperation, Look};
+use super::transmit::look_at;
+use super::waiters::Waiter;
+use super::websocket::Socket;
+use crate::http::{BodyPart, Payload, Refusal};
+use crate::py::cpython::alloc;
+use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::error::ends_the_program;
+use crate::py::cpython::names::{intern, is_named};
+use crate::py::cpython::object::Ref;
+use crate::py::cpython::payload::bytes_of;
+use crate::sync::Mutex;
+
+/// The connection that an application is called for: one request, or a WebSocket.
+#[pyclass(frozen, module = "loop_pool._core", name = "HTTPRequest")]
+pub(crate) struct HttpRequest {
+    pub(super) exchange: Exchange,
+    /// Of a WebSocket.
+    pub(super) socket: Option<Box<Socket>>,
+    has_body: bool,
+    state: Mutex<Progress>,
+}
+
+/// How far it is.
+#[derive(Debug)]
+struct Progress {
+    phase: Phase,
+    /// `http.response.start`, which waits for the first part of the body.
+    start: Option<Start>,
+    has_trailers: bool,
+    /// Those that have been sent, which wait for the last ones.
+    trailers: Vec<OwnFields>,
+    /// Whether all of the body was handed out.
+    is_body_taken: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of a response.
+    Open,
+    /// Its head is known, and not sent.
+    Started,
+    Body,
+    Trailers,
+}
+
+/// That a message of the client's has come.
+struct Message(Py<HttpRequest>);
+
+impl Awaited for Message {
+    fn look(&self, py: Python<'_>, waiter: Option<Waiter>) -> PyResult<Look> {
+        let this = self.0.get();
+        // First, so that whoever makes a message meanwhile wakes it.
+        if let Some(waiter) = waiter {
+            this.exchange.waiting.push(py, waiter);
+            this.exchange.connection.get().note_reader();
+        }
+        let message = match &this.socket {
+            Some(socket) => socket.next_message(py, &this.exchange)?,
+            None => this.next_message(py)?,
+        };
+        Ok(message.map_or(Look::Wait, |message| Look::Ready(Some(message))))
+    }
+
+    fn forget(&self, py: Python<'_>, future: &Ref) {
+        self.0.get().exchange.waiting.forget(py, future);
+    }
+
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+}
+
+impl HttpRequest {
+    pub(super) fn new(exchange: Exchange, socket: Option<Box<Socket>>, has_body: bool) -> Self {
+        let progress = Progress {
+            phase: Phase::Open,
+            start: None,
+            has_trailers: false,
+            trailers: Vec::new(),
+            is_body_taken: false,
+        };
+        Self { exchange, socket, has_body, state: Mutex::new(progress) }
+    }
+
+    // -- the client's messages -----------------------------------------------------------------------
+
+    fn next_message(&self, py: Python<'_>) -> PyResult<Option<Ref>> {
+        let exchange = &self.exchange;
+        let connection = exchange.connection.get();
+        if exchange.is_complete() || exchange.waiting.is_lost(py) {
+            return message::disconnect(py).map(Some);
+        }
+        let is_taken = {
+            let mut progress = lock_attached(py, &self.state);
+            let is_taken = progress.is_body_taken;
+            progress.is_body_taken |= !self.has_body;
+            is_taken
+        };
+        if !is_taken && !self.has_body {
+            return message::body(py, &BodyPart::Data(Vec::new(), false, None));
+        }
+        let is_ended = connection.is_ended();
+        let part = if is_taken {
+            BodyPart::Nothing
+        } else {
+            let part =
+                look_at(py, connection, &exchange.core, |filter| filter.take_body(exchange.id()));
+            part.unwrap_or(BodyPart::Cut)
+        };
+        match part {
+            BodyPart::Data(_, more, _) => {
+                lock_attached(py, &self.state).is_body_taken |= !more;
+                return message::body(py, &part);
+            }
+            // Nothing but the end can come, or somebody else has just taken the last part.
+            BodyPart::Nothing | BodyPart::Cut
+                if is_taken && !is_ended
+                    || lock_attached(py, &self.state).is_body_taken && !is_ended =>
+            {
+                return Ok(None);
+            }
+            BodyPart::Nothing if !is_taken => return Ok(None),
+            BodyPart::Nothing | BodyPart::Cut => {}
+        }
+        // It knows, and whatever it still sends is for nobody.
+        exchange.waiting.note_lost(py);
+        message::disconnect(py).map(Some)
+    }
+
+    // -- the application's messages ------------------------------------------------------------------
+
+    fn send_http(slf: &Bound<'_, Self>, given: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+        let (this, py) = (slf.get(), slf.py());
+        let kind = message::kind(given)?;
+        if this.exchange.waiting.is_lost(py) {
+            return HttpOperation::done(py);
+        }
+        if this.exchange.is_complete() {
+            let said =
+                format!("Unexpected ASGI message '{kind}' sent, after response already completed.");
+            return Err(alloc::runtime_error(py, said));
+        }
+        let phase = lock_attached(py, &this.state).phase;
+        let is = |name: &Bound<'_, PyString>| {
+            // SAFETY: two strings.
+            unsafe { is_named(kind.as_ptr(), name.as_ptr()) }
+        };
+        let expected = match phase {
+            Phase::Open if is(intern!(py, "http.response.start")) => {
+                let start = Start::of(given)?;
+                let status = start.status;
+                {
+                    let mut progress = lock_attached(py, &this.state);
+                    progress.has_trailers = start.has_trailers;
+                    progress.start = Some(start);
+                    progress.phase = Phase::Started;
+                }
+                this.exchange.log_access(py, status)?;
+                return HttpOperation::done(py);
+            }
+            Phase::Started | Phase::Body if is(intern!(py, "http.response.body")) => {
+                return this.send_body(py, phase, given);
+            }
+            Phase::Trailers if is(intern!(py, "http.response.trailers")) => {
+                let fields = message::fields(given)?;
+                let more = message::flag(given, intern!(py, "more_trailers"))?;
+                let mut progress = lock_attached(py, &this.state);
+                progress.trailers.push(fields);
+                if more {
+                    drop(progress);
+                    return HttpOperation::done(py);
+                }
+                let all = std::mem::take(&mut progress.trailers);
+                drop(progress);
+                let sent = this.exchange.respond(py, |connection, id, out| {
+                    connection.trailers(id, all.iter().flat_map(OwnFields::iter), out)
+                })?;
+                return this.exchange.sent(py, sent, true);
+            }
+            Phase::Open => "http.response.start",
+            Phase::Started | Phase::Body => "http.response.body",
+            Phase::Trailers => "http.response.trailers",
+        };
+        let said = format!("Expected ASGI message '{expected}', but got '{kind}'.");
+        Err(alloc::runtime_error(py, said))
+    }
+
+    fn send_body(
+        &self,
+        py: Python<'_>,
+        phase: Phase,
+        given: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<HttpOperation>> {
+        let body = message::payload(given, intern!(py, "body"))?;
+        let more = message::flag(given, intern!(py, "more_body"))?;
+        // SAFETY: a bytes object, which is alive during the call.
+        let bytes = unsafe { bytes_of(body.as_ptr()) };
+        let (start, has_trailers) = {
+            let mut progress = lock_attached(py, &self.state);
+            (progress.start.take(), progress.has_trailers)
+        };
+        let is_last = !more && !has_trailers;
+        let own = self.exchange.server.get().own_fields();
+        let sent = match (phase, start) {
+            (Phase::Started, Some(start)) => {
+                let fields = own.chain(start.fields.iter());
+                self.exchange.respond(py, |connection, id, out| {
+                    if is_last {
+                        let whole = Payload::Whole(bytes);
+                        return connection.respond(id, start.status, fields, whole, out);
+                    }
+                    connection.respond(id, start.status, fields, Payload::Stream, out)?;
+                    if bytes.is_empty() { Ok(()) } else { connection.body(id, bytes, false, out) }
+                })?
+            }
+            _ => self
+                .exchange
+                .respond(py, |connection, id, out| connection.body(id, bytes, is_last, out))?,
+        };
+        if matches!(sent, Some(Ok(()))) && !is_last {
+            let next = if more { Phase::Body } else { Phase::Trailers };
+            lock_attached(py, &self.state).phase = next;
+        }
+        self.exchange.sent(py, sent, is_last)
+    }
+
+    // -- the end of the application ------------------------------------------------------------------
+
+    /// Ends what the application has left.
+    ///
+    /// # Errors
+    /// What ends the program.
+    fn ended(
+        &self,
+        py: Python<'_>,
+        result: Result<Bound<'_, PyAny>, Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let exchange = &self.exchange;
+        let (connection, server) = (exchange.connection.get(), exchange.server.get());
+        let phase = lock_attached(py, &self.state).phase;
+        let (is_complete, is_lost) = (exchange.is_complete(), exchange.waiting.is_lost(py));
+        let is_error = result.is_err();
+        match result {
+            Err(error) => {
+                server.log_error(py, "Exception in ASGI application\n", Some(&error))?;
+            }
+            Ok(value) if !value.is_none() => {
+                let said = format!("ASGI callable should return None, but returned '{value}'.");
+                server.log_error(py, &said, None)?;
+                if is_complete {
+                    return connection.close(py);
+                }
+            }
+            Ok(_) => {}
+        }
+        if is_complete {
+            return Ok(());
+        }
+        if is_lost {
+            // Nobody waits for the rest.
+            exchange.complete(py);
+            return connection.close(py);
+        }
+        if !is_error {
+            let what = match phase {
+                Phase::Open | Phase::Started => "starting",
+                _ => "completing",
+            };
+            let said = format!("ASGI callable returned without {what} response.");
+            server.log_error(py, &said, None)?;
+        }
+        if phase == Phase::Open {
+            exchange.log_access(py, Refusal::ProgramFailed.status())?;
+        }
+        // Of one that is gone nobody has to be told.
+        let _ =
+            exchange.respond(py, |http, id, out| http.refuse(id, Refusal::ProgramFailed, out))?;
+        exchange.complete(py);
+        Ok(())
+    }
+
+    /// Ends what a task has left that is over.
+    ///
+    /// # Errors
+    /// What ends the program.
+    pub(super) fn end(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let result = match task.call_method0(intern!(py, "result")) {
+            Ok(value) => Ok(value),
+            Err(error) if ends_the_program(py, &error) => return Err(error),
+            Err(error) => Err(error.into_value(py).into_bound(py).into_any()),
+        };
+        Self::end_with(slf, result)
+    }
+
+    /// Ends what an application has left that has returned, or raised.
+    ///
+    /// # Errors
+    /// What ends the program.
+    pub(super) fn end_with(
+        slf: &Bound<'_, Self>,
+        result: Result<Bound<'_, PyAny>, Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let ended = match &this.socket {
+            Some(socket) => socket.ended(slf.as_any(), &this.exchange, &result),
+            None => this.ended(py, result),
+        };
+        drop(this.exchange.waiting.take_scope(py));
+        ended?;
+        HttpConnection::rest(this.exchange.connection.bind(py))
+    }
+}
+
+#[pymethods]
+impl HttpRequest {
+    /// The next message of the client, to be awaited. Any loop.
+    fn receive(slf: Bound<'_, Self>) -> PyResult<Py<HttpOperation>> {
+        let py = slf.py();
+        Py::new(py, HttpOperation::new(Message(slf.unbind())))
+    }
+
+    /// Sends a message to the client; to be awaited. Any loop.
+    fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+        let this = slf.get();
+        match &this.socket {
+            Some(socket) => socket.send(slf.as_any(), &this.exchange, message),
+            None => Self::send_http(slf, message),
+        }
+    }
+
+    /// For another loop that sets a timer.
+    fn _later(slf: &Bound<'_, Self>, seconds: f64, method: &Bound<'_, PyString>) -> PyResult<()> {
+        slf.get().exchange.set_timer(slf.as_any(), seconds, method)
+    }
+
+    /// For the timer of a WebSocket.
+    fn _ping(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let socket = this.socket.as_ref();
+        socket.map_or(Ok(()), |socket| socket.ping(slf.as_any(), &this.exchange))
+    }
+
+    /// For the timer of a ping.
+    fn _pong_due(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let socket = this.socket.as_ref();
+        socket.map_or(Ok(()), |socket| socket.expect_pong(slf.as_any(), &this.exchange))
+    }
+
+    /// For the timer of a WebSocket whose client has not answered a close.
+    fn _give_up(&self, py: Python<'_>) -> PyResult<()> {
+        self.exchange.connection.get().close(py)
+    }
+
+    /// Ends a WebSocket, as the server does.
+    fn _shut_down(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let socket = this.socket.as_ref();
+        socket.map_or(Ok(()), |socket| socket.shut_down(slf.as_any(), &this.exchange))
+    }
+
+    /// For the end of its task.
+    fn _ended(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.get().exchange.server.get().remove_task(task)?;
+        Self::end(slf, task)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.exchange.visit(&visit)
+    }
+}
