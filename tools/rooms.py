@@ -47,6 +47,7 @@ PYTHON = [
 NATIVE = [
     Room("module", "the methods of LoopCore"),
     Room("pool", "spawn, PoolTask"),
+    Room("http", "ASGI on the layer http"),
     Room("tls", "sslproto's hot half, rustls"),
     Room("streams", "readers and writers"),
     Room("transport", "native transports"),

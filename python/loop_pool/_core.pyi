@@ -8,7 +8,7 @@ import contextvars
 import socket
 import ssl
 from asyncio import events
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from types import CodeType
 from typing import Any, Never, NoReturn, Self, final, overload
 
@@ -21,6 +21,10 @@ from ._pool.spawn import PoolTask
 
 __all__ = [
     "DatagramCore",
+    "HTTPConnection",
+    "HTTPOperation",
+    "HTTPRequest",
+    "HTTPServer",
     "Handle",
     "ListenerCore",
     "LoopCore",
@@ -46,6 +50,7 @@ __all__ = [
     "_current_task",
     "_end_run_at",
     "_enter",
+    "_http_stream",
     "_install_datagram_methods",
     "_install_filtered_methods",
     "_install_hot_methods",
@@ -527,6 +532,9 @@ class StreamCore:
 
     def set_kind(self, buffered: bool, streams: bool) -> None:
         """Say what the protocol is: a `BufferedProtocol`, or exactly a `StreamReaderProtocol`."""
+
+    def set_http(self) -> None:
+        """Say that the protocol is an `HTTPConnection`. Of a half that `_http_stream` made."""
 
     def set_empty_waiter(self, waits: bool) -> None:
         """Say whether somebody waits for the queue to be empty, so that nobody may write."""
@@ -1621,4 +1629,198 @@ def _install_writer_methods(writer: type, protocol: type, transport: type, /) ->
 
     Raises:
         ImportError: a slot is missing.
+    """
+
+@final
+class HTTPReadiness:
+    """A path that is answered without Python: whether a server takes requests. Any thread.
+
+    It is answered also while every loop is stuck: 200 and `ready`, or 503 and `not ready`.
+
+    Args:
+        path: as it stands in requests. The server is not ready yet.
+    """
+
+    def __new__(cls, path: bytes) -> Self: ...
+    def set(self, is_ready: bool) -> None:
+        """Say whether the server takes requests."""
+
+@final
+class HTTPServer:
+    """An ASGI application served on one loop. Use `loop_pool.serve`.
+
+    Made and used on its loop's thread.
+
+    Args:
+        loop_: the loop.
+        app: the application.
+        proxied_app: called instead for a request that has fields `x-forwarded-*`.
+        state: of the lifespan; each request gets a copy.
+        root_path: as in ASGI; it is put before each path.
+        http: options by name; what is missing or `None` is as usual. `error_log`, called with a
+            message and an exception or `None`, and `as_coroutine`, which makes a coroutine of an
+            awaitable, are required. Bounds: `max_head`, `max_fields`, `max_message`, `max_queue`.
+            Seconds: `keep_alive`, if it is missing for ever; 0 for ever: `request_timeout`,
+            `ping_interval`, `ping_timeout`.
+            Responses: `headers`, `server`, `date`. WebSockets: `websocket`, `deflate`. Others:
+            `access_log`, called with the scope and the status of each response; `peers`, the
+            servers of the same application by loop, which answer requests of a stuck one;
+            `readiness`, an `HTTPReadiness`.
+
+    Raises:
+        TypeError: an option is missing that is required, or has another type.
+        OverflowError: a bound is negative or too large.
+    """
+
+    def __new__(
+        cls,
+        loop_: LoopCore,
+        app: Callable[[Any, Any, Any], Awaitable[None]],
+        proxied_app: Callable[[Any, Any, Any], Awaitable[None]],
+        state: dict[str, Any],
+        *,
+        root_path: str,
+        http: dict[str, Any],
+    ) -> Self: ...
+    @property
+    def requests(self) -> int:
+        """How many requests were answered. Any thread."""
+
+    @property
+    def connections(self) -> list[HTTPConnection]:
+        """The open connections."""
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The tasks of requests that run on this loop and have not ended; the set itself."""
+
+    def leave(self) -> None:
+        """Close each connection with its next response, from now on."""
+
+@final
+class HTTPConnection:
+    """The protocol of one connection of an `HTTPServer`. Its methods belong to the loop's thread.
+
+    The transport's native half has to be one that `_http_stream` made.
+
+    Args:
+        server: what it belongs to.
+    """
+
+    def __new__(cls, server: HTTPServer) -> Self: ...
+    @property
+    def transport(self) -> Any:
+        """The transport; `None` before `connection_made` and after `connection_lost`."""
+
+    @property
+    def client(self) -> tuple[Any, Any] | None:
+        """The client's address, `(host, port)`, if it has one."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, and no WebSocket. Any thread."""
+
+    @property
+    def had_request(self) -> bool:
+        """Whether a request has come. Any thread."""
+
+    def shutdown(self) -> None:
+        """Close it now if it is idle, otherwise once its requests are answered.
+
+        A WebSocket is closed with code 1012.
+        """
+
+    def unfinished(self) -> list[str]:
+        """Return what is under way: `"GET /path"`, or `"WebSocket /path"`."""
+
+    def connection_made(self, transport: Any) -> None:
+        """As `asyncio.Protocol`."""
+
+    def connection_lost(self, exc: BaseException | None, /) -> None:
+        """As `asyncio.Protocol`; whoever awaits `receive` or `send` goes on."""
+
+    def eof_received(self) -> bool:
+        """As `asyncio.Protocol`: the transport stays open for responses that are under way."""
+
+    def pause_writing(self) -> None:
+        """As `asyncio.Protocol`."""
+
+    def resume_writing(self) -> None:
+        """As `asyncio.Protocol`."""
+
+    def data_received(self, _data: object) -> Never:
+        """Raise `RuntimeError`: the transport's filter takes what comes."""
+
+    def _news(self) -> None:
+        """Begin the requests that the transport's filter has parsed. Called by the transport."""
+
+    def _timed_out(self) -> None:
+        """Close it if it was idle for too long. Called by a timer."""
+
+    def _request_timed_out(self) -> None:
+        """Answer with 408 if a request did not come in time. Called by a timer."""
+
+    def _give_up(self) -> None:
+        """Close it although the client may go on sending. Called by a timer."""
+
+@final
+class HTTPRequest:
+    """What an application is called for: one request, or a WebSocket. Made by `HTTPConnection`."""
+
+    def receive(self) -> HTTPOperation:
+        """Return what to await for the client's next message, as ASGI's `receive`. Any loop."""
+
+    def send(self, message: Any) -> HTTPOperation:
+        """Send a message to the client, as ASGI's `send`. Any loop.
+
+        It is sent by this call; awaiting the result waits while too much is queued.
+
+        Raises:
+            RuntimeError: a message of this type is not expected now, or the response is not valid.
+            TypeError: the message has a value of another type.
+            ValueError: `http.response.start` has no status.
+            ConnectionResetError: the client of the WebSocket has disconnected.
+        """
+
+    def _ping(self) -> None:
+        """Ping the client of a WebSocket, or close it if the last ping was not answered."""
+
+    def _give_up(self) -> None:
+        """Close the connection of a WebSocket whose client did not answer a close."""
+
+    def _ended(self, task: Any) -> None:
+        """Answer what the application did not. Called when its task has ended."""
+
+@final
+class HTTPOperation:
+    """What `receive` and `send` of an `HTTPRequest` return: a coroutine, to be awaited once."""
+
+    def __await__(self) -> Self:
+        """Return itself: it is its own iterator."""
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+
+    def __next__(self) -> Any:
+        """Go on: stop with the message or `None`, or yield a future of the running loop.
+
+        Raises:
+            StopIteration: with the result.
+            RuntimeError: it has to wait, and no loop runs here.
+        """
+
+    def send(self, _value: object) -> Any:
+        """As a coroutine's; the value is ignored."""
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Never:
+        """End the wait by an exception, as a coroutine's."""
+
+    def close(self) -> None:
+        """End the wait, as a coroutine's."""
+
+def _http_stream(core: StreamCore, connection: HTTPConnection, holder: object = None) -> StreamCore:
+    """Make the native half of a transport with HTTP, in place of one that was not registered.
+
+    Its bytes pass the TLS that `core` has, if it has any. `holder` is the object that closes the
+    descriptor, if `core` does not.
     """

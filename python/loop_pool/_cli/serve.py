@@ -6,9 +6,10 @@ environment variable (``UVICORN_PORT``).
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
-from .._serve.plan import OTHERWISE, OptionError
+from .._serve.plan import NATIVE, OTHERWISE, OptionError
 from .._serve.report import fail, report
 from .._serve.serve import GRACEFUL, serve
 
@@ -65,7 +66,7 @@ def _command() -> click.Command:
     from uvicorn.main import main as uvicorns
 
     theirs = [
-        parameter
+        _with_native(parameter) if parameter.name == "http" else parameter
         for parameter in uvicorns.params
         if parameter.name not in {*OTHERWISE, "timeout_graceful_shutdown"}
         # They would print uvicorn's.
@@ -113,6 +114,28 @@ def _command() -> click.Command:
             help="Seconds in which a loop has to respond to the liveness check.",
         ),
         click.Option(
+            ["--metrics-path"],
+            metavar="PATH",
+            help="Path of the pool's metrics for Prometheus.",
+        ),
+        click.Option(
+            ["--h1-max-header-size"],
+            type=int,
+            metavar="BYTES",
+            help="Size that the head of a request may have; for --http native and h11.",
+        ),
+        click.Option(
+            ["--request-timeout"],
+            type=float,
+            help="Seconds that a client may take for the head of a request, and for each further "
+            "part of its body; for --http native. [default: any time]",
+        ),
+        click.Option(
+            ["--access-log-format"],
+            metavar="FORMAT",
+            help="Lines of the access log, in gunicorn's atoms: '%(h)s %(r)s %(s)s %(D)s'.",
+        ),
+        click.Option(
             ["--shutdown-delay"],
             type=seconds,
             default=0.0,
@@ -157,6 +180,14 @@ def _command() -> click.Command:
         help="Serve APP, an ASGI application, on every loop of one process: 'module:attribute'. "
         "Takes uvicorn's options, followed by those of the pool.",
     )
+
+
+def _with_native(option: click.Parameter) -> click.Parameter:
+    """Return the option ``--http`` with the value that is none of uvicorn's."""
+    option = copy.copy(option)
+    assert option.metavar is not None
+    option.metavar = f"[{NATIVE}|{option.metavar.strip('[]')}]"
+    return option
 
 
 def _refused(context: click.Context, option: click.Parameter, value: str | None) -> None:

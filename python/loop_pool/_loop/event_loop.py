@@ -59,6 +59,7 @@ from . import asyncio_private, cross_loop_checks, cross_loop_wakeups
 from .datagrams import DatagramTransport
 from .descriptors import evict
 from .executor_calls import CallsExecutor
+from .http_transport import HTTPTransport, speaks_http
 from .listeners import Listener
 from .loop_base import LoopBase
 from .pipes import ReadPipeTransport, WritePipeTransport
@@ -250,7 +251,8 @@ class EventLoop(
             return super()._make_socket_transport(  # type: ignore[misc, no-any-return]
                 sock, protocol, waiter, extra=extra, server=server, **options
             )
-        return StreamTransport(self, sock, protocol, waiter, extra, server, context)
+        kind = HTTPTransport if speaks_http(protocol) else StreamTransport
+        return kind(self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
+from .http_transport import HTTPTransport, speaks_http, with_http
 from .tls import SSLProtocol
 from .tls_context import SSLContext
 from .tls_transport import TLSParameters, TLSTransport
@@ -123,11 +124,13 @@ class Listener:
                 context.run(self._begin_tls, core)
                 return
             protocol = context.run(self._protocol_factory)
+            core = with_http(core, protocol)
             if secured is None or parameters is None:
-                StreamTransport._accepted(loop, core, protocol, self._server, context)
+                kind = HTTPTransport if speaks_http(protocol) else StreamTransport
+                kind._accepted(loop, core, protocol, self._server, context)
             else:
                 TLSTransport._accepted_securely(
-                    loop, secured, protocol, self._server, context, parameters
+                    loop, (core, secured[1]), protocol, self._server, context, parameters
                 )
         except SystemExit, KeyboardInterrupt:
             core.retire(loop)

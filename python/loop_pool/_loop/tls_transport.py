@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
+from .http_transport import with_http
 from .plain_sockets import is_plain
 from .thread_affinity import on_loop_thread
 from .tls_context import SSLContext
@@ -443,6 +444,7 @@ def make_native(  # noqa: PLR0917
     secured = parameters.secure(_core.StreamCore(sock.fileno(), True, True, holder=sock), sock)
     if secured is None:
         return None
+    secured = with_http(secured[0], protocol, sock), secured[1]
     return TLSTransport(loop, sock, protocol, secured, parameters, waiter, extra, server, context)
 
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .loop_base import LoopBase
 
 
+HTTPConnection: type[Any] | None = getattr(_core, "HTTPConnection", None)
+"""The protocols of the native HTTP server; ``None``: the native module was built without it."""
+
+
 class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
@@ -89,6 +93,9 @@ class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowCont
 
     def _set_protocol(self, protocol: Any) -> None:
         super()._set_protocol(protocol)
+        if HTTPConnection is not None and type(protocol) is HTTPConnection:
+            self._core.set_http()
+            return
         self._core.set_kind(
             isinstance(protocol, asyncio.BufferedProtocol)
             and not isinstance(protocol, SSLProtocol),

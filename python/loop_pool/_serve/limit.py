@@ -17,10 +17,8 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from .._pool.spawn import spawn
 
 if TYPE_CHECKING:
-    from uvicorn.server import ServerState
-
     from .._loop.event_loop import EventLoop
-    from .health import App
+    from .http_server import App, HTTPServer
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -42,13 +40,13 @@ class ConcurrencyLimit:
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._states: dict[EventLoop, ServerState] = {}
+        self._servers: dict[EventLoop, HTTPServer] = {}
         self._looks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
         """What loops have begun, each for all of its requests that wait for it."""
 
-    def count(self, loop: EventLoop, state: ServerState) -> None:
+    def count(self, loop: EventLoop, http: HTTPServer) -> None:
         """Count what one loop has, from now on."""
-        self._states[loop] = state
+        self._servers[loop] = http
 
     def around(self, app: App) -> App:
         """Return the application with the limit before it."""
@@ -82,7 +80,7 @@ class ConcurrencyLimit:
 
     async def _let_all_look(self) -> None:
         looking: list[Any] = []
-        for loop in self._states:
+        for loop in self._servers:
             # A loop that has ended has no connections.
             with contextlib.suppress(RuntimeError):
                 looking.append(spawn(_have_turns(), loop=loop))
@@ -94,8 +92,8 @@ class ConcurrencyLimit:
         limit = self._limit or 0
         # Loops that check at the same time see each other's requests, so none admits one too many.
         return (
-            sum(len(state.connections) for state in self._states.values()) >= limit
-            or sum(len(state.tasks) for state in self._states.values()) > limit
+            sum(len(http.connections) for http in self._servers.values()) >= limit
+            or sum(len(http.tasks) for http in self._servers.values()) > limit
         )
 
 

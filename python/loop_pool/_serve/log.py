@@ -21,13 +21,20 @@ class LoopName(logging.Filter):
         return True
 
 
-def log_config() -> dict[str, Any]:
-    """Return the configuration used if none is given; uvicorn changes what it gets."""
+def log_config(*, plain_access: bool = False) -> dict[str, Any]:
+    """Return the configuration used if none is given; uvicorn changes what it gets.
+
+    Args:
+        plain_access: lines of the access log are written as they are, without anything around.
+    """
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     config["filters"] = {"loop": {"()": f"{__name__}.{LoopName.__name__}"}}
     config["handlers"]["access"]["filters"] = ["loop"]
     access = config["formatters"]["access"]
     access["fmt"] = access["fmt"].replace("%(levelprefix)s ", "%(levelprefix)s %(loop)s ")
+    if plain_access:
+        # uvicorn's would take them for its own.
+        access |= {"()": "uvicorn.logging.DefaultFormatter", "fmt": "%(message)s"}
     # The pool's own messages use the same handler as uvicorn's.
     config["loggers"]["loop_pool"] = {
         "handlers": ["default"],

@@ -1,8 +1,8 @@
 """The part of ``loop_pool.serve`` on one loop: the application's lifespan and its connections.
 
 A :class:`LoopServer` is created, used and stopped on its loop. It shares nothing with the others
-except the application: it has its own copy of uvicorn's configuration, its own protocol state and
-its own lifespan.
+except the application: it has its own lifespan, and its own HTTP server (``http_server``), which
+makes the connections' protocols. What is here holds for every kind of them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import contextvars
 import copy
 import logging
 import time
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, final
-
-from uvicorn.server import ServerState
 
 from .._loop.cross_loop_checks import name_of
 from .._loop.event_loop import EventLoop
 from .._loop.tls import unsent
+from .affinity import usable_on_every_loop
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import uvicorn
+
+    from .http_server import HTTPServer
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -56,24 +56,21 @@ class LoopServer:
     """What one loop serves.
 
     Args:
-        config: loaded; it takes a copy.
+        config: loaded.
+        http: of this loop; not started.
         quiet: whether the lifespan keeps its usual messages to itself.
     """
 
-    def __init__(self, config: uvicorn.Config, *, quiet: bool) -> None:
-        self.config = copy.copy(config)
-        # It is the process's (`limit`), and not that of each loop's protocols.
-        self.config.limit_concurrency = None
+    def __init__(self, config: uvicorn.Config, http: HTTPServer, *, quiet: bool) -> None:
+        self.config = config
+        self.http = http
         self.loop = _running_loop()
         self.name = name_of(self.loop)
-        self.state = ServerState()
         self.error: BaseException | None = None
         """What the application raised in its lifespan."""
         observed = copy.copy(self.config)
-        observed.loaded_app = self._observed
+        observed.loaded_app = usable_on_every_loop(self._observed)
         self._lifespan: Any = config.lifespan_class(observed)
-        self._clock: asyncio.TimerHandle | None = None
-        self._leaving: list[tuple[bytes, bytes]] = []
         self._quiet = quiet
         self._stopped = False
         self._forced = False
@@ -82,7 +79,7 @@ class LoopServer:
     @property
     def requests(self) -> int:
         """How many requests were answered. From any thread."""
-        return self.state.total_requests
+        return self.http.requests
 
     async def start(self) -> bool:
         """Begin the application's lifespan; return whether it began."""
@@ -90,13 +87,12 @@ class LoopServer:
         await self._lifespan.startup()
         if self._lifespan.should_exit:
             return False
-        self._set_headers()
+        self.http.start(self._lifespan.state)
         return True
 
     def make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
-        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return make(config=self.config, server_state=self.state, app_state=self._lifespan.state)
+        return self.http.make_protocol()
 
     def take(self, conn: socket.socket, context: ssl.SSLContext | None) -> None:
         """Serve a connection that has been accepted already."""
@@ -129,14 +125,13 @@ class LoopServer:
         Returns:
             What had to be cancelled, in words.
         """
-        self._leaving = [(b"connection", b"close")]
-        self._set_headers()
-        # During its TLS handshake a connection belongs to the listener, not yet to uvicorn.
+        self.http.leave()
+        # During its TLS handshake a connection belongs to the listener, not yet to the HTTP server.
         closed = None if listening is None else self.loop.create_task(listening.wait_closed())
         seen: dict[Any, float] = {}
         ending: set[Any] = set()
         begun = served = time.monotonic()
-        # uvicorn's sets have no notification for becoming empty, so they are polled.
+        # Nothing tells that the last of them has ended, so they are polled.
         while not self._forced:
             now = time.monotonic()
             late = now >= deadline
@@ -144,10 +139,10 @@ class LoopServer:
                 waited = now - seen.setdefault(connection, now)
                 if connection in ending or connection.transport.is_closing():
                     continue
-                if late or _may_end(connection, waited, idle):
+                if late or self._may_end(connection, waited, idle):
                     ending.add(connection)
-                    connection.shutdown()
-            there = self.state.connections or self.state.tasks or self._taking
+                    self.http.shut_down(connection)
+            there = self.http.connections or self.http.tasks or self._taking
             if not there and (closed is None or closed.done()):
                 break
             if not all(_has_all(connection) for connection in self._connections()):
@@ -173,8 +168,7 @@ class LoopServer:
 
     async def stop(self) -> None:
         """End the application's lifespan."""
-        if self._clock is not None:
-            self._clock.cancel()
+        self.http.stop()
         _quiet.set(self._quiet)
         had_one = self.error is None
         await self._lifespan.shutdown()
@@ -193,18 +187,8 @@ class LoopServer:
             if not (self._stopped and isinstance(error, asyncio.CancelledError)):
                 raise
 
-    def _set_headers(self) -> None:
-        """Set what every answer bears: the date, each second; the server's name."""
-        date = formatdate(time.time(), usegmt=True).encode()
-        dated = [(b"date", date)] if self.config.date_header else []
-        headers = dated + self.config.encoded_headers + self._leaving
-        self.state.default_headers = headers
-        if self._clock is not None:
-            self._clock.cancel()
-        self._clock = self.loop.call_later(1 - time.time() % 1, self._set_headers)
-
     async def _cancel(self) -> None:
-        tasks = [*self.state.tasks, *self._taking]
+        tasks = [*self.http.tasks, *self._taking]
         for task in tasks:
             task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
         if tasks:
@@ -213,50 +197,30 @@ class LoopServer:
             connection.transport.abort()
 
     def _connections(self) -> list[Any]:
-        return list(self.state.connections)
+        return list(self.http.connections)
 
     def _unfinished(self) -> Iterator[str]:
         """Name what is under way: not what waits for a request, or for the end of TLS."""
         named = False
         for connection in self._connections():
-            idle = _is_idle(connection)
-            is_http = hasattr(connection, "cycle")
-            if (idle or (not is_http and connection.transport.is_closing())) and not unsent(
-                connection.transport
-            ):
-                continue
-            named = True
-            # The protocol's own scope may be that of the next request, and not complete.
-            cycle = getattr(connection, "cycle", None)
-            scope = getattr(connection if cycle is None else cycle, "scope", None)
-            if scope is None:
-                yield f"{self.name}: a connection from {connection.client}"
-                continue
-            what = f"{scope.get('method', 'WebSocket')} {scope['path']}"
-            yield f"{self.name}: {what} from {scope.get('client')}"
+            for what in self.http.unfinished(connection):
+                named = True
+                yield f"{self.name}: {what}"
         if not named:
-            for task in self.state.tasks:
+            for task in self.http.tasks:
                 yield f"{self.name}: {task!r}"
 
-
-def _may_end(connection: Any, waited: float, idle: float) -> bool:
-    """Whether a connection should be shut down, which was first seen ``waited`` seconds ago."""
-    if not _is_idle(connection):
-        return True
-    return waited >= (idle if connection.cycle is not None else max(idle, ARRIVED))
+    def _may_end(self, connection: Any, waited: float, idle: float) -> bool:
+        """Whether to shut down a connection, which was first seen ``waited`` seconds ago."""
+        if not self.http.is_idle(connection):
+            return True
+        return waited >= (idle if self.http.had_request(connection) else max(idle, ARRIVED))
 
 
 def _has_all(connection: Any) -> bool:
     """Whether a connection is closing and its client has been sent all that was for it."""
     transport = connection.transport
     return transport.is_closing() and not unsent(transport)
-
-
-def _is_idle(connection: Any) -> bool:
-    """Whether an HTTP connection waits for a request; uvicorn's protocols keep it as ``cycle``."""
-    if not hasattr(connection, "cycle"):
-        return False
-    return connection.cycle is None or connection.cycle.response_complete
 
 
 def _running_loop() -> EventLoop:

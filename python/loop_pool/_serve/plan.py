@@ -9,9 +9,12 @@ import re
 import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..metrics import missing
+
 if TYPE_CHECKING:
     import uvicorn
 
+    from .health import Paths
     from .sockets import Place
 
 OTHERWISE = {
@@ -26,7 +29,13 @@ OTHERWISE = {
 VARIABLES = ("UVICORN_WORKERS", "WEB_CONCURRENCY", "UVICORN_LOOP")
 """Environment variables that set such an option of uvicorn's."""
 
+NATIVE = "native"
+"""The server in Rust, among the values of ``http``."""
+
 MOST_PORTS = 65535
+
+SMALLEST_HEAD = 1024
+"""Bytes that a request's head may have at least."""
 
 LONGEST_BACKLOG = 2**31 - 1
 """What the kernel's interface takes."""
@@ -61,6 +70,24 @@ class OptionError(ValueError):
 _OPTION = re.compile(r"`(\w+)`")
 
 
+class HTTPOptions(NamedTuple):
+    """What speaks HTTP, and the options that uvicorn's configuration does not have."""
+
+    http: Any = "auto"
+    """``NATIVE``, or what uvicorn takes."""
+    h1_max_header_size: int | None = None
+    """Bytes."""
+    request_timeout: float | None = None
+    """Seconds."""
+    access_log_format: str | None = None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the server in Rust is asked for."""
+        is_native: bool = self.http == NATIVE
+        return is_native
+
+
 class Plan(NamedTuple):
     """What :func:`serve` was asked for."""
 
@@ -68,8 +95,8 @@ class Plan(NamedTuple):
     factory: bool
     place: Place
     ssl: ssl.SSLContext | None
-    health: tuple[str | None, str | None, float]
-    """The paths of readiness and liveness, and the seconds for an answer."""
+    paths: Paths
+    http: HTTPOptions
     shutdown_delay: float
     timeout_drain: float | None
     timeout_graceful_shutdown: float
@@ -93,19 +120,9 @@ def check(plan: Plan) -> None:
     if not 0 <= place.port <= MOST_PORTS:
         raise OptionError(f"`port` must be from 0 to {MOST_PORTS}, got {place.port}")
     _check_times(plan)
-    readiness, liveness, _ = plan.health
-    for name, path in (("readiness_path", readiness), ("liveness_path", liveness)):
-        if path is not None and not path.startswith("/"):
-            raise OptionError(f"`{name}` must begin with a slash, got {path!r}")
-        if path is not None and (not path.isprintable() or {*"?# "} & {*path}):
-            raise OptionError(
-                f"`{name}` must be a plain path without `?`, `#` or spaces, got {path!r}"
-            )
-    if readiness is not None and readiness == liveness:
-        raise OptionError(
-            f"`readiness_path` and `liveness_path` must differ, both are {readiness!r}"
-        )
+    _check_paths(plan.paths)
     _check_counts(options)
+    _check_http(plan)
     with_certificate = [name for name in WITH_CERTIFICATE if options.get(name)]
     certificate = [name for name in CERTIFICATE if options.get(name)]
     if plan.ssl is not None:
@@ -113,6 +130,50 @@ def check(plan: Plan) -> None:
             raise OptionError(f"`ssl` configures TLS completely: do not combine it with `{name}`")
     elif with_certificate and not certificate:
         raise OptionError(f"`{with_certificate[0]}` requires `ssl_certfile`")
+
+
+def _check_paths(paths: Paths) -> None:
+    given = {
+        "readiness_path": paths.readiness,
+        "liveness_path": paths.liveness,
+        "metrics_path": paths.metrics,
+    }
+    seen: dict[str, str] = {}
+    for name, path in given.items():
+        if path is None:
+            continue
+        if not path.startswith("/"):
+            raise OptionError(f"`{name}` must begin with a slash, got {path!r}")
+        if not path.isprintable() or {*"?# "} & {*path}:
+            raise OptionError(
+                f"`{name}` must be a plain path without `?`, `#` or spaces, got {path!r}"
+            )
+        if path in seen:
+            raise OptionError(f"`{seen[path]}` and `{name}` must differ, both are {path!r}")
+        seen[path] = name
+
+
+def _check_http(plan: Plan) -> None:
+    """Refuse options that the chosen kind of ``http`` would ignore."""
+    http, options = plan.http, plan.options
+    size = http.h1_max_header_size
+    if size is not None:
+        if size < SMALLEST_HEAD:
+            raise OptionError(f"`h1_max_header_size` must be at least {SMALLEST_HEAD}, got {size}")
+        if options.get("h11_max_incomplete_event_size") is not None:
+            raise OptionError(
+                "`h1_max_header_size` and `h11_max_incomplete_event_size` mean the same: give one"
+            )
+        if not http.is_native and http.http != "h11":
+            raise OptionError(
+                f"`h1_max_header_size` requires `http` native or h11, got {http.http!r}"
+            )
+    if http.request_timeout is not None and not http.is_native:
+        raise OptionError(f"`request_timeout` requires `http` native, got {http.http!r}")
+    if http.is_native:
+        for name in ("http2", "reset_contextvars"):
+            if options.get(name):
+                raise OptionError(f"`{name}` is not supported with `http` native")
 
 
 def _check_counts(options: dict[str, Any]) -> None:
@@ -130,7 +191,7 @@ def _check_counts(options: dict[str, Any]) -> None:
 
 def _check_times(plan: Plan) -> None:
     times = {
-        "liveness_timeout": plan.health[2],
+        "liveness_timeout": plan.paths.liveness_timeout,
         "shutdown_delay": plan.shutdown_delay,
         "timeout_drain": plan.timeout_drain,
         "timeout_keep_alive": plan.options.get("timeout_keep_alive"),
@@ -139,6 +200,9 @@ def _check_times(plan: Plan) -> None:
     for name, seconds in times.items():
         if seconds is not None and not seconds >= 0:
             raise OptionError(f"`{name}` must not be negative, got {seconds!r}")
+    timeout = plan.http.request_timeout
+    if timeout is not None and not timeout > 0:
+        raise OptionError(f"`request_timeout` must be above 0, got {timeout!r}")
     delay, drain, whole = plan.shutdown_delay, plan.timeout_drain, plan.timeout_graceful_shutdown
     if delay > whole:
         raise OptionError(
@@ -198,7 +262,13 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
         if name not in known:
             hint = OTHERWISE.get(name, "uvicorn.Config has no such option")
             raise TypeError(f"serve() got an unexpected option {name!r}: {hint}")
-    options = {"log_config": log_config(), **plan.options}
+    http = plan.http
+    plain_access = http.access_log_format is not None
+    options: dict[str, Any] = {"log_config": log_config(plain_access=plain_access)}
+    # uvicorn's own serve where the server in Rust cannot.
+    options |= {**plan.options, "http": "auto" if http.is_native else http.http}
+    if http.h1_max_header_size is not None:
+        options["h11_max_incomplete_event_size"] = http.h1_max_header_size
     _check_names(options)
     place = plan.place
     files = ["env_file"]
@@ -210,6 +280,8 @@ def config_of(plan: Plan, *, reload: bool = False) -> uvicorn.Config:
             open(os.fspath(path), "rb").close()
     if options.get("env_file") and importlib.util.find_spec("dotenv") is None:
         raise ImportError("env_file needs python-dotenv: pip install python-dotenv")
+    if plan.paths.metrics is not None and importlib.util.find_spec("prometheus_client") is None:
+        raise missing("prometheus-client")
     try:
         return uvicorn.Config(
             plan.app,
@@ -251,7 +323,7 @@ def _check_names(options: dict[str, Any]) -> None:
         try:
             importer.import_from_string(classes.get(value, value))
         except importer.ImportFromStringError as error:
-            choices = ", ".join(classes)
+            choices = ", ".join([*classes, NATIVE] if name == "http" else classes)
             raise OptionError(
                 f"`{name}` must be one of {choices}, got {value!r} ({error})"
             ) from error

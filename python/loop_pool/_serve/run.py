@@ -1,10 +1,10 @@
 """One run of ``loop_pool.serve``: start, serve, shut down.
 
-uvicorn provides the protocols; the pool accepts connections and places each on the less loaded of
-two loops. Each loop has its own lifespan (``loop_server``). Shutdown begins with a signal or
-``limit_max_requests``: readiness answers 503 for ``shutdown_delay`` seconds; the listeners close;
-every loop drains for ``timeout_drain`` seconds; at the deadline unfinished requests are logged and
-cancelled; the lifespans end, then the pool.
+An HTTP server on each loop (``http_server``) provides the protocols; the pool accepts connections
+and places each on the less loaded of two loops. Each loop has its own lifespan (``loop_server``).
+Shutdown begins with a signal or ``limit_max_requests``: readiness answers 503 for
+``shutdown_delay`` seconds; the listeners close; every loop drains for ``timeout_drain`` seconds; at
+the deadline unfinished requests are logged and cancelled; the lifespans end, then the pool.
 """
 
 from __future__ import annotations
@@ -21,26 +21,34 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, final
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
 from .._pool.aggregate import call
 from .._pool.grace import GRACE
 from .._pool.pool import current_pool
 from .._pool.server import Server, create_server
 from .._pool.spawn import error_of
-from . import sockets
+from . import native_http, sockets
+from .access_log import AccessFormat, logged
 from .affinity import usable_on_every_loop
 from .certificates import Certificates, renews
 from .health import Health
 from .limit import ConcurrencyLimit
 from .loop_server import LoopServer, only_news
+from .native_http import NativeHTTP
 from .plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
 from .signals import UvicornServer
+from .uvicorn_http import UvicornHTTP
 
 if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Awaitable, Callable, Coroutine
 
+    import uvicorn
+
     from .._loop.event_loop import EventLoop
+    from .http_server import App, HTTPServer
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -63,9 +71,15 @@ class Serving:
         self._given = given
         self._config = config_of(plan)
         self._target = self._config.app = imported(plan.app)
-        self._health = Health(*plan.health)
+        self._health = Health(plan.paths)
         self._limit = ConcurrencyLimit(self._config.limit_concurrency)
+        text = plan.http.access_log_format
+        self._access_format = None if text is None else AccessFormat(text)
+        self._is_native = plan.http.is_native
+        if self._is_native:
+            native_http.classes()
         self._loop_servers: dict[EventLoop, LoopServer] = {}
+        self._peers: dict[Any, Any] = {}
         self._signal: signal.Signals | None = None
         self._signalled_at = 0.0
         self._signalled = asyncio.Event()
@@ -151,10 +165,11 @@ class Serving:
             config.app = checked(self._target(), "what the factory returned")
         if not config.loaded:
             load(config)
-            app = self._health.around(self._limit.around(config.loaded_app))
-            config.loaded_app = usable_on_every_loop(app)
-        loop_server = LoopServer(config, quiet=again)
-        self._limit.count(loop_server.loop, loop_server.state)
+            if not again:
+                self._set_up_tls(config)
+        http = self._make_http(config)
+        loop_server = LoopServer(config, http, quiet=again)
+        self._limit.count(loop_server.loop, http)
         started = await loop_server.start()
         first = next(iter(self._loop_servers.values()), loop_server)
         if started and loop_server.error is not None and first.error is None:
@@ -165,14 +180,44 @@ class Serving:
             raise StartupError(f"the application did not start on {loop_server.name}")
         self._loop_servers[loop_server.loop] = loop_server
 
-    async def _listen(self) -> Server:
-        plan, loop_servers = self._plan, self._loop_servers
-        config = next(iter(loop_servers.values())).config
+    def _set_up_tls(self, config: uvicorn.Config) -> None:
+        """Make the context, and decide by it whether the server in Rust can serve."""
+        plan = self._plan
         if renews(config, plan.ssl):
             self._certificates = Certificates(config)
             self._context = self._certificates.context
         else:
             self._context = plan.ssl or config.ssl
+        if plan.http.is_native and (reason := native_http.why_not(self._context)) is not None:
+            self._is_native = False
+            logger.warning("Serving with uvicorn's protocols, not natively: %s", reason)
+
+    def _make_http(self, config: uvicorn.Config) -> HTTPServer:
+        """Return the HTTP server of one loop, with the application behind what is ours."""
+        access_format = self._access_format
+
+        def ours(app: App) -> App:
+            return logged(self._health.around(self._limit.around(app)), access_format)
+
+        app = config.loaded_app
+        if self._is_native:
+            # uvicorn's outermost layer costs each request a frame, for headers that few have.
+            is_proxied = config.proxy_headers and isinstance(app, ProxyHeadersMiddleware)
+            plain = ours(app.app if is_proxied else app)
+            proxied = ours(app) if is_proxied else plain
+            return NativeHTTP(
+                config,
+                plain,
+                proxied,
+                self._plan.http,
+                self._peers,
+                self._health.native_readiness(),
+            )
+        return UvicornHTTP(config, usable_on_every_loop(ours(app)), access_log=not access_format)
+
+    async def _listen(self) -> Server:
+        plan, loop_servers = self._plan, self._loop_servers
+        config = next(iter(loop_servers.values())).config
         context = self._context
 
         def make_protocol() -> asyncio.Protocol:

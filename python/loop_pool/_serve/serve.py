@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from .._pool.grace import GRACE
 from .._pool.runner import Runner
 from . import sockets
-from .plan import OptionError, Plan, check, config_of
+from .access_log import AccessFormat
+from .health import Paths
+from .plan import HTTPOptions, OptionError, Plan, check, config_of
 from .sockets import Place
 
 if TYPE_CHECKING:
@@ -40,6 +42,11 @@ def serve(
     readiness_path: str | None = None,
     liveness_path: str | None = None,
     liveness_timeout: float = 5.0,
+    metrics_path: str | None = None,
+    http: Any = "auto",
+    h1_max_header_size: int | None = None,
+    request_timeout: float | None = None,
+    access_log_format: str | None = None,
     shutdown_delay: float = 0.0,
     timeout_drain: float | None = None,
     timeout_graceful_shutdown: float | None = None,
@@ -78,6 +85,17 @@ def serve(
         liveness_path: answered with 200 if every loop responds within ``liveness_timeout``,
             otherwise with 503 and the names of those that do not.
         liveness_timeout: seconds.
+        metrics_path: answered with the pool's metrics for Prometheus, as
+            :mod:`loop_pool.metrics.prometheus` has them. Requires the extra ``metrics``.
+        http: what speaks HTTP: ``"native"``, the server in Rust; or as in uvicorn ``"httptools"``,
+            ``"h11"``, ``"zttp"``, or a class. ``"auto"`` is httptools, or h11 if that is not
+            installed.
+        h1_max_header_size: bytes that the head of a request may have, otherwise it is answered
+            with 431 by ``"native"`` (which takes 64 KiB by default) and with 400 by ``"h11"``.
+        request_timeout: seconds that a client may take for the head of a request, and for each
+            further part of its body, otherwise it is answered with 408. ``None``: any time. For
+            ``"native"`` only.
+        access_log_format: the lines of the access log, in gunicorn's atoms: ``"%(h)s %(s)s"``.
         shutdown_delay: seconds after the signal in which connections are still accepted, so that a
             load balancer notices that the server is not ready.
         timeout_drain: seconds in which an idle connection may send one more request, once the
@@ -101,7 +119,8 @@ def serve(
         ModuleNotFoundError: uvicorn is not installed.
         ImportError: ``app`` cannot be imported.
         TypeError: ``app`` is not an application, or an option does not exist.
-        ValueError: options conflict, a time is negative, or the port is out of range.
+        ValueError: options conflict, a time is negative, the port is out of range, or a format is
+            not understood.
         OSError: the address cannot be bound, or a file cannot be read.
         StartupError: the application's startup failed; loops that had started are shut down.
         RuntimeError: called in a running loop.
@@ -118,13 +137,16 @@ def serve(
         factory,
         Place(host, port, None if uds is None else os.fsdecode(uds), fd, reuse_port),
         ssl,
-        (readiness_path, liveness_path, liveness_timeout),
+        Paths(readiness_path, liveness_path, liveness_timeout, metrics_path),
+        HTTPOptions(http, h1_max_header_size, request_timeout, access_log_format),
         shutdown_delay,
         timeout_drain,
         timeout_graceful_shutdown,
         options,
     )
     check(plan)
+    if access_log_format is not None:
+        AccessFormat(access_log_format)
     if reload:
         _check_reload(plan)
     if app_dir is not None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     type _Family = CounterMetricFamily | GaugeMetricFamily
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "exposition"]
 
 _UNITS = {"s": "seconds", "By": "bytes"}
 
@@ -96,3 +96,19 @@ class Collector:
             name, metric.description, labels=["loop"], unit=unit
         )
         return family
+
+
+def exposition(pool: Pool) -> tuple[str, bytes]:
+    """Return the metrics of a pool as Prometheus reads them: the content type, and the text.
+
+    Raises:
+        ImportError: ``prometheus_client`` is not installed.
+
+    Threads: any.
+    """
+    collector = Collector(pool)
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return CONTENT_TYPE_LATEST, generate_latest(registry)

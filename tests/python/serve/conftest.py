@@ -1,15 +1,20 @@
-"""Certificates for the servers."""
+"""Certificates for the servers, and what speaks HTTP."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ..services import program
+from .kinds import KINDS, PROCESSES, is_there
+from .server import Server
+from .websocket import Messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -27,3 +32,32 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
 def tls(certificate: tuple[str, str]) -> list[str]:
     """The options of a server that uses it."""
     return ["--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1]]
+
+
+@pytest.fixture(params=KINDS)
+def http(request: pytest.FixtureRequest) -> str:
+    """What speaks HTTP."""
+    if not is_there(request.param):
+        pytest.skip(f"{request.param} is not there")
+    return str(request.param)
+
+
+@pytest.fixture(params=PROCESSES)
+def each_http(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What speaks HTTP in the servers that are started, where their command does not say it."""
+    if not is_there(request.param):
+        pytest.skip(f"{request.param} is not there")
+    monkeypatch.setenv("UVICORN_HTTP", request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def served(http: str, clean_process: None) -> Callable[..., Server]:
+    """Makes a server of an application, with options, for each kind of HTTP."""
+    return functools.partial(Server, http=http)
+
+
+@pytest.fixture
+def messages() -> Messages:
+    """Accepts a WebSocket, keeps what it receives, and sends messages back."""
+    return Messages()

@@ -30,6 +30,7 @@ from .deploy import (
     parsed,
     replaced,
 )
+from .kinds import on_each_kind
 from .support import RUNNING, Client, Serve, get
 
 pytestmark = [
@@ -113,6 +114,7 @@ class Pair:
         return self._stack.enter_context(server)
 
 
+@on_each_kind
 def test_a_graceful_restart_behind_haproxy_loses_nothing(tmp_path: Path) -> None:
     with Pair(tmp_path) as pair:
         first, second = pair.servers
@@ -138,6 +140,7 @@ def test_a_graceful_restart_behind_haproxy_loses_nothing(tmp_path: Path) -> None
             assert "ERROR" not in server.log
 
 
+@on_each_kind
 def test_when_a_server_is_killed_only_what_was_under_way_there_may_fail(tmp_path: Path) -> None:
     statuses: dict[str, list[tuple[int, str]]] = {"GET": [], "POST": []}
 
@@ -185,6 +188,7 @@ def test_when_a_server_is_killed_only_what_was_under_way_there_may_fail(tmp_path
         assert len(traffic.failures) <= held + 8
 
 
+@on_each_kind
 def test_a_restart_with_a_passed_socket_loses_nothing(tmp_path: Path) -> None:
     """As with systemd's socket activation: somebody else has the listening socket."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as sock:

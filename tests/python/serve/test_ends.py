@@ -17,6 +17,7 @@ import pytest
 import test
 
 from ..support import HANG, Threads, certificate
+from .kinds import on_each_kind
 from .support import PLAIN, Client, Serve, get
 
 pytestmark = [
@@ -56,6 +57,7 @@ HOOK = """
 """
 
 
+@on_each_kind
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_event_streams_see_the_end_where_they_look_for_it(
     tmp_path: Path, number: signal.Signals
@@ -76,6 +78,7 @@ def test_event_streams_see_the_end_where_they_look_for_it(
     assert "ERROR" not in server.log
 
 
+@on_each_kind
 def test_streams_go_on_while_connections_are_still_taken(tmp_path: Path) -> None:
     source = with_path("/stream", STREAM)
     options = ["--port", "0", "--loops", "2", "--readiness-path", "/ready"]
@@ -92,6 +95,7 @@ def test_streams_go_on_while_connections_are_still_taken(tmp_path: Path) -> None
             assert b"end" not in seen
 
 
+@on_each_kind
 def test_who_sets_should_exit_ends_the_server(tmp_path: Path) -> None:
     body = """
 import signal
@@ -176,6 +180,7 @@ def listener_of(kind: str, tmp_path: Path) -> tuple[socket.socket, socket.socket
     return listener, client, listener.getsockname()
 
 
+@on_each_kind
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix"])
 def test_nobody_comes_between_the_last_look_at_the_queue_and_its_end(
     tmp_path: Path, kind: str
@@ -250,7 +255,6 @@ def connect(port: int) -> ssl.SSLSocket:
     return context.wrap_socket(plain)
 
 
-@pytest.mark.parametrize("http", ["h11", "httptools"])
 @pytest.mark.parametrize("close", [True, False])
 def test_only_what_is_under_way_in_tls_is_named(tmp_path: Path, http: str, close: bool) -> None:
     options = ["--port", "0", "--loops", "2", "--timeout-graceful-shutdown", "0.3", "--http", http]
@@ -272,6 +276,7 @@ def test_only_what_is_under_way_in_tls_is_named(tmp_path: Path, http: str, close
     assert "GET /wait from" in server.log
 
 
+@on_each_kind
 def test_a_client_of_tls_that_does_not_read_its_answer_is_named(tmp_path: Path) -> None:
     body = 'await answer(send, bytes(64 << 20))\nsay("answered")'
     options = ["--port", "0", "--loops", "1", "--timeout-graceful-shutdown", "0.3"]
@@ -284,6 +289,7 @@ def test_a_client_of_tls_that_does_not_read_its_answer_is_named(tmp_path: Path) 
     assert "GET /much from" in server.log
 
 
+@on_each_kind
 def test_a_certificate_is_renewed_and_open_connections_stay(tmp_path: Path) -> None:
     chain, other = (certificate(name).read_bytes() for name in ("keycert.pem", "keycert3.pem"))
     path = tmp_path / "server.pem"

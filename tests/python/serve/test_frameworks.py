@@ -11,6 +11,7 @@ import pytest
 
 from ..services import free_port
 from ..support import HANG
+from .kinds import on_each_kind
 from .support import Serve
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ APPLICATIONS = {
 }
 
 
+@on_each_kind
 @pytest.mark.parametrize("framework", APPLICATIONS)
 def test_no_request_is_lost_while_the_process_is_replaced(framework: str, tmp_path: Path) -> None:
     import httpx

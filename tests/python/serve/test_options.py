@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import pytest
 import loop_pool
 from loop_pool import _cli
 
+from ..support import run_python
+from .kinds import on_each_kind
 from .support import PLAIN, Client, Serve, get
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ pytestmark = [
 # Limits
 
 
+@on_each_kind
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 def test_the_limit_of_concurrency_is_one_number_for_all_loops(tmp_path: Path, limit: int) -> None:
     """As uvicorn's: requests are served while there are fewer connections, their own included."""
@@ -48,6 +52,7 @@ def test_the_limit_of_concurrency_is_one_number_for_all_loops(tmp_path: Path, li
         assert server.ended() == 0
 
 
+@on_each_kind
 def test_health_answers_at_the_limit_of_concurrency(tmp_path: Path) -> None:
     options = ["--limit-concurrency", "1", "--readiness-path", "/re%20ady"]
     options += ["--liveness-path", "/live"]
@@ -152,7 +157,23 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         ("--timeout-keep-alive=-1", "--timeout-keep-alive must not be negative"),
         ("--ssl-keyfile x", "--ssl-keyfile requires --ssl-certfile"),
         ("--ssl-ca-certs x", "--ssl-ca-certs requires --ssl-certfile"),
-        ("--http nope", "--http must be one of auto, h11, httptools"),
+        ("--http nope", "--http must be one of auto, h11, httptools, zttp, native, got 'nope'"),
+        ("--h1-max-header-size 5000", "requires --http native or h11, got 'auto'"),
+        ("--http h11 --h1-max-header-size 5", "--h1-max-header-size must be at least 1024, got 5"),
+        (
+            "--http h11 --h1-max-header-size 5000 --h11-max-incomplete-event-size 5000",
+            "--h1-max-header-size and --h11-max-incomplete-event-size mean the same",
+        ),
+        ("--request-timeout 5", "--request-timeout requires --http native, got 'auto'"),
+        ("--http native --request-timeout 0", "--request-timeout must be above 0, got 0.0"),
+        ("--http native --http2", "--http2 is not supported with --http native"),
+        ("--http native --reset-contextvars", "--reset-contextvars is not supported"),
+        ("--metrics-path metrics", "--metrics-path must begin with a slash, got 'metrics'"),
+        (
+            "--metrics-path /x --liveness-path /x",
+            "--liveness-path and --metrics-path must differ, both are '/x'",
+        ),
+        ("--access-log-format %(z)s", "--access-log-format has no atom at '%(z)s'; there are"),
         ("--ws nope", "--ws must be one of auto, none, websockets"),
         ("--http json:nothing", "got 'json:nothing'"),
         ("--header nonsense", "--header must be Name:Value"),
@@ -279,3 +300,53 @@ def test_what_reload_cannot_import_is_told_without_our_frames(tmp_path: Path) ->
         server.tell()
         assert server.ended() == 0
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--workers", "2"], "--workers"),
+        (["--loops", "0"], "0 is not in the range x>=1"),
+        (["--header", "nonsense"], "--header must be Name:Value, got 'nonsense'"),
+        (["--reload", "--uds", "x", "--fd", "0"], "give one"),
+    ],
+)
+def test_a_wrong_option(tmp_path: Path, options: list[str], said: str) -> None:
+    with Serve(tmp_path, *options, wait=None) as server:
+        assert server.ended() == 2
+    assert said in server.log
+    assert "Traceback" not in server.log
+
+
+def test_without_uvicorn_it_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('no', name='uvicorn')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    done = run_python("-m", "loop_pool", "serve", "served:app", env=environment)
+    assert done.returncode == 3
+    assert "pip install 'loop_pool[asgi]'" in done.stderr
+
+
+# Metrics
+
+
+@on_each_kind
+@pytest.mark.skipif(find_spec("prometheus_client") is None, reason="its client is not there")
+def test_the_metrics_of_the_pool(tmp_path: Path) -> None:
+    options = ["--port", "0", "--loops", "2", "--metrics-path", "/metrics"]
+    with Serve(tmp_path, *options, "--limit-concurrency", "1") as server:
+        with Client(server.port) as client:
+            client.ask("/metrics", close=True)
+            status, headers, body = client.answer()
+        assert status == 200
+        assert headers["content-type"].startswith("text/plain; version=")
+        for loop in ("loop-pool-0", "loop-pool-1"):
+            assert f'loop_pool_turns_total{{loop="{loop}"}}' in body
+        server.stop()
+
+
+def test_metrics_without_the_package_for_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert _cli.main(["serve", "no_such_module:app", "--metrics-path", "/metrics"]) == 3
+    assert "prometheus-client is not installed" in capsys.readouterr().err

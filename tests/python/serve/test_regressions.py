@@ -20,6 +20,7 @@ import pytest
 import loop_pool
 
 from ..support import HANG, wait_for
+from .kinds import on_each_kind
 from .support import PLAIN, Client, Serve, get
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ UPGRADE = (
 # The end
 
 
+@on_each_kind
 def test_it_ends_in_good_order_when_it_is_out_of_descriptors(tmp_path: Path) -> None:
     full = """
             import os, resource
@@ -71,19 +73,29 @@ def test_it_ends_in_good_order_when_it_is_out_of_descriptors(tmp_path: Path) -> 
     assert "Traceback" not in server.log
 
 
-def test_a_request_that_has_arrived_is_answered_although_nothing_idle_is_waited_for() -> None:
+def test_a_request_that_has_arrived_is_answered_although_nothing_idle_is_waited_for(
+    each_http: str,
+) -> None:
     import uvicorn
 
     from loop_pool._serve.loop_server import LoopServer
+    from loop_pool._serve.native_http import NativeHTTP
+    from loop_pool._serve.plan import HTTPOptions
+    from loop_pool._serve.uvicorn_http import UvicornHTTP
 
     async def serves(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"served"})
 
     async def main() -> bytes:
-        config = uvicorn.Config(serves, lifespan="off", log_config=None)
+        is_native = each_http == "native"
+        kind = "auto" if is_native else each_http
+        config = uvicorn.Config(serves, http=kind, lifespan="off", log_config=None)
         config.load()
-        loop_server = LoopServer(config, quiet=True)
+        http: Any = UvicornHTTP(config, serves, access_log=False)
+        if is_native:
+            http = NativeHTTP(config, serves, serves, HTTPOptions("native"))
+        loop_server = LoopServer(config, http, quiet=True)
         assert await loop_server.start()
         ours, client = socket.socketpair()
         with client:
@@ -101,6 +113,7 @@ def test_a_request_that_has_arrived_is_answered_although_nothing_idle_is_waited_
     assert b"connection: close" in answer
 
 
+@on_each_kind
 def test_connections_that_wait_longer_than_the_end_may_take_are_no_error(tmp_path: Path) -> None:
     options = ["--timeout-keep-alive", "1000", "--timeout-graceful-shutdown", "0.2"]
     with Serve(tmp_path, "--port", "0", "--loops", "2", *options) as server:
@@ -111,6 +124,7 @@ def test_connections_that_wait_longer_than_the_end_may_take_are_no_error(tmp_pat
             assert client.is_closed()
 
 
+@on_each_kind
 def test_half_a_request_behind_one_that_does_not_end_in_time(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--timeout-graceful-shutdown", "0.2"]
     with Serve(tmp_path, *options) as server:
@@ -125,6 +139,7 @@ def test_half_a_request_behind_one_that_does_not_end_in_time(tmp_path: Path) -> 
     assert "failed to shut down" not in server.log
 
 
+@on_each_kind
 def test_a_web_socket_whose_client_does_not_read(tmp_path: Path) -> None:
     source = PLAIN.replace(
         "while (message := await receive())",
@@ -145,6 +160,7 @@ def test_a_web_socket_whose_client_does_not_read(tmp_path: Path) -> None:
     assert "failed to shut down" not in server.log
 
 
+@on_each_kind
 def test_a_client_that_is_silent_in_its_tls_handshake_is_not_waited_for(
     tmp_path: Path, tls: list[str]
 ) -> None:
@@ -156,6 +172,7 @@ def test_a_client_that_is_silent_in_its_tls_handshake_is_not_waited_for(
             assert silent.is_closed()
 
 
+@on_each_kind
 def test_a_client_that_does_not_say_goodbye_in_tls_is_not_waited_for(
     tmp_path: Path, tls: list[str]
 ) -> None:
@@ -169,6 +186,7 @@ def test_a_client_that_does_not_say_goodbye_in_tls_is_not_waited_for(
                 server.stop()  # long before the deadline
 
 
+@on_each_kind
 def test_an_application_that_cancels_all_tasks_of_a_loop_harms_no_other(tmp_path: Path) -> None:
     source = PLAIN.replace(
         'await send({"type": message["type"] + ".complete"})',
@@ -399,6 +417,7 @@ def test_an_error_in_the_lifespan_of_one_loop_is_told(tmp_path: Path, phase: str
     assert "lifespan.shutdown loop-pool-0" in server.log
 
 
+@on_each_kind
 def test_the_paths_of_health_do_not_include_the_root_path(tmp_path: Path) -> None:
     options = ["--root-path", "/api", "--readiness-path", "/ready"]
     with Serve(tmp_path, "--port", "0", "--loops", "2", *options) as server:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..services import free_port
-from ..support import HANG, run_python, wait_for
+from ..support import HANG, wait_for
+from .kinds import SERVERS, on_each_kind
 from .support import PLAIN, Client, Serve, get
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ def names(count: int) -> set[str]:
 # On all loops
 
 
-def test_every_loop_answers_with_a_lifespan_of_its_own(tmp_path: Path, count: int) -> None:
+@on_each_kind
+def test_every_loop_answers_with_a_lifespan_of_its_own(
+    tmp_path: Path, count: int, each_http: str
+) -> None:
     with Serve(tmp_path, "--port", "0", "--loops", str(count)) as server:
         clients = [Client(server.port) for _ in range(8 * count)]
         seen = set()
@@ -41,7 +45,7 @@ def test_every_loop_answers_with_a_lifespan_of_its_own(tmp_path: Path, count: in
             status, headers, state = client.answer()
             client.ask("/")
             assert client.answer()[2] == state
-            assert (status, headers["server"]) == (200, "uvicorn")
+            assert (status, headers["server"]) == (200, SERVERS.get(each_http, "uvicorn"))
             seen.add(state)
         for client in clients:
             client.close()
@@ -67,6 +71,7 @@ def test_loop_0_starts_the_application_before_the_others(tmp_path: Path) -> None
     assert all(first < log.index(f"lifespan.startup loop-pool-{number}\n") for number in (1, 2))
 
 
+@on_each_kind
 def test_a_factory_makes_an_application_for_each_loop(tmp_path: Path) -> None:
     source = """
         import asyncio, sys
@@ -91,6 +96,7 @@ def test_a_factory_makes_an_application_for_each_loop(tmp_path: Path) -> None:
     ]
 
 
+@on_each_kind
 def test_web_sockets_stay_on_their_loop(tmp_path: Path) -> None:
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosedError
@@ -126,6 +132,7 @@ def test_web_sockets_stay_on_their_loop(tmp_path: Path) -> None:
 # The end
 
 
+@on_each_kind
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_when_what_is_under_way_is_answered(
     tmp_path: Path, number: signal.Signals
@@ -154,6 +161,7 @@ def test_a_signal_ends_it_when_what_is_under_way_is_answered(
         get(server.port)
 
 
+@on_each_kind
 def test_connections_that_wait_for_a_request_may_send_one_more(tmp_path: Path) -> None:
     options = ["--timeout-keep-alive", "1000", "--timeout-drain", "2"]
     with Serve(tmp_path, "--port", "0", "--loops", "2", *options) as server:
@@ -182,6 +190,7 @@ def _refused(port: int) -> bool:
     return False
 
 
+@on_each_kind
 def test_after_ctrl_c_nothing_idle_is_waited_for(tmp_path: Path) -> None:
     with Serve(tmp_path, "--port", "0", "--timeout-keep-alive", "1000") as server:
         with Client(server.port) as client:
@@ -192,6 +201,7 @@ def test_after_ctrl_c_nothing_idle_is_waited_for(tmp_path: Path) -> None:
         assert server.ended() == 0
 
 
+@on_each_kind
 @pytest.mark.parametrize("loops", ["1", "2"])
 def test_what_the_kernel_had_accepted_is_served(tmp_path: Path, loops: str) -> None:
     """Connections that wait in the queue when the signal comes, too many for a few turns."""
@@ -209,6 +219,7 @@ def test_what_the_kernel_had_accepted_is_served(tmp_path: Path, loops: str) -> N
         assert "ERROR" not in server.log
 
 
+@on_each_kind
 def test_what_does_not_end_in_time_is_named_and_cancelled(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--timeout-graceful-shutdown", "0.2"]
     with Serve(tmp_path, *options) as server:
@@ -226,6 +237,7 @@ def test_what_does_not_end_in_time_is_named_and_cancelled(tmp_path: Path) -> Non
         assert f"lifespan.shutdown {name}" in server.log
 
 
+@on_each_kind
 def test_a_loop_that_is_stuck_is_named_and_holds_nobody_up(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "3", "--timeout-graceful-shutdown", "0.1"]
     with Serve(tmp_path, *options) as server:
@@ -245,6 +257,7 @@ def test_a_loop_that_is_stuck_is_named_and_holds_nobody_up(tmp_path: Path) -> No
         assert f"lifespan.shutdown {other}" in server.log
 
 
+@on_each_kind
 def test_a_second_signal_ends_it_without_waiting(tmp_path: Path) -> None:
     with Serve(tmp_path, "--port", "0", "--loops", "2") as server:
         with Client(server.port) as client:
@@ -262,6 +275,7 @@ def _told_again(server: Serve) -> bool:
     return "Second signal" in server.log
 
 
+@on_each_kind
 def test_the_limit_of_requests_ends_it(tmp_path: Path) -> None:
     with Serve(tmp_path, "--port", "0", "--loops", "2", "--limit-max-requests", "20") as server:
         for _ in range(20):
@@ -270,11 +284,13 @@ def test_the_limit_of_requests_ends_it(tmp_path: Path) -> None:
     assert "Maximum request limit of 20 exceeded" in server.log
 
 
+@on_each_kind
 def test_the_limit_of_connections_is_that_of_all_loops(tmp_path: Path) -> None:
     with Serve(tmp_path, "--port", "0", "--loops", "2", "--limit-concurrency", "8") as server:
-        clients = [Client(server.port) for _ in range(40)]
-        statuses = []
-        for client in clients:
+        clients, statuses = [], []
+        for _ in range(40):
+            # One after the other: a loop may take many connections before it looks at a request.
+            clients.append(client := Client(server.port))
             client.ask()
             statuses.append(client.answer()[0])
         for client in clients:
@@ -288,6 +304,7 @@ def test_the_limit_of_connections_is_that_of_all_loops(tmp_path: Path) -> None:
 # Health
 
 
+@on_each_kind
 def test_readiness_ends_with_the_signal_and_connections_are_still_taken(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--readiness-path", "/ready"]
     with Serve(tmp_path, *options, "--shutdown-delay", str(HANG)) as server:
@@ -301,6 +318,7 @@ def test_readiness_ends_with_the_signal_and_connections_are_still_taken(tmp_path
         assert server.ended() == 0
 
 
+@on_each_kind
 def test_liveness_names_the_loop_that_does_not_answer(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--liveness-path", "/live"]
     with Serve(tmp_path, *options, "--liveness-timeout", "0.3") as server:
@@ -337,6 +355,7 @@ def test_a_service_manager_is_told(tmp_path: Path) -> None:
 # Places
 
 
+@on_each_kind
 def test_tls_from_files(tmp_path: Path, certificate: tuple[str, str]) -> None:
     cert, key = certificate
     options = ["--ssl-certfile", cert, "--ssl-keyfile", key]
@@ -412,6 +431,7 @@ def test_a_place_that_cannot_be_had(tmp_path: Path, options: list[str], said: st
 # Starting
 
 
+@on_each_kind
 def test_reload_serves_what_has_changed(tmp_path: Path) -> None:
     source = PLAIN.replace("await answer(send, where())", 'await answer(send, b"before")')
     options = ["--port", str(free_port()), "--loops", "2", "--reload", "--reload-delay", "0.05"]
@@ -484,27 +504,3 @@ def test_a_factory_that_is_a_coroutine_function_is_told_so(tmp_path: Path) -> No
         assert server.ended() == 3
     assert "loop-pool: what the factory returned is a coroutine" in server.log
     assert "never awaited" not in server.log
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--workers", "2"], "--workers"),
-        (["--loops", "0"], "0 is not in the range x>=1"),
-        (["--header", "nonsense"], "--header must be Name:Value, got 'nonsense'"),
-        (["--reload", "--uds", "x", "--fd", "0"], "give one"),
-    ],
-)
-def test_a_wrong_option(tmp_path: Path, options: list[str], said: str) -> None:
-    with Serve(tmp_path, *options, wait=None) as server:
-        assert server.ended() == 2
-    assert said in server.log
-    assert "Traceback" not in server.log
-
-
-def test_without_uvicorn_it_names_the_extra(tmp_path: Path) -> None:
-    (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('no', name='uvicorn')")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    done = run_python("-m", "loop_pool", "serve", "served:app", env=environment)
-    assert done.returncode == 3
-    assert "pip install 'loop_pool[asgi]'" in done.stderr
