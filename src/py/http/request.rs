@@ -117,20 +117,14 @@ impl HttpRequest {
                 look_at(py, connection, &exchange.core, |filter| filter.take_body(exchange.id()));
             part.unwrap_or(BodyPart::Cut)
         };
-        match part {
-            BodyPart::Data(_, more, _) => {
-                lock_attached(py, &self.state).is_body_taken |= !more;
-                return message::body(py, &part);
-            }
-            // Nothing but the end can come, or somebody else has just taken the last part.
-            BodyPart::Nothing | BodyPart::Cut
-                if is_taken && !is_ended
-                    || lock_attached(py, &self.state).is_body_taken && !is_ended =>
-            {
-                return Ok(None);
-            }
-            BodyPart::Nothing if !is_taken => return Ok(None),
-            BodyPart::Nothing | BodyPart::Cut => {}
+        if let BodyPart::Data(_, more, _) = part {
+            lock_attached(py, &self.state).is_body_taken |= !more;
+            return message::body(py, &part);
+        }
+        // Somebody else may just have taken the last part; then nothing but the end can come.
+        let is_taken = is_taken || lock_attached(py, &self.state).is_body_taken;
+        if is_taken && !is_ended || !is_taken && part == BodyPart::Nothing {
+            return Ok(None);
         }
         // It knows, and whatever it still sends is for nobody.
         exchange.waiting.note_lost(py);

@@ -73,12 +73,11 @@ impl Waiting {
     pub(super) fn keep_timer(&self, py: Python<'_>, method: Ref, timer: Ref) {
         let mut state = lock_attached(py, &self.state);
         let known = state.timers.iter_mut().find(|(known, _)| known.as_ptr() == method.as_ptr());
-        let before = match known {
-            Some(known) => Some(std::mem::replace(known, (method, timer))),
-            None => {
-                state.timers.push((method, timer));
-                None
-            }
+        let before = if let Some(known) = known {
+            Some(std::mem::replace(known, (method, timer)))
+        } else {
+            state.timers.push((method, timer));
+            None
         };
         drop(state);
         drop(before);

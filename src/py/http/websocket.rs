@@ -384,7 +384,7 @@ impl Socket {
                 false
             }
         };
-        let ended = match phase {
+        match phase {
             _ if is_lost => Ok(()),
             Phase::Connecting => {
                 if !is_error {
@@ -403,8 +403,7 @@ impl Socket {
                 Ok(())
             }
             Phase::Closed | Phase::Gone => Ok(()),
-        };
-        ended
+        }
     }
 
     /// Sends a ping, which is to be answered in time; and again after a while.
