@@ -23,6 +23,7 @@ __all__ = [
     "DatagramCore",
     "HTTPConnection",
     "HTTPOperation",
+    "HTTPReadiness",
     "HTTPRequest",
     "HTTPServer",
     "Handle",
