@@ -1783,6 +1783,9 @@ class HTTPRequest:
             ConnectionResetError: the client of the WebSocket has disconnected.
         """
 
+    def _later(self, seconds: float, method: str) -> None: ...
+    def _pong_due(self) -> None: ...
+    def _shut_down(self) -> None: ...
     def _ping(self) -> None:
         """Ping the client of a WebSocket, or close it if the last ping was not answered."""
 
