@@ -1783,9 +1783,15 @@ class HTTPRequest:
             ConnectionResetError: the client of the WebSocket has disconnected.
         """
 
-    def _later(self, seconds: float, method: str) -> None: ...
-    def _pong_due(self) -> None: ...
-    def _shut_down(self) -> None: ...
+    def _later(self, seconds: float, method: str) -> None:
+        """Set a timer of a WebSocket, for another loop."""
+
+    def _pong_due(self) -> None:
+        """Close a WebSocket whose client has not answered a ping."""
+
+    def _shut_down(self) -> None:
+        """End a WebSocket, as the server does."""
+
     def _ping(self) -> None:
         """Ping the client of a WebSocket, or close it if the last ping was not answered."""
 
