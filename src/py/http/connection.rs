@@ -12,7 +12,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::scope::Ends;
 use super::server::HttpServer;
-use super::waiters::Waiter;
+use super::waiters::Waiters;
 use super::waiting::Waiting;
 use crate::http::{HttpFilter, RequestId};
 use crate::py::cpython::alloc;
@@ -40,14 +40,14 @@ pub(crate) struct HttpConnection {
     pub(super) is_lost: AtomicBool,
     /// Somebody waits for a message, or has.
     pub(super) has_readers: AtomicBool,
+    /// Tasks that wait until enough is sent.
+    pub(super) waiters: Waiters,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     /// Those that are not answered to the end, oldest first.
     pub(super) requests: Vec<(Arc<Waiting>, Ref)>,
-    /// Tasks that wait until enough is sent.
-    pub(super) waiters: Vec<Waiter>,
     /// When it became idle, in seconds of the monotonic clock.
     pub(super) idle_since: f64,
     pub(super) timer: Option<Ref>,
@@ -93,6 +93,7 @@ impl HttpConnection {
             parts: OnceLock::new(),
             is_lost: AtomicBool::new(false),
             has_readers: AtomicBool::new(false),
+            waiters: Waiters::new(),
         }
     }
 
@@ -169,18 +170,15 @@ impl HttpConnection {
         // First, so that who is added behind it knows.
         this.is_ended.store(true, Release);
         this.is_lost.store(true, Release);
-        let (requests, waiters, timers) = {
+        let (requests, timers) = {
             let mut state = lock_attached(py, &this.state);
             let requests = std::mem::take(&mut state.requests);
-            let waiters = std::mem::take(&mut state.waiters);
-            (requests, waiters, [state.timer.take(), state.request_timer.take()])
+            (requests, [state.timer.take(), state.request_timer.take()])
         };
         for request in requests {
             request.0.lose(py);
         }
-        for waiter in waiters {
-            waiter.wake(py);
-        }
+        this.waiters.wake(py);
         for timer in timers.into_iter().flatten() {
             timer.as_py().bind(py).call_method0(intern!(py, "cancel"))?;
         }
@@ -191,7 +189,7 @@ impl HttpConnection {
         self.is_ended.store(true, Release);
         let requests = self.requests(py);
         for request in &requests {
-            request.0.wake(py);
+            request.0.waiters.wake(py);
         }
         // Whoever sends no more requests may read responses; of a WebSocket it is the end.
         !self.is_quiet(py) && requests.iter().all(|(waiting, _)| !waiting.is_socket)
@@ -203,7 +201,7 @@ impl HttpConnection {
 
     fn resume_writing(&self, py: Python<'_>) {
         self.is_paused.store(false, Release);
-        self.wake_waiters(py);
+        self.waiters.wake(py);
     }
 
     /// What cannot come: the transport has HTTP in it.
@@ -242,12 +240,10 @@ impl HttpConnection {
             visit.call(ends.client.as_py())?;
             visit.call(ends.server.as_py())?;
         }
+        self.waiters.visit(&visit)?;
         let Some(state) = self.state.lock_for_collector() else { return Ok(()) };
         for (_, request) in &state.requests {
             visit.call(request.as_py())?;
-        }
-        for waiter in &state.waiters {
-            waiter.visit(&visit)?;
         }
         for timer in [&state.timer, &state.request_timer].into_iter().flatten() {
             visit.call(timer.as_py())?;
@@ -344,11 +340,11 @@ impl HttpConnection {
         let gone = place.map(|place| state.requests.remove(place));
         state.unsent = name;
         // What waited for this response goes on.
-        let waits = !state.requests.is_empty() && !state.waiters.is_empty();
+        let others = !state.requests.is_empty();
         drop(state);
         drop(gone);
-        if waits {
-            self.wake_waiters(py);
+        if others {
+            self.waiters.wake(py);
         }
     }
 

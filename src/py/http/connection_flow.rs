@@ -7,8 +7,6 @@ use pyo3::prelude::*;
 use super::connection::HttpConnection;
 use super::transmit::ask_owner;
 use super::waiters::Waiter;
-use crate::py::cpython::attach::lock_attached;
-use crate::py::cpython::object::Ref;
 use crate::py::transport::transport_core::NativeTransport;
 
 impl HttpConnection {
@@ -24,24 +22,8 @@ impl HttpConnection {
 
     /// Leaves a waiter, who is woken when enough is sent. Any thread.
     pub(super) fn wait_for_drain(&self, py: Python<'_>, waiter: Waiter) {
-        lock_attached(py, &self.state).waiters.push(waiter);
+        self.waiters.push(py, waiter);
         // The loop pauses, and resumes, only for what it has written itself.
         ask_owner(py, self);
-    }
-
-    pub(super) fn forget(&self, py: Python<'_>, future: &Ref) {
-        let mut state = lock_attached(py, &self.state);
-        let place = state.waiters.iter().position(|waiter| waiter.is(future));
-        let gone = place.map(|place| state.waiters.swap_remove(place));
-        drop(state);
-        drop(gone);
-    }
-
-    /// Lets those go on that wait until enough is sent. Any thread.
-    pub(super) fn wake_waiters(&self, py: Python<'_>) {
-        let waiters = std::mem::take(&mut lock_attached(py, &self.state).waiters);
-        for waiter in waiters {
-            waiter.wake(py);
-        }
     }
 }

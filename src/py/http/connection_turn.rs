@@ -105,7 +105,7 @@ impl HttpConnection {
     fn wake_readers(&self, py: Python<'_>) {
         if self.has_readers.swap(false, Acquire) {
             for request in self.requests(py) {
-                request.0.wake(py);
+                request.0.waiters.wake(py);
             }
         }
     }
@@ -114,7 +114,7 @@ impl HttpConnection {
     fn go_on(slf: &Bound<'_, Self>, seen: &Seen) -> PyResult<()> {
         let (this, py) = (slf.get(), slf.py());
         this.wake_readers(py);
-        let has_waiters = !lock_attached(py, &this.state).waiters.is_empty();
+        let has_waiters = !this.waiters.is_empty(py);
         if has_waiters && !this.is_paused.load(Acquire) {
             if this.is_above(py) {
                 // Other threads have written that much. It resumes when enough is sent.
@@ -123,7 +123,7 @@ impl HttpConnection {
                     pause_if_above(loop_, parts.transport.bind(py), parts.core.get())?;
                 }
             } else {
-                this.wake_waiters(py);
+                this.waiters.wake(py);
             }
         }
         if lock_attached(py, &this.state).requests.is_empty() && seen.activity == Activity::Idle {

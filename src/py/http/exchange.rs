@@ -118,7 +118,7 @@ impl Exchange {
     /// Notes that the response has ended.
     pub(super) fn complete(&self, py: Python<'_>) {
         self.is_complete.store(true, Release);
-        self.waiting.wake(py);
+        self.waiting.waiters.wake(py);
         let connection = self.connection.get();
         // Rarely: most responses leave at once.
         let unsent = connection.has_unsent(py);
@@ -200,7 +200,7 @@ impl Awaited for Drained {
     }
 
     fn forget(&self, py: Python<'_>, future: &Ref) {
-        self.connection.get().forget(py, future);
+        self.connection.get().waiters.forget(py, future);
     }
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

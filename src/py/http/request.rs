@@ -61,7 +61,7 @@ impl Awaited for Message {
         let this = self.0.get();
         // First, so that whoever makes a message meanwhile wakes it.
         if let Some(waiter) = waiter {
-            this.exchange.waiting.push(py, waiter);
+            this.exchange.waiting.waiters.push(py, waiter);
             this.exchange.connection.get().note_reader();
         }
         let message = match &this.socket {
@@ -72,7 +72,7 @@ impl Awaited for Message {
     }
 
     fn forget(&self, py: Python<'_>, future: &Ref) {
-        self.0.get().exchange.waiting.forget(py, future);
+        self.0.get().exchange.waiting.waiters.forget(py, future);
     }
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
+use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
+use crate::sync::Mutex;
 
 /// `_settle`, for the loops of others.
 static SETTLE: OnceLock<Py<PyAny>> = OnceLock::new();
@@ -37,7 +39,7 @@ impl Waiter {
     }
 
     /// Whether it waits for this future.
-    pub(super) fn is(&self, future: &Ref) -> bool {
+    fn is(&self, future: &Ref) -> bool {
         self.future.as_ptr() == future.as_ptr()
     }
 
@@ -45,13 +47,13 @@ impl Waiter {
     ///
     /// # Errors
     /// Those of the collector.
-    pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(self.loop_.as_py())?;
         visit.call(self.future.as_py())
     }
 
     /// Lets it go on. Any thread.
-    pub(super) fn wake(self, py: Python<'_>) {
+    fn wake(self, py: Python<'_>) {
         let Self { loop_, future } = self;
         let (loop_, future) = (loop_.as_py().bind(py), future.as_py().bind(py));
         let is_here = running_loop(py).is_ok_and(|running| running.is(loop_));
@@ -62,6 +64,51 @@ impl Waiter {
             // If its loop has closed, nobody waits there.
             let _ = loop_.call_method1(intern!(py, "call_soon_threadsafe"), (settle, future));
         }
+    }
+}
+
+/// Those that wait for one thing. Any thread.
+#[derive(Debug)]
+pub(super) struct Waiters(Mutex<Vec<Waiter>>);
+
+impl Waiters {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Leaves one, who is woken when it is there.
+    pub(super) fn push(&self, py: Python<'_>, waiter: Waiter) {
+        lock_attached(py, &self.0).push(waiter);
+    }
+
+    /// Takes one back.
+    pub(super) fn forget(&self, py: Python<'_>, future: &Ref) {
+        let mut all = lock_attached(py, &self.0);
+        let place = all.iter().position(|waiter| waiter.is(future));
+        let gone = place.map(|place| all.swap_remove(place));
+        drop(all);
+        drop(gone);
+    }
+
+    /// Lets all of them go on.
+    pub(super) fn wake(&self, py: Python<'_>) {
+        let all = std::mem::take(&mut *lock_attached(py, &self.0));
+        for waiter in all {
+            waiter.wake(py);
+        }
+    }
+
+    pub(super) fn is_empty(&self, py: Python<'_>) -> bool {
+        lock_attached(py, &self.0).is_empty()
+    }
+
+    /// Shows the collector what it holds.
+    ///
+    /// # Errors
+    /// Those of the collector.
+    pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(all) = self.0.lock_for_collector() else { return Ok(()) };
+        all.iter().try_for_each(|waiter| waiter.visit(visit))
     }
 }
 

@@ -3,7 +3,7 @@
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::waiters::Waiter;
+use super::waiters::Waiters;
 use crate::http::RequestId;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::names::intern;
@@ -16,6 +16,8 @@ pub(super) struct Waiting {
     pub(super) id: RequestId,
     /// It is, or is to be, a WebSocket.
     pub(super) is_socket: bool,
+    /// Those that wait for a message.
+    pub(super) waiters: Waiters,
     state: Mutex<State>,
 }
 
@@ -23,7 +25,6 @@ pub(super) struct Waiting {
 struct State {
     /// The client is gone.
     is_lost: bool,
-    waiters: Vec<Waiter>,
     scope: Option<Ref>,
     /// What each calls, and its handle.
     timers: Vec<(Ref, Ref)>,
@@ -31,37 +32,14 @@ struct State {
 
 impl Waiting {
     pub(super) fn new(id: RequestId, is_socket: bool, scope: Ref) -> Self {
-        let (waiters, timers) = (Vec::new(), Vec::new());
-        let state = State { is_lost: false, waiters, scope: Some(scope), timers };
-        Self { id, is_socket, state: Mutex::new(state) }
-    }
-
-    /// Leaves a waiter, who is woken when something has come.
-    pub(super) fn push(&self, py: Python<'_>, waiter: Waiter) {
-        lock_attached(py, &self.state).waiters.push(waiter);
-    }
-
-    /// Takes a waiter back.
-    pub(super) fn forget(&self, py: Python<'_>, future: &Ref) {
-        let mut state = lock_attached(py, &self.state);
-        let place = state.waiters.iter().position(|waiter| waiter.is(future));
-        let gone = place.map(|place| state.waiters.swap_remove(place));
-        drop(state);
-        drop(gone);
-    }
-
-    /// Lets those go on that wait for a message.
-    pub(super) fn wake(&self, py: Python<'_>) {
-        let waiters = std::mem::take(&mut lock_attached(py, &self.state).waiters);
-        for waiter in waiters {
-            waiter.wake(py);
-        }
+        let state = State { is_lost: false, scope: Some(scope), timers: Vec::new() };
+        Self { id, is_socket, waiters: Waiters::new(), state: Mutex::new(state) }
     }
 
     /// Notes that the client is gone.
     pub(super) fn lose(&self, py: Python<'_>) {
         self.note_lost(py);
-        self.wake(py);
+        self.waiters.wake(py);
         let timers = std::mem::take(&mut lock_attached(py, &self.state).timers);
         for (_, timer) in timers {
             // A handle of the loop's, which is there.
@@ -121,10 +99,8 @@ impl Waiting {
     /// # Errors
     /// Those of the collector.
     pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.waiters.visit(visit)?;
         let Some(state) = self.state.lock_for_collector() else { return Ok(()) };
-        for waiter in &state.waiters {
-            waiter.visit(visit)?;
-        }
         for (_, timer) in &state.timers {
             visit.call(timer.as_py())?;
         }

@@ -246,7 +246,7 @@ impl Socket {
             exchange.set_timer(object, server.times.ping_interval, intern!(py, "_ping"))?;
         }
         // What came behind the handshake.
-        exchange.waiting.wake(py);
+        exchange.waiting.waiters.wake(py);
         Ok(())
     }
 
@@ -318,7 +318,7 @@ impl Socket {
             return Err(alloc::value_error(py, said));
         }
         self.set_phase(py, phase);
-        exchange.waiting.wake(py);
+        exchange.waiting.waiters.wake(py);
         exchange.connection.get().say_end(py)?;
         exchange.set_timer(object, seconds, intern!(py, "_give_up"))
     }
