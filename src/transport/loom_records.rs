@@ -15,31 +15,55 @@ use crate::sys::socket::Channel;
 const READABLE: Ready =
     Ready { token: IoToken::new(0, 0), readable: true, writable: false, ended: false };
 
+/// A stream whose filter has opened it, and its peer.
+struct Open {
+    stream: Arc<Stream<Vec<u8>>>,
+    peer: Peer,
+    near: UnixStream,
+    far: UnixStream,
+}
+
+fn open() -> Open {
+    let (near, far) = UnixStream::pair().unwrap();
+    let (peer, first) = Peer::client();
+    let filter = Box::new(Counting::default());
+    let nothing = Ciphertext::default();
+    let stream = Stream::filtered(near.as_raw_fd(), Channel::Local, filter, &nothing);
+    (&far).write_all(&first).unwrap();
+    read(&stream);
+    Open { stream: Arc::new(stream), peer, near, far }
+}
+
+/// Reads once, and sends what is to be answered.
+fn read(stream: &Stream<Vec<u8>>) {
+    let _ = stream.ready(READABLE);
+    let claim = stream.state().claim_read().unwrap();
+    let passed = stream.read_through(&claim, &mut Passage::default(), Mutex::lock);
+    let _ = claim.release(passed.more);
+    send_ahead(stream);
+}
+
+/// Sends what is queued, if nobody else does.
+fn send_ahead(stream: &Stream<Vec<u8>>) {
+    if let Some(claim) = stream.state().claim_write() {
+        let job_context = JobContext { scratch: &mut [], registrar: &NoReactor };
+        stream.flush_ahead(claim, &job_context, &mut Report::default());
+    }
+}
+
+/// Lets the peer take what has come.
+fn take(far: &UnixStream, peer: &mut Peer) {
+    let mut came = [0; 64];
+    let count = { far }.read(&mut came).unwrap();
+    let _ = peer.take(&came[..count]);
+}
+
 /// The owner writes through a filter while another thread reads through it and answers: records leave in the order in
 /// which they were made, whoever sends them.
 #[test]
 fn loom_records_leave_in_the_order_in_which_they_were_made() {
     loom::model(|| {
-        let (near, far) = UnixStream::pair().unwrap();
-        let (mut peer, first) = Peer::client();
-        let stream: Arc<Stream<Vec<u8>>> = Arc::new(Stream::filtered(
-            near.as_raw_fd(),
-            Channel::Local,
-            Box::new(Counting::default()),
-            &Ciphertext::default(),
-        ));
-        let read = |stream: &Stream<Vec<u8>>| {
-            let _ = stream.ready(READABLE);
-            let claim = stream.state().claim_read().unwrap();
-            let passed = stream.read_through(&claim, &mut Passage::default(), Mutex::lock);
-            let _ = claim.release(passed.more);
-            if let Some(claim) = stream.state().claim_write() {
-                let job_context = JobContext { scratch: &mut [], registrar: &NoReactor };
-                stream.flush_ahead(claim, &job_context, &mut Report::default());
-            }
-        };
-        (&far).write_all(&first).unwrap();
-        read(&stream);
+        let Open { stream, mut peer, near: _near, far } = open();
         (&far).write_all(&peer.ping()).unwrap();
         let helper = {
             let stream = Arc::clone(&stream);
@@ -53,9 +77,7 @@ fn loom_records_leave_in_the_order_in_which_they_were_made() {
         drop(stream.flush(&NoReactor));
         helper.join().unwrap();
         drop(stream.flush(&NoReactor));
-        let mut came = [0; 64];
-        let count = (&far).read(&mut came).unwrap();
-        let _ = peer.take(&came[..count]);
+        take(&far, &mut peer);
         assert_eq!((&peer.received[..], peer.filter.pongs), (&b"data"[..], 1));
     });
 }
@@ -65,20 +87,7 @@ fn loom_records_leave_in_the_order_in_which_they_were_made() {
 #[test]
 fn loom_records_of_another_thread_leave_in_their_turn() {
     loom::model(|| {
-        let (near, far) = UnixStream::pair().unwrap();
-        let (mut peer, first) = Peer::client();
-        let stream: Arc<Stream<Vec<u8>>> = Arc::new(Stream::filtered(
-            near.as_raw_fd(),
-            Channel::Local,
-            Box::new(Counting::default()),
-            &Ciphertext::default(),
-        ));
-        (&far).write_all(&first).unwrap();
-        let _ = stream.ready(READABLE);
-        let claim = stream.state().claim_read().unwrap();
-        let _ = stream.read_through(&claim, &mut Passage::default(), Mutex::lock);
-        let _ = claim.release(false);
-        drop(stream.flush(&NoReactor));
+        let Open { stream, mut peer, near: _near, far } = open();
         let make = |stream: &Stream<Vec<u8>>, queues: bool| {
             let mut locked = stream.filter().unwrap().lock();
             let mut to = Ciphertext::default();
@@ -93,10 +102,7 @@ fn loom_records_of_another_thread_leave_in_their_turn() {
             let stream = Arc::clone(&stream);
             thread::spawn(move || {
                 assert!(make(&stream, true).queued);
-                if let Some(claim) = stream.state().claim_write() {
-                    let job_context = JobContext { scratch: &mut [], registrar: &NoReactor };
-                    stream.flush_ahead(claim, &job_context, &mut Report::default());
-                }
+                send_ahead(&stream);
             })
         };
         if make(&stream, false).queued {
@@ -105,9 +111,7 @@ fn loom_records_of_another_thread_leave_in_their_turn() {
         other.join().unwrap();
         // Whoever found the claim taken has left word, and the owner's turn follows.
         drop(stream.flush(&NoReactor));
-        let mut came = [0; 64];
-        let count = (&far).read(&mut came).unwrap();
-        let _ = peer.take(&came[..count]);
+        take(&far, &mut peer);
         assert_eq!(&peer.received[..], b"datadata");
     });
 }
