@@ -59,7 +59,7 @@ from . import asyncio_private, cross_loop_checks, cross_loop_wakeups
 from .datagrams import DatagramTransport
 from .descriptors import evict
 from .executor_calls import CallsExecutor
-from .http_transport import HTTPTransport, speaks_http
+from .http_transport import HTTPTransport
 from .listeners import Listener
 from .loop_base import LoopBase
 from .pipes import ReadPipeTransport, WritePipeTransport
@@ -71,7 +71,7 @@ from .socket_ops import SocketOps
 from .task_callbacks import learn_task_callbacks
 from .tls import SSLProtocol, start_tls
 from .tls_transport import make_native
-from .transports import StreamTransport
+from .transports import StreamTransport, speaks_http
 from .unrun import drop_aside
 
 if TYPE_CHECKING:

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .thread_affinity import on_loop_thread
-from .transports import HTTPConnection, StreamTransport
+from .transports import StreamTransport, speaks_http
 
 if TYPE_CHECKING:
     import asyncio
-    import contextvars
     import socket
 
     from .._core import StreamCore
-    from .loop_base import LoopBase
-
-
-def speaks_http(protocol: Any) -> bool:
-    """Return whether the transport of this protocol takes requests out of its bytes."""
-    return HTTPConnection is not None and type(protocol) is HTTPConnection
 
 
 def with_http(core: StreamCore, protocol: Any, holder: Any = None) -> StreamCore:
@@ -42,18 +35,9 @@ class HTTPTransport(StreamTransport):
 
     __slots__ = ()
 
-    def __init__(  # noqa: PLR0917 - as `StreamTransport`'s
-        self,
-        loop: LoopBase,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
-        server: Any = None,
-        context: contextvars.Context | None = None,
-    ) -> None:
-        core = with_http(_core.StreamCore(sock.fileno(), True, True, holder=sock), protocol, sock)
-        self._begin_on_socket(loop, sock, protocol, waiter, extra, server, context, core)
+    @staticmethod
+    def _native_half(sock: socket.socket, protocol: asyncio.BaseProtocol) -> StreamCore:
+        return with_http(StreamTransport._native_half(sock, protocol), protocol, sock)
 
     def _opened(self) -> None:
         """Introduce the transport to its protocol. Called by the native half."""

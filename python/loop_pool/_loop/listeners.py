@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from . import asyncio_private
-from .http_transport import HTTPTransport, speaks_http, with_http
+from .http_transport import HTTPTransport, with_http
 from .tls import SSLProtocol
 from .tls_context import SSLContext
 from .tls_transport import TLSParameters, TLSTransport
 from .transport_base import logger
-from .transports import StreamTransport
+from .transports import StreamTransport, speaks_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,6 +27,11 @@ HTTPConnection: type[Any] | None = getattr(_core, "HTTPConnection", None)
 """The protocols of the native HTTP server; ``None``: the native module was built without it."""
 
 
+def speaks_http(protocol: Any) -> bool:
+    """Return whether the transport of this protocol takes requests out of its bytes."""
+    return HTTPConnection is not None and type(protocol) is HTTPConnection
+
+
 class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowControlMixin):
     """A TCP or unix stream connection. Made by the loop's methods, as asyncio's transports are."""
 
@@ -50,8 +55,13 @@ class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowCont
         server: Any = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        core = _core.StreamCore(sock.fileno(), True, True, holder=sock)
+        core = self._native_half(sock, protocol)
         self._begin_on_socket(loop, sock, protocol, waiter, extra, server, context, core)
+
+    @staticmethod
+    def _native_half(sock: socket.socket, protocol: asyncio.BaseProtocol) -> StreamCore:
+        """Return the native half of a transport of this socket."""
+        return _core.StreamCore(sock.fileno(), True, True, holder=sock)
 
     def _begin_on_socket(  # noqa: PLR0917
         self,
@@ -93,7 +103,7 @@ class StreamTransport(KeepsDescriptor, Lender, Writing, asyncio_private.FlowCont
 
     def _set_protocol(self, protocol: Any) -> None:
         super()._set_protocol(protocol)
-        if HTTPConnection is not None and type(protocol) is HTTPConnection:
+        if speaks_http(protocol):
             self._core.set_http()
             return
         self._core.set_kind(
