@@ -1779,7 +1779,8 @@ class HTTPRequest:
         Raises:
             RuntimeError: a message of this type is not expected now, or the response is not valid.
             TypeError: the message has a value of another type.
-            ValueError: `http.response.start` has no status.
+            ValueError: `http.response.start` has no status, or the code of a `websocket.close` may
+                not be sent.
             ConnectionResetError: the client of the WebSocket has disconnected.
         """
 
@@ -1793,7 +1794,7 @@ class HTTPRequest:
         """End a WebSocket, as the server does."""
 
     def _ping(self) -> None:
-        """Ping the client of a WebSocket, or close it if the last ping was not answered."""
+        """Ping the client of a WebSocket. Called by a timer, which it sets again."""
 
     def _give_up(self) -> None:
         """Close the connection of a WebSocket whose client did not answer a close."""
