@@ -15,6 +15,7 @@ mod key_log;
 mod negotiated;
 mod options;
 mod provider;
+mod records;
 mod refusal;
 mod roots;
 mod session;

@@ -1,12 +1,15 @@
 //! Memory for what a filter wants sent: one for a thread, not for a connection.
 
+use std::mem::MaybeUninit;
+
 /// What a [`Filter`](super::Filter) wants sent, oldest first. It is used for one connection at a time, and emptied
-/// in between; its memory stays.
+/// in between; its memory stays, unless it is [taken](Self::take).
 #[derive(Debug, Default)]
 pub struct Ciphertext {
-    /// All of it has been written once, so that no byte is cleared twice.
+    /// As long as what is to be sent.
     memory: Vec<u8>,
-    filled: usize,
+    /// So many bytes of the memory are initialised, at least what is to be sent: so no byte is cleared twice.
+    written: usize,
 }
 
 impl Ciphertext {
@@ -14,47 +17,84 @@ impl Ciphertext {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.memory[..self.filled]
+        &self.memory
     }
 
     /// Bytes to be sent.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.filled
+        self.memory.len()
     }
 
     /// Whether nothing is to be sent.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.filled == 0
+        self.memory.is_empty()
     }
 
     /// Forgets what was to be sent, and keeps the memory.
     #[inline]
     pub fn clear(&mut self) {
-        self.filled = 0;
+        self.memory.clear();
     }
 
-    /// All the memory behind what is to be sent.
+    /// What is initialised of the memory behind what is to be sent.
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {
-        &mut self.memory[self.filled..]
+        let count = self.written - self.memory.len();
+        let spare = self.memory.spare_capacity_mut()[..count].as_mut_ptr();
+        // SAFETY: so many bytes were initialised, and the memory has stayed where it is since.
+        unsafe { std::slice::from_raw_parts_mut(spare.cast(), count) }
     }
 
-    /// Makes room for so many bytes at least.
+    /// Makes [`room`](Self::room) for so many bytes at least.
     pub fn reserve(&mut self, bytes: usize) {
-        let needed = self.filled + bytes;
-        if self.memory.len() < needed {
-            self.memory.resize(needed.next_power_of_two(), 0);
+        let (filled, needed) = (self.memory.len(), self.memory.len() + bytes);
+        if self.written < needed {
+            self.grow(needed);
+            let rest = self.written - filled..needed - filled;
+            self.memory.spare_capacity_mut()[rest].fill(MaybeUninit::new(0));
+            self.written = needed;
         }
     }
 
     /// Takes over the first bytes of [`room`](Self::room).
     #[inline]
     pub fn filled(&mut self, bytes: usize) {
-        debug_assert!(self.filled + bytes <= self.memory.len());
-        self.filled += bytes;
+        assert!(bytes <= self.written - self.memory.len());
+        // SAFETY: so many are initialised.
+        unsafe { self.memory.set_len(self.memory.len() + bytes) };
+    }
+
+    /// Room for so many bytes behind what is to be sent. To be written, and then taken over by
+    /// [`filled_spare`](Self::filled_spare).
+    #[inline]
+    pub fn spare(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
+        self.grow(self.memory.len() + bytes);
+        &mut self.memory.spare_capacity_mut()[..bytes]
+    }
+
+    /// Takes over the first bytes of [`spare`](Self::spare).
+    ///
+    /// # Safety
+    /// They were written since.
+    #[inline]
+    pub unsafe fn filled_spare(&mut self, bytes: usize) {
+        debug_assert!(self.memory.len() + bytes <= self.memory.capacity());
+        // SAFETY: by the caller's word.
+        unsafe { self.memory.set_len(self.memory.len() + bytes) };
+        self.written = self.written.max(self.memory.len());
+    }
+
+    /// Gives the memory a capacity of so many bytes at least.
+    #[inline]
+    fn grow(&mut self, needed: usize) {
+        if self.memory.capacity() < needed {
+            self.memory.reserve(needed - self.memory.len());
+            // What is behind the bytes to be sent was not moved.
+            self.written = self.memory.len();
+        }
     }
 }
