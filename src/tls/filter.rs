@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 
 use super::session::{MIN_SCRATCH, Session};
-use crate::transport::{Ciphertext, FILTER_MEMORY, Filter};
+use crate::transport::{Ciphertext, FILTER_MEMORY, Filter, Plaintext};
 
 const _: () = assert!(FILTER_MEMORY >= MIN_SCRATCH);
 
@@ -35,7 +35,7 @@ impl Filter for TlsFilter {
     fn receive(
         &mut self,
         read: &mut [u8],
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
         answers: &mut Ciphertext,
     ) -> io::Result<()> {
         self.0.receive(read, answers, plaintext).map(drop).map_err(io::Error::other)

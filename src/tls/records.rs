@@ -27,7 +27,7 @@ use rustls::{
 };
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use crate::transport::Ciphertext;
+use crate::transport::{Ciphertext, Plaintext};
 
 /// The most plaintext of one record.
 pub(super) const RECORD: usize = 16 * 1024;
@@ -169,7 +169,8 @@ impl Key {
 
     /// Opens the records at the front of `ciphertext`, as long as they are whole and have data; says how many bytes they
     /// are. What comes next, if it is whole, is rustls's: it has not been counted.
-    pub(super) fn open_data(&self, ciphertext: &[u8], plaintext: &mut Vec<u8>) -> usize {
+    pub(super) fn open_data(&self, ciphertext: &[u8], plaintext: &mut dyn Plaintext) -> usize {
+        plaintext.expect(data_in(ciphertext));
         let mut used = 0;
         while let First::Record(length) = first(&ciphertext[used..])
             && ciphertext[used..].starts_with(&DATA)
@@ -179,8 +180,7 @@ impl Key {
             else {
                 break;
             };
-            plaintext.reserve(inner);
-            let opened = plaintext.spare_capacity_mut();
+            let opened = plaintext.spare(inner);
             let number = self.next.load(Relaxed);
             let opened = opened.as_mut_ptr().cast();
             // SAFETY: there is room, and the ciphertext is elsewhere.
@@ -197,7 +197,7 @@ impl Key {
             };
             self.next.store(number + 1, Relaxed);
             // SAFETY: as above.
-            unsafe { plaintext.set_len(plaintext.len() + count) };
+            unsafe { plaintext.filled(count) };
             used += length;
         }
         used
@@ -236,6 +236,19 @@ pub(super) fn whole(ciphertext: &[u8], held: usize, one: bool) -> usize {
             return given;
         }
     }
+}
+
+/// How many bytes the whole records with data have at the front of `ciphertext`, unless they are padded, or have
+/// something else.
+fn data_in(mut ciphertext: &[u8]) -> usize {
+    let mut data = 0;
+    while let First::Record(length) = first(ciphertext)
+        && ciphertext.starts_with(&DATA)
+    {
+        data += length.saturating_sub(OVERHEAD);
+        ciphertext = &ciphertext[length..];
+    }
+    data
 }
 
 /// What ciphertext begins with.

@@ -16,7 +16,7 @@ use super::negotiated::Negotiated;
 use super::records::Key;
 use super::records::{self, RECORD, RecordKeys};
 use super::settings::{ClientSettings, ServerSettings};
-use crate::transport::Ciphertext;
+use crate::transport::{Ciphertext, Plaintext};
 
 /// The least memory in bytes that [`Session::receive`] is to be given: for the longest message that a
 /// handshake may have, and the record behind it.
@@ -155,7 +155,7 @@ impl Session {
         &mut self,
         ciphertext: &mut [u8],
         to: &mut Ciphertext,
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
     ) -> Result<Received, Failure> {
         self.check()?;
         if self.peer_closed {
@@ -187,7 +187,7 @@ impl Session {
         &mut self,
         ciphertext: &mut [u8],
         to: &mut Ciphertext,
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
     ) -> Result<usize, Failure> {
         let mut used = 0;
         loop {
@@ -202,7 +202,7 @@ impl Session {
             if given == self.held {
                 return Ok(used);
             }
-            let mut append = |data: &[u8]| plaintext.extend_from_slice(data);
+            let mut append = |data: &[u8]| plaintext.append(data);
             let done = self.process(&mut ciphertext[used..used + given], to, &mut append);
             if let Some(error) = done.error {
                 return Err(self.fail(error.into()));

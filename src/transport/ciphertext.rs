@@ -88,6 +88,22 @@ impl Ciphertext {
         self.written = self.written.max(self.memory.len());
     }
 
+    /// Takes what is to be sent, with its memory.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        self.written = 0;
+        std::mem::take(&mut self.memory)
+    }
+
+    /// Takes memory that was [taken](Self::take), and is not needed any more, if it has none that is as large.
+    pub fn give_back(&mut self, memory: Vec<u8>) {
+        if self.memory.is_empty() && memory.capacity() > self.memory.capacity() {
+            self.written = memory.len();
+            self.memory = memory;
+            self.memory.clear();
+        }
+    }
+
     /// Gives the memory a capacity of so many bytes at least.
     #[inline]
     fn grow(&mut self, needed: usize) {
