@@ -10,6 +10,7 @@
 mod engine;
 mod failure;
 mod filter;
+mod hmac;
 mod identity;
 mod key_log;
 mod negotiated;

@@ -20,12 +20,14 @@ use rustls::crypto::cipher::{
     NONCE_LEN, Nonce, OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload,
     Tls13AeadAlgorithm, UnsupportedOperationError, make_tls13_aad,
 };
+use rustls::crypto::tls13::HkdfUsingHmac;
 use rustls::crypto::{self, CryptoProvider};
 use rustls::{
     CipherSuite, ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion,
     SupportedCipherSuite, Tls13CipherSuite,
 };
 
+use super::hmac;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::transport::{Ciphertext, Plaintext};
 
@@ -41,8 +43,8 @@ const TAG: usize = 16;
 /// What a record is longer than its data: the header, the kind, the authentication.
 const OVERHEAD: usize = HEADER + 1 + TAG;
 
-/// The most that may follow a header.
-const LONGEST: usize = RECORD + 256;
+/// The most that may follow a header, with TLS 1.2.
+const LONGEST: usize = RECORD + 2047;
 
 /// How the header of a record with data begins.
 const DATA: [u8; 3] = [23, 3, 3];
@@ -257,25 +259,25 @@ enum First {
     Record(usize),
     /// A part of one, or nothing.
     Part,
-    /// Something else.
+    /// What is none to rustls: it fails.
     Other,
 }
 
 #[inline]
 fn first(ciphertext: &[u8]) -> First {
-    let is_record = match ciphertext {
-        [] => true,
-        [kind] => KINDS.contains(kind),
-        [kind, version, ..] => KINDS.contains(kind) && *version == DATA[1],
+    let is_none = match ciphertext {
+        [] => false,
+        [kind] | [kind, _] => !KINDS.contains(kind),
+        [kind, version, ..] => !KINDS.contains(kind) || *version != DATA[1],
     };
-    match ciphertext.get(DATA.len()..HEADER) {
-        _ if !is_record => First::Other,
-        Some(&[high, low]) => match usize::from(u16::from_be_bytes([high, low])) {
-            length if length > LONGEST || length == 0 => First::Other,
-            length if ciphertext.len() < HEADER + length => First::Part,
-            length => First::Record(HEADER + length),
-        },
-        _ => First::Part,
+    if is_none {
+        return First::Other;
+    }
+    let Some(&[high, low]) = ciphertext.get(DATA.len()..HEADER) else { return First::Part };
+    match usize::from(u16::from_be_bytes([high, low])) {
+        length if length > LONGEST || (length == 0 && ciphertext[0] != DATA[0]) => First::Other,
+        length if ciphertext.len() < HEADER + length => First::Part,
+        length => First::Record(HEADER + length),
     }
 }
 
@@ -322,16 +324,25 @@ impl RecordKeys {
 
 // -- what rustls has of them ---------------------------------------------------------------------------
 
+static HKDF_SHA256: HkdfUsingHmac<'static> = HkdfUsingHmac(&hmac::SHA256);
+static HKDF_SHA384: HkdfUsingHmac<'static> = HkdfUsingHmac(&hmac::SHA384);
+
 /// The provider with its suites of TLS 1.3 changed: their keys are [`Key`]s.
 pub(super) fn share_keys(mut provider: CryptoProvider) -> CryptoProvider {
     for suite in &mut provider.cipher_suites {
         let SupportedCipherSuite::Tls13(theirs) = *suite else { continue };
         // SAFETY: these functions take nothing, and give what lives as long as the program.
-        let cipher = unsafe {
+        let (cipher, hkdf) = unsafe {
             match theirs.common.suite {
-                CipherSuite::TLS13_AES_128_GCM_SHA256 => ffi::EVP_aead_aes_128_gcm(),
-                CipherSuite::TLS13_AES_256_GCM_SHA384 => ffi::EVP_aead_aes_256_gcm(),
-                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => ffi::EVP_aead_chacha20_poly1305(),
+                CipherSuite::TLS13_AES_128_GCM_SHA256 => {
+                    (ffi::EVP_aead_aes_128_gcm(), &HKDF_SHA256)
+                }
+                CipherSuite::TLS13_AES_256_GCM_SHA384 => {
+                    (ffi::EVP_aead_aes_256_gcm(), &HKDF_SHA384)
+                }
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
+                    (ffi::EVP_aead_chacha20_poly1305(), &HKDF_SHA256)
+                }
                 _ => continue,
             }
         };
@@ -345,7 +356,7 @@ pub(super) fn share_keys(mut provider: CryptoProvider) -> CryptoProvider {
                 hash_provider: theirs.common.hash_provider,
                 confidentiality_limit: limit,
             },
-            hkdf_provider: theirs.hkdf_provider,
+            hkdf_provider: hkdf,
             aead_alg: shared,
             quic: None,
         })));

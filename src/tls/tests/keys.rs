@@ -195,7 +195,25 @@ fn a_peer_that_only_changes_its_keys_is_refused_but_not_one_that_sends_between()
 }
 
 #[test]
-fn what_is_no_record_fails_at_its_first_byte() {
+fn what_is_no_record_fails_as_soon_as_that_is_seen() {
+    let whole: [&[u8]; 4] =
+        [b"GET / HTTP/1.1\r\n", &[22, 9, 3, 0, 1], &[23, 3, 3, 0x48, 0], &[22, 3, 3, 0, 0]];
+    for (bytes, needed) in whole.into_iter().zip([1, 3, 5, 5]) {
+        let mut pair = settled();
+        for byte in &bytes[..needed - 1] {
+            let _ = pair.client.take(&[*byte]).unwrap();
+        }
+        assert!(pair.client.take(&bytes[needed - 1..needed]).is_err(), "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_record_that_only_tls_1_2_may_have_is_refused_when_it_is_whole() {
+    // Cut where what follows looks like a record of its own.
+    let mut record = vec![23, 3, 3, 0x42, 0x68];
+    record.resize(5 + 0x4268, 0);
+    record[1000..1005].copy_from_slice(&[23, 3, 3, 0x40, 0]);
     let mut pair = settled();
-    assert!(pair.client.take(b"G").is_err() || pair.client.take(b"ET / HTTP").is_err());
+    let _ = pair.client.take(&record[..1000]).unwrap();
+    assert_eq!(pair.client.take(&record[1000..]), Err(Failure::BadRecord));
 }
