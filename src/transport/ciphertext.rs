@@ -34,6 +34,12 @@ impl Ciphertext {
         self.memory.is_empty()
     }
 
+    /// Bytes of its memory.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
     /// Forgets what was to be sent, and keeps the memory.
     #[inline]
     pub fn clear(&mut self) {

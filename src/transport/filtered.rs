@@ -18,7 +18,7 @@ use crate::sync::Mutex;
 use crate::sys::socket::Channel;
 
 /// So many bytes of records that the kernel does not take are queued in the memory in which they were made, if that
-/// is no more than twice as long; fewer are copied.
+/// is no more than four times as large; fewer are copied.
 const KEPT_REST: usize = 8 * 1024;
 
 /// What one read through a filter has brought. The plaintext is in the [`Passage`].
@@ -279,7 +279,7 @@ impl<B: CopyOf> Stream<B> {
         };
         let rest = &records[sent..];
         let queued = !rest.is_empty();
-        if rest.len() >= KEPT_REST && rest.len() >= records.len() / 2 {
+        if rest.len() >= KEPT_REST && rest.len() >= ciphertext.capacity() / 4 {
             // In the memory in which they were made.
             self.append(B::keep(ciphertext.take()), sent);
         } else if queued {
