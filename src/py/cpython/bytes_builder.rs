@@ -47,7 +47,7 @@ impl<'py> BytesBuilder<'py> {
 
     /// What has come.
     pub(crate) fn finish(mut self) -> Built {
-        if self.filled > 0 && self.filled != self.size {
+        if self.other.is_none() && self.filled > 0 && self.filled != self.size {
             self.grow(self.filled);
         }
         if let Some(bytes) = self.other.take() {
@@ -114,8 +114,9 @@ impl Plaintext for BytesBuilder<'_> {
     fn spare(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
         let needed = self.filled + bytes;
         if self.other.is_none() && (self.object.is_null() || needed > self.size + 1) {
-            // The last byte of a record is none of its data.
-            self.grow(if needed > self.expected + 1 { needed } else { self.expected });
+            // The last byte of a record is none of its data. An object of no size would be the one that all have.
+            let size = if needed > self.expected + 1 { needed } else { self.expected };
+            self.grow(size.max(1));
         }
         if let Some(other) = &mut self.other {
             return Plaintext::spare(other, bytes);

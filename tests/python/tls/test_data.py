@@ -442,9 +442,10 @@ def test_what_comes_is_given_as_bytes_objects_like_any_others(loop: Loop, size: 
             data = os.urandom(size)
             for _ in range(5):
                 await peer.send(peer.seal(data, b"", data))
+                await peer.send(peer.seal(b""))
             await eventually(lambda: len(protocol.data) == 10 * size, "all has come")
         assert b"".join(given) == 10 * data
-        for each in given:
+        for each in (*given, b""):
             assert type(each) is bytes
             assert sys.getsizeof(each) == sys.getsizeof(b"") + len(each)
             # C code may rely on a zero behind the content.
