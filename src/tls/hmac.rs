@@ -91,11 +91,13 @@ impl Key for Keyed {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digit = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digit).collect()
     }
 
     /// RFC 4231, test cases 2 and 6.
@@ -120,16 +122,16 @@ mod tests {
                  0c2ef6ab4030fe8296248df163f44952",
             ),
         ] {
-            let keyed = hmac.with_key(key);
+            let (keyed, expected) = (hmac.with_key(key), bytes(expected));
             // Signing does not change the key.
             for _ in 0..2 {
                 let tag = keyed.sign_concat(first, &[middle], last);
-                assert_eq!(hex(tag.as_ref()), expected);
-                assert_eq!(hex(keyed.sign(&[first, middle, last]).as_ref()), expected);
+                assert_eq!(tag.as_ref(), expected);
+                assert_eq!(keyed.sign(&[first, middle, last]).as_ref(), expected);
             }
             assert_eq!(
                 (keyed.tag_len(), hmac.hash_output_len()),
-                (expected.len() / 2, keyed.tag_len())
+                (expected.len(), keyed.tag_len())
             );
         }
     }

@@ -67,6 +67,9 @@ impl Ciphertext {
     }
 
     /// Takes over the first bytes of [`room`](Self::room).
+    ///
+    /// # Panics
+    /// If there is no such room.
     #[inline]
     pub fn filled(&mut self, bytes: usize) {
         assert!(bytes <= self.written - self.memory.len());

@@ -278,14 +278,14 @@ impl<B: CopyOf> Stream<B> {
             }
         };
         let rest = &records[sent..];
-        let queued = !rest.is_empty();
+        let has_rest = !rest.is_empty();
         if rest.len() >= KEPT_REST && rest.len() >= ciphertext.capacity() / 4 {
             // In the memory in which they were made.
             self.append(B::keep(ciphertext.take()), sent);
-        } else if queued {
+        } else if has_rest {
             self.append(B::copy_of(rest), 0);
         }
-        Ok(WriteOutcome { taken: 0, sent, queued })
+        Ok(WriteOutcome { taken: 0, sent, queued: has_rest })
     }
 }
 
