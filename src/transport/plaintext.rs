@@ -13,7 +13,7 @@ pub trait Plaintext {
     }
 
     /// So many bytes are about to come, as far as the filter knows before it has looked into them.
-    fn expect(&mut self, bytes: usize);
+    fn hint(&mut self, bytes: usize);
 
     /// Room for so many bytes at least, behind those that it has. To be written, and then taken over by
     /// [`filled`](Self::filled).
@@ -41,7 +41,7 @@ impl Plaintext for Vec<u8> {
         self.len()
     }
 
-    fn expect(&mut self, bytes: usize) {
+    fn hint(&mut self, bytes: usize) {
         self.reserve(bytes);
     }
 

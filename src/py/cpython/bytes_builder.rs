@@ -107,7 +107,7 @@ impl Plaintext for BytesBuilder<'_> {
         self.other.as_ref().map_or(self.filled, Vec::len)
     }
 
-    fn expect(&mut self, bytes: usize) {
+    fn hint(&mut self, bytes: usize) {
         self.expected = self.filled + bytes;
     }
 
