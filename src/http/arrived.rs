@@ -17,6 +17,8 @@ use super::websocket::{Deflater, Message, SocketFailure, WebSocket};
 pub(super) struct Work {
     pub(super) output: Output,
     pub(super) deflater: Option<Deflater>,
+    /// What came out of the filter below.
+    pub(super) plaintext: Vec<u8>,
 }
 
 /// What comes next of a request's body.
@@ -130,7 +132,7 @@ impl Arrived {
     }
 
     pub(super) fn receive(&mut self, socket: &mut WebSocket, bytes: &mut [u8], work: &mut Work) {
-        let Work { output, deflater } = work;
+        let Work { output, deflater, .. } = work;
         socket.receive(bytes, deflater.get_or_insert_default(), output, &mut |message| {
             self.message(message);
         });

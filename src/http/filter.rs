@@ -18,7 +18,7 @@ use super::response::ResponseError;
 use super::settings::Settings;
 use super::websocket::{Deflater, WebSocket};
 use crate::sys::clock;
-use crate::transport::{Ciphertext, Filter};
+use crate::transport::{Ciphertext, Filter, Plaintext};
 
 /// Bytes of bodies, of messages, and of what is behind requests that are not answered, that wait for the program.
 /// With more than that nothing is read.
@@ -126,6 +126,51 @@ impl HttpFilter {
         matches!(self.side, Side::WebSocket(_))
     }
 
+    // -- what has come -------------------------------------------------------------------------------
+
+    /// Takes what comes out of the filter below, also if that fails behind it.
+    fn receive_through(
+        &mut self,
+        read: &mut [u8],
+        plaintext: &mut Vec<u8>,
+        answers: &mut Ciphertext,
+    ) -> io::Result<()> {
+        let below = self.below.as_mut();
+        let received = below.map_or(Ok(()), |below| below.receive(read, plaintext, answers));
+        self.take(plaintext, answers)?;
+        received
+    }
+
+    /// Takes bytes of HTTP.
+    fn take(&mut self, bytes: &mut [u8], answers: &mut Ciphertext) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let Self { below, side, arrived, settings, coming_since_ns } = self;
+        with_output(below, answers, |work| match side {
+            Side::Http(connection) => {
+                connection.receive(bytes, &mut work.output, &mut |event| arrived.take(event));
+                if let Some(readiness) = &settings.readiness {
+                    arrived.answer(readiness, connection, &mut work.output);
+                }
+                let activity = connection.activity();
+                arrived.news |= activity == Activity::Closing;
+                match activity {
+                    Activity::ReceivingHead | Activity::ReceivingBody => {
+                        // Whoever has a clock is to look at it.
+                        arrived.news |= *coming_since_ns == 0;
+                        // A head has to come as a whole, a body to go on.
+                        if *coming_since_ns == 0 || activity == Activity::ReceivingBody {
+                            *coming_since_ns = clock::monotonic_ns();
+                        }
+                    }
+                    _ => *coming_since_ns = 0,
+                }
+            }
+            Side::WebSocket(socket) => arrived.receive(socket, bytes, work),
+        })
+    }
+
     // -- requests ------------------------------------------------------------------------------------
 
     /// The next part of a request's body.
@@ -227,7 +272,7 @@ impl HttpFilter {
         let Self { below, side, arrived, .. } = self;
         let Side::WebSocket(socket) = side else { return Ok(None) };
         with_output(below, to, |work| {
-            let Work { output, deflater } = work;
+            let Work { output, deflater, .. } = work;
             let result = f(socket, deflater.get_or_insert_default(), output);
             arrived.news |= socket.is_closed();
             Some(result)
@@ -267,42 +312,16 @@ impl Filter for HttpFilter {
     fn receive(
         &mut self,
         read: &mut [u8],
-        plaintext: &mut Vec<u8>,
+        _: &mut dyn Plaintext,
         answers: &mut Ciphertext,
     ) -> io::Result<()> {
-        let Self { below, side, arrived, settings, coming_since_ns } = self;
-        let (bytes, received) = match below {
-            None => (read, Ok(())),
-            Some(below) => {
-                let received = below.receive(read, plaintext, answers);
-                (&mut plaintext[..], received)
-            }
-        };
-        if !bytes.is_empty() {
-            with_output(below, answers, |work| match side {
-                Side::Http(connection) => {
-                    connection.receive(bytes, &mut work.output, &mut |event| arrived.take(event));
-                    if let Some(readiness) = &settings.readiness {
-                        arrived.answer(readiness, connection, &mut work.output);
-                    }
-                    let activity = connection.activity();
-                    arrived.news |= activity == Activity::Closing;
-                    match activity {
-                        Activity::ReceivingHead | Activity::ReceivingBody => {
-                            // Whoever has a clock is to look at it.
-                            arrived.news |= *coming_since_ns == 0;
-                            // A head has to come as a whole, a body to go on.
-                            if *coming_since_ns == 0 || activity == Activity::ReceivingBody {
-                                *coming_since_ns = clock::monotonic_ns();
-                            }
-                        }
-                        _ => *coming_since_ns = 0,
-                    }
-                }
-                Side::WebSocket(socket) => arrived.receive(socket, bytes, work),
-            })?;
+        if self.below.is_none() {
+            return self.take(read, answers);
         }
+        let mut plaintext = WORK.with_borrow_mut(|work| std::mem::take(&mut work.plaintext));
+        let received = self.receive_through(read, &mut plaintext, answers);
         plaintext.clear();
+        WORK.with_borrow_mut(|work| work.plaintext = plaintext);
         received
     }
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 
 use super::session::{MIN_SCRATCH, Session};
-use crate::transport::{Ciphertext, FILTER_MEMORY, Filter};
+use crate::transport::{Ciphertext, FILTER_MEMORY, Filter, Plaintext};
 
 const _: () = assert!(FILTER_MEMORY >= MIN_SCRATCH);
 
@@ -35,11 +35,10 @@ impl Filter for TlsFilter {
     fn receive(
         &mut self,
         read: &mut [u8],
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
         answers: &mut Ciphertext,
     ) -> io::Result<()> {
-        let mut take = |record: &[u8]| plaintext.extend_from_slice(record);
-        self.0.receive(read, answers, &mut take).map(drop).map_err(io::Error::other)
+        self.0.receive(read, answers, plaintext).map(drop).map_err(io::Error::other)
     }
 
     fn receive_end(&mut self, _: &mut Ciphertext) -> io::Result<()> {

@@ -10,11 +10,13 @@
 mod engine;
 mod failure;
 mod filter;
+mod hmac;
 mod identity;
 mod key_log;
 mod negotiated;
 mod options;
 mod provider;
+mod records;
 mod refusal;
 mod roots;
 mod session;

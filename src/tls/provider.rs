@@ -6,6 +6,7 @@ use rustls::crypto::aws_lc_rs::{self as chosen, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::ProducesTickets;
 
+use super::records::share_keys;
 use crate::sync::OnceLock;
 
 /// How keys are agreed on, the preferred way first. As with OpenSSL since 3.5, the first holds against those who
@@ -17,7 +18,8 @@ const GROUPS: &[&dyn SupportedKxGroup] =
 pub(super) fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| {
-        Arc::new(CryptoProvider { kx_groups: GROUPS.to_vec(), ..chosen::default_provider() })
+        let theirs = chosen::default_provider();
+        Arc::new(share_keys(CryptoProvider { kx_groups: GROUPS.to_vec(), ..theirs }))
     })
 }
 

@@ -4,16 +4,19 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use rustls::CommonState;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
+use rustls::{CommonState, Error};
 
 use super::engine::{self, Engine, Processed};
 use super::failure::Failure;
 use super::negotiated::Negotiated;
+#[cfg(test)]
+use super::records::Key;
+use super::records::{self, RECORD, RecordKeys};
 use super::settings::{ClientSettings, ServerSettings};
-use crate::transport::Ciphertext;
+use crate::transport::{Ciphertext, Plaintext};
 
 /// The least memory in bytes that [`Session::receive`] is to be given: for the longest message that a
 /// handshake may have, and the record behind it.
@@ -21,9 +24,6 @@ pub const MIN_SCRATCH: usize = 96 * 1024;
 
 /// The most bytes of a [`Ciphertext`] when more is encrypted: about what one write of a transport takes.
 pub const WRITE_LIMIT: usize = 256 * 1024;
-
-/// The most plaintext of one record.
-const RECORD: usize = 16 * 1024;
 
 /// The most that waits for the rest of it, so that there is always room to read more.
 const MAX_PENDING: usize = MIN_SCRATCH - 4 * 1024;
@@ -38,8 +38,12 @@ const MAX_PENDING: usize = MIN_SCRATCH - 4 * 1024;
 /// the same.
 pub struct Session {
     side: Side,
+    /// By which data are sealed and opened without rustls.
+    keys: RecordKeys,
     /// Ciphertext of which a part is missing, and what rustls holds by its place: what comes next follows it.
     pending: Vec<u8>,
+    /// So many bytes of that, from the front, rustls has been given.
+    held: usize,
     failure: Option<Failure>,
     /// The peer has said that it sends no more.
     peer_closed: bool,
@@ -92,8 +96,10 @@ impl Session {
         };
         let connection = UnbufferedClientConnection::new(Arc::clone(config), name)?;
         let mut session = Self::new(Side::Client(Box::new(connection)));
-        let _ = session.receive(&mut [], to, &mut |_| ())?;
-        Ok(session)
+        match session.process(&mut [], to, &mut |_| ()).error {
+            Some(error) => Err(error.into()),
+            None => Ok(session),
+        }
     }
 
     /// Whether a client can be one of a server with this name: it is a name of DNS, or an address.
@@ -112,7 +118,15 @@ impl Session {
     }
 
     fn new(side: Side) -> Self {
-        Self { side, pending: Vec::new(), failure: None, peer_closed: false, is_closed: false }
+        Self {
+            side,
+            keys: RecordKeys::default(),
+            pending: Vec::new(),
+            held: 0,
+            failure: None,
+            peer_closed: false,
+            is_closed: false,
+        }
     }
 
     // -- in ------------------------------------------------------------------------------------------
@@ -129,8 +143,8 @@ impl Session {
         pending
     }
 
-    /// Takes ciphertext: what was [restored](Self::restore), and what was read behind it. `plaintext` is called
-    /// for each record with data, in order; the bytes are gone after the call. Answers are appended to `to`.
+    /// Takes ciphertext: what was [restored](Self::restore), and what was read behind it. Data are appended to
+    /// `plaintext`, answers to `to`.
     ///
     /// What comes after the peer's end is ignored.
     ///
@@ -141,26 +155,15 @@ impl Session {
         &mut self,
         ciphertext: &mut [u8],
         to: &mut Ciphertext,
-        plaintext: &mut dyn FnMut(&[u8]),
+        plaintext: &mut dyn Plaintext,
     ) -> Result<Received, Failure> {
         self.check()?;
-        let mut received = Received::default();
         if self.peer_closed {
-            return Ok(received);
+            return Ok(Received::default());
         }
-        let was_handshaking = self.is_handshaking();
-        let mut count = |bytes: &[u8]| {
-            received.plaintext += bytes.len();
-            plaintext(bytes);
-        };
-        let Processed { used, peer_closed, error } = match &mut self.side {
-            Side::Client(side) => engine::process(&mut **side, ciphertext, to, &mut count),
-            Side::Server(side) => engine::process(&mut **side, ciphertext, to, &mut count),
-        };
-        if let Some(error) = error {
-            return Err(self.fail(error.into()));
-        }
-        let left = if peer_closed { &[] } else { &ciphertext[used..] };
+        let (was_handshaking, before) = (self.is_handshaking(), plaintext.len());
+        let used = self.receive_records(ciphertext, to, plaintext)?;
+        let left = if self.peer_closed { &[] } else { &ciphertext[used..] };
         if left.len() > MAX_PENDING {
             let what = "a message of the handshake is cut into too many records";
             return Err(self.fail(Failure::Protocol(what.to_owned())));
@@ -169,10 +172,61 @@ impl Session {
             // Without spare room: few connections wait in the middle of a record.
             self.pending = left.to_vec();
         }
-        self.peer_closed = peer_closed;
-        received.is_end = peer_closed;
-        received.is_handshaken = was_handshaking && !self.is_handshaking();
-        Ok(received)
+        Ok(Received {
+            plaintext: plaintext.len() - before,
+            is_end: self.peer_closed,
+            is_handshaken: was_handshaking && !self.is_handshaking(),
+        })
+    }
+
+    /// Takes all that is whole of the ciphertext; says how many bytes are not needed any more.
+    ///
+    /// Data whose key is known are opened here. rustls gets all else, and then record by record, so that the data
+    /// behind are opened here. What it does not let go of, since a message goes on in the next record, it is given again.
+    fn receive_records(
+        &mut self,
+        ciphertext: &mut [u8],
+        to: &mut Ciphertext,
+        plaintext: &mut dyn Plaintext,
+    ) -> Result<usize, Failure> {
+        let mut used = 0;
+        loop {
+            let one_by_one = match &self.keys.open {
+                Some(key) if self.held == 0 => {
+                    used += key.open_data(&ciphertext[used..], plaintext);
+                    true
+                }
+                _ => false,
+            };
+            let given = records::whole(&ciphertext[used..], self.held, one_by_one);
+            if given == self.held {
+                return Ok(used);
+            }
+            let mut append = |data: &[u8]| plaintext.append(data);
+            let done = self.process(&mut ciphertext[used..used + given], to, &mut append);
+            if let Some(error) = done.error {
+                return Err(self.fail(error.into()));
+            }
+            used += done.used;
+            self.held = given - done.used;
+            self.peer_closed = done.peer_closed;
+            if self.peer_closed {
+                return Ok(used);
+            }
+        }
+    }
+
+    /// Lets rustls take ciphertext.
+    fn process(
+        &mut self,
+        ciphertext: &mut [u8],
+        to: &mut Ciphertext,
+        plaintext: &mut dyn FnMut(&[u8]),
+    ) -> Processed {
+        self.keys.during(|| match &mut self.side {
+            Side::Client(side) => engine::process(&mut **side, ciphertext, to, plaintext),
+            Side::Server(side) => engine::process(&mut **side, ciphertext, to, plaintext),
+        })
     }
 
     /// Takes the end of the stream below.
@@ -219,11 +273,21 @@ impl Session {
         if plaintext.is_empty() {
             return Ok(0);
         }
-        let (pending, taken) = (&mut self.pending[..], plaintext.len());
-        let done = match &mut self.side {
+        let taken = plaintext.len();
+        if let Some(key) = &self.keys.seal
+            && !self.state().wants_write()
+        {
+            if key.lasts_for(taken.div_ceil(RECORD)) {
+                let done = key.seal_data(plaintext, to);
+                return done.map(|()| taken).ok_or_else(|| self.fail(Error::EncryptError.into()));
+            }
+            self.update_keys(to)?;
+        }
+        let pending = &mut self.pending[..];
+        let done = self.keys.during(|| match &mut self.side {
             Side::Client(side) => engine::encrypt(&mut **side, pending, plaintext, to),
             Side::Server(side) => engine::encrypt(&mut **side, pending, plaintext, to),
-        };
+        });
         match done {
             Some(Ok(())) => Ok(taken),
             Some(Err(error)) => Err(self.fail(error.into())),
@@ -241,10 +305,11 @@ impl Session {
         if self.is_handshaking() {
             return;
         }
-        match &mut self.side {
-            Side::Client(side) => engine::close(&mut **side, &mut self.pending, to),
-            Side::Server(side) => engine::close(&mut **side, &mut self.pending, to),
-        }
+        let pending = &mut self.pending[..];
+        self.keys.during(|| match &mut self.side {
+            Side::Client(side) => engine::close(&mut **side, pending, to),
+            Side::Server(side) => engine::close(&mut **side, pending, to),
+        });
     }
 
     /// Changes the keys by which data are encrypted, and asks the peer to do the same. Only TLS 1.3 can.
@@ -256,10 +321,11 @@ impl Session {
         if self.is_closed || self.is_handshaking() {
             return Err(Failure::Closed);
         }
-        let done = match &mut self.side {
-            Side::Client(side) => engine::update_keys(&mut **side, &mut self.pending, to),
-            Side::Server(side) => engine::update_keys(&mut **side, &mut self.pending, to),
-        };
+        let pending = &mut self.pending[..];
+        let done = self.keys.during(|| match &mut self.side {
+            Side::Client(side) => engine::update_keys(&mut **side, pending, to),
+            Side::Server(side) => engine::update_keys(&mut **side, pending, to),
+        });
         Ok(done.ok_or(Failure::Closed)??)
     }
 
@@ -310,6 +376,12 @@ impl Session {
     #[inline]
     pub fn check(&self) -> Result<(), Failure> {
         self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// By which data are sealed and opened without rustls, if they are.
+    #[cfg(test)]
+    pub(super) fn record_keys(&self) -> (Option<&Key>, Option<&Key>) {
+        (self.keys.seal.as_deref(), self.keys.open.as_deref())
     }
 
     /// Notes why nothing goes on.

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::{fmt, io};
 
-use super::Ciphertext;
+use super::{Ciphertext, Plaintext};
 use crate::sync::Mutex;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::{
@@ -39,7 +39,7 @@ pub trait Filter: Send + fmt::Debug {
     fn receive(
         &mut self,
         read: &mut [u8],
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
         answers: &mut Ciphertext,
     ) -> io::Result<()>;
 
@@ -295,7 +295,12 @@ impl Filter for Taken {
         0
     }
 
-    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Ciphertext) -> io::Result<()> {
+    fn receive(
+        &mut self,
+        _: &mut [u8],
+        _: &mut dyn Plaintext,
+        _: &mut Ciphertext,
+    ) -> io::Result<()> {
         Self::refuse()
     }
 

@@ -10,12 +10,16 @@ use std::os::fd::RawFd;
 use super::filter::Filtered;
 use super::write_queue::CopyOf;
 use super::{
-    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, LockedFilter, Passage, ReadClaim,
-    Report, Schedule, Source, Stream,
+    Ahead, Ciphertext, Filter, FilterGuard, Input, JobContext, LockedFilter, Passage, Plaintext,
+    ReadClaim, Report, Schedule, Source, Stream,
 };
 use crate::config;
 use crate::sync::Mutex;
 use crate::sys::socket::Channel;
+
+/// So many bytes of records that the kernel does not take are queued in the memory in which they were made, if that
+/// is no more than four times as large; fewer are copied.
+const KEPT_REST: usize = 8 * 1024;
 
 /// What one read through a filter has brought. The plaintext is in the [`Passage`].
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ impl<B: CopyOf> Stream<B> {
         // Its first turn is made by its registration.
         let _ = stream.state().start();
         if !first.is_empty() {
-            stream.append(B::copy_of(first.bytes()));
+            stream.append(B::copy_of(first.bytes()), 0);
         }
         stream
     }
@@ -110,8 +114,30 @@ impl<B: CopyOf> Stream<B> {
         passage: &mut Passage,
         lock: impl Fn(&'a Mutex<LockedFilter>) -> FilterGuard<'a>,
     ) -> ReadOutcome {
-        let Some(filtered) = self.filter.as_deref() else { return ReadOutcome::default() };
         let (memory, plaintext, ciphertext) = passage.begin();
+        self.read_into(claim, (memory, ciphertext), plaintext, lock)
+    }
+
+    /// As [`read_through`](Self::read_through), but what it says is appended to `plaintext`.
+    pub fn read_through_into<'a>(
+        &'a self,
+        claim: &ReadClaim<'_>,
+        passage: &mut Passage,
+        plaintext: &mut dyn Plaintext,
+        lock: impl Fn(&'a Mutex<LockedFilter>) -> FilterGuard<'a>,
+    ) -> ReadOutcome {
+        let (memory, _, ciphertext) = passage.begin();
+        self.read_into(claim, (memory, ciphertext), plaintext, lock)
+    }
+
+    fn read_into<'a>(
+        &'a self,
+        claim: &ReadClaim<'_>,
+        (memory, ciphertext): (&mut [u8], &mut Ciphertext),
+        plaintext: &mut dyn Plaintext,
+        lock: impl Fn(&'a Mutex<LockedFilter>) -> FilterGuard<'a>,
+    ) -> ReadOutcome {
+        let Some(filtered) = self.filter.as_deref() else { return ReadOutcome::default() };
         // What waits for the rest of it changes by reading alone, for which there is one claim: so the lock
         // need not be held during the call.
         let start = lock(filtered.locked()).filter().restore(memory);
@@ -149,7 +175,7 @@ impl<B: CopyOf> Stream<B> {
                 let said = "the peer asks for answers, and does not read them";
                 last = Some(Ahead::Failed(io::Error::other(said)));
             }
-            self.append(B::copy_of(ciphertext.bytes()));
+            self.append(B::copy_of(ciphertext.bytes()), 0);
             ciphertext.clear();
         }
         ReadOutcome { bytes, more, answers, news, offers, last }
@@ -285,7 +311,7 @@ impl<B: CopyOf> Stream<B> {
         &self,
         _: &LockedFilter,
         queues: bool,
-        ciphertext: &Ciphertext,
+        ciphertext: &mut Ciphertext,
     ) -> io::Result<WriteOutcome> {
         let records = ciphertext.bytes();
         if records.is_empty() {
@@ -302,10 +328,14 @@ impl<B: CopyOf> Stream<B> {
             }
         };
         let rest = &records[sent..];
-        if !rest.is_empty() {
-            self.append(B::copy_of(rest));
+        let has_rest = !rest.is_empty();
+        if rest.len() >= KEPT_REST && rest.len() >= ciphertext.capacity() / 4 {
+            // In the memory in which they were made.
+            self.append(B::keep(ciphertext.take()), sent);
+        } else if has_rest {
+            self.append(B::copy_of(rest), 0);
         }
-        Ok(WriteOutcome { taken: 0, sent, queued: !rest.is_empty() })
+        Ok(WriteOutcome { taken: 0, sent, queued: has_rest })
     }
 }
 

@@ -192,8 +192,8 @@ impl<B: CopyOf> Stream<B> {
     }
 
     /// As [`enqueue`](Self::enqueue), for any thread that has locked the filter: leaves what is to be dropped.
-    pub(super) fn append(&self, buffer: B) {
-        self.append_to(self.outgoing.lock().get_or_insert_default(), buffer, 0);
+    pub(super) fn append(&self, buffer: B, offset: usize) {
+        self.append_to(self.outgoing.lock().get_or_insert_default(), buffer, offset);
     }
 
     #[inline(always)]

@@ -17,6 +17,9 @@ pub unsafe trait Buffer: Send + std::fmt::Debug {
 pub trait CopyOf: Buffer {
     /// One that keeps a copy of these bytes.
     fn copy_of(bytes: &[u8]) -> Self;
+
+    /// One that keeps this memory.
+    fn keep(bytes: Vec<u8>) -> Self;
 }
 
 // SAFETY: a vector's memory is on the heap, and nobody reaches it mutably while it is queued.
@@ -29,6 +32,10 @@ unsafe impl Buffer for Vec<u8> {
 impl CopyOf for Vec<u8> {
     fn copy_of(bytes: &[u8]) -> Self {
         bytes.to_vec()
+    }
+
+    fn keep(bytes: Vec<u8>) -> Self {
+        bytes
     }
 }
 

@@ -1,7 +1,7 @@
 //! The filter over another one, in memory: what waits for a program, and what it wants sent.
 
 use super::*;
-use crate::transport::{Ciphertext, Filter};
+use crate::transport::{Ciphertext, Filter, Plaintext};
 
 /// Below it: each byte is one more, both ways.
 #[derive(Debug, Default)]
@@ -17,10 +17,11 @@ impl Filter for Shifted {
     fn receive(
         &mut self,
         read: &mut [u8],
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
         _: &mut Ciphertext,
     ) -> std::io::Result<()> {
-        plaintext.extend(read.iter().map(|byte| byte.wrapping_sub(1)));
+        let plain: Vec<u8> = read.iter().map(|byte| byte.wrapping_sub(1)).collect();
+        plaintext.append(&plain);
         Ok(())
     }
 

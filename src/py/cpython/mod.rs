@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub(crate) mod alloc;
 pub(crate) mod attach;
+pub(crate) mod bytes_builder;
 pub(crate) mod cfunc;
 pub(crate) mod closing;
 pub(crate) mod context;

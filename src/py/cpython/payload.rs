@@ -14,29 +14,33 @@ pub(crate) enum Payload {
     /// A `bytes` object, which cannot change. Dropped by its loop's thread, attached: no job ever
     /// holds the last reference.
     Bytes(Ref),
-    /// A copy.
-    Copy(Box<[u8]>),
+    /// A copy, or what was made to be written.
+    Own(Vec<u8>),
 }
 
 // SAFETY: the bytes are read by any thread; the reference is dropped as `Ref` demands.
 unsafe impl Send for Payload {}
 
 // SAFETY: a bytes object's memory stays where it is and does not change while it is referenced; a
-// box's does not move with the box.
+// vector's does not move with the vector.
 unsafe impl Buffer for Payload {
     #[inline]
     fn bytes(&self) -> &[u8] {
         match self {
             // SAFETY: the reference keeps a bytes object alive; reading it needs no attachment.
             Self::Bytes(object) => unsafe { bytes_of(object.as_ptr()) },
-            Self::Copy(bytes) => bytes,
+            Self::Own(bytes) => bytes,
         }
     }
 }
 
 impl CopyOf for Payload {
     fn copy_of(bytes: &[u8]) -> Self {
-        Self::Copy(bytes.into())
+        Self::Own(bytes.into())
+    }
+
+    fn keep(bytes: Vec<u8>) -> Self {
+        Self::Own(bytes)
     }
 }
 

@@ -45,9 +45,7 @@ impl Connected {
             let count = data.len().min(memory.len() - start);
             let end = start + count;
             memory[start..end].copy_from_slice(&data[..count]);
-            let received = session.receive(&mut memory[..end], to_send, &mut |record| {
-                plaintext.extend_from_slice(record);
-            })?;
+            let received = session.receive(&mut memory[..end], to_send, plaintext)?;
             is_end |= received.is_end;
             data = &data[count..];
             if data.is_empty() {

@@ -14,8 +14,10 @@ use super::stream_turn::Turn;
 use super::transport_core::{NativeTransport, schedule, take_turn};
 use crate::config;
 use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::bytes_builder::{Built, BytesBuilder};
 use crate::py::cpython::error::both;
 use crate::py::cpython::names::intern;
+use crate::py::cpython::payload::bytes_of;
 use crate::py::event_loop::core::LoopCore;
 use crate::sync::Mutex;
 use crate::transport::{Ahead, Passage, ReadClaim, ReadOutcome, Source};
@@ -75,7 +77,7 @@ fn regulate(turn: &Turn<'_, '_>) {
 fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>, mut has_news: bool) -> PyResult<()> {
     let (stream, metrics) = (&turn.core.stream, turn.loop_.get().event_loop.metrics());
     for _ in 0..config::READS_PER_TURN {
-        let (passed, plaintext) = read_once(turn, &claim);
+        let (passed, came) = read_once(turn, &claim);
         metrics.bytes_in.add(passed.bytes as u64);
         claim.release_in_turn(passed.more && passed.last.is_none());
         let is_failure = matches!(passed.last, Some(Ahead::Failed(_)));
@@ -85,14 +87,16 @@ fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>, mut has_news: bool) -
         let known = introduce(turn).and_then(|()| tell_news(turn, has_news));
         has_news = false;
         let delivered = match both(turn.transport.py(), said, known) {
-            Ok(()) => deliver(turn, &plaintext, passed.last),
+            Ok(()) => deliver(turn, &came, passed.last),
             Err(error) => {
                 // The program may go on: nothing is lost.
-                put_back(turn, &plaintext, passed.last);
+                put_back(turn, bytes_in(&came), passed.last);
                 Err(error)
             }
         };
-        Passage::give_back(plaintext);
+        if let Built::Memory(plaintext) = came {
+            Passage::give_back(plaintext);
+        }
         delivered?;
         if stream.is_full() {
             return Ok(());
@@ -105,10 +109,18 @@ fn read<'a>(turn: &Turn<'a, '_>, mut claim: ReadClaim<'a>, mut has_news: bool) -
 }
 
 /// Reads once. During the handshake it is detached: a signature takes long.
-fn read_once(turn: &Turn<'_, '_>, claim: &ReadClaim<'_>) -> (ReadOutcome, Vec<u8>) {
-    let (py, stream) = (turn.transport.py(), &turn.core.stream);
-    let taken = |passage: &mut Passage, passed| (passed, passage.take_plaintext());
-    if stream.is_open() {
+fn read_once(turn: &Turn<'_, '_>, claim: &ReadClaim<'_>) -> (ReadOutcome, Built) {
+    let (py, stream, protocol) = (turn.transport.py(), &turn.core.stream, &turn.core.protocol);
+    let taken = |passage: &mut Passage, passed| (passed, Built::Memory(passage.take_plaintext()));
+    if stream.is_open() && !protocol.is_buffered() && !protocol.is_streams() && !protocol.is_http()
+    {
+        let mut plaintext = BytesBuilder::new(py);
+        let passed = Passage::with(|passage| {
+            let lock = |filter| lock_attached(py, filter);
+            stream.read_through_into(claim, passage, &mut plaintext, lock)
+        });
+        (passed, plaintext.finish())
+    } else if stream.is_open() {
         Passage::with(|passage| {
             let passed = stream.read_through(claim, passage, |filter| lock_attached(py, filter));
             taken(passage, passed)
@@ -155,19 +167,33 @@ fn introduce_now(turn: &Turn<'_, '_>) -> PyResult<()> {
 }
 
 /// Delivers what this thread has read, and what comes behind it.
-fn deliver(turn: &Turn<'_, '_>, plaintext: &[u8], last: Option<Ahead>) -> PyResult<()> {
-    let state = turn.core.stream.state();
-    if last.is_none() && plaintext.is_empty() {
+fn deliver(turn: &Turn<'_, '_>, came: &Built, last: Option<Ahead>) -> PyResult<()> {
+    let (state, protocol) = (turn.core.stream.state(), &turn.core.protocol);
+    let mut rest = bytes_in(came);
+    if last.is_none() && rest.is_empty() {
         return Ok(());
     }
     let mut result = Ok(());
-    let mut rest = plaintext;
-    if !plaintext.is_empty() && !state.bits().is_paused() && !state.bits().is_read_closed() {
-        (rest, result) = turn.deliver(plaintext);
+    if !rest.is_empty() && !state.bits().is_paused() && !state.bits().is_read_closed() {
+        let is_plain = !protocol.is_buffered() && !protocol.is_streams();
+        (rest, result) = match came {
+            Built::Bytes(object) if is_plain && !turn.core.link().ending().is_shut() => {
+                (&[][..], turn.received(object))
+            }
+            _ => turn.deliver(rest),
+        };
     }
     // The protocol has paused, or it is not the data's turn yet.
     put_back(turn, rest, last);
     if result.is_err() { result } else { deliver_ahead(turn) }
+}
+
+fn bytes_in(came: &Built) -> &[u8] {
+    match came {
+        Built::Memory(bytes) => bytes,
+        // SAFETY: the object lives as long as it is borrowed.
+        Built::Bytes(object) => unsafe { bytes_of(object.as_ptr()) },
+    }
 }
 
 /// Lets what was read wait for another turn.

@@ -22,7 +22,7 @@ use crate::sys::address::SocketAddress;
 use crate::sys::owned_socket::OwnedSocket;
 use crate::sys::socket::{self, Channel};
 use crate::transport::{
-    Abort, Close, Connection, Drained, FilterGuard, Input, Link, Port, Source, Stream,
+    Abort, Close, Connection, Drained, FilterGuard, Input, Link, Passage, Port, Source, Stream,
 };
 
 /// The native half of a stream transport. Use `loop_pool.EventLoop`.
@@ -318,6 +318,15 @@ impl StreamCore {
             placed,
             accepted: Mutex::new(accepted),
             holder: Holder::default(),
+        }
+    }
+
+    /// Drops buffers that have been written. Memory in which records were made is used again for others.
+    pub(super) fn drop_spent(&self, mut spent: Vec<Payload>) {
+        if self.stream.is_filtered()
+            && let Some(Payload::Own(memory)) = spent.pop()
+        {
+            Passage::with(|passage| passage.ciphertext.give_back(memory));
         }
     }
 

@@ -97,7 +97,7 @@ fn write_other(
     // SAFETY: `slf` and the data are alive during the call.
     unsafe {
         write_bytes(py, slf, core, loop_, data.as_ptr(), borrowed.bytes(), || {
-            Payload::Copy(borrowed.bytes().into())
+            Payload::Own(borrowed.bytes().into())
         })
     }
 }
@@ -202,7 +202,7 @@ pub(crate) fn send_queued(
     let transport = unsafe { Bound::from_borrowed_ptr(py, slf) };
     if let Some(flushed) = stream.flush(&**event_loop.shared()) {
         event_loop.metrics().bytes_out.add(flushed.bytes);
-        drop(flushed.spent);
+        core.drop_spent(flushed.spent);
         if let Some(error) = flushed.failure {
             write_failed(&transport, &error)?;
             return Ok(none());

@@ -207,7 +207,7 @@ impl<'a> Turn<'a, '_> {
     }
 
     #[inline(always)]
-    fn received(&self, data: &Ref) -> PyResult<()> {
+    pub(super) fn received(&self, data: &Ref) -> PyResult<()> {
         let py = self.transport.py();
         let method = intern!(py, "data_received");
         if self.core.stream.channel().is_pipe() {
@@ -440,8 +440,8 @@ impl<'a> Turn<'a, '_> {
     #[cold]
     fn flushed(&self, flushed: Flushed<Payload>) -> PyResult<()> {
         let py = self.transport.py();
-        drop(flushed.spent);
         let core = self.core;
+        core.drop_spent(flushed.spent);
         if core.stream.state().bits().is_dead() {
             // The protocol gave the connection up in this very turn.
             return Ok(());

@@ -6,6 +6,7 @@ mod certificates;
 mod cuts;
 mod ends;
 mod handshakes;
+mod keys;
 mod records;
 mod refusals;
 mod renegotiations;
@@ -37,10 +38,8 @@ impl End {
         let at = self.session.restore(&mut self.scratch);
         let end = at + ciphertext.len();
         self.scratch[at..end].copy_from_slice(ciphertext);
-        let plaintext = &mut self.plaintext;
-        let got = self.session.receive(&mut self.scratch[..end], &mut self.out, &mut |bytes| {
-            plaintext.extend_from_slice(bytes);
-        })?;
+        let ciphertext = &mut self.scratch[..end];
+        let got = self.session.receive(ciphertext, &mut self.out, &mut self.plaintext)?;
         self.ended |= got.is_end;
         Ok(got)
     }

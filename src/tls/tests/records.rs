@@ -154,3 +154,30 @@ fn ciphertext_keeps_its_memory_and_its_order() {
         assert!(out.room().len() >= 1011);
     }
 }
+
+#[test]
+fn ciphertext_is_taken_with_its_memory_and_gets_it_back() {
+    let mut out = Ciphertext::default();
+    let write = |out: &mut Ciphertext, byte: u8, count: usize| {
+        out.spare(count).fill(std::mem::MaybeUninit::new(byte));
+        // SAFETY: they were written just now.
+        unsafe { out.filled_spare(count) };
+    };
+    write(&mut out, 1, 1000);
+    out.reserve(100);
+    out.room()[..100].fill(2);
+    out.filled(100);
+    write(&mut out, 3, 5000);
+    let expected = [vec![1; 1000], vec![2; 100], vec![3; 5000]].concat();
+    assert_eq!(out.bytes(), expected);
+    let taken = out.take();
+    assert!(taken == expected && out.is_empty() && out.room().is_empty());
+    write(&mut out, 4, 10);
+    out.give_back(taken.clone());
+    assert_eq!(out.bytes(), [4; 10], "what is to be sent stays");
+    out.clear();
+    out.give_back(taken);
+    assert!(out.is_empty() && out.room().len() == expected.len());
+    out.give_back(vec![5; 10]);
+    assert_eq!(out.room().len(), expected.len(), "the larger one is kept");
+}

@@ -48,11 +48,7 @@ impl Connected {
             Ok(count) => {
                 worked = true;
                 let End { session, out, scratch, plaintext, ended } = &mut self.end;
-                let received = session
-                    .receive(&mut scratch[..at + count], out, &mut |data| {
-                        plaintext.extend_from_slice(data);
-                    })
-                    .unwrap();
+                let received = session.receive(&mut scratch[..at + count], out, plaintext).unwrap();
                 *ended |= received.is_end;
                 self.over |= received.is_end;
             }

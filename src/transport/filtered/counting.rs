@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::io;
 
-use crate::transport::{Ciphertext, Filter};
+use crate::transport::{Ciphertext, Filter, Plaintext};
 
 const HELLO: u8 = 1;
 const DATA: u8 = 2;
@@ -60,7 +60,7 @@ impl Counting {
     fn take(
         &mut self,
         record: &[u8],
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
         answers: &mut Ciphertext,
     ) -> io::Result<()> {
         let (kind, number) = (record[0], record[1]);
@@ -77,7 +77,10 @@ impl Counting {
                     self.put(HELLO, &[], answers);
                 }
             }
-            DATA => plaintext.extend(record[HEAD..].iter().map(|byte| byte ^ number)),
+            DATA => {
+                let data: Vec<u8> = record[HEAD..].iter().map(|byte| byte ^ number).collect();
+                plaintext.append(&data);
+            }
             PING => self.put(PONG, &[], answers),
             PONG => self.pongs += 1,
             CLOSE => self.peer_closed = true,
@@ -96,7 +99,7 @@ impl Filter for Counting {
     fn receive(
         &mut self,
         mut read: &mut [u8],
-        plaintext: &mut Vec<u8>,
+        plaintext: &mut dyn Plaintext,
         answers: &mut Ciphertext,
     ) -> io::Result<()> {
         while read.len() >= HEAD && read.len() >= HEAD + usize::from(read[2]) {

@@ -122,6 +122,37 @@ fn what_the_filter_wants_sent_first_is_queued_from_the_beginning() {
 }
 
 #[test]
+fn much_that_the_kernel_does_not_take_is_queued_where_it_is_and_little_is_copied() {
+    let mut pair = Pair::open();
+    let before = pair.peer.received.len();
+    let data: Vec<u8> = (0..=250).cycle().take(2_000_000).collect();
+    let wrote = pair.write(&data).unwrap();
+    assert!(wrote.queued && wrote.sent > 0);
+    assert!(pair.passage.ciphertext.room().is_empty(), "the memory is queued");
+    // Behind that, and too little to be worth its memory.
+    let _ = pair.write(b"little").unwrap();
+    assert!(!pair.passage.ciphertext.is_empty(), "the memory stays");
+    let mut kept = 0;
+    loop {
+        pair.peer_takes();
+        pair.edge();
+        let flushed = pair.stream.flush(&NoReactor).unwrap();
+        assert!(flushed.failure.is_none());
+        for memory in flushed.spent {
+            kept = kept.max(memory.capacity());
+            pair.passage.ciphertext.clear();
+            pair.passage.ciphertext.give_back(memory);
+        }
+        if flushed.drained {
+            break;
+        }
+    }
+    pair.peer_takes();
+    assert!(pair.peer.received[before..] == [&data[..], b"little"].concat());
+    assert!(kept > data.len() && pair.passage.ciphertext.room().len() > data.len(), "used again");
+}
+
+#[test]
 fn a_handshake_is_finished_by_any_thread_and_the_owner_hears_of_it() {
     let mut pair = Pair::new();
     let report = pair.help();

@@ -49,6 +49,10 @@ impl CopyOf for Mine {
     fn copy_of(bytes: &[u8]) -> Self {
         Self(bytes.to_vec(), None)
     }
+
+    fn keep(bytes: Vec<u8>) -> Self {
+        Self(bytes, None)
+    }
 }
 
 /// What the owner shares with its helpers, as a loop does.

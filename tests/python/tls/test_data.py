@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import asyncio
+import ctypes
 import os
 import random
 import socket
 import ssl
+import sys
 from asyncio import sslproto
 from typing import Any
 
@@ -427,5 +429,27 @@ def test_the_ordinary_case_runs_nothing_of_asyncio_s(
                     await protocol.got(size)
                     protocol.data.clear()
             assert len(transport._ssl_protocol._ssl_buffer) == 0
+
+    run_main(loop, main())
+
+
+@pytest.mark.parametrize("size", [1, 100, RECORD - 1, RECORD, RECORD + 1, 100_000])
+def test_what_comes_is_given_as_bytes_objects_like_any_others(loop: Loop, size: int) -> None:
+    async def main() -> None:
+        given: list[bytes] = []
+        recorder = Recorder(data_received=given.append)
+        async with shaken(lambda: recorder) as (_, protocol, peer):
+            data = os.urandom(size)
+            for _ in range(5):
+                await peer.send(peer.seal(data, b"", data))
+                await peer.send(peer.seal(b""))
+            await eventually(lambda: len(protocol.data) == 10 * size, "all has come")
+        assert b"".join(given) == 10 * data
+        for each in (*given, b""):
+            assert type(each) is bytes
+            assert sys.getsizeof(each) == sys.getsizeof(b"") + len(each)
+            # C code may rely on a zero behind the content.
+            end = id(each) + bytes.__basicsize__ - 1 + len(each)
+            assert ctypes.string_at(end, 1) == b"\0"
 
     run_main(loop, main())
