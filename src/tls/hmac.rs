@@ -1,21 +1,22 @@
-//! HMAC for the keys of TLS 1.3, of which each key is used several times.
+//! HKDF for the keys of TLS 1.3, of which each key is used several times.
 //!
-//! In: keys and messages of rustls's key schedule. Out: what HKDF makes of them. rustls's own function begins with the
+//! In: keys and messages of rustls's key schedule. Out: what HKDF makes of them. rustls's own HMAC begins with the
 //! key each time, which is half of the work with SHA-384, for which processors have no instructions: here it is done once
-//! for a key.
+//! for a key. Secrets are overwritten when they are not needed any more.
 
 use std::mem::MaybeUninit;
 
 use aws_lc_sys as ffi;
 use rustls::crypto::hmac::{Hmac, Key, Tag};
+use rustls::crypto::tls13::{Hkdf, HkdfExpander, HkdfUsingHmac, OkmBlock};
 
-/// HMAC with SHA-256.
+/// HMAC and HKDF with SHA-256.
 pub(super) static SHA256: Sha2 = Sha2 { length: 32, digest: ffi::EVP_sha256 };
 
-/// HMAC with SHA-384.
+/// HMAC and HKDF with SHA-384.
 pub(super) static SHA384: Sha2 = Sha2 { length: 48, digest: ffi::EVP_sha384 };
 
-/// HMAC with one of the hash functions.
+/// HMAC and HKDF with one of the hash functions.
 pub(super) struct Sha2 {
     length: usize,
     digest: unsafe extern "C" fn() -> *const ffi::EVP_MD,
@@ -23,17 +24,16 @@ pub(super) struct Sha2 {
 
 impl Hmac for Sha2 {
     fn with_key(&self, key: &[u8]) -> Box<dyn Key> {
-        let mut context = MaybeUninit::uninit();
-        // SAFETY: it is initialised by the first call, and moved only afterwards, which AWS-LC allows: all of it is
-        // plain data. The key can be read. The digest is constant.
-        let (done, context) = unsafe {
-            ffi::HMAC_CTX_init(context.as_mut_ptr());
+        // SAFETY: all of it is plain data, which AWS-LC sets to zero itself before it begins.
+        let context = Context(unsafe { MaybeUninit::zeroed().assume_init() });
+        let mut keyed = Box::new(Keyed { context, length: self.length });
+        let context = &raw mut keyed.context.0;
+        // SAFETY: the context is where it stays. The key can be read. The digest is constant.
+        let done = unsafe {
             let (bytes, digest) = (key.as_ptr().cast(), (self.digest)());
-            let none = std::ptr::null_mut();
-            let done = ffi::HMAC_Init_ex(context.as_mut_ptr(), bytes, key.len(), digest, none);
-            (done, context.assume_init())
+            ffi::HMAC_CTX_init(context);
+            ffi::HMAC_Init_ex(context, bytes, key.len(), digest, std::ptr::null_mut())
         };
-        let keyed = Box::new(Keyed { context: Context(context), length: self.length });
         // Nothing that it needs may be missing; and a key that is none must not be used.
         assert_eq!(done, 1, "AWS-LC takes any key");
         keyed
@@ -41,6 +41,27 @@ impl Hmac for Sha2 {
 
     fn hash_output_len(&self) -> usize {
         self.length
+    }
+}
+
+impl Hkdf for Sha2 {
+    fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
+        self.extract_from_secret(salt, &[0; Tag::MAX_LEN][..self.length])
+    }
+
+    fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
+        let no_salt = [0; Tag::MAX_LEN];
+        let tag = self.with_key(salt.unwrap_or(&no_salt[..self.length])).sign(&[secret]);
+        // rustls's own keeps it in memory that is not overwritten.
+        self.expander_for_okm(&OkmBlock::new(tag.as_ref()))
+    }
+
+    fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {
+        HkdfUsingHmac(self).expander_for_okm(okm)
+    }
+
+    fn hmac_sign(&self, key: &OkmBlock, message: &[u8]) -> Tag {
+        HkdfUsingHmac(self).hmac_sign(key, message)
     }
 }
 
@@ -67,22 +88,23 @@ struct Keyed {
 
 impl Key for Keyed {
     fn sign_concat(&self, first: &[u8], middle: &[&[u8]], last: &[u8]) -> Tag {
-        let mut context = MaybeUninit::uninit();
-        // SAFETY: the call initialises it with a copy of ours.
-        let mut context = unsafe {
-            ffi::HMAC_CTX_copy(context.as_mut_ptr(), &raw const self.context.0);
-            Context(context.assume_init())
-        };
-        let context = &raw mut context.0;
+        // SAFETY: as in `with_key`.
+        let mut copy = Context(unsafe { MaybeUninit::zeroed().assume_init() });
+        let context = &raw mut copy.0;
         let mut tag = [0; Tag::MAX_LEN];
         let parts = std::iter::once(&first).chain(middle).chain(std::iter::once(&last));
         // SAFETY: the context is ours, and has a key. The parts can be read. A tag is no longer than the longest one.
         let done = unsafe {
-            parts.fold(1, |done, part| done & ffi::HMAC_Update(context, part.as_ptr(), part.len()))
-                & ffi::HMAC_Final(context, tag.as_mut_ptr(), std::ptr::null_mut())
+            let copied = ffi::HMAC_CTX_copy(context, &raw const self.context.0);
+            parts.fold(copied, |done, part| {
+                done & ffi::HMAC_Update(context, part.as_ptr(), part.len())
+            }) & ffi::HMAC_Final(context, tag.as_mut_ptr(), std::ptr::null_mut())
         };
         assert_eq!(done, 1, "AWS-LC takes any message");
-        Tag::new(&tag[..self.length])
+        let result = Tag::new(&tag[..self.length]);
+        // SAFETY: it is ours; rustls's copy is overwritten by itself.
+        unsafe { ffi::OPENSSL_cleanse(tag.as_mut_ptr().cast(), tag.len()) };
+        result
     }
 
     fn tag_len(&self) -> usize {

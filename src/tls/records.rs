@@ -20,7 +20,6 @@ use rustls::crypto::cipher::{
     NONCE_LEN, Nonce, OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload,
     Tls13AeadAlgorithm, UnsupportedOperationError, make_tls13_aad,
 };
-use rustls::crypto::tls13::HkdfUsingHmac;
 use rustls::crypto::{self, CryptoProvider};
 use rustls::{
     CipherSuite, ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion,
@@ -172,7 +171,6 @@ impl Key {
     /// Opens the records at the front of `ciphertext`, as long as they are whole and have data; says how many bytes they
     /// are. What comes next, if it is whole, is rustls's: it has not been counted.
     pub(super) fn open_data(&self, ciphertext: &[u8], plaintext: &mut dyn Plaintext) -> usize {
-        plaintext.hint(data_in(ciphertext));
         let mut used = 0;
         while let First::Record(length) = first(&ciphertext[used..])
             && ciphertext[used..].starts_with(&DATA)
@@ -182,7 +180,7 @@ impl Key {
             else {
                 break;
             };
-            let opened = plaintext.spare(inner);
+            let opened = &mut plaintext.spare(inner)[..inner];
             let number = self.next.load(Relaxed);
             let opened = opened.as_mut_ptr().cast();
             // SAFETY: there is room, and the ciphertext is elsewhere.
@@ -225,24 +223,24 @@ impl Key {
 }
 
 /// How many bytes from the front rustls is to be given: what it holds, and the whole records behind that, or `one` of
-/// them. All of it if something else comes, on which it fails.
-pub(super) fn whole(ciphertext: &[u8], held: usize, one: bool) -> usize {
+/// them. All of it, and `true`, if something else comes, on which it is to fail.
+pub(super) fn whole(ciphertext: &[u8], held: usize, one: bool) -> (usize, bool) {
     let mut given = held;
     loop {
         match first(&ciphertext[given..]) {
             First::Record(length) => given += length,
-            First::Part => return given,
-            First::Other => return ciphertext.len(),
+            First::Part => return (given, false),
+            First::Other => return (ciphertext.len(), true),
         }
         if one {
-            return given;
+            return (given, false);
         }
     }
 }
 
 /// How many bytes the whole records with data have at the front of `ciphertext`, unless they are padded, or have
 /// something else.
-fn data_in(mut ciphertext: &[u8]) -> usize {
+pub(super) fn data_in(mut ciphertext: &[u8]) -> usize {
     let mut data = 0;
     while let First::Record(length) = first(ciphertext)
         && ciphertext.starts_with(&DATA)
@@ -259,7 +257,7 @@ enum First {
     Record(usize),
     /// A part of one, or nothing.
     Part,
-    /// What is none to rustls: it fails.
+    /// What is none.
     Other,
 }
 
@@ -324,9 +322,6 @@ impl RecordKeys {
 
 // -- what rustls has of them ---------------------------------------------------------------------------
 
-static HKDF_SHA256: HkdfUsingHmac<'static> = HkdfUsingHmac(&hmac::SHA256);
-static HKDF_SHA384: HkdfUsingHmac<'static> = HkdfUsingHmac(&hmac::SHA384);
-
 /// The provider with its suites of TLS 1.3 changed: their keys are [`Key`]s.
 pub(super) fn share_keys(mut provider: CryptoProvider) -> CryptoProvider {
     for suite in &mut provider.cipher_suites {
@@ -335,13 +330,13 @@ pub(super) fn share_keys(mut provider: CryptoProvider) -> CryptoProvider {
         let (cipher, hkdf) = unsafe {
             match theirs.common.suite {
                 CipherSuite::TLS13_AES_128_GCM_SHA256 => {
-                    (ffi::EVP_aead_aes_128_gcm(), &HKDF_SHA256)
+                    (ffi::EVP_aead_aes_128_gcm(), &hmac::SHA256)
                 }
                 CipherSuite::TLS13_AES_256_GCM_SHA384 => {
-                    (ffi::EVP_aead_aes_256_gcm(), &HKDF_SHA384)
+                    (ffi::EVP_aead_aes_256_gcm(), &hmac::SHA384)
                 }
                 CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
-                    (ffi::EVP_aead_chacha20_poly1305(), &HKDF_SHA256)
+                    (ffi::EVP_aead_chacha20_poly1305(), &hmac::SHA256)
                 }
                 _ => continue,
             }
@@ -457,7 +452,9 @@ impl MessageDecrypter for Opener {
         payload.truncate(count - TAG);
         let message = message.into_tls13_unpadded_message()?;
         if message.typ == ContentType::ApplicationData {
-            RecordKeys::change(|keys| keys.open = Some(Arc::clone(&self.0)));
+            // What follows an empty record is rustls's: it counts those that come in a row.
+            let open = (!message.payload.is_empty()).then(|| Arc::clone(&self.0));
+            RecordKeys::change(|keys| keys.open = open);
         }
         Ok(message)
     }

@@ -189,16 +189,19 @@ impl Session {
         to: &mut Ciphertext,
         plaintext: &mut dyn Plaintext,
     ) -> Result<usize, Failure> {
-        let mut used = 0;
+        let (mut used, mut hinted) = (0, false);
         loop {
             let one_by_one = match &self.keys.open {
                 Some(key) if self.held == 0 => {
+                    if !std::mem::replace(&mut hinted, true) {
+                        plaintext.hint(records::data_in(&ciphertext[used..]));
+                    }
                     used += key.open_data(&ciphertext[used..], plaintext);
                     true
                 }
                 _ => false,
             };
-            let given = records::whole(&ciphertext[used..], self.held, one_by_one);
+            let (given, is_wrong) = records::whole(&ciphertext[used..], self.held, one_by_one);
             if given == self.held {
                 return Ok(used);
             }
@@ -212,6 +215,11 @@ impl Session {
             self.peer_closed = done.peer_closed;
             if self.peer_closed {
                 return Ok(used);
+            }
+            if is_wrong {
+                // rustls knows versions that no record of TLS has.
+                let what = "a record has a version that is none of TLS's";
+                return Err(self.fail(Failure::Protocol(what.to_owned())));
             }
         }
     }
@@ -281,7 +289,11 @@ impl Session {
                 let done = key.seal_data(plaintext, to);
                 return done.map(|()| taken).ok_or_else(|| self.fail(Error::EncryptError.into()));
             }
-            self.update_keys(to)?;
+            match self.update_keys(to) {
+                Ok(()) => (),
+                Err(Failure::Closed) => return Err(Failure::Closed),
+                Err(failure) => return Err(self.fail(failure)),
+            }
         }
         let pending = &mut self.pending[..];
         let done = self.keys.during(|| match &mut self.side {

@@ -99,7 +99,7 @@ impl Ciphertext {
     /// Room for so many bytes behind what is to be sent. To be written, and then taken over by
     /// [`filled_spare`](Self::filled_spare).
     #[inline]
-    pub fn spare(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
+    pub(crate) fn spare(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
         self.grow(self.memory.len() + bytes);
         &mut self.memory.spare_capacity_mut()[..bytes]
     }
@@ -109,7 +109,7 @@ impl Ciphertext {
     /// # Safety
     /// They were written since.
     #[inline]
-    pub unsafe fn filled_spare(&mut self, bytes: usize) {
+    pub(crate) unsafe fn filled_spare(&mut self, bytes: usize) {
         debug_assert!(self.memory.len() + bytes <= self.memory.capacity());
         // SAFETY: by the caller's word.
         unsafe { self.memory.set_len(self.memory.len() + bytes) };

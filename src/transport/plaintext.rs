@@ -27,7 +27,7 @@ pub trait Plaintext {
 
     /// Appends bytes.
     fn append(&mut self, bytes: &[u8]) {
-        let room = self.spare(bytes.len()).as_mut_ptr();
+        let room = self.spare(bytes.len())[..bytes.len()].as_mut_ptr();
         // SAFETY: there is room for so many, and nobody else has it.
         unsafe {
             room.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());

@@ -217,3 +217,43 @@ fn a_record_that_only_tls_1_2_may_have_is_refused_when_it_is_whole() {
     let _ = pair.client.take(&record[..1000]).unwrap();
     assert_eq!(pair.client.take(&record[1000..]), Err(Failure::BadRecord));
 }
+
+#[test]
+fn empty_records_are_refused_only_in_a_row() {
+    let mut pair = settled();
+    for _ in 0..100 {
+        let between = [record(&pair, DATA, b"data"), record(&pair, DATA, b"")].concat();
+        let _ = pair.client.take(&between).unwrap();
+    }
+    let failed = (0..100).find_map(|_| {
+        let empty = record(&pair, DATA, b"");
+        pair.client.take(&empty).err()
+    });
+    assert!(matches!(failed, Some(Failure::Protocol(_))), "{failed:?}");
+}
+
+#[test]
+fn a_version_of_another_protocol_is_refused_wherever_the_record_is_cut() {
+    for cut in 1..30 {
+        let mut pair = settled();
+        let mut record = record(&pair, DATA, b"datagrams");
+        record[1..3].copy_from_slice(&[0xfe, 0xfd]);
+        let (first, rest) = record.split_at(cut);
+        let refused = pair.client.take(first).and_then(|_| pair.client.take(rest));
+        assert!(matches!(refused, Err(Failure::Protocol(_))), "{cut}: {refused:?}");
+        assert!(pair.client.session.send(b"x", &mut Ciphertext::default()).is_err());
+    }
+}
+
+#[test]
+fn keys_that_cannot_be_changed_when_they_are_worn_end_the_connection_once() {
+    let mut pair = settled();
+    let begun = record(&pair, HANDSHAKE, &TICKET[..7]);
+    let Pair { client, .. } = &mut pair;
+    let _ = client.take(&begun).unwrap();
+    client.session.record_keys().0.unwrap().wear_out(10);
+    let failed = client.session.send(b"data", &mut client.out).unwrap_err();
+    for _ in 0..3 {
+        assert_eq!(client.session.send(b"data", &mut client.out), Err(failed.clone()));
+    }
+}
