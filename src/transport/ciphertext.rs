@@ -99,8 +99,10 @@ impl Ciphertext {
     /// Room for so many bytes behind what is to be sent. To be written, and then taken over by
     /// [`filled_spare`](Self::filled_spare).
     #[inline]
-    pub(crate) fn spare(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
+    pub fn spare(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
         self.grow(self.memory.len() + bytes);
+        // Whoever has it may leave anything there.
+        self.written = self.memory.len();
         &mut self.memory.spare_capacity_mut()[..bytes]
     }
 
@@ -109,7 +111,7 @@ impl Ciphertext {
     /// # Safety
     /// They were written since.
     #[inline]
-    pub(crate) unsafe fn filled_spare(&mut self, bytes: usize) {
+    pub unsafe fn filled_spare(&mut self, bytes: usize) {
         debug_assert!(self.memory.len() + bytes <= self.memory.capacity());
         // SAFETY: by the caller's word.
         unsafe { self.memory.set_len(self.memory.len() + bytes) };
