@@ -37,6 +37,10 @@ impl CopyOf for Chunk {
     fn copy_of(bytes: &[u8]) -> Self {
         Self(Cow::Owned(bytes.to_vec()))
     }
+
+    fn keep(bytes: Vec<u8>) -> Self {
+        Self(Cow::Owned(bytes))
+    }
 }
 
 fn registrar() -> Arc<Shared> {
