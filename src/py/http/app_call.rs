@@ -52,8 +52,7 @@ pub(super) fn begin(
         // It was lost meanwhile.
         return Ok(());
     }
-    let (receive, send) =
-        (request.getattr(intern!(py, "receive"))?, request.getattr(intern!(py, "send"))?);
+    let (receive, send) = HttpRequest::methods(&request)?;
     let begun = app.bind(py).call1((scope, receive, send)).and_then(|made| start(&request, made));
     match begun {
         Ok(task) => {

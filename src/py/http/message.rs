@@ -1,5 +1,6 @@
 //! What an application's messages say, taken out of their dicts.
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
@@ -8,6 +9,7 @@ use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::bytes_of;
+use crate::py::cpython::slots::in_critical_section;
 
 /// The fields of a response: bytes that nobody changes.
 #[derive(Debug, Default)]
@@ -49,7 +51,7 @@ fn as_tuple<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     }
     // SAFETY: a new reference to a tuple, or null with an exception.
     unsafe {
-        let made = pyo3::ffi::PySequence_Tuple(value.as_ptr());
+        let made = ffi::PySequence_Tuple(value.as_ptr());
         Ok(Bound::from_owned_ptr_or_err(value.py(), made)?.cast_into_unchecked())
     }
 }
@@ -77,7 +79,102 @@ pub(super) fn value<'py>(
 
 /// Whether a message says yes to this.
 pub(super) fn flag(message: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<bool> {
-    value(message, name)?.map_or(Ok(false), |value| value.is_truthy())
+    is_true(value(message, name)?.as_ref())
+}
+
+fn is_true(value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    value.map_or(Ok(false), |value| value.is_truthy())
+}
+
+/// A message, and what it says under the names of most messages, which are looked up at once.
+pub(super) struct Given<'a, 'py> {
+    pub(super) message: &'a Bound<'py, PyAny>,
+    kind: Bound<'py, PyString>,
+    status: Option<Bound<'py, PyAny>>,
+    headers: Option<Bound<'py, PyAny>>,
+    trailers: Option<Bound<'py, PyAny>>,
+    body: Option<Bound<'py, PyAny>>,
+    more_body: Option<Bound<'py, PyAny>>,
+}
+
+impl<'a, 'py> Given<'a, 'py> {
+    /// # Errors
+    /// As [`kind`].
+    pub(super) fn of(message: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = message.py();
+        let names = [
+            intern!(py, "type"),
+            intern!(py, "status"),
+            intern!(py, "headers"),
+            intern!(py, "trailers"),
+            intern!(py, "body"),
+            intern!(py, "more_body"),
+        ];
+        let [kind, status, headers, trailers, body, more_body] = values(message, names)?;
+        let kind = match kind {
+            Some(kind) => kind.cast_into()?,
+            None => self::kind(message)?,
+        };
+        Ok(Self { message, kind, status, headers, trailers, body, more_body })
+    }
+
+    pub(super) fn kind(&self) -> &Bound<'py, PyString> {
+        &self.kind
+    }
+
+    /// Whether more of the body comes.
+    pub(super) fn has_more(&self) -> PyResult<bool> {
+        is_true(self.more_body.as_ref())
+    }
+
+    /// What it has of the body.
+    ///
+    /// # Errors
+    /// `TypeError`.
+    pub(super) fn body(&self) -> PyResult<Bound<'py, PyBytes>> {
+        as_bytes(intern!(self.message.py(), "body"), self.body.as_ref())
+    }
+}
+
+/// What a message has under each name, in one look at it.
+fn values<'py, const N: usize>(
+    message: &Bound<'py, PyAny>,
+    names: [&Bound<'py, PyString>; N],
+) -> PyResult<[Option<Bound<'py, PyAny>>; N]> {
+    let py = message.py();
+    let mut found = [const { None }; N];
+    let Ok(dict) = message.cast_exact::<PyDict>() else {
+        for (found, name) in found.iter_mut().zip(names) {
+            *found = value(message, name)?;
+        }
+        return Ok(found);
+    };
+    let mut has_others = false;
+    let (mut place, mut key, mut item) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: nobody changes the dict meanwhile, nothing that is done calls Python, and what it has lives as long.
+    unsafe {
+        in_critical_section(dict.as_ptr(), || {
+            let next = |place: &mut _, key: &mut _, item: &mut _| {
+                ffi::PyDict_Next(dict.as_ptr(), place, key, item) != 0
+            };
+            while next(&mut place, &mut key, &mut item) {
+                // Names are interned, nearly always.
+                match names.iter().position(|name| std::ptr::eq(name.as_ptr(), key)) {
+                    Some(known) => found[known] = Some(Bound::from_borrowed_ptr(py, item)),
+                    None => has_others = true,
+                }
+            }
+        });
+    }
+    for (found, name) in found.iter_mut().zip(names) {
+        if found.is_none() && has_others {
+            *found = dict.get_item(name)?;
+        }
+        if found.as_ref().is_some_and(|value| value.is_none()) {
+            *found = None;
+        }
+    }
+    Ok(found)
 }
 
 /// `http.response.start`, or another head.
@@ -89,15 +186,15 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) fn of(message: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = message.py();
-        let Some(status) = value(message, intern!(py, "status"))? else {
+    pub(super) fn of(given: &Given<'_, '_>) -> PyResult<Self> {
+        let Some(status) = &given.status else {
+            let py = given.message.py();
             return Err(alloc::value_error(py, "http.response.start has no status"));
         };
         Ok(Self {
             status: status.extract()?,
-            fields: fields(message)?,
-            has_trailers: flag(message, intern!(py, "trailers"))?,
+            fields: OwnFields::of(given.headers.as_ref())?,
+            has_trailers: is_true(given.trailers.as_ref())?,
         })
     }
 }
@@ -112,12 +209,19 @@ pub(super) fn payload<'py>(
     message: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let py = message.py();
-    match value(message, name)? {
+    as_bytes(name, value(message, name)?.as_ref())
+}
+
+fn as_bytes<'py>(
+    name: &Bound<'py, PyString>,
+    value: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let py = name.py();
+    match value {
         None => alloc::bytes(py, b""),
-        Some(value) if is_bytes(&value) => Ok(value.cast_into::<PyBytes>()?),
+        Some(value) if is_bytes(value) => Ok(value.cast::<PyBytes>()?.clone()),
         Some(value) => {
-            let is_buffer = super::super::transport::stream_methods::may_be_written(&value);
+            let is_buffer = super::super::transport::stream_methods::may_be_written(value);
             if !is_buffer {
                 let class = value.get_type().name()?;
                 let said = format!("{name}: bytes were expected, got {class}");

@@ -1,12 +1,15 @@
 //! One request, as an application has it: `receive` and `send`, awaited on any loop.
 
+use std::sync::OnceLock;
+
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::connection::HttpConnection;
 use super::exchange::Exchange;
-use super::message::{self, OwnFields, Start};
+use super::message::{self, Given, OwnFields, Start};
 use super::operation::{Awaited, HttpOperation, Look};
 use super::transmit::look_at;
 use super::waiters::Waiter;
@@ -92,6 +95,25 @@ impl HttpRequest {
         Self { exchange, socket, has_body, state: Mutex::new(progress) }
     }
 
+    /// `receive` and `send` of this request, as getting the attributes would make them, without looking them up.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub(super) fn methods<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        static METHODS: OnceLock<[Py<PyAny>; 2]> = OnceLock::new();
+        let py = slf.py();
+        let [receive, send] = if let Some(methods) = METHODS.get() {
+            methods
+        } else {
+            let of = |name| slf.get_type().getattr(name).map(Bound::unbind);
+            let found = [of(intern!(py, "receive"))?, of(intern!(py, "send"))?];
+            METHODS.get_or_init(|| found)
+        };
+        Ok((bound_to(receive.bind(py), slf)?, bound_to(send.bind(py), slf)?))
+    }
+
     // -- the client's messages -----------------------------------------------------------------------
 
     fn next_message(&self, py: Python<'_>) -> PyResult<Option<Ref>> {
@@ -133,9 +155,10 @@ impl HttpRequest {
 
     // -- the application's messages ------------------------------------------------------------------
 
-    fn send_http(slf: &Bound<'_, Self>, given: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+    fn send_http(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
         let (this, py) = (slf.get(), slf.py());
-        let kind = message::kind(given)?;
+        let given = Given::of(message)?;
+        let kind = given.kind();
         if this.exchange.waiting.is_lost(py) {
             return HttpOperation::done(py);
         }
@@ -151,7 +174,7 @@ impl HttpRequest {
         };
         let expected = match phase {
             Phase::Open if is(intern!(py, "http.response.start")) => {
-                let start = Start::of(given)?;
+                let start = Start::of(&given)?;
                 let status = start.status;
                 {
                     let mut progress = lock_attached(py, &this.state);
@@ -163,11 +186,11 @@ impl HttpRequest {
                 return HttpOperation::done(py);
             }
             Phase::Started | Phase::Body if is(intern!(py, "http.response.body")) => {
-                return this.send_body(py, phase, given);
+                return this.send_body(py, phase, &given);
             }
             Phase::Trailers if is(intern!(py, "http.response.trailers")) => {
-                let fields = message::fields(given)?;
-                let more = message::flag(given, intern!(py, "more_trailers"))?;
+                let fields = message::fields(message)?;
+                let more = message::flag(message, intern!(py, "more_trailers"))?;
                 let mut progress = lock_attached(py, &this.state);
                 progress.trailers.push(fields);
                 if more {
@@ -193,10 +216,9 @@ impl HttpRequest {
         &self,
         py: Python<'_>,
         phase: Phase,
-        given: &Bound<'_, PyAny>,
+        given: &Given<'_, '_>,
     ) -> PyResult<Py<HttpOperation>> {
-        let body = message::payload(given, intern!(py, "body"))?;
-        let more = message::flag(given, intern!(py, "more_body"))?;
+        let (body, more) = (given.body()?, given.has_more()?);
         // SAFETY: a bytes object, which is alive during the call.
         let bytes = unsafe { bytes_of(body.as_ptr()) };
         let (start, has_trailers) = {
@@ -313,6 +335,22 @@ impl HttpRequest {
         drop(this.exchange.waiting.take_scope(py));
         ended?;
         HttpConnection::rest(this.exchange.connection.bind(py))
+    }
+}
+
+/// A method of a class, bound to an object of that.
+fn bound_to<'py>(
+    method: &Bound<'py, PyAny>,
+    object: &Bound<'py, HttpRequest>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: live objects; what a look-up of the method would call is called, if there is such.
+    unsafe {
+        let class = ffi::Py_TYPE(object.as_ptr()).cast();
+        let made = match (*ffi::Py_TYPE(method.as_ptr())).tp_descr_get {
+            Some(bind) => bind(method.as_ptr(), object.as_ptr(), class),
+            None => ffi::Py_NewRef(method.as_ptr()),
+        };
+        Bound::from_owned_ptr_or_err(object.py(), made)
     }
 }
 

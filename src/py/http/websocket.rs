@@ -151,7 +151,7 @@ impl Socket {
                 return exchange.sent(py, sent, true);
             }
             (Phase::Connecting, "websocket.http.response.start") => {
-                let start = Start::of(given)?;
+                let start = Start::of(&message::Given::of(given)?)?;
                 exchange.log_access(py, start.status)?;
                 let mut state = lock_attached(py, &self.state);
                 state.denial = Some(start);
