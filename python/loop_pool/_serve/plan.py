@@ -9,6 +9,7 @@ import re
 import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import _core
 from ..metrics import missing
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ VARIABLES = ("UVICORN_WORKERS", "WEB_CONCURRENCY", "UVICORN_LOOP")
 
 NATIVE = "native"
 """The server in Rust, among the values of ``http``."""
+
+UVICORN_ONLY = ("http2", "reset_contextvars")
+"""Options that the server in Rust does not have."""
 
 MOST_PORTS = 65535
 
@@ -73,8 +77,10 @@ _OPTION = re.compile(r"`(\w+)`")
 class HTTPOptions(NamedTuple):
     """What speaks HTTP, and the options that uvicorn's configuration does not have."""
 
-    http: Any = "auto"
+    http: Any = NATIVE
     """``NATIVE``, or what uvicorn takes."""
+    is_asked_for: bool = True
+    """Whether the program says so: otherwise another one may serve in silence."""
     h1_max_header_size: int | None = None
     """Bytes."""
     request_timeout: float | None = None
@@ -86,6 +92,20 @@ class HTTPOptions(NamedTuple):
         """Whether the server in Rust is asked for."""
         is_native: bool = self.http == NATIVE
         return is_native
+
+
+def choose_http(http: Any, options: dict[str, Any]) -> tuple[Any, bool]:
+    """Return what speaks HTTP, and whether the program has asked for that.
+
+    ``"auto"`` is the server in Rust, unless this build has none, or an option needs uvicorn's
+    protocols.
+    """
+    if http != "auto":
+        return http, True
+    needs_uvicorn = any(options.get(name) for name in UVICORN_ONLY)
+    speaks_websocket = options.get("ws", "auto") in ("auto", "none")
+    can = hasattr(_core, "HTTPServer") and speaks_websocket and not needs_uvicorn
+    return (NATIVE if can else http), False
 
 
 class Plan(NamedTuple):
@@ -171,7 +191,7 @@ def _check_http(plan: Plan) -> None:
     if http.request_timeout is not None and not http.is_native:
         raise OptionError(f"`request_timeout` requires `http` native, got {http.http!r}")
     if http.is_native:
-        for name in ("http2", "reset_contextvars"):
+        for name in UVICORN_ONLY:
             if options.get(name):
                 raise OptionError(f"`{name}` is not supported with `http` native")
 

@@ -190,7 +190,8 @@ class Serving:
             self._context = plan.ssl or config.ssl
         if plan.http.is_native and (reason := native_http.why_not(self._context)) is not None:
             self._is_native = False
-            logger.warning("Serving with uvicorn's protocols, not natively: %s", reason)
+            level = logging.WARNING if plan.http.is_asked_for else logging.INFO
+            logger.log(level, "Serving with uvicorn's protocols, not natively: %s", reason)
 
     def _make_http(self, config: uvicorn.Config) -> HTTPServer:
         """Return the HTTP server of one loop, with the application behind what is ours."""

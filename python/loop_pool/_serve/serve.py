@@ -16,7 +16,7 @@ from .._pool.runner import Runner
 from . import sockets
 from .access_log import AccessFormat
 from .health import Paths
-from .plan import HTTPOptions, OptionError, Plan, check, config_of
+from .plan import HTTPOptions, OptionError, Plan, check, choose_http, config_of
 from .sockets import Place
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def serve(
         metrics_path: answered with the pool's metrics for Prometheus, as
             :mod:`loop_pool.metrics.prometheus` has them. Requires the extra ``metrics``.
         http: what speaks HTTP: ``"native"``, the server in Rust; or as in uvicorn ``"httptools"``,
-            ``"h11"``, ``"zttp"``, or a class. ``"auto"`` is httptools, or h11 if that is not
-            installed.
+            ``"h11"``, ``"zttp"``, or a class. ``"auto"`` is ``"native"``, unless an option needs
+            uvicorn's protocols: ``http2``, ``reset_contextvars``, a ``ws`` of uvicorn's, or TLS
+            that rustls does not have. They are httptools, or h11 if that is not installed.
         h1_max_header_size: bytes that the head of a request may have, otherwise it is answered
             with 431 by ``"native"`` (which takes 64 KiB by default) and with 400 by ``"h11"``.
         request_timeout: seconds that a client may take for the head of a request, and for each
@@ -138,7 +139,9 @@ def serve(
         Place(host, port, None if uds is None else os.fsdecode(uds), fd, reuse_port),
         ssl,
         Paths(readiness_path, liveness_path, liveness_timeout, metrics_path),
-        HTTPOptions(http, h1_max_header_size, request_timeout, access_log_format),
+        HTTPOptions(
+            *choose_http(http, options), h1_max_header_size, request_timeout, access_log_format
+        ),
         shutdown_delay,
         timeout_drain,
         timeout_graceful_shutdown,

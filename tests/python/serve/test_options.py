@@ -158,13 +158,19 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         ("--ssl-keyfile x", "--ssl-keyfile requires --ssl-certfile"),
         ("--ssl-ca-certs x", "--ssl-ca-certs requires --ssl-certfile"),
         ("--http nope", "--http must be one of auto, h11, httptools, zttp, native, got 'nope'"),
-        ("--h1-max-header-size 5000", "requires --http native or h11, got 'auto'"),
+        (
+            "--http httptools --h1-max-header-size 5000",
+            "requires --http native or h11, got 'httptools'",
+        ),
         ("--http h11 --h1-max-header-size 5", "--h1-max-header-size must be at least 1024, got 5"),
         (
             "--http h11 --h1-max-header-size 5000 --h11-max-incomplete-event-size 5000",
             "--h1-max-header-size and --h11-max-incomplete-event-size mean the same",
         ),
-        ("--request-timeout 5", "--request-timeout requires --http native, got 'auto'"),
+        (
+            "--http zttp --request-timeout 5",
+            "--request-timeout requires --http native, got 'zttp'",
+        ),
         ("--http native --request-timeout 0", "--request-timeout must be above 0, got 0.0"),
         ("--http native --http2", "--http2 is not supported with --http native"),
         ("--http native --reset-contextvars", "--reset-contextvars is not supported"),
