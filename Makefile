@@ -270,7 +270,7 @@ $(BENCH_ENV)/.built: $(BENCH_ENV)/.peers $(SOURCES) $(shell find python -name '*
 		--reinstall-package loop_pool target/python-bench/wheels/*.whl
 	mv $@.begun $@
 
-bench: $(BENCH_ENV)/.built ## Compare with peers, 90 minutes; QUICK=1 BENCH=micro,sockets/stuck PEERS=uvloop,loop_pool
+bench: $(BENCH_ENV)/.built ## Compare with peers, 105 minutes; QUICK=1 BENCH=micro,sockets/stuck PEERS=uvloop,loop_pool
 	$(BENCH_ENV)/bin/python benches/python/bench.py $(if $(BENCH),--only "$(BENCH)") \
 		$(if $(PEERS),--peers "$(PEERS)") $(if $(QUICK),--quick) $(ARGS)
 

@@ -59,12 +59,16 @@ _WEFTS = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "--wor
 _PEREGRINES = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "--free-threaded")
 _H2CORNS = ("--host", HOST, "--loop", "uvloop", "--no-access-log")
 _ZTTP = ("--http", "zttp")
+_IN_RUST = ("--http", "native")
+_SIGNATURE = "loop-pool"
 _TLS = {
     "loop_pool": ("--ssl-certfile", "--ssl-keyfile"),
     "uvicorn": ("--ssl-certfile", "--ssl-keyfile"),
     "granian": ("--ssl-certificate", "--ssl-keyfile"),
     "hypercorn": ("--certfile", "--keyfile"),
     "weft": ("--tls-cert", "--tls-key"),
+    "peregrine": ("--tls-cert", "--tls-key"),
+    "zttp": ("--ssl-certfile", "--ssl-keyfile"),
     "h2corn": ("--certfile", "--keyfile"),
 }
 """Peer -> the options for a certificate and its key."""
@@ -83,6 +87,8 @@ class Variant:
     """How many times it starts the application: once in each of its processes or loops."""
     factory: bool = False
     port: tuple[str, ...] = ("--port", "{port}")
+    signature: str = ""
+    """The header `server` of its responses, where it tells which HTTP of the peer's answers."""
     partner: str = ""
     """The variant with which `measuring` compares it where a figure asks for that."""
 
@@ -123,6 +129,19 @@ def make_variants(count: int) -> dict[str, Variant]:
             (*serve, many, "--factory"),
             count,
             factory=True,
+        ),
+        "native-1": Variant(
+            "loop_pool, 1 loop, native",
+            "loop_pool",
+            (*serve, "1", *_IN_RUST),
+            signature=_SIGNATURE,
+        ),
+        "native-n": Variant(
+            f"loop_pool, {many} loops, native",
+            "loop_pool",
+            (*serve, many, *_IN_RUST),
+            count,
+            signature=_SIGNATURE,
         ),
         "uvicorn-pool": Variant(
             "uvicorn on loop_pool's loop", "loop_pool", (*uvicorn, "loop_pool:new_event_loop")
@@ -275,7 +294,7 @@ class Server:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def fetch(self, path: str) -> str:
-        """The body of a response; raises `SampleError` unless it is a 200."""
+        """The body of a response; raises `SampleError` unless it is a 200 of what is measured."""
         connection: http.client.HTTPConnection
         if self.certificate is None:
             connection = http.client.HTTPConnection(HOST, self.port, timeout=START_SECONDS)
@@ -294,6 +313,9 @@ class Server:
             connection.close()
         if response.status != http.HTTPStatus.OK:
             raise SampleError(f"{path}: {response.status}: {body[:80]}")
+        said, signature = response.getheader("server", ""), self.variant.signature
+        if signature and said != signature:
+            raise SampleError(f"{path} was answered by {said!r}, not by {signature!r}")
         return body
 
     def fetch_state(self) -> dict[str, Any]:

@@ -1,196 +1,37 @@
-"""The workloads of `applications.py`: what is done with a server, and what is told of it.
+"""The workloads of `applications.py`: what is compared, with which servers, and what is told of it.
 
-The load is `http-load` of `benches/echo`, which checks every response. That the application's
-answer is the right one is checked before, here.
+A new one is an entry of `WORKLOADS`; what is done with a server is in `application_load.py`.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
 
-from application_servers import APPS_FOLDER, Server
-from measuring import Figure, Sample, SampleError
-from under_load import TARGET_FOLDER
-
-sys.path.append(str(APPS_FOLDER))
-
-import bench_common as common
-
-HTTP_LOAD = TARGET_FOLDER / "release" / "http-load"
-
-ANSWER_SECONDS = 30.0
-"""A load that has not answered so long after it should have is ended."""
-
-CONNECTIONS = 64
-RATE = 500
-"""Requests a second in all, in an open loop: a rate that every server holds on one core."""
-HEAVY_RATE = 8
-"""Heavy requests a second beside the light ones: 0.4 of a core at `bench_common.HEAVY_SECONDS`."""
-HEAVY_CONNECTIONS = 8
-DATABASE_CONNECTIONS = 16
-"""Of each server in all; they are divided among its loops or processes."""
-MESSAGE_BYTES = 256
-REST_SECONDS = 0.5
-"""Before the memory of a server at rest is read."""
-MEMORY_READINGS = 5
-"""Under load, over the measured time; the largest counts."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long is measured, and how long the load runs before that; seconds."""
-
-    seconds: float
-    warmup: float
-
-
-# --- load -----------------------------------------------------------------------------------------
-
-
-class Load:
-    """A running load generator; leaving the `with` block ends it."""
-
-    def __init__(self, server: Server, timing: Timing, *arguments: object) -> None:
-        """Start it."""
-        self._limit = timing.seconds + timing.warmup + ANSWER_SECONDS
-        duration = ("--seconds", timing.seconds, "--warmup", timing.warmup)
-        command = [HTTP_LOAD, "--port", server.port, *duration, *arguments]
-        self._process = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.pid = self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def result(self) -> Sample:
-        """What it measured; raises `SampleError` if it failed or any request of it did."""
-        try:
-            answer, complaint = self._process.communicate(timeout=self._limit)
-        except subprocess.TimeoutExpired as error:
-            raise SampleError(f"the load has not ended after {self._limit:.0f} s") from error
-        if self._process.returncode:
-            raise SampleError(complaint.strip() or f"exit code {self._process.returncode}")
-        sample: Sample = json.loads(answer)
-        if sample["errors"]:
-            raise SampleError(f"{sample['errors']} requests failed; first: {sample['first_error']}")
-        if not sample["requests"]:
-            raise SampleError("no request was answered")
-        return sample
-
-
-def expected_body(server: Server, path: str) -> str:
-    """What a path answers, once it is known to be right; raises `SampleError` if it is not."""
-    body = server.fetch(path)
-    right: object = BODIES[path]
-    given: object = body if isinstance(right, str) else json.loads(body)
-    if given != right:
-        raise SampleError(f"{path}: {body[:80]!r} is not what the application answers")
-    return body
-
-
-BODIES: dict[str, object] = {
-    "/plain": common.PLAIN.decode(),
-    "/json": common.MESSAGE,
-    "/heavy": {"heavy": True},
-    "/db": {"id": common.ROW, "name": f"item {common.ROW}", "price": common.ROW * 0.25},
-}
-
-
-# --- samples: what is done with a server ----------------------------------------------------------
-
-Take = Callable[[Server, Timing, "Setting"], Sample]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the samples of a workload share."""
-
-    path: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-    beside: tuple[int, ...] = ()
-    """Processes that take part but are not the server."""
-
-
-def take_closed(server: Server, timing: Timing, setting: Setting) -> Sample:
-    """One request at a time on each connection."""
-    return _measure(server, timing, setting)
-
-
-def take_fresh(server: Server, timing: Timing, setting: Setting) -> Sample:
-    """Likewise, with a connection of its own for each request."""
-    return _measure(server, timing, setting, "--fresh")
-
-
-def take_paced(server: Server, timing: Timing, setting: Setting) -> Sample:
-    """Requests at a fixed rate, whatever becomes of them."""
-    return _measure(server, timing, setting, "--rate", RATE)
-
-
-def take_messages(server: Server, timing: Timing, setting: Setting) -> Sample:
-    """Messages over WebSockets, one at a time on each."""
-    arguments = ("--path", setting.path, "--websocket", MESSAGE_BYTES, "--server", server.pid)
-    with Load(server, timing, "--connections", CONNECTIONS, *arguments) as load:
-        return load.result()
-
-
-def take_mixed(server: Server, timing: Timing, setting: Setting) -> Sample:
-    """Light requests at a fixed rate, while others come that hold up their loops.
-
-    The light ones' connections are opened before, so that no server places them by where it is
-    held up at that moment: what is compared is what open connections wait.
-    """
-    body = expected_body(server, "/heavy")
-    arguments = ("--path", "/heavy", "--expect", body, "--connections", HEAVY_CONNECTIONS)
-    # They begin in the warm-up of the light ones, and end after them.
-    longer = Timing(timing.seconds + timing.warmup, 0.0)
-    with _start(server, timing, setting, "--rate", RATE) as light:
-        time.sleep(timing.warmup / 2)
-        with Load(server, longer, *arguments, "--rate", HEAVY_RATE) as heavy:
-            sample = light.result()
-            return {**sample, "heavy": heavy.result()}
-
-
-def take_memory(server: Server, timing: Timing, setting: Setting) -> Sample:
-    """Allocated bytes at rest, and the most of some readings under load."""
-    time.sleep(REST_SECONDS)
-    rest = server.memory()
-    with _start(server, timing, setting) as load:
-        time.sleep(timing.warmup)
-        readings = []
-        for _ in range(MEMORY_READINGS):
-            time.sleep(timing.seconds / (MEMORY_READINGS + 1))
-            readings.append(server.memory())
-        sample = load.result()
-    return {**sample, "memory_rest": rest, "memory_load": max(readings)}
-
-
-def _measure(server: Server, timing: Timing, setting: Setting, *arguments: object) -> Sample:
-    with _start(server, timing, setting, *arguments) as load:
-        return load.result()
-
-
-def _start(server: Server, timing: Timing, setting: Setting, *arguments: object) -> Load:
-    body = expected_body(server, setting.path)
-    beside = [part for pid in setting.beside for part in ("--beside", pid)]
-    given: tuple[object, ...] = ("--path", setting.path, "--expect", body, *beside)
-    given += ("--server", server.pid)
-    if server.certificate is not None:
-        given += ("--tls", server.certificate / "cert.pem")
-    return Load(server, timing, "--connections", CONNECTIONS, *given, *arguments)
-
-
-# --- workloads ------------------------------------------------------------------------------------
+from application_load import (
+    CONNECTIONS,
+    DATABASE_CONNECTIONS,
+    HEAVY_RATE,
+    IDLE_CONNECTIONS,
+    MESSAGE_BYTES,
+    POST_BYTES,
+    PROBE_RATE,
+    RATE,
+    Take,
+    common,
+    take_closed,
+    take_fresh,
+    take_fresh_probes,
+    take_idle,
+    take_memory,
+    take_messages,
+    take_mixed,
+    take_paced,
+    take_posted,
+    take_probes,
+    take_stuck,
+)
+from measuring import Figure, Sample
 
 
 @dataclass(frozen=True)
@@ -208,6 +49,12 @@ class Workload:
     """If it needs no more than these."""
     uses_database: bool = False
     uses_tls: bool = False
+    is_stuck: bool = False
+    """Whether all loops of the application are stuck half of the time."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """More options of a peer's servers."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why a peer has no variant."""
 
 
 def _value(key: str, unit: float = 1) -> Callable[[Sample], float]:
@@ -254,35 +101,50 @@ _MEMORY = (
     Figure(f"x {BASELINE}", _value("memory_load"), BASELINE),
     Figure("processes", _value("server_processes")),
 )
-_NATIVE = ("weft-1", "weft-n", "peregrine-1", "peregrine-n", "h2corn-1", "h2corn-n")
+_IDLE = (
+    Figure("bytes/connection", _value("bytes_per_connection")),
+    Figure(f"x {BASELINE}", _value("bytes_per_connection"), BASELINE),
+    Figure("connections", _value("connections")),
+)
+_POOL = ("pool-1", "pool-n", "native-1", "native-n")
+_IN_THREADS = ("weft-1", "weft-n", "peregrine-1", "peregrine-n", "h2corn-1", "h2corn-n")
 _WITH_ZTTP = ("pool-zttp", "uvicorn-zttp")
-_ALL = (
-    "pool-1",
-    "pool-n",
-    "uvicorn-pool",
-    "uvicorn-1",
-    "uvicorn-n",
-    "granian-1",
-    "granian-n",
-    "hypercorn-1",
-    "hypercorn-n",
-    *_NATIVE,
+_OTHERS = (
+    *("uvicorn-1", "uvicorn-n", "granian-1", "granian-n", "hypercorn-1", "hypercorn-n"),
+    *_IN_THREADS,
 )
-_WITH_TLS = (
-    *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
-    *("hypercorn-1", "weft-1", "h2corn-1"),
-)
-_WITH_FACTORY = ("pool-1", "pool-n", "pool-factory", *_ALL[3:])
-_WITHOUT_OURS_IN_UVICORN = ("pool-1", "pool-n", *_ALL[3:])
-LOOK = (
-    *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n"),
-    *("weft-n", "peregrine-n", "h2corn-n", *_WITH_ZTTP),
-)
-"""The variants that are measured where a look is all that is asked for."""
+_ONE = (*_POOL, "uvicorn-1", "granian-1", "weft-1", "peregrine-1", "h2corn-1")
 _MANY = (
-    *("pool-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n"),
+    *("pool-n", "native-n", "uvicorn-1", "uvicorn-n", "granian-n", "hypercorn-n"),
     *("weft-n", "peregrine-n", "h2corn-n"),
 )
+_WITH_TLS = (*_ONE, "uvicorn-n", "uvicorn-zttp", "granian-n", "hypercorn-1")
+LOOK = (
+    *(*_POOL, "uvicorn-1", "uvicorn-n", "granian-1", "granian-n", "hypercorn-n"),
+    *("weft-n", "peregrine-1", "peregrine-n", "h2corn-n", *_WITH_ZTTP),
+)
+"""The variants that are measured where a look is all that is asked for."""
+
+_NO_PARSER = {"zttp": "is measured with requests one after the other, see json"}
+_NO_TIME = {"hypercorn": "takes several times as much for a request, see json"}
+_KEEP = ("--timeout-keep-alive", "600")
+_PLENTY = str(2 * IDLE_CONNECTIONS)
+_IDLE_OPTIONS = {
+    "loop_pool": _KEEP,
+    "uvicorn": _KEEP,
+    "granian": ("--http1-header-read-timeout", "60000", "--backpressure", _PLENTY),
+    "hypercorn": ("--keep-alive", "600"),
+    "weft": ("--keep-alive", "600", "--max-connections", _PLENTY),
+    "peregrine": ("--keep-alive", "600000", "--max-connections", _PLENTY),
+    "h2corn": _KEEP,
+}
+"""So that no server closes a connection that is measured, nor refuses one."""
+_READY_OPTIONS = {
+    "loop_pool": ("--readiness-path", "/ready"),
+    "weft": ("--health-check-path", "/ready"),
+    "peregrine": ("--health-check-path", "/ready"),
+}
+"""The servers that have such a path; of the others the application answers."""
 
 WORKLOADS = {
     "json": Workload(
@@ -291,7 +153,7 @@ WORKLOADS = {
         "/json",
         take_closed,
         _THROUGHPUT,
-        (*_ALL, *_WITH_ZTTP, "granian-runtime"),
+        (*_POOL, "uvicorn-pool", *_OTHERS, *_WITH_ZTTP, "granian-runtime"),
     ),
     "plaintext": Workload(
         f"ASGI without a framework, 13 bytes of text, {CONNECTIONS} connections",
@@ -299,10 +161,42 @@ WORKLOADS = {
         "/plain",
         take_closed,
         _THROUGHPUT,
+        (*_POOL, "uvicorn-1", "uvicorn-n", "granian-1", "granian-n", *_IN_THREADS, *_WITH_ZTTP),
+        absent=_NO_TIME,
+    ),
+    "plaintext-rate": Workload(
+        f"likewise, {RATE} requests a second: a light load, beside which a server waits",
+        "bench_raw",
+        "/plain",
+        take_paced,
+        _LATENCY,
         (
-            *("pool-1", "pool-n", "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
-            *(*_NATIVE, *_WITH_ZTTP),
+            *(*_POOL, "uvicorn-1", "uvicorn-n", "granian-1", "granian-n"),
+            *("peregrine-1", "peregrine-n"),
         ),
+        absent={
+            **dict.fromkeys(("hypercorn", "weft", "h2corn"), "is measured at this rate in latency"),
+            **_NO_PARSER,
+        },
+    ),
+    "get-10k": Workload(
+        f"ASGI without a framework, 10 KiB of text, {CONNECTIONS} connections",
+        "bench_raw",
+        "/large",
+        take_closed,
+        _THROUGHPUT,
+        (*_ONE, *_WITH_ZTTP),
+        absent=_NO_TIME,
+    ),
+    "post-10k": Workload(
+        f"ASGI without a framework, POST of {POST_BYTES // 1024} KiB that come back, "
+        f"{CONNECTIONS} connections",
+        "bench_raw",
+        "/echo",
+        take_posted,
+        _THROUGHPUT,
+        (*_ONE, *_WITH_ZTTP),
+        absent=_NO_TIME,
     ),
     "https": Workload(
         f"as json, over TLS 1.3 (ECDSA, P-256), {CONNECTIONS} connections that are kept",
@@ -329,7 +223,7 @@ WORKLOADS = {
         "/json",
         take_closed,
         _THROUGHPUT,
-        _WITH_FACTORY,
+        (*_POOL, "pool-factory", *_OTHERS, "uvicorn-zttp"),
     ),
     "latency": Workload(
         f"FastAPI, a small JSON object, {RATE} requests a second on {CONNECTIONS} connections: "
@@ -338,7 +232,8 @@ WORKLOADS = {
         "/json",
         take_paced,
         _LATENCY,
-        _WITHOUT_OURS_IN_UVICORN,
+        (*_POOL, *_OTHERS),
+        absent=_NO_PARSER,
     ),
     "database": Workload(
         f"FastAPI, a row of PostgreSQL by its key with asyncpg, {DATABASE_CONNECTIONS} "
@@ -347,8 +242,9 @@ WORKLOADS = {
         "/db",
         take_closed,
         _THROUGHPUT,
-        ("pool-1", "pool-n", "pool-factory", *_MANY[1:]),
+        (*_POOL, "pool-factory", *_MANY[2:]),
         uses_database=True,
+        absent=_NO_PARSER,
     ),
     "mixed": Workload(
         f"ASGI without a framework: {RATE} light requests a second on {CONNECTIONS} connections, "
@@ -359,6 +255,43 @@ WORKLOADS = {
         take_mixed,
         _LIGHT_LATENCY,
         _MANY,
+        absent=_NO_PARSER,
+    ),
+    "stuck-requests": Workload(
+        f"ASGI without a framework: {RATE} requests a second on {CONNECTIONS} connections of one "
+        f"loop, which is stuck {common.STUCK_SECONDS * 1e3:.0f} ms in every "
+        f"{common.STUCK_PERIOD * 1e3:.0f}, beside others that are not: latency from the time at "
+        "which a request should have begun",
+        "bench_raw",
+        "/plain",
+        take_stuck,
+        _LATENCY,
+        _MANY[:-1],
+        absent={**_NO_PARSER, "h2corn": "any loop answers a request, whatever its connection"},
+    ),
+    "readiness": Workload(
+        f"ASGI without a framework, all loops stuck {common.STUCK_SECONDS * 1e3:.0f} ms in every "
+        f"{common.STUCK_PERIOD * 1e3:.0f}, at the same time: latency of {PROBE_RATE} requests a "
+        "second that ask whether the server is ready, on open connections",
+        "bench_raw",
+        "/ready",
+        take_probes,
+        _LATENCY,
+        _MANY,
+        is_stuck=True,
+        options=_READY_OPTIONS,
+        absent=_NO_PARSER,
+    ),
+    "readiness-new": Workload(
+        "likewise, each with a connection of its own",
+        "bench_raw",
+        "/ready",
+        take_fresh_probes,
+        _LATENCY,
+        _MANY,
+        is_stuck=True,
+        options=_READY_OPTIONS,
+        absent=_NO_PARSER,
     ),
     "websocket": Workload(
         f"ASGI without a framework, a WebSocket that sends back {MESSAGE_BYTES} bytes, "
@@ -367,7 +300,7 @@ WORKLOADS = {
         "/ws",
         take_messages,
         _THROUGHPUT,
-        _WITHOUT_OURS_IN_UVICORN,
+        (*_POOL, *_OTHERS, "uvicorn-zttp"),
     ),
     "memory": Workload(
         "FastAPI: memory that all processes of a server have allocated, without the files that "
@@ -376,7 +309,20 @@ WORKLOADS = {
         "/json",
         take_memory,
         _MEMORY,
-        _WITHOUT_OURS_IN_UVICORN,
+        (*_POOL, *_OTHERS),
         rounds=1,
+        absent=_NO_PARSER,
+    ),
+    "idle-connections": Workload(
+        f"ASGI without a framework: memory of an idle connection that has had a response, of "
+        f"{IDLE_CONNECTIONS:,} (or of as many as RLIMIT_NOFILE permits)",
+        "bench_raw",
+        "/plain",
+        take_idle,
+        _IDLE,
+        (*_ONE, "hypercorn-1"),
+        rounds=2,
+        options=_IDLE_OPTIONS,
+        absent=_NO_PARSER,
     ),
 }

@@ -16,6 +16,7 @@ import contextlib
 import json
 import math
 import os
+import resource
 import signal
 import statistics
 import sys
@@ -24,22 +25,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from application_load import DATABASE_CONNECTIONS, Setting, Timing
 from application_servers import PEERS, Server, Variant, database, find_peers, make_variants
-from application_workloads import (
-    BASELINE,
-    DATABASE_CONNECTIONS,
-    LOOK,
-    WORKLOADS,
-    Setting,
-    Timing,
-    Workload,
-)
+from application_workloads import BASELINE, LOOK, WORKLOADS, Workload
 from figures import describe_run
 from machine import describe_machine
 from measuring import Results, Sample, SampleError
 from options import names
 from progress import Progress
-from reporting import format_disturbance, values
+from reporting import format_absent, format_disturbance, values
 from under_load import build_programs, make_certificate
 
 ROUNDS = 3
@@ -93,7 +87,8 @@ def measure(
 ) -> Results:
     """Take the samples of a workload, interleaved. What fails is there, with its reason."""
     workload = WORKLOADS[name]
-    results = Results(name, {variant.name: [] for variant in variants})
+    absent = {peer: why for peer, why in workload.absent.items() if peer in options.peers}
+    results = Results(name, {variant.name: [] for variant in variants}, absent=absent)
     rounds = rounds_of(name, options)
     with contextlib.ExitStack() as stack:
         setting = Setting(workload.path)
@@ -133,6 +128,10 @@ def take(workload: Workload, variant: Variant, options: Options, setting: Settin
     """Take one sample of a variant; raises `SampleError` if that fails."""
     budget = max(1, DATABASE_CONNECTIONS // variant.starts)
     environment = {**setting.environment, "BENCH_DATABASE_CONNECTIONS": str(budget)}
+    if workload.is_stuck:
+        environment["BENCH_STUCK"] = "1"
+    more = workload.options.get(variant.peer, ())
+    variant = replace(variant, arguments=(*variant.arguments, *more))
     certificate = make_certificate() if workload.uses_tls else None
     with Server(variant, workload.app, environment, certificate) as server:
         sample = workload.take(server, options.timing, setting)
@@ -190,12 +189,17 @@ def format_results(results: Results, loops: int) -> Iterator[str]:
     for name, reason in results.failures.items():
         text = " ".join(reason.replace("|", "/").split())
         yield f"| {name} | no result: {text} |" + " |" * (len(workload.figures) - 1)
+    yield from format_absent(results)
     taken = [sample for samples in results.samples.values() for sample in samples]
     with_gil = [name for name, of in results.samples.items() if any(s["gil_enabled"] for s in of)]
     if with_gil:
         yield ""
         yield f"With the GIL on: {', '.join(with_gil)}."
-    busy = [sample["load_cpu_ns"] / 1e9 / sample["seconds"] for sample in taken]
+    busy = [
+        sample["load_cpu_ns"] / 1e9 / sample["seconds"]
+        for sample in taken
+        if "load_cpu_ns" in sample
+    ]
     if busy and max(busy) > LIMITED_CORES:
         limited = sum(cores > LIMITED_CORES for cores in busy)
         yield ""
@@ -215,7 +219,9 @@ def format_document(document: dict[str, Any]) -> Iterator[str]:
     )
     yield from describe_run(document, how)
     for record in document["results"]:
-        results = Results(record["workload"], record["samples"], record["failures"])
+        results = Results(
+            record["workload"], record["samples"], record["failures"], record.get("absent", {})
+        )
         yield from format_results(results, document["loops"])
 
 
@@ -297,6 +303,9 @@ def run(options: Options) -> dict[str, Any]:
     Raises `SampleError` if the load generator cannot be built.
     """
     machine = describe_machine()
+    # The servers inherit it: some of the workloads have more connections than the usual limit.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     build_programs()
     peers, missing = find_peers(options.peers)
     variants = {name: chosen_variants(name, peers, options) for name in options.only}
@@ -315,6 +324,7 @@ def run(options: Options) -> dict[str, Any]:
                     "baseline": BASELINE,
                     "samples": results.samples,
                     "failures": results.failures,
+                    "absent": results.absent,
                 }
             )
     except KeyboardInterrupt:

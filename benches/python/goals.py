@@ -1,11 +1,13 @@
-"""The speed that the design asks for, beside what was measured: each a ratio within one round.
+"""The speed that the design asks for, beside what was measured.
 
+Each is a ratio within one round, or a time.
 A goal is one line of `GOALS`. `format_goals` makes the table of `docs/benchmarks.md` from the
 results alone, so that no figure of it was written by hand.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +34,16 @@ OWN = "loop_pool"
 Choose = Callable[[Record], Metric]
 
 
+_RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+}
+
+
 @dataclass(frozen=True)
 class Goal:
-    """A ratio of two variants of a workload, and how high (or how low) it may be."""
+    """A ratio of two variants of a workload, or a time, and how high (or how low) it may be."""
 
     work: str
     place: str
@@ -43,19 +52,23 @@ class Goal:
     """The figure, of a record."""
     bound: float
     against: str
-    """The variant that is the measure."""
+    """The variant that is the measure; empty: the bound is the figure itself."""
     own: str = OWN
-    at_least: bool = False
+    relation: str = "<="
+    """Of the figure to the bound: one of `_RELATIONS`."""
+    unit: str = ""
+    """Of a bound that is the figure itself."""
 
     @property
     def to_reach(self) -> str:
         """The bound in words."""
-        return f"{'>=' if self.at_least else '<='} {self.bound:.2f} x {self.against}"
+        if not self.against:
+            return f"{self.relation} {self.bound:g} {self.unit}"
+        return f"{self.relation} {self.bound:.2f} x {self.against}"
 
-    def holds(self, ratio: float) -> bool:
-        """Whether a ratio is within the bound, at the precision of two digits that is shown."""
-        shown = round(ratio, 2)
-        return shown >= self.bound if self.at_least else shown <= self.bound
+    def holds(self, measured: float) -> bool:
+        """Whether a figure is within the bound, at the precision of two digits that is shown."""
+        return _RELATIONS[self.relation](round(measured, 2), self.bound)
 
 
 def _time(record: Record) -> Metric:
@@ -72,11 +85,72 @@ _LOOPS = ("uvloop", "zuvloop", "rloop")
 
 
 def _than_each(
-    work: str, place: str, choose: Choose, bound: float, peers: Sequence[str], *, own: str = OWN
+    work: str,
+    place: str,
+    choose: Choose,
+    bound: float,
+    peers: Sequence[str],
+    *,
+    own: str = OWN,
+    relation: str = "<=",
 ) -> Iterator[Goal]:
     """Goals against several peers: the best of them is the measure."""
     for count, peer in enumerate(peers):
-        yield Goal("" if count else work, place, choose, bound, peer, own=own)
+        yield Goal("" if count else work, place, choose, bound, peer, own=own, relation=relation)
+
+
+_NATIVE, _NATIVE_ON_2 = "loop_pool, 1 loop, native", "loop_pool, 2 loops, native"
+_GRANIAN = "granian, 1 thread"
+_HTTP_SERVERS = (
+    *("peregrine, 1 thread", _GRANIAN, "weft, 1 thread", "h2corn, 1 thread"),
+    *("uvicorn, 1 process", "uvicorn with zttp, 1 process"),
+)
+_P99_MS = Metric("p99 latency", "ms", ("p99_us",), lambda sample: sample["p99_us"] / 1e3)
+
+
+def _native_http() -> Iterator[Goal]:
+    """Goals of `loop-pool serve --http native`."""
+    hello = "`--http native`, 13 bytes: CPU per request"
+    yield Goal(hello, "applications/plaintext", _cpu, 0.75, "peregrine, 1 thread", own=_NATIVE)
+    yield Goal("", "applications/plaintext", _cpu, 0.40, _GRANIAN, own=_NATIVE)
+    yield Goal(
+        "the same at 500 requests a second, 1 -> 2 loops",
+        "applications/plaintext-rate",
+        _cpu,
+        1.10,
+        _NATIVE,
+        own=_NATIVE_ON_2,
+    )
+    for workload, what in (
+        ("get-10k", "GET of 10 KiB"),
+        ("post-10k", "POST of 10 KiB that come back"),
+        ("json-fastapi", "FastAPI"),
+        ("websocket", "WebSocket messages"),
+    ):
+        work = f"`--http native`, {what}: CPU per request"
+        place = f"applications/{workload}"
+        yield from _than_each(work, place, _cpu, 1.0, _HTTP_SERVERS, own=_NATIVE, relation="<")
+    for workload, what, bound in (
+        ("https", "HTTPS on kept connections: CPU per request", 0.50),
+        ("https-new", "HTTPS: CPU per new connection", 1.00),
+    ):
+        work = f"`--http native`, {what}"
+        yield Goal(work, f"applications/{workload}", _cpu, bound, _GRANIAN, own=_NATIVE)
+    for workload, what in (
+        ("stuck-requests", "one of 2 loops stuck 50 ms in every 100: p99 of its connections"),
+        ("readiness", "all loops stuck 50 ms in every 100: p99 of the readiness path"),
+    ):
+        work = f"`--http native`, {what}"
+        place = f"applications/{workload}"
+        yield Goal(work, place, _always(_P99_MS), 5, "", own=_NATIVE_ON_2, unit="ms")
+    yield Goal(
+        "`--http native`: memory of an idle connection",
+        "applications/idle-connections",
+        _always(MEMORY),
+        0.50,
+        "uvicorn, 1 process",
+        own=_NATIVE,
+    )
 
 
 GOALS: tuple[Goal, ...] = (
@@ -161,11 +235,12 @@ GOALS: tuple[Goal, ...] = (
             f"applications/{workload}",
             _cpu,
             1.00,
-            "granian, 1 thread",
+            _GRANIAN,
             own="loop_pool, 1 loop",
         )
         for what, workload in (("request", "https"), ("new connection", "https-new"))
     ),
+    *_native_http(),
     Goal(
         "memory of an idle connection, Protocol, slope from 4,000 to 16,000",
         "sockets/idle-memory",
@@ -246,7 +321,7 @@ GOALS: tuple[Goal, ...] = (
         0.80,
         "loop_pool, not stuck",
         own="loop_pool, stuck",
-        at_least=True,
+        relation=">=",
     ),
     Goal(
         "`steal=True` on balanced load: CPU per request",
@@ -263,7 +338,7 @@ GOALS: tuple[Goal, ...] = (
         1.50,
         "loop_pool, 1",
         own="loop_pool, 2",
-        at_least=True,
+        relation=">=",
     ),
 )
 
@@ -276,12 +351,14 @@ def find_record(documents: dict[str, Document], place: str) -> Record | None:
 
 
 def measure(goal: Goal, documents: dict[str, Document]) -> list[float]:
-    """The ratio of each round; empty if one side was not measured."""
+    """The figure of each round, or the ratio; empty if one side was not measured."""
     record = find_record(documents, goal.place)
     if record is None:
         return []
     metric = goal.choose(record)
     samples: dict[str, list[dict[str, Any]]] = record["samples"]
+    if not goal.against:
+        return metric.values(samples.get(goal.own, []))
     own, against = (metric.values(samples.get(name, [])) for name in (goal.own, goal.against))
     return ratios(own, against) if own else []
 
@@ -295,7 +372,7 @@ def format_goals(documents: dict[str, Document]) -> Iterator[str]:
         if measured:
             spread = spread_of(measured)
             verdict = "met" if goal.holds(spread.median) else "**missed**"
-            told = f"{format_spread(spread)} | {verdict}"
+            told = f"{format_spread(spread)}{goal.unit and ' '}{goal.unit} | {verdict}"
         else:
             told = "- | not measured"
         place = f" (`{goal.place}`)" if goal.work else ""

@@ -30,7 +30,10 @@ from plots import split_count
 
 OWN = "loop_pool"
 LIMITS = {"bare", "tokio"}
-LATENCIES = {"pool-rate", "stuck", "stuck-fresh", "skew", "latency", "mixed"}
+LATENCIES = {
+    *("pool-rate", "stuck", "stuck-fresh", "skew", "latency", "mixed"),
+    *("plaintext-rate", "stuck-requests", "readiness", "readiness-new"),
+}
 """Workloads at a fixed rate, where latency is what counts."""
 COSTS: tuple[Metric, ...] = (
     *(CPU, CPU_OF_BYTES, CPU_OF_SPAWNED),

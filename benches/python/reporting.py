@@ -69,6 +69,13 @@ def format_results(workload: Workload[Any], results: Results) -> Iterator[str]:
         yield f"| {variant.name} | {' | '.join(cells)} |"
     for name, reason in results.failures.items():
         yield f"| {name} | no result: {reason} |" + " |" * (len(titles) - 1)
+    yield from format_absent(results)
+    yield from format_disturbance(results)
+    yield from format_load_bound(results)
+
+
+def format_absent(results: Results) -> Iterator[str]:
+    """Yield which peers have no part in it, and why."""
     if results.absent:
         yield ""
         by_reason: dict[str, list[str]] = {}
@@ -77,8 +84,6 @@ def format_results(workload: Workload[Any], results: Results) -> Iterator[str]:
         yield "Not in it: " + "; ".join(
             f"{', '.join(peers)} ({reason})" for reason, peers in by_reason.items()
         )
-    yield from format_disturbance(results)
-    yield from format_load_bound(results)
 
 
 def format_disturbance(results: Results) -> Iterator[str]:

@@ -82,7 +82,7 @@ SUITES = {
         Suite("micro", 14, 2),
         Suite("sockets", 28, 5.5),
         Suite("pool", 16, 2.5),
-        Suite("applications", 30, 4.5),
+        Suite("applications", 48, 8),
     )
 }
 

@@ -1,5 +1,8 @@
-"""An ASGI application without a framework: `/plain`, `/json`, `/db`, `/heavy`, `/state`, and a
-WebSocket on `/ws` that sends back what it gets."""
+"""An ASGI application without a framework.
+
+It has `/plain`, `/large`, `/json`, `/db`, `/heavy`, `/state`, `/where`, `/stick` and `/ready`, and
+`/echo` and a WebSocket on `/ws`, which send back what they get.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "websocket":
         await _echo(receive, send)
     else:
-        await _respond(scope["path"], send)
+        await _respond(scope["path"], receive, send)
 
 
 def make() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -29,10 +32,14 @@ def make() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     return app
 
 
-async def _respond(path: str, send: Send) -> None:
+async def _respond(path: str, receive: Receive, send: Send) -> None:
     kind, status = b"application/json", 200
     if path == "/plain":
         body, kind = common.PLAIN, b"text/plain"
+    elif path == "/large":
+        body, kind = common.LARGE, b"text/plain"
+    elif path == "/echo":
+        body, kind = await _read(receive), b"application/octet-stream"
     elif path == "/json":
         body = json.dumps(common.MESSAGE).encode()
     elif path == "/db":
@@ -41,11 +48,28 @@ async def _respond(path: str, send: Send) -> None:
         body = json.dumps(common.work_heavily()).encode()
     elif path == "/state":
         body = json.dumps(common.state()).encode()
+    elif path == "/where":
+        body, kind = common.where().encode(), b"text/plain"
+    elif path == "/stick":
+        common.be_stuck()
+        body, kind = b"stuck", b"text/plain"
+    elif path == "/ready":
+        body, kind = b"ready", b"text/plain"
     else:
         body, kind, status = b"not found", b"text/plain", 404
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _read(receive: Receive) -> bytes:
+    """The body of a request."""
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 async def _echo(receive: Receive, send: Send) -> None:

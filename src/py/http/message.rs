@@ -83,7 +83,7 @@ pub(super) fn flag(message: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> Py
 }
 
 fn is_true(value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    value.map_or(Ok(false), |value| value.is_truthy())
+    value.map_or(Ok(false), PyAnyMethods::is_truthy)
 }
 
 /// A message, and what it says under the names of most messages, which are looked up at once.
@@ -170,7 +170,7 @@ fn values<'py, const N: usize>(
         if found.is_none() && has_others {
             *found = dict.get_item(name)?;
         }
-        if found.as_ref().is_some_and(|value| value.is_none()) {
+        if found.as_ref().is_some_and(PyAnyMethods::is_none) {
             *found = None;
         }
     }

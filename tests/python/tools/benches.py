@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,25 @@ def all_documents() -> dict[str, dict[str, Any]]:
         ),
         "applications": document(server_record("json", samples(["loop_pool, 2 loops", "uvicorn"]))),
     }
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The modules of the benchmark of applications."""
+    known = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(BENCHES), *sys.path])
+    load = importlib.import_module
+    yield SimpleNamespace(
+        main=load("applications"),
+        servers=load("application_servers"),
+        workloads=load("application_workloads"),
+        loads=load("application_load"),
+        common=load("bench_common"),
+        load=load,
+    )
+    for name in set(sys.modules) - known:
+        if str(BENCHES) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 SCRIPT = """

@@ -5,45 +5,25 @@ No load is put on anything here, and the only server is one of these tests.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import importlib
 import importlib.metadata
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ..support import HANG, ROOT
+from ..support import HANG
+from .benches import BENCHES, modules
 
-BENCHES = ROOT / "benches" / "python"
+__all__ = ["modules"]  # a fixture
 
 if sys.platform != "linux":
     pytest.skip("the benchmark needs Linux", allow_module_level=True)
-
-
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The benchmark's own modules, which are no part of the package."""
-    known = set(sys.modules)
-    monkeypatch.setattr(sys, "path", [str(BENCHES), *sys.path])
-    load = importlib.import_module
-    yield SimpleNamespace(
-        main=load("applications"),
-        servers=load("application_servers"),
-        workloads=load("application_workloads"),
-        common=load("bench_common"),
-        load=load,
-    )
-    for name in set(sys.modules) - known:
-        if str(BENCHES) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def sample(**changes: Any) -> dict[str, Any]:
@@ -107,6 +87,51 @@ def test_every_workload_names_variants_that_there_are(modules: SimpleNamespace) 
     assert len({variant.name for variant in variants.values()}) == len(variants)
 
 
+def test_every_peer_has_a_part_in_a_workload_or_a_reason(modules: SimpleNamespace) -> None:
+    variants = modules.servers.make_variants(2)
+    for name, workload in modules.workloads.WORKLOADS.items():
+        part = {variants[short].peer for short in workload.variants}
+        assert part | set(workload.absent) == set(modules.servers.PEERS), name
+        assert not part & set(workload.absent), name
+        assert "loop_pool, 2 loops, native" in {variants[each].name for each in workload.variants}
+
+
+def test_the_server_in_rust_has_to_be_what_answers(modules: SimpleNamespace, scripted: Any) -> None:
+    variants = modules.servers.make_variants(2)
+    for short in ("native-1", "native-n"):
+        command = variants[short].command("bench_raw", 1)
+        assert command[command.index("--http") + 1] == "native"
+    with scripted(LISTEN + "time.sleep(60)") as server:
+        said = server.variant
+        server.variant = replace(said, signature="BaseHTTP")
+        with pytest.raises(modules.servers.SampleError, match=r"answered by 'BaseHTTP/.*', not by"):
+            server.fetch("/right")
+        server.variant = said
+        assert server.fetch("/right") == "{}"
+
+
+def test_a_workload_adds_options_of_its_own(
+    modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorded:
+        def __init__(self, variant: Any, app: str, environment: dict[str, str], *_: Any) -> None:
+            started.append((variant.command(app, 1), environment.get("BENCH_STUCK")))
+            raise modules.servers.SampleError("enough")
+
+    started: list[tuple[list[str], str | None]] = []
+    main = modules.main
+    monkeypatch.setattr(main, "Server", Recorded)
+    for name in ("readiness", "plaintext"):
+        workload = modules.workloads.WORKLOADS[name]
+        for short in ("native-n", "granian-n"):
+            variant = main.make_variants(2)[short]
+            with pytest.raises(modules.servers.SampleError, match="enough"):
+                main.take(workload, variant, main.parse_options([]), modules.loads.Setting("/x"))
+    assert [stuck for _, stuck in started] == ["1", "1", None, None]
+    assert ["--readiness-path" in command for command, _ in started] == [True, False, False, False]
+    assert started[0][0][-1] == "bench_raw:app"
+
+
 def test_the_large_servers_get_the_number_of_loops(modules: SimpleNamespace) -> None:
     variants = modules.servers.make_variants(7)
     for short in (
@@ -159,8 +184,9 @@ def test_a_server_over_https_gets_a_certificate(modules: SimpleNamespace) -> Non
         assert command[key - 1].startswith("--")
         assert command[-1] == "bench_raw:app"
         assert "/folder/cert.pem" not in variants[short].command("bench_raw", 1)
+    stranger = modules.servers.Variant("a stranger", "stranger", ())
     with pytest.raises(modules.servers.SampleError, match="HTTPS is not measured of it"):
-        variants["peregrine-1"].command("bench_raw", 1, Path("/folder"))
+        stranger.command("bench_raw", 1, Path("/folder"))
 
 
 def test_a_server_is_ready_once_it_has_started_everywhere(
@@ -204,79 +230,7 @@ def test_memory_is_what_no_file_stands_behind(modules: SimpleNamespace) -> None:
         modules.servers.parse_rollup(rollup)
 
 
-# What they serve.
-
-
-def call(app: Any, path: str) -> str:
-    """The body of an application's response to GET."""
-    sent: list[dict[str, Any]] = []
-
-    async def main() -> None:
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": path}
-        scope |= {"headers": [], "query_string": b"", "root_path": ""}
-        await app(scope, receive, send)
-
-    asyncio.run(main())
-    assert sent[0]["status"] == 200
-    body = b"".join(message.get("body", b"") for message in sent)
-    length = dict(sent[0]["headers"])[b"content-length"]
-    assert int(length) == len(body)
-    return body.decode()
-
-
-@pytest.mark.parametrize("name", ["bench_raw", "bench_fastapi"])
-def test_both_applications_answer_what_is_expected(modules: SimpleNamespace, name: str) -> None:
-    app = modules.load(name).make()
-    for path in ("/plain", "/json", "/heavy"):
-        server = SimpleNamespace(fetch=functools.partial(call, app))
-        assert modules.workloads.expected_body(server, path)
-    state = json.loads(call(app, "/state"))
-    assert state == {
-        "gil_enabled": getattr(sys, "_is_gil_enabled", lambda: True)(),
-        "loop": "asyncio.unix_events._UnixSelectorEventLoop",
-    }
-
-
 # What it measures.
-
-
-def test_a_wrong_answer_is_no_result(modules: SimpleNamespace) -> None:
-    server = SimpleNamespace(fetch=lambda path: json.dumps({"message": "bye"}))
-    with pytest.raises(modules.servers.SampleError, match=r"/json: .*bye.* is not what the app"):
-        modules.workloads.expected_body(server, "/json")
-    body = json.dumps(modules.common.MESSAGE)
-    server = SimpleNamespace(fetch=lambda path: body)
-    assert modules.workloads.expected_body(server, "/json") == body
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        ({"requests": 1, "errors": 2, "first_error": "not a 200"}, "2 requests failed; .*not a 2"),
-        ({"requests": 0, "errors": 0}, "no request was answered"),
-    ],
-)
-def test_a_load_with_a_failed_request_is_no_result(
-    modules: SimpleNamespace,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    answer: dict[str, Any],
-    says: str,
-) -> None:
-    program = tmp_path / "load"
-    program.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(modules.workloads, "HTTP_LOAD", program)
-    timing = modules.workloads.Timing(0.1, 0.1)
-    with modules.workloads.Load(SimpleNamespace(port=1), timing) as load:
-        with pytest.raises(modules.servers.SampleError, match=says):
-            load.result()
 
 
 def test_each_round_begins_with_another_one(modules: SimpleNamespace) -> None:
@@ -312,7 +266,11 @@ def test_a_missing_database_is_the_reason_of_all_its_variants(
     variants = main.chosen_variants("database", ["loop_pool"], options)
     results = main.measure("database", variants, options, main.Progress(2, 1.0))
     assert results.samples == {}
-    assert set(results.failures) == {"loop_pool, 1 loop", f"loop_pool, {options.loops} loops"}
+    assert set(results.failures) == {
+        f"loop_pool, {loops}{kind}"
+        for loops in ("1 loop", f"{options.loops} loops")
+        for kind in ("", ", native")
+    }
     assert set(results.failures.values()) == {"postgres is not installed (make services)"}
 
 
@@ -331,8 +289,8 @@ def test_a_database_connection_budget_is_the_same_for_all(
     workload = modules.workloads.WORKLOADS["database"]
     for variant in main.make_variants(4).values():
         with pytest.raises(modules.servers.SampleError, match="enough"):
-            main.take(workload, variant, main.parse_options([]), modules.workloads.Setting("/db"))
-    assert set(budgets.values()) == {modules.workloads.DATABASE_CONNECTIONS}
+            main.take(workload, variant, main.parse_options([]), modules.loads.Setting("/db"))
+    assert set(budgets.values()) == {modules.loads.DATABASE_CONNECTIONS}
 
 
 # What it tells.
@@ -367,6 +325,7 @@ def test_the_tables_hold_medians_ratios_and_reasons(modules: SimpleNamespace) ->
                     ],
                 },
                 "failures": {"hypercorn, 2 processes": "it broke | there"},
+                "absent": {"weft": "has no such thing", "zttp": "has no such thing"},
             }
         ],
     }
@@ -377,6 +336,7 @@ def test_the_tables_hold_medians_ratios_and_reasons(modules: SimpleNamespace) ->
         "| 1,250 (1,000-1,500) | 2.50 (2.00-3.00) | 400 (333-500) " in rows["| loop_pool, 2 loops"]
     )
     assert "no result: it broke / there" in rows["| hypercorn, 2 processes"]
+    assert "Not in it: weft, zttp (has no such thing)" in lines
     assert "With the GIL on: loop_pool, 2 loops." in lines
     assert not any("DISTURBED" in line or "LIMITED" in line for line in lines)
     document["results"][0]["samples"]["uvicorn, 1 process"][0]["others_cpu_ns"] = 1_000_000_000

@@ -329,10 +329,28 @@ def test_what_was_not_measured_is_not_met() -> None:
 
 
 def test_a_goal_may_be_a_lower_bound() -> None:
-    goal = next(each for each in goals.GOALS if each.at_least)
+    goal = next(each for each in goals.GOALS if each.relation == ">=")
     assert goal.to_reach == ">= 0.80 x loop_pool, not stuck"
     assert goal.holds(0.8)
     assert not goal.holds(0.79)
+
+
+def test_a_goal_may_exclude_its_bound() -> None:
+    goal = next(each for each in goals.GOALS if each.relation == "<")
+    assert goal.to_reach == "< 1.00 x peregrine, 1 thread"
+    assert goal.holds(0.994)
+    assert not goal.holds(0.996)
+
+
+def test_a_goal_may_be_a_time() -> None:
+    samples = [{"p99_us": us} for us in (4000.0, 4996.0, 9000.0)]
+    own = {"loop_pool, 2 loops, native": samples}
+    measured = {"applications": document(server_record("readiness", own))}
+    (row,) = (line for line in goals.format_goals(measured) if "`applications/readiness`" in line)
+    assert row.endswith("| <= 5 ms | 5.00 (4.50-7.00) ms | met |")
+    samples[1]["p99_us"] = 5010.0
+    (row,) = (line for line in goals.format_goals(measured) if "`applications/readiness`" in line)
+    assert row.endswith("| <= 5 ms | 5.01 (4.50-7.00) ms | **missed** |")
 
 
 def test_goals_name_workloads_that_there_are() -> None:

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::ask;
 use crate::exchange::Exchange;
 use crate::options::Options;
 use crate::processes::Stretch;
@@ -119,6 +120,8 @@ struct Engine<'a> {
     /// By token. `None`: closed; `unused` has those that did not fail.
     connections: Vec<Option<Connection>>,
     unused: Vec<usize>,
+    /// Connections that are not used, and only stay open.
+    idle: Vec<net::TcpStream>,
     schedule: Option<Schedule>,
     tally: Tally,
     /// The measured time; requests that should have begun (open) or end (closed) in it count.
@@ -152,16 +155,14 @@ impl<'a> Engine<'a> {
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
             connections: Vec::with_capacity(options.connections),
             unused: Vec::new(),
+            idle: Vec::new(),
             schedule: None,
             tally: Tally::new(),
             from: now,
             to: now,
             due: 0,
         };
-        for _ in 0..options.connections {
-            let socket = engine.connect()?;
-            engine.add(socket)?;
-        }
+        engine.open()?;
         let now = Instant::now();
         engine.from = now + options.warmup;
         engine.to = engine.from + options.measured;
@@ -174,6 +175,28 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(engine)
+    }
+
+    /// Open the connections that the load begins with, and ask what is to be asked before it.
+    fn open(&mut self) -> io::Result<()> {
+        let Options { host, connections, alike, begin, .. } = self.options;
+        if let Some(path) = alike {
+            let mut found = ask::find_alike(*host, path, *connections)?;
+            if let (Some(path), Some(stream)) = (begin, found.chosen.first_mut()) {
+                ask::get(stream, *host, path)?;
+            }
+            self.idle = found.others;
+            for stream in found.chosen {
+                stream.set_nonblocking(true)?;
+                self.add(Socket::Tcp(TcpStream::from_std(stream)))?;
+            }
+        } else if !(self.options.fresh && self.options.period.is_some()) {
+            for _ in 0..*connections {
+                let socket = self.connect()?;
+                self.add(socket)?;
+            }
+        }
+        Ok(())
     }
 
     /// A connection that is ready for requests; a TLS handshake is left to the first one.
@@ -212,7 +235,12 @@ impl<'a> Engine<'a> {
         let socket = Socket::begin_to_connect(&self.options.server);
         match socket.and_then(|socket| self.add(socket)) {
             Ok(index) => self.begin(index, intended),
-            Err(error) => self.tally.note_error(&error),
+            Err(error) => {
+                self.tally.note_error(&error);
+                if self.schedule.is_some() {
+                    self.due -= 1;
+                }
+            }
         }
     }
 
@@ -274,6 +302,10 @@ impl<'a> Engine<'a> {
             schedule.next += schedule.period;
             schedule.begun += 1;
             self.due += 1;
+            if self.options.fresh {
+                self.begin_fresh(intended);
+                continue;
+            }
             let index = number % self.connections.len();
             match &mut self.connections[index] {
                 Some(connection) if connection.intended.is_some() => {
@@ -319,7 +351,6 @@ impl<'a> Engine<'a> {
     /// Record the answered request of a connection and begin its next.
     fn complete(&mut self, index: usize, intended: Instant) {
         let now = Instant::now();
-        let Some(connection) = &mut self.connections[index] else { return };
         let decisive = if self.schedule.is_some() { intended } else { now };
         if (self.from..self.to).contains(&decisive) {
             self.tally.record(now - intended);
@@ -327,13 +358,18 @@ impl<'a> Engine<'a> {
         if self.options.fresh {
             self.close(index);
             self.unused.push(index);
-            return self.begin_fresh(now);
         }
         if self.schedule.is_none() {
-            return self.begin(index, now);
+            return if self.options.fresh {
+                self.begin_fresh(now);
+            } else {
+                self.begin(index, now);
+            };
         }
         self.due -= 1;
-        if let Some(intended) = connection.waiting.pop_front() {
+        let next =
+            self.connections[index].as_mut().and_then(|connection| connection.waiting.pop_front());
+        if let Some(intended) = next {
             self.begin(index, intended);
         }
     }
@@ -357,5 +393,24 @@ impl<'a> Engine<'a> {
         // Closing the descriptor does as much.
         let _ = self.poll.registry().deregister(&mut connection.socket);
         Some(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::tests::serve;
+
+    #[test]
+    fn each_request_of_an_open_loop_can_have_a_connection_of_its_own() {
+        let (host, ends) = serve(|_, request| format!("{request}"));
+        let port = host.port();
+        let line = format!("--port {port} --fresh --rate 100 --seconds 0.3 --warmup 0 --expect 0");
+        let options = Options::parse(line.split_whitespace().map(str::to_owned)).unwrap();
+        let said = run(&options).unwrap().to_string();
+        assert!(said.contains("\"requests\": 30") && said.contains("\"errors\": 0"), "{said}");
+        let mut ended: Vec<_> = (0..30).map(|_| ends.recv().unwrap()).collect();
+        ended.sort_unstable();
+        assert_eq!(ended, (0..30).collect::<Vec<_>>());
     }
 }

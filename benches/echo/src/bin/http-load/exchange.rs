@@ -4,7 +4,8 @@
 //! Nothing in here touches a socket, but for the handshake that opens a WebSocket.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::options::Options;
@@ -43,29 +44,35 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(options: &Options) -> Self {
-        let begin = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", options.path, options.host);
+        let (path, host) = (options.path.as_str(), options.host);
+        if let Some(size) = options.post {
+            let body = payload(size);
+            let mut request = head("POST", path, host, &format!("Content-Length: {size}\r\n"));
+            request.extend_from_slice(&body);
+            return Self { request, expected: Expected::Response(Some(body)), handshake: None };
+        }
         let Some(size) = options.websocket else {
-            let request = format!("{begin}Accept: */*\r\n\r\n").into_bytes();
+            let request = get(path, host);
             let body = options.expect.clone().map(String::into_bytes);
             return Self { request, expected: Expected::Response(body), handshake: None };
         };
-        let handshake = format!(
-            "{begin}Connection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        let handshake = head(
+            "GET",
+            path,
+            host,
+            &format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+            ),
         );
-        // No two neighbours are alike, and nothing repeats at a power of two.
-        let payload: Vec<u8> = (0..=250).cycle().take(size).collect();
+        let payload = payload(size);
         let masked = payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask);
         let mut request = frame_head(size, MASKED);
         request.extend_from_slice(&MASK);
         request.extend(masked);
         let mut answer = frame_head(size, 0);
         answer.extend_from_slice(&payload);
-        Self {
-            request,
-            expected: Expected::Exactly(answer),
-            handshake: Some(handshake.into_bytes()),
-        }
+        Self { request, expected: Expected::Exactly(answer), handshake: Some(handshake) }
     }
 
     /// The bytes of a request.
@@ -113,7 +120,9 @@ impl Exchange {
     /// Says in which way they cannot be the beginning of what is expected.
     pub(crate) fn answer(&self, received: &[u8]) -> Result<Option<usize>, String> {
         match &self.expected {
-            Expected::Response(body) => response(received, body.as_deref()),
+            Expected::Response(body) => {
+                Ok(response(received, body.as_deref())?.map(|body| body.end))
+            }
             Expected::Exactly(bytes) => {
                 let count = bytes.len().min(received.len());
                 if bytes[..count] != received[..count] {
@@ -123,6 +132,21 @@ impl Exchange {
             }
         }
     }
+}
+
+/// A request for a path, whole.
+pub(crate) fn get(path: &str, host: SocketAddr) -> Vec<u8> {
+    head("GET", path, host, "Accept: */*\r\n")
+}
+
+/// The head of a request, with these header lines beside `Host`.
+fn head(method: &str, path: &str, host: SocketAddr, lines: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n").into_bytes()
+}
+
+/// Bytes to send: no two neighbours are alike, and nothing repeats at a power of two.
+fn payload(size: usize) -> Vec<u8> {
+    (0..=250).cycle().take(size).collect()
 }
 
 /// The beginning of a frame, up to the length of the payload.
@@ -137,7 +161,15 @@ fn frame_head(size: usize, mask_bit: u8) -> Vec<u8> {
     }
 }
 
-fn response(received: &[u8], expected: Option<&[u8]>) -> Result<Option<usize>, String> {
+/// Where the body lies, at the end of a response; `None`: the response is not complete.
+///
+/// # Errors
+///
+/// Says in which way it is not the response that is expected.
+pub(crate) fn response(
+    received: &[u8],
+    expected: Option<&[u8]>,
+) -> Result<Option<Range<usize>>, String> {
     let known = received.len().min(OK.len());
     if received[..known] != OK[..known] {
         return Err(format!("not a 200: {}", first_line(received)));
@@ -162,7 +194,7 @@ fn response(received: &[u8], expected: Option<&[u8]>) -> Result<Option<usize>, S
     if expected.is_some_and(|expected| expected != body) {
         return Err("another body than expected".to_owned());
     }
-    Ok(Some(start + length))
+    Ok(Some(start..start + length))
 }
 
 /// The value of the first header of that name, which is given in lower case.
@@ -223,6 +255,18 @@ mod tests {
             let error = exchange.answer(wrong).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn a_body_that_is_posted_has_to_come_back() {
+        let exchange = exchange("--path /echo --post 3");
+        let sent =
+            b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1:80\r\nContent-Length: 3\r\n\r\n\0\x01\x02";
+        assert_eq!(exchange.request(), sent);
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n".as_slice();
+        let answer = [head, &[0, 1, 2]].concat();
+        assert_eq!(exchange.answer(&answer), Ok(Some(answer.len())));
+        assert!(exchange.answer(&[head, &[0, 1, 3]].concat()).is_err());
     }
 
     #[test]

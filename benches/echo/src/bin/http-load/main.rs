@@ -5,6 +5,7 @@
 //! is answered, and reads the server's CPU time at the two ends of the measured time: here that of
 //! the server's process and of all its descendants.
 
+mod ask;
 mod engine;
 mod exchange;
 mod options;
@@ -32,12 +33,20 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match engine::run(&options) {
-        Ok(line) => {
-            println!("{line}");
+    let done = match options.idle {
+        Some(count) => ask::hold(&options, count).map(|()| String::new()),
+        None => engine::run(&options).map(|line| format!("{line}\n")),
+    };
+    match done {
+        Ok(said) => {
+            print!("{said}");
             ExitCode::SUCCESS
         }
         Err(error) => {
+            if options.idle.is_some() {
+                // Whoever reads a line and then waits has to hear of it, too.
+                println!("{{\"error\": {:?}}}", error.to_string());
+            }
             eprintln!("http-load: {error}");
             ExitCode::FAILURE
         }
