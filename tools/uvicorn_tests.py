@@ -23,8 +23,12 @@ from pathlib import Path
 from interpreter import cache_folder, locked
 from packages import SetupError, pip_command, pip_fetch, publish, say, uv_command
 
-BESIDE = ("httpx2", "trustme")
+BESIDE = ("httpx2",)
 """Packages that the tests import, and that nothing else here needs."""
+
+FOR_TLS = ("trustme",)
+"""The same for those of TLS, which are skipped without: it needs `cryptography`, of which not every
+Python has a wheel."""
 
 ASK = """
 import json, sys
@@ -59,11 +63,11 @@ def fetch(version: str, python: str, place: Path, cache: Path) -> None:
         (archive,) = download.glob("*.tar.gz")
         _unpack(archive, finished)
         uv = [str(uv_command(cache)), "pip", "install", "--quiet", "--python", python]
-        done = subprocess.run(
-            [*uv, "--target", str(finished / "packages"), *BESIDE], stdout=sys.stderr, check=False
-        )
-        if done.returncode != 0:
+        uv += ["--only-binary", ":all:", "--target", str(finished / "packages")]
+        if subprocess.run([*uv, *BESIDE], stdout=sys.stderr, check=False).returncode != 0:
             raise SetupError(f"{', '.join(BESIDE)} could not be installed (see above).")
+        if subprocess.run([*uv, *FOR_TLS], stdout=sys.stderr, check=False).returncode != 0:
+            say(f"{', '.join(FOR_TLS)} could not be installed: uvicorn's tests of TLS are skipped.")
         publish(finished, place)
 
 

@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.check_exclusions:
             command.append("--native-check-exclusions")
         command += [*more, *(f"tests/{file}" for file in files)]
-        path = os.pathsep.join([str(HERE), str(options.folder / "packages")])
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
         status = subprocess.run(
             command, cwd=options.folder, env=environment, check=False
         ).returncode

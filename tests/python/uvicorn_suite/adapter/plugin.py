@@ -17,6 +17,9 @@ from .exclusions import PROTOCOL, ExclusionsError, name_of, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What uvicorn's `conftest` imports, and we lack. Behind ours: it has some of the same.
+sys.path.append(str(Path.cwd() / "packages"))
+
 ASKS = {"http_protocol_cls", "ws_protocol_cls", "unused_tcp_port", "short_socket_name"}
 """The fixtures of uvicorn's by which a test asks for a server or a protocol."""
 
