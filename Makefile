@@ -58,7 +58,7 @@ find_python = $$($(PYTHON3) tools/interpreter.py $(1))
 
 .PHONY: help build run test test-all wheels services services-if-possible test-rust \
 	test-rust-build test-loom test-python test-cpython test-cpython-plain test-cpython-debug \
-	test-cpython-streams test-versions test-versions-build models model-loom model-tsan model-asan \
+	test-cpython-streams test-uvicorn test-versions test-versions-build models model-loom model-tsan model-asan \
 	model-miri stress lint format bench bench-report bench-rust bench-check docs clean \
 	extension-is-gone
 
@@ -121,6 +121,7 @@ TEST_PARTS := \
 	test-versions-build:$(VENV)/.dependencies \
 	test-rust:services-if-possible,build,test-loom,test-versions-build \
 	test-python:test-rust \
+	test-uvicorn:test-python \
 	test-cpython-plain:test-python \
 	test-cpython-debug:test-python \
 	test-cpython-streams:test-cpython-plain,test-cpython-debug \
@@ -135,7 +136,7 @@ test-all: ## Run every test on 3.14t, and then on 3.15t
 	$(MAKE) test
 	$(MAKE) test PYTHON=3.15t
 
-services: ## Install what some tests start: PostgreSQL, Redis, NATS, HAProxy, openssl, curl (root, apt)
+services: ## Install what some tests start: PostgreSQL, Redis, NATS, HAProxy, openssl, curl, Chromium (root, apt)
 	$(PYTHON3) tools/services.py
 
 services-if-possible:
@@ -186,6 +187,10 @@ test-cpython-streams: build
 test-cpython-%: .venv-%/.built
 	.venv-$*/bin/python tests/python/cpython/suite.py
 
+test-uvicorn: build ## Run uvicorn's own tests of what it serves on native HTTP
+	tests=$$($(PYTHON3) tools/uvicorn_tests.py $(python)) && \
+		$(python) tests/python/uvicorn_suite/suite.py "$$tests" -q --tb=short
+
 test-versions: $(OTHER_VERSIONS:%=smoke-%) $(OTHER_CPYTHON:%=test-cpython-%) ## Run the smoke tests on the other Python versions
 
 test-versions-build: $(OTHER_VERSIONS:%=.venv-%/.built)
@@ -230,7 +235,7 @@ lint: build docs ## Check formatting, lints, types, stubs and the Rust documenta
 	$(python) -m ruff format --check .
 	$(python) -m mypy --strict python/loop_pool
 	$(python) -m mypy --strict tools/interpreter.py tools/check_machine.py tools/services.py \
-		tools/callgrind.py tools/bench_check.py tools/rooms.py tools/run_parts.py tools/sanitize.py tools/wheels.py
+		tools/callgrind.py tools/bench_check.py tools/rooms.py tools/run_parts.py tools/sanitize.py tools/uvicorn_tests.py tools/wheels.py
 	$(python) -m mypy.stubtest loop_pool._core
 
 format: build ## Format all code and apply the lints' own corrections

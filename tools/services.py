@@ -37,6 +37,10 @@ PACKAGES = {
 }
 """The programs that the tests start, each with the Debian package that brings it."""
 
+LARGE = {"chromium-headless-shell": "chromium-headless-shell"}
+"""As `PACKAGES`, but some hundred MB, and not in every distribution: `--if-possible` installs none
+of them, and the tests run without."""
+
 START_SECONDS = 30.0
 """A server that is not ready so long after its start, or has not ended so long after it was told
 to, counts as hung."""
@@ -199,9 +203,9 @@ def _unprivileged(name: str) -> int | None:
 # --- installing them ------------------------------------------------------------------------------
 
 
-def missing() -> list[str]:
+def missing(packages: Mapping[str, str] = PACKAGES) -> list[str]:
     """The programs that are not there."""
-    return [program for program in PACKAGES if where(program) is None]
+    return [program for program in packages if where(program) is None]
 
 
 @contextlib.contextmanager
@@ -268,7 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--if-possible", action="store_true", help="succeed without them, too")
-    parser.add_argument("--where", choices=sorted(PACKAGES), help="print where one of them is")
+    parser.add_argument(
+        "--where", choices=sorted({**PACKAGES, **LARGE}), help="print where one of them is"
+    )
     options = parser.parse_args(arguments)
     if options.where is not None:
         path = where(options.where)
@@ -276,6 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(path)
         return 0 if path is not None else 1
     still = provide({program: PACKAGES[program] for program in missing()})
+    if not options.if_possible:
+        # By itself: apt installs nothing at all if it does not know one of several packages.
+        provide({program: LARGE[program] for program in missing(LARGE)})
     if still and options.if_possible:
         print("The tests that need them are left out.", file=sys.stderr)
         return 0

@@ -1666,7 +1666,7 @@ class HTTPServer:
             Responses: `headers`, `server`, `date`. WebSockets: `websocket`, `deflate`. Others:
             `access_log`, called with the scope and the status of each response; `peers`, the
             servers of the same application by loop, which answer requests of a stuck one;
-            `readiness`, an `HTTPReadiness`.
+            `readiness`, an `HTTPReadiness`; `asgi_version`, which the scope has: "3.0", or "2.0".
 
     Raises:
         TypeError: an option is missing that is required, or has another type.

@@ -19,7 +19,7 @@ pub enum ResponseError {
     Status,
     /// A name that is no token, or a value with CR, LF or another control character.
     Field,
-    /// `Content-Length` is no length, comes twice or beside `Transfer-Encoding`; or the coding is not `chunked`.
+    /// `Content-Length` is no length or comes twice; or `Transfer-Encoding` is not `chunked`.
     Framing,
     /// There is more body than `Content-Length` says.
     TooLong,
@@ -137,8 +137,10 @@ pub(super) fn write_head<'a>(
         }
         write_field(name, value, to)?;
     }
-    if is_chunked && given.is_some() {
-        return Err(ResponseError::Framing);
+    if is_chunked {
+        // A length may not stand beside it (RFC 9112, 6.2), and programs give both: the coding is what they mean, as
+        // for h11.
+        given = None;
     }
     if !has_date {
         to.extend_from_slice(b"date: ");

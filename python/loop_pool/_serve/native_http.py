@@ -145,6 +145,7 @@ class NativeHTTP:
             "keep_alive": float(config.timeout_keep_alive),
             "request_timeout": options.request_timeout,
             "access_log": uvicorn_log() if logs else None,
+            "asgi_version": config.asgi_version,
             "peers": self._peers,
             "readiness": self._readiness,
             "error_log": _log_error,

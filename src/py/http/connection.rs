@@ -34,7 +34,6 @@ pub(crate) struct HttpConnection {
     /// Too much waits to be sent.
     pub(super) is_paused: AtomicBool,
     pub(super) had_request: AtomicBool,
-    pub(super) is_lingering: AtomicBool,
     pub(super) ends: OnceLock<Ends>,
     pub(super) parts: OnceLock<Parts>,
     pub(super) is_lost: AtomicBool,
@@ -52,6 +51,8 @@ pub(super) struct State {
     pub(super) idle_since: f64,
     pub(super) timer: Option<Ref>,
     pub(super) request_timer: Option<Ref>,
+    /// What the client still sends is thrown away until then.
+    pub(super) linger_timer: Option<Ref>,
     /// What was answered last, of which not all is sent.
     pub(super) unsent: Option<String>,
 }
@@ -88,7 +89,6 @@ impl HttpConnection {
             is_ended: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             had_request: AtomicBool::new(false),
-            is_lingering: AtomicBool::new(false),
             ends: OnceLock::new(),
             parts: OnceLock::new(),
             is_lost: AtomicBool::new(false),
@@ -173,7 +173,8 @@ impl HttpConnection {
         let (requests, timers) = {
             let mut state = lock_attached(py, &this.state);
             let requests = std::mem::take(&mut state.requests);
-            (requests, [state.timer.take(), state.request_timer.take()])
+            let State { timer, request_timer, linger_timer, .. } = &mut *state;
+            (requests, [timer.take(), request_timer.take(), linger_timer.take()])
         };
         for request in requests {
             request.0.lose(py);
@@ -245,7 +246,8 @@ impl HttpConnection {
         for (_, request) in &state.requests {
             visit.call(request.as_py())?;
         }
-        for timer in [&state.timer, &state.request_timer].into_iter().flatten() {
+        let timers = [&state.timer, &state.request_timer, &state.linger_timer];
+        for timer in timers.into_iter().flatten() {
             visit.call(timer.as_py())?;
         }
         Ok(())

@@ -158,11 +158,13 @@ impl HttpConnection {
         if this.is_ended() || this.is_tls(py)? {
             return this.close(py);
         }
-        if this.is_lingering.swap(true, Relaxed) {
+        if lock_attached(py, &this.state).linger_timer.is_some() {
             return Ok(());
         }
         this.say_end(py)?;
-        Self::call_later(slf, LINGER, intern!(py, "_give_up")).map(drop)
+        let timer = Self::call_later(slf, LINGER, intern!(py, "_give_up"))?;
+        lock_attached(py, &this.state).linger_timer = Some(timer.into());
+        Ok(())
     }
 
     /// Says that no more is sent, behind what is. TLS has a word for it, and its transport waits for the answer. Any

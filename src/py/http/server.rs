@@ -106,6 +106,8 @@ impl HttpServer {
             given(name)?.map_or(Ok(default), |value| value.is_truthy())
         };
         let usual = Settings::default();
+        let asgi: Option<String> =
+            given("asgi_version")?.map(|version| version.extract()).transpose()?;
         let server: Option<String> = given("server")?.map(|name| name.extract()).transpose()?;
         let settings = Settings {
             max_head: number("max_head", usual.max_head)?,
@@ -144,7 +146,7 @@ impl HttpServer {
             app,
             proxied_app,
             state,
-            constants: Constants::new(root_path)?,
+            constants: Constants::new(root_path, asgi.as_deref().unwrap_or("3.0"))?,
             settings: Arc::new(settings),
             times,
             fields,

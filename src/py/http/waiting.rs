@@ -47,7 +47,8 @@ impl Waiting {
         }
     }
 
-    /// Keeps the handle of a timer, to be cancelled with the connection. On its loop's thread.
+    /// Keeps the handle of a timer, to be cancelled with the connection; cancels the one before it that was to call
+    /// the same. On the loop's thread.
     pub(super) fn keep_timer(&self, py: Python<'_>, method: Ref, timer: Ref) {
         let mut state = lock_attached(py, &self.state);
         let known = state.timers.iter_mut().find(|(known, _)| known.as_ptr() == method.as_ptr());
@@ -58,7 +59,10 @@ impl Waiting {
             None
         };
         drop(state);
-        drop(before);
+        if let Some((_, timer)) = before {
+            // A handle of the loop's, which is there.
+            let _ = timer.as_py().bind(py).call_method0(intern!(py, "cancel"));
+        }
     }
 
     pub(super) fn note_lost(&self, py: Python<'_>) {

@@ -337,7 +337,9 @@ impl Socket {
             }
             // It was accepted at this moment.
             Phase::Connecting => self.shut_down(object, exchange),
-            Phase::Denied | Phase::Closed | Phase::Gone => Ok(()),
+            // The client has less time left to answer.
+            Phase::Closed => exchange.set_timer(object, SOON, intern!(py, "_give_up")),
+            Phase::Denied | Phase::Gone => Ok(()),
         }
     }
 

@@ -189,7 +189,11 @@ def test_when_a_server_is_killed_only_what_was_under_way_there_may_fail(tmp_path
 
 
 @on_each_kind
-def test_a_restart_with_a_passed_socket_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [False, True], ids=["a connection each", "kept connections"])
+@pytest.mark.parametrize("restarts", [2, pytest.param(10, marks=pytest.mark.stress)])
+def test_a_restart_with_a_passed_socket_loses_nothing(
+    tmp_path: Path, restarts: int, keep: bool
+) -> None:
     """As with systemd's socket activation: somebody else has the listening socket."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as sock:
         fd, port = sock.fileno(), sock.getsockname()[1]
@@ -200,8 +204,8 @@ def test_a_restart_with_a_passed_socket_loses_nothing(tmp_path: Path) -> None:
                 tmp_path, *options, source=APPLICATION, pass_fds=(fd,), wait="running on (socket)"
             )
 
-        with Traffic(port, 4, keep=False) as traffic:
-            for _ in range(2):
+        with Traffic(port, 4, keep=keep) as traffic:
+            for _ in range(restarts):
                 with start() as server:
                     pid = server.process.pid
                     wait_for(lambda pid=pid: traffic.answers[pid] > 200, "requests are answered")
@@ -213,7 +217,32 @@ def test_a_restart_with_a_passed_socket_loses_nothing(tmp_path: Path) -> None:
                 traffic.stop()
                 server.stop()
         assert traffic.failures == []
-        assert len(traffic.answers) == 3
+        assert len(traffic.answers) == restarts + 1
+
+
+@on_each_kind
+@pytest.mark.parametrize("changes", [1, pytest.param(5, marks=pytest.mark.stress)])
+def test_a_reload_under_load_loses_nothing(tmp_path: Path, changes: int) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as sock:
+        fd, port = sock.fileno(), sock.getsockname()[1]
+        options = ["--fd", str(fd), "--reload", "--reload-dir", str(tmp_path), *ALWAYS]
+        with (
+            Serve(tmp_path, *options, source=APPLICATION, pass_fds=(fd,), wait=None) as server,
+            Traffic(port, 4, keep=False) as traffic,
+        ):
+
+            def answering(count: int) -> bool:
+                return len(traffic.answers) == count and min(traffic.answers.values()) > 100
+
+            for change in range(changes):
+                wait_for(lambda count=change + 1: answering(count), "requests are answered")
+                with (tmp_path / "served.py").open("a") as file:
+                    file.write("# a change\n")
+            wait_for(lambda: answering(changes + 1), "they are again")
+            traffic.stop()
+            server.tell()
+            assert server.ended() == 0
+        assert traffic.failures == []
 
 
 def test_what_waits_for_a_passed_socket_is_spread_over_the_loops(tmp_path: Path) -> None:

@@ -82,6 +82,22 @@ def test_the_whole_scope(served: Served, scopes: Scopes) -> None:
         }
 
 
+def test_an_application_of_asgi_2_is_called_as_one(served: Served) -> None:
+    versions: list[str] = []
+
+    def app(scope: Any) -> Any:
+        versions.append(scope["asgi"]["version"])
+
+        async def instance(receive: Any, send: Any) -> None:
+            await answer(send)
+
+        return instance
+
+    with served(app) as server:
+        assert server.get().status == 200
+    assert versions == ["2.0"]
+
+
 def test_a_unix_socket_has_no_client(served: Served, scopes: Scopes, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     listener = socket.socket(socket.AF_UNIX)

@@ -98,6 +98,19 @@ def test_an_application_may_chunk_by_name(served: Served) -> None:
         assert client.response().body == b"body"
 
 
+def test_chunks_by_name_count_for_more_than_a_length(served: Served, http: str) -> None:
+    """Programs give both: of a response that they pass on, for example."""
+    app = sends(start(200, (b"transfer-encoding", b"chunked"), LENGTH_4), body(b"body"))
+    with served(app) as server, server.client() as client:
+        for _ in range(2):
+            client.request()
+            head = client.head()
+            assert (head.status, head.all("transfer-encoding")) == (200, ["chunked"])
+            assert head.all("content-length") == (["4"] if http == "httptools" else [])
+            assert [*iter(client.chunk, b"")] == [b"body"]
+            assert client.section() == []
+
+
 def test_nothing_but_a_start_and_an_end(served: Served) -> None:
     messages = [{"type": "http.response.start", "status": 200}, {"type": "http.response.body"}]
     with served(sends(*messages)) as server, server.client() as client:

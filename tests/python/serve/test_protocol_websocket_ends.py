@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -224,6 +225,17 @@ def test_nothing_may_be_sent_after_the_close(served: Served, message: Any) -> No
         wait_for(lambda: bool(raised), "it is refused")
     assert isinstance(raised[0], RuntimeError)
     assert message["type"] in str(raised[0])
+
+
+def test_the_end_of_the_server_does_not_wait_long_for_the_answer_to_a_close(served: Served) -> None:
+    """A client has 10 s to answer a close of the application, but not from a server that ends."""
+    with served(after_connect(ACCEPT_IT, {"type": "websocket.close"})) as server:
+        with opened(server) as websocket:
+            assert websocket.frame().code == 1000
+            begun = time.monotonic()
+            server.stop()
+            server.ended()
+            assert time.monotonic() - begun < 5
 
 
 def test_who_returns_without_a_close(served: Served) -> None:

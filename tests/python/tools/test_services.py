@@ -63,6 +63,9 @@ def test_what_is_not_installed_is_left_out_with_a_reason(
     monkeypatch.setenv("LOOP_POOL_ALL_SERVICES", "1")
     with pytest.raises(pytest.fail.Exception, match="redis-server is not installed"):
         services.program("redis-server")
+    for name in services.services.LARGE:
+        with pytest.raises(pytest.skip.Exception, match=r"not installed \(make services\)"):
+            services.program(name)
 
 
 # The tool that installs them.
@@ -76,12 +79,15 @@ def test_the_tool_says_what_is_missing_and_how_to_get_it(
     status: int,
 ) -> None:
     tool = services._tool()
-    monkeypatch.setattr(tool, "missing", lambda: ["postgres", "haproxy"])
+    gone = {"postgres", "haproxy", *tool.LARGE}
+    monkeypatch.setattr(tool, "where", lambda program: None if program in gone else program)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert tool.main(options) == status
     said = capsys.readouterr().err
     assert "As root: apt-get install --no-install-recommends postgresql haproxy\n" in said
     assert ("left out" in said) == (status == 0)
+    # What is large has to be asked for.
+    assert all((f"missing: {name}." in said) == (status == 1) for name in tool.LARGE)
 
 
 @pytest.mark.parametrize("theirs", [None, "#!/bin/sh\nexit 0\n"])

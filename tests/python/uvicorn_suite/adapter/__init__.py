@@ -1,0 +1,1 @@
+"""What stands between uvicorn's own tests and the server in Rust."""
