@@ -178,7 +178,7 @@ fn is_held(
     core: &Py<StreamCore>,
     id: RequestId,
 ) -> bool {
-    look_at(py, connection, core, |filter| filter.held(id)).is_some_and(|held| held > HELD)
+    look_at(py, connection, core, |filter, _| filter.held(id)).is_some_and(|held| held > HELD)
 }
 
 /// That the client has read enough of what was sent.

@@ -113,8 +113,9 @@ impl HttpRequest {
         let part = if is_taken {
             BodyPart::Nothing
         } else {
-            let part =
-                look_at(py, connection, &exchange.core, |filter| filter.take_body(exchange.id()));
+            let part = look_at(py, connection, &exchange.core, |filter, _| {
+                filter.take_body(exchange.id())
+            });
             part.unwrap_or(BodyPart::Cut)
         };
         if let BodyPart::Data(_, more, _) = part {
