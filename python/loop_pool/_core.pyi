@@ -1664,7 +1664,8 @@ class HTTPServer:
             Seconds: `keep_alive`, if it is missing for ever; 0 for ever: `request_timeout`,
             `ping_interval`, `ping_timeout`.
             Responses: `headers`, `server`, `date`. WebSockets: `websocket`, `deflate`. Others:
-            `access_log`, called with the scope and the status of each response; `peers`, the
+            `access_log` and `websocket_log`, called with the scope and the status of each response,
+            to a request or to a handshake; `asgi_version`, which scopes say; `peers`, the
             servers of the same application by loop, which answer requests of a stuck one;
             `readiness`, an `HTTPReadiness`.
 

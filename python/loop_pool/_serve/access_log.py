@@ -30,10 +30,7 @@ MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM9
 
 
 def uvicorn_log() -> Callable[[dict[str, Any], int], None] | None:
-    """Return what writes uvicorn's line for a scope and a status; ``None``: nobody reads it.
-
-    A WebSocket that is accepted has the status 101.
-    """
+    """Return what writes uvicorn's line for a scope and a status; ``None``: nobody reads it."""
     from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
     if not access_logger.hasHandlers():
@@ -41,16 +38,24 @@ def uvicorn_log() -> Callable[[dict[str, Any], int], None] | None:
 
     def log(scope: Any, status: int) -> None:
         client, path = get_client_addr(scope), get_path_with_query_string(scope)
-        if scope["type"] == "websocket":
-            outcome = "[accepted]" if status == 101 else status
-            error_logger.info('%s - "WebSocket %s" %s', client, path, outcome)
-        else:
-            version = scope["http_version"]
-            access_logger.info(
-                '%s - "%s %s HTTP/%s" %d', client, scope["method"], path, version, status
-            )
+        version = scope["http_version"]
+        access_logger.info(
+            '%s - "%s %s HTTP/%s" %d', client, scope["method"], path, version, status
+        )
 
     return log
+
+
+def log_websocket(scope: Any, status: int) -> None:
+    """Write uvicorn's line for a WebSocket, which is accepted with the status 101.
+
+    As uvicorn does, not in the access log: it is written whether there is one or not.
+    """
+    from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+    client, path = get_client_addr(scope), get_path_with_query_string(scope)
+    outcome = "[accepted]" if status == 101 else status
+    error_logger.info('%s - "WebSocket %s" %s', client, path, outcome)
 
 
 # -- a format ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from .. import _core
 from .._loop.tls import unsent
 from .._loop.tls_context import SSLContext
-from .access_log import uvicorn_log
+from .access_log import log_websocket, uvicorn_log
 
 if TYPE_CHECKING:
     import ssl
@@ -145,6 +145,8 @@ class NativeHTTP:
             "keep_alive": float(config.timeout_keep_alive),
             "request_timeout": options.request_timeout,
             "access_log": uvicorn_log() if logs else None,
+            "websocket_log": log_websocket,
+            "asgi_version": config.asgi_version,
             "peers": self._peers,
             "readiness": self._readiness,
             "error_log": _log_error,

@@ -131,7 +131,9 @@ impl Exchange {
     /// # Errors
     /// What the log raises.
     pub(super) fn log_access(&self, py: Python<'_>, status: u16) -> PyResult<()> {
-        let Some(log) = &self.server.get().access_log else { return Ok(()) };
+        let server = self.server.get();
+        let log = if self.waiting.is_socket { &server.websocket_log } else { &server.access_log };
+        let Some(log) = log else { return Ok(()) };
         let Some(scope) = self.waiting.scope(py) else { return Ok(()) };
         log.bind(py).call1((scope.as_py(), status)).map(drop)
     }

@@ -64,11 +64,12 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    pub(super) fn new(root_path: &Bound<'_, PyString>) -> PyResult<Self> {
+    /// `asgi_version`: the one that the application speaks.
+    pub(super) fn new(root_path: &Bound<'_, PyString>, asgi_version: &str) -> PyResult<Self> {
         let py = root_path.py();
         let versions = |spec: &str| -> PyResult<Py<PyDict>> {
             let asgi = alloc::dict(py)?;
-            asgi.set_item(intern!(py, "version"), alloc::interned(py, "3.0")?)?;
+            asgi.set_item(intern!(py, "version"), alloc::interned(py, asgi_version)?)?;
             asgi.set_item(intern!(py, "spec_version"), alloc::interned(py, spec)?)?;
             Ok(asgi.unbind())
         };

@@ -63,7 +63,9 @@ pub(crate) struct HttpServer {
     pub(super) times: Times,
     /// Sent with every response, before the application's.
     pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Called with the scope and the status of each response.
+    /// Called with the scope of each handshake of a WebSocket, and the status of the response.
+    pub(super) websocket_log: Option<Py<PyAny>>,
+    /// Called with the scope and the status of each other response.
     pub(super) access_log: Option<Py<PyAny>>,
     /// Called with a message and an exception or `None`.
     pub(super) error_log: Py<PyAny>,
@@ -132,6 +134,10 @@ impl HttpServer {
             Some(headers) => headers.extract()?,
             None => Vec::new(),
         };
+        let asgi_version = match given("asgi_version")? {
+            Some(version) => version.extract()?,
+            None => "3.0".to_owned(),
+        };
         let task_keywords = alloc::dict(py)?;
         task_keywords.set_item(intern!(py, "loop"), loop_)?;
         task_keywords.set_item(intern!(py, "eager_start"), true)?;
@@ -144,10 +150,11 @@ impl HttpServer {
             app,
             proxied_app,
             state,
-            constants: Constants::new(root_path)?,
+            constants: Constants::new(root_path, &asgi_version)?,
             settings: Arc::new(settings),
             times,
             fields,
+            websocket_log: given("websocket_log")?.map(Bound::unbind),
             access_log: given("access_log")?.map(Bound::unbind),
             error_log: needed("error_log")?,
             as_coroutine: needed("as_coroutine")?,
@@ -189,6 +196,7 @@ impl HttpServer {
         visit.call(&self.app)?;
         visit.call(&self.proxied_app)?;
         visit.call(&self.state)?;
+        visit.call(&self.websocket_log)?;
         visit.call(&self.access_log)?;
         visit.call(&self.error_log)?;
         visit.call(&self.as_coroutine)?;
