@@ -14,6 +14,7 @@ from .. import _core
 from .._loop.tls import unsent
 from .._loop.tls_context import SSLContext
 from .access_log import log_websocket, uvicorn_log
+from .files import send_file
 
 if TYPE_CHECKING:
     import ssl
@@ -149,6 +150,7 @@ class NativeHTTP:
             "asgi_version": config.asgi_version,
             "peers": self._peers,
             "readiness": self._readiness,
+            "send_file": send_file,
             "error_log": _log_error,
             "as_coroutine": _as_coroutine,
         }

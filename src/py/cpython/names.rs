@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 233] = [
+const NAMES: [&str; 235] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -169,8 +169,10 @@ const NAMES: [&str; 233] = [
     "http.disconnect",
     "http.request",
     "http.response.body",
+    "http.response.pathsend",
     "http.response.start",
     "http.response.trailers",
+    "http.response.zerocopysend",
     "http_version",
     "https",
     "is_closed",

@@ -64,8 +64,12 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// `asgi_version`: the one that the application speaks.
-    pub(super) fn new(root_path: &Bound<'_, PyString>, asgi_version: &str) -> PyResult<Self> {
+    /// `asgi_version`: the one that the application speaks; `sends_files`: whether the server can.
+    pub(super) fn new(
+        root_path: &Bound<'_, PyString>,
+        asgi_version: &str,
+        sends_files: bool,
+    ) -> PyResult<Self> {
         let py = root_path.py();
         let versions = |spec: &str| -> PyResult<Py<PyDict>> {
             let asgi = alloc::dict(py)?;
@@ -79,6 +83,11 @@ impl Constants {
                 all.set_item(alloc::interned(py, name)?, alloc::dict(py)?)?;
             }
             Ok(all.unbind())
+        };
+        let always = if sends_files {
+            &["http.response.trailers", "http.response.pathsend", "http.response.zerocopysend"][..]
+        } else {
+            &["http.response.trailers"]
         };
         let names = KNOWN.iter().map(|name| Ok(alloc::bytes(py, name.as_bytes())?.unbind()));
         let template = |kind, scheme, own, value: Bound<'_, PyAny>| -> PyResult<Py<PyDict>> {
@@ -106,7 +115,7 @@ impl Constants {
             websocket: template(intern!(py, "websocket"), ws, intern!(py, "subprotocols"), none)?,
             asgi: versions("2.3")?,
             asgi_websocket: versions("2.4")?,
-            extensions: extensions(&["http.response.trailers"])?,
+            extensions: extensions(always)?,
             extensions_websocket: extensions(&["websocket.http.response"])?,
             names: names.collect::<PyResult<_>>()?,
             http_10: alloc::interned(py, "1.0")?.into_any().into(),

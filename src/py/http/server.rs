@@ -69,6 +69,8 @@ pub(crate) struct HttpServer {
     pub(super) access_log: Option<Py<PyAny>>,
     /// Called with a message and an exception or `None`.
     pub(super) error_log: Py<PyAny>,
+    /// Makes a coroutine of a request and a message that names a file, which sends that.
+    pub(super) send_file: Option<Py<PyAny>>,
     /// Makes a coroutine of an awaitable.
     as_coroutine: Py<PyAny>,
     /// Those of a task that starts at once.
@@ -138,6 +140,7 @@ impl HttpServer {
             Some(version) => version.extract()?,
             None => "3.0".to_owned(),
         };
+        let send_file = given("send_file")?.map(Bound::unbind);
         let task_keywords = alloc::dict(py)?;
         task_keywords.set_item(intern!(py, "loop"), loop_)?;
         task_keywords.set_item(intern!(py, "eager_start"), true)?;
@@ -150,13 +153,14 @@ impl HttpServer {
             app,
             proxied_app,
             state,
-            constants: Constants::new(root_path, &asgi_version)?,
+            constants: Constants::new(root_path, &asgi_version, send_file.is_some())?,
             settings: Arc::new(settings),
             times,
             fields,
             websocket_log: given("websocket_log")?.map(Bound::unbind),
             access_log: given("access_log")?.map(Bound::unbind),
             error_log: needed("error_log")?,
+            send_file,
             as_coroutine: needed("as_coroutine")?,
             task_keywords: task_keywords.unbind(),
             peers: given("peers")?.map(Bound::cast_into::<PyDict>).transpose()?.map(Bound::unbind),
@@ -199,6 +203,7 @@ impl HttpServer {
         visit.call(&self.websocket_log)?;
         visit.call(&self.access_log)?;
         visit.call(&self.error_log)?;
+        visit.call(&self.send_file)?;
         visit.call(&self.as_coroutine)?;
         visit.call(&self.task_keywords)?;
         visit.call(&self.peers)?;

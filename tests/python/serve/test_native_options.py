@@ -58,7 +58,8 @@ def test_each_loop_has_a_server(made: list[HTTPServer]) -> None:
 def test_the_default_settings(made: list[HTTPServer]) -> None:
     with native():
         (server,) = made
-    for name in ("access_log", "websocket_log", "error_log", "as_coroutine"):
+    functions = ("access_log", "websocket_log", "error_log")
+    for name in (*functions, "as_coroutine", "send_file"):
         assert callable(server.http.pop(name))
     assert server.http.pop("peers") == {}, "it has ended"
     assert server.http.pop("readiness") is None
