@@ -1516,8 +1516,16 @@ class TLSStreamInfo:
         server_hostname: str | None,
     ) -> Self: ...
     @property
+    def cipher_suite(self) -> int | None:
+        """The number of the cipher suite in IANA's register; `None` before the handshake ends."""
+
+    @property
     def context(self) -> ssl.SSLContext:
         """The context that made the connection."""
+
+    @property
+    def own_certificate(self) -> bytes | None:
+        """A server's certificate in DER; `None` if clients get one by the name they ask for."""
 
     @property
     def owner(self) -> None:
@@ -1668,7 +1676,8 @@ class HTTPServer:
             to a request or to a handshake; `asgi_version`, which scopes say; `peers`, the
             servers of the same application by loop, which answer requests of a stuck one;
             `readiness`, an `HTTPReadiness`; `send_file`, which makes a coroutine of an
-            `HTTPRequest` and a message that names a file: without it there are no such extensions.
+            `HTTPRequest` and a message that names a file; `describe_tls`, which makes a dict of a
+            transport for the extension `tls`. Without these two there are no such extensions.
 
     Raises:
         TypeError: an option is missing that is required, or has another type.

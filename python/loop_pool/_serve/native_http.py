@@ -15,6 +15,7 @@ from .._loop.tls import unsent
 from .._loop.tls_context import SSLContext
 from .access_log import log_websocket, uvicorn_log
 from .files import send_file
+from .tls_extension import described
 
 if TYPE_CHECKING:
     import ssl
@@ -151,6 +152,7 @@ class NativeHTTP:
             "peers": self._peers,
             "readiness": self._readiness,
             "send_file": send_file,
+            "describe_tls": described,
             "error_log": _log_error,
             "as_coroutine": _as_coroutine,
         }

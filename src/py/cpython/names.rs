@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 235] = [
+const NAMES: [&str; 238] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -169,6 +169,7 @@ const NAMES: [&str; 235] = [
     "http.disconnect",
     "http.request",
     "http.response.body",
+    "http.response.early_hint",
     "http.response.pathsend",
     "http.response.start",
     "http.response.trailers",
@@ -180,6 +181,7 @@ const NAMES: [&str; 235] = [
     "iscoroutine",
     "join",
     "library",
+    "links",
     "loop",
     "lseek",
     "message",
@@ -234,6 +236,7 @@ const NAMES: [&str; 235] = [
     "text",
     "throw",
     "time",
+    "tls",
     "trailers",
     "type",
     "verify_code",

@@ -20,6 +20,9 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::bytes_of;
 use crate::sync::Mutex;
 
+/// The status of a hint.
+const EARLY_HINTS: u16 = 103;
+
 /// The connection that an application is called for: one request, or a WebSocket.
 #[pyclass(frozen, module = "loop_pool._core", name = "HTTPRequest")]
 pub(crate) struct HttpRequest {
@@ -169,6 +172,9 @@ impl HttpRequest {
                 this.exchange.log_access(py, status)?;
                 return done();
             }
+            Phase::Open if is(intern!(py, "http.response.early_hint")) => {
+                return this.send_hint(py, given).map(Py::into_any);
+            }
             Phase::Started | Phase::Body if is(intern!(py, "http.response.body")) => {
                 return this.send_body(py, phase, given).map(Py::into_any);
             }
@@ -204,6 +210,15 @@ impl HttpRequest {
         };
         let said = format!("Expected ASGI message '{expected}', but got '{kind}'.");
         Err(alloc::runtime_error(py, said))
+    }
+
+    /// 103: what the client may load meanwhile.
+    fn send_hint(&self, py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+        let links = message::links(given)?;
+        let sent = self.exchange.respond(py, |connection, id, out| {
+            connection.interim(id, EARLY_HINTS, links.iter(), out)
+        })?;
+        self.exchange.sent(py, sent, false)
     }
 
     fn send_body(

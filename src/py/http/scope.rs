@@ -58,6 +58,8 @@ pub(super) struct Constants {
     asgi: Py<PyDict>,
     asgi_websocket: Py<PyDict>,
     extensions: Py<PyDict>,
+    /// Of HTTP/1.0, which has no interim responses.
+    extensions_http_10: Py<PyDict>,
     extensions_websocket: Py<PyDict>,
     names: Vec<Py<PyBytes>>,
     http_10: Ref,
@@ -115,7 +117,8 @@ impl Constants {
             websocket: template(intern!(py, "websocket"), ws, intern!(py, "subprotocols"), none)?,
             asgi: versions("2.3")?,
             asgi_websocket: versions("2.4")?,
-            extensions: extensions(always)?,
+            extensions: extensions(&[&["http.response.early_hint"], always].concat())?,
+            extensions_http_10: extensions(always)?,
             extensions_websocket: extensions(&["websocket.http.response"])?,
             names: names.collect::<PyResult<_>>()?,
             http_10: alloc::interned(py, "1.0")?.into_any().into(),
@@ -137,6 +140,8 @@ pub(super) struct Ends {
     pub(super) client: Ref,
     pub(super) server: Ref,
     pub(super) is_tls: bool,
+    /// The extension `tls` of ASGI, a dict.
+    pub(super) tls: Option<Ref>,
 }
 
 /// The scope of a request; `state`: what the lifespan has left for it.
@@ -150,14 +155,17 @@ pub(super) fn scope<'py>(
     head: &RequestHead,
 ) -> PyResult<Bound<'py, PyDict>> {
     let is_websocket = head.is_websocket();
+    let is_http_10 = head.version() == Version::Http10;
     let (template, asgi, extensions) = if is_websocket {
         (&constants.websocket, &constants.asgi_websocket, &constants.extensions_websocket)
+    } else if is_http_10 {
+        (&constants.http, &constants.asgi, &constants.extensions_http_10)
     } else {
         (&constants.http, &constants.asgi, &constants.extensions)
     };
     let scope = template.bind(py).copy()?;
     scope.set_item(intern!(py, "asgi"), asgi.bind(py).copy()?)?;
-    if head.version() == Version::Http10 {
+    if is_http_10 {
         scope.set_item(intern!(py, "http_version"), constants.http_10.as_py())?;
     }
     scope.set_item(intern!(py, "server"), ends.server.as_py())?;
@@ -179,7 +187,11 @@ pub(super) fn scope<'py>(
     scope.set_item(intern!(py, "query_string"), alloc::bytes(py, head.query())?)?;
     scope.set_item(intern!(py, "headers"), fields(py, constants, head.fields())?)?;
     scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
-    scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
+    let extensions = extensions.bind(py).copy()?;
+    if let Some(tls) = &ends.tls {
+        extensions.set_item(intern!(py, "tls"), tls.as_py().bind(py).cast::<PyDict>()?.copy()?)?;
+    }
+    scope.set_item(intern!(py, "extensions"), extensions)?;
     Ok(scope)
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct HttpServer {
     pub(super) error_log: Py<PyAny>,
     /// Makes a coroutine of a request and a message that names a file, which sends that.
     pub(super) send_file: Option<Py<PyAny>>,
+    /// Makes a dict of a transport, for the extension `tls` of ASGI.
+    pub(super) describe_tls: Option<Py<PyAny>>,
     /// Makes a coroutine of an awaitable.
     as_coroutine: Py<PyAny>,
     /// Those of a task that starts at once.
@@ -161,6 +163,7 @@ impl HttpServer {
             access_log: given("access_log")?.map(Bound::unbind),
             error_log: needed("error_log")?,
             send_file,
+            describe_tls: given("describe_tls")?.map(Bound::unbind),
             as_coroutine: needed("as_coroutine")?,
             task_keywords: task_keywords.unbind(),
             peers: given("peers")?.map(Bound::cast_into::<PyDict>).transpose()?.map(Bound::unbind),
@@ -204,6 +207,7 @@ impl HttpServer {
         visit.call(&self.access_log)?;
         visit.call(&self.error_log)?;
         visit.call(&self.send_file)?;
+        visit.call(&self.describe_tls)?;
         visit.call(&self.as_coroutine)?;
         visit.call(&self.task_keywords)?;
         visit.call(&self.peers)?;

@@ -59,7 +59,7 @@ def test_the_default_settings(made: list[HTTPServer]) -> None:
     with native():
         (server,) = made
     functions = ("access_log", "websocket_log", "error_log")
-    for name in (*functions, "as_coroutine", "send_file"):
+    for name in (*functions, "as_coroutine", "send_file", "describe_tls"):
         assert callable(server.http.pop(name))
     assert server.http.pop("peers") == {}, "it has ended"
     assert server.http.pop("readiness") is None
