@@ -132,6 +132,21 @@ def test_a_file_that_the_kernel_does_not_send(
             assert client.response().body == content
 
 
+def test_the_file_response_of_starlette(served: Served, path: Path) -> None:
+    starlette = pytest.importorskip("starlette.responses")
+    content = content_of(LARGE)
+    path.write_bytes(content)
+    with served(starlette.FileResponse(path)) as server, server.client() as client:
+        for method in ("GET", "HEAD", "GET"):
+            client.request(method)
+            response = client.response(method)
+            assert response.field("content-length") == str(LARGE)
+            assert response.body == (content if method == "GET" else b"")
+        client.request("GET", "/", ("Range", "bytes=4-11"))
+        response = client.response()
+        assert (response.status, response.body) == (206, content[4:12])
+
+
 # What is wrong
 
 
