@@ -1516,8 +1516,16 @@ class TLSStreamInfo:
         server_hostname: str | None,
     ) -> Self: ...
     @property
+    def cipher_suite(self) -> int | None:
+        """The number of the cipher suite in IANA's register; `None` before the handshake ends."""
+
+    @property
     def context(self) -> ssl.SSLContext:
         """The context that made the connection."""
+
+    @property
+    def own_certificate(self) -> bytes | None:
+        """A server's certificate in DER; `None` if clients get one by the name they ask for."""
 
     @property
     def owner(self) -> None:
@@ -1664,9 +1672,12 @@ class HTTPServer:
             Seconds: `keep_alive`, if it is missing for ever; 0 for ever: `request_timeout`,
             `ping_interval`, `ping_timeout`.
             Responses: `headers`, `server`, `date`. WebSockets: `websocket`, `deflate`. Others:
-            `access_log`, called with the scope and the status of each response; `peers`, the
+            `access_log` and `websocket_log`, called with the scope and the status of each response,
+            to a request or to a handshake; `asgi_version`, which scopes say; `peers`, the
             servers of the same application by loop, which answer requests of a stuck one;
-            `readiness`, an `HTTPReadiness`; `asgi_version`, which the scope has: "3.0", or "2.0".
+            `readiness`, an `HTTPReadiness`; `send_file`, which makes a coroutine of an
+            `HTTPRequest` and a message that names a file; `describe_tls`, which makes a dict of a
+            transport for the extension `tls`. Without these two there are no such extensions.
 
     Raises:
         TypeError: an option is missing that is required, or has another type.
@@ -1771,10 +1782,11 @@ class HTTPRequest:
     def receive(self) -> HTTPOperation:
         """Return what to await for the client's next message, as ASGI's `receive`. Any loop."""
 
-    def send(self, message: Any) -> HTTPOperation:
+    def send(self, message: Any) -> Awaitable[None]:
         """Send a message to the client, as ASGI's `send`. Any loop.
 
-        It is sent by this call; awaiting the result waits while too much is queued.
+        It is sent by this call; awaiting the result waits while too much is queued. Files are sent
+        while the result is awaited, a coroutine of `send_file`.
 
         Raises:
             RuntimeError: a message of this type is not expected now, or the response is not valid.
@@ -1783,6 +1795,37 @@ class HTTPRequest:
                 not be sent.
             ConnectionResetError: the client of the WebSocket has disconnected.
         """
+
+    @property
+    def _is_gone(self) -> bool:
+        """Whether nothing more can be sent to the client."""
+
+    def _begin_file(self, length: int, more: bool) -> bool | None:
+        """Begin a part of the body that is `length` bytes of a file, and send the head.
+
+        Returns:
+            Whether the part is to be sent: a response to `HEAD` has no body. `None`: the client is
+            gone.
+
+        Raises:
+            RuntimeError: the response is not valid, and nothing was sent.
+        """
+
+    def _lend(self, length: int) -> Any:
+        """Return the transport, which is to send these bytes next; `None`: `_piece` has to.
+
+        Raises:
+            RuntimeError: there are more than the body may have.
+        """
+
+    def _piece(self, piece: bytes) -> HTTPOperation:
+        """Send a piece of the part, as `send`."""
+
+    def _end_file(self, more: bool) -> HTTPOperation:
+        """End the part; `more`: others follow. As `send`."""
+
+    def _lose(self) -> None:
+        """Note that the client is gone, as a file could not be sent to it."""
 
     def _later(self, seconds: float, method: str) -> None:
         """Set a timer of a WebSocket, for another loop."""

@@ -2,15 +2,19 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::ControlFlow;
 
 use super::connection::{Connection, Event};
 use super::head::{BodyLength, Fields, RequestHead};
 use super::output::Output;
-use super::refusal::Refusal;
 use super::replies::RequestId;
 use super::response::Payload;
 use super::settings::Readiness;
 use super::websocket::{Deflater, Message, SocketFailure, WebSocket};
+
+/// Bytes of bodies, of messages, and of what is behind requests that are not answered, that wait for the program.
+/// With more than that nothing is read.
+pub(super) const FULL: usize = 64 * 1024;
 
 /// A thread's memory.
 #[derive(Debug, Default)]
@@ -55,7 +59,8 @@ pub(super) struct Arrived {
     pub(super) message_bytes: usize,
     /// Pongs that have come since somebody asked.
     pub(super) pongs: u32,
-    pub(super) refused: Option<Refusal>,
+    /// Something was refused without the program.
+    pub(super) was_refused: bool,
     /// The client sends no further request.
     pub(super) is_last: bool,
     /// Something has come since the owner looked.
@@ -102,7 +107,7 @@ impl Arrived {
                     body.end = BodyEnd::Cut;
                 }
             }
-            Event::Refused(refusal) => self.refused = Some(refusal),
+            Event::Refused(_) => self.was_refused = true,
         }
     }
 
@@ -131,10 +136,22 @@ impl Arrived {
         self.bodies.iter_mut().find(|body| body.id == id)
     }
 
-    pub(super) fn receive(&mut self, socket: &mut WebSocket, bytes: &mut [u8], work: &mut Work) {
+    /// Takes messages, and no more of them once too much waits: what is behind it stays as it came.
+    pub(super) fn receive(
+        &mut self,
+        socket: &mut WebSocket,
+        bytes: &mut [u8],
+        max_messages: usize,
+        work: &mut Work,
+    ) {
         let Work { output, deflater, .. } = work;
         socket.receive(bytes, deflater.get_or_insert_default(), output, &mut |message| {
             self.message(message);
+            if self.is_full(max_messages) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         self.news |= socket.is_closed();
     }
@@ -197,8 +214,10 @@ impl Arrived {
         message
     }
 
-    /// Bytes that wait for the program.
-    pub(super) fn bytes(&self) -> usize {
-        self.message_bytes + self.bodies.iter().map(|body| body.data.len()).sum::<usize>()
+    /// Whether so much waits for the program that nothing is read.
+    pub(super) fn is_full(&self, max_messages: usize) -> bool {
+        let bytes =
+            self.message_bytes + self.bodies.iter().map(|body| body.data.len()).sum::<usize>();
+        bytes > FULL || self.messages.len() > max_messages
     }
 }

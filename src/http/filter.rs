@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
-use super::arrived::{Arrived, BodyPart, SocketMessage, Work};
+use super::arrived::{Arrived, BodyPart, FULL, SocketMessage, Work};
 use super::connection::{Activity, Connection};
 use super::head::RequestHead;
 use super::output::Output;
@@ -19,10 +19,6 @@ use super::settings::Settings;
 use super::websocket::{Deflater, WebSocket};
 use crate::sys::clock;
 use crate::transport::{Ciphertext, Filter, Plaintext};
-
-/// Bytes of bodies, of messages, and of what is behind requests that are not answered, that wait for the program.
-/// With more than that nothing is read.
-const FULL: usize = 64 * 1024;
 
 thread_local! {
     static WORK: RefCell<Work> = RefCell::new(Work::default());
@@ -72,7 +68,7 @@ impl HttpFilter {
     /// connection ends. A socket that is closed then sends a reset, which may overtake the response.
     #[must_use]
     pub fn may_be_sending(&self) -> bool {
-        !self.arrived.is_last || self.arrived.refused.is_some()
+        !self.arrived.is_last || self.arrived.was_refused
     }
 
     /// Since when a head is coming, or nothing has come of a body that is, in nanoseconds of the clock.
@@ -120,12 +116,6 @@ impl HttpFilter {
         }
     }
 
-    /// Whether it is a WebSocket.
-    #[must_use]
-    pub fn is_websocket(&self) -> bool {
-        matches!(self.side, Side::WebSocket(_))
-    }
-
     // -- what has come -------------------------------------------------------------------------------
 
     /// Takes what comes out of the filter below, also if that fails behind it.
@@ -167,7 +157,7 @@ impl HttpFilter {
                     _ => *coming_since_ns = 0,
                 }
             }
-            Side::WebSocket(socket) => arrived.receive(socket, bytes, work),
+            Side::WebSocket(socket) => arrived.receive(socket, bytes, settings.max_messages, work),
         })
     }
 
@@ -224,7 +214,7 @@ impl HttpFilter {
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
         to: &mut Ciphertext,
     ) -> io::Result<Result<(), ResponseError>> {
-        let Self { below, side, arrived, .. } = self;
+        let Self { below, side, arrived, settings, .. } = self;
         let Side::Http(connection) = side else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -235,7 +225,7 @@ impl HttpFilter {
             Ok(socket) => {
                 let mut socket = Box::new(socket);
                 let done = with_output(below, to, |work| {
-                    arrived.receive(&mut socket, &mut [], work);
+                    arrived.receive(&mut socket, &mut [], settings.max_messages, work);
                 });
                 *side = Side::WebSocket(socket);
                 done.map(Ok)
@@ -244,9 +234,24 @@ impl HttpFilter {
         }
     }
 
-    /// The next message; `None`: there is none yet.
-    pub fn take_message(&mut self) -> Option<SocketMessage> {
-        self.arrived.take_message()
+    /// The next message; `None`: there is none yet. What waited behind those that were taken is looked at now, and
+    /// what is to be answered is appended to `to`.
+    pub fn take_message(&mut self, to: &mut Ciphertext) -> Option<SocketMessage> {
+        let Self { below, side, arrived, settings, .. } = self;
+        let message = arrived.take_message();
+        if let Side::WebSocket(socket) = side
+            && socket.has_more()
+            && !arrived.is_full(settings.max_messages)
+        {
+            let had_news = arrived.news;
+            // Of a filter that has failed whoever sends next hears, or reads.
+            let _ = with_output(below, to, |work| {
+                arrived.receive(socket, &mut [], settings.max_messages, work);
+            });
+            // Whoever takes messages finds them, and the owner hears of the end.
+            arrived.news = had_news || socket.is_closed();
+        }
+        message
     }
 
     /// Pongs that have come since they were taken.
@@ -368,9 +373,7 @@ impl Filter for HttpFilter {
             Side::Http(connection) => connection.pending(),
             Side::WebSocket(_) => 0,
         };
-        kept > FULL
-            || self.arrived.bytes() > FULL
-            || self.arrived.messages.len() > self.settings.max_messages
+        kept > FULL || self.arrived.is_full(self.settings.max_messages)
     }
 
     fn below(&self) -> Option<&dyn Filter> {

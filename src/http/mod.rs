@@ -36,7 +36,7 @@ pub use refusal::Refusal;
 pub use replies::{Around, RequestId};
 pub use response::{Payload, ResponseError};
 pub use settings::{MAX_FIELDS, Readiness, Settings};
-pub use websocket::{Deflater, Kind, Message, SocketFailure, WebSocket};
+pub use websocket::{Deflater, Kind, Message, Sink, SocketFailure, WebSocket};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -45,7 +45,7 @@ enum State {
     Done,
 }
 
-/// What must stand around a part of a body that the caller sends itself.
+/// What must stand around a part of a body that the caller sends itself: before it, what was appended to the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Around {
@@ -74,6 +74,14 @@ impl Replies {
     pub(super) fn held(&self, id: RequestId) -> usize {
         let exchange = self.later.iter().find(|exchange| exchange.id == id);
         exchange.map_or(0, |exchange| exchange.held.len())
+    }
+
+    /// Whether the head of this response is sent, and a body is to follow.
+    pub(super) fn takes_body(&self, id: RequestId) -> bool {
+        let state = self.first.iter().chain(&self.later).find(|each| each.id == id);
+        state.is_some_and(
+            |each| matches!(each.state, State::Body(framing) if framing != Framing::Nothing),
+        )
     }
 
     /// Whether the connection goes on behind the response to this request, which is not answered to the end.
@@ -191,15 +199,23 @@ impl Replies {
                 return Err(ResponseError::Order);
             }
             let length = match payload {
-                Payload::Whole(body) => Some(body.len()),
+                Payload::Whole(body) => Some(body.len() as u64),
+                Payload::Sized(length) => Some(length),
                 Payload::Stream => None,
             };
             let demand = exchange.demand;
             let Begun { framing, close } =
                 response::write_head(demand, status, fields, length, settings, &date, to)?;
             let mut state = State::Body(framing);
-            if let Payload::Whole(body) = payload {
-                state = write_body(state, body, true, to)?;
+            match (payload, framing) {
+                (Payload::Whole(body), _) => state = write_body(state, body, true, to)?,
+                (Payload::Sized(length), Framing::Length(said)) if length > said => {
+                    return Err(ResponseError::TooLong);
+                }
+                (Payload::Sized(length), Framing::Length(said)) if length < said => {
+                    return Err(ResponseError::TooShort);
+                }
+                _ => {}
             }
             exchange.state = state;
             exchange.close |= close;
@@ -223,17 +239,44 @@ impl Replies {
     pub(super) fn body_around(
         &mut self,
         id: RequestId,
-        length: usize,
-        is_last: bool,
+        length: u64,
         out: &mut Output,
     ) -> Result<Around, ResponseError> {
         if !self.is_first(id) {
             return Err(ResponseError::Order);
         }
         self.write(id, out, |exchange, to| {
-            let (state, around) = frame_body(exchange.state, length, is_last, to)?;
+            let (state, around) = frame_body(exchange.state, length, false, to)?;
             exchange.state = state;
             Ok(around)
+        })
+    }
+
+    pub(super) fn body_within(
+        &mut self,
+        id: RequestId,
+        bytes: &[u8],
+        out: &mut Output,
+    ) -> Result<(), ResponseError> {
+        self.write(id, out, |_, to| {
+            to.extend_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    pub(super) fn body_behind(
+        &mut self,
+        id: RequestId,
+        around: Around,
+        is_last: bool,
+        out: &mut Output,
+    ) -> Result<(), ResponseError> {
+        self.write(id, out, |exchange, to| {
+            to.extend_from_slice(around.suffix);
+            if is_last {
+                exchange.state = write_body(exchange.state, b"", true, to)?;
+            }
+            Ok(())
         })
     }
 
@@ -304,7 +347,7 @@ fn write_body(
     is_last: bool,
     to: &mut Vec<u8>,
 ) -> Result<State, ResponseError> {
-    let (state, around) = frame_body(state, bytes.len(), is_last, to)?;
+    let (state, around) = frame_body(state, bytes.len() as u64, is_last, to)?;
     if around.is_sent {
         to.extend_from_slice(bytes);
     }
@@ -315,7 +358,7 @@ fn write_body(
 /// Appends what stands before a part of a body; says what stands behind it, and what the state is then.
 fn frame_body(
     state: State,
-    length: usize,
+    length: u64,
     is_last: bool,
     to: &mut Vec<u8>,
 ) -> Result<(State, Around), ResponseError> {
@@ -325,7 +368,7 @@ fn frame_body(
     let mut next = framing;
     match framing {
         Framing::Length(left) => {
-            let left = left.checked_sub(length as u64).ok_or(ResponseError::TooLong)?;
+            let left = left.checked_sub(length).ok_or(ResponseError::TooLong)?;
             if is_last && left > 0 {
                 return Err(ResponseError::TooShort);
             }
@@ -357,7 +400,7 @@ fn write_refusal(
 ) -> Result<(), ResponseError> {
     let (fields, text) = (refusal.fields(), refusal.text().as_bytes());
     let fields = fields.iter().copied();
-    let length = Some(text.len());
+    let length = Some(text.len() as u64);
     let begun = response::write_head(demand, refusal.status(), fields, length, settings, date, to)?;
     write_body(State::Body(begun.framing), text, true, to)?;
     Ok(())

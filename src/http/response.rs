@@ -51,6 +51,8 @@ impl std::error::Error for ResponseError {}
 pub enum Payload<'a> {
     /// It is this.
     Whole(&'a [u8]),
+    /// It comes in parts that are so many bytes together. A `Content-Length` says the same, or it is refused.
+    Sized(u64),
     /// It comes in parts. Without a `Content-Length` it is chunked; for a client of HTTP/1.0 the end of the
     /// connection is its end.
     Stream,
@@ -94,7 +96,7 @@ pub(super) fn write_head<'a>(
     demand: Demand,
     status: u16,
     fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-    length: Option<usize>,
+    length: Option<u64>,
     settings: &Settings,
     date: &[u8],
     to: &mut Vec<u8>,
@@ -151,7 +153,7 @@ pub(super) fn write_head<'a>(
         write_field(b"server", server.as_bytes(), to)?;
     }
 
-    let known = given.or(if is_chunked { None } else { length.map(|length| length as u64) });
+    let known = given.or(if is_chunked { None } else { length });
     let mut framing = match known {
         // A response without content may say how long it would have been; one of 204 may not.
         _ if status == 204 || status == 304 && given.is_none() => Framing::Nothing,
@@ -236,10 +238,10 @@ pub(super) fn write_field(
 }
 
 /// What begins a part of a body, apart from the bytes themselves.
-pub(super) fn write_chunk_size(length: usize, to: &mut Vec<u8>) {
-    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+pub(super) fn write_chunk_size(length: u64, to: &mut Vec<u8>) {
+    let digits = (u64::BITS - length.leading_zeros()).div_ceil(4).max(1);
     for digit in (0..digits).rev() {
-        to.push(b"0123456789abcdef"[length >> (4 * digit) & 15]);
+        to.push(b"0123456789abcdef"[(length >> (4 * digit) & 15) as usize]);
     }
     to.extend_from_slice(b"\r\n");
 }

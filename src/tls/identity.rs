@@ -46,6 +46,12 @@ impl Identity {
         }
     }
 
+    /// The certificate without its chain, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.0.cert.first().map(|certificate| &certificate[..])
+    }
+
     /// The same, if its chain has more than one certificate; else with the chain that OpenSSL would send: what the
     /// store has above it.
     pub(super) fn completed(self, store: &Store) -> Self {

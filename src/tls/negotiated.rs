@@ -11,6 +11,8 @@ pub struct Cipher {
     pub name: &'static str,
     /// The bits of its key.
     pub bits: u16,
+    /// Its number in IANA's register.
+    pub number: u16,
 }
 
 /// What both sides agreed on.
@@ -66,5 +68,5 @@ fn cipher(suite: SupportedCipherSuite) -> Cipher {
         }
         _ => ("unknown", 0),
     };
-    Cipher { name, bits }
+    Cipher { name, bits, number: suite.suite().into() }
 }

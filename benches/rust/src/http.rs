@@ -1,6 +1,7 @@
 //! HTTP and WebSocket in memory: requests in, responses out.
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use loop_pool::http::{
@@ -99,6 +100,7 @@ pub fn echo(size: usize, compressed: bool) -> impl FnMut() {
             if let Message::Text(text) = event {
                 message.extend_from_slice(text.as_bytes());
             }
+            ControlFlow::Continue(())
         });
         debug_assert_eq!(message.len(), size);
         socket.send(Kind::Text, &message, &mut deflater, &mut out);

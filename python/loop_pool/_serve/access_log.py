@@ -10,6 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, final
 
+from .files import NAMES_A_FILE, length_of
 from .plan import OptionError
 
 if TYPE_CHECKING:
@@ -30,10 +31,7 @@ MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM9
 
 
 def uvicorn_log() -> Callable[[dict[str, Any], int], None] | None:
-    """Return what writes uvicorn's line for a scope and a status; ``None``: nobody reads it.
-
-    A WebSocket that is accepted has the status 101.
-    """
+    """Return what writes uvicorn's line for a scope and a status; ``None``: nobody reads it."""
     from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
     if not access_logger.hasHandlers():
@@ -41,16 +39,24 @@ def uvicorn_log() -> Callable[[dict[str, Any], int], None] | None:
 
     def log(scope: Any, status: int) -> None:
         client, path = get_client_addr(scope), get_path_with_query_string(scope)
-        if scope["type"] == "websocket":
-            outcome = "[accepted]" if status == 101 else status
-            error_logger.info('%s - "WebSocket %s" %s', client, path, outcome)
-        else:
-            version = scope["http_version"]
-            access_logger.info(
-                '%s - "%s %s HTTP/%s" %d', client, scope["method"], path, version, status
-            )
+        version = scope["http_version"]
+        access_logger.info(
+            '%s - "%s %s HTTP/%s" %d', client, scope["method"], path, version, status
+        )
 
     return log
+
+
+def log_websocket(scope: Any, status: int) -> None:
+    """Write uvicorn's line for a WebSocket, which is accepted with the status 101.
+
+    As uvicorn does, not in the access log: it is written whether there is one or not.
+    """
+    from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+    client, path = get_client_addr(scope), get_path_with_query_string(scope)
+    outcome = "[accepted]" if status == 101 else status
+    error_logger.info('%s - "WebSocket %s" %s', client, path, outcome)
 
 
 # -- a format ------------------------------------------------------------------------------------
@@ -87,8 +93,13 @@ class Exchange:
         """How long the application has taken so far."""
         return time.perf_counter() - self._counter
 
-    def take(self, message: Any) -> bool:
-        """Take note of a message to the client; return whether it ends the response."""
+    def take(self, message: Any, length: int = 0) -> bool:
+        """Take note of a message to the client; return whether it ends the response.
+
+        Args:
+            message: of ASGI.
+            length: bytes that it sends of a file.
+        """
         kind = message["type"]
         if kind == "http.response.start":
             self.status = message["status"]
@@ -97,12 +108,12 @@ class Exchange:
         if self.scope["method"] != "HEAD":
             if kind == "http.response.body":
                 self.length += len(message.get("body", b""))
-            elif kind == "http.response.pathsend":
-                self.length += os.stat(message["path"]).st_size
+            else:
+                self.length += length
         return kind in _ENDING and not message.get("more_body", False)
 
 
-_ENDING = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
+_ENDING = ("http.response.body", *NAMES_A_FILE)
 
 
 @final
@@ -249,8 +260,10 @@ def logged(app: App, access_format: AccessFormat | None) -> App:
             return message
 
         async def logged_send(message: Any) -> None:
+            # Sending a part of an open file moves on in it.
+            length = length_of(message) if message["type"] in NAMES_A_FILE else 0
             await send(message)
-            if exchange.take(message) and not is_logged:
+            if exchange.take(message, length) and not is_logged:
                 log()
 
         try:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, final
 from .. import _core
 from .._loop.tls import unsent
 from .._loop.tls_context import SSLContext
-from .access_log import uvicorn_log
+from .access_log import log_websocket, uvicorn_log
+from .files import send_file
+from .tls_extension import described
 
 if TYPE_CHECKING:
     import ssl
@@ -145,9 +147,12 @@ class NativeHTTP:
             "keep_alive": float(config.timeout_keep_alive),
             "request_timeout": options.request_timeout,
             "access_log": uvicorn_log() if logs else None,
+            "websocket_log": log_websocket,
             "asgi_version": config.asgi_version,
             "peers": self._peers,
             "readiness": self._readiness,
+            "send_file": send_file,
+            "describe_tls": described,
             "error_log": _log_error,
             "as_coroutine": _as_coroutine,
         }

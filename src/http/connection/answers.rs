@@ -65,21 +65,48 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`body`](Self::body), but the part itself is sent by the caller, behind `out` and before
-    /// [`Around::suffix`]: without a copy, or out of a file. Its request [is the first](Self::is_first).
-    ///
-    /// If it is the last part, [`settle`](Self::settle) is called when the suffix is in its place.
+    /// As [`body`](Self::body), but the part itself is sent by the caller, behind `out`: without a copy, or out of a
+    /// file. Its request [is the first](Self::is_first). When the part is sent, call
+    /// [`body_behind`](Self::body_behind); until then nothing else is sent, whoever answers other requests.
     ///
     /// # Errors
     /// As [`body`](Self::body), and [`ResponseError::Order`] if another request is before it.
     pub fn body_around(
         &mut self,
         id: RequestId,
-        length: usize,
-        is_last: bool,
+        length: u64,
         out: &mut Output,
     ) -> Result<Around, ResponseError> {
-        self.replies.body_around(id, length, is_last, out)
+        self.replies.body_around(id, length, out)
+    }
+
+    /// Sends a piece of a part that the caller was to send itself, in place of that.
+    ///
+    /// # Errors
+    /// [`ResponseError::Gone`].
+    pub fn body_within(
+        &mut self,
+        id: RequestId,
+        bytes: &[u8],
+        out: &mut Output,
+    ) -> Result<(), ResponseError> {
+        self.replies.body_within(id, bytes, out)
+    }
+
+    /// Sends what stands behind a part that the caller has sent, and the end of the response if it was the last one.
+    ///
+    /// # Errors
+    /// As [`body`](Self::body).
+    pub fn body_behind(
+        &mut self,
+        id: RequestId,
+        around: Around,
+        is_last: bool,
+        out: &mut Output,
+    ) -> Result<(), ResponseError> {
+        self.replies.body_behind(id, around, is_last, out)?;
+        self.settle(out);
+        Ok(())
     }
 
     /// Sends trailer fields, and ends the response. They are left out where there is no place for them.
@@ -101,6 +128,13 @@ impl Connection {
     #[must_use]
     pub fn is_first(&self, id: RequestId) -> bool {
         self.replies.is_first(id)
+    }
+
+    /// Whether the head of its response is sent, and the response has a body that is not at its end: one to `HEAD` has
+    /// none.
+    #[must_use]
+    pub fn takes_body(&self, id: RequestId) -> bool {
+        self.replies.takes_body(id)
     }
 
     /// Bytes of its response that wait for those before it.

@@ -132,11 +132,76 @@ fn a_websocket_is_not_for_other_loops() {
     let (id, head) = filter.take_request().unwrap();
     let mut to = Ciphertext::default();
     filter.accept(id, &head, None, NO_FIELDS, &mut to).unwrap().unwrap();
-    assert!(to.bytes().starts_with(b"HTTP/1.1 101 ") && filter.is_websocket());
+    assert!(to.bytes().starts_with(b"HTTP/1.1 101 "));
     take(&mut filter, &[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]);
     assert!(filter.has_news() && !filter.has_offers());
-    assert_eq!(filter.take_message(), Some(SocketMessage::Text("hi".into())));
-    assert_eq!(filter.take_message(), None);
+    assert_eq!(filter.take_message(&mut to), Some(SocketMessage::Text("hi".into())));
+    assert_eq!(filter.take_message(&mut to), None);
+}
+
+/// Takes a message; says what is sent on the way.
+fn take_message(filter: &mut HttpFilter) -> (Option<SocketMessage>, Vec<u8>) {
+    let mut to = Ciphertext::default();
+    (filter.take_message(&mut to), to.bytes().to_vec())
+}
+
+#[test]
+fn no_more_messages_are_looked_at_than_the_program_takes() {
+    // Without a mask: one of zeros.
+    let frame = |first: u8, payload: &[u8]| {
+        let length = (payload.len() as u16).to_be_bytes();
+        [&[first, 0xfe][..], &length, &[0; 4], payload].concat()
+    };
+    let mut deflate = Deflater::default();
+    let bomb = frame(0xc2, deflate.deflate(&vec![7; 1_000_000]));
+    let mut filter = filter(|settings| settings.max_message = 1_000_000);
+    let ask = b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        sec-websocket-extensions: permessage-deflate\r\n\r\n";
+    take(&mut filter, ask);
+    let (id, head) = filter.take_request().unwrap();
+    filter.accept(id, &head, None, NO_FIELDS, &mut Ciphertext::default()).unwrap().unwrap();
+
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    let close = [0x88, 0x80, 0, 0, 0, 0];
+    let answered = take(&mut filter, &[&bomb.repeat(5)[..], &ping, &bomb, &close].concat());
+    assert!(answered.is_empty() && filter.is_full());
+    assert!(filter.take_request().is_none() && !filter.has_news());
+    for count in 0..5 {
+        let (message, sent) = take_message(&mut filter);
+        assert!(matches!(message, Some(SocketMessage::Binary(bytes)) if bytes.len() == 1_000_000));
+        // Behind the fifth one it goes on: with the sixth, and not with the end.
+        assert_eq!(sent.is_empty(), count < 4);
+        assert!(filter.is_full() && !matches!(filter.activity(), Activity::Closing));
+        assert!(!filter.has_news(), "nobody but who takes messages is concerned");
+    }
+    let (message, sent) = take_message(&mut filter);
+    assert!(matches!(message, Some(SocketMessage::Binary(_))));
+    assert_eq!(sent, [0x88, 0]);
+    assert!(filter.has_news() && filter.activity() == Activity::Closing);
+    assert_eq!(take_message(&mut filter).0, Some(SocketMessage::Close(None, "".into())));
+    assert!(!filter.is_full() && take_message(&mut filter).0.is_none());
+}
+
+#[test]
+fn messages_that_are_too_many_wait_as_they_came() {
+    let mut filter = filter(|settings| settings.max_messages = 2);
+    let ask = b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    take(&mut filter, ask);
+    // Also what comes behind the handshake.
+    let message = |text: u8| [0x81, 0x81, 0, 0, 0, 0, text];
+    take(&mut filter, &(b'a'..=b'z').flat_map(message).collect::<Vec<u8>>());
+    let (id, head) = filter.take_request().unwrap();
+    filter.accept(id, &head, None, NO_FIELDS, &mut Ciphertext::default()).unwrap().unwrap();
+    take(&mut filter, &(b'A'..=b'Z').flat_map(message).collect::<Vec<u8>>()[..4]);
+    take(&mut filter, &(b'A'..=b'Z').flat_map(message).collect::<Vec<u8>>()[4..]);
+    let mut text = String::new();
+    while let (Some(SocketMessage::Text(part)), _) = take_message(&mut filter) {
+        text += &part;
+    }
+    let all: String = (b'a'..=b'z').chain(b'A'..=b'Z').map(char::from).collect();
+    assert_eq!(text, all);
 }
 
 #[test]

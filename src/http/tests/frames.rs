@@ -1,5 +1,7 @@
 //! Frames and messages of a WebSocket.
 
+use std::ops::ControlFlow;
+
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::random::Numbers;
@@ -32,6 +34,11 @@ impl Peer {
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        self.take_while(bytes, ControlFlow::Continue(()));
+    }
+
+    /// Takes as many messages as the sink, which says so of each, wants.
+    fn take_while(&mut self, bytes: &[u8], flow: ControlFlow<()>) {
         let (told, mut bytes) = (&mut self.told, bytes.to_vec());
         let Self { socket, deflater, out, .. } = self;
         socket.receive(&mut bytes, deflater, out, &mut |message| {
@@ -43,6 +50,7 @@ impl Peer {
                 Message::Close(code, reason) => ReceivedMessage::Close(code, reason.to_owned()),
                 Message::Failed(failure) => ReceivedMessage::Failed(failure.code()),
             });
+            flow
         });
     }
 
@@ -199,6 +207,58 @@ fn frames_may_be_cut_at_every_byte() {
         let mut peer = Peer::new(false);
         raw.chunks(1).for_each(|byte| peer.take(byte));
         assert_eq!((peer.sent(), &peer.told), (sent, &told), "{name}, byte by byte");
+    }
+}
+
+#[test]
+fn frames_may_be_taken_one_message_at_a_time() {
+    for (name, raw, told, sent) in cases() {
+        let mut peer = Peer::new(false);
+        let mut bytes = &raw[..];
+        for count in 1.. {
+            peer.take_while(bytes, ControlFlow::Break(()));
+            bytes = &[];
+            assert!(peer.told.len() <= count, "{name}");
+            if peer.socket.is_closed() || peer.told.len() < count {
+                break;
+            }
+        }
+        assert_eq!((peer.sent(), &peer.told), (sent, &told), "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_gone_on_to_is_kept_as_it_came() {
+    let mut peer = Peer::new(true);
+    let message = frame(0xc2, &compressed(&[7; 1000]));
+    peer.take_while(&message.repeat(50), ControlFlow::Break(()));
+    assert_eq!((peer.told.len(), peer.socket.pending()), (1, message.len() * 49));
+    for left in (0..49).rev() {
+        peer.take_while(b"", ControlFlow::Break(()));
+        assert_eq!(peer.socket.pending(), message.len() * left);
+    }
+    assert_eq!(peer.told, vec![ReceivedMessage::Binary(vec![7; 1000]); 50]);
+}
+
+#[test]
+fn no_more_memory_is_taken_to_inflate_than_a_message_may_have() {
+    const MOST: usize = 300_000;
+    let mut deflater = Deflater::default();
+    let deflate = |length| frame(0xc2, Deflater::default().deflate(&vec![7; length]));
+    for (length, code) in [(MOST, None), (MOST + 1, Some(1009)), (MOST * 100, Some(1009))] {
+        let mut socket = WebSocket::new(MOST, true, Vec::new());
+        let (mut out, mut lengths, mut codes) = (Output::default(), Vec::new(), Vec::new());
+        socket.receive(&mut deflate(length), &mut deflater, &mut out, &mut |message| {
+            match message {
+                Message::Binary(bytes) => lengths.push(bytes.len()),
+                Message::Failed(failure) => codes.push(failure.code()),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(codes.first().copied(), code);
+        assert_eq!(lengths.len(), usize::from(code.is_none()));
+        assert!(deflater.heap() <= MOST + 1, "{length}: {}", deflater.heap());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests for a WebSocket, accepted and not.
 
+use std::ops::ControlFlow;
+
 use super::*;
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
@@ -136,7 +138,10 @@ fn what_comes_behind_a_handshake_is_the_sockets() {
     server.sent();
     assert_eq!(socket.pending(), 6);
     let mut pings = 0;
-    let sink = &mut |message: Message<'_>| pings += u8::from(message == Message::Ping(b""));
+    let sink = &mut |message: Message<'_>| {
+        pings += u8::from(message == Message::Ping(b""));
+        ControlFlow::Continue(())
+    };
     socket.receive(&mut [], &mut Deflater::default(), &mut server.out, sink);
     assert_eq!((pings, server.out.bytes(), socket.pending()), (1, &[0x8a, 0][..], 0));
 }

@@ -229,20 +229,60 @@ fn a_part_may_be_sent_by_the_caller() {
     let Server { connection, out, .. } = &mut server;
     connection.respond(id, 200, NO_FIELDS, Payload::Stream, out).unwrap();
     out.clear();
-    let around = connection.body_around(id, 255, false, out).unwrap();
+    let around = connection.body_around(id, 255, out).unwrap();
     assert_eq!(out.bytes(), b"ff\r\n");
-    assert_eq!((around.is_sent, around.suffix), (true, &b"\r\n"[..]));
+    assert!(around.is_sent);
     out.clear();
-    let around = connection.body_around(id, 16, true, out).unwrap();
-    assert_eq!((out.bytes(), around.suffix), (&b"10\r\n"[..], &b"\r\n0\r\n\r\n"[..]));
-    connection.settle(out);
+    connection.body_behind(id, around, false, out).unwrap();
+    assert_eq!(out.bytes(), b"\r\n");
+    out.clear();
+    let around = connection.body_around(id, 16, out).unwrap();
+    assert_eq!(out.bytes(), b"10\r\n");
+    out.clear();
+    connection.body_behind(id, around, true, out).unwrap();
+    assert_eq!(out.bytes(), b"\r\n0\r\n\r\n");
     assert!(!connection.is_open(id));
 
     let (mut server, id) = begun(HEAD);
     let Server { connection, out, .. } = &mut server;
     connection.respond(id, 200, NO_FIELDS, Payload::Stream, out).unwrap();
-    let around = connection.body_around(id, 255, true, out).unwrap();
-    assert_eq!((around.is_sent, around.suffix), (false, &b""[..]));
+    out.clear();
+    let around = connection.body_around(id, 255, out).unwrap();
+    assert!(!around.is_sent);
+    connection.body_behind(id, around, true, out).unwrap();
+    assert!(out.is_empty() && !connection.is_open(id));
+}
+
+#[test]
+fn nothing_is_sent_into_a_part_that_the_caller_sends() {
+    let (mut server, first) = begun(GET);
+    server.take(GET.as_bytes());
+    let second = server.last();
+    let Server { connection, out, .. } = &mut server;
+    assert_eq!(connection.body_around(second, 5, out), Err(ResponseError::Order));
+    connection.respond(first, 200, NO_FIELDS, Payload::Sized(5), out).unwrap();
+    assert_eq!(out.bytes(), b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+    let around = connection.body_around(first, 5, out).unwrap();
+    out.clear();
+    connection.respond(second, 200, NO_FIELDS, Payload::Whole(b"2"), out).unwrap();
+    connection.settle(out);
+    assert!(out.is_empty());
+    connection.body_behind(first, around, true, out).unwrap();
+    assert!(out.bytes().ends_with(b"content-length: 1\r\n\r\n2"));
+}
+
+#[test]
+fn a_length_that_is_known_is_the_one_that_is_said() {
+    let said = |length: &str, known| {
+        let (mut server, id) = begun(GET);
+        let fields = [(&b"content-length"[..], length.as_bytes())];
+        let Server { connection, out, .. } = &mut server;
+        let done = connection.respond(id, 200, fields, Payload::Sized(known), out);
+        (done, out.is_empty())
+    };
+    assert_eq!(said("5", 5), (Ok(()), false));
+    assert_eq!(said("5", 4), (Err(ResponseError::TooShort), true));
+    assert_eq!(said("5", 6), (Err(ResponseError::TooLong), true));
 }
 
 #[test]

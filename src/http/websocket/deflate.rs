@@ -29,6 +29,16 @@ pub(super) enum InflateError {
     TooLong,
 }
 
+/// Makes room for more of a message of no more than `most` bytes: for one byte more, which tells that there is too
+/// much.
+fn make_room(buffer: &mut Vec<u8>, most: usize) {
+    let left = (most - buffer.len()).saturating_add(1);
+    if buffer.capacity() - buffer.len() < STEP.min(left) {
+        // Twice as much, as a vector grows, but not beyond what may be.
+        buffer.reserve_exact(buffer.capacity().max(STEP).min(left));
+    }
+}
+
 impl Deflater {
     /// Inflates a message to no more than `most` bytes.
     pub(super) fn inflate(&mut self, message: &[u8], most: usize) -> Result<&[u8], InflateError> {
@@ -39,9 +49,7 @@ impl Deflater {
         buffer.shrink_to(KEPT);
         for mut input in [message, &TAIL] {
             loop {
-                // One byte more than may be, which tells that there is too much.
-                let room = STEP.min(most + 1 - buffer.len());
-                buffer.reserve(room);
+                make_room(buffer, most);
                 let (taken, made) = (inflate.total_in(), buffer.len());
                 let status = inflate
                     .decompress_vec(input, buffer, FlushDecompress::Sync)
@@ -68,8 +76,14 @@ impl Deflater {
         Ok(&self.buffer)
     }
 
+    /// Memory for messages.
+    #[cfg(test)]
+    pub(in crate::http) fn heap(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Compresses a message.
-    pub(super) fn deflate(&mut self, message: &[u8]) -> &[u8] {
+    pub(in crate::http) fn deflate(&mut self, message: &[u8]) -> &[u8] {
         let deflate = self.deflate.get_or_insert_with(|| Compress::new(Compression::fast(), false));
         deflate.reset();
         let buffer = &mut self.buffer;

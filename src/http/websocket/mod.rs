@@ -10,4 +10,4 @@ mod socket;
 
 pub use deflate::Deflater;
 pub(super) use handshake::{check, write_accept};
-pub use socket::{Kind, Message, SocketFailure, WebSocket};
+pub use socket::{Kind, Message, Sink, SocketFailure, WebSocket};

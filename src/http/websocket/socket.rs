@@ -1,6 +1,7 @@
 //! One WebSocket's state: messages out of frames, and frames out of messages.
 
 use std::io::Cursor;
+use std::ops::ControlFlow;
 use std::{fmt, mem};
 
 use tungstenite::protocol::frame::FrameHeader;
@@ -41,6 +42,9 @@ pub enum Message<'a> {
     /// The peer has not kept to the protocol, and has been told. The connection ends.
     Failed(SocketFailure),
 }
+
+/// Who is handed each message, and says whether to go on with the next one.
+pub type Sink<'a> = dyn FnMut(Message<'_>) -> ControlFlow<()> + 'a;
 
 /// What is wrong with what a peer has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +87,10 @@ impl fmt::Display for SocketFailure {
 pub struct WebSocket {
     max_message: usize,
     deflate: bool,
-    /// A part of a header or of a control frame; at first also what came behind the handshake.
+    /// Behind so many bytes that were used: a part of a header or of a control frame, what the sink did not go on
+    /// to, and at first what came behind the handshake.
     pending: Vec<u8>,
+    used: usize,
     /// The frame of data that is coming.
     frame: Option<Frame>,
     /// The message that is coming.
@@ -113,18 +119,31 @@ struct Begun {
 impl WebSocket {
     pub(in crate::http) fn new(max_message: usize, deflate: bool, pending: Vec<u8>) -> Self {
         let (frame, begun, message) = (None, None, Vec::new());
-        let (is_close_sent, is_closed) = (false, false);
-        Self { max_message, deflate, pending, frame, begun, message, is_close_sent, is_closed }
+        let (used, is_close_sent, is_closed) = (0, false, false);
+        Self {
+            max_message,
+            deflate,
+            pending,
+            used,
+            frame,
+            begun,
+            message,
+            is_close_sent,
+            is_closed,
+        }
     }
 
     /// Takes what was read, which is changed. `sink` is called for each message, in order. Pongs and the answer to
     /// a close are appended to `out`.
+    ///
+    /// When `sink` breaks off, what is behind that message is kept as it came: it is neither inflated nor answered
+    /// before the next call, which needs no new bytes.
     pub fn receive(
         &mut self,
         bytes: &mut [u8],
         deflater: &mut Deflater,
         out: &mut Output,
-        sink: &mut dyn FnMut(Message<'_>),
+        sink: &mut Sink<'_>,
     ) {
         if self.is_closed {
             return;
@@ -133,20 +152,33 @@ impl WebSocket {
             let used = self.process(bytes, deflater, out, sink);
             self.pending = bytes[used..].to_vec();
         } else {
-            let mut all = mem::take(&mut self.pending);
+            let (mut all, mut used) = (mem::take(&mut self.pending), mem::take(&mut self.used));
             all.extend_from_slice(bytes);
-            let used = self.process(&mut all, deflater, out, sink);
-            self.pending = all[used..].to_vec();
+            used += self.process(&mut all[used..], deflater, out, sink);
+            if used < all.len() {
+                // So that each byte is moved once.
+                if used > all.len() / 2 {
+                    all.drain(..mem::take(&mut used));
+                    all.shrink_to_fit();
+                }
+                (self.pending, self.used) = (all, used);
+            }
         }
         if self.is_closed {
-            (self.pending, self.message) = (Vec::new(), Vec::new());
+            (self.pending, self.used, self.message) = (Vec::new(), 0, Vec::new());
         }
     }
 
     /// Bytes that are kept: all the memory that depends on what the peer has sent.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.len() + self.message.len()
+        self.pending.len() - self.used + self.message.len()
+    }
+
+    /// Whether there are bytes of which the next messages may be made, without any that are still to come.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Whether it has ended: when all output is sent, the socket is to be closed.
@@ -166,18 +198,25 @@ impl WebSocket {
         bytes: &mut [u8],
         deflater: &mut Deflater,
         out: &mut Output,
-        sink: &mut dyn FnMut(Message<'_>),
+        sink: &mut Sink<'_>,
     ) -> usize {
         let mut used = 0;
         while !self.is_closed {
-            match self.step(&mut bytes[used..], deflater, out, sink) {
+            let mut flow = ControlFlow::Continue(());
+            let step =
+                self.step(&mut bytes[used..], deflater, out, &mut |message| flow = sink(message));
+            match step {
                 Ok(Some(count)) => used += count,
                 Ok(None) => return used,
                 Err(failure) => {
-                    sink(Message::Failed(failure));
+                    // Nothing comes behind it.
+                    let _ = sink(Message::Failed(failure));
                     self.close(failure.code(), "", out);
                     self.is_closed = true;
                 }
+            }
+            if flow.is_break() {
+                return used;
             }
         }
         bytes.len()

@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 233] = [
+const NAMES: [&str; 238] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -169,8 +169,11 @@ const NAMES: [&str; 233] = [
     "http.disconnect",
     "http.request",
     "http.response.body",
+    "http.response.early_hint",
+    "http.response.pathsend",
     "http.response.start",
     "http.response.trailers",
+    "http.response.zerocopysend",
     "http_version",
     "https",
     "is_closed",
@@ -178,6 +181,7 @@ const NAMES: [&str; 233] = [
     "iscoroutine",
     "join",
     "library",
+    "links",
     "loop",
     "lseek",
     "message",
@@ -232,6 +236,7 @@ const NAMES: [&str; 233] = [
     "text",
     "throw",
     "time",
+    "tls",
     "trailers",
     "type",
     "verify_code",

@@ -240,6 +240,9 @@ impl HttpConnection {
         if let Some(ends) = self.ends.get() {
             visit.call(ends.client.as_py())?;
             visit.call(ends.server.as_py())?;
+            if let Some(tls) = &ends.tls {
+                visit.call(tls.as_py())?;
+            }
         }
         self.waiters.visit(&visit)?;
         let Some(state) = self.state.lock_for_collector() else { return Ok(()) };
@@ -315,7 +318,7 @@ impl HttpConnection {
     fn ask_ends(&self, py: Python<'_>) -> PyResult<Ends> {
         let none = || Ref::from(py.None().into_bound(py));
         let Some(parts) = self.parts(py) else {
-            return Ok(Ends { client: none(), server: none(), is_tls: false });
+            return Ok(Ends { client: none(), server: none(), is_tls: false, tls: None });
         };
         let core = parts.core.get();
         let transport = parts.transport.bind(py);
@@ -331,7 +334,11 @@ impl HttpConnection {
             }
             None => none(),
         };
-        Ok(Ends { client: address(&peer)?.unwrap_or_else(none), server, is_tls })
+        let tls = match &self.server.get().describe_tls {
+            Some(describe) if is_tls => Some(describe.bind(py).call1((transport,))?.into()),
+            _ => None,
+        };
+        Ok(Ends { client: address(&peer)?.unwrap_or_else(none), server, is_tls, tls })
     }
 
     /// Takes note of an answered request. Any thread.

@@ -15,7 +15,7 @@ use crate::py::cpython::names::intern;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::transport::transport_methods::pause_if_above;
 use crate::sys::clock;
-use crate::transport::Filter;
+use crate::transport::{Ciphertext, Filter};
 
 /// Seconds in which a client that was refused may read why, and go.
 const LINGER: f64 = 1.0;
@@ -93,7 +93,7 @@ impl HttpConnection {
         if !lock_attached(py, &self.state).requests.is_empty() {
             return false;
         }
-        let quiet = |filter: &mut HttpFilter| filter.is_quiet();
+        let quiet = |filter: &mut HttpFilter, _: &mut Ciphertext| filter.is_quiet();
         self.parts(py).is_none_or(|parts| look_at(py, self, &parts.core, quiet).unwrap_or(true))
     }
 

@@ -131,7 +131,9 @@ impl Exchange {
     /// # Errors
     /// What the log raises.
     pub(super) fn log_access(&self, py: Python<'_>, status: u16) -> PyResult<()> {
-        let Some(log) = &self.server.get().access_log else { return Ok(()) };
+        let server = self.server.get();
+        let log = if self.waiting.is_socket { &server.websocket_log } else { &server.access_log };
+        let Some(log) = log else { return Ok(()) };
         let Some(scope) = self.waiting.scope(py) else { return Ok(()) };
         log.bind(py).call1((scope.as_py(), status)).map(drop)
     }
@@ -178,7 +180,7 @@ fn is_held(
     core: &Py<StreamCore>,
     id: RequestId,
 ) -> bool {
-    look_at(py, connection, core, |filter| filter.held(id)).is_some_and(|held| held > HELD)
+    look_at(py, connection, core, |filter, _| filter.held(id)).is_some_and(|held| held > HELD)
 }
 
 /// That the client has read enough of what was sent.

@@ -204,6 +204,23 @@ pub(super) fn fields(message: &Bound<'_, PyAny>) -> PyResult<OwnFields> {
     OwnFields::of(value(message, intern!(message.py(), "headers"))?.as_ref())
 }
 
+/// The `links` of a hint, as fields.
+pub(super) fn links(message: &Bound<'_, PyAny>) -> PyResult<OwnFields> {
+    let py = message.py();
+    let Some(links) = value(message, intern!(py, "links"))? else {
+        return Ok(OwnFields::default());
+    };
+    let name: Ref = alloc::bytes(py, b"link")?.into_any().into();
+    let mut all = Vec::new();
+    for link in as_tuple(&links)?.iter_borrowed() {
+        if !is_bytes(&link) {
+            return Err(alloc::type_error(py, "links: an iterable of bytes was expected"));
+        }
+        all.push((name.clone_ref(py), link.to_owned().into()));
+    }
+    Ok(OwnFields(all))
+}
+
 /// Bytes under a name of a message, none if it has none.
 pub(super) fn payload<'py>(
     message: &Bound<'py, PyAny>,

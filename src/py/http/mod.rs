@@ -28,6 +28,7 @@ pub(crate) mod connection;
 mod connection_flow;
 mod connection_turn;
 mod exchange;
+mod file_part;
 mod message;
 mod operation;
 mod request;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
 
 use super::connection::HttpConnection;
 use super::exchange::Exchange;
@@ -14,7 +14,7 @@ use super::operation::{Awaited, HttpOperation, Look};
 use super::transmit::look_at;
 use super::waiters::Waiter;
 use super::websocket::Socket;
-use crate::http::{BodyPart, Payload, Refusal};
+use crate::http::{Around, BodyPart, Payload, Refusal};
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
 use crate::py::cpython::error::ends_the_program;
@@ -23,6 +23,9 @@ use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::bytes_of;
 use crate::sync::Mutex;
 
+/// The status of a hint.
+const EARLY_HINTS: u16 = 103;
+
 /// The connection that an application is called for: one request, or a WebSocket.
 #[pyclass(frozen, module = "loop_pool._core", name = "HTTPRequest")]
 pub(crate) struct HttpRequest {
@@ -30,16 +33,18 @@ pub(crate) struct HttpRequest {
     /// Of a WebSocket.
     pub(super) socket: Option<Box<Socket>>,
     has_body: bool,
-    state: Mutex<Progress>,
+    pub(super) state: Mutex<Progress>,
 }
 
 /// How far it is.
 #[derive(Debug)]
-struct Progress {
-    phase: Phase,
+pub(super) struct Progress {
+    pub(super) phase: Phase,
     /// `http.response.start`, which waits for the first part of the body.
-    start: Option<Start>,
-    has_trailers: bool,
+    pub(super) start: Option<Start>,
+    pub(super) has_trailers: bool,
+    /// Of a part of a file that is sent without its bytes coming by here.
+    pub(super) around: Option<Around>,
     /// Those that have been sent, which wait for the last ones.
     trailers: Vec<OwnFields>,
     /// Whether all of the body was handed out.
@@ -47,12 +52,14 @@ struct Progress {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Nothing of a response.
     Open,
     /// Its head is known, and not sent.
     Started,
     Body,
+    /// A part of a file is being sent.
+    File,
     Trailers,
 }
 
@@ -89,6 +96,7 @@ impl HttpRequest {
             phase: Phase::Open,
             start: None,
             has_trailers: false,
+            around: None,
             trailers: Vec::new(),
             is_body_taken: false,
         };
@@ -135,8 +143,9 @@ impl HttpRequest {
         let part = if is_taken {
             BodyPart::Nothing
         } else {
-            let part =
-                look_at(py, connection, &exchange.core, |filter| filter.take_body(exchange.id()));
+            let part = look_at(py, connection, &exchange.core, |filter, _| {
+                filter.take_body(exchange.id())
+            });
             part.unwrap_or(BodyPart::Cut)
         };
         if let BodyPart::Data(_, more, _) = part {
@@ -155,12 +164,13 @@ impl HttpRequest {
 
     // -- the application's messages ------------------------------------------------------------------
 
-    fn send_http(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+    fn send_http(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let (this, py) = (slf.get(), slf.py());
+        let done = || HttpOperation::done(py).map(Py::into_any);
         let given = Given::of(message)?;
         let kind = given.kind();
         if this.exchange.waiting.is_lost(py) {
-            return HttpOperation::done(py);
+            return done();
         }
         if this.exchange.is_complete() {
             let said =
@@ -183,10 +193,19 @@ impl HttpRequest {
                     progress.phase = Phase::Started;
                 }
                 this.exchange.log_access(py, status)?;
-                return HttpOperation::done(py);
+                return done();
+            }
+            Phase::Open if is(intern!(py, "http.response.early_hint")) => {
+                return this.send_hint(py, message).map(Py::into_any);
             }
             Phase::Started | Phase::Body if is(intern!(py, "http.response.body")) => {
-                return this.send_body(py, phase, &given);
+                return this.send_body(py, phase, &given).map(Py::into_any);
+            }
+            Phase::Started | Phase::Body
+                if is(intern!(py, "http.response.pathsend"))
+                    || is(intern!(py, "http.response.zerocopysend")) =>
+            {
+                return Self::send_file(slf, message);
             }
             Phase::Trailers if is(intern!(py, "http.response.trailers")) => {
                 let fields = message::fields(message)?;
@@ -195,14 +214,18 @@ impl HttpRequest {
                 progress.trailers.push(fields);
                 if more {
                     drop(progress);
-                    return HttpOperation::done(py);
+                    return done();
                 }
                 let all = std::mem::take(&mut progress.trailers);
                 drop(progress);
                 let sent = this.exchange.respond(py, |connection, id, out| {
                     connection.trailers(id, all.iter().flat_map(OwnFields::iter), out)
                 })?;
-                return this.exchange.sent(py, sent, true);
+                return this.exchange.sent(py, sent, true).map(Py::into_any);
+            }
+            Phase::File => {
+                let said = format!("Unexpected ASGI message '{kind}', while a file is being sent.");
+                return Err(alloc::runtime_error(py, said));
             }
             Phase::Open => "http.response.start",
             Phase::Started | Phase::Body => "http.response.body",
@@ -210,6 +233,15 @@ impl HttpRequest {
         };
         let said = format!("Expected ASGI message '{expected}', but got '{kind}'.");
         Err(alloc::runtime_error(py, said))
+    }
+
+    /// 103: what the client may load meanwhile.
+    fn send_hint(&self, py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+        let links = message::links(given)?;
+        let sent = self.exchange.respond(py, |connection, id, out| {
+            connection.interim(id, EARLY_HINTS, links.iter(), out)
+        })?;
+        self.exchange.sent(py, sent, false)
     }
 
     fn send_body(
@@ -226,9 +258,9 @@ impl HttpRequest {
             (progress.start.take(), progress.has_trailers)
         };
         let is_last = !more && !has_trailers;
-        let own = self.exchange.server.get().own_fields();
-        let sent = match (phase, start) {
+        let sent = match (phase, &start) {
             (Phase::Started, Some(start)) => {
+                let own = self.exchange.server.get().own_fields();
                 let fields = own.chain(start.fields.iter());
                 self.exchange.respond(py, |connection, id, out| {
                     if is_last {
@@ -243,9 +275,14 @@ impl HttpRequest {
                 .exchange
                 .respond(py, |connection, id, out| connection.body(id, bytes, is_last, out))?,
         };
-        if matches!(sent, Some(Ok(()))) && !is_last {
-            let next = if more { Phase::Body } else { Phase::Trailers };
-            lock_attached(py, &self.state).phase = next;
+        match sent {
+            Some(Ok(())) if !is_last => {
+                let next = if more { Phase::Body } else { Phase::Trailers };
+                lock_attached(py, &self.state).phase = next;
+            }
+            // The head was not sent either, and another body may fit it.
+            Some(Err(_)) if is_last => lock_attached(py, &self.state).start = start,
+            _ => {}
         }
         self.exchange.sent(py, sent, is_last)
     }
@@ -363,12 +400,44 @@ impl HttpRequest {
     }
 
     /// Sends a message to the client; to be awaited. Any loop.
-    fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<HttpOperation>> {
+    fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let this = slf.get();
         match &this.socket {
-            Some(socket) => socket.send(slf.as_any(), &this.exchange, message),
+            Some(socket) => socket.send(slf.as_any(), &this.exchange, message).map(Py::into_any),
             None => Self::send_http(slf, message),
         }
+    }
+
+    /// Begins a part of a body that is so many bytes of a file, and sends the head. `True`: the part is to be sent;
+    /// `False`: the response has no body; `None`: the client is gone.
+    fn _begin_file(&self, py: Python<'_>, length: u64, more: bool) -> PyResult<Option<bool>> {
+        self.begin_file(py, length, more)
+    }
+
+    /// The transport, which is to send these bytes next; `None`: they have to be sent by `_piece`.
+    fn _lend(&self, py: Python<'_>, length: u64) -> PyResult<Option<Py<PyAny>>> {
+        self.lend(py, length)
+    }
+
+    /// Sends a piece of the file; to be awaited.
+    fn _piece(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<Py<HttpOperation>> {
+        self.send_piece(py, piece)
+    }
+
+    /// Ends the part that is a file.
+    fn _end_file(&self, py: Python<'_>, more: bool) -> PyResult<Py<HttpOperation>> {
+        self.end_file(py, more)
+    }
+
+    /// Whether nothing more can be sent to the client.
+    #[getter]
+    fn _is_gone(&self, py: Python<'_>) -> bool {
+        self.exchange.is_complete() || self.exchange.waiting.is_lost(py)
+    }
+
+    /// Notes that the client is gone.
+    fn _lose(&self, py: Python<'_>) {
+        self.exchange.waiting.note_lost(py);
     }
 
     /// For another loop that sets a timer.

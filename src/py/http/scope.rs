@@ -58,18 +58,24 @@ pub(super) struct Constants {
     asgi: Py<PyDict>,
     asgi_websocket: Py<PyDict>,
     extensions: Py<PyDict>,
+    /// Of HTTP/1.0, which has no interim responses.
+    extensions_http_10: Py<PyDict>,
     extensions_websocket: Py<PyDict>,
     names: Vec<Py<PyBytes>>,
     http_10: Ref,
 }
 
 impl Constants {
-    /// `version`: of ASGI, as the application is called.
-    pub(super) fn new(root_path: &Bound<'_, PyString>, version: &str) -> PyResult<Self> {
+    /// `asgi_version`: the one that the application speaks; `sends_files`: whether the server can.
+    pub(super) fn new(
+        root_path: &Bound<'_, PyString>,
+        asgi_version: &str,
+        sends_files: bool,
+    ) -> PyResult<Self> {
         let py = root_path.py();
         let versions = |spec: &str| -> PyResult<Py<PyDict>> {
             let asgi = alloc::dict(py)?;
-            asgi.set_item(intern!(py, "version"), alloc::interned(py, version)?)?;
+            asgi.set_item(intern!(py, "version"), alloc::interned(py, asgi_version)?)?;
             asgi.set_item(intern!(py, "spec_version"), alloc::interned(py, spec)?)?;
             Ok(asgi.unbind())
         };
@@ -79,6 +85,11 @@ impl Constants {
                 all.set_item(alloc::interned(py, name)?, alloc::dict(py)?)?;
             }
             Ok(all.unbind())
+        };
+        let always = if sends_files {
+            &["http.response.trailers", "http.response.pathsend", "http.response.zerocopysend"][..]
+        } else {
+            &["http.response.trailers"]
         };
         let names = KNOWN.iter().map(|name| Ok(alloc::bytes(py, name.as_bytes())?.unbind()));
         let template = |kind, scheme, own, value: Bound<'_, PyAny>| -> PyResult<Py<PyDict>> {
@@ -106,7 +117,8 @@ impl Constants {
             websocket: template(intern!(py, "websocket"), ws, intern!(py, "subprotocols"), none)?,
             asgi: versions("2.3")?,
             asgi_websocket: versions("2.4")?,
-            extensions: extensions(&["http.response.trailers"])?,
+            extensions: extensions(&[&["http.response.early_hint"], always].concat())?,
+            extensions_http_10: extensions(always)?,
             extensions_websocket: extensions(&["websocket.http.response"])?,
             names: names.collect::<PyResult<_>>()?,
             http_10: alloc::interned(py, "1.0")?.into_any().into(),
@@ -128,6 +140,8 @@ pub(super) struct Ends {
     pub(super) client: Ref,
     pub(super) server: Ref,
     pub(super) is_tls: bool,
+    /// The extension `tls` of ASGI, a dict.
+    pub(super) tls: Option<Ref>,
 }
 
 /// The scope of a request; `state`: what the lifespan has left for it.
@@ -141,14 +155,17 @@ pub(super) fn scope<'py>(
     head: &RequestHead,
 ) -> PyResult<Bound<'py, PyDict>> {
     let is_websocket = head.is_websocket();
+    let is_http_10 = head.version() == Version::Http10;
     let (template, asgi, extensions) = if is_websocket {
         (&constants.websocket, &constants.asgi_websocket, &constants.extensions_websocket)
+    } else if is_http_10 {
+        (&constants.http, &constants.asgi, &constants.extensions_http_10)
     } else {
         (&constants.http, &constants.asgi, &constants.extensions)
     };
     let scope = template.bind(py).copy()?;
     scope.set_item(intern!(py, "asgi"), asgi.bind(py).copy()?)?;
-    if head.version() == Version::Http10 {
+    if is_http_10 {
         scope.set_item(intern!(py, "http_version"), constants.http_10.as_py())?;
     }
     scope.set_item(intern!(py, "server"), ends.server.as_py())?;
@@ -170,7 +187,11 @@ pub(super) fn scope<'py>(
     scope.set_item(intern!(py, "query_string"), alloc::bytes(py, head.query())?)?;
     scope.set_item(intern!(py, "headers"), fields(py, constants, head.fields())?)?;
     scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
-    scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
+    let extensions = extensions.bind(py).copy()?;
+    if let Some(tls) = &ends.tls {
+        extensions.set_item(intern!(py, "tls"), tls.as_py().bind(py).cast::<PyDict>()?.copy()?)?;
+    }
+    scope.set_item(intern!(py, "extensions"), extensions)?;
     Ok(scope)
 }
 

@@ -63,10 +63,16 @@ pub(crate) struct HttpServer {
     pub(super) times: Times,
     /// Sent with every response, before the application's.
     pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Called with the scope and the status of each response.
+    /// Called with the scope of each handshake of a WebSocket, and the status of the response.
+    pub(super) websocket_log: Option<Py<PyAny>>,
+    /// Called with the scope and the status of each other response.
     pub(super) access_log: Option<Py<PyAny>>,
     /// Called with a message and an exception or `None`.
     pub(super) error_log: Py<PyAny>,
+    /// Makes a coroutine of a request and a message that names a file, which sends that.
+    pub(super) send_file: Option<Py<PyAny>>,
+    /// Makes a dict of a transport, for the extension `tls` of ASGI.
+    pub(super) describe_tls: Option<Py<PyAny>>,
     /// Makes a coroutine of an awaitable.
     as_coroutine: Py<PyAny>,
     /// Those of a task that starts at once.
@@ -106,8 +112,6 @@ impl HttpServer {
             given(name)?.map_or(Ok(default), |value| value.is_truthy())
         };
         let usual = Settings::default();
-        let asgi: Option<String> =
-            given("asgi_version")?.map(|version| version.extract()).transpose()?;
         let server: Option<String> = given("server")?.map(|name| name.extract()).transpose()?;
         let settings = Settings {
             max_head: number("max_head", usual.max_head)?,
@@ -134,6 +138,11 @@ impl HttpServer {
             Some(headers) => headers.extract()?,
             None => Vec::new(),
         };
+        let asgi_version = match given("asgi_version")? {
+            Some(version) => version.extract()?,
+            None => "3.0".to_owned(),
+        };
+        let send_file = given("send_file")?.map(Bound::unbind);
         let task_keywords = alloc::dict(py)?;
         task_keywords.set_item(intern!(py, "loop"), loop_)?;
         task_keywords.set_item(intern!(py, "eager_start"), true)?;
@@ -146,12 +155,15 @@ impl HttpServer {
             app,
             proxied_app,
             state,
-            constants: Constants::new(root_path, asgi.as_deref().unwrap_or("3.0"))?,
+            constants: Constants::new(root_path, &asgi_version, send_file.is_some())?,
             settings: Arc::new(settings),
             times,
             fields,
+            websocket_log: given("websocket_log")?.map(Bound::unbind),
             access_log: given("access_log")?.map(Bound::unbind),
             error_log: needed("error_log")?,
+            send_file,
+            describe_tls: given("describe_tls")?.map(Bound::unbind),
             as_coroutine: needed("as_coroutine")?,
             task_keywords: task_keywords.unbind(),
             peers: given("peers")?.map(Bound::cast_into::<PyDict>).transpose()?.map(Bound::unbind),
@@ -191,8 +203,11 @@ impl HttpServer {
         visit.call(&self.app)?;
         visit.call(&self.proxied_app)?;
         visit.call(&self.state)?;
+        visit.call(&self.websocket_log)?;
         visit.call(&self.access_log)?;
         visit.call(&self.error_log)?;
+        visit.call(&self.send_file)?;
+        visit.call(&self.describe_tls)?;
         visit.call(&self.as_coroutine)?;
         visit.call(&self.task_keywords)?;
         visit.call(&self.peers)?;

@@ -14,7 +14,7 @@ use crate::py::transport::stream::StreamCore;
 use crate::py::transport::stream_methods::send_queued;
 use crate::py::transport::stream_turn::write_failed;
 use crate::py::transport::transport_core::{NativeTransport, schedule};
-use crate::transport::{Ciphertext, Passage, Schedule, Source};
+use crate::transport::{Ciphertext, Filter, Passage, Schedule, Source};
 
 /// Lets `make` work on the connection's HTTP, and sends what it wants sent: at once if the loop runs here; otherwise
 /// it is queued, and this thread sends it. `None`: the connection is lost. Any thread.
@@ -36,8 +36,9 @@ pub(super) fn transmit<R>(
     let is_owner = event_loop.local.is_owner();
     let sent = Passage::with(|passage| {
         let mut locked = lock_attached(py, filter);
-        stream.make_through(&mut locked, !is_owner, &mut passage.ciphertext, |filter, to| {
-            make(filter, to).map(|result| (result, crate::transport::Filter::has_news(filter)))
+        let to = &mut passage.ciphertext;
+        stream.make_through(&mut locked, !is_owner, to, |filter: &mut HttpFilter, to| {
+            make(filter, to).map(|result| (result, filter.has_news()))
         })
     });
     let transport = parts.transport.bind(py);
@@ -64,23 +65,31 @@ pub(super) fn transmit<R>(
 }
 
 /// Lets `f` look at the connection's HTTP, also of a connection that is lost. If that makes room for more of what
-/// comes, it is read on. `None`: it is used by a thread that a fork has left behind, or has failed.
+/// comes, it is read on; what is answered on the way is queued, and sent. `None`: it is used by a thread that a fork has
+/// left behind, or has failed.
 pub(super) fn look_at<R>(
     py: Python<'_>,
     connection: &HttpConnection,
     core: &Py<StreamCore>,
-    f: impl FnOnce(&mut HttpFilter) -> R,
+    f: impl FnOnce(&mut HttpFilter, &mut Ciphertext) -> R,
 ) -> Option<R> {
     let (native, loop_) = (core.get(), connection.loop_(py));
     let found = Passage::with(|passage| {
         let mut locked = native.filter(py)?;
         let to = &mut passage.ciphertext;
-        native.stream.make_through(&mut locked, true, to, |filter, _| Ok(f(filter))).ok()
+        let found =
+            native.stream.make_through(&mut locked, true, to, |filter: &mut HttpFilter, to| {
+                let had_news = filter.has_news();
+                let found = f(filter, to);
+                Ok((found, filter.has_news() && !had_news))
+            });
+        found.ok()
     });
-    let (found, _, takes_again) = found?;
-    if takes_again {
+    let ((found, news), wrote, takes_again) = found?;
+    if takes_again || news || wrote.queued {
         if loop_.get().event_loop.local.is_owner() {
             if let Some(parts) = connection.parts(py) {
+                // Its turn sends what is queued, too.
                 let news = native.stream.state().note_news();
                 schedule(loop_, parts.transport.as_ptr(), native.link(), news);
             }

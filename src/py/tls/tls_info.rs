@@ -39,6 +39,11 @@ impl ConnectionInfo {
         alloc::tuple(py, [name, version, bits]).map(Some)
     }
 
+    /// The number of the cipher suite in IANA's register.
+    pub(super) fn cipher_suite(&self) -> Option<u16> {
+        self.negotiated.as_ref().map(|negotiated| negotiated.cipher.number)
+    }
+
     /// Of a server, the cipher that was chosen: rustls does not say what else a client has offered.
     pub(super) fn shared_ciphers<'py>(
         &self,

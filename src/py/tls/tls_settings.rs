@@ -33,7 +33,7 @@ impl TlsSettings {
     ) -> PyResult<Option<(Session, Ciphertext)>> {
         let mut first = Ciphertext::default();
         let session = match &self.0 {
-            Side::Server(settings) => Session::server(settings),
+            Side::Server(settings, _) => Session::server(settings),
             Side::Client(settings) => {
                 let name = server_hostname.map(PyAnyMethods::extract::<String>).transpose()?;
                 if name.as_ref().is_some_and(|name| !Session::is_server_name(name)) {
@@ -46,14 +46,14 @@ impl TlsSettings {
     }
 
     pub(super) fn is_server(&self) -> bool {
-        matches!(self.0, Side::Server(_))
+        matches!(self.0, Side::Server(..))
     }
 
     /// Whether certificates of peers are verified.
     pub(super) fn verifies(&self) -> bool {
         match &self.0 {
             Side::Client(settings) => settings.verifies(),
-            Side::Server(settings) => settings.verifies(),
+            Side::Server(settings, _) => settings.verifies(),
         }
     }
 
@@ -61,7 +61,15 @@ impl TlsSettings {
     pub(super) fn verified_chain(&self, certificates: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
         match &self.0 {
             Side::Client(settings) => settings.verified_chain(certificates),
-            Side::Server(settings) => settings.verified_chain(certificates),
+            Side::Server(settings, _) => settings.verified_chain(certificates),
+        }
+    }
+
+    /// A server's certificate in DER, if all clients get the same one.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Side::Client(_) => None,
+            Side::Server(_, certificate) => certificate.as_deref(),
         }
     }
 }
@@ -69,7 +77,8 @@ impl TlsSettings {
 /// For which side of connections.
 enum Side {
     Client(ClientSettings),
-    Server(ServerSettings),
+    /// With its certificate in DER, if it has one for all clients.
+    Server(ServerSettings, Option<Vec<u8>>),
 }
 
 /// A certificate chain and its key, as the contents of PEM files.
@@ -157,9 +166,12 @@ pub(crate) fn server_settings(
     is_required: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let settings = py.detach(|| {
-        let mut options = ServerOptions::new(identity(&certificate)?);
+        let identity = identity(&certificate)?;
+        let is_only = by_name.is_empty();
+        let own = identity.certificate().filter(|_| is_only).map(<[u8]>::to_vec);
+        let mut options = ServerOptions::new(identity);
         for (name, pem) in by_name {
-            options.by_name.push((name, identity(&pem)?));
+            options.by_name.push((name, self::identity(&pem)?));
         }
         options.common = common(alpn, versions, key_log);
         options.tickets = tickets;
@@ -168,9 +180,9 @@ pub(crate) fn server_settings(
             Some(trust) if is_required => Clients::Certified(roots(trust)?),
             Some(trust) => Clients::Verified(roots(trust)?),
         };
-        ServerSettings::new(options)
+        Ok(Side::Server(ServerSettings::new(options)?, own))
     });
-    made(py, settings.map(Side::Server))
+    made(py, settings)
 }
 
 /// Settings for clients. `trust`: what servers are verified by, if they are; `checks_name`: whether their names are, too.

@@ -6,7 +6,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 
 use super::tls_info::{self, ConnectionInfo};
 use super::tls_peer::Peer;
@@ -112,6 +112,21 @@ impl TlsStreamInfo {
     #[getter]
     fn session_reused(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.info(py)?.session_reused())
+    }
+
+    /// A server's own certificate in DER, if it has one for all clients.
+    #[getter]
+    fn own_certificate<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        self.settings.get().certificate().map(|der| alloc::bytes(py, der)).transpose()
+    }
+
+    /// The number of the cipher suite in IANA's register.
+    #[getter]
+    fn cipher_suite<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.info(py)?
+            .cipher_suite()
+            .map(|number| Ok(alloc::int(py, number)?.into_any()))
+            .transpose()
     }
 
     #[pyo3(signature = (binary_form=false, /))]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import ssl
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loop_pool.tls import SSLContext
+
+from .. import support
 from ..services import program
 from .kinds import KINDS, PROCESSES, is_there
 from .server import Server
@@ -55,6 +59,27 @@ def each_http(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def served(http: str, clean_process: None) -> Callable[..., Server]:
     """Makes a server of an application, with options, for each kind of HTTP."""
     return functools.partial(Server, http=http)
+
+
+@pytest.fixture
+def sending(served: Callable[..., Server], http: str) -> Callable[..., Server]:
+    """As `served`, for each kind that sends files."""
+    if http != "native":
+        pytest.skip("it sends no files")
+    return served
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def transport(request: pytest.FixtureRequest) -> tuple[dict[str, Any], ssl.SSLContext | None]:
+    """The options of a server, and what its clients trust."""
+    if request.param == "plain":
+        return {}, None
+    path = str(support.certificate("keycert.pem"))
+    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    if not context.native:
+        pytest.skip("this build has no TLS of its own")
+    return {"ssl_certfile": path}, ssl.create_default_context(cafile=path)
 
 
 @pytest.fixture

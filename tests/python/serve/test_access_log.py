@@ -238,6 +238,35 @@ def test_a_line_is_there_before_the_work_that_comes_after_the_response(
     assert lines(caplog) == ["200"]
 
 
+def test_the_length_of_files(
+    served: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if "http.response.pathsend" not in scope.get("extensions", {}):
+            await answer(send, b"", 501)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/path":
+            await send({"type": "http.response.pathsend", "path": str(path)})
+            return
+        with path.open("rb") as file:
+            message = {"type": "http.response.zerocopysend", "file": file}
+            await send({**message, "count": 3, "more_body": True})
+            await send({**message, "count": 4, "more_body": True})
+            await send({**message, "offset": 8})
+
+    caplog.set_level(logging.INFO)
+    with served(app, access_log_format="%(U)s %(B)s") as server, server.client() as client:
+        for method, target in (("GET", "/path"), ("HEAD", "/path"), ("GET", "/open")):
+            client.request(method, target)
+            if client.response(method).status == 501:
+                pytest.skip("it sends no files")
+    assert lines(caplog) == ["/path 10", "/path 0", "/open 9"]
+
+
 @on_each_kind
 def test_the_command_writes_the_lines_as_they_are(tmp_path: Path) -> None:
     options = ["--port", "0", "--loops", "2", "--access-log-format", "%(h)s %(r)s %(s)s"]

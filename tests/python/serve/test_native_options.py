@@ -58,7 +58,8 @@ def test_each_loop_has_a_server(made: list[HTTPServer]) -> None:
 def test_the_default_settings(made: list[HTTPServer]) -> None:
     with native():
         (server,) = made
-    for name in ("access_log", "error_log", "as_coroutine"):
+    functions = ("access_log", "websocket_log", "error_log")
+    for name in (*functions, "as_coroutine", "send_file", "describe_tls"):
         assert callable(server.http.pop(name))
     assert server.http.pop("peers") == {}, "it has ended"
     assert server.http.pop("readiness") is None
@@ -76,6 +77,7 @@ def test_the_default_settings(made: list[HTTPServer]) -> None:
         "headers": [],
         "keep_alive": 5.0,
         "request_timeout": None,
+        "asgi_version": "3.0",
     }
 
 
@@ -99,6 +101,7 @@ def test_the_default_settings(made: list[HTTPServer]) -> None:
         ({"timeout_keep_alive": 7}, {"keep_alive": 7.0}),
         ({"request_timeout": 2.5}, {"request_timeout": 2.5}),
         ({"access_log_format": "%(s)s"}, {"access_log": None}),
+        ({"interface": "asgi2"}, {"asgi_version": "2.0"}),
     ],
 )
 def test_settings(
@@ -150,7 +153,7 @@ def test_uvicorns_lines_in_the_access_log(
         port = client.sock.getsockname()[1]
         client.request("GET", "/a%20b?c=d")
         client.response()
-        log = made[0].http["access_log"]
+        log = made[0].http["websocket_log"]
         scope = {"type": "websocket", "client": ("10.0.0.1", 5), "path": "/ws", "query_string": b""}
         log(scope, 101)
         log(scope, 403)

@@ -198,12 +198,19 @@ def test_a_close_before_the_accept_is_a_403(
     assert f'{address} - "WebSocket /ws?a=b" 403' in caplog.text
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"access_log": False}, {"access_log_format": "LINE"}], ids=["", "none", "own"]
+)
 def test_the_line_of_an_accepted_one(
-    served: Served, messages: Messages, caplog: pytest.LogCaptureFixture
+    served: Served, messages: Messages, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.INFO)
-    with served(messages) as server, opened(server, "/ws?a=b") as websocket:
-        address = "{}:{}".format(*websocket.client.sock.getsockname())
+    with served(messages, **options) as server:
+        with opened(server, "/ws?a=b") as websocket:
+            address = "{}:{}".format(*websocket.client.sock.getsockname())
+        server.get("/plain", connection="close")
+    has_lines = not options
+    assert ('"GET /plain HTTP/1.1"' in caplog.text) == has_lines
     assert f'{address} - "WebSocket /ws?a=b" [accepted]' in caplog.text
 
 

@@ -345,6 +345,47 @@ def test_messages_for_a_slow_application_stay_in_the_kernel(served: Served) -> N
     assert received == sent // len(piece) + 1
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_whatever_comes_at_once_waits_for_a_slow_application(served: Served, size: int) -> None:
+    """More messages than may wait, compressed if that is agreed on, with a ping and a close."""
+    go = threading.Event()
+    app = Messages()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        async def slowly() -> Any:
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                await eventually(go.is_set, "it may receive")
+            return message
+
+        async def unheard(message: Any) -> None:
+            if message["type"] == "websocket.accept":
+                await send(message)
+
+        await app(scope, slowly, unheard)
+
+    count = 100
+    with served(slow, ws_ping_interval=None) as server:
+        offer = ("Sec-WebSocket-Extensions", "permessage-deflate")
+        with opened(server, "/", offer) as websocket:
+            deflate = zlib.compressobj(wbits=-15)
+            all_frames = b""
+            for number in range(count):
+                payload = number.to_bytes(4) * (size // 4)
+                deflate = zlib.compressobj(wbits=-15)
+                compressed = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
+                all_frames += packed(BINARY, compressed[:-4], rsv=4)
+            close = packed(CLOSE, (1000).to_bytes(2))
+            websocket.client.send(all_frames + packed(PING, b"ping") + close)
+            go.set()
+            assert websocket.frame() == Frame(PONG, b"ping")
+            assert websocket.closed() == 1000
+        assert app.disconnect()["code"] == 1000
+    for number, message in enumerate(app.seen[:-1]):
+        assert message["bytes"] == number.to_bytes(4) * (size // 4)
+    assert len(app.seen) == count + 1
+
+
 # Other loops
 
 
