@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 238] = [
+const NAMES: [&str; 239] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -63,6 +63,7 @@ const NAMES: [&str; 238] = [
     "_log",
     "_log_destroy_pending",
     "_log_end",
+    "_log_traceback",
     "_look_at_clock",
     "_lost_write",
     "_name",

@@ -3,6 +3,7 @@
 //! `EventLoop` inherits from it before `asyncio.SelectorEventLoop`, so its methods override asyncio's. They
 //! are in the room `module`; the turn is in `run`.
 
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 
 use pyo3::ffi;
@@ -56,6 +57,8 @@ pub(crate) struct OwnerExtension {
     pub(crate) empty_context: Option<Ref>,
     /// The tasks that `_enter_task` has made current, each with what was shown before.
     pub(crate) entered: Vec<(usize, Ref)>,
+    /// Tasks that do not end the program, whatever they raise: by address, as long as somebody holds them.
+    pub(crate) contained: HashSet<usize>,
 }
 
 impl LoopCore {
@@ -73,6 +76,24 @@ impl LoopCore {
         // SAFETY: runs no Python.
         unsafe { self.event_loop.local.if_owner(|local| local.extension.loop_worker.is_some()) }
             .unwrap_or(false)
+    }
+
+    /// Says whether this task may end the program, as any does at first, by `SystemExit` or `KeyboardInterrupt`. Whoever
+    /// says that it may not waits for its end, deals with what it has raised, and takes it back. On the loop's thread.
+    pub(crate) fn contain(&self, task: *mut ffi::PyObject, contained: bool) {
+        let change = |local: &mut OwnerState| {
+            let all = &mut local.extension.contained;
+            if contained { all.insert(task as usize) } else { all.remove(&(task as usize)) }
+        };
+        // SAFETY: runs no Python.
+        let _ = unsafe { self.event_loop.local.if_owner(change) };
+    }
+
+    /// Whether this task does not end the program. On the loop's thread.
+    pub(crate) fn contains(&self, task: *mut ffi::PyObject) -> bool {
+        let look = |local: &mut OwnerState| local.extension.contained.contains(&(task as usize));
+        // SAFETY: runs no Python.
+        unsafe { self.event_loop.local.if_owner(look) }.unwrap_or(false)
     }
 
     /// The keywords of its futures and tasks, for the thread that runs it. They stay as long as it does.

@@ -82,12 +82,13 @@ pub(crate) unsafe fn create(
         let class = unsafe { Bound::from_borrowed_ptr(py, state.classes.task.get()) };
         return Ok(Some(class.call(positional, Some(&keywords))?.into_ptr()));
     }
-    Ok(begin(loop_, &positional, &keywords)?.map(Ref::into_ptr))
+    let begun = begin(loop_, &positional, &keywords)?;
+    begun.map(|(task, step)| step.map(|()| task.into_ptr())).transpose()
 }
 
 /// Makes a task that starts at once, of the coroutine alone in `positional`; `keywords`: `loop`, and `eager_start`,
 /// which is true. `None`: the loop's program makes its tasks itself, or they are none that are known. On the loop's
-/// thread.
+/// thread. Of a task whose first step ends the program the exception counts as retrieved.
 ///
 /// # Errors
 /// As [`create`].
@@ -102,15 +103,21 @@ pub(crate) fn start_now<'py>(
     if has_own_factory || !state().knows_task_class() {
         return Ok(None);
     }
-    let begun = begin(loop_, positional, keywords)?;
-    Ok(begun.map(|task| task.as_py().bind(loop_.py()).clone()))
+    let Some((task, step)) = begin(loop_, positional, keywords)? else { return Ok(None) };
+    let task = task.as_py().bind(loop_.py());
+    if step.is_err() {
+        // The caller is told, so that nobody has to be told again when it is freed.
+        task.setattr(intern!(loop_.py(), "_log_traceback"), false)?;
+    }
+    step.map(|()| Some(task.clone()))
 }
 
+/// The task, and what became of its first step; as [`create`].
 fn begin(
     loop_: &Bound<'_, LoopCore>,
     positional: &Bound<'_, PyTuple>,
     keywords: &Bound<'_, PyDict>,
-) -> PyResult<Option<Ref>> {
+) -> PyResult<Option<(Ref, PyResult<()>)>> {
     let (py, core, state) = (loop_.py(), loop_.get(), state());
     let class = state.classes.task.get();
     let kind = class.cast::<ffi::PyTypeObject>();
@@ -141,7 +148,7 @@ fn begin(
     if step.leave() == LeaveOutcome::PutAside {
         registry::put_aside(core, Callback::from_handle(task.clone_ref(py)));
     }
-    result.map(|()| Some(task))
+    Ok(Some((task, result)))
 }
 
 /// Registers the task in whose first step another is about to start: the registry learns of a task

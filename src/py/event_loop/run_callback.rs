@@ -83,7 +83,12 @@ impl Callback {
             registry::begun(py, core, task);
         }
         let leave_outcome = step.leave();
-        let result = failed.and_then(|failed| failed.map_or(Ok(()), |failed| failed.tell(loop_)));
+        let result = match failed {
+            Ok(None) => Ok(()),
+            Ok(Some(failed)) if failed.has_begun && core.contains(task) => Ok(()),
+            Ok(Some(failed)) => failed.tell(loop_),
+            Err(error) => Err(error),
+        };
         if leave_outcome == LeaveOutcome::PutAside {
             registry::put_aside(core, self);
         }

@@ -15,7 +15,6 @@ use super::websocket::Socket;
 use crate::http::{BodyLength, RequestHead, RequestId};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
-use crate::py::cpython::error::ends_the_program;
 use crate::py::cpython::names::intern;
 use crate::py::event_loop::eager;
 
@@ -70,7 +69,6 @@ pub(super) fn begin(
             let ended = request.getattr(intern!(py, "_ended"))?;
             task.call_method1(intern!(py, "add_done_callback"), (ended,)).map(drop)
         }
-        Err(error) if ends_the_program(py, &error) => Err(error),
         Err(error) => {
             let error = error.into_value(py).into_bound(py).into_any();
             HttpRequest::end_with(&request, Err(error))

@@ -17,7 +17,6 @@ use super::websocket::Socket;
 use crate::http::{Around, BodyPart, Payload, Refusal};
 use crate::py::cpython::alloc;
 use crate::py::cpython::attach::lock_attached;
-use crate::py::cpython::error::ends_the_program;
 use crate::py::cpython::names::{intern, is_named};
 use crate::py::cpython::object::Ref;
 use crate::py::cpython::payload::bytes_of;
@@ -350,7 +349,6 @@ impl HttpRequest {
         let py = slf.py();
         let result = match task.call_method0(intern!(py, "result")) {
             Ok(value) => Ok(value),
-            Err(error) if ends_the_program(py, &error) => return Err(error),
             Err(error) => Err(error.into_value(py).into_bound(py).into_any()),
         };
         Self::end_with(slf, result)

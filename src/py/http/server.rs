@@ -247,11 +247,15 @@ impl HttpServer {
         self.connections.bind(connection.py()).discard(connection).map(drop)
     }
 
+    /// Keeps a task that has not ended. Whatever it raises is the application's, and ends no program.
     pub(super) fn add_task(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.tasks.bind(task.py()).add(task)
+        self.tasks.bind(task.py()).add(task)?;
+        self.loop_.get().contain(task.as_ptr(), true);
+        Ok(())
     }
 
     pub(super) fn remove_task(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.loop_.get().contain(task.as_ptr(), false);
         self.tasks.bind(task.py()).discard(task).map(drop)
     }
 

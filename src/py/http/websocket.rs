@@ -47,6 +47,8 @@ struct State {
     denial: Option<Start>,
     /// How it has ended, for whoever asks again.
     end: Option<u16>,
+    /// The time for the answer to a ping is not up.
+    expects_pong: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +65,13 @@ enum Phase {
 
 impl Socket {
     pub(super) fn new(head: Box<RequestHead>) -> Self {
-        let state =
-            State { phase: Phase::Connecting, is_announced: false, denial: None, end: None };
+        let state = State {
+            phase: Phase::Connecting,
+            is_announced: false,
+            denial: None,
+            end: None,
+            expects_pong: false,
+        };
         Self { head, state: Mutex::new(state) }
     }
 
@@ -413,19 +420,30 @@ impl Socket {
         let py = object.py();
         let connection = exchange.connection.get();
         let times = connection.server(py).times;
-        if lock_attached(py, &self.state).phase != Phase::Accepted {
-            return Ok(());
-        }
+        let expects_pong = {
+            let state = lock_attached(py, &self.state);
+            if state.phase != Phase::Accepted {
+                return Ok(());
+            }
+            state.expects_pong
+        };
         let pinged = transmit(py, connection, |filter, to| {
+            if expects_pong && filter.pongs() == 0 {
+                // The one before it has its time, which another one must not prolong.
+                return Ok(None);
+            }
             // Those to pings before it say nothing of this one.
             filter.take_pongs();
-            filter.socket(to, |socket, _, out| socket.ping(b"", out))
+            filter.socket(to, |socket, _, out| socket.ping(b"", out)).map(Some)
         })?;
-        if pinged.flatten() != Some(true) {
-            return Ok(());
-        }
-        if times.ping_timeout > 0.0 {
-            exchange.set_timer(object, times.ping_timeout, intern!(py, "_pong_due"))?;
+        match pinged {
+            Some(None) => {}
+            Some(Some(Some(true))) if times.ping_timeout > 0.0 => {
+                lock_attached(py, &self.state).expects_pong = true;
+                exchange.set_timer(object, times.ping_timeout, intern!(py, "_pong_due"))?;
+            }
+            Some(Some(Some(true))) => {}
+            _ => return Ok(()),
         }
         exchange.set_timer(object, times.ping_interval, intern!(py, "_ping"))
     }
@@ -437,8 +455,12 @@ impl Socket {
         exchange: &Exchange,
     ) -> PyResult<()> {
         let py = object.py();
-        if lock_attached(py, &self.state).phase != Phase::Accepted {
-            return Ok(());
+        {
+            let mut state = lock_attached(py, &self.state);
+            state.expects_pong = false;
+            if state.phase != Phase::Accepted {
+                return Ok(());
+            }
         }
         let pongs = transmit(py, exchange.connection.get(), |filter, _| Ok(filter.pongs()))?;
         if pongs == Some(0) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -301,6 +302,27 @@ def test_an_exception_before_the_start_is_a_500(
     assert record.getMessage() == "Exception in ASGI application\n"
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "of the application"
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
+def test_what_ends_other_programs_is_a_500_and_the_server_goes_on(
+    served: Served, caplog: pytest.LogCaptureFixture, error: type[BaseException], waits: bool
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        raise error("of the application")
+
+    with served(app) as server:
+        for _ in range(2):
+            with server.client() as client:
+                client.request()
+                assert client.response().status == 500
+        gc.collect()
+    records = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in records] == ["Exception in ASGI application\n"] * 2
+    assert all(record.exc_info and record.exc_info[0] is error for record in records)
 
 
 @pytest.mark.parametrize("headers", [[], [LENGTH_4]], ids=["chunks", "length"])
