@@ -5,7 +5,8 @@
 //! [`HttpServer`](server::HttpServer) is what the connections of one loop share, a
 //! [`HttpConnection`](connection::HttpConnection) the protocol of one transport, a
 //! [`HttpRequest`](request::HttpRequest) what an application is given to answer one request, and an
-//! [`HttpOperation`](operation::HttpOperation) what its `receive` and `send` return.
+//! [`HttpOperation`](operation::HttpOperation) what its `receive` and `send` return. A message that names a file is sent by
+//! a coroutine of Python's (`_serve/files.py`), as files are opened and read there (`file_part.rs`).
 //!
 //! A connection belongs to a loop, whose thread calls what `asyncio.Protocol` has and sets the timers. A request runs on
 //! that loop, or, if that is behind or stuck, on the one that has begun it, with the server, the lifespan state and the application of

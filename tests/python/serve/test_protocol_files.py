@@ -13,7 +13,7 @@ import pytest
 import loop_pool
 from loop_pool._serve import files
 
-from ..support import HANG, eventually
+from ..support import HANG, eventually, wait_for
 from .files import (
     LARGE,
     OFTEN,
@@ -145,6 +145,8 @@ def test_the_file_response_of_starlette(served: Served, path: Path) -> None:
         client.request("GET", "/", ("Range", "bytes=4-11"))
         response = client.response()
         assert (response.status, response.body) == (206, content[4:12])
+    # Those end by themselves, after their loop.
+    wait_for(lambda: not any("AnyIO" in thread.name for thread in threading.enumerate()), "it ends")
 
 
 # What is wrong
@@ -391,9 +393,13 @@ def test_a_file_behind_a_request_that_is_slow(sending: Served, transport: Any, p
         assert client.response().body == content
 
 
-def test_a_file_sent_from_another_loop(sending: Served, transport: Any, path: Path) -> None:
+def test_a_file_sent_from_another_loop(
+    sending: Served, transport: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = content_of(LARGE)
     path.write_bytes(content)
+    # Only the transport's own loop may do it.
+    monkeypatch.setattr(loop_pool.EventLoop, "sendfile", None)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         async def send_it() -> None:
