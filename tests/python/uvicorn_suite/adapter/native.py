@@ -160,8 +160,8 @@ class NativeServer:
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until the end, whoever begins that."""
         (given,) = sockets or (None,)
-        self._serving = _Serving(_plan_of(self.config), given)
         self._running = asyncio.current_task()
+        self._serving = _Serving(_plan_of(self.config), given)
         await self._serving.run_of.run()
         if self._serving.run_of.failure is not None:
             raise self._serving.run_of.failure
@@ -170,7 +170,7 @@ class NativeServer:
     def started(self) -> bool:
         """Whether it serves, or has served."""
         if self._running is not None and self._running.done():
-            self._running.result()
+            self._running.result()  # which says why it does not serve
         return self._serving is not None and (
             self._serving.is_ready or self._serving.run_of._signalled.is_set()
         )

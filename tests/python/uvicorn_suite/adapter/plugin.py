@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loop_pool._serve.native_http import classes
 from loop_pool.pytest_plugin import PoolFactory
 
 from . import native
@@ -35,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Puts ours where the tests will look for uvicorn's."""
     try:
         reasons = read(config.getoption("--native-exclusions"))
-    except ExclusionsError as error:
+        classes()
+    except (ExclusionsError, ImportError) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(_Suite(config, reasons))
     native.record_configurations()
