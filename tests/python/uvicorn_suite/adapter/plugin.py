@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loop_pool._serve.native_http import classes
 from loop_pool.pytest_plugin import PoolFactory
 
-from . import native
+from . import protocol, server
 from .exclusions import PROTOCOL, ExclusionsError, name_of, read
 
 if TYPE_CHECKING:
@@ -35,26 +36,27 @@ def pytest_configure(config: pytest.Config) -> None:
     """Puts ours where the tests will look for uvicorn's."""
     try:
         reasons = read(config.getoption("--native-exclusions"))
-    except ExclusionsError as error:
+        classes()
+    except (ExclusionsError, ImportError) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(_Suite(config, reasons))
-    native.record_configurations()
-    native.keep_quiet()
+    server.record_configurations()
+    protocol.keep_quiet()
     import tests.utils
 
-    tests.utils.Server = native.NativeServer
+    tests.utils.Server = server.NativeServer
 
 
 @pytest.fixture(params=[PROTOCOL])
 def http_protocol_cls() -> type:
     """What a test makes a protocol of."""
-    return native.NativeProtocol
+    return protocol.NativeProtocol
 
 
 @pytest.fixture(params=[PROTOCOL])
 def ws_protocol_cls() -> type:
     """The same, for a WebSocket."""
-    return native.NativeProtocol
+    return protocol.NativeProtocol
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ class _Suite:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out what asks for no server, and what is excluded."""
         for name in ("tests.protocols.test_websocket", "tests.test_server"):
-            native.replace_in(sys.modules.get(name))
+            protocol.replace_in(sys.modules.get(name))
         asking = [item for item in items if ASKS & {*getattr(item, "fixturenames", ())}]
         names = {name_of(item.nodeid) for item in asking}
         if not self._config.getoption("keyword"):
@@ -103,13 +105,13 @@ class _Suite:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """A test that has made no server of ours says nothing about it."""
-        before = native.made.count
+        before = server.made.count
         yield
-        assert native.made.count > before, "it has made no native server"
+        assert server.made.count > before, "it has made no native server"
 
     def pytest_runtest_teardown(self) -> None:
         """Ends the servers of the protocols that the test has made."""
-        native.close_all()
+        protocol.close_all()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Counts."""
