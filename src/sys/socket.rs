@@ -31,6 +31,16 @@ pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), NO_WAIT) })
 }
 
+/// As [`recv`], but the bytes stay where they are.
+///
+/// # Errors
+/// As [`recv`].
+pub fn peek(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = NO_WAIT | libc::MSG_PEEK;
+    // SAFETY: the buffer is valid for its length.
+    retry(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
 /// As [`recv`], into the beginning of memory that may hold anything.
 ///
 /// # Errors

@@ -3,18 +3,21 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, OnceLock};
 
 use super::{
-    AcceptSink, Connection, Descriptor, JobContext, ReadClaim, Registrar, Report, Schedule, Source,
-    State,
+    AcceptSink, Connection, Descriptor, JobContext, ReadClaim, Registrar, Report, Responder,
+    Schedule, Source, State,
 };
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::Mutex;
 use crate::sys::{descriptor, socket};
+
+/// Bytes of a request that a [`Responder`] is shown.
+const LONGEST_ASKED: usize = 4096;
 
 /// What waits for the owner.
 #[derive(Debug, Default)]
@@ -30,6 +33,7 @@ pub struct Listener {
     descriptor: Descriptor,
     state: State,
     sink: Option<Arc<dyn AcceptSink>>,
+    responder: OnceLock<Arc<dyn Responder>>,
     /// Locked for a few instructions.
     arrived: Mutex<Arrived>,
 }
@@ -40,7 +44,13 @@ impl Listener {
     #[must_use]
     pub fn new(fd: RawFd, sink: Option<Arc<dyn AcceptSink>>) -> Self {
         let descriptor = Descriptor::new(fd);
-        Self { descriptor, state: State::new(), sink, arrived: Mutex::new(Arrived::default()) }
+        let (responder, arrived) = (OnceLock::new(), Mutex::new(Arrived::default()));
+        Self { descriptor, state: State::new(), sink, responder, arrived }
+    }
+
+    /// Lets `responder` see connections first that another thread accepts for the owner, from now on. Once; any thread.
+    pub fn answer_by(&self, responder: Arc<dyn Responder>) {
+        let _ = self.responder.set(responder);
     }
 
     /// Its number, as a name.
@@ -72,11 +82,12 @@ impl Listener {
     }
 
     /// Accepts what waits, `budget` connections at most. Whether more may wait, and what went wrong.
-    /// `keep` gets what stays here, `unwanted` what is to be closed without the claim.
+    /// `keep` gets what stays here, `unwanted` what is to be closed without the claim. Who `is_answered` goes nowhere.
     fn accept(
         &self,
         claim: &ReadClaim<'_>,
         budget: usize,
+        is_answered: &mut dyn FnMut(&Connection) -> bool,
         keep: &mut dyn FnMut(Connection),
         unwanted: &mut Vec<Connection>,
     ) -> (bool, Option<io::Error>) {
@@ -89,6 +100,7 @@ impl Listener {
                 return (false, None);
             }
             match socket::accept(fd) {
+                Ok(connection) if is_answered(&connection) => unwanted.push(connection),
                 Ok(connection) => match &self.sink {
                     Some(sink) => unwanted.append(&mut sink.place(connection)),
                     None => keep(connection),
@@ -109,7 +121,8 @@ impl Listener {
     pub fn accept_in_turn(&self, claim: ReadClaim<'_>) -> io::Result<()> {
         let (mut stay, mut unwanted) = (VecDeque::new(), Vec::new());
         let mut keep = |one| stay.push_back(one);
-        let (more, failure) = self.accept(&claim, config::ACCEPT_BUDGET, &mut keep, &mut unwanted);
+        let (more, failure) =
+            self.accept(&claim, config::ACCEPT_BUDGET, &mut |_| false, &mut keep, &mut unwanted);
         self.arrived.lock().connections.append(&mut stay);
         claim.release_in_turn(more);
         failure.map_or(Ok(()), Err)
@@ -120,6 +133,23 @@ impl Listener {
         let mut arrived = self.arrived.lock();
         (std::mem::take(&mut arrived.connections), arrived.failure.take())
     }
+}
+
+/// Whether `responder` has answered this connection: it is to be closed. What is not for it stays unread. A client sends
+/// its request at once, but perhaps a moment later than it is accepted: for that is waited while there is `patience`.
+fn answer(responder: &dyn Responder, connection: &Connection, patience: &mut bool) -> bool {
+    let (fd, mut bytes) = (connection.0.as_raw_fd(), [0; LONGEST_ASKED]);
+    let mut asked = socket::peek(fd, &mut bytes);
+    if asked.is_err() && std::mem::take(patience) && descriptor::is_soon_readable(fd) {
+        asked = socket::peek(fd, &mut bytes);
+    }
+    let Ok(count) = asked else { return false };
+    let Some(response) = responder.response(&bytes[..count]) else { return false };
+    // It is as long as a message is that the kernel takes at once from a new connection. What has failed is the client's
+    // end.
+    let _ = socket::recv(fd, &mut bytes[..count]);
+    let _ = socket::send(fd, &response);
+    true
 }
 
 /// Whether it was a connection that failed, before it was accepted, and not the listener: `accept(2)`
@@ -155,19 +185,29 @@ impl Source for Listener {
 
     fn run(&self, _bench: &mut JobContext<'_>) -> Report {
         let mut report = Report::default();
-        if self.sink.is_none() {
+        let responder = self.responder.get();
+        if self.sink.is_none() && responder.is_none() {
             return report;
         }
         let Some(claim) = self.state.claim_read() else { return report };
         report.worked = true;
-        // With a sink, nothing stays.
-        let mut unwanted = Vec::new();
-        let (more, failure) =
-            self.accept(&claim, config::ACCEPTS_PER_JOB, &mut drop, &mut unwanted);
+        let (mut stay, mut unwanted) = (VecDeque::new(), Vec::new());
+        let mut patience = true;
+        let (more, failure) = self.accept(
+            &claim,
+            config::ACCEPTS_PER_JOB,
+            &mut |one| responder.is_some_and(|known| answer(&**known, one, &mut patience)),
+            &mut |one| stay.push_back(one),
+            &mut unwanted,
+        );
+        if !stay.is_empty() {
+            self.arrived.lock().connections.append(&mut stay);
+            report.tell_owner = self.state.note_news() == Schedule::Needed;
+        }
         report.again = more && failure.is_none();
         if failure.is_some() {
             self.arrived.lock().failure = failure;
-            report.tell_owner = self.state.note_news() == Schedule::Needed;
+            report.tell_owner |= self.state.note_news() == Schedule::Needed;
         }
         report.tell_owner |= claim.release(more) == Schedule::Needed;
         report
@@ -352,5 +392,58 @@ mod tests {
         let mut job_context = JobContext { scratch: &mut scratch, registrar: &registrar };
         assert_eq!(listener.run(&mut job_context), Report { worked: true, ..Report::default() });
         assert_eq!(sink.0.lock().len(), 1);
+    }
+
+    /// Answers who asks, and nobody else.
+    #[derive(Debug)]
+    struct Answers;
+    impl Responder for Answers {
+        fn response(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+            (bytes == b"asks").then(|| b"answer".to_vec())
+        }
+    }
+
+    #[test]
+    fn who_accepts_for_another_loop_answers_those_who_ask_and_nobody_else() {
+        use std::io::{Read, Write};
+
+        for shared in [false, true] {
+            let socket = listening();
+            let sink = Arc::new(Sink(Mutex::new(Vec::new())));
+            let taker = shared.then(|| sink.clone() as Arc<dyn AcceptSink>);
+            let listener = Listener::new(socket.as_raw_fd(), taker);
+            listener.answer_by(Arc::new(Answers));
+            assert_eq!(listener.state.start(), Schedule::Unneeded);
+            let registrar = crate::transport::source::NoReactor;
+            for (said, answered) in [("asks", true), ("other", false), ("", false)] {
+                let mut client = connect(&socket, 1).pop().unwrap();
+                client.write_all(said.as_bytes()).unwrap();
+                let _ = listener.ready(ready());
+                let report =
+                    listener.run(&mut JobContext { scratch: &mut [], registrar: &registrar });
+                assert!(report.worked);
+                let placed = std::mem::take(&mut *sink.0.lock());
+                let kept = Vec::from(listener.take_arrived().0);
+                assert_eq!(
+                    (placed.len(), kept.len()),
+                    match (answered, shared) {
+                        (true, _) => (0, 0),
+                        (false, true) => (1, 0),
+                        (false, false) => (0, 1),
+                    }
+                );
+                if answered {
+                    let mut answer = String::new();
+                    client.read_to_string(&mut answer).unwrap();
+                    assert_eq!(answer, "answer", "and the connection has ended");
+                } else if !said.is_empty() {
+                    let (left, _) = &placed.into_iter().chain(kept).next().unwrap();
+                    let mut unread = [0; 8];
+                    let count = socket::recv(left.as_raw_fd(), &mut unread).unwrap();
+                    assert_eq!(&unread[..count], said.as_bytes(), "it is the loop's to read");
+                }
+                let _ = listener.state.begin_turn();
+            }
+        }
     }
 }

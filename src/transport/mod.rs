@@ -51,7 +51,8 @@ pub use reader::{
     TakeOutcome, WaitOutcome, Wanted,
 };
 pub use source::{
-    AcceptSink, Connection, Entry, JobContext, Registrar, Report, Scratch, Source, SourceTable,
+    AcceptSink, Connection, Entry, JobContext, Registrar, Report, Responder, Scratch, Source,
+    SourceTable,
 };
 pub use state::{Bits, ReadClaim, Schedule, State, Turn, WriteClaim};
 pub use stream::{Flushed, Input, Stream};

@@ -122,6 +122,13 @@ pub trait Source: Send + Sync + fmt::Debug {
     }
 }
 
+/// Answers some requests itself, where a connection was accepted for a loop that does not get to it.
+pub trait Responder: Send + Sync + fmt::Debug {
+    /// What a client is to be sent that has sent these bytes and nothing else, before its connection is closed. `None`: it
+    /// is not answered here. Any thread; it does not wait.
+    fn response(&self, bytes: &[u8]) -> Option<Vec<u8>>;
+}
+
 /// Where accepted connections go that need not stay on their listener's loop.
 pub trait AcceptSink: Send + Sync + fmt::Debug {
     /// Hands a connection to some loop; returns what nobody takes, to be closed when the caller holds

@@ -28,6 +28,12 @@ pool_server: contextvars.ContextVar[_core.ServerCore | None] = contextvars.Conte
 )
 """What the listeners made in this context share: they are those of one pool-wide server."""
 
+responder: contextvars.ContextVar[Callable[[_core.ListenerCore], None] | None] = (
+    contextvars.ContextVar("responder", default=None)
+)
+"""Called with each listener made in this context that has no TLS: it lets requests be answered which
+no loop gets to."""
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -65,6 +71,10 @@ class Listener:
         # On Linux an accepted connection inherits it: one system call less for each.
         asyncio_private.set_nodelay(sock)
         self._core = _core.ListenerCore(sock.fileno(), self, self._shared, sock)
+        if (answer_at := responder.get()) is not None:
+            self._context.run(responder.set, None)
+            if sslcontext is None:
+                answer_at(self._core)
 
     def start(self) -> None:
         """Begin to accept; one of a pool-wide server does so when it is resumed."""

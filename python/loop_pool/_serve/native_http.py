@@ -106,6 +106,9 @@ class NativeHTTP:
         """Take no requests of other loops any more; the server ends with its connections."""
         self._peers.pop(asyncio.get_running_loop(), None)
 
+    def answer_at(self, listener: Any) -> None:
+        self._server.answer_at(listener)
+
     def is_idle(self, connection: Any) -> bool:
         is_idle: bool = connection.is_idle
         return is_idle

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from .._loop.listeners import responder
 from .._pool.aggregate import call
 from .._pool.grace import GRACE
 from .._pool.pool import current_pool
@@ -229,6 +230,8 @@ class Serving:
             create_server, make_protocol, ssl=context, backlog=config.backlog
         )
         place = plan.place
+        if self._is_native and plan.paths.readiness is not None:
+            responder.set(next(iter(loop_servers.values())).http.answer_at)
         if self._given is not None:
             server = await listen(sock=self._given)
         elif place.uds is not None or place.fd is not None:

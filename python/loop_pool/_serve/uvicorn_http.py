@@ -72,6 +72,9 @@ class UvicornHTTP:
         if self._clock is not None:
             self._clock.cancel()
 
+    def answer_at(self, listener: Any) -> None:
+        """Leave that to the application: Python parses the requests."""
+
     def is_idle(self, connection: Any) -> bool:
         # An HTTP protocol keeps its latest request as `cycle`; a WebSocket's has none.
         if not hasattr(connection, "cycle"):

@@ -11,6 +11,7 @@ mod limits;
 mod pipelining;
 mod random;
 mod raw_requests;
+mod readiness;
 mod responses;
 mod sockets;
 

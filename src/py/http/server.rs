@@ -11,11 +11,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySet, PyString};
 
 use super::scope::Constants;
-use crate::http::{Readiness, Settings};
+use crate::http::{Readiness, ReadinessResponder, Settings};
 use crate::py::cpython::alloc;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::returned::Returned;
 use crate::py::event_loop::core::LoopCore;
+use crate::py::transport::listener::ListenerCore;
 
 /// How long what a client owes may take, in seconds; 0, but for `keep_alive`: for ever.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +192,12 @@ impl HttpServer {
     #[getter]
     fn tasks(&self, py: Python<'_>) -> Py<PySet> {
         self.tasks.clone_ref(py)
+    }
+
+    /// Answers for readiness at a listener without TLS, on connections that are accepted while no loop gets to them.
+    /// Once for each listener; any thread.
+    fn answer_at(&self, listener: &Bound<'_, ListenerCore>) {
+        listener.get().answer_by(Arc::new(ReadinessResponder::new(Arc::clone(&self.settings))));
     }
 
     /// Lets every response from now on close its connection.

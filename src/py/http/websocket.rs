@@ -436,14 +436,14 @@ impl Socket {
             filter.take_pongs();
             filter.socket(to, |socket, _, out| socket.ping(b"", out)).map(Some)
         })?;
-        match pinged {
-            Some(None) => {}
-            Some(Some(Some(true))) if times.ping_timeout > 0.0 => {
-                lock_attached(py, &self.state).expects_pong = true;
-                exchange.set_timer(object, times.ping_timeout, intern!(py, "_pong_due"))?;
-            }
-            Some(Some(Some(true))) => {}
-            _ => return Ok(()),
+        // `None`: not yet.
+        let Some(sent) = pinged else { return Ok(()) };
+        if sent.is_some_and(|sent| sent != Some(true)) {
+            return Ok(());
+        }
+        if sent.is_some() && times.ping_timeout > 0.0 {
+            lock_attached(py, &self.state).expects_pong = true;
+            exchange.set_timer(object, times.ping_timeout, intern!(py, "_pong_due"))?;
         }
         exchange.set_timer(object, times.ping_interval, intern!(py, "_ping"))
     }

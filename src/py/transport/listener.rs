@@ -20,6 +20,8 @@ use crate::py::cpython::returned::Returned;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::event_loop::io::collect_completions;
 use crate::py::event_loop::kept;
+#[cfg(feature = "http")]
+use crate::transport::Responder;
 use crate::transport::{AcceptSink, Connection, Listener, Schedule, Source};
 
 /// A listening socket of one loop. Use `loop_pool.EventLoop`.
@@ -171,6 +173,12 @@ impl Drop for ListenerCore {
 }
 
 impl ListenerCore {
+    /// Lets `responder` see connections first that another thread accepts. Once; any thread.
+    #[cfg(feature = "http")]
+    pub(crate) fn answer_by(&self, responder: Arc<dyn Responder>) {
+        self.listener.answer_by(responder);
+    }
+
     fn introduce(&self, py: Python<'_>, connection: Connection, result: &mut PyResult<()>) {
         let handed = Bound::new(py, StreamCore::accepted(connection, self.listener.is_shared()))
             .and_then(|core| self.tell(intern!(py, "_connected"), core));

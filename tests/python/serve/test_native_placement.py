@@ -111,3 +111,19 @@ def test_readiness_is_answered_while_every_loop_is_stuck(tmp_path: Path) -> None
             status, headers, body = client.answer()
             assert (status, headers["cache-control"], body) == (200, "no-store", "ready\n")
         server.kill()
+
+
+def test_readiness_is_answered_on_a_new_connection_while_every_loop_is_stuck(
+    tmp_path: Path,
+) -> None:
+    options = ["--port", "0", "--loops", "2", "--readiness-path", "/ready"]
+    with Serve(tmp_path, *options, source=SOURCE) as server, contextlib.ExitStack() as stack:
+        for clients in both_loops(stack, server.port).values():
+            clients[0].ask("/stuck")
+        for _ in range(20):
+            with Client(server.port) as client:
+                client.ask("/ready")
+                status, headers, body = client.answer()
+            assert (status, headers["cache-control"], body) == (200, "no-store", "ready\n")
+            assert headers["connection"] == "close"
+        server.kill()
