@@ -40,6 +40,8 @@ pub struct HttpFilter {
     settings: Arc<Settings>,
     /// Since when a head is coming, or nothing of a body has, in nanoseconds of the clock; 0: nothing is to come.
     coming_since_ns: u64,
+    /// The filter below has said that no more is sent.
+    is_closed: bool,
 }
 
 impl HttpFilter {
@@ -47,7 +49,14 @@ impl HttpFilter {
     #[must_use]
     pub fn new(settings: Arc<Settings>, below: Option<Box<dyn Filter>>) -> Self {
         let side = Side::Http(Connection::new(Arc::clone(&settings)));
-        Self { below, side, arrived: Arrived::default(), settings, coming_since_ns: 0 }
+        Self {
+            below,
+            side,
+            arrived: Arrived::default(),
+            settings,
+            coming_since_ns: 0,
+            is_closed: false,
+        }
     }
 
     // -- for the owner -------------------------------------------------------------------------------
@@ -133,10 +142,11 @@ impl HttpFilter {
 
     /// Takes bytes of HTTP.
     fn take(&mut self, bytes: &mut [u8], answers: &mut Ciphertext) -> io::Result<()> {
-        if bytes.is_empty() {
+        // What comes while the filter below waits for its peer's end is for nobody.
+        if bytes.is_empty() || self.is_closed {
             return Ok(());
         }
-        let Self { below, side, arrived, settings, coming_since_ns } = self;
+        let Self { below, side, arrived, settings, coming_since_ns, .. } = self;
         with_output(below, answers, |work| match side {
             Side::Http(connection) => {
                 connection.receive(bytes, &mut work.output, &mut |event| arrived.take(event));
@@ -348,6 +358,7 @@ impl Filter for HttpFilter {
 
     fn close(&mut self, to: &mut Ciphertext) {
         if let Some(below) = &mut self.below {
+            self.is_closed = true;
             below.close(to);
         }
     }

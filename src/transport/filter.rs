@@ -212,7 +212,7 @@ impl LockedFilter {
 
     /// Notes answers that are about to be queued; says whether these are too many: the peer asks for
     /// them, and does not read them. `is_queued`: those before are not all sent.
-    pub(super) fn answers(&mut self, bytes: usize, is_queued: bool) -> bool {
+    pub fn answers(&mut self, bytes: usize, is_queued: bool) -> bool {
         let before = if is_queued { self.answered } else { 0 };
         self.answered = before + bytes;
         self.answered > UNREAD_ANSWERS

@@ -31,8 +31,8 @@ pool_server: contextvars.ContextVar[_core.ServerCore | None] = contextvars.Conte
 responder: contextvars.ContextVar[Callable[[_core.ListenerCore], None] | None] = (
     contextvars.ContextVar("responder", default=None)
 )
-"""Called with each listener made in this context that has no TLS: it lets requests be answered which
-no loop gets to."""
+"""Called with each listener made in this context that has no TLS: it lets requests be answered
+which no loop gets to."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 

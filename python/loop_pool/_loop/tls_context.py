@@ -155,11 +155,31 @@ class SSLContext(ssl.SSLContext):
         password: Password | None = None,
     ) -> None:
         """As ``ssl.SSLContext.load_cert_chain``."""
+        self._load_certificate(certfile, keyfile, password, replaces=False)
+
+    def _replace_cert_chain(
+        self,
+        certfile: StrOrBytesPath,
+        keyfile: StrOrBytesPath | None = None,
+        password: Password | None = None,
+    ) -> None:
+        """As ``load_cert_chain``, and let go of the others; connections by OpenSSL keep them."""
+        self._load_certificate(certfile, keyfile, password, replaces=True)
+
+    def _load_certificate(
+        self,
+        certfile: StrOrBytesPath,
+        keyfile: StrOrBytesPath | None,
+        password: Password | None,
+        *,
+        replaces: bool,
+    ) -> None:
         super().load_cert_chain(certfile, keyfile, password)
         chain = read(certfile)
         pem = (chain, chain if keyfile is None else read(keyfile))
         with self._is_changing:
-            self._certificates_loaded = {**self._certificates_loaded, kind_of_key(chain): pem}
+            others = {} if replaces else self._certificates_loaded
+            self._certificates_loaded = {**others, kind_of_key(chain): pem}
         self._version = object()
 
     def load_verify_locations(
@@ -406,6 +426,18 @@ def create_default_context(
     if key_log and not sys.flags.ignore_environment:
         context.keylog_filename = key_log
     return context
+
+
+def own_connections(context: SSLContext) -> str | None:
+    """Return why each connection of a context is OpenSSL's, whatever is set; ``None``: none is."""
+    kind: Any = type(context)
+    if (
+        kind._wrap_bio is not SSLContext._wrap_bio
+        or kind.wrap_bio is not ssl.SSLContext.wrap_bio
+        or context.sslobject_class is not ssl.SSLObject
+    ):
+        return "its class makes connections of its own"
+    return None
 
 
 def _overriding(name: str, why: str) -> Any:

@@ -32,7 +32,7 @@ from . import asyncio_private
 from .http_transport import with_http
 from .plain_sockets import is_plain
 from .thread_affinity import on_loop_thread
-from .tls_context import SSLContext
+from .tls_context import SSLContext, own_connections
 from .transport_base import logger
 from .transports import StreamTransport
 
@@ -104,12 +104,7 @@ class TLSParameters:
             ``None`` if OpenSSL has to make this connection.
         """
         context, hostname = self.context, self.server_hostname
-        kind: Any = type(context)
-        if (
-            kind._wrap_bio is not SSLContext._wrap_bio
-            or kind.wrap_bio is not ssl.SSLContext.wrap_bio
-            or context.sslobject_class is not ssl.SSLObject
-        ):
+        if own_connections(context) is not None:
             return None
         settings = context._settings_for(self.server_side)
         if isinstance(settings, str):
@@ -118,6 +113,7 @@ class TLSParameters:
             # What is wrong with a name, OpenSSL says.
             if not hostname or hostname[0] == "." or hostname[-1] == ".":
                 return None
+            kind: Any = type(context)
             hostname = kind._encode_hostname(context, hostname)
         secured = _core._tls_stream(core, settings, hostname, holder)
         return None if secured is None else (secured, settings)

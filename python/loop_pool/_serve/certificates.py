@@ -40,11 +40,12 @@ class Certificates:
         if protocols:
             self.context.set_alpn_protocols(protocols)
 
-    def _load(self, context: SSLContext) -> SSLContext:
+    def _load(self, context: SSLContext, *, replaces: bool = False) -> SSLContext:
         config = self._config
         password: Any = config.ssl_keyfile_password or None
         assert config.ssl_certfile is not None  # says who makes this
-        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password)
+        load = context._replace_cert_chain if replaces else context.load_cert_chain
+        load(config.ssl_certfile, config.ssl_keyfile, password)
         return context
 
     def renew(self) -> None:
@@ -56,7 +57,8 @@ class Certificates:
         try:
             # A file may be half written, or not belong to the other one yet.
             self._load(SSLContext(config.ssl_version))
-            self._load(self.context)
+            # The new key may be of another kind, beside which the old one would stay.
+            self._load(self.context, replaces=True)
         except (OSError, ValueError) as error:
             logger.error("Cannot reload %s, the old one is used: %s", config.ssl_certfile, error)
         else:

@@ -47,7 +47,7 @@ class HTTPServer(Protocol):
         """Release what ``start`` began."""
 
     def answer_at(self, listener: Any) -> None:
-        """Answer for readiness on connections that a listener accepts while no loop gets to them."""
+        """Answer for readiness on connections that are accepted while no loop gets to them."""
 
     def is_idle(self, connection: Any) -> bool:
         """Return whether a connection waits for a request. A WebSocket never does."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, final
 
 from .. import _core
 from .._loop.tls import unsent
-from .._loop.tls_context import SSLContext
+from .._loop.tls_context import SSLContext, own_connections
 from .access_log import log_websocket, uvicorn_log
 from .files import send_file
 from .tls_extension import described
@@ -138,8 +139,8 @@ class NativeHTTP:
         return {
             "max_head": max_head or MAX_HEAD,
             "max_fields": MAX_FIELDS,
-            "websocket": config.ws_protocol_class is not None,
-            "max_message": config.ws_max_size,
+            "websocket": config.ws != "none",
+            "max_message": sys.maxsize if config.ws_max_size is None else config.ws_max_size,
             "max_queue": config.ws_max_queue,
             "ping_interval": config.ws_ping_interval,
             "ping_timeout": config.ws_ping_timeout,
@@ -189,4 +190,4 @@ def why_not(context: ssl.SSLContext | None) -> str | None:
         return None
     if not isinstance(context, SSLContext):
         return "the context is an ssl.SSLContext, not one of loop_pool.tls"
-    return context.fallback_reason
+    return context.fallback_reason or own_connections(context)

@@ -37,7 +37,7 @@ from .health import Health
 from .limit import ConcurrencyLimit
 from .loop_server import LoopServer, only_news
 from .native_http import NativeHTTP
-from .plan import VARIABLES, Plan, StartupError, checked, config_of, imported, load
+from .plan import VARIABLES, OptionError, Plan, StartupError, checked, config_of, imported, load
 from .signals import UvicornServer
 from .uvicorn_http import UvicornHTTP
 
@@ -191,6 +191,9 @@ class Serving:
             self._context = plan.ssl or config.ssl
         if plan.http.is_native and (reason := native_http.why_not(self._context)) is not None:
             self._is_native = False
+            for name in ("h1_max_header_size", "request_timeout"):
+                if getattr(plan.http, name) is not None:
+                    raise OptionError(f"`{name}` requires `http` native: {reason}")
             level = logging.WARNING if plan.http.is_asked_for else logging.INFO
             logger.log(level, "Serving with uvicorn's protocols, not natively: %s", reason)
 

@@ -38,10 +38,6 @@ pub(in crate::http) fn write_accept<'a>(
     to.extend_from_slice(b"connection: Upgrade\r\n");
     write_field(b"sec-websocket-accept", derive_accept_key(key).as_bytes(), to)?;
     if let Some(subprotocol) = subprotocol {
-        let mut offered = head.fields.all("sec-websocket-protocol").flat_map(members);
-        if subprotocol.is_empty() || !offered.any(|offered| offered == subprotocol) {
-            return Err(ResponseError::Subprotocol);
-        }
         write_field(b"sec-websocket-protocol", subprotocol, to)?;
     }
     let deflate = settings.deflate && offers_deflate(&head.fields);

@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use super::alloc;
 
 /// All of them, in order.
-const NAMES: [&str; 239] = [
+const NAMES: [&str; 241] = [
     "%r pauses reading",
     "%r resumes reading",
     "BaseSelectorEventLoop",
@@ -32,6 +32,7 @@ const NAMES: [&str; 239] = [
     "__basicsize__",
     "__dict__",
     "__new__",
+    "__self__",
     "__slots__",
     "_asyncio_future_blocking",
     "_callback",
@@ -111,6 +112,7 @@ const NAMES: [&str; 239] = [
     "_wakeup_waiter",
     "_write_failed",
     "_write_otherwise",
+    "abort",
     "accept",
     "add_done_callback",
     "args",

@@ -4,6 +4,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::core::LoopCore;
+use super::registry;
 use crate::py::asyncio::handle::{self, Scheduled};
 use crate::py::cpython::alloc;
 use crate::py::cpython::error::{self};
@@ -22,10 +23,9 @@ pub(crate) fn report(
 ) -> PyResult<()> {
     let py = loop_.py();
     let error = alloc::raised(py);
-    if error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
-        || error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
-    {
-        return Err(error);
+    if error::ends_the_program(py, &error) {
+        let is_contained = is_contained(loop_, scheduled.callback.as_py().bind(py));
+        return if is_contained { Ok(()) } else { Err(error) };
     }
     let Scheduled { callback, args, context } = scheduled;
     let callback_object = callback.clone_ref(py);
@@ -43,6 +43,15 @@ pub(crate) fn report(
         (handle.as_py(), callback_object.as_py(), args_object.as_py(), error),
     )?;
     Ok(())
+}
+
+/// Whether this callback is the step of a task that does not end the program.
+#[cold]
+pub(crate) fn is_contained(loop_: &Bound<'_, LoopCore>, callback: &Bound<'_, PyAny>) -> bool {
+    // A task of Python's has its step as a method.
+    let owner = || callback.getattr(intern!(callback.py(), "__self__")).ok();
+    let task = registry::task_of(callback).or_else(owner);
+    task.is_some_and(|task| loop_.get().contains(task.as_ptr()))
 }
 
 /// Hands the error of a native object's turn to the exception handler.

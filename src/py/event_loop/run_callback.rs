@@ -6,12 +6,13 @@ use super::core::LoopCore;
 use super::handle_slots;
 use super::hooks::hooks;
 use super::registry;
-use super::report::report;
+use super::report::{is_contained, report};
 use crate::event_loop::LeaveOutcome;
 use crate::py::asyncio::handle::{self, Scheduled, stands_for_empty};
 use crate::py::asyncio::state::state;
 use crate::py::cpython::alloc;
 use crate::py::cpython::context::Entered;
+use crate::py::cpython::error::ends_the_program;
 use crate::py::cpython::names::intern;
 use crate::py::cpython::object::{Ref, decref, is_unique};
 use pyo3::exceptions::PyRuntimeError;
@@ -85,7 +86,7 @@ impl Callback {
         let leave_outcome = step.leave();
         let result = match failed {
             Ok(None) => Ok(()),
-            Ok(Some(failed)) if failed.has_begun && core.contains(task) => Ok(()),
+            Ok(Some(failed)) if failed.is_contained(core, task) => Ok(()),
             Ok(Some(failed)) => failed.tell(loop_),
             Err(error) => Err(error),
         };
@@ -165,10 +166,15 @@ impl Callback {
         let handle = self.what().as_py().bind(py);
         let run =
             || loop_.call_method1(intern!(py, "_run_handle_in_debug_mode"), (handle,)).map(drop);
-        match registry::task_of(&handle.getattr(intern!(py, "_callback"))?) {
+        let callback = handle.getattr(intern!(py, "_callback"))?;
+        let result = match registry::task_of(&callback) {
             Some(task) => registry::show(loop_, task, run),
             None => run(),
-        }
+        };
+        result.or_else(|error| {
+            let is_contained = ends_the_program(py, &error) && is_contained(loop_, &callback);
+            if is_contained { Ok(()) } else { Err(error) }
+        })
     }
 }
 
@@ -424,6 +430,13 @@ fn failed_step(
 }
 
 impl FailedStep {
+    /// Whether it would end the program, and is the step of a task that must not.
+    fn is_contained(&self, core: &LoopCore, task: *mut ffi::PyObject) -> bool {
+        // SAFETY: the thread is attached, as it has just run the step.
+        let py = unsafe { Python::assume_attached() };
+        self.has_begun && ends_the_program(py, &self.error) && core.contains(task)
+    }
+
     /// Tells the exception handler, unless the step is to run later.
     ///
     /// # Errors

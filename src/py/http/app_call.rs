@@ -55,8 +55,8 @@ pub(super) fn begin(
     let begun = app.bind(py).call1((scope, receive, send)).and_then(|made| start(&request, made));
     match begun {
         Ok(task) => {
-            // Of a class that is not known it is asked.
-            let is_done = if state().knows_task_class() {
+            // A factory of the program's may have made something else, which is asked.
+            let is_done = if state().task.is_exact(task.as_ptr()) {
                 // SAFETY: a live task of the class that was recognised.
                 unsafe { state().task.is_done(task.as_ptr()) }
             } else {

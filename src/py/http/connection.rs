@@ -192,8 +192,9 @@ impl HttpConnection {
         for request in &requests {
             request.0.waiters.wake(py);
         }
-        // Whoever sends no more requests may read responses; of a WebSocket it is the end.
-        !self.is_quiet(py) && requests.iter().all(|(waiting, _)| !waiting.is_socket)
+        // Whoever sends no more requests may read responses; of a WebSocket it is the end, and under TLS.
+        let is_plain = self.ends(py).is_ok_and(|ends| !ends.is_tls);
+        is_plain && !self.is_quiet(py) && requests.iter().all(|(waiting, _)| !waiting.is_socket)
     }
 
     fn pause_writing(&self) {
@@ -335,7 +336,16 @@ impl HttpConnection {
             None => none(),
         };
         let tls = match &self.server.get().describe_tls {
-            Some(describe) if is_tls => Some(describe.bind(py).call1((transport,))?.into()),
+            Some(describe) if is_tls => match describe.bind(py).call1((transport,)) {
+                Ok(tls) => Some(tls.into()),
+                // The request goes on without.
+                Err(error) => {
+                    let error = error.into_value(py).into_bound(py).into_any();
+                    let said = "Cannot describe a TLS connection to the application";
+                    self.server.get().log_error(py, said, Some(&error))?;
+                    None
+                }
+            },
             _ => None,
         };
         Ok(Ends { client: address(&peer)?.unwrap_or_else(none), server, is_tls, tls })

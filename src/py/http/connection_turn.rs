@@ -15,7 +15,7 @@ use crate::py::cpython::names::intern;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::transport::transport_methods::pause_if_above;
 use crate::sys::clock;
-use crate::transport::{Ciphertext, Filter};
+use crate::transport::{Ciphertext, Filter, Source};
 
 /// Seconds in which a client that was refused may read why, and go.
 const LINGER: f64 = 1.0;
@@ -241,9 +241,11 @@ impl HttpConnection {
         let timer = lock_attached(py, &this.state).request_timer.take();
         drop(timer);
         let limit = this.server.get().times.request;
+        let is_paused =
+            this.parts(py).is_some_and(|parts| parts.core.get().stream.state().bits().is_paused());
         let late = transmit(py, this, |filter, to| {
             let Some(since) = filter.coming_since_ns() else { return Ok(None) };
-            if filter.is_full() {
+            if is_paused || filter.is_full() {
                 // It is the application that does not read.
                 return Ok(Some(limit));
             }

@@ -9,6 +9,7 @@ use super::connection::HttpConnection;
 use crate::event_loop::{Completion, Job};
 use crate::http::HttpFilter;
 use crate::py::cpython::attach::lock_attached;
+use crate::py::cpython::names::intern;
 use crate::py::event_loop::core::LoopCore;
 use crate::py::transport::stream::StreamCore;
 use crate::py::transport::stream_methods::send_queued;
@@ -74,6 +75,7 @@ pub(super) fn look_at<R>(
     f: impl FnOnce(&mut HttpFilter, &mut Ciphertext) -> R,
 ) -> Option<R> {
     let (native, loop_) = (core.get(), connection.loop_(py));
+    let was_queued = native.stream.state().bits().is_queued();
     let found = Passage::with(|passage| {
         let mut locked = native.filter(py)?;
         let to = &mut passage.ciphertext;
@@ -81,12 +83,18 @@ pub(super) fn look_at<R>(
             native.stream.make_through(&mut locked, true, to, |filter: &mut HttpFilter, to| {
                 let had_news = filter.has_news();
                 let found = f(filter, to);
-                Ok((found, filter.has_news() && !had_news))
+                Ok((found, filter.has_news() && !had_news, to.len()))
             });
-        found.ok()
+        let ((found, news, answers), wrote, takes_again) = found.ok()?;
+        let are_unread = answers > 0 && locked.answers(answers, was_queued);
+        Some((found, news || takes_again || wrote.queued, are_unread))
     });
-    let ((found, news), wrote, takes_again) = found?;
-    if takes_again || news || wrote.queued {
+    let (found, has_work, are_unread) = found?;
+    if are_unread {
+        give_up(py, connection, loop_);
+        return Some(found);
+    }
+    if has_work {
         if loop_.get().event_loop.local.is_owner() {
             if let Some(parts) = connection.parts(py) {
                 // Its turn sends what is queued, too.
@@ -99,6 +107,16 @@ pub(super) fn look_at<R>(
         }
     }
     Some(found)
+}
+
+/// Ends the connection of a client that asks for answers, and does not read them.
+#[cold]
+fn give_up(py: Python<'_>, connection: &HttpConnection, loop_: &Bound<'_, LoopCore>) {
+    let Some(parts) = connection.parts(py) else { return };
+    let abort = parts.transport.bind(py).getattr(intern!(py, "abort"));
+    // If its loop has closed, so has the connection.
+    let _ =
+        abort.and_then(|abort| loop_.call_method1(intern!(py, "call_soon_threadsafe"), (abort,)));
 }
 
 /// Lets the connection's loop have a look at it, if that is not the one that runs here.

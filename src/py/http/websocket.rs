@@ -229,9 +229,12 @@ impl Socket {
             Some(name) => Some(name.cast::<PyString>()?.to_str()?.as_bytes().to_vec()),
             None => None,
         };
+        let subprotocol = subprotocol.filter(|name| !name.is_empty());
         let fields = message::fields(given)?;
         let server = exchange.connection.get().server(py);
         let own = server.fields.iter().map(|(name, value)| (&name[..], &value[..]));
+        // What every response bears may be about what a WebSocket is none of.
+        let own = own.filter(|(name, _)| *name != b"connection");
         let all = own.chain(fields.iter());
         if !self.go_on(py, Phase::Accepted) {
             return Err(gone(py));
@@ -283,14 +286,22 @@ impl Socket {
         py: Python<'_>,
         given: &Bound<'_, PyAny>,
     ) -> PyResult<Py<HttpOperation>> {
-        let text = message::value(given, intern!(py, "text"))?;
-        let sent = if let Some(text) = text {
-            let text = text.cast::<PyString>()?.to_str()?;
-            Self::send_data(exchange, py, Kind::Text, text.as_bytes())?
-        } else {
-            let bytes: Bound<'_, PyBytes> = message::payload(given, intern!(py, "bytes"))?;
-            // SAFETY: a bytes object, which is alive during the call.
-            Self::send_data(exchange, py, Kind::Binary, unsafe { bytes_of(bytes.as_ptr()) })?
+        let (has_bytes, text) = (
+            message::value(given, intern!(py, "bytes"))?.is_some(),
+            message::value(given, intern!(py, "text"))?,
+        );
+        let sent = match text {
+            _ if has_bytes => {
+                let bytes: Bound<'_, PyBytes> = message::payload(given, intern!(py, "bytes"))?;
+                // SAFETY: a bytes object, which is alive during the call.
+                Self::send_data(exchange, py, Kind::Binary, unsafe { bytes_of(bytes.as_ptr()) })?
+            }
+            Some(text) => {
+                let text = text.cast::<PyString>()?.to_str()?;
+                Self::send_data(exchange, py, Kind::Text, text.as_bytes())?
+            }
+            // There is nothing to be sent.
+            None => return HttpOperation::done(py),
         };
         if !sent {
             return Err(gone(py));

@@ -254,6 +254,9 @@ fn accept<'py>(sock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     Ok(pair.into_any())
 }
 
+/// Bytes of a file that one call sends at most.
+const SENDFILE_BLOCK: u64 = 2 * 1024 * 1024;
+
 /// Bytes of a file that are read at once where the kernel cannot send it without waiting.
 const PIECE: u64 = 256 * 1024;
 
@@ -277,8 +280,8 @@ impl Sendfile {
         }
         let socket = sock.call_method0(intern!(py, "fileno"))?;
         let offset = self.offset.load(Relaxed);
-        // As asyncio: a gigabyte at most where sizes have 32 bits.
-        let block = block.min(isize::MAX as u64 / 2 + 1);
+        // The call reads the file, perhaps from a disk that is slower than the socket: others have their turn between.
+        let block = block.min(SENDFILE_BLOCK);
         let now = if is_plain(sock) && socket.extract().is_ok_and(descriptor::is_blocking) {
             // `sendfile` would wait until all is sent.
             let (block, offset) = (alloc::int(py, block.min(PIECE))?, alloc::int(py, offset)?);

@@ -80,6 +80,9 @@ class HTTPServer:
     connections = property(lambda self: list(self.uvicorn.connections))
     tasks = property(lambda self: self.uvicorn.tasks)
 
+    def answer_at(self, listener: Any) -> None:
+        """Leaves readiness to the application."""
+
     def leave(self) -> None:
         """Every response closes its connection."""
         self.uvicorn.leave()

@@ -290,8 +290,9 @@ def test_a_client_of_tls_that_does_not_read_its_answer_is_named(tmp_path: Path) 
 
 
 @on_each_kind
-def test_a_certificate_is_renewed_and_open_connections_stay(tmp_path: Path) -> None:
-    chain, other = (certificate(name).read_bytes() for name in ("keycert.pem", "keycert3.pem"))
+@pytest.mark.parametrize("renewed", ["keycert3.pem", "keycertecc.pem"], ids=["rsa", "ecdsa"])
+def test_a_certificate_is_renewed_and_open_connections_stay(tmp_path: Path, renewed: str) -> None:
+    chain, other = (certificate(name).read_bytes() for name in ("keycert.pem", renewed))
     path = tmp_path / "server.pem"
     path.write_bytes(chain)
     options = ["--port", "0", "--loops", "2", "--ssl-certfile", str(path)]

@@ -306,15 +306,20 @@ def test_an_exception_before_the_start_is_a_500(
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
 def test_what_ends_other_programs_is_a_500_and_the_server_goes_on(
-    served: Served, caplog: pytest.LogCaptureFixture, error: type[BaseException], waits: bool
+    served: Served,
+    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
+    waits: bool,
+    debug: bool,
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if waits:
             await asyncio.sleep(0)
         raise error("of the application")
 
-    with served(app) as server:
+    with served(app, debug=debug) as server:
         for _ in range(2):
             with server.client() as client:
                 client.request()
@@ -323,6 +328,28 @@ def test_what_ends_other_programs_is_a_500_and_the_server_goes_on(
     records = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in records] == ["Exception in ASGI application\n"] * 2
     assert all(record.exc_info and record.exc_info[0] is error for record in records)
+
+
+def test_tasks_may_be_of_a_class_of_the_programs(served: Served) -> None:
+    made: list[Any] = []
+
+    def factory(loop: Any, coro: Any, **options: Any) -> Any:
+        tasks: Any = asyncio.tasks
+        made.append(tasks._PyTask(coro, loop=loop, **options))
+        return made[-1]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        if scope["path"] != "/now":
+            await asyncio.sleep(0)
+        if scope["path"] == "/raise":
+            raise SystemExit
+        await answer(send)
+
+    with served(app) as server:
+        statuses = [server.get(path).status for path in ("/", "/now", "/later", "/raise", "/later")]
+    assert statuses == [200, 200, 200, 500, 200]
+    assert len(made) >= 4
 
 
 @pytest.mark.parametrize("headers", [[], [LENGTH_4]], ids=["chunks", "length"])

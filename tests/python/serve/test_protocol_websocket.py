@@ -74,6 +74,17 @@ def test_headers_and_subprotocol_of_the_application(served: Served) -> None:
             assert (response.field("x-a"), response.field("x-b")) == ("one", "two")
 
 
+@pytest.mark.parametrize(("given", "sent"), [("other", ["other"]), ("", [])])
+def test_a_subprotocol_that_was_not_offered_is_the_clients_to_refuse(
+    served: Served, given: str, sent: list[str]
+) -> None:
+    with served(Messages(subprotocol=given)) as server:
+        websocket, response = connect(server, "/", ("Sec-WebSocket-Protocol", "a, b"))
+        with websocket:
+            assert response.status == 101
+            assert response.all("sec-websocket-protocol") == sent
+
+
 def test_date_server_and_other_headers_of_the_server(served: Served, messages: Messages) -> None:
     with served(messages, headers=[("server", "mine"), ("x-a", "1")]) as server:
         websocket, response = connect(server)
