@@ -93,6 +93,18 @@ def logged_errors() -> Iterator[list[str]]:
     assert not handler.messages, "reported but not expected"
 
 
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """A server that is started in this process sets up logging, which is not the next test's."""
+    names = ("asyncio", "loop_pool", "uvicorn", "uvicorn.access", "uvicorn.asgi", "uvicorn.error")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(one.propagate, one.disabled, one.level, one.handlers[:]) for one in loggers]
+    yield
+    for logger, (propagate, disabled, level, handlers) in zip(loggers, before, strict=True):
+        logger.propagate, logger.disabled, logger.handlers[:] = propagate, disabled, handlers
+        logger.setLevel(level)
+
+
 @pytest.fixture
 def no_descriptor_leak() -> Iterator[None]:
     """The test must leave the process with the descriptors that it found."""
