@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 CALLED_IN = 20.0
 """Seconds in which the application is called for a request that has arrived."""
 
-KEEP_ALIVE = 0.5
-"""Seconds that stand for uvicorn's 5: nothing else in these tests waits for the time to pass."""
-
 QUIET = "a protocol's server"
 """The name of a thread whose server does not log its beginning and its end."""
 
@@ -108,9 +105,7 @@ class NativeProtocol:
     ) -> None:
         self._is_held = _loop is not None
         self._listener = support.listen()
-        # A test that asks for another one has its own reasons.
-        more = {} if "timeout_keep_alive" in config.given else {"timeout_keep_alive": KEEP_ALIVE}
-        self._plan = plan_of(config, lifespan="off", **more)
+        self._plan = plan_of(config, lifespan="off")
         self._app_state = app_state
         self._thread = threading.Thread(target=self._serve)
         self._serving: NativeServing | None = None
@@ -264,8 +259,8 @@ class _Loop:
         self._protocol.run_one()
 
     def run_later(self, with_delay: float) -> None:
-        """Let the time pass that stands for it."""
-        time.sleep(with_delay * KEEP_ALIVE / 5 * 1.1)
+        """Let the time pass, and a little more: the server's clock is not the test's."""
+        time.sleep(with_delay * 1.1)
 
 
 class _Tasks:
