@@ -8,8 +8,11 @@ import pytest
 
 from loop_pool import _core
 
-KINDS = ("httptools", "h11", "native")
-"""Those that the tests of the protocols run on, in this process."""
+KINDS = ("httptools", pytest.param("h11", marks=pytest.mark.stress), "native")
+"""Those that the tests of the protocols run on, in this process.
+
+On h11, which differs from httptools in what parses alone, only with `make stress`.
+"""
 
 PROCESSES = ("httptools", "native")
 """Those that the tests of whole servers run on, each in a process."""
