@@ -1706,7 +1706,7 @@ class HTTPServer:
     def tasks(self) -> set[asyncio.Task[Any]]:
         """The tasks of requests that run on this loop and have not ended; the set itself."""
 
-    def answer_at(self, listener: ListenerCore, /) -> None:
+    def answer_at(self, listener: ListenerCore) -> None:
         """Answer for readiness on connections that are accepted while no loop gets to them.
 
         At a listener without TLS, once for each. Any thread.

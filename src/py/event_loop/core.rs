@@ -80,6 +80,7 @@ impl LoopCore {
 
     /// Says whether this task may end the program, as any does at first, by `SystemExit` or `KeyboardInterrupt`. Whoever
     /// says that it may not waits for its end, deals with what it has raised, and takes it back. On the loop's thread.
+    #[cfg(feature = "http")]
     pub(crate) fn contain(&self, task: *mut ffi::PyObject, contained: bool) {
         let change = |local: &mut OwnerState| {
             let all = &mut local.extension.contained;
