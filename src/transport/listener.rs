@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::{
     AcceptSink, Connection, Descriptor, JobContext, ReadClaim, Registrar, Report, Responder,
@@ -13,7 +13,7 @@ use super::{
 use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OnceLock};
 use crate::sys::{descriptor, socket};
 
 /// Bytes of a request that a [`Responder`] is shown.
@@ -136,11 +136,11 @@ impl Listener {
 }
 
 /// Whether `responder` has answered this connection: it is to be closed. What is not for it stays unread. A client sends
-/// its request at once, but perhaps a moment later than it is accepted: for that is waited while there is `patience`.
-fn answer(responder: &dyn Responder, connection: &Connection, patience: &mut bool) -> bool {
+/// its request at once, but perhaps a moment later than it is accepted: for that is waited once, if it `may_wait`.
+fn answer(responder: &dyn Responder, connection: &Connection, may_wait: &mut bool) -> bool {
     let (fd, mut bytes) = (connection.0.as_raw_fd(), [0; LONGEST_ASKED]);
     let mut asked = socket::peek(fd, &mut bytes);
-    if asked.is_err() && std::mem::take(patience) && descriptor::is_soon_readable(fd) {
+    if asked.is_err() && std::mem::take(may_wait) && descriptor::is_soon_readable(fd) {
         asked = socket::peek(fd, &mut bytes);
     }
     let Ok(count) = asked else { return false };
@@ -192,11 +192,11 @@ impl Source for Listener {
         let Some(claim) = self.state.claim_read() else { return report };
         report.worked = true;
         let (mut stay, mut unwanted) = (VecDeque::new(), Vec::new());
-        let mut patience = true;
+        let mut may_wait = true;
         let (more, failure) = self.accept(
             &claim,
             config::ACCEPTS_PER_JOB,
-            &mut |one| responder.is_some_and(|known| answer(&**known, one, &mut patience)),
+            &mut |one| responder.is_some_and(|known| answer(&**known, one, &mut may_wait)),
             &mut |one| stay.push_back(one),
             &mut unwanted,
         );
