@@ -136,8 +136,8 @@ test-all: ## Run every test on 3.14t, and then on 3.15t
 	$(MAKE) test
 	$(MAKE) test PYTHON=3.15t
 
-services: ## Install what some tests start: PostgreSQL, Redis, NATS, HAProxy, openssl, curl, Chromium (root, apt)
-	$(PYTHON3) tools/services.py
+services: ## Install what some tests start: PostgreSQL, Redis, NATS, HAProxy, openssl, curl; with LARGE=1 Chromium (root, apt)
+	$(PYTHON3) tools/services.py $(if $(LARGE),--large)
 
 services-if-possible:
 	$(PYTHON3) tools/services.py --if-possible

@@ -38,8 +38,8 @@ PACKAGES = {
 """The programs that the tests start, each with the Debian package that brings it."""
 
 LARGE = {"chromium-headless-shell": "chromium-headless-shell"}
-"""As `PACKAGES`, but some hundred MB, and not in every distribution: `--if-possible` installs none
-of them, and the tests run without."""
+"""As `PACKAGES`, but some hundred MB, and not in every distribution: only `--large` installs them,
+and the tests run without."""
 
 START_SECONDS = 30.0
 """A server that is not ready so long after its start, or has not ended so long after it was told
@@ -272,6 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--if-possible", action="store_true", help="succeed without them, too")
+    parser.add_argument("--large", action="store_true", help="install what is large, too")
     parser.add_argument(
         "--where", choices=sorted({**PACKAGES, **LARGE}), help="print where one of them is"
     )
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(path)
         return 0 if path is not None else 1
     still = provide({program: PACKAGES[program] for program in missing()})
-    if not options.if_possible:
+    if options.large:
         # By itself: apt installs nothing at all if it does not know one of several packages.
         provide({program: LARGE[program] for program in missing(LARGE)})
     if still and options.if_possible:
