@@ -60,6 +60,8 @@ _PEREGRINES = ("--host", HOST, "--protocol", "asgi", "--log-level", "warning", "
 _H2CORNS = ("--host", HOST, "--loop", "uvloop", "--no-access-log")
 _ZTTP = ("--http", "zttp")
 _IN_RUST = ("--http", "native")
+_IN_PYTHON = ("--http", "httptools")
+"""uvicorn's protocols, as that uses them: `loop-pool serve` would take its own."""
 _SIGNATURE = "loop-pool"
 _TLS = {
     "loop_pool": ("--ssl-certfile", "--ssl-keyfile"),
@@ -121,12 +123,14 @@ def make_variants(count: int) -> dict[str, Variant]:
     h2corn = ("h2corn", *_H2CORNS, "--loop-threads")
     bind = ("--bind", f"{HOST}:{{port}}")
     return {
-        "pool-1": Variant("loop_pool, 1 loop", "loop_pool", (*serve, "1")),
-        "pool-n": Variant(f"loop_pool, {many} loops", "loop_pool", (*serve, many), count),
+        "pool-1": Variant("loop_pool, 1 loop", "loop_pool", (*serve, "1", *_IN_PYTHON)),
+        "pool-n": Variant(
+            f"loop_pool, {many} loops", "loop_pool", (*serve, many, *_IN_PYTHON), count
+        ),
         "pool-factory": Variant(
             f"loop_pool, {many} loops, --factory",
             "loop_pool",
-            (*serve, many, "--factory"),
+            (*serve, many, "--factory", *_IN_PYTHON),
             count,
             factory=True,
         ),
