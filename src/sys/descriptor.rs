@@ -23,26 +23,15 @@ pub fn is_blocking(fd: RawFd) -> bool {
 
 /// What `poll(2)` says now of `events`; 0: nothing.
 fn poll(fd: RawFd, events: libc::c_short) -> libc::c_short {
-    poll_for(fd, events, 0)
-}
-
-/// As [`poll`], but waits for it as long as that many milliseconds.
-fn poll_for(fd: RawFd, events: libc::c_short, milliseconds: libc::c_int) -> libc::c_short {
     let mut entry = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one entry, which outlives the call.
-    if unsafe { libc::poll(&raw mut entry, 1, milliseconds) } == 1 { entry.revents } else { 0 }
+    if unsafe { libc::poll(&raw mut entry, 1, 0) } == 1 { entry.revents } else { 0 }
 }
 
 /// Whether a call that takes something from it would not wait, as far as nobody else does so first.
 #[must_use]
 pub fn is_readable(fd: RawFd) -> bool {
     poll(fd, libc::POLLIN) != 0
-}
-
-/// As [`is_readable`], but waits for that a millisecond.
-#[must_use]
-pub fn is_soon_readable(fd: RawFd) -> bool {
-    poll_for(fd, libc::POLLIN, 1) != 0
 }
 
 /// Whether the other end is gone.

@@ -14,15 +14,20 @@ use crate::config;
 use crate::id::IoToken;
 use crate::reactor::{Edges, Ready};
 use crate::sync::{Mutex, OnceLock};
-use crate::sys::{descriptor, socket};
+use crate::sys::{clock, descriptor, socket};
 
 /// Bytes of a request that a [`Responder`] is shown.
 const LONGEST_ASKED: usize = 4096;
+
+/// For so long a connection that was accepted for a stuck loop may have nothing to be answered, in nanoseconds.
+const SILENCE_NS: u64 = 100_000_000;
 
 /// What waits for the owner.
 #[derive(Debug, Default)]
 struct Arrived {
     connections: VecDeque<Connection>,
+    /// Those whose request has not come, with the time until which a responder waits for it.
+    silent: Vec<(Connection, u64)>,
     /// Why another thread could not accept.
     failure: Option<io::Error>,
 }
@@ -82,13 +87,12 @@ impl Listener {
     }
 
     /// Accepts what waits, `budget` connections at most. Whether more may wait, and what went wrong.
-    /// `keep` gets what stays here, `unwanted` what is to be closed without the claim. Who `is_answered` goes nowhere.
+    /// `take` gets each, and `unwanted`: what is to be closed without the claim.
     fn accept(
         &self,
         claim: &ReadClaim<'_>,
         budget: usize,
-        is_answered: &mut dyn FnMut(&Connection) -> bool,
-        keep: &mut dyn FnMut(Connection),
+        take: &mut dyn FnMut(Connection, &mut Vec<Connection>),
         unwanted: &mut Vec<Connection>,
     ) -> (bool, Option<io::Error>) {
         debug_assert!(claim.is_on(&self.state));
@@ -100,11 +104,7 @@ impl Listener {
                 return (false, None);
             }
             match socket::accept(fd) {
-                Ok(connection) if is_answered(&connection) => unwanted.push(connection),
-                Ok(connection) => match &self.sink {
-                    Some(sink) => unwanted.append(&mut sink.place(connection)),
-                    None => keep(connection),
-                },
+                Ok(connection) => take(connection, unwanted),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (false, None),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => return (true, Some(error)),
@@ -120,36 +120,62 @@ impl Listener {
     /// Those of `accept(2)`. What was accepted before is kept.
     pub fn accept_in_turn(&self, claim: ReadClaim<'_>) -> io::Result<()> {
         let (mut stay, mut unwanted) = (VecDeque::new(), Vec::new());
-        let mut keep = |one| stay.push_back(one);
-        let (more, failure) =
-            self.accept(&claim, config::ACCEPT_BUDGET, &mut |_| false, &mut keep, &mut unwanted);
+        let silent = std::mem::take(&mut self.arrived.lock().silent);
+        for (connection, _) in silent {
+            self.hand_on(connection, &mut stay, &mut unwanted);
+        }
+        let mut take = |one, unwanted: &mut Vec<_>| self.hand_on(one, &mut stay, unwanted);
+        let (more, failure) = self.accept(&claim, config::ACCEPT_BUDGET, &mut take, &mut unwanted);
         self.arrived.lock().connections.append(&mut stay);
         claim.release_in_turn(more);
         failure.map_or(Ok(()), Err)
     }
 
+    /// Lets a connection go where it belongs: with a sink, none stays.
+    fn hand_on(
+        &self,
+        connection: Connection,
+        stay: &mut VecDeque<Connection>,
+        unwanted: &mut Vec<Connection>,
+    ) {
+        match &self.sink {
+            Some(sink) => unwanted.append(&mut sink.place(connection)),
+            None => stay.push_back(connection),
+        }
+    }
+
     /// Takes the connections that wait for the owner, and why another thread could not accept.
     pub fn take_arrived(&self) -> (VecDeque<Connection>, Option<io::Error>) {
         let mut arrived = self.arrived.lock();
-        (std::mem::take(&mut arrived.connections), arrived.failure.take())
+        let mut connections = std::mem::take(&mut arrived.connections);
+        connections.extend(arrived.silent.drain(..).map(|(connection, _)| connection));
+        (connections, arrived.failure.take())
     }
 }
 
-/// Whether `responder` has answered this connection: it is to be closed. What is not for it stays unread. A client sends
-/// its request at once, but perhaps a moment later than it is accepted: for that is waited once, if it `may_wait`.
-fn answer(responder: &dyn Responder, connection: &Connection, may_wait: &mut bool) -> bool {
+/// What a responder has made of a connection.
+enum Look {
+    /// It is to be closed.
+    Answered,
+    /// Nothing has come yet: a client sends its request at once, but perhaps a moment after it is accepted.
+    Nothing,
+    /// It is a loop's, and all that has come is unread.
+    Other,
+}
+
+fn look(responder: &dyn Responder, connection: &Connection) -> Look {
     let (fd, mut bytes) = (connection.0.as_raw_fd(), [0; LONGEST_ASKED]);
-    let mut asked = socket::peek(fd, &mut bytes);
-    if asked.is_err() && std::mem::take(may_wait) && descriptor::is_soon_readable(fd) {
-        asked = socket::peek(fd, &mut bytes);
-    }
-    let Ok(count) = asked else { return false };
-    let Some(response) = responder.response(&bytes[..count]) else { return false };
+    let count = match socket::peek(fd, &mut bytes) {
+        Ok(count) => count,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Look::Nothing,
+        Err(_) => return Look::Other,
+    };
+    let Some(response) = responder.response(&bytes[..count]) else { return Look::Other };
     // It is as long as a message is that the kernel takes at once from a new connection. What has failed is the client's
     // end.
     let _ = socket::recv(fd, &mut bytes[..count]);
     let _ = socket::send(fd, &response);
-    true
+    Look::Answered
 }
 
 /// Whether it was a connection that failed, before it was accepted, and not the listener: `accept(2)`
@@ -191,15 +217,27 @@ impl Source for Listener {
         }
         let Some(claim) = self.state.claim_read() else { return report };
         report.worked = true;
-        let (mut stay, mut unwanted) = (VecDeque::new(), Vec::new());
-        let mut may_wait = true;
-        let (more, failure) = self.accept(
-            &claim,
-            config::ACCEPTS_PER_JOB,
-            &mut |one| responder.is_some_and(|known| answer(&**known, one, &mut may_wait)),
-            &mut |one| stay.push_back(one),
-            &mut unwanted,
-        );
+        let (mut stay, mut unwanted, mut silent) = (VecDeque::new(), Vec::new(), Vec::new());
+        let now_ns = clock::monotonic_ns();
+        let mut look =
+            |connection: Connection, until_ns, unwanted: &mut Vec<Connection>| match responder
+                .map_or(Look::Other, |responder| look(&**responder, &connection))
+            {
+                Look::Answered => unwanted.push(connection),
+                Look::Nothing if now_ns < until_ns => silent.push((connection, until_ns)),
+                _ => self.hand_on(connection, &mut stay, unwanted),
+            };
+        let waited = std::mem::take(&mut self.arrived.lock().silent);
+        for (connection, until_ns) in waited {
+            look(connection, until_ns, &mut unwanted);
+        }
+        let mut take = |one, unwanted: &mut Vec<_>| look(one, now_ns + SILENCE_NS, unwanted);
+        let (mut more, failure) =
+            self.accept(&claim, config::ACCEPTS_PER_JOB, &mut take, &mut unwanted);
+        if !silent.is_empty() {
+            self.arrived.lock().silent.append(&mut silent);
+            more = true;
+        }
         if !stay.is_empty() {
             self.arrived.lock().connections.append(&mut stay);
             report.tell_owner = self.state.note_news() == Schedule::Needed;
@@ -415,7 +453,7 @@ mod tests {
             listener.answer_by(Arc::new(Answers));
             assert_eq!(listener.state.start(), Schedule::Unneeded);
             let registrar = crate::transport::source::NoReactor;
-            for (said, answered) in [("asks", true), ("other", false), ("", false)] {
+            for (said, answered) in [("asks", true), ("other", false)] {
                 let mut client = connect(&socket, 1).pop().unwrap();
                 client.write_all(said.as_bytes()).unwrap();
                 let _ = listener.ready(ready());
