@@ -84,12 +84,7 @@ impl Callback {
             registry::begun(py, core, task);
         }
         let leave_outcome = step.leave();
-        let result = match failed {
-            Ok(None) => Ok(()),
-            Ok(Some(failed)) if failed.is_contained(core, task) => Ok(()),
-            Ok(Some(failed)) => failed.tell(loop_),
-            Err(error) => Err(error),
-        };
+        let result = failed.and_then(|failed| failed.map_or(Ok(()), |failed| failed.tell(loop_)));
         if leave_outcome == LeaveOutcome::PutAside {
             registry::put_aside(core, self);
         }
@@ -430,13 +425,6 @@ fn failed_step(
 }
 
 impl FailedStep {
-    /// Whether it would end the program, and is the step of a task that must not.
-    fn is_contained(&self, core: &LoopCore, task: *mut ffi::PyObject) -> bool {
-        // SAFETY: the thread is attached, as it has just run the step.
-        let py = unsafe { Python::assume_attached() };
-        self.has_begun && ends_the_program(py, &self.error) && core.contains(task)
-    }
-
     /// Tells the exception handler, unless the step is to run later.
     ///
     /// # Errors
